@@ -1,45 +1,176 @@
-// Package fp8 holds number formats and kernels.
+// Package fp8 holds number formats and the kernels that turn quantized weights into plain ones and back.
+//
+// Start with [Dequantize], which decodes a strided region of FP8 codes with its grid of scales, and
+// [Transpose]. [Convert] and [Scales] move between the plain formats. [CalculateScaleShape] and
+// [CreateScaleInvForWeight] are about the grids.
+//
+// # Arithmetic
+//
+// A decoded element is round(float32(code) × scale): the product is one IEEE float32 multiplication,
+// then one rounding to the output format, both to nearest even, subnormals kept. Overflow gives
+// infinity. A result that is not a number is the quiet NaN of the output format (0x7FC0 in BF16, 0x7E00
+// in F16, 0x7FC00000 in F32) with the sign bit of its code. Every implementation gives the same bits for
+// every input; [Implementation] says which one runs.
+//
+// # Contract
+//
+// All functions may be called concurrently, keep none of their arguments, and work at any alignment.
+// Buffers hold little-endian elements. Destination and source must not overlap. Lengths and strides are
+// checked before anything is written: a call that breaks the contract is a mistake of the program and
+// panics with a message that begins with "fp8:". Bytes of the destination between the rows are not touched.
+//
+// Big-endian targets are refused when the package is built.
 package fp8
 
-// Format is an element format of codes or scales.
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// Format is an element format of codes, scales or plain values.
 type Format uint8
 
 // The formats.
 const (
-	E4M3FN Format = iota + 1
-	E5M2
-	E8M0
-	E2M1
-	BF16
-	F16
-	F32
+	E4M3FN Format = iota + 1 // 8 bits: bias 7, no infinity, 0x7F and 0xFF are NaN, at most 448
+	E5M2                     // 8 bits: bias 15, IEEE-like, at most 57344
+	E8M0                     // 8 bits: 2^(code-127), 0xFF is NaN; scales only
+	E2M1                     // 4 bits: ±{0, 0.5, 1, 1.5, 2, 3, 4, 6}
+	BF16                     // the upper half of an F32
+	F16                      // IEEE binary16
+	F32                      // IEEE binary32
 )
 
-// Matrix is a strided 2-D region of codes with its grid of scales, rows × cols.
-//
-// Element (r, c) is Codes[r*Stride+c]; its scale is
-// Scales[((Row+r)/Block[0])*ScaleStride + (Col+c)/Block[1]], where Row and Col are where the region
-// begins in the whole tensor. A block of 0 means the whole axis.
-type Matrix struct {
-	Format      Format // E4M3FN or E5M2
-	Codes       []byte
-	Stride      int
-	Rows, Cols  int
-	Row, Col    int
-	Block       [2]int
-	Scales      []float32
-	ScaleStride int
+var formats = [...]struct {
+	name string
+	size int // bytes; 0: less than one
+}{
+	E4M3FN: {"E4M3FN", 1},
+	E5M2:   {"E5M2", 1},
+	E8M0:   {"E8M0", 1},
+	E2M1:   {"E2M1", 0},
+	BF16:   {"BF16", 2},
+	F16:    {"F16", 2},
+	F32:    {"F32", 4},
 }
 
-// Dequantize decodes m into dst, whose rows begin dstStride bytes apart, as BF16, F16 or F32 little endian.
-func Dequantize(dst []byte, dstStride int, out Format, m *Matrix) {}
+// String is the name of the format.
+func (f Format) String() string {
+	if f == 0 || int(f) >= len(formats) {
+		return fmt.Sprintf("Format(%d)", uint8(f))
+	}
+	return formats[f].name
+}
 
-// Transpose writes the transposition of src (rows × cols elements of size bytes, rows srcStride bytes
-// apart) into dst (cols × rows, rows dstStride bytes apart).
-func Transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {}
+// Size is the number of bytes of an element: 0 for E2M1, of which a byte holds two, and for what is no format.
+func (f Format) Size() int {
+	if int(f) >= len(formats) {
+		return 0
+	}
+	return formats[f].size
+}
 
-// Convert converts n elements between BF16, F16 and F32; dst and src must not overlap.
-func Convert(dst []byte, to Format, src []byte, from Format, n int) {}
+// Values of the codes. Those of E4M3FN, E5M2 and E2M1 are exact; code 0 of E8M0 is the subnormal 2^-127.
+var (
+	valuesE4M3FN = table(256, decodeE4M3FN)
+	valuesE5M2   = table(256, decodeE5M2)
+	valuesE8M0   = table(256, decodeE8M0)
+	valuesE2M1   = table(16, decodeE2M1)
+)
 
-// Scales reads n scales of format f (F32, BF16, F16, E8M0, E4M3FN) as float32.
-func Scales(dst []float32, src []byte, f Format) {}
+func table(n int, decode func(code byte) float32) *[256]float32 {
+	var t [256]float32
+	for i := range t {
+		t[i] = decode(byte(i % n))
+	}
+	return &t
+}
+
+// Values is the table of all codes of a format of 8 bits or fewer, NaN for codes that are none. Of an E2M1
+// code the lower four bits count. It panics for other formats. The table must not be changed.
+func (f Format) Values() *[256]float32 {
+	switch f {
+	case E4M3FN:
+		return valuesE4M3FN
+	case E5M2:
+		return valuesE5M2
+	case E8M0:
+		return valuesE8M0
+	case E2M1:
+		return valuesE2M1
+	}
+	panic(fmt.Sprintf("fp8: %v has no table of codes", f))
+}
+
+func decodeE4M3FN(c byte) float32 {
+	e, m := int(c>>3&15), int(c&7)
+	if c&0x7f == 0x7f {
+		return quietNaN(c)
+	}
+	return minifloat(c, e, m, 3, 7)
+}
+
+func decodeE5M2(c byte) float32 {
+	e, m := int(c>>2&31), int(c&3)
+	switch {
+	case e == 31 && m != 0:
+		return quietNaN(c)
+	case e == 31:
+		return float32(math.Copysign(math.Inf(1), signOf(c)))
+	}
+	return minifloat(c, e, m, 2, 15)
+}
+
+func decodeE8M0(c byte) float32 {
+	if c == 0xff {
+		return math.Float32frombits(quietF32)
+	}
+	return float32(math.Ldexp(1, int(c)-127))
+}
+
+func decodeE2M1(c byte) float32 {
+	return minifloat(c<<4, int(c>>1&3), int(c&1), 1, 1)
+}
+
+// minifloat is the value of a finite code with the sign of c's top bit.
+func minifloat(c byte, e, m, bits, bias int) float32 {
+	if e == 0 {
+		e = 1
+	} else {
+		m |= 1 << bits
+	}
+	return float32(math.Copysign(math.Ldexp(float64(m), e-bias-bits), signOf(c)))
+}
+
+func signOf(c byte) float64 { return 1 - 2*float64(c>>7) }
+
+func quietNaN(c byte) float32 {
+	return math.Float32frombits(quietF32 | uint32(c&0x80)<<24)
+}
+
+// Scales reads len(dst) scales of format f (F32, BF16, F16, E8M0, E4M3FN or E5M2) from src, which must have exactly as many, as float32.
+func Scales(dst []float32, src []byte, f Format) {
+	if f.Size() == 0 || len(src) != len(dst)*f.Size() {
+		panic(fmt.Sprintf("fp8: %d bytes are not %d scales of format %v", len(src), len(dst), f))
+	}
+	switch f {
+	case F32:
+		for i := range dst {
+			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+		}
+	case BF16:
+		for i := range dst {
+			dst[i] = FromBF16(binary.LittleEndian.Uint16(src[2*i:]))
+		}
+	case F16:
+		for i := range dst {
+			dst[i] = FromF16(binary.LittleEndian.Uint16(src[2*i:]))
+		}
+	default:
+		values := f.Values()
+		for i, c := range src {
+			dst[i] = values[c]
+		}
+	}
+}

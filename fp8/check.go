@@ -1,0 +1,50 @@
+package fp8
+
+import (
+	"fmt"
+	"math/bits"
+	"unsafe"
+)
+
+// extent is the number of bytes from the first of rows rows, stride bytes apart, to the end of the last, which is width
+// bytes wide. What breaks the contract panics: all else relies on it, assembly first of all.
+func extent(what string, rows, stride, width int) int {
+	if rows < 0 || stride < 0 || width < 0 {
+		panic(fmt.Sprintf("fp8: %s: negative rows, stride or width: %d, %d, %d", what, rows, stride, width))
+	}
+	if rows == 0 || width == 0 {
+		return 0
+	}
+	hi, lo := bits.Mul64(uint64(rows-1), uint64(stride))
+	n, carry := bits.Add64(lo, uint64(width), 0)
+	if hi != 0 || carry != 0 || n > 1<<(bits.UintSize-2) {
+		panic(fmt.Sprintf("fp8: %s: %d rows, %d bytes apart, are more than memory holds", what, rows, stride))
+	}
+	return int(n)
+}
+
+// checkRows panics unless b holds rows rows of width bytes, stride bytes apart.
+func checkRows(what string, b []byte, rows, stride, width int) {
+	if n := extent(what, rows, stride, width); n > len(b) {
+		panic(fmt.Sprintf("fp8: %s: %d rows of %d bytes, %d bytes apart, need %d bytes, have %d", what, rows, width, stride, n, len(b)))
+	}
+}
+
+// checkDst is checkRows for what is written: rows must not overlap.
+func checkDst(b []byte, rows, stride, width int) {
+	if rows > 1 && stride < width {
+		panic(fmt.Sprintf("fp8: destination: rows of %d bytes overlap when %d bytes apart", width, stride))
+	}
+	checkRows("destination", b, rows, stride, width)
+}
+
+// checkApart panics if the two overlap. Two slices of the same array cannot be told otherwise.
+func checkApart(dst, src []byte) {
+	if len(dst) == 0 || len(src) == 0 {
+		return
+	}
+	d, s := uintptr(unsafe.Pointer(&dst[0])), uintptr(unsafe.Pointer(&src[0]))
+	if d < s+uintptr(len(src)) && s < d+uintptr(len(dst)) {
+		panic("fp8: destination and source overlap")
+	}
+}

@@ -1,0 +1,164 @@
+package fp8
+
+import (
+	"fmt"
+	"math"
+	"sync"
+)
+
+// Matrix is a strided 2-D region of codes with its grid of scales, rows × cols.
+//
+// Element (r, c) is Codes[r*Stride+c]; its scale is
+// Scales[((Row+r)/Block[0])*ScaleStride + (Col+c)/Block[1]], where Row and Col are where the region
+// begins in the whole tensor. A block of 0 means the whole axis.
+type Matrix struct {
+	Format      Format // E4M3FN or E5M2
+	Codes       []byte
+	Stride      int
+	Rows, Cols  int
+	Row, Col    int
+	Block       [2]int
+	Scales      []float32
+	ScaleStride int
+}
+
+// Dequantize decodes m into dst, whose rows begin dstStride bytes apart, as BF16, F16 or F32 little endian.
+// See the package comment for the arithmetic and for what panics.
+func Dequantize(dst []byte, dstStride int, out Format, m *Matrix) {
+	m.check(dst, dstStride, out)
+	if m.Rows == 0 || m.Cols == 0 {
+		return
+	}
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	for r := 0; r < m.Rows; {
+		n := min(m.Rows-r, remaining(m.Row+r, m.Block[0]))
+		s.band(dst[r*dstStride:], dstStride, out, m, r, n)
+		r += n
+	}
+}
+
+func (m *Matrix) check(dst []byte, dstStride int, out Format) {
+	if m.Format != E4M3FN && m.Format != E5M2 || !isPlain(out) {
+		panic(fmt.Sprintf("fp8: cannot dequantize %v to %v", m.Format, out))
+	}
+	if m.Row < 0 || m.Col < 0 || m.Block[0] < 0 || m.Block[1] < 0 || m.ScaleStride < 0 {
+		panic(fmt.Sprintf("fp8: negative origin, block or stride of scales: (%d, %d), %v, %d", m.Row, m.Col, m.Block, m.ScaleStride))
+	}
+	checkRows("codes", m.Codes, m.Rows, m.Stride, m.Cols)
+	if m.Cols > math.MaxInt/4 || m.Row > math.MaxInt-m.Rows || m.Col > math.MaxInt-m.Cols {
+		panic("fp8: the region ends beyond what an int counts")
+	}
+	checkDst(dst, m.Rows, dstStride, m.Cols*out.Size())
+	if m.Rows == 0 || m.Cols == 0 {
+		return
+	}
+	rows := index(m.Row+m.Rows-1, m.Block[0]) + 1
+	cols := index(m.Col+m.Cols-1, m.Block[1]) + 1
+	if n := extent("scales", rows, m.ScaleStride, cols); n > len(m.Scales) {
+		panic(fmt.Sprintf("fp8: scales: a grid of %d × %d, %d apart, needs %d, have %d", rows, cols, m.ScaleStride, n, len(m.Scales)))
+	}
+	checkApart(dst[:extent("destination", m.Rows, dstStride, m.Cols*out.Size())], m.Codes[:extent("codes", m.Rows, m.Stride, m.Cols)])
+}
+
+// index is the block that position i is in; a block of 0 is the whole axis.
+func index(i, block int) int {
+	if block == 0 {
+		return 0
+	}
+	return i / block
+}
+
+// remaining is the number of positions from i to the end of its block.
+func remaining(i, block int) int {
+	if block == 0 {
+		return math.MaxInt
+	}
+	return block - i%block
+}
+
+const (
+	maxTables = 64   // tables that are built at once: 8192 columns of blocks of 128
+	maxCols   = 4096 // columns whose scales are spread out at once
+
+	// tableWorth is how many elements must share a scale for a table to pay.
+	tableWorth = 512
+)
+
+// scratch is what a band of rows needs: rows that share their scales.
+type scratch struct {
+	tables [maxTables * 256]uint16
+	scales [maxCols]float32
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// band decodes the n rows of m from row r, which share a row of scales, into dst.
+func (s *scratch) band(dst []byte, dstStride int, out Format, m *Matrix, r, n int) {
+	scales := m.Scales[index(m.Row+r, m.Block[0])*m.ScaleStride:]
+	codes := m.Codes[r*m.Stride:]
+	width := m.Block[1]
+	if width == 0 {
+		width = m.Col + m.Cols
+	}
+	byTable := out.Size() == 2 && n*min(width, m.Cols) >= tableWorth
+	for c := 0; c < m.Cols; {
+		b := band{dst[c*out.Size():], dstStride, out, m.Format, codes[c:], m.Stride, n, m.Cols - c}
+		first := remaining(m.Col+c, width)
+		if byTable {
+			c += s.byTable(&b, first, width, scales[(m.Col+c)/width:])
+		} else {
+			c += s.byColumn(&b, first, width, scales[(m.Col+c)/width:])
+		}
+	}
+}
+
+// band is rows of codes that share a row of scales.
+type band struct {
+	dst        []byte
+	dstStride  int
+	out        Format
+	format     Format
+	codes      []byte
+	stride     int
+	rows, cols int
+}
+
+// byTable decodes at most maxTables blocks, the first of which has first columns, by a table for each scale, and returns the number of columns.
+func (s *scratch) byTable(b *band, first, width int, scales []float32) int {
+	cols, tables := b.cols, 1
+	if cols > first {
+		tables = min(maxTables, 1+ceilDiv(cols-first, width))
+		cols = min(cols, first+(tables-1)*width)
+	}
+	for i, scale := range scales[:tables] {
+		fillTableGeneric((*[256]uint16)(s.tables[256*i:]), scale, b.format, b.out)
+	}
+	for r := range b.rows {
+		dst, codes := b.dst[r*b.dstStride:][:2*cols], b.codes[r*b.stride:][:cols]
+		rowByTableGeneric(dst, codes, first, width, s.tables[:256*tables])
+	}
+	return cols
+}
+
+// byColumn decodes at most maxCols columns by multiplication and returns their number.
+func (s *scratch) byColumn(b *band, first, width int, scales []float32) int {
+	cols := min(b.cols, maxCols)
+	spread(s.scales[:cols], first, width, scales)
+	for r := range b.rows {
+		dst, codes := b.dst[r*b.dstStride:][:b.out.Size()*cols], b.codes[r*b.stride:][:cols]
+		rowByColumnGeneric(dst, b.out, codes, b.format, s.scales[:cols])
+	}
+	return cols
+}
+
+// spread writes to each column its block's scale.
+func spread(dst []float32, first, width int, scales []float32) {
+	for i := 0; len(dst) > 0; i++ {
+		n := min(first, len(dst))
+		for j := range dst[:n] {
+			dst[j] = scales[i]
+		}
+		dst, first = dst[n:], width
+	}
+}

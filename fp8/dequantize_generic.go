@@ -1,0 +1,70 @@
+package fp8
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// product is the magnitude of a code times a scale, with the scale's sign, and the quiet NaN where that is no number.
+func product(magnitude, scale float32) float32 {
+	v := float32(magnitude * scale)
+	if v != v {
+		return math.Float32frombits(quietF32)
+	}
+	return v
+}
+
+// fillTableGeneric fills t with the words that the codes of format f times scale give.
+func fillTableGeneric(t *[256]uint16, scale float32, f, out Format) {
+	values := f.Values()
+	round := RoundBF16
+	if out == F16 {
+		round = RoundF16
+	}
+	for c := range 128 {
+		w := round(product(values[c], scale))
+		t[c], t[c+128] = w, w^0x8000
+	}
+}
+
+// rowByTableGeneric looks the codes up in the tables of their blocks, 256 words each; the first block has first columns, the others width.
+func rowByTableGeneric(dst, codes []byte, first, width int, tables []uint16) {
+	for len(codes) > 0 {
+		n := min(first, len(codes))
+		lookup(dst[:2*n], codes[:n], (*[256]uint16)(tables))
+		dst, codes, tables, first = dst[2*n:], codes[n:], tables[256:], width
+	}
+}
+
+func lookup(dst, codes []byte, t *[256]uint16) {
+	for ; len(codes) >= 8 && len(dst) >= 16; dst, codes = dst[16:], codes[8:] {
+		c := binary.LittleEndian.Uint64(codes)
+		binary.LittleEndian.PutUint64(dst, uint64(t[byte(c)])|uint64(t[byte(c>>8)])<<16|
+			uint64(t[byte(c>>16)])<<32|uint64(t[byte(c>>24)])<<48)
+		binary.LittleEndian.PutUint64(dst[8:], uint64(t[byte(c>>32)])|uint64(t[byte(c>>40)])<<16|
+			uint64(t[byte(c>>48)])<<32|uint64(t[byte(c>>56)])<<48)
+	}
+	for i, c := range codes {
+		binary.LittleEndian.PutUint16(dst[2*i:], t[c])
+	}
+}
+
+// rowByColumnGeneric multiplies each code with its column's scale.
+func rowByColumnGeneric(dst []byte, out Format, codes []byte, f Format, scales []float32) {
+	values := f.Values()
+	scales = scales[:len(codes)]
+	switch out {
+	case F32:
+		for i, c := range codes {
+			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(product(values[c&0x7f], scales[i]))^uint32(c&0x80)<<24)
+		}
+	case F16:
+		for i, c := range codes {
+			binary.LittleEndian.PutUint16(dst[2*i:], RoundF16(product(values[c&0x7f], scales[i]))^uint16(c&0x80)<<8)
+		}
+	default:
+		for i, c := range codes {
+			binary.LittleEndian.PutUint16(dst[2*i:], RoundBF16(product(values[c&0x7f], scales[i]))^uint16(c&0x80)<<8)
+		}
+	}
+}

@@ -1,0 +1,4 @@
+package fp8
+
+// Implementation says which kernels run: "avx512", "avx2" or "generic".
+func Implementation() string { return "generic" }
