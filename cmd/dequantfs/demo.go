@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+// demoFiles is a small DeepSeek-V3 checkpoint in FP8 and what the reference adapter
+// made of it; see testdata/golden/README.md.
+//
+//go:embed demo/config.json demo/model.safetensors demo/native-sha256.json
+var demoFiles embed.FS
+
+// demoViews are what the demo shows. The reference's SHA-256 are of the native layout.
+var demoViews = []struct {
+	dir, layout string
+	dtype       safetensors.DType
+	reference   string // in native-sha256.json
+}{
+	{"native", "native", safetensors.BF16, "torch.bfloat16/cpu"},
+	{"native-f16", "native", safetensors.F16, "torch.float16/cpu"},
+	{"native-f32", "native", safetensors.F32, "torch.float32/cpu"},
+	{"hf", "hf", safetensors.BF16, ""},
+}
+
+func newDemo() *cobra.Command {
+	return &cobra.Command{
+		Use:   "demo [MOUNTPOINT]",
+		Short: "mount a small checkpoint that is inside this binary and prove its bytes",
+		Long: "Mount a small DeepSeek-V3 checkpoint in FP8 that is inside this binary, read every tensor through\n" +
+			"the mount, and compare its SHA-256 with what the reference adapter (NeMo AutoModel) computed. With a\n" +
+			"MOUNTPOINT the mount stays until dequantfs umount. Without FUSE the same is read without a mount.",
+		Example: "  dequantfs demo\n  dequantfs demo /tmp/demo",
+		Args:    arity(0, 1),
+		RunE:    runDemo,
+	}
+}
+
+func runDemo(c *cobra.Command, args []string) error {
+	p := newProcess()
+	if p.child {
+		return serveDemo(c, p, args[0])
+	}
+	if err := fuseMissing(); err != nil {
+		logger(c).Warn("there is no FUSE here: reading without a mount", "because", err)
+		return demoWithoutMount(c)
+	}
+	stay := len(args) > 0
+	if !stay {
+		dir, err := os.MkdirTemp("", "dequantfs-demo-")
+		if err != nil {
+			return err
+		}
+		defer os.Remove(dir)
+		args = []string{dir}
+	}
+	if err := startBackground(c.ErrOrStderr(), "", "demo", args[0]); err != nil {
+		return err
+	}
+	err := prove(c, os.DirFS(args[0]), "through the mount at "+args[0])
+	if err == nil && stay {
+		fmt.Fprintf(c.OutOrStdout(), "it stays mounted at %s: dequantfs umount %s\n", args[0], args[0])
+		return nil
+	}
+	// Also when the caller gave up: nothing is left mounted.
+	return errors.Join(err, umount(context.WithoutCancel(c.Context()), args[0], err != nil))
+}
+
+// serveDemo is the process behind the mount of the demo.
+func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
+	s, remove, err := openDemo(c)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	m, err := mountSource(s, mountpoint, fs.MountOptions{FsName: "demo"})
+	if err != nil {
+		return err
+	}
+	if err := p.ready(); err != nil {
+		return errors.Join(err, m.close())
+	}
+	return m.serve(c.Context())
+}
+
+func demoWithoutMount(c *cobra.Command) error {
+	s, remove, err := openDemo(c)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	return errors.Join(prove(c, s.fs, "without a mount"), s.Close())
+}
+
+// openDemo opens the embedded checkpoint, from a copy that remove takes away:
+// sources are files that stay what they are while they are read.
+func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
+	dir, err := os.MkdirTemp("", "dequantfs-demo-source-")
+	if err != nil {
+		return nil, nil, err
+	}
+	remove = func() { os.RemoveAll(dir) }
+	defer func() {
+		if err != nil {
+			remove()
+		}
+	}()
+	for _, name := range []string{"config.json", "model.safetensors"} {
+		data, err := demoFiles.ReadFile("demo/" + name)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), data, 0o444)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	s, err = openViews(dir, fs.Options{Logger: logger(c)}, func(checkpoint *adapter.Checkpoint) ([]fs.View, error) {
+		var views []fs.View
+		for _, d := range demoViews {
+			p, err := adapter.NewPlan(checkpoint, adapter.Options{Layout: d.layout, DType: d.dtype})
+			if err != nil {
+				return nil, err
+			}
+			views = append(views, fs.View{Dir: d.dir, Plan: p})
+		}
+		return views, nil
+	})
+	return s, remove, err
+}
+
+// prove shows the tree, reads every tensor of it and compares.
+func prove(c *cobra.Command, tree iofs.FS, how string) error {
+	out := c.OutOrStdout()
+	fmt.Fprintln(out, "a DeepSeek-V3 checkpoint in FP8 (3 layers and an MTP layer, 4 experts, 4.1 MB), read "+how)
+	if err := showTree(out, tree); err != nil {
+		return err
+	}
+	var reference map[string]map[string][]any
+	data, err := demoFiles.ReadFile("demo/native-sha256.json")
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, &reference); err != nil {
+		return err
+	}
+	for _, d := range demoViews {
+		sums, n, err := sumTensors(c.Context(), tree, d.dir)
+		if err != nil {
+			return err
+		}
+		if d.reference == "" {
+			fmt.Fprintf(out, "%-10s  %d tensors, %s: all read\n", d.dir, len(sums), formatSize(n))
+			continue
+		}
+		if err := compareSums(sums, reference[d.reference]); err != nil {
+			return fmt.Errorf("%s: %w", d.dir, err)
+		}
+		fmt.Fprintf(out, "%-10s  %d tensors, %s: every SHA-256 equals the reference's\n", d.dir, len(sums), formatSize(n))
+	}
+	fmt.Fprintln(out, "proved: these are bit for bit the tensors that NeMo AutoModel's DeepSeek-V3 adapter computes, and nothing was converted up front")
+	return nil
+}
+
+// showTree prints the files of the tree.
+func showTree(w io.Writer, tree iofs.FS) error {
+	return iofs.WalkDir(tree, ".", func(name string, d iofs.DirEntry, err error) error {
+		if err != nil || name == "." {
+			return err
+		}
+		indent := strings.Repeat("  ", strings.Count(name, "/")+1)
+		if d.IsDir() {
+			_, err = fmt.Fprintf(w, "%s%s/\n", indent, d.Name())
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(w, "%s%-36s %10s\n", indent, d.Name(), formatSize(info.Size()))
+		return err
+	})
+}
+
+// sumTensors gives the SHA-256 of every tensor below a directory, and their bytes.
+func sumTensors(ctx context.Context, tree iofs.FS, dir string) (map[string]string, int64, error) {
+	names, err := iofs.Glob(tree, path.Join(dir, "*.safetensors"))
+	if err != nil {
+		return nil, 0, err
+	}
+	sums, total := map[string]string{}, int64(0)
+	for _, name := range names {
+		n, err := sumFile(ctx, tree, name, sums)
+		if err != nil {
+			return nil, 0, fmt.Errorf("%s: %w", name, err)
+		}
+		total += n
+	}
+	return sums, total, nil
+}
+
+// sumFile adds the SHA-256 of the tensors of one safetensors file.
+func sumFile(ctx context.Context, tree iofs.FS, name string, sums map[string]string) (total int64, err error) {
+	f, err := tree.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	at, ok := f.(io.ReaderAt)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	header, err := safetensors.ReadHeader(at, info.Size())
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range header.Tensors {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		hash := sha256.New()
+		n, err := io.Copy(hash, io.NewSectionReader(at, header.DataOffset+t.Begin, t.End-t.Begin))
+		if err != nil {
+			return 0, err
+		}
+		sums[t.Name] = hex.EncodeToString(hash.Sum(nil))
+		total += n
+	}
+	return total, nil
+}
+
+// compareSums compares with the reference, which says [dtype, shape, SHA-256] of each tensor.
+func compareSums(got map[string]string, reference map[string][]any) error {
+	if len(got) != len(reference) {
+		return fmt.Errorf("%d tensors, but the reference has %d", len(got), len(reference))
+	}
+	for name, want := range reference {
+		if len(want) != 3 || got[name] != want[2] {
+			return fmt.Errorf("tensor %s: SHA-256 %q, but the reference has %v", name, got[name], want)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// usageError is a wrong command line: exit status 2.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+// hinted is an error together with what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// withHint says what to do about err.
+func withHint(err error, format string, args ...any) error {
+	return hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// quiet is a failure that has been reported already.
+type quiet struct{ status int }
+
+func (q quiet) Error() string { return fmt.Sprintf("exit status %d", q.status) }
+
+// report prints an error with its hint and gives the exit status for it.
+func report(stderr io.Writer, err error) int {
+	var usage usageError
+	var said quiet
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &said):
+		return said.status
+	case errors.Is(err, context.Canceled):
+		err = errors.New("interrupted")
+	}
+	fmt.Fprintf(stderr, "dequantfs: %s\n", oneLine(err.Error()))
+	if h := hintFor(err); h != "" {
+		fmt.Fprintf(stderr, "dequantfs: hint: %s\n", h)
+	}
+	if errors.As(err, &usage) {
+		return 2
+	}
+	return 1
+}
+
+// oneLine keeps a message on one line, and a name in it from driving the terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// hintFor finds what to do about an error: what was said with it, else what the
+// table knows.
+func hintFor(err error) string {
+	var h hinted
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	for _, known := range hints {
+		if known.is(err) {
+			return known.hint
+		}
+	}
+	return ""
+}
+
+// wrongUsage is an error in the command line of c.
+func wrongUsage(c *cobra.Command, format string, args ...any) error {
+	return usageError{withHint(fmt.Errorf(format, args...), "see %s --help", c.CommandPath())}
+}
+
+// arity wants between least and most arguments.
+func arity(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usageError{withHint(errors.New("an argument is missing"), "usage: %s", c.UseLine())}
+		case len(args) > most:
+			return usageError{withHint(fmt.Errorf("unexpected argument %q", args[most]), "usage: %s", c.UseLine())}
+		}
+		return nil
+	}
+}
+
+// noSuchCommand refuses a word that is no command, and names the one it looks like.
+func noSuchCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("there is no command %q", args[0])
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		return usageError{withHint(err, "did you mean %s?", strings.Join(near, " or "))}
+	}
+	return usageError{withHint(err, "see %s --help", c.CommandPath())}
+}

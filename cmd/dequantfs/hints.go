@@ -1,0 +1,37 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+)
+
+// hints say what to do about errors of the libraries. The first that fits is
+// shown; an error that carries its own hint does not come here.
+var hints = []struct {
+	is   func(error) bool
+	hint string
+}{
+	{says("fusermount", "executable file not found"), "install fuse3 (apt install fuse3, dnf install fuse3), or mount as root"},
+	{says("user_allow_other"), "put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out"},
+	{errno(syscall.EMFILE), "raise the limit of open files: ulimit -n 65536"},
+	{errno(syscall.EBUSY), "find who uses it with fuser -vm MOUNTPOINT, or detach it with umount --lazy"},
+	{errno(syscall.EACCES), "check who may read the file and every folder above it"},
+	{errno(syscall.ESTALE), "the source changed since it was opened; mount it again"},
+}
+
+// says fits an error whose text has all the parts.
+func says(parts ...string) func(error) bool {
+	return func(err error) bool {
+		for _, p := range parts {
+			if !strings.Contains(err.Error(), p) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func errno(e syscall.Errno) func(error) bool {
+	return func(err error) bool { return errors.Is(err, e) }
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"path"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+func newLs() *cobra.Command {
+	var view viewFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "ls SOURCE",
+		Short: "list the virtual tensors of a checkpoint",
+		Long: "List every virtual tensor: name, dtype, shape, bytes, the virtual file it lies in, and the\n" +
+			"recipe that computes it; then the keys of the source that are left out, and why.",
+		Example: "  dequantfs ls ~/models/DeepSeek-V3 --layout hf",
+		Args:    arity(1, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := openSource(c, args[0], &view, fs.Options{})
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			listings, err := list(s)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), map[string]any{"source": s.checkpoint.Path, "views": listings})
+			}
+			return writeListings(c.OutOrStdout(), listings)
+		},
+	}
+	view.register(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// listing is what ls says of one view.
+type listing struct {
+	Directory string          `json:"directory"`
+	Layout    string          `json:"layout"`
+	Tensors   []listedTensor  `json:"tensors"`
+	Account   []accountedFate `json:"source_keys"`
+}
+
+type listedTensor struct {
+	Name   string  `json:"name"`
+	DType  string  `json:"dtype"`
+	Shape  []int64 `json:"shape"`
+	Bytes  int64   `json:"bytes"`
+	File   string  `json:"file"`
+	Recipe string  `json:"recipe"`
+}
+
+type accountedFate struct {
+	Key    string   `json:"key"`
+	Fate   string   `json:"fate"`
+	Reason string   `json:"reason,omitempty"`
+	Into   []string `json:"into,omitempty"`
+}
+
+// list describes the views of an opened source.
+func list(s *source) ([]listing, error) {
+	var all []listing
+	for _, v := range s.views {
+		files, err := filesOf(s.fs, v.Dir)
+		if err != nil {
+			return nil, err
+		}
+		l := listing{Directory: v.Dir, Layout: v.Plan.Options.Layout}
+		for _, t := range v.Plan.Tensors {
+			l.Tensors = append(l.Tensors, listedTensor{
+				Name: t.Name, DType: t.Node.DType().String(), Shape: append([]int64{}, t.Node.Shape()...),
+				Bytes: t.Node.Size(), File: files(t.Name), Recipe: t.Node.String(),
+			})
+		}
+		for _, a := range v.Plan.Account {
+			l.Account = append(l.Account, accountedFate{a.Key, fateNames[a.Fate], a.Reason, a.Into})
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+var fateNames = map[adapter.Fate]string{adapter.Used: "used", adapter.Passed: "passed", adapter.Dropped: "dropped"}
+
+// filesOf finds the virtual file of a tensor as a loader does: in the index, and
+// where there is none in the only safetensors file.
+func filesOf(f *fs.FS, dir string) (func(name string) string, error) {
+	data, err := iofs.ReadFile(f, path.Join(dir, "model.safetensors.index.json"))
+	if err == nil {
+		x, err := safetensors.ParseIndex(data)
+		if err != nil {
+			return nil, err
+		}
+		return func(name string) string { return path.Join(dir, x.WeightMap[name]) }, nil
+	}
+	entries, err := iofs.ReadDir(f, path.Join(".", dir))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".safetensors") {
+			return func(string) string { return path.Join(dir, e.Name()) }, nil
+		}
+	}
+	return func(string) string { return "" }, nil
+}
+
+func writeListings(w io.Writer, listings []listing) error {
+	for i, l := range listings {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		if err := l.write(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *listing) write(w io.Writer) error {
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "NAME\tDTYPE\tSHAPE\tBYTES\tFILE\tRECIPE")
+	var total int64
+	for _, t := range l.Tensors {
+		total += t.Bytes
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", oneLine(t.Name), t.DType, formatShape(t.Shape), t.Bytes, t.File, oneLine(t.Recipe))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s: %d tensors, %s\n", l.Layout, len(l.Tensors), formatSize(total))
+	return l.writeDropped(w)
+}
+
+// writeDropped says which keys of the source are left out, one line a reason.
+func (l *listing) writeDropped(w io.Writer) error {
+	keys := map[string][]string{}
+	var reasons []string
+	for _, a := range l.Account {
+		if a.Fate != fateNames[adapter.Dropped] {
+			continue
+		}
+		if keys[a.Reason] == nil {
+			reasons = append(reasons, a.Reason)
+		}
+		keys[a.Reason] = append(keys[a.Reason], oneLine(a.Key))
+	}
+	for _, r := range reasons {
+		if _, err := fmt.Fprintf(w, "left out, %s: %s\n", oneLine(r), firstFew(keys[r])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// firstFew names the first five and says how many more there are.
+func firstFew(names []string) string {
+	const few = 5
+	if len(names) <= few {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+}
+
+func formatShape(shape []int64) string {
+	return strings.ReplaceAll(fmt.Sprint(shape), " ", ",")
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

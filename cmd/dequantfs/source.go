@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+// source is an opened checkpoint with the tree of its views.
+type source struct {
+	checkpoint *adapter.Checkpoint
+	views      []fs.View
+	fs         *fs.FS
+}
+
+// openSource opens a checkpoint and lays out the views that the flags ask for.
+func openSource(c *cobra.Command, name string, v *viewFlags, o fs.Options) (*source, error) {
+	if err := v.check(); err != nil {
+		return nil, err
+	}
+	if o.Logger == nil {
+		o.Logger = logger(c)
+	}
+	return openViews(name, o, v.views)
+}
+
+// openViews opens a checkpoint and lays out the views that plan makes of it.
+func openViews(name string, o fs.Options, plan func(*adapter.Checkpoint) ([]fs.View, error)) (*source, error) {
+	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: o.Logger})
+	if err != nil {
+		return nil, err
+	}
+	s := &source{checkpoint: checkpoint}
+	if s.views, err = plan(checkpoint); err == nil {
+		s.fs, err = fs.New(checkpoint, s.views, o)
+	}
+	if err != nil {
+		return nil, errors.Join(err, checkpoint.Close())
+	}
+	return s, nil
+}
+
+// Close closes the tree, then the files under it.
+func (s *source) Close() error {
+	return errors.Join(s.fs.Close(), s.checkpoint.Close())
+}
+
+// logger logs for the people in front of the command.
+func logger(c *cobra.Command) *slog.Logger {
+	return slog.New(newPeopleHandler(c.ErrOrStderr(), slog.LevelInfo))
+}

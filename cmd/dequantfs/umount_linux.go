@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// resolveMountpoint gives the path that the kernel knows a mountpoint by. Only the
+// folder above it is resolved: the mount itself may be dead, and is not touched.
+func resolveMountpoint(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return "", err
+	}
+	abs = filepath.Join(dir, filepath.Base(abs))
+	if link, err := os.Readlink(abs); err == nil {
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(dir, link)
+		}
+		return filepath.Clean(link), nil
+	}
+	return abs, nil
+}
+
+// detach unmounts what is mounted at mountpoint, if it is ours, and waits until it
+// is gone.
+func detach(ctx context.Context, mountpoint string, lazy bool) error {
+	m, found, err := topMount(mountpoint)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return withHint(fmt.Errorf("%s: nothing is mounted there", mountpoint), "dequantfs status lists the mounts")
+	case m.fsType != fsType:
+		return fmt.Errorf("%s: a %s is mounted there, not a checkpoint", mountpoint, m.fsType)
+	}
+	if err := unmount(ctx, mountpoint, lazy); err != nil {
+		return fmt.Errorf("%s: %w", mountpoint, err)
+	}
+	return waitGone(ctx, m)
+}
+
+// unmount asks the kernel; without the right to, fusermount does.
+func unmount(ctx context.Context, mountpoint string, lazy bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if lazy {
+		flags |= unix.MNT_DETACH
+	}
+	err := unix.Unmount(mountpoint, flags)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	return fusermount(ctx, mountpoint, lazy)
+}
+
+func fusermount(ctx context.Context, mountpoint string, lazy bool) error {
+	name, err := exec.LookPath("fusermount3")
+	if err != nil {
+		if name, err = exec.LookPath("fusermount"); err != nil {
+			return err
+		}
+	}
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	out, err := exec.CommandContext(ctx, name, append(args, "--", mountpoint)...).CombinedOutput()
+	text := strings.TrimSpace(string(out))
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(text, "busy"):
+		return unix.EBUSY
+	}
+	return fmt.Errorf("%s: %w: %s", name, err, text)
+}
+
+// waitGone waits until the kernel no longer lists the mount.
+func waitGone(ctx context.Context, m mountEntry) error {
+	for {
+		all, err := mounts()
+		if err != nil {
+			return err
+		}
+		if !contains(all, m) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+func contains(all []mountEntry, m mountEntry) bool {
+	for _, other := range all {
+		if other == m {
+			return true
+		}
+	}
+	return false
+}
