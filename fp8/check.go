@@ -2,6 +2,7 @@ package fp8
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"unsafe"
 )
@@ -46,5 +47,22 @@ func checkApart(dst, src []byte) {
 	d, s := uintptr(unsafe.Pointer(&dst[0])), uintptr(unsafe.Pointer(&src[0]))
 	if d < s+uintptr(len(src)) && s < d+uintptr(len(dst)) {
 		panic("fp8: destination and source overlap")
+	}
+}
+
+// checkGrid panics unless scales holds the grid that a region of rows × cols at (row, col) needs.
+func checkGrid(rows, cols, row, col int, block [2]int, scales []float32, stride int) {
+	if row < 0 || col < 0 || block[0] < 0 || block[1] < 0 || stride < 0 {
+		panic(fmt.Sprintf("fp8: negative origin, block or stride of scales: (%d, %d), %v, %d", row, col, block, stride))
+	}
+	if row > math.MaxInt-rows || col > math.MaxInt-cols {
+		panic("fp8: the region ends beyond what an int counts")
+	}
+	if rows == 0 || cols == 0 {
+		return
+	}
+	rows, cols = index(row+rows-1, block[0])+1, index(col+cols-1, block[1])+1
+	if n := extent("scales", rows, stride, cols); n > len(scales) {
+		panic(fmt.Sprintf("fp8: scales: a grid of %d × %d, %d apart, needs %d, have %d", rows, cols, stride, n, len(scales)))
 	}
 }

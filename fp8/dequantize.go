@@ -42,22 +42,12 @@ func (m *Matrix) check(dst []byte, dstStride int, out Format) {
 	if m.Format != E4M3FN && m.Format != E5M2 || !isPlain(out) {
 		panic(fmt.Sprintf("fp8: cannot dequantize %v to %v", m.Format, out))
 	}
-	if m.Row < 0 || m.Col < 0 || m.Block[0] < 0 || m.Block[1] < 0 || m.ScaleStride < 0 {
-		panic(fmt.Sprintf("fp8: negative origin, block or stride of scales: (%d, %d), %v, %d", m.Row, m.Col, m.Block, m.ScaleStride))
-	}
 	checkRows("codes", m.Codes, m.Rows, m.Stride, m.Cols)
-	if m.Cols > math.MaxInt/4 || m.Row > math.MaxInt-m.Rows || m.Col > math.MaxInt-m.Cols {
+	if m.Cols > math.MaxInt/4 {
 		panic("fp8: the region ends beyond what an int counts")
 	}
+	checkGrid(m.Rows, m.Cols, m.Row, m.Col, m.Block, m.Scales, m.ScaleStride)
 	checkDst(dst, m.Rows, dstStride, m.Cols*out.Size())
-	if m.Rows == 0 || m.Cols == 0 {
-		return
-	}
-	rows := index(m.Row+m.Rows-1, m.Block[0]) + 1
-	cols := index(m.Col+m.Cols-1, m.Block[1]) + 1
-	if n := extent("scales", rows, m.ScaleStride, cols); n > len(m.Scales) {
-		panic(fmt.Sprintf("fp8: scales: a grid of %d × %d, %d apart, needs %d, have %d", rows, cols, m.ScaleStride, n, len(m.Scales)))
-	}
 	checkApart(dst[:extent("destination", m.Rows, dstStride, m.Cols*out.Size())], m.Codes[:extent("codes", m.Rows, m.Stride, m.Cols)])
 }
 
@@ -89,6 +79,7 @@ const (
 type scratch struct {
 	tables [maxTables * 256]uint16
 	scales [maxCols]float32
+	maxima [maxCols]uint32
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
