@@ -1,0 +1,197 @@
+"""Checks with NumPy, ml_dtypes and safetensors alone, on real mounts."""
+
+import contextlib
+import hashlib
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import numpy as np
+
+import families
+import oracle
+from checks import check, expect
+from container import differences, read_all, same, write_checkpoint
+from mounts import mount
+
+SEEDS = range(6)
+
+
+@contextlib.contextmanager
+def source(family, seed, **more):
+    """A written checkpoint and its arrays."""
+    case = families.make(family, seed)
+    with tempfile.TemporaryDirectory() as directory:
+        shards = 1 + seed % 3
+        write_checkpoint(directory, case.config, case.tensors, shards, shards > 1, case.metadata, **more)
+        yield directory, case
+
+
+def agree(want, got):
+    lines = differences(want, got)
+    expect(not lines, f"{len(lines)} differences: " + "; ".join(lines[:6]))
+
+
+def views():
+    """Every layout and dtype of DeepSeek-V3, raw, against the NumPy computation."""
+    for seed in SEEDS:
+        dtype = ("bf16", "f32", "f16")[seed % 3]
+        with check(f"views {seed} in {dtype}"), source("deepseek_v3", seed) as (directory, case):
+            with mount(directory, "--layout", "hf,native,transformers", "--dtype", dtype) as point:
+                agree(oracle.hf(case.tensors, dtype), read_all(point / "hf"))
+                for layout in ("native", "transformers"):
+                    agree(oracle.grouped(case.tensors, dtype, layout), read_all(point / layout))
+
+
+def families_hf():
+    """The hf view of every family, and of one that nobody knows."""
+    for name in families.FAMILIES:
+        with check(f"hf view of {name}"), source(name, 2) as (directory, case):
+            block = (10**9, 10**9) if name == "mistral3" else (128, 128)
+            with mount(directory, "--layout", "hf") as point:
+                agree(oracle.hf(case.tensors, block=block), read_all(point))
+    with check("hf view of an unknown family"), tempfile.TemporaryDirectory() as directory:
+        case = families.make("qwen3_moe", 4)
+        write_checkpoint(directory, case.config | {"model_type": "never_heard_of"}, case.tensors)
+        with mount(directory, "--layout", "hf") as point:
+            agree(oracle.hf(case.tensors), read_all(point))
+
+
+def ranks():
+    """All ranks of a group under one mount."""
+    for seed in range(3):
+        with check(f"ranks {seed}"), source("deepseek_v3", seed) as (directory, case):
+            size = (2, 3, case.experts + 1)[seed]
+            with mount(directory, "--layout", "native", "--ep", f"all/{size}") as point:
+                for rank in range(size):
+                    want = oracle.grouped(case.tensors, rank=rank, size=size)
+                    agree(want, read_all(point / f"rank-{rank}-of-{size}"))
+
+
+def scales():
+    """Whole tensors and whole rows with one scale, other blocks, other suffixes."""
+    rng = np.random.default_rng(5)
+    kinds = {
+        "per tensor, no dimensions": ("_scale_inv", ()),
+        "per tensor, [1]": ("_scale", (1,)),
+        "per channel, [M]": ("_scale", ("rows",)),
+        "per channel, [M,1]": ("_scale", ("rows", 1)),
+    }
+    for name, (suffix, shape) in kinds.items():
+        with check(f"scales {name}"), tempfile.TemporaryDirectory() as directory:
+            maker = families.Maker(name, "F32", quantized=False)
+            case = families.llama(maker)
+            case.config["quantization_config"] = quantization(name)
+            tensors = {}
+            for key, a in case.tensors.items():
+                tensors[key] = a
+                if "_proj" in key:
+                    codes = rng.integers(0, 126, a.shape, np.uint8)
+                    tensors[key] = codes.view(families.FP8)
+                    size = tuple(a.shape[0] if d == "rows" else d for d in shape)
+                    dtype = families.BF16 if "channel" in name else np.float32
+                    tensors[key + suffix] = np.asarray(rng.uniform(0.001, 0.1, size), np.float32).astype(dtype)
+                    tensors[key.removesuffix("weight") + "input_scale"] = np.float32([0.5])
+            write_checkpoint(directory, case.config, tensors, 2, apart=True)
+            with mount(directory, "--layout", "hf") as point:
+                agree(oracle.hf(tensors), read_all(point))
+
+
+def quantization(name):
+    """The quantization_config that published checkpoints of the kind have."""
+    if "channel" in name:
+        weights = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False}
+        groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+        return {
+            "quant_method": "compressed-tensors",
+            "format": "float-quantized",
+            "config_groups": groups,
+            "ignore": ["lm_head"],
+        }
+    return {"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": None}
+
+
+def safe_open():
+    """The safetensors library opens every file, by mmap and by pread, and agrees with the raw reader."""
+    import safetensors
+
+    for seed in range(3):
+        with check(f"safe_open {seed}"), source("deepseek_v3", seed) as (directory, case):
+            with mount(directory, "--layout", "hf,native", "--dtype", "f32") as point:
+                for layout in ("hf", "native"):
+                    raw = read_all(point / layout)
+                    seen = {}
+                    for path in sorted((point / layout).glob("*.safetensors")):
+                        with safetensors.safe_open(path, framework="numpy") as f:
+                            expect(f.metadata() == {"format": "pt"}, f"metadata {f.metadata()}")
+                            seen |= {k: f.get_slice(k) for k in f.keys()}
+                            for k in f.keys():
+                                array(f, k, raw[k])
+                    expect(seen.keys() == raw.keys(), "names differ")
+
+
+def array(f, key, want):
+    """One tensor by the library; NumPy has no BF16, so that there only its shape is asked."""
+    part = f.get_slice(key)
+    expect(part.get_shape() == list(want.shape), f"{key}: shape {part.get_shape()}")
+    if part.get_dtype() == "BF16":
+        return
+    got = f.get_tensor(key)
+    expect(got.dtype == want.dtype and same(got, want), f"{key} differs")
+
+
+def slices():
+    """Strided slices at odd places that no block begins at."""
+    import safetensors
+
+    rng = np.random.default_rng(9)
+    with check("slices"), source("deepseek_v3", 1) as (directory, case):
+        with mount(directory, "--layout", "native", "--dtype", "f32") as point:
+            for path in sorted(point.glob("*.safetensors")):
+                with safetensors.safe_open(path, framework="numpy") as f:
+                    grouped = [k for k in f.keys() if ".experts." in k]
+                    for key in grouped:
+                        whole = f.get_tensor(key)
+                        for _ in range(20):
+                            cut = tuple(odd_slice(rng, n) for n in whole.shape)
+                            expect(same(f.get_slice(key)[cut], whole[cut]), f"{key}{cut} differs")
+
+
+def odd_slice(rng, n):
+    lo = int(rng.integers(0, n))
+    return slice(lo, int(rng.integers(lo + 1, n + 1)))
+
+
+def tools():
+    """cp, rsync, tar and sha256sum of a mount work and agree."""
+    with source("deepseek_v3", 5) as (directory, _), tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        with mount(directory, "--layout", "native,hf") as point:
+            with check("sha256sum"):
+                want = digests(point)
+                expect(len(want) > 6, f"only {len(want)} files")
+                out = shell(f"find {point} -type f -print0 | xargs -0 sha256sum")
+                expect({x.split()[0] for x in out.splitlines()} == set(want.values()), "sums differ")
+            for name, line in {
+                "cp": "cp -r {point} {to}",
+                "rsync": "rsync -a --checksum {point}/ {to}/",
+                "tar": "mkdir {to} && tar -C {point} -cf - . | tar -C {to} -xf -",
+                "dd": "cp -r {point} {to} && for f in $(cd {point} && find . -name '*.safetensors'); do "
+                "dd if={point}/$f of={to}/$f bs=1000003 iflag=fullblock status=none; done",
+            }.items():
+                with check(name):
+                    to = scratch / name
+                    shell(line.format(point=point, to=to))
+                    expect(digests(to) == want, "the copy differs")
+                    shell(f"chmod -R u+w {to}")
+                    shutil.rmtree(to)
+
+
+def shell(line):
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True, capture_output=True, text=True).stdout
+
+
+def digests(directory):
+    files = sorted(p for p in pathlib.Path(directory).rglob("*") if p.is_file())
+    return {str(p.relative_to(directory)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

@@ -1,0 +1,201 @@
+"""The reference adapters' from_hf against the native view, tensor for tensor, byte for byte.
+
+For each family twenty seeded checkpoints, three dtypes, and all ranks of an
+expert-parallel group. Where the reference does not dequantize a source, or only a part
+of it, its own dequantize_from_fp8 is applied to every weight and scale first.
+"""
+
+import importlib
+import itertools
+import os
+import pathlib
+import sys
+import tempfile
+import types
+
+import families
+from checks import check, expect
+from container import write_checkpoint
+from mounts import mount
+
+CONFIGURATIONS = int(os.environ.get("DEQUANTFS_CONFIGURATIONS", "20"))
+MODELS = "nemo_automodel.components.models."
+
+
+def dtypes():
+    import torch
+
+    return {"bf16": torch.bfloat16, "f32": torch.float32, "f16": torch.float16}
+
+
+def adapter(case, dtype):
+    """The reference's adapter for a case."""
+    module, name = case.adapter.split(":")
+    module = importlib.import_module(MODELS + module)
+    if name == "Mistral3FP8StateDictAdapter":
+        # It knows no dtype but bfloat16: only the rounding of its own function is changed.
+        plain = getattr(module, "_plain_dequantize", module._dequantize_from_fp8)
+        module._plain_dequantize = plain
+        module._dequantize_from_fp8 = lambda w, s, target_dtype: plain(w, s, dtype)
+        return getattr(module, name).for_vlm_full(case.config)
+    return getattr(module, name)(namespace(case.config), moe_config(case), backend(), dtype=dtype)
+
+
+def namespace(config):
+    inner = {k: namespace(v) if isinstance(v, dict) else v for k, v in config.items()}
+    return types.SimpleNamespace(_name_or_path="", **inner)
+
+
+def backend():
+    return types.SimpleNamespace(attn="sdpa", experts="torch", dispatcher="torch")
+
+
+def moe_config(case):
+    from nemo_automodel.components.moe.config import MoEConfig
+
+    inner = case.config.get("text_config", case.config)
+    return MoEConfig(
+        n_routed_experts=case.experts,
+        n_shared_experts=1,
+        n_activated_experts=2,
+        n_expert_groups=1,
+        n_limited_groups=1,
+        train_gate=False,
+        gate_bias_update_factor=0.0,
+        aux_loss_coeff=0.0,
+        score_func="sigmoid",
+        route_scale=1.0,
+        dim=inner["hidden_size"],
+        inter_dim=inner.get("intermediate_size", 1),
+        moe_inter_dim=inner.get("moe_intermediate_size", 1),
+        norm_topk_prob=True,
+    )
+
+
+def load(directory):
+    """All tensors of a folder as the safetensors library gives them."""
+    from safetensors.torch import load_file
+
+    out = {}
+    for path in sorted(pathlib.Path(directory).glob("*.safetensors")):
+        out |= load_file(path)
+    return out
+
+
+def dequantize_pairs(tensors, dtype, but=lambda key: False):
+    """The reference's dequantize_from_fp8 on every pair."""
+    from nemo_automodel.components.models.deepseek_v3.state_dict_adapter import dequantize_from_fp8
+
+    for key in [k for k in tensors if k + "_scale_inv" in tensors and not but(k)]:
+        tensors[key] = dequantize_from_fp8(tensors[key], tensors.pop(key + "_scale_inv"), dtype=dtype)
+    return tensors
+
+
+def from_hf(case, source, dtype, mesh=None):
+    """What the reference makes of the source."""
+    tensors = load(source)
+    if case.dequantize_first:
+        # qwen3_5_moe reads split experts only in FP8, and dequantizes them itself.
+        keep = case.config["model_type"] == "qwen3_5_moe"
+        tensors = dequantize_pairs(tensors, dtype, lambda k: keep and ".mlp.experts." in k)
+    if not case.adapter:
+        return tensors
+    out = adapter(case, dtype).from_hf(tensors, device_mesh=mesh)
+    return {k: v.to_local() if hasattr(v, "to_local") else v for k, v in out.items()}
+
+
+def compare(want, got):
+    """Equal names, dtypes, shapes and bytes, or an error that says which are not."""
+    import torch
+
+    lines = [f"missing {k}" for k in sorted(want.keys() - got.keys())]
+    lines += [f"unexpected {k}" for k in sorted(got.keys() - want.keys())]
+    for k in sorted(want.keys() & got.keys()):
+        a, b = want[k].contiguous(), got[k].contiguous()
+        if a.dtype != b.dtype or a.shape != b.shape:
+            lines.append(f"{k}: {b.dtype} {list(b.shape)}, want {a.dtype} {list(a.shape)}")
+        elif not torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8)):
+            lines.append(f"{k}: bytes differ")
+    expect(not lines, f"{len(lines)} differences: " + "; ".join(lines[:6]))
+
+
+def ranks(size):
+    """A device mesh for each rank of a group, one process standing in for all."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    for rank in range(size):
+        dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
+        try:
+            yield rank, init_device_mesh("cpu", (size,), mesh_dim_names=("ep",))
+        finally:
+            dist.destroy_process_group()
+
+
+def family(name):
+    """All checks of one family."""
+    for seed in range(CONFIGURATIONS):
+        with check(f"{name} {seed}: native view equals from_hf"), tempfile.TemporaryDirectory() as source:
+            one(name, seed, source)
+
+
+def one(name, seed, source):
+    case = families.make(name, seed)
+    shards = 1 + seed % 3
+    write_checkpoint(source, case.config, case.tensors, shards, shards > 1 and seed % 2, case.metadata, seed % 7 == 6)
+    for flag, dtype in dtypes().items():
+        with mount(source, "--layout", "native", "--dtype", flag) as point:
+            compare(from_hf(case, source, dtype), load(point))
+    if case.experts:
+        # Now and then more ranks than experts, and always all ranks.
+        size = 2 + seed % (case.experts + 1)
+        flag, dtype = list(dtypes().items())[seed % 3]
+        with mount(source, "--layout", "native", "--dtype", flag, "--ep", f"all/{size}") as point:
+            for rank, mesh in ranks(size):
+                compare(from_hf(case, source, dtype, mesh), load(point / f"rank-{rank}-of-{size}"))
+
+
+def differs():
+    """Where and why we differ from the raw reference: it takes FP8 codes for values."""
+    import torch
+
+    silent = ("qwen3_moe", "glm4_moe", "qwen3_next", "hy_v3", "ernie4_5_moe")
+    for name in silent:
+        with check(f"{name}: the raw reference merges FP8 codes undecoded, the view does not"):
+            with tempfile.TemporaryDirectory() as source:
+                case = next(c for c in (families.make(name, s) for s in itertools.count(0, 2)) if any_expert(c))
+                write_checkpoint(source, case.config, case.tensors)
+                case.dequantize_first = False
+                raw = from_hf(case, source, torch.bfloat16)
+                left = [k for k, v in raw.items() if v.dtype == torch.float8_e4m3fn]
+                key = next(k for k in raw if k.endswith(".mlp.experts.down_projs"))
+                codes = load(source)[experts_of(key) + ".0.down_proj.weight"]
+                expect(torch.equal(raw[key][0], codes.T.to(torch.bfloat16)), "the raw reference no longer merges codes")
+                expect(left, "the raw reference no longer leaves weights in FP8")
+                with mount(source, "--layout", "native") as point:
+                    ours = load(point)
+                expect(not torch.equal(ours[key], raw[key]), "the view shows codes")
+                expect(all(v.dtype != torch.float8_e4m3fn for v in ours.values()), "the view shows FP8")
+    with check("qwen3_5_moe: the raw reference hands dense FP8 weights on, the view does not"):
+        with tempfile.TemporaryDirectory() as source:
+            case = families.make("qwen3_5_moe", 0)
+            write_checkpoint(source, case.config, case.tensors)
+            case.dequantize_first = False
+            raw = from_hf(case, source, torch.bfloat16)
+            expect(any(v.dtype == torch.float8_e4m3fn for v in raw.values()), "the raw reference dequantizes now")
+            with mount(source, "--layout", "native") as point:
+                expect(all(v.dtype != torch.float8_e4m3fn for v in load(point).values()), "the view shows FP8")
+
+
+def any_expert(case):
+    return any(".mlp.experts.0." in k for k in case.tensors)
+
+
+def experts_of(key):
+    return key.removesuffix(".down_projs")
+
+
+# `reference.deepseek_v3()` and so on, one child process for each family.
+for _name in families.FAMILIES:
+    setattr(sys.modules[__name__], _name, lambda name=_name: family(name))

@@ -1,0 +1,19 @@
+"""Which children belong to which suite: `python suites.py light heavy …`."""
+
+import os
+import sys
+
+import checks
+import families
+
+# module, function, seconds that it may take
+LIGHT = [("light", f, 120) for f in ("views", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")]
+HEAVY = [("reference", f, 300) for f in (*families.FAMILIES, "differs")]
+SUITES = {"light": LIGHT, "heavy": HEAVY}
+
+if __name__ == "__main__":
+    names = sys.argv[1:] or ["light"]
+    children = [c for name in names for c in SUITES.get(name, [c for s in SUITES.values() for c in s if name in c[:2]])]
+    if not children:
+        sys.exit(f"suites: no suite or check {' '.join(names)}; there are {', '.join(SUITES)}")
+    sys.exit(checks.run(children, max(1, (os.cpu_count() or 1))))
