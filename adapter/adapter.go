@@ -61,9 +61,6 @@ type Config struct {
 	ModelType string
 }
 
-// EP is an expert-parallel rank; the zero value means all experts.
-type EP struct{ Rank, Size int }
-
 // Options of a view.
 type Options struct {
 	Layout  string            // "native", "hf", …
@@ -84,34 +81,11 @@ type Tensor struct {
 	Group string
 }
 
-// Account says what became of one source key.
-type Account struct {
-	Key    string
-	Fate   Fate
-	Reason string   // why it was dropped; empty otherwise
-	Into   []string // names of virtual tensors that use it
-}
-
-// Fate is what became of a source key.
-type Fate uint8
-
-// The fates.
-const (
-	Used    Fate = iota // part of a computed tensor
-	Passed              // shown as it is
-	Dropped             // left out, for Reason
-)
-
 // Plan is an ordered list of virtual tensors and an account of every source key.
 type Plan struct {
 	Options Options
 	Tensors []Tensor
 	Account []Account
-	Config  []byte // the view's config.json
+	Config  []byte   // the view's config.json; nil if the source has none
+	Notes   []string // what a person should know, one line each
 }
-
-// NewPlan works out a view of a checkpoint.
-func NewPlan(c *Checkpoint, o Options) (*Plan, error) { return nil, errors.ErrUnsupported }
-
-// Layouts names the forward layouts that the checkpoint's family has, native first.
-func Layouts(c *Checkpoint) []string { return nil }

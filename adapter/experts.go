@@ -1,0 +1,162 @@
+package adapter
+
+import (
+	"fmt"
+	"strings"
+)
+
+// layerID names a layer: that of the language model, of an MTP head, …
+type layerID struct {
+	prefix string // before "layers.N."
+	number int
+}
+
+// name gives the key of something in the layer.
+func (l layerID) name(rest string) string {
+	return fmt.Sprintf("%slayers.%d.%s", l.prefix, l.number, rest)
+}
+
+// expertLayer holds the experts of one layer as the source has them.
+type expertLayer struct {
+	layerID
+	split   [roles][]*weight // by number of the expert
+	grouped []groupedWeight
+}
+
+// groupedWeight is a tensor of the source that holds a part of every expert.
+type groupedWeight struct {
+	*weight
+	layout *layout
+	group  *group
+}
+
+// expertPart says what an expert's key is: of split experts the expert's number and projection.
+type expertPart struct {
+	number int
+	role   role
+}
+
+// splitExpert reads "mlp.experts.17.up_proj.weight" within a layer.
+func (x *expertKeys) splitExpert(rest string) (p expertPart, ok bool) {
+	tail, ok := strings.CutPrefix(rest, x.path)
+	if !ok {
+		return p, false
+	}
+	n, tail, ok := number(tail)
+	if !ok || tail == "" || tail[0] != '.' {
+		return p, false
+	}
+	for r, proj := range x.proj {
+		if tail[1:] == proj {
+			return expertPart{n, role(r)}, true
+		}
+	}
+	return p, false
+}
+
+// groupedExperts reads "mlp.experts.gate_up_proj" within a layer.
+func (f *family) groupedExperts(rest string) (l *layout, g *group, ok bool) {
+	for _, name := range []string{"transformers", "native"} {
+		l, _ = layoutNamed(name)
+		path := f.experts.path
+		if v, ok := f.view(name); ok && v.path != "" {
+			path = v.path
+		}
+		tail, ok := strings.CutPrefix(rest, path)
+		if !ok {
+			continue
+		}
+		for i := range l.groups {
+			if l.groups[i].name == tail {
+				return l, &l.groups[i], true
+			}
+		}
+	}
+	return nil, nil, false
+}
+
+// add puts a projection of one expert in its place.
+func (x *expertLayer) add(p expertPart, w *weight) error {
+	s := x.split[p.role]
+	for len(s) <= p.number {
+		s = append(s, nil)
+	}
+	if old := s[p.number]; old != nil {
+		return fmt.Errorf("%s: %s: same expert and projection as %s: remove one of them", w.Shard, w.Key, old.Key)
+	}
+	s[p.number] = w
+	x.split[p.role] = s
+	return nil
+}
+
+// isSplit says whether the source has a tensor for each expert.
+func (x *expertLayer) isSplit() bool {
+	return len(x.split[gate])+len(x.split[up])+len(x.split[down]) > 0
+}
+
+// first gives some split expert's tensor, for messages.
+func (x *expertLayer) first() *weight {
+	for _, s := range x.split {
+		for _, w := range s {
+			if w != nil {
+				return w
+			}
+		}
+	}
+	return nil
+}
+
+// check refuses layers that hold their experts both ways.
+func (x *expertLayer) check() error {
+	if x.isSplit() && len(x.grouped) > 0 {
+		g := x.grouped[0]
+		return fmt.Errorf("%s: %s: layer %d holds its experts grouped and also split (%s): remove one of the two forms",
+			g.Shard, g.Key, x.number, x.first().Key)
+	}
+	return nil
+}
+
+// experts is the largest number of experts that the source has in the layer.
+func (x *expertLayer) experts() int {
+	n := 0
+	for _, s := range x.split {
+		n = max(n, len(s))
+	}
+	for _, g := range x.grouped {
+		n = max(n, int(g.Shape[0]))
+	}
+	return n
+}
+
+// missing lists the keys of experts [lo, hi) that the source does not have.
+func (x *expertLayer) missing(k *expertKeys, gated bool, lo, hi int) []string {
+	if !x.isSplit() {
+		return nil
+	}
+	var keys []string
+	for r := range x.split {
+		if role(r) == gate && !gated {
+			continue
+		}
+		for e := lo; e < hi; e++ {
+			if e >= len(x.split[r]) || x.split[r][e] == nil {
+				keys = append(keys, x.name(fmt.Sprintf("%s%d.%s", k.path, e, k.proj[r])))
+			}
+		}
+	}
+	return keys
+}
+
+// errMissing names the first five missing keys and how many more there are.
+func errMissing(keys []string, ep EP) error {
+	rank := ""
+	if ep.Size > 0 {
+		rank = fmt.Sprintf(" for rank %d of %d", ep.Rank, ep.Size)
+	}
+	first, more := keys, ""
+	if len(keys) > 5 {
+		first, more = keys[:5], fmt.Sprintf(" and %d more", len(keys)-5)
+	}
+	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete or corrupted",
+		rank, strings.Join(first, ", "), more)
+}

@@ -1,0 +1,140 @@
+package adapter
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// family is one row of knowledge about a kind of model: how its published
+// checkpoint names things, and how each layout renames them. Rows are data; a new
+// family needs new code only if its rule is new.
+type family struct {
+	name  string   // the reference's name of its adapter
+	types []string // values of model_type, also inside text_config
+
+	// experts says how published checkpoints name experts; nil for dense models.
+	experts *expertKeys
+
+	// views are the layouts beside "hf" that the family has.
+	views []view
+}
+
+// expertKeys is how a checkpoint names the experts of a layer.
+type expertKeys struct {
+	path  string        // of the experts within a layer, with its dot: "mlp.experts."
+	proj  [roles]string // key of each projection behind the expert's number and dot
+	count []string      // config fields that give the number of experts
+}
+
+// view is how a family is shown in one layout.
+type view struct {
+	layout  string
+	path    string // of the grouped tensors within a layer; empty: the experts' own
+	renames []rename
+	drops   []drop
+	mtp     mtp // what "auto" does
+}
+
+// rename replaces a part of a key. Of a view's renames the first that applies is applied, once.
+type rename struct{ from, to string }
+
+// drop leaves tensors out whose key begins with a prefix.
+type drop struct{ prefix, reason string }
+
+// The names of experts that families share.
+var (
+	mlpExperts = [roles]string{"gate_proj.weight", "up_proj.weight", "down_proj.weight"}
+	wExperts   = [roles]string{"w1.weight", "w3.weight", "w2.weight"}
+)
+
+// families are the rows known. Where a row disagrees with the reference adapter
+// of its name, the reference is right.
+var families = []family{
+	{
+		name:  "deepseek_v3",
+		types: []string{"deepseek_v3", "kimi_k2"},
+		experts: &expertKeys{
+			path: "mlp.experts.", proj: mlpExperts, count: []string{"n_routed_experts"},
+		},
+		views: []view{{layout: "native"}},
+	},
+}
+
+// familyOf finds the row for a configuration, by its own model_type and then by
+// that of the language model inside. It returns nil for an unknown family.
+func familyOf(s settings) *family {
+	for _, t := range s.modelTypes() {
+		for i := range families {
+			if slices.Contains(families[i].types, t) {
+				return &families[i]
+			}
+		}
+	}
+	return nil
+}
+
+// view finds the family's row for a layout.
+func (f *family) view(layout string) (*view, bool) {
+	if layout == "hf" {
+		return &view{layout: "hf"}, true
+	}
+	if f == nil {
+		return nil, false
+	}
+	i := slices.IndexFunc(f.views, func(v view) bool { return v.layout == layout })
+	if i < 0 {
+		return nil, false
+	}
+	return &f.views[i], true
+}
+
+// layouts names the layouts that the family has, native first.
+func (f *family) layouts() []string {
+	if f == nil {
+		return []string{"hf"}
+	}
+	names := []string{"hf"}
+	for _, v := range f.views {
+		names = append(names, v.layout)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(layoutRank(a), layoutRank(b)) })
+	return names
+}
+
+func layoutRank(name string) int {
+	return slices.IndexFunc(layouts, func(l layout) bool { return l.name == name })
+}
+
+// Layouts names the forward layouts that the checkpoint's family has, native
+// first. Every family has "hf".
+func Layouts(c *Checkpoint) []string { return familyOf(configOf(c)).layouts() }
+
+// knownTypes lists every model_type that has a row.
+func knownTypes() string {
+	var all []string
+	for _, f := range families {
+		all = append(all, f.types...)
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// choose finds layout and view, or says which there are.
+func choose(f *family, s settings, name string) (*layout, *view, error) {
+	l, ok := layoutNamed(name)
+	if !ok {
+		return nil, nil, fmt.Errorf("unknown layout %q: there are %s", name, strings.Join(f.layouts(), ", "))
+	}
+	v, ok := f.view(name)
+	switch {
+	case ok:
+		return l, v, nil
+	case f == nil:
+		return nil, nil, fmt.Errorf("config.json: model_type %q has no table for layout %s: known are %s; layout hf works for every model",
+			s.modelType(), name, knownTypes())
+	default:
+		return nil, nil, fmt.Errorf("model_type %q has no layout %s: it has %s", s.modelType(), name, strings.Join(f.layouts(), ", "))
+	}
+}

@@ -1,0 +1,59 @@
+package adapter
+
+import "strings"
+
+// place is where a key lies in a model: "model.layers.3.mlp.gate.weight" is layer
+// 3 under prefix "model." with the rest "mlp.gate.weight".
+type place struct {
+	prefix string // up to "layers.", or the whole key if there is no layer
+	layer  int    // -1 if there is none
+	rest   string // behind the layer's number and dot
+}
+
+// language lists the prefixes under which a language model's layers are found.
+// Layers elsewhere (vision towers) have no experts and are no prediction layers.
+var language = map[string]bool{
+	"": true, "model.": true, "language_model.": true,
+	"model.language_model.": true, "language_model.model.": true,
+}
+
+// locate splits a key at its first "layers.N.".
+func locate(key string) place {
+	for from := 0; ; {
+		i := strings.Index(key[from:], "layers.")
+		if i < 0 {
+			return place{prefix: key, layer: -1}
+		}
+		i += from
+		from = i + len("layers.")
+		if i > 0 && key[i-1] != '.' {
+			continue
+		}
+		if n, rest, ok := number(key[from:]); ok && rest != "" && rest[0] == '.' {
+			return place{prefix: key[:i], layer: n, rest: rest[1:]}
+		}
+	}
+}
+
+// number reads the decimal number that s begins with, at most nine digits.
+func number(s string) (n int, rest string, ok bool) {
+	i := 0
+	for i < len(s) && i < 9 && '0' <= s[i] && s[i] <= '9' {
+		n = n*10 + int(s[i]-'0')
+		i++
+	}
+	return n, s[i:], i > 0
+}
+
+// role is what a projection is to its expert.
+type role uint8
+
+// The projections of an expert. Gate and up are [I, D], down is [D, I].
+const (
+	gate role = iota
+	up
+	down
+	roles
+)
+
+func (r role) String() string { return [...]string{"gate", "up", "down"}[r] }

@@ -1,0 +1,259 @@
+package adapter
+
+import (
+	"fmt"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// merge makes the grouped tensors of a layer, of the rank's own experts. A rank
+// without experts has none.
+func (p *planner) merge(x *expertLayer) error {
+	lo, hi := p.o.EP.Range(p.experts(x))
+	p.leaveOut(x, lo, hi)
+	if lo == hi {
+		return nil
+	}
+	for i := range p.layout.groups {
+		g := &p.layout.groups[i]
+		parts := g.parts
+		if !p.gated {
+			parts = g.without(gate)
+		}
+		if len(parts) == 0 {
+			continue
+		}
+		n, ws, err := p.groupNode(x, g, parts, lo, hi)
+		if err != nil {
+			return err
+		}
+		at := place{prefix: x.prefix, layer: x.number}
+		if err := p.add(x.name(p.groupPath()+g.name), n, p.bucket(ws[0], at), ws...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// groupPath is the path of the grouped tensors within a layer.
+func (p *planner) groupPath() string {
+	if p.view.path != "" {
+		return p.view.path
+	}
+	return p.family.experts.path
+}
+
+// leaveOut accounts for the experts of other ranks and for gates of experts without one.
+func (p *planner) leaveOut(x *expertLayer, lo, hi int) {
+	for r, s := range x.split {
+		for e, w := range s {
+			switch {
+			case w == nil:
+			case e < lo || e >= hi:
+				p.acc.dropWeight(w, "expert of another expert-parallel rank")
+			case role(r) == gate && !p.gated:
+				p.acc.dropWeight(w, "gate projection, which experts with squared ReLU do not use")
+			}
+		}
+	}
+	if lo == hi {
+		for _, g := range x.grouped {
+			p.acc.dropWeight(g.weight, "experts of other expert-parallel ranks")
+		}
+	}
+}
+
+// groupNode is the recipe of one grouped tensor and the weights it is made of.
+func (p *planner) groupNode(x *expertLayer, g *group, parts []role, lo, hi int) (expr.Node, []*weight, error) {
+	if !x.isSplit() {
+		return p.regroup(x, g, parts, lo, hi)
+	}
+	experts := make([]expr.Node, 0, hi-lo)
+	ws := make([]*weight, 0, (hi-lo)*len(parts))
+	for e := lo; e < hi; e++ {
+		joined := make([]expr.Node, 0, len(parts))
+		for _, r := range parts {
+			w := x.split[r][e]
+			n, err := w.as(p.dtype)
+			if err != nil {
+				return nil, nil, err
+			}
+			if n, err = orient(n, g.transposed); err != nil {
+				return nil, nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+			}
+			joined, ws = append(joined, n), append(ws, w)
+		}
+		n, err := join(g.axis(), joined)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: expert %d: %w", x.name(p.groupPath()+g.name), e, err)
+		}
+		experts = append(experts, n)
+	}
+	n, err := expr.Stack(experts...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", x.name(p.groupPath()+g.name), err)
+	}
+	return n, ws, nil
+}
+
+func orient(n expr.Node, transposed bool) (expr.Node, error) {
+	if !transposed {
+		return n, nil
+	}
+	return expr.Transpose(n)
+}
+
+func join(axis int, nodes []expr.Node) (expr.Node, error) {
+	if len(nodes) == 1 {
+		return nodes[0], nil
+	}
+	return expr.Concat(axis, nodes...)
+}
+
+// regroup makes a grouped tensor of grouped ones: the parts that it has of them,
+// all experts at once.
+func (p *planner) regroup(x *expertLayer, g *group, parts []role, lo, hi int) (expr.Node, []*weight, error) {
+	name := x.name(p.groupPath() + g.name)
+	if src, ok := x.holding(parts, p.gated); ok {
+		n, err := p.rank(src, lo, hi)
+		if err == nil {
+			n, err = orient(n, src.group.transposed != g.transposed)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return n, []*weight{src.weight}, nil
+	}
+	var nodes []expr.Node
+	var ws []*weight
+	for _, r := range parts {
+		src, ok := x.with(r)
+		if !ok {
+			return nil, nil, fmt.Errorf("%s: the source has no tensor with the %s projections of layer %d", name, r, x.number)
+		}
+		n, err := p.rank(src, lo, hi)
+		if err == nil {
+			n, err = src.slice(n, r, p.gated)
+		}
+		if err == nil {
+			n, err = orient(n, src.group.transposed != g.transposed)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", name, err)
+		}
+		nodes, ws = append(nodes, n), append(ws, src.weight)
+	}
+	n, err := join(1+g.axis(), nodes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return n, ws, nil
+}
+
+// rank gives the experts [lo, hi) of a grouped tensor in the view's dtype.
+func (p *planner) rank(g groupedWeight, lo, hi int) (expr.Node, error) {
+	n, err := g.as(p.dtype)
+	if err != nil || lo == 0 && int64(hi) == g.Shape[0] {
+		return n, err
+	}
+	return expr.Slice(n, 0, int64(lo), int64(hi))
+}
+
+// parts are the projections that the grouped tensor holds.
+func (g groupedWeight) parts(gated bool) []role {
+	if gated {
+		return g.group.parts
+	}
+	return g.group.without(gate)
+}
+
+// slice keeps one projection of a grouped node.
+func (g groupedWeight) slice(n expr.Node, r role, gated bool) (expr.Node, error) {
+	parts := g.parts(gated)
+	axis := 1 + g.group.axis()
+	size := n.Shape()[axis]
+	if size%int64(len(parts)) != 0 {
+		return nil, fmt.Errorf("%s: shape %v does not divide into %d projections", g.Key, g.Shape, len(parts))
+	}
+	size /= int64(len(parts))
+	for i, q := range parts {
+		if q == r {
+			return expr.Slice(n, axis, int64(i)*size, int64(i+1)*size)
+		}
+	}
+	return nil, fmt.Errorf("%s: holds no %s projections", g.Key, r)
+}
+
+// holding finds a grouped tensor of exactly these parts.
+func (x *expertLayer) holding(parts []role, gated bool) (groupedWeight, bool) {
+	for _, g := range x.grouped {
+		if fmt.Sprint(g.parts(gated)) == fmt.Sprint(parts) {
+			return g, true
+		}
+	}
+	return groupedWeight{}, false
+}
+
+// with finds a grouped tensor that holds a projection.
+func (x *expertLayer) with(r role) (groupedWeight, bool) {
+	for _, g := range x.grouped {
+		for _, q := range g.group.parts {
+			if q == r {
+				return g, true
+			}
+		}
+	}
+	return groupedWeight{}, false
+}
+
+// single shows an expert's tensor in a layout of one tensor for each projection of
+// each expert: split ones under their own key, grouped ones taken apart.
+func (p *planner) single(w *weight, at place, x *expertLayer) error {
+	lo, hi := p.o.EP.Range(p.experts(x))
+	if part, ok := p.family.experts.splitExpert(at.rest); ok {
+		if part.number < lo || part.number >= hi {
+			p.acc.dropWeight(w, "expert of another expert-parallel rank")
+			return nil
+		}
+		return p.pass(w, at)
+	}
+	for _, g := range x.grouped {
+		if g.weight == w {
+			return p.ungroup(g, at, x, lo, hi)
+		}
+	}
+	return nil
+}
+
+// ungroup takes a grouped tensor apart into the published keys.
+func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int) error {
+	if lo == hi {
+		p.acc.dropWeight(g.weight, "experts of other expert-parallel ranks")
+		return nil
+	}
+	all, err := g.node(p.dtype)
+	if err != nil {
+		return err
+	}
+	k := p.family.experts
+	for _, r := range g.parts(p.gated) {
+		part, err := g.slice(all, r, p.gated)
+		if err == nil {
+			part, err = orient(part, g.group.transposed)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
+		}
+		for e := lo; e < hi; e++ {
+			n, err := expr.Index(part, int64(e))
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
+			}
+			name := x.name(k.path + fmt.Sprint(e) + "." + k.proj[r])
+			if err := p.add(name, n, p.bucket(g.weight, at), g.weight); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

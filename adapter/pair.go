@@ -1,0 +1,242 @@
+package adapter
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// weight is a tensor of the source with the scale that belongs to it, if it has one.
+type weight struct {
+	*Stored
+	at, scaleAt int // positions in Checkpoint.Tensors; scaleAt -1: shown as it is
+
+	grid  *expr.Source // the scale, its shape made that of the grid
+	block [2]int64     // rows and columns of one scale; 0: the whole axis
+}
+
+// node gives the tensor as the source means it: dequantized to d, or as it is.
+func (w *weight) node(d safetensors.DType) (expr.Node, error) {
+	n, err := w.build(d)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+	}
+	return n, nil
+}
+
+func (w *weight) build(d safetensors.DType) (expr.Node, error) {
+	if w.scaleAt < 0 {
+		return expr.Load(&w.Source)
+	}
+	return expr.Dequantize(&w.Source, w.grid, expr.DequantizeOptions{Block: w.block, Out: d})
+}
+
+// as gives the tensor in dtype d, whether it was quantized or not.
+func (w *weight) as(d safetensors.DType) (expr.Node, error) {
+	n, err := w.node(d)
+	if err != nil {
+		return nil, err
+	}
+	if n, err = expr.Cast(n, d); err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+	}
+	return n, nil
+}
+
+// scaleSuffixes are the endings of scales and those of the weights they belong to.
+// A certain one is a scale whatever else there is; the others are names that models
+// use for parameters too, and are scales only beside an FP8 weight.
+var scaleSuffixes = []struct {
+	scale, weight string
+	certain       bool
+}{
+	{".weight_scale_inv", ".weight", true},
+	{".weight_scale", ".weight", true},
+	{".qscale_weight", ".weight", true},
+	{"_scale_inv", "", true}, // of grouped tensors: gate_up_proj_scale_inv
+	{".scale", ".weight", false},
+	{"_scale", "", false},
+}
+
+// activationSuffixes are scales of activations and of the key-value cache, which
+// have no part in the weights.
+var activationSuffixes = []string{
+	".input_scale", ".activation_scale", "_activation_scale", "_input_scale", ".qscale_act",
+	".k_scale", ".v_scale", ".q_scale", ".prob_output_scale", ".output_scale",
+}
+
+// scaled finds the weight that a key is the scale of.
+func scaled(c *Checkpoint, key string) (w *Stored, certain bool) {
+	if key == "" || key[len(key)-1] != 'v' && key[len(key)-1] != 'e' && !strings.HasSuffix(key, "qscale_weight") {
+		return nil, false
+	}
+	for _, s := range scaleSuffixes {
+		base, ok := strings.CutSuffix(key, s.scale)
+		if !ok {
+			continue
+		}
+		w, ok = c.Tensor(base + s.weight)
+		switch {
+		case s.certain:
+			return w, true
+		case ok && fp8Coded(w.DType):
+			return w, false
+		}
+	}
+	return nil, false
+}
+
+// pair joins weights and scales, over all shards, and refuses what it cannot decode.
+// The weights come in the order of the source.
+func pair(c *Checkpoint, s settings, acc accounts) ([]weight, error) {
+	tensors := c.Tensors()
+	scales, err := findScales(c, s, acc)
+	if err != nil {
+		return nil, err
+	}
+	q := quantizationOf(s)
+	weights := make([]weight, 0, len(tensors)-len(scales))
+	isScale := make([]bool, len(tensors))
+	for _, i := range scales {
+		isScale[i] = true
+	}
+	for i, t := range tensors {
+		if isScale[i] || acc[i].Fate == Dropped {
+			continue
+		}
+		w := weight{Stored: t, at: i, scaleAt: -1}
+		if at, ok := scales[t]; ok {
+			w.scaleAt = at
+			err = w.measure(tensors[at], q)
+		} else {
+			err = plain(t, s)
+		}
+		if err != nil {
+			return nil, err
+		}
+		weights = append(weights, w)
+	}
+	return weights, nil
+}
+
+// findScales maps each quantized weight to the position of its scale and drops the scales of activations.
+func findScales(c *Checkpoint, s settings, acc accounts) (map[*Stored]int, error) {
+	tensors, quantized := c.Tensors(), len(s.object(quantizationFields...)) > 0
+	scales := make(map[*Stored]int, len(tensors)/2)
+	for i, t := range tensors {
+		w, certain := scaled(c, t.Key)
+		if w == nil {
+			if ofActivations(t.Key) && (quantized || isQuantized(c, t.Key)) {
+				acc.drop(i, "scale of activations, has no part in the weights")
+			} else if certain {
+				return nil, fmt.Errorf("%s: %s: scale without its weight: the checkpoint may be incomplete", t.Shard, t.Key)
+			}
+			continue
+		}
+		if old, ok := scales[w]; ok {
+			return nil, fmt.Errorf("%s: %s: second scale of %s beside %s", t.Shard, t.Key, w.Key, tensors[old].Key)
+		}
+		scales[w] = i
+	}
+	return scales, nil
+}
+
+// ofActivations says whether a key ends as a scale of activations does.
+func ofActivations(key string) bool {
+	if key[len(key)-1] != 'e' && key[len(key)-1] != 't' {
+		return false
+	}
+	for _, s := range activationSuffixes {
+		if strings.HasSuffix(key, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// isQuantized says whether the module of an activation's scale has FP8 weights, so
+// that the scale is no parameter of the model.
+func isQuantized(c *Checkpoint, key string) bool {
+	module := key[:strings.LastIndexAny(key, "._")]
+	for _, name := range []string{module + ".weight", module} {
+		if w, ok := c.Tensor(name); ok && fp8Coded(w.DType) {
+			return true
+		}
+	}
+	return false
+}
+
+// fp8Coded says whether elements are FP8 codes that we decode.
+func fp8Coded(d safetensors.DType) bool {
+	return d == safetensors.F8E4M3 || d == safetensors.F8E5M2
+}
+
+// measure works out which element belongs to which scale.
+func (w *weight) measure(scale *Stored, q quantization) error {
+	if !fp8Coded(w.DType) {
+		if f, ok := foreignFormat(w.Stored, scale); ok {
+			return fmt.Errorf("%s: %s: %s is not decoded: only FP8 weights are", w.Shard, w.Key, f)
+		}
+		return fmt.Errorf("%s: %s: weight with scale %s has dtype %s: expected F8_E4M3", w.Shard, w.Key, scale.Key, w.DType)
+	}
+	g, err := q.grid(w.Stored, scale)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", scale.Shard, scale.Key, err)
+	}
+	src := scale.Source
+	src.Shape = g.shape
+	w.grid, w.block = &src, g.block
+	if sameShape(g.shape, scale.Shape) {
+		w.grid = &scale.Source
+	}
+	return nil
+}
+
+// plain refuses tensors without a scale that only a decoder could show.
+func plain(t *Stored, s settings) error {
+	switch {
+	case fp8Coded(t.DType):
+		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s_scale_inv or %s_scale beside it", t.Shard, t.Key, t.Key, t.Key)
+	case !passable(t):
+		name, ok := foreignFormat(t, nil)
+		if !ok {
+			name = fmt.Sprintf("a packed or quantized tensor of dtype %s", t.DType)
+		}
+		if m := s.object(quantizationFields...).text("quant_method"); m != "" {
+			name += fmt.Sprintf(" (quant_method %q)", m)
+		}
+		return fmt.Errorf("%s: %s: %s is not decoded: only FP8 weights with scales are", t.Shard, t.Key, name)
+	}
+	return nil
+}
+
+// passable says whether a tensor means what its dtype says, so that it can be shown as it is.
+func passable(t *Stored) bool {
+	switch t.DType {
+	case safetensors.F32, safetensors.BF16, safetensors.F16, safetensors.F64:
+		if strings.HasSuffix(t.Key, ".weight") || strings.HasSuffix(t.Key, ".bias") {
+			return true
+		}
+		_, foreign := foreignFormat(t, nil)
+		return !foreign
+	case safetensors.Bool, safetensors.I64, safetensors.I32, safetensors.I16, safetensors.I8,
+		safetensors.U8, safetensors.U16, safetensors.U32, safetensors.U64, safetensors.C64:
+		_, foreign := foreignFormat(t, nil)
+		return !foreign && !strings.HasSuffix(t.Key, ".weight")
+	}
+	return false
+}
+
+func sameShape(a, b []int64) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}

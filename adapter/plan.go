@@ -1,0 +1,376 @@
+package adapter
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// planner works out one view. Its steps are those of NewPlan.
+type planner struct {
+	c      *Checkpoint
+	o      Options
+	s      settings
+	family *family
+	layout *layout
+	view   *view
+	dtype  safetensors.DType
+	gated  bool
+	count  int // experts by the configuration; -1: it does not say
+	depth  int // layers of the language model; -1: it does not say
+
+	acc     accounts
+	weights []weight
+	places  []place // of the weights
+	expert  []int32 // of the weights: 1 + position in layers, 0 if no expert
+	layers  []*expertLayer
+	byLayer map[layerID]int32
+
+	sawMTP   bool
+	computed bool // something was dequantized or merged
+	buckets  map[string]*bucket
+	names    map[string]string // of virtual tensors, to the key they come from
+	notes    []string
+}
+
+// bucket is the tensors of one file group.
+type bucket struct {
+	group   string
+	order   [2]int // sorts the groups
+	tensors []Tensor
+}
+
+// NewPlan works out a view of a checkpoint: it pairs weights with their scales,
+// finds the experts, and gives each virtual tensor its recipe. It reads no tensor
+// data. Everything wrong with the source that headers show is an error here, naming
+// file and key.
+func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
+	p := &planner{c: c, o: o, buckets: map[string]*bucket{}, byLayer: map[layerID]int32{}}
+	for _, step := range []func() error{p.configure, p.pair, p.collect, p.check, p.emit, p.settle} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	config, err := p.rewriteConfig()
+	if err != nil {
+		return nil, err
+	}
+	return &Plan{Options: p.o, Tensors: p.ordered(), Account: p.acc, Config: config, Notes: p.notes}, nil
+}
+
+// configure reads config.json and chooses family, layout and defaults.
+func (p *planner) configure() (err error) {
+	if p.c.Config != nil {
+		if p.s, err = parseSettings(p.c.Config.Raw); err != nil {
+			return err
+		}
+	}
+	p.family = familyOf(p.s)
+	if p.o.Layout == "" {
+		p.o.Layout = p.family.layouts()[0]
+	}
+	if p.layout, p.view, err = choose(p.family, p.s, p.o.Layout); err != nil {
+		return err
+	}
+	p.count, p.gated = -1, p.s.gated()
+	if p.family != nil && p.family.experts != nil {
+		if n, ok := p.s.integer(p.family.experts.count...); ok {
+			p.count = n
+		}
+	}
+	p.depth = -1
+	if n, ok := p.s.integer("num_hidden_layers"); ok {
+		p.depth = n
+	}
+	return p.options()
+}
+
+// options checks the options and fills in what they leave open.
+func (p *planner) options() error {
+	switch p.o.DType {
+	case safetensors.Invalid:
+		p.o.DType = safetensors.BF16
+	case safetensors.BF16, safetensors.F16, safetensors.F32:
+	default:
+		return fmt.Errorf("dtype %s: a view has BF16, F16 or F32", p.o.DType)
+	}
+	p.dtype = p.o.DType
+	switch p.o.MTP {
+	case "":
+		p.o.MTP = "auto"
+	case "auto", "keep", "drop":
+	default:
+		return fmt.Errorf("mtp %q: expected auto, keep or drop", p.o.MTP)
+	}
+	if p.family == nil && p.o.EP != (EP{}) {
+		return fmt.Errorf("config.json: model_type %q is unknown, so its experts are too: expert-parallel ranks need one of %s",
+			p.s.modelType(), knownTypes())
+	}
+	return p.o.EP.check()
+}
+
+// pair joins weights and scales.
+func (p *planner) pair() (err error) {
+	p.acc = newAccounts(p.c.Tensors())
+	p.weights, err = pair(p.c, p.s, p.acc)
+	return err
+}
+
+// collect finds where each weight lies, and the experts.
+func (p *planner) collect() error {
+	p.places = make([]place, len(p.weights))
+	p.expert = make([]int32, len(p.weights))
+	for i := range p.weights {
+		w := &p.weights[i]
+		p.places[i] = locate(w.Key)
+		if err := p.collectExpert(i, w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectExpert puts the weight to its layer's experts if it is one.
+func (p *planner) collectExpert(i int, w *weight) error {
+	at := p.places[i]
+	if at.layer < 0 || !language[at.prefix] || p.family == nil || p.family.experts == nil {
+		return nil
+	}
+	if part, ok := p.family.experts.splitExpert(at.rest); ok {
+		if p.count >= 0 && part.number >= p.count {
+			return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d", w.Shard, w.Key, part.number, p.countField(), p.count)
+		}
+		p.expert[i] = p.layer(at) + 1
+		return p.layers[p.expert[i]-1].add(part, w)
+	}
+	l, g, ok := p.family.groupedExperts(at.rest)
+	if !ok {
+		return nil
+	}
+	if len(w.Shape) != 3 {
+		return fmt.Errorf("%s: %s: grouped experts of shape %v: expected three axes", w.Shard, w.Key, w.Shape)
+	}
+	p.expert[i] = p.layer(at) + 1
+	x := p.layers[p.expert[i]-1]
+	x.grouped = append(x.grouped, groupedWeight{w, l, g})
+	return nil
+}
+
+// countField names the field that gives the number of experts.
+func (p *planner) countField() string {
+	for _, f := range p.family.experts.count {
+		if _, ok := p.s.integer(f); ok {
+			return f
+		}
+	}
+	return p.family.experts.count[0]
+}
+
+// layer gives the position of a layer's experts, making room for them.
+func (p *planner) layer(at place) int32 {
+	id := layerID{at.prefix, at.layer}
+	i, ok := p.byLayer[id]
+	if !ok {
+		i = int32(len(p.layers))
+		p.byLayer[id] = i
+		p.layers = append(p.layers, &expertLayer{layerID: id})
+	}
+	return i
+}
+
+// experts is the number of experts of a layer: by the configuration, else those there are.
+func (p *planner) experts(x *expertLayer) int {
+	if p.count >= 0 {
+		return p.count
+	}
+	return x.experts()
+}
+
+// check refuses layers whose experts are there twice or not all there.
+func (p *planner) check() error {
+	var missing []string
+	for _, x := range p.layers {
+		if p.dropsLayer(x.layerID) {
+			continue
+		}
+		if err := x.check(); err != nil {
+			return err
+		}
+		for _, g := range x.grouped {
+			if n := p.experts(x); int(g.Shape[0]) != n {
+				return fmt.Errorf("%s: %s: shape %v holds %d experts, expected %d", g.Shard, g.Key, g.Shape, g.Shape[0], n)
+			}
+		}
+		if len(p.layout.groups) > 0 {
+			lo, hi := p.o.EP.Range(p.experts(x))
+			missing = append(missing, x.missing(p.family.experts, p.gated, lo, hi)...)
+		}
+	}
+	if len(missing) > 0 {
+		return errMissing(missing, p.o.EP)
+	}
+	return nil
+}
+
+// emit makes the virtual tensors, in the order of the source.
+func (p *planner) emit() error {
+	p.names = make(map[string]string, len(p.weights))
+	merged := make([]bool, len(p.layers))
+	for i := range p.weights {
+		w, at := &p.weights[i], p.places[i]
+		if reason := p.dropped(w, at); reason != "" {
+			p.acc.dropWeight(w, reason)
+			continue
+		}
+		var err error
+		x := p.expert[i] - 1
+		switch {
+		case x < 0:
+			err = p.pass(w, at)
+		case len(p.layout.groups) == 0:
+			err = p.single(w, at, p.layers[x])
+		case !merged[x]:
+			merged[x] = true
+			err = p.merge(p.layers[x])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropped says why a weight is left out, if it is.
+func (p *planner) dropped(w *weight, at place) string {
+	for _, d := range p.view.drops {
+		if strings.HasPrefix(w.Key, d.prefix) {
+			return d.reason
+		}
+	}
+	if p.isMTP(w.Key, at) {
+		p.sawMTP = true
+		if p.dropsMTP() {
+			return "multi-token-prediction layer"
+		}
+	}
+	return ""
+}
+
+// pass shows a tensor that is no expert: dequantized if it was quantized, else as it is.
+func (p *planner) pass(w *weight, at place) error {
+	n, err := w.node(p.dtype)
+	if err != nil {
+		return err
+	}
+	name := w.Key
+	for _, r := range p.view.renames {
+		if strings.Contains(name, r.from) {
+			name = strings.ReplaceAll(name, r.from, r.to)
+			break
+		}
+	}
+	return p.add(name, n, p.bucket(w, at), w)
+}
+
+// add puts a virtual tensor in its file group and accounts for what it is made of.
+func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error {
+	fate := Used
+	if len(ws) == 1 && ws[0].scaleAt < 0 && isLoad(n, ws[0]) {
+		fate = Passed
+	}
+	if excluded(p.o.Exclude, name) {
+		for _, w := range ws {
+			if p.acc[w.at].Into == nil {
+				p.acc.dropWeight(w, "excluded")
+			}
+		}
+		return nil
+	}
+	if old, ok := p.names[name]; ok {
+		return fmt.Errorf("%s: %s: its name in layout %s is %s, which %s has too", ws[0].Shard, ws[0].Key, p.layout.name, name, old)
+	}
+	p.names[name] = ws[0].Key
+	p.computed = p.computed || fate == Used
+	b.tensors = append(b.tensors, Tensor{Name: name, Node: n, Group: b.group})
+	into := []string{name}
+	for _, w := range ws {
+		p.acc.use(w, fate, into)
+	}
+	return nil
+}
+
+// isLoad says whether a recipe shows a stored tensor unchanged.
+func isLoad(n expr.Node, w *weight) bool {
+	return n.DType() == w.DType && sameShape(n.Shape(), w.Shape)
+}
+
+// bucket is the file group of a tensor made of w.
+func (p *planner) bucket(w *weight, at place) *bucket {
+	if len(p.layout.groups) == 0 {
+		return p.group(w.Shard, [2]int{})
+	}
+	switch {
+	case at.layer >= 0 && language[at.prefix]:
+		return p.group(fmt.Sprintf("layer-%05d", at.layer), [2]int{1, at.layer})
+	case at.layer >= 0 && strings.HasPrefix(at.prefix, "mtp."):
+		return p.group(fmt.Sprintf("mtp-layer-%05d", at.layer), [2]int{2, at.layer})
+	}
+	return p.group("rest-00000", [2]int{})
+}
+
+func (p *planner) group(name string, order [2]int) *bucket {
+	b := p.buckets[name]
+	if b == nil {
+		b = &bucket{group: name, order: order}
+		p.buckets[name] = b
+	}
+	return b
+}
+
+// ordered gives the tensors by file group: the source's shards in their order, or
+// what is in no layer and then the layers.
+func (p *planner) ordered() []Tensor {
+	rank := map[string]int{}
+	for i, s := range p.c.Shards() {
+		rank[s] = i
+	}
+	all, n := make([]*bucket, 0, len(p.buckets)), 0
+	for _, b := range p.buckets {
+		if len(p.layout.groups) == 0 {
+			b.order[1] = rank[b.group]
+		}
+		all, n = append(all, b), n+len(b.tensors)
+	}
+	slices.SortFunc(all, func(a, b *bucket) int { return slices.Compare(a.order[:], b.order[:]) })
+	tensors := make([]Tensor, 0, n)
+	for _, b := range all {
+		tensors = append(tensors, b.tensors...)
+	}
+	return tensors
+}
+
+// settle checks that every source key has a fate.
+func (p *planner) settle() error {
+	for i := range p.acc {
+		if a := &p.acc[i]; a.Fate != Dropped && a.Into == nil {
+			return fmt.Errorf("%s: no rule says what becomes of this key", a.Key)
+		}
+	}
+	if p.o.MTP == "drop" && !p.sawMTP {
+		p.notes = append(p.notes, "mtp drop: the model has no multi-token-prediction layers, nothing was dropped")
+	}
+	return nil
+}
+
+// excluded says whether a name matches the pattern at its start.
+func excluded(re *regexp.Regexp, name string) bool {
+	if re == nil {
+		return false
+	}
+	at := re.FindStringIndex(name)
+	return at != nil && at[0] == 0
+}

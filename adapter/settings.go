@@ -1,0 +1,108 @@
+package adapter
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// settings are the fields of a config.json, those of the language model inside
+// included. The nil map is a checkpoint without one.
+type settings map[string]any
+
+// inner names the members of a configuration that describe a language model of
+// which the whole is built, in the order in which they are looked through.
+var inner = []string{"text_config", "language_config", "llm_config", "thinker_config"}
+
+// parseSettings reads a config.json.
+func parseSettings(raw []byte) (settings, error) {
+	var s settings
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, fmt.Errorf("config.json: not a JSON object: %w", err)
+	}
+	return s, nil
+}
+
+// configOf reads a checkpoint's settings; there are none if it has no readable config.json.
+func configOf(c *Checkpoint) settings {
+	if c.Config == nil {
+		return nil
+	}
+	s, _ := parseSettings(c.Config.Raw)
+	return s
+}
+
+// levels gives the configuration and those of the language models inside it.
+func (s settings) levels() []settings {
+	all := []settings{s}
+	for _, name := range inner {
+		if m, ok := s[name].(map[string]any); ok {
+			all = append(all, settings(m).levels()...)
+		}
+	}
+	return all
+}
+
+// lookup finds a field, outermost first, that is not null.
+func (s settings) lookup(name string) (any, bool) {
+	for _, l := range s.levels() {
+		if v := l[name]; v != nil {
+			return v, true
+		}
+	}
+	return nil, false
+}
+
+// integer finds the first of the fields that holds a whole number.
+func (s settings) integer(names ...string) (int, bool) {
+	for _, name := range names {
+		v, _ := s.lookup(name)
+		if f, ok := v.(float64); ok && f == float64(int(f)) {
+			return int(f), true
+		}
+	}
+	return 0, false
+}
+
+// text finds a string field.
+func (s settings) text(name string) string {
+	v, _ := s.lookup(name)
+	t, _ := v.(string)
+	return t
+}
+
+// modelType is the outermost model_type.
+func (s settings) modelType() string { return s.text("model_type") }
+
+// modelTypes lists the model_type of every level.
+func (s settings) modelTypes() []string {
+	var all []string
+	for _, l := range s.levels() {
+		if t, ok := l["model_type"].(string); ok {
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// gated says whether experts have a gate projection: all but those with the
+// squared ReLU, as in the reference.
+func (s settings) gated() bool {
+	for _, name := range []string{"mlp_hidden_act", "hidden_act"} {
+		if s.text(name) == "relu2" {
+			return false
+		}
+	}
+	return true
+}
+
+// object finds a member that is an object, outermost first.
+func (s settings) object(names ...string) settings {
+	for _, name := range names {
+		if v, ok := s.lookup(name); ok {
+			if m, ok := v.(map[string]any); ok {
+				return m
+			}
+		}
+	}
+	return nil
+}
