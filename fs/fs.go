@@ -1,14 +1,48 @@
-// Package fs is the virtual filesystem over planned checkpoints.
+// Package fs is the virtual filesystem over planned checkpoints: which tensor
+// stands in which virtual file, the bytes of those files, the tensor cache, the
+// mount and its statistics.
+//
+// Start with [New], which lays the views of a checkpoint out as a tree. The tree
+// can be read in three ways, which all end in the same function and so give the
+// same bytes:
+//
+//   - as an [io/fs.FS] ([FS.Open]); open files are also [io.ReaderAt] and [io.Seeker]
+//   - by [FS.ReaderAt], which takes a context
+//   - through a mount ([FS.Mount]), where the system has FUSE
+//
+// # What is in a view
+//
+// Shards (model-00001-of-00062.safetensors …, or model.safetensors where there
+// is one) with model.safetensors.index.json, config.json as the plan has it, and
+// the checkpoint's side files byte for byte. In a shard tensors stand by item
+// size, largest first, and then by key, so that all are aligned; the header is
+// padded with spaces so that data begins at a multiple of 4096.
+//
+// # Contract
+//
+// Everything is safe for concurrent use. A read fills the whole buffer or
+// fails: short reads happen only at the end of a file, with [io.EOF], and no goroutine
+// touches the buffer after the read has returned, also when it failed or was
+// cancelled. Whatever can fail without touching tensor data fails in New.
+//
+// Reads of recipes that change the order of elements go through the tensor
+// cache (Options.CacheSize); all others read the source and decode into the
+// caller's buffer. Large reads are split over idle cores.
 package fs
 
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	iofs "io/fs"
 	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
 // View is one plan and where it stands in the tree.
@@ -27,48 +61,97 @@ type Options struct {
 }
 
 // FS is the tree. It implements io/fs.FS, ReadDirFS and StatFS; its files implement io.ReaderAt.
-type FS struct{}
+type FS struct {
+	checkpoint *adapter.Checkpoint
+	views      []View
+	options    Options
+	log        *slog.Logger
+	logged     sync.Map // causes already logged
+	causes     atomic.Int64
+
+	root     *node
+	size     int64 // of all files
+	counters counters
+	clock    atomic.Int64 // counts reads
+	cache    *cache
+	workers  *workers
+	sources  sources
+	sessions sync.Pool
+
+	ctx   context.Context // of fills and prefetches
+	stop  context.CancelFunc
+	fault func(where string) // a test's way into each goroutine; nil
+}
+
+// ErrClosed is what reads give after Close.
+var ErrClosed = errors.New("filesystem is closed")
 
 // New lays the views out. Everything that can fail without reading tensor data fails here.
+// The checkpoint stays the caller's, to be closed after Close; it may be nil for plans that need none.
 func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
-	return nil, errors.ErrUnsupported
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.CacheSize == 0 {
+		o.CacheSize = DefaultCacheSize()
+	}
+	f := &FS{checkpoint: c, views: views, options: o, log: o.Logger}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	f.ctx, f.stop = context.WithCancel(context.Background())
+	f.cache = newCache(f, max(o.CacheSize, 0))
+	f.workers = newWorkers(o.Workers)
+	f.sessions.New = func() any { return newSession(f) }
+	if err := f.build(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
-// Open opens a file or directory by its slash-separated path.
-func (f *FS) Open(name string) (iofs.File, error) { return nil, errors.ErrUnsupported }
-
-// ReaderAt opens a file for reads that can be cancelled.
-func (f *FS) ReaderAt(name string) (ReaderAtContext, error) { return nil, errors.ErrUnsupported }
-
-// ReaderAtContext reads like io.ReaderAt.
-type ReaderAtContext interface {
-	io.ReaderAt
-	ReadAtContext(ctx context.Context, p []byte, off int64) (int, error)
-	Size() int64
+// Close stops prefetching and waits for what runs. Reads that come later fail with ErrClosed.
+func (f *FS) Close() error {
+	f.stop()
+	f.cache.close()
+	f.workers.close()
+	return nil
 }
 
-// Close stops prefetching and waits for what runs.
-func (f *FS) Close() error { return nil }
-
-// MountOptions are how a filesystem is mounted. Useful zero values.
-type MountOptions struct {
-	ReadAhead  int64 // bytes; 0: 16 MiB
-	AllowOther bool
-	UID, GID   *uint32
-	FsName     string
-	Debug      bool
+// build makes the tree.
+func (f *FS) build() error {
+	b := newBuilder(f)
+	for _, v := range f.views {
+		if err := b.view(v); err != nil {
+			if v.Dir != "" {
+				return fmt.Errorf("view %s: %w", v.Dir, err)
+			}
+			return err
+		}
+	}
+	b.finish()
+	return nil
 }
 
-// Mount is a live mount.
-type Mount struct{}
-
-// Mount mounts the tree; it returns once the mountpoint can be read.
-func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
-	return nil, errors.ErrUnsupported
+// readSource is how recipes read source files: counted, complete, and watched for stalls.
+func (f *FS) readSource(file expr.File, p []byte, off int64) (int, error) {
+	watch := f.sources.of(file)
+	watch.begin()
+	n, err := file.ReadAt(p, off)
+	watch.end(time.Now())
+	f.counters.preads.Add(1)
+	f.counters.sourceBytes.Add(int64(n))
+	if n < len(p) && err == nil {
+		err = fmt.Errorf("%s: read %d of %d bytes at %d", file.Name(), n, len(p), off)
+	}
+	if n == len(p) {
+		err = nil
+	}
+	return n, err
 }
 
-// Wait returns when the mount is gone.
-func (m *Mount) Wait() error { return nil }
-
-// Unmount unmounts; lazy detaches at once.
-func (m *Mount) Unmount(lazy bool) error { return nil }
+var (
+	_ iofs.FS        = (*FS)(nil)
+	_ iofs.ReadDirFS = (*FS)(nil)
+	_ iofs.StatFS    = (*FS)(nil)
+)

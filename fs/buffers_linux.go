@@ -1,0 +1,19 @@
+package fs
+
+import "golang.org/x/sys/unix"
+
+const hugePage = 2 << 20
+
+// mapMemory gets memory from the system: large pages make transposing cheaper, and the
+// garbage collector neither counts nor scans it.
+func mapMemory(n int64) []byte {
+	buf, err := unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return make([]byte, n)
+	}
+	_ = unix.Madvise(buf, unix.MADV_HUGEPAGE) // a wish only
+	return buf
+}
+
+// unmapMemory gives it back; memory that was not mapped is left to the collector.
+func unmapMemory(buf []byte) { _ = unix.Munmap(buf[:cap(buf)]) }

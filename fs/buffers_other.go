@@ -1,0 +1,9 @@
+//go:build !linux
+
+package fs
+
+const hugePage = 2 << 20
+
+func mapMemory(n int64) []byte { return make([]byte, n) }
+
+func unmapMemory([]byte) {}

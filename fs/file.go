@@ -1,0 +1,154 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sort"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// stepSize is the most that one session reads: what it pins in the cache is in use until it ends.
+const stepSize = 4 << 20
+
+// file is a virtual safetensors file: its header and the tensors behind it.
+type file struct {
+	fs       *FS
+	name     string // its path in the tree
+	header   []byte
+	segments []segment // [0] is the header; tensors without bytes have none
+	ends     []int64   // where each segment ends
+	regions  regions
+}
+
+// segment is a tensor in a file.
+type segment struct {
+	key  string
+	node expr.Node
+}
+
+// Size is the length of the file.
+func (f *file) Size() int64 { return f.ends[len(f.ends)-1] }
+
+// ReadAt is ReadAtContext without a context.
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	return f.ReadAtContext(context.Background(), p, off)
+}
+
+// ReadAtContext reads like io.ReaderAt. When it returns, nobody touches p any more.
+func (f *file) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	p, end, err := clip(p, off, f.Size())
+	if err != nil || len(p) == 0 {
+		return 0, or(err, end)
+	}
+	f.fs.counters.active.Add(1)
+	defer f.fs.counters.active.Add(-1)
+	n := 0
+	for n < len(p) {
+		step := p[n:min(len(p), n+stepSize)]
+		if err := f.step(ctx, step, off+int64(n)); err != nil {
+			return f.fs.served(n, err)
+		}
+		n += len(step)
+	}
+	return f.fs.served(n, end)
+}
+
+// clip cuts p to what lies inside a file of size bytes; end is io.EOF if that is less than all of p.
+func clip(p []byte, off, size int64) (q []byte, end, err error) {
+	if off < 0 {
+		return nil, nil, fmt.Errorf("read at negative offset %d", off)
+	}
+	if rest := max(size-off, 0); int64(len(p)) > rest {
+		return p[:rest], io.EOF, nil
+	}
+	return p, nil, nil
+}
+
+func or(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// served counts a read and passes its outcome on.
+func (f *FS) served(n int, err error) (int, error) {
+	f.counters.reads.Add(1)
+	f.counters.bytes.Add(int64(n))
+	if err != nil && err != io.EOF {
+		f.counters.errors.Add(1)
+	}
+	return n, err
+}
+
+// step reads one step in a session of its own, split over idle cores.
+func (f *file) step(ctx context.Context, p []byte, off int64) error {
+	s := f.fs.session(ctx)
+	defer s.end()
+	return s.readAt(f, p, off)
+}
+
+// segment finds the segment that the byte at off lies in.
+func (f *file) segment(off int64) int {
+	return sort.Search(len(f.ends), func(i int) bool { return f.ends[i] > off })
+}
+
+// fill reads p, which lies inside the file, segment by segment.
+func (f *file) fill(env *expr.Env, p []byte, off int64) (err error) {
+	defer f.fs.recover("read of "+f.name, &err)
+	i := f.segment(off)
+	for len(p) > 0 {
+		if err := env.Context.Err(); err != nil {
+			return err
+		}
+		part := p[:min(int64(len(p)), f.ends[i]-off)]
+		if i == 0 {
+			copy(part, f.header[off:])
+		} else if err := f.segments[i].node.ReadAt(env, part, off-f.ends[i-1]); err != nil {
+			return fmt.Errorf("%s: %s: %w", f.name, f.segments[i].key, err)
+		}
+		p, off = p[len(part):], off+int64(len(part))
+		i++
+	}
+	return nil
+}
+
+// section is a file whose bytes are shown as they are.
+type section struct {
+	fs   *FS
+	name string
+	r    io.ReaderAt
+	size int64
+}
+
+// Size is the length of the file.
+func (s *section) Size() int64 { return s.size }
+
+// ReadAt is ReadAtContext without a context.
+func (s *section) ReadAt(p []byte, off int64) (int, error) {
+	return s.ReadAtContext(context.Background(), p, off)
+}
+
+// ReadAtContext reads like io.ReaderAt; a file that has become shorter is an error.
+func (s *section) ReadAtContext(ctx context.Context, p []byte, off int64) (n int, err error) {
+	p, end, err := clip(p, off, s.size)
+	if err != nil || len(p) == 0 {
+		return 0, or(err, end)
+	}
+	defer s.fs.recover("read of "+s.name, &err)
+	if err := ctx.Err(); err != nil {
+		return s.fs.served(0, err)
+	}
+	n, err = s.r.ReadAt(p, off)
+	if n == len(p) {
+		return s.fs.served(n, end)
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return s.fs.served(0, fmt.Errorf("%s: %w", s.name, err))
+}

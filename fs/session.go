@@ -1,0 +1,140 @@
+package fs
+
+import (
+	"context"
+	"sync"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+const (
+	minPiece  = 128 << 10 // the least that is worth another core
+	maxPieces = 16
+)
+
+// session is one read: what it holds of the cache stays pinned until it ends, so
+// that a read touches each unit once, however small the budget. It is the
+// expr.Cache of the recipes that it evaluates.
+type session struct {
+	fs   *FS
+	env  expr.Env
+	ctx  context.Context
+	mu   sync.Mutex
+	held []*entry
+
+	file   *file // what is being read
+	off, n int64
+	run    run
+	ahead  ahead
+
+	wg     sync.WaitGroup
+	pieces [maxPieces]piece
+}
+
+// piece is a part of a read.
+type piece struct {
+	s   *session
+	f   *file
+	p   []byte
+	off int64
+	err error
+}
+
+func newSession(f *FS) *session {
+	s := &session{fs: f}
+	s.env.Cache = s
+	s.env.ReadAt = f.readSource
+	s.ahead.init(s)
+	return s
+}
+
+// session begins a read.
+func (f *FS) session(ctx context.Context) *session {
+	s := f.sessions.Get().(*session)
+	s.ctx, s.env.Context = ctx, ctx
+	return s
+}
+
+// end gives back what the session holds.
+func (s *session) end() {
+	s.fs.cache.finish(s)
+	clear(s.held)
+	s.held = s.held[:0]
+	s.ctx, s.env.Context, s.file = nil, nil, nil
+	s.fs.sessions.Put(s)
+}
+
+// Get gives a unit, filled. It stays until the session ends.
+func (s *session) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
+	key := u.Key()
+	s.mu.Lock()
+	for _, e := range s.held {
+		if e.key == key {
+			s.mu.Unlock()
+			return e, nil
+		}
+	}
+	s.mu.Unlock()
+	e, err := s.fs.cache.get(ctx, s, u)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.held = append(s.held, e)
+	s.mu.Unlock()
+	return e, nil
+}
+
+// readAt reads p and then fetches ahead of what looks sequential.
+func (s *session) readAt(f *file, p []byte, off int64) error {
+	s.file, s.off, s.n = f, off, int64(len(p))
+	s.run = f.regions.touch(f.Size(), off, s.n, s.fs.clock.Add(1))
+	if err := s.read(f, p, off); err != nil {
+		return err
+	}
+	if s.run.sequential && s.run.front {
+		s.ahead.fetch()
+	}
+	return nil
+}
+
+// read fills p from f, with the help of idle cores if p is large.
+func (s *session) read(f *file, p []byte, off int64) error {
+	pieces := s.split(f, p, off)
+	if len(pieces) == 1 {
+		return f.fill(&s.env, p, off)
+	}
+	s.wg.Add(len(pieces))
+	for i := range pieces[1:] {
+		s.fs.workers.run(&pieces[1+i], &s.fs.counters.splits)
+	}
+	pieces[0].run()
+	s.wg.Wait()
+	var err error
+	for i := range pieces {
+		err = or(err, pieces[i].err)
+		pieces[i] = piece{}
+	}
+	return err
+}
+
+// split cuts a read into pieces for the cores that have nothing to do.
+func (s *session) split(f *file, p []byte, off int64) []piece {
+	n := min(s.fs.workers.idle(s.fs.counters.active.Load())+1, len(p)/minPiece, maxPieces)
+	if n <= 1 {
+		return s.pieces[:1]
+	}
+	size := (len(p)/n + 4095) &^ 4095
+	pieces := s.pieces[:0]
+	for at := 0; at < len(p); at += size {
+		q := p[at:min(len(p), at+size)]
+		pieces = append(pieces, piece{s: s, f: f, p: q, off: off + int64(at)})
+	}
+	return pieces
+}
+
+// run reads the piece; it never panics.
+func (c *piece) run() {
+	defer c.s.wg.Done()
+	c.err = c.f.fill(&c.s.env, c.p, c.off)
+}

@@ -1,0 +1,148 @@
+package fs
+
+import (
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// span is the part of a file that needs a unit.
+type span struct {
+	file   *file
+	lo, hi int64
+}
+
+// spanOf finds the part of f around the read [off, off+n) that needs a unit. Recipes only tell
+// which units a range needs, so the ends are searched for; the result is a hint.
+func spanOf(f *file, key expr.UnitKey, off, n int64) span {
+	for i := f.segment(off); i < len(f.ends) && f.ends[max(i, 1)-1] < off+n; i++ {
+		if i == 0 {
+			continue
+		}
+		begin, size := f.ends[i-1], f.ends[i]-f.ends[i-1]
+		p := probe{node: f.segments[i].node, key: key, size: size}
+		from := max(off-begin, 0)
+		to := min(off+n-begin, size)
+		if p.needs(from, to-from) {
+			return span{f, begin + p.first(from), begin + p.last(from)}
+		}
+	}
+	return span{f, off, off + n}
+}
+
+// probe asks a recipe where a unit is needed.
+type probe struct {
+	node  expr.Node
+	key   expr.UnitKey
+	size  int64
+	found bool
+}
+
+// probeWidth is wider than a row in which several units take turns.
+const probeWidth = 1 << 20
+
+func (p *probe) needs(off, n int64) bool {
+	p.found = false
+	p.node.Units(off, min(n, p.size-off), func(u *expr.Unit) bool {
+		p.found = u.Key() == p.key
+		return !p.found
+	})
+	return p.found
+}
+
+// last finds where the unit ends: doubling steps, then halving.
+func (p *probe) last(at int64) int64 {
+	step := int64(probeWidth)
+	for at+step < p.size && p.needs(at+step, probeWidth) {
+		at += step
+		step *= 2
+	}
+	for ; step >= 4096; step /= 2 {
+		if at+step < p.size && p.needs(at+step, probeWidth) {
+			at += step
+		}
+	}
+	end := min(at+probeWidth+8192, p.size)
+	for step = probeWidth; step >= 1; step /= 2 {
+		if at+step < end && p.needs(at+step, end-at-step) {
+			at += step
+		}
+	}
+	return min(at+1, p.size)
+}
+
+// first finds where the unit begins.
+func (p *probe) first(at int64) int64 {
+	lo, hi := int64(0), at // needed at hi (within a width), perhaps not at lo
+	step := int64(probeWidth)
+	for hi-step > 0 && p.needs(hi-step, probeWidth) {
+		hi -= step
+		step *= 2
+	}
+	for lo = max(hi-step, 0); hi-lo > 4096; {
+		if mid := (lo + hi) / 2; p.needs(mid, probeWidth) {
+			hi = mid
+		} else {
+			lo = mid
+		}
+	}
+	return hi
+}
+
+// fits says whether the span is that of the session's file, and near where it reads.
+func (e *entry) fits(s *session) bool {
+	return e.span.file == s.file && s.off >= e.span.lo-behind && s.off <= e.span.hi+behind
+}
+
+// note remembers what a session read of an entry.
+func (c *cache) note(s *session, e *entry) {
+	was := e.isSpent()
+	e.read += max(min(s.off+s.n, e.span.hi)-max(s.off, e.span.lo), 0)
+	e.clock, e.touched = s.run.clock, time.Now()
+	e.stream = s.run.sequential || s.off <= e.span.lo+probeWidth
+	if spent := e.isSpent(); spent && !was {
+		c.idle.Remove(e.key)
+		c.spent.Add(e.key, e)
+	} else if was && !spent {
+		c.spent.Remove(e.key)
+		c.idle.Add(e.key, e)
+	}
+}
+
+// isSpent says whether a unit was read to its end.
+func (e *entry) isSpent() bool { return e.span.file != nil && e.read >= e.span.hi-e.span.lo }
+
+// passed says whether the stream that read the unit is beyond it by more than the
+// kernel reads ahead out of order, twice.
+func (e *entry) passed() bool {
+	if e.span.file == nil {
+		return false
+	}
+	at := e.span.hi + behind
+	return at < e.span.file.Size() && e.span.file.regions.visited(at, min(behind, e.span.file.Size()-at), e.clock+1)
+}
+
+// evictable says whether a unit may make room for another: want is what waits, nil for a prefetch.
+func (c *cache) evictable(old, want *entry, now time.Time) bool {
+	idleFor := c.fs.clock.Load() - old.clock
+	own := want != nil && old.span.file != nil && want.near(old.span)
+	switch {
+	case own || old.passed():
+		return true
+	case want == nil:
+		return idleFor > 4096 || !old.prefetch && !old.stream && idleFor > 1024
+	case old.stream || old.prefetch:
+		return now.Sub(old.touched) > c.grace
+	}
+	return true
+}
+
+// near says whether one of the sessions that wait reads where a span lies.
+func (e *entry) near(old span) bool {
+	for _, s := range e.wants {
+		if s.file == old.file && s.off+s.n > old.lo && s.off < old.hi {
+			return true
+		}
+	}
+	return false
+}

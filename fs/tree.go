@@ -1,0 +1,151 @@
+package fs
+
+import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	iofs "io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// node is a file or directory. Nodes do not change once the tree is built.
+type node struct {
+	name    string
+	ino     uint64
+	mode    iofs.FileMode // type and permissions
+	mtime   time.Time
+	content content  // nil for directories
+	kids    []*node  // listed, by name
+	byName  map[string]*node
+	subdirs int
+}
+
+// content is the bytes of a file.
+type content interface {
+	ReaderAtContext
+}
+
+// builder collects the nodes of a tree.
+type builder struct {
+	fs    *FS
+	mtime time.Time // the newest of the source's files
+	perm  uint32    // what all files of the source permit
+	inos  map[uint64]bool
+}
+
+func newBuilder(f *FS) *builder {
+	b := &builder{fs: f, mtime: time.Unix(0, 0), perm: 0o444, inos: map[uint64]bool{0: true, 1: true}}
+	f.root = b.dir(".")
+	f.root.ino = 1
+	if f.checkpoint == nil {
+		return b
+	}
+	seen := map[expr.File]bool{}
+	for _, t := range f.checkpoint.Tensors() {
+		if !seen[t.File] {
+			seen[t.File] = true
+			b.perm, _ = b.attributes(t.File, b.perm, b.mtime)
+		}
+	}
+	return b
+}
+
+func (b *builder) dir(p string) *node {
+	return &node{name: path.Base(p), ino: b.ino(p), mode: iofs.ModeDir | 0o555, byName: map[string]*node{}}
+}
+
+// ino gives a path its inode number: the same for the same tree, at each start.
+func (b *builder) ino(p string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(p))
+	n := h.Sum64() >> 1 // go-fuse keeps the upper half for itself
+	for b.inos[n] {
+		n++
+	}
+	b.inos[n] = true
+	return n
+}
+
+// mkdir finds or makes the directory p, "" being the root.
+func (b *builder) mkdir(p string) (*node, error) {
+	d := b.fs.root
+	if p == "" {
+		return d, nil
+	}
+	if !iofs.ValidPath(p) {
+		return nil, fmt.Errorf("%q is no name for a directory", p)
+	}
+	at := ""
+	for name := range strings.SplitSeq(p, "/") {
+		at = path.Join(at, name)
+		kid := d.byName[name]
+		if kid == nil {
+			kid = b.dir(at)
+			d.byName[name] = kid
+			d.kids = append(d.kids, kid)
+			d.subdirs++
+		}
+		if kid.content != nil {
+			return nil, fmt.Errorf("%s is a file and a directory", at)
+		}
+		d = kid
+	}
+	return d, nil
+}
+
+// file adds a file to d, which lies at dir.
+func (b *builder) file(d *node, dir, name string, c content, perm uint32, mtime time.Time) error {
+	if d.byName[name] != nil {
+		return fmt.Errorf("two files are named %s", path.Join(dir, name))
+	}
+	n := &node{
+		name: name, ino: b.ino(path.Join(dir, name)), content: c,
+		mode: iofs.FileMode(0o444 & perm), mtime: mtime,
+	}
+	d.byName[name] = n
+	d.kids = append(d.kids, n)
+	b.fs.size += c.Size()
+	return nil
+}
+
+// finish sorts directories and gives what has no time of its own the newest of the source's.
+func (b *builder) finish() {
+	var walk func(n *node)
+	walk = func(n *node) {
+		if n.mtime.IsZero() {
+			n.mtime = b.mtime
+		}
+		slices.SortFunc(n.kids, func(x, y *node) int { return cmp.Compare(x.name, y.name) })
+		for _, kid := range n.kids {
+			walk(kid)
+		}
+	}
+	walk(b.fs.root)
+}
+
+// find walks to a path; nil if there is nothing.
+func (f *FS) find(name string) *node {
+	n := f.root
+	if name == "." {
+		return n
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if n = n.byName[part]; n == nil {
+			return nil
+		}
+	}
+	return n
+}
+
+// size of a node as stat shows it.
+func (n *node) size() int64 {
+	if n.content == nil {
+		return 4096
+	}
+	return n.content.Size()
+}

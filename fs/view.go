@@ -1,0 +1,210 @@
+package fs
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+const (
+	singleName = "model.safetensors"
+	indexName  = "model.safetensors.index.json"
+	configName = "config.json"
+	dataAlign  = 4096
+)
+
+// shard is one virtual file in the making.
+type shard struct {
+	name    string
+	group   string
+	tensors []adapter.Tensor
+	bytes   int64 // at most what the file will have
+}
+
+// view lays one view out.
+func (b *builder) view(v View) error {
+	d, err := b.mkdir(v.Dir)
+	if err != nil {
+		return err
+	}
+	shards := split(v.Plan.Tensors, v.ShardSize)
+	nameShards(shards)
+	index := &safetensors.Index{WeightMap: make(map[string]string, len(v.Plan.Tensors))}
+	var total int64
+	for _, s := range shards {
+		if err := b.shard(d, v.Dir, s); err != nil {
+			return err
+		}
+		for _, t := range s.tensors {
+			if other, ok := index.WeightMap[t.Name]; ok {
+				return fmt.Errorf("%s: tensor stands in %s and in %s", t.Name, other, s.name)
+			}
+			index.WeightMap[t.Name] = s.name
+			total += t.Node.Size()
+		}
+	}
+	if len(shards) != 1 || shards[0].name != singleName {
+		index.Metadata = map[string]any{"total_size": total}
+		data, err := index.Encode()
+		if err != nil {
+			return err
+		}
+		if err := b.blob(d, v.Dir, indexName, data); err != nil {
+			return err
+		}
+	}
+	if v.Plan.Config != nil {
+		if err := b.blob(d, v.Dir, configName, v.Plan.Config); err != nil {
+			return err
+		}
+	}
+	return b.side(d, v.Dir)
+}
+
+// split sorts the tensors into files: one for each group, cut where a file would pass limit.
+func split(tensors []adapter.Tensor, limit int64) []*shard {
+	var groups []*shard
+	byName := map[string]*shard{}
+	for _, t := range tensors {
+		g := byName[t.Group]
+		if g == nil {
+			g = &shard{group: t.Group}
+			byName[t.Group] = g
+			groups = append(groups, g)
+		}
+		g.tensors = append(g.tensors, t)
+	}
+	if limit <= 0 {
+		return groups
+	}
+	var out []*shard
+	for _, g := range groups {
+		out = append(out, g.cut(limit)...)
+	}
+	return out
+}
+
+// cut splits a group into files of at most limit bytes, where no single tensor is larger.
+func (g *shard) cut(limit int64) []*shard {
+	const overhead = dataAlign + 64 // header length, metadata, padding
+	var out []*shard
+	var s *shard
+	for _, t := range g.tensors {
+		n := t.Node.Size() + headerBytes(t)
+		if s == nil || s.bytes+n > limit {
+			s = &shard{group: g.group, bytes: overhead}
+			out = append(out, s)
+		}
+		s.tensors = append(s.tensors, t)
+		s.bytes += n
+	}
+	if len(out) == 1 {
+		return []*shard{g}
+	}
+	for _, s := range out {
+		s.group = "" // it is no file of the source any more
+	}
+	return out
+}
+
+// headerBytes is at most what a tensor takes in a header.
+func headerBytes(t adapter.Tensor) int64 {
+	return int64(6*len(t.Name) + 24*len(t.Node.Shape()) + 128)
+}
+
+// nameShards names the files: the source's names where each file is a file of the source,
+// numbers else, and model.safetensors for one that stands alone.
+func nameShards(shards []*shard) {
+	numbered := false
+	for _, s := range shards {
+		if !strings.HasSuffix(s.group, ".safetensors") || path.Base(s.group) != s.group {
+			numbered = true
+		}
+	}
+	for i, s := range shards {
+		s.name = s.group
+		if numbered {
+			s.name = fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(shards))
+		}
+	}
+	if len(shards) == 1 && (numbered || !strings.Contains(shards[0].name, "-of-")) {
+		shards[0].name = singleName
+	}
+}
+
+// shard adds one virtual file: tensors by item size, largest first, then by key.
+func (b *builder) shard(d *node, dir string, s *shard) error {
+	tensors := slices.Clone(s.tensors)
+	slices.SortStableFunc(tensors, func(x, y adapter.Tensor) int {
+		if c := cmp.Compare(y.Node.DType().Bits(), x.Node.DType().Bits()); c != 0 {
+			return c
+		}
+		return cmp.Compare(x.Name, y.Name)
+	})
+	entries := make([]safetensors.Tensor, len(tensors))
+	for i, t := range tensors {
+		entries[i] = safetensors.Tensor{Name: t.Name, DType: t.Node.DType(), Shape: t.Node.Shape()}
+	}
+	h, header, err := safetensors.NewHeader(entries, map[string]string{"format": "pt"}, dataAlign)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	f := &file{fs: b.fs, name: path.Join(dir, s.name), header: header, ends: []int64{h.DataOffset}}
+	f.segments = append(f.segments, segment{})
+	for i, t := range tensors {
+		if got := h.Tensors[i].End - h.Tensors[i].Begin; got != t.Node.Size() {
+			return fmt.Errorf("%s: %s: recipe gives %d bytes, its shape and dtype %d", s.name, t.Name, t.Node.Size(), got)
+		}
+		if t.Node.Size() > 0 {
+			f.segments = append(f.segments, segment{key: t.Name, node: t.Node})
+			f.ends = append(f.ends, h.DataOffset+h.Tensors[i].End)
+		}
+	}
+	return b.file(d, dir, s.name, f, b.perm, time.Time{})
+}
+
+// attributes narrows perm and moves mtime on by what a source file says of itself.
+func (b *builder) attributes(f any, perm uint32, mtime time.Time) (uint32, time.Time) {
+	if m, ok := f.(interface{ Mode() uint32 }); ok {
+		perm &= m.Mode()
+	}
+	if m, ok := f.(interface{ ModTime() time.Time }); ok {
+		if t := m.ModTime(); t.After(mtime) {
+			mtime = t
+		}
+	}
+	if mtime.After(b.mtime) {
+		b.mtime = mtime
+	}
+	return perm, mtime
+}
+
+// blob adds a file whose bytes are at hand.
+func (b *builder) blob(d *node, dir, name string, data []byte) error {
+	return b.file(d, dir, name, &section{fs: b.fs, name: path.Join(dir, name), r: bytes.NewReader(data), size: int64(len(data))}, b.perm, time.Time{})
+}
+
+// side adds the checkpoint's side files, but for those that the view writes itself.
+func (b *builder) side(d *node, dir string) error {
+	if b.fs.checkpoint == nil {
+		return nil
+	}
+	for _, s := range b.fs.checkpoint.SideFiles() {
+		if d.byName[s.Name] != nil || strings.HasSuffix(s.Name, ".safetensors") || s.Name == indexName {
+			continue
+		}
+		_, mtime := b.attributes(s.ReaderAt, 0o444, time.Time{})
+		c := &section{fs: b.fs, name: path.Join(dir, s.Name), r: s.ReaderAt, size: s.Size}
+		if err := b.file(d, dir, s.Name, c, s.Mode, mtime); err != nil {
+			return err
+		}
+	}
+	return nil
+}
