@@ -71,6 +71,7 @@ type FS struct {
 
 	root     *node
 	size     int64 // of all files
+	files    int
 	counters counters
 	clock    atomic.Int64 // counts reads
 	cache    *cache

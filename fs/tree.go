@@ -19,8 +19,8 @@ type node struct {
 	ino     uint64
 	mode    iofs.FileMode // type and permissions
 	mtime   time.Time
-	content content  // nil for directories
-	kids    []*node  // listed, by name
+	content content // nil for directories
+	kids    []*node // listed, by name
 	byName  map[string]*node
 	subdirs int
 }
@@ -110,6 +110,7 @@ func (b *builder) file(d *node, dir, name string, c content, perm uint32, mtime 
 	d.byName[name] = n
 	d.kids = append(d.kids, n)
 	b.fs.size += c.Size()
+	b.fs.files++
 	return nil
 }
 

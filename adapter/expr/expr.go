@@ -58,6 +58,8 @@ type Env struct {
 	// Go runs the functions, perhaps at the same time, and returns the first error once
 	// all have ended. nil: one after the other in the calling goroutine.
 	Go func(fns ...func() error) error
+	// ReadAt is how source bytes are read. nil: f.ReadAt.
+	ReadAt func(f File, p []byte, off int64) (int, error)
 }
 
 // Cache keeps units. Get returns a filled entry, which the caller must Release.

@@ -1,0 +1,54 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// MountOptions are how a filesystem is mounted. Useful zero values.
+type MountOptions struct {
+	ReadAhead  int64 // bytes; 0: 16 MiB
+	AllowOther bool
+	UID, GID   *uint32
+	FsName     string
+	Debug      bool
+}
+
+const defaultReadAhead = 16 << 20
+
+// Errors of Mount.
+var (
+	ErrMounted  = errors.New("is a mountpoint already")
+	ErrOverlaps = errors.New("overlaps the source")
+)
+
+// checkPlace refuses a mountpoint that would hide the source, or stand in it: reading the source
+// would then ask the mount, which waits for the source.
+func (f *FS) checkPlace(mountpoint string) error {
+	if f.checkpoint == nil {
+		return nil
+	}
+	source, err := filepath.Abs(f.checkpoint.Path)
+	if err != nil {
+		return err
+	}
+	if source, err = filepath.EvalSymlinks(source); err != nil {
+		return nil // a name, not a path
+	}
+	if st, err := os.Stat(source); err == nil && !st.IsDir() {
+		source = filepath.Dir(source)
+	}
+	if inside(mountpoint, source) || inside(source, mountpoint) {
+		return fmt.Errorf("%s: %w %s; choose a directory outside of it", mountpoint, ErrOverlaps, source)
+	}
+	return nil
+}
+
+// inside says whether path is dir or lies below it.
+func inside(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}

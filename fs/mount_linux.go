@@ -1,0 +1,252 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Mount is a live mount.
+type Mount struct {
+	fs         *FS
+	mountpoint string
+	server     *fuse.Server
+	done       chan struct{}
+}
+
+// timeout of entries and attributes: nothing ever changes.
+const timeout = time.Hour
+
+// Mount mounts the tree; it returns once the mountpoint can be read. A mountpoint /dev/fd/N is
+// a FUSE descriptor that whoever started us has mounted.
+//
+// It refuses a mountpoint that overlaps the source (ErrOverlaps) or is a mount already
+// (ErrMounted); what a dead process left behind is unmounted first.
+func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
+	direct := !strings.HasPrefix(mountpoint, "/dev/fd/")
+	if direct {
+		var err error
+		if mountpoint, err = f.place(mountpoint); err != nil {
+			return nil, err
+		}
+	}
+	server, err := gofs.Mount(mountpoint, &dirNode{fs: f, node: f.root, options: &o}, f.fuseOptions(o, direct))
+	if err != nil {
+		if direct {
+			detach(mountpoint) // go-fuse leaves a mount behind whose first exchange failed
+		}
+		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
+	}
+	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{})}
+	go func() {
+		server.Wait()
+		close(m.done)
+	}()
+	if direct {
+		f.setReadAhead(mountpoint, o.ReadAhead)
+	}
+	return m, nil
+}
+
+// fuseOptions are the options for go-fuse.
+//
+// Splicing costs a pipe for each reply and falls back to writev all the same; requests of
+// 1 MiB, many at a time, and parallel direct I/O are what make a slow source fast; pages stay in
+// the kernel's cache from one open to the next.
+func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
+	t := timeout
+	name := o.FsName
+	if name == "" {
+		name = "dequantfs"
+	}
+	options := []string{"ro", "noexec"}
+	if o.AllowOther {
+		options = append(options, "default_permissions")
+	}
+	background := max(64, min(12*runtime.NumCPU(), 192))
+	return &gofs.Options{
+		EntryTimeout: &t, AttrTimeout: &t, NegativeTimeout: &t,
+		RootStableAttr: &gofs.StableAttr{Ino: f.root.ino},
+		Logger:         log.New(logWriter{f.log}, "", 0),
+		MountOptions: fuse.MountOptions{
+			AllowOther:           o.AllowOther,
+			Options:              options,
+			MaxBackground:        background,
+			CongestionThreshold:  background,
+			MaxWrite:             1 << 20,
+			FsName:               name,
+			Name:                 "dequantfs",
+			DisableXAttrs:        true,
+			DisableSplice:        true,
+			ExtraCapabilities:    fuse.CAP_ASYNC_DIO,
+			DirectMount:          direct,
+			IgnoreSecurityLabels: true,
+			Debug:                o.Debug,
+			Logger:               log.New(logWriter{f.log}, "", 0),
+			PanicHandler: func(v any) fuse.Status {
+				var err error
+				f.panicked("handler", v, &err)
+				return fuse.EIO
+			},
+		},
+	}
+}
+
+// logWriter passes go-fuse's lines on to slog.
+type logWriter struct{ log *slog.Logger }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.log.Debug(strings.TrimSpace(string(p)), slog.String("from", "go-fuse"))
+	return len(p), nil
+}
+
+// place checks a mountpoint and gives its real path.
+func (f *FS) place(mountpoint string) (string, error) {
+	abs, err := filepath.Abs(mountpoint)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(abs); errors.Is(err, unix.ENOTCONN) {
+		f.log.Warn("unmounting what a dead process left behind", slog.String("mountpoint", abs))
+		if err := detach(abs); err != nil {
+			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s", abs, err, abs)
+		}
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return "", err
+	}
+	if st, err := os.Stat(real); err != nil {
+		return "", err
+	} else if !st.IsDir() {
+		return "", fmt.Errorf("%s: is no directory", real)
+	}
+	if mounted, kind, _ := mountAt(real); mounted {
+		return "", fmt.Errorf("%s: %w (%s); unmount it or choose another directory", real, ErrMounted, kind)
+	}
+	return real, f.checkPlace(real)
+}
+
+// mountAt finds the topmost mount at a path: its filesystem and the numbers of its device.
+func mountAt(path string) (mounted bool, kind, device string) {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false, "", ""
+	}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) < 7 || unescape(fields[4]) != path {
+			continue
+		}
+		mounted, device = true, fields[2]
+		if _, rest, ok := strings.Cut(line, " - "); ok {
+			kind, _, _ = strings.Cut(rest, " ")
+		}
+	}
+	return mounted, kind, device
+}
+
+// unescape undoes mountinfo's \040 and its kin.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// setReadAhead raises the kernel's read-ahead for the mount where that is permitted; go-fuse can only lower it.
+func (f *FS) setReadAhead(mountpoint string, n int64) {
+	if n <= 0 {
+		n = defaultReadAhead
+	}
+	_, _, device := mountAt(mountpoint)
+	if device == "" {
+		return
+	}
+	knob := "/sys/class/bdi/" + device + "/read_ahead_kb"
+	if err := os.WriteFile(knob, []byte(strconv.FormatInt(n>>10, 10)), 0); err != nil {
+		f.log.Info("read-ahead stays as the kernel has it; reading will be slower", slog.String("knob", knob), slog.Any("error", err))
+	}
+}
+
+// Wait returns when the mount is gone.
+func (m *Mount) Wait() error {
+	<-m.done
+	return nil
+}
+
+// Unmount unmounts; lazy detaches at once.
+func (m *Mount) Unmount(lazy bool) error {
+	if lazy {
+		return detach(m.mountpoint)
+	}
+	return m.server.Unmount()
+}
+
+// Shutdown unmounts: it tries until ctx is done, as long as files are open, and then detaches the mount, so
+// that it disappears when the last file is closed. It does not wait for that.
+func (m *Mount) Shutdown(ctx context.Context) error {
+	for {
+		err := unix.Unmount(m.mountpoint, unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EPERM) {
+			err = m.server.Unmount()
+		}
+		if err == nil || !m.mounted() {
+			select {
+			case <-m.done:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		select {
+		case <-m.done:
+			return nil
+		case <-ctx.Done():
+			return or(detach(m.mountpoint), ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (m *Mount) mounted() bool {
+	mounted, _, _ := mountAt(m.mountpoint)
+	return mounted
+}
+
+// detach unmounts lazily, with fusermount's help where we may not.
+func detach(mountpoint string) error {
+	err := unix.Unmount(mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err == nil || errors.Is(err, unix.EINVAL) {
+		return nil // unmounted, or not mounted at all
+	}
+	for _, bin := range []string{"fusermount3", "fusermount"} {
+		if out, e := exec.Command(bin, "-uz", mountpoint).CombinedOutput(); e == nil {
+			return nil
+		} else if len(out) > 0 {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+		}
+	}
+	return err
+}

@@ -1,0 +1,153 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	iofs "io/fs"
+	"log/slog"
+	"syscall"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// dirNode is a directory as go-fuse knows it.
+type dirNode struct {
+	gofs.Inode
+	fs      *FS
+	node    *node
+	options *MountOptions
+}
+
+// fileNode is a file as go-fuse knows it.
+type fileNode struct {
+	gofs.Inode
+	fs      *FS
+	node    *node
+	options *MountOptions
+}
+
+var (
+	_ gofs.NodeLookuper  = (*dirNode)(nil)
+	_ gofs.NodeReaddirer = (*dirNode)(nil)
+	_ gofs.NodeGetattrer = (*dirNode)(nil)
+	_ gofs.NodeStatfser  = (*dirNode)(nil)
+	_ gofs.NodeGetattrer = (*fileNode)(nil)
+	_ gofs.NodeOpener    = (*fileNode)(nil)
+	_ gofs.NodeReader    = (*fileNode)(nil)
+	_ gofs.NodeStatfser  = (*fileNode)(nil)
+)
+
+// Lookup finds a file in the directory.
+func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	n := d.node.byName[name]
+	if n == nil {
+		return nil, syscall.ENOENT
+	}
+	attributes(n, d.options, &out.Attr)
+	id := gofs.StableAttr{Mode: out.Mode & syscall.S_IFMT, Ino: n.ino}
+	if n.content == nil {
+		return d.NewInode(ctx, &dirNode{fs: d.fs, node: n, options: d.options}, id), 0
+	}
+	return d.NewInode(ctx, &fileNode{fs: d.fs, node: n, options: d.options}, id), 0
+}
+
+// Readdir lists the directory.
+func (d *dirNode) Readdir(context.Context) (gofs.DirStream, syscall.Errno) {
+	list := make([]fuse.DirEntry, len(d.node.kids))
+	for i, kid := range d.node.kids {
+		list[i] = fuse.DirEntry{Name: kid.name, Ino: kid.ino, Mode: fileType(kid)}
+	}
+	return gofs.NewListDirStream(list), 0
+}
+
+// Getattr describes the directory.
+func (d *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	attributes(d.node, d.options, &out.Attr)
+	return 0
+}
+
+// Getattr describes the file.
+func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	attributes(n.node, n.options, &out.Attr)
+	return 0
+}
+
+// Open keeps what the kernel has cached of the file.
+func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
+		return nil, 0, syscall.EROFS
+	}
+	return nil, fuse.FOPEN_KEEP_CACHE, 0
+}
+
+// Read fills dest. A reply that is shorter than asked for would make the kernel believe that the file
+// has become shorter, so anything but the end of the file is an errno.
+func (n *fileNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	n.fs.counters.requests.Add(1)
+	got, err := n.node.content.ReadAtContext(ctx, dest, off)
+	if errno := n.fs.errno(n.node.name, err); errno != 0 {
+		return nil, errno
+	}
+	return fuse.ReadResultData(dest[:got]), 0
+}
+
+// Statfs says how large all files are together.
+func (d *dirNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	return d.fs.statfs(out)
+}
+
+// Statfs says how large all files are together.
+func (n *fileNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	return n.fs.statfs(out)
+}
+
+func (f *FS) statfs(out *fuse.StatfsOut) syscall.Errno {
+	out.Bsize, out.Frsize, out.NameLen = 4096, 4096, 255
+	out.Blocks = uint64(f.size+4095) / 4096
+	out.Files = uint64(f.files)
+	return 0
+}
+
+func fileType(n *node) uint32 {
+	if n.content == nil {
+		return syscall.S_IFDIR
+	}
+	return syscall.S_IFREG
+}
+
+// attributes fills in what stat shows.
+func attributes(n *node, o *MountOptions, out *fuse.Attr) {
+	out.Ino, out.Nlink = n.ino, 1
+	out.Mode = fileType(n) | uint32(n.mode&iofs.ModePerm)
+	out.Size = uint64(n.size())
+	out.Blksize = 4096
+	out.Blocks = (out.Size + 4095) / 4096 * 8
+	out.Uid, out.Gid = uint32(syscall.Geteuid()), uint32(syscall.Getegid())
+	if o.UID != nil {
+		out.Uid = *o.UID
+	}
+	if o.GID != nil {
+		out.Gid = *o.GID
+	}
+	out.SetTimes(&n.mtime, &n.mtime, &n.mtime)
+}
+
+// errno is what the kernel gets of an error; each cause is logged once.
+func (f *FS) errno(name string, err error) syscall.Errno {
+	var errno syscall.Errno
+	switch {
+	case isEnd(err):
+		return 0
+	case errors.Is(err, context.Canceled):
+		f.counters.interrupted.Add(1)
+		return syscall.EINTR
+	case errors.Is(err, adapter.ErrChanged):
+		errno = syscall.ESTALE
+	default:
+		errno = syscall.EIO
+	}
+	f.logOnce(slog.LevelError, "read failed", err, slog.String("file", name), slog.String("errno", errno.Error()))
+	return errno
+}
