@@ -29,6 +29,8 @@ var commands = []func() *cobra.Command{
 	newMount,
 	newUmount,
 	newLs,
+	newExport,
+	newVerify,
 	newDemo,
 	newVersion,
 }

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+func newVerify() *cobra.Command {
+	var v verifyFlags
+	c := &cobra.Command{
+		Use:   "verify DIRECTORY|MOUNTPOINT",
+		Short: "check an export or a mount",
+		Long: "Check the files of an export against the SHA-256 in its manifest, or with --source against bytes\n" +
+			"computed anew from the source. A mount is always checked against its source, which is found by\n" +
+			"itself; where the mount was made with view flags, give the same ones. What differs is printed by\n" +
+			"tensor, and then the exit status is 1.",
+		Example: "  dequantfs verify /data/v3-bf16\n" +
+			"  dequantfs verify /data/v3-bf16 --source ~/models/DeepSeek-V3\n" +
+			"  dequantfs verify /mnt/v3",
+		Args: arity(1, 1),
+		RunE: func(c *cobra.Command, args []string) error { return v.run(c, args[0]) },
+	}
+	v.view.register(c)
+	c.Flags().StringVar(&v.source, "source", "", "compare with the bytes of `SOURCE`")
+	c.Flags().IntVar(&v.jobs, "jobs", 0, "`N` files read at once (default one for each processor, at most 8)")
+	c.Flags().BoolVar(&v.json, "json", false, "print JSON")
+	return c
+}
+
+// verifyFlags are the flags of the verify command.
+type verifyFlags struct {
+	view   viewFlags
+	source string
+	jobs   int
+	json   bool
+}
+
+func (v *verifyFlags) run(c *cobra.Command, dir string) error {
+	found, against, err := v.verify(c, dir)
+	if err != nil {
+		return err
+	}
+	if v.json {
+		err = writeJSON(c.OutOrStdout(), found)
+	} else {
+		err = writeVerification(c.OutOrStdout(), dir, against, found)
+	}
+	if n := len(found.Differences); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%s: %d %s", dir, n, plural(n, "difference", "differences")))
+	}
+	return err
+}
+
+// verify checks against the manifest or against a source, and says which.
+func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verification, against string, err error) {
+	o := fs.VerifyOptions{Jobs: v.jobs}
+	m, err := fs.ReadManifest(dir)
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return nil, "", err
+	}
+	source := v.source
+	if source == "" && m == nil {
+		if source, err = mountedSource(dir); err != nil {
+			return nil, "", err
+		}
+		v.view.every = source != ""
+	}
+	if source == "" {
+		found, err = fs.Verify(c.Context(), dir, o)
+		return found, "its manifest", err
+	}
+	found, err = v.againstSource(c.Context(), c, dir, source, m, o)
+	return found, source, err
+}
+
+// againstSource compares with the source. Where an export says which view it is, that one is
+// taken unless flags ask for another.
+func (v *verifyFlags) againstSource(ctx context.Context, c *cobra.Command, dir, source string, m *fs.Manifest, o fs.VerifyOptions) (*fs.Verification, error) {
+	if err := v.view.check(); err != nil {
+		return nil, err
+	}
+	plan := v.view.views
+	if m != nil && !v.view.changed(c) {
+		plan = func(checkpoint *adapter.Checkpoint) ([]fs.View, error) { return recordedViews(checkpoint, m) }
+	}
+	s, err := openViews(source, fs.Options{Logger: logger(c)}, plan)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.fs.Verify(ctx, dir, o)
+}
+
+// changed says whether any flag of the view was given.
+func (v *viewFlags) changed(c *cobra.Command) bool {
+	for _, name := range []string{"layout", "dtype", "ep", "mtp", "exclude", "scales", "shard-size"} {
+		if c.Flags().Changed(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// recordedViews plans the views that an export says it holds.
+func recordedViews(c *adapter.Checkpoint, m *fs.Manifest) ([]fs.View, error) {
+	var views []fs.View
+	for _, r := range m.Views {
+		v, err := r.View(c)
+		if err != nil {
+			return nil, err
+		}
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+func writeVerification(w io.Writer, dir, against string, found *fs.Verification) error {
+	for _, d := range found.Differences {
+		fmt.Fprintln(w, oneLine(d.String()))
+	}
+	for _, name := range found.Extra {
+		fmt.Fprintf(w, "%s: does not belong to it\n", oneLine(name))
+	}
+	verdict := "all as they should be"
+	if n := len(found.Differences); n > 0 {
+		verdict = fmt.Sprintf("%d %s", n, plural(n, "difference", "differences"))
+	}
+	_, err := fmt.Fprintf(w, "%s against %s: %d files, %d tensors, %s: %s\n", dir, against, found.Files, found.Tensors, formatSize(found.Bytes), verdict)
+	return err
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}

@@ -1,0 +1,315 @@
+package fs
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// Manifest says what an export holds. It has nothing in it that differs from run to run or from
+// machine to machine: the same view of the same checkpoint has the same manifest, byte for byte.
+type Manifest struct {
+	Version int          `json:"version"`
+	Source  string       `json:"source"` // see Fingerprint
+	Views   []ViewRecord `json:"views"`
+	Files   []FileRecord `json:"files"` // by name
+}
+
+// manifestVersion is the version of the manifest's form.
+const manifestVersion = 1
+
+// ViewRecord is what one view of an export was asked to be.
+type ViewRecord struct {
+	Dir       string `json:"directory"`
+	Layout    string `json:"layout"`
+	DType     string `json:"dtype"`
+	Rank      int    `json:"ep_rank"`
+	Ranks     int    `json:"ep_size"`
+	MTP       string `json:"mtp"`
+	Exclude   string `json:"exclude,omitempty"`
+	Scales    string `json:"scales"`
+	ShardSize int64  `json:"shard_size"`
+}
+
+// FileRecord is one file of an export.
+type FileRecord struct {
+	Name    string         `json:"name"` // slash-separated, from the export's root
+	Size    int64          `json:"size"`
+	SHA256  string         `json:"sha256,omitempty"`
+	Tensors []TensorRecord `json:"tensors,omitempty"` // in the order of their bytes
+}
+
+// TensorRecord is one tensor of a file.
+type TensorRecord struct {
+	Name   string  `json:"name"`
+	DType  string  `json:"dtype"`
+	Shape  []int64 `json:"shape"`
+	Begin  int64   `json:"begin"` // in the file
+	End    int64   `json:"end"`
+	SHA256 string  `json:"sha256"`
+}
+
+// recordView describes a view.
+func recordView(v View) ViewRecord {
+	o := v.Plan.Options
+	r := ViewRecord{
+		Dir: v.Dir, Layout: o.Layout, DType: safetensors.BF16.String(), Rank: o.EP.Rank, Ranks: o.EP.Size,
+		MTP: cmp.Or(o.MTP, "auto"), Scales: cmp.Or(o.Scales, "amax"), ShardSize: v.ShardSize,
+	}
+	if o.DType != safetensors.Invalid {
+		r.DType = o.DType.String()
+	}
+	if o.Exclude != nil {
+		r.Exclude = o.Exclude.String()
+	}
+	return r
+}
+
+// View plans the recorded view for a checkpoint.
+func (r ViewRecord) View(c *adapter.Checkpoint) (View, error) {
+	d, err := safetensors.ParseDType(r.DType)
+	if err != nil {
+		return View{}, err
+	}
+	o := adapter.Options{Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks}, MTP: r.MTP, Scales: r.Scales}
+	if r.Exclude != "" {
+		if o.Exclude, err = regexp.Compile(r.Exclude); err != nil {
+			return View{}, err
+		}
+	}
+	p, err := adapter.NewPlan(c, o)
+	return View{Dir: r.Dir, Plan: p, ShardSize: r.ShardSize}, err
+}
+
+// Fingerprint tells checkpoints apart without reading them whole: the SHA-256 of every stored
+// tensor's key, dtype and shape, and of 64 bytes from the middle of up to 256 of them.
+// It does not depend on where the checkpoint lies or how its tensors are spread over files.
+func Fingerprint(c *adapter.Checkpoint) (string, error) {
+	tensors := slices.Clone(c.Tensors())
+	slices.SortFunc(tensors, func(a, b *adapter.Stored) int { return cmp.Compare(a.Key, b.Key) })
+	h := sha256.New()
+	step := max(1, len(tensors)/256)
+	for i, t := range tensors {
+		fmt.Fprintf(h, "%q %s %d\n", t.Key, t.DType, t.Shape)
+		if i%step != 0 {
+			continue
+		}
+		size, err := safetensors.Size(t.DType, t.Shape)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", t.Key, err)
+		}
+		sample := make([]byte, min(64, size))
+		if n, err := t.File.ReadAt(sample, t.Offset+(size-int64(len(sample)))/2); n < len(sample) {
+			return "", fmt.Errorf("%s: %s: %w", t.File.Name(), t.Key, err)
+		}
+		h.Write(sample)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// manifest gives the manifest of the tree, still without checksums.
+func (f *FS) manifest() (*Manifest, error) {
+	m := &Manifest{Version: manifestVersion}
+	var err error
+	if f.checkpoint != nil {
+		if m.Source, err = Fingerprint(f.checkpoint); err != nil {
+			return nil, err
+		}
+	}
+	for _, v := range f.views {
+		m.Views = append(m.Views, recordView(v))
+	}
+	err = iofs.WalkDir(f, ".", func(name string, d iofs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			m.Files = append(m.Files, FileRecord{Name: name, Size: info.Size()})
+		}
+		return err
+	})
+	slices.SortFunc(m.Files, func(a, b FileRecord) int { return cmp.Compare(a.Name, b.Name) })
+	return m, err
+}
+
+// difference says in what way two manifests are of different things, or nothing if they are not.
+func (m *Manifest) difference(other *Manifest) string {
+	switch {
+	case m.Version != other.Version:
+		return fmt.Sprintf("of form %d, not %d", other.Version, m.Version)
+	case m.Source != other.Source:
+		return "of another source"
+	case !slices.Equal(m.Views, other.Views):
+		return fmt.Sprintf("of another view: %+v, not %+v", other.Views, m.Views)
+	case !slices.EqualFunc(m.Files, other.Files, sameFile):
+		return "of other files"
+	}
+	return ""
+}
+
+func sameFile(a, b FileRecord) bool { return a.Name == b.Name && a.Size == b.Size }
+
+// bytes is the total size of the files.
+func (m *Manifest) bytes() (n int64) {
+	for _, f := range m.Files {
+		n += f.Size
+	}
+	return n
+}
+
+// encode gives the manifest as JSON with one file or tensor a line, so that diff shows what differs.
+func (m *Manifest) encode() ([]byte, error) {
+	var b bytes.Buffer
+	views, err := json.Marshal(m.Views)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(&b, "{\n\"version\": %d,\n\"source\": %q,\n\"views\": %s,\n\"files\": [", m.Version, m.Source, views)
+	for i, f := range m.Files {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('\n')
+		if err := f.encode(&b); err != nil {
+			return nil, err
+		}
+	}
+	b.WriteString("\n]\n}\n")
+	return b.Bytes(), nil
+}
+
+func (f FileRecord) encode(b *bytes.Buffer) error {
+	tensors := f.Tensors
+	f.Tensors = nil
+	line, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	b.Write(line)
+	if len(tensors) == 0 {
+		return nil
+	}
+	b.Truncate(b.Len() - 1)
+	b.WriteString(",\"tensors\": [")
+	for i, t := range tensors {
+		if line, err = json.Marshal(t); err != nil {
+			return err
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString("\n ")
+		b.Write(line)
+	}
+	b.WriteString("]}")
+	return nil
+}
+
+// ReadManifest reads the manifest of a finished export.
+func ReadManifest(dir string) (*Manifest, error) {
+	m, err := readJSON[Manifest](filepath.Join(dir, stateDir, manifestName))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range m.Files {
+		if !iofs.ValidPath(f.Name) || f.Size < 0 {
+			return nil, fmt.Errorf("%s: %q of %d bytes is no file of an export", filepath.Join(dir, stateDir, manifestName), f.Name, f.Size)
+		}
+	}
+	return m, nil
+}
+
+func readJSON[T any](path string) (*T, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	v := new(T)
+	if err := json.Unmarshal(data, v); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return v, nil
+}
+
+// tensorsOf lists the tensors of a file, none for files that are not safetensors.
+func tensorsOf(name string, r ReaderAtContext) ([]TensorRecord, error) {
+	if !strings.HasSuffix(name, ".safetensors") {
+		return nil, nil
+	}
+	h, err := safetensors.ReadHeader(r, r.Size())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	list := make([]TensorRecord, len(h.Tensors))
+	for i, t := range h.Tensors {
+		list[i] = TensorRecord{Name: t.Name, DType: t.DType.String(), Shape: t.Shape, Begin: h.DataOffset + t.Begin, End: h.DataOffset + t.End}
+	}
+	return list, nil
+}
+
+// checksums computes the SHA-256 of a file and of each tensor in it, from bytes that come in order.
+type checksums struct {
+	file   hash.Hash
+	tensor hash.Hash
+	record FileRecord
+	at     int64
+	next   int // tensor that is being read or comes next
+}
+
+func newChecksums(name string, size int64, tensors []TensorRecord) *checksums {
+	return &checksums{
+		file: sha256.New(), tensor: sha256.New(),
+		record: FileRecord{Name: name, Size: size, Tensors: slices.Clone(tensors)},
+	}
+}
+
+// write takes the next bytes; the two sums go on side by side.
+func (c *checksums) write(p []byte) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.file.Write(p)
+	}()
+	c.tensors(p)
+	<-done
+	c.at += int64(len(p))
+}
+
+// tensors gives the tensors' parts of p to their sums.
+func (c *checksums) tensors(p []byte) {
+	end := c.at + int64(len(p))
+	for ; c.next < len(c.record.Tensors); c.next++ {
+		t := &c.record.Tensors[c.next]
+		if t.Begin < end {
+			c.tensor.Write(p[max(t.Begin, c.at)-c.at : min(t.End, end)-c.at])
+		}
+		if t.End > end {
+			return
+		}
+		t.SHA256 = hex.EncodeToString(c.tensor.Sum(nil))
+		c.tensor.Reset()
+	}
+}
+
+// sum gives the record once every byte has been written.
+func (c *checksums) sum() (FileRecord, error) {
+	if c.at != c.record.Size {
+		return FileRecord{}, fmt.Errorf("%s: %d of %d bytes came", c.record.Name, c.at, c.record.Size)
+	}
+	c.record.SHA256 = hex.EncodeToString(c.file.Sum(nil))
+	return c.record, nil
+}
