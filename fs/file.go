@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"sync/atomic"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
@@ -17,8 +18,8 @@ type file struct {
 	fs       *FS
 	name     string // its path in the tree
 	header   []byte
-	segments []segment // [0] is the header; tensors without bytes have none
-	ends     []int64   // where each segment ends
+	segments []*segment // [0] is the header; tensors without bytes have none
+	ends     []int64    // where each segment ends
 	regions  regions
 }
 
@@ -26,6 +27,7 @@ type file struct {
 type segment struct {
 	key  string
 	node expr.Node
+	kind atomic.Uint32 // see kindOf
 }
 
 // Size is the length of the file.
@@ -87,9 +89,9 @@ func (f *FS) served(n int, err error) (int, error) {
 
 // step reads one step in a session of its own, split over idle cores.
 func (f *file) step(ctx context.Context, p []byte, off int64) error {
-	s := f.fs.session(ctx)
+	s := f.fs.session(ctx, f, off, int64(len(p)))
 	defer s.end()
-	return s.readAt(f, p, off)
+	return s.readAt(p)
 }
 
 // segment finds the segment that the byte at off lies in.

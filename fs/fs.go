@@ -78,6 +78,7 @@ type FS struct {
 	workers  *workers
 	sources  sources
 	sessions sync.Pool
+	live     live
 
 	ctx   context.Context // of fills and prefetches
 	stop  context.CancelFunc

@@ -6,10 +6,12 @@ import (
 	iofs "io/fs"
 	"log/slog"
 	"syscall"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // dirNode is a directory as go-fuse knows it.
@@ -37,10 +39,12 @@ var (
 	_ gofs.NodeOpener    = (*fileNode)(nil)
 	_ gofs.NodeReader    = (*fileNode)(nil)
 	_ gofs.NodeStatfser  = (*fileNode)(nil)
+	_ gofs.FileReleaser  = (*handle)(nil)
 )
 
 // Lookup finds a file in the directory.
 func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	d.fs.request()
 	n := d.node.byName[name]
 	if n == nil {
 		return nil, syscall.ENOENT
@@ -79,13 +83,29 @@ func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint3
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return nil, 0, syscall.EROFS
 	}
-	return nil, fuse.FOPEN_KEEP_CACHE, 0
+	n.fs.counters.opened.Add(1)
+	n.fs.request()
+	return &handle{n.fs}, fuse.FOPEN_KEEP_CACHE, 0
 }
+
+// handle counts an open file.
+type handle struct{ fs *FS }
+
+// Release ends it.
+func (h *handle) Release(context.Context) syscall.Errno {
+	h.fs.counters.opened.Add(-1)
+	h.fs.request()
+	return 0
+}
+
+// request notes that the kernel wanted something.
+func (f *FS) request() { f.counters.last.Store(time.Now().UnixNano()) }
 
 // Read fills dest. A reply that is shorter than asked for would make the kernel believe that the file
 // has become shorter, so anything but the end of the file is an errno.
 func (n *fileNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	n.fs.counters.requests.Add(1)
+	defer n.fs.request()
 	got, err := n.node.content.ReadAtContext(ctx, dest, off)
 	if errno := n.fs.errno(n.node.name, err); errno != 0 {
 		return nil, errno
@@ -148,6 +168,7 @@ func (f *FS) errno(name string, err error) syscall.Errno {
 	default:
 		errno = syscall.EIO
 	}
+	f.counters.errorKind(unix.ErrnoName(errno))
 	f.logOnce(slog.LevelError, "read failed", err, slog.String("file", name), slog.String("errno", errno.Error()))
 	return errno
 }

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
@@ -27,6 +28,9 @@ type session struct {
 	run    run
 	ahead  ahead
 
+	began      time.Time
+	prev, next *session // see live
+
 	wg     sync.WaitGroup
 	pieces [maxPieces]piece
 }
@@ -49,14 +53,18 @@ func newSession(f *FS) *session {
 }
 
 // session begins a read.
-func (f *FS) session(ctx context.Context) *session {
+func (f *FS) session(ctx context.Context, at *file, off, n int64) *session {
 	s := f.sessions.Get().(*session)
 	s.ctx, s.env.Context = ctx, ctx
+	s.file, s.off, s.n = at, off, n
+	f.live.add(s)
 	return s
 }
 
 // end gives back what the session holds.
 func (s *session) end() {
+	s.fs.live.remove(s)
+	s.fs.counters.latency[s.file.kindOf(s.off)].add(time.Since(s.began))
 	s.fs.cache.finish(s)
 	clear(s.held)
 	s.held = s.held[:0]
@@ -86,10 +94,9 @@ func (s *session) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
 }
 
 // readAt reads p and then fetches ahead of what looks sequential.
-func (s *session) readAt(f *file, p []byte, off int64) error {
-	s.file, s.off, s.n = f, off, int64(len(p))
-	s.run = f.regions.touch(f.Size(), off, s.n, s.fs.clock.Add(1))
-	if err := s.read(f, p, off); err != nil {
+func (s *session) readAt(p []byte) error {
+	s.run = s.file.regions.touch(s.file.Size(), s.off, s.n, s.fs.clock.Add(1))
+	if err := s.read(s.file, p, s.off); err != nil {
 		return err
 	}
 	if s.run.sequential && s.run.front {

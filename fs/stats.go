@@ -1,6 +1,10 @@
 package fs
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
 
 // counters are what a filesystem counts while it runs.
 type counters struct {
@@ -11,6 +15,10 @@ type counters struct {
 	hits, misses, fills, fillErrors  atomic.Int64
 	prefetches, evictions, refetches atomic.Int64
 	active, splits                   atomic.Int64
+	opened                           atomic.Int64
+	last                             atomic.Int64 // unix ns of the last request's end
+	kinds                            sync.Map     // errno name → *atomic.Int64
+	latency                          [kinds]histogram
 }
 
 // Stats is a snapshot of what a filesystem has done and holds.
@@ -21,13 +29,19 @@ type Stats struct {
 	Active   int64 `json:"active"`   // reads under way
 	Splits   int64 `json:"splits"`   // pieces of reads given to other cores
 
+	OpenFiles     int64         `json:"open_files"`     // handles that the kernel holds
+	LastRequest   time.Time     `json:"last_request"`   // when the kernel's last request ended
+	OldestRequest time.Duration `json:"oldest_request"` // age of the oldest read under way
+	Reading       []string      `json:"reading"`        // some of the reads under way: file and tensor
+
 	SourceBytes int64 `json:"source_bytes"` // read from source files
 	Preads      int64 `json:"preads"`       // calls that read them
 	Stalled     int64 `json:"stalled"`      // source files that have not answered for seconds
 
-	Errors      int64 `json:"errors"`      // reads that failed
-	Interrupted int64 `json:"interrupted"` // reads given up by the reader
-	Panics      int64 `json:"panics"`      // caught, each given to its readers as an error
+	Errors      int64            `json:"errors"`      // reads that failed
+	Interrupted int64            `json:"interrupted"` // reads given up by the reader
+	ErrorKinds  map[string]int64 `json:"error_kinds"` // what the kernel was told, by name of the errno
+	Panics      int64            `json:"panics"`      // caught, each given to its readers as an error
 
 	Hits       int64 `json:"hits"`        // units found in the cache
 	Misses     int64 `json:"misses"`      // units that had to be waited for
@@ -44,6 +58,70 @@ type Stats struct {
 	Units       int64 `json:"units"`        // held
 	Waiting     int64 `json:"waiting"`      // readers waiting for a unit
 	TooSmall    bool  `json:"too_small"`    // the budget is too small for what is read at once
+
+	Latency map[string]Histogram `json:"latency"` // of reads, by kind of recipe
+}
+
+// Histogram counts durations in seconds: Counts[i] of them were at most Bounds[i], and not in
+// an earlier one; the last count is of those beyond all bounds.
+type Histogram struct {
+	Bounds []float64 `json:"bounds"`
+	Counts []uint64  `json:"counts"`
+	Sum    float64   `json:"sum"`
+	Count  uint64    `json:"count"`
+}
+
+// kind is what a read had to do.
+type kind uint8
+
+const (
+	kindHeader kind = iota
+	kindIdentity
+	kindDequantize
+	kindTranspose
+	kinds
+)
+
+var kindNames = [kinds]string{"header", "identity", "dequantize", "transpose"}
+
+// bounds of the histogram: 100 µs, doubling, to 26 s.
+const bounds = 19
+
+// histogram is a Histogram that counts.
+type histogram struct {
+	counts [bounds + 1]atomic.Uint64
+	ns     atomic.Int64
+}
+
+func (h *histogram) add(d time.Duration) {
+	i := 0
+	for limit := 100 * time.Microsecond; i < bounds && d > limit; limit *= 2 {
+		i++
+	}
+	h.counts[i].Add(1)
+	h.ns.Add(int64(d))
+}
+
+func (h *histogram) snapshot() Histogram {
+	s := Histogram{Sum: float64(h.ns.Load()) / 1e9}
+	for i, limit := 0, 100e-6; i < bounds; i, limit = i+1, limit*2 {
+		s.Bounds = append(s.Bounds, limit)
+	}
+	for i := range h.counts {
+		n := h.counts[i].Load()
+		s.Counts = append(s.Counts, n)
+		s.Count += n
+	}
+	return s
+}
+
+// errorKind counts what the kernel was told.
+func (c *counters) errorKind(name string) {
+	n, ok := c.kinds.Load(name)
+	if !ok {
+		n, _ = c.kinds.LoadOrStore(name, new(atomic.Int64))
+	}
+	n.(*atomic.Int64).Add(1)
 }
 
 // Stats tells what the filesystem has done and holds.
@@ -51,12 +129,24 @@ func (f *FS) Stats() Stats {
 	c := &f.counters
 	s := Stats{
 		Bytes: c.bytes.Load(), Reads: c.reads.Load(), Requests: c.requests.Load(),
-		Active: c.active.Load(), Splits: c.splits.Load(),
+		Active: c.active.Load(), Splits: c.splits.Load(), OpenFiles: c.opened.Load(),
 		SourceBytes: c.sourceBytes.Load(), Preads: c.preads.Load(), Stalled: f.sources.stalled(),
 		Errors: c.errors.Load(), Interrupted: c.interrupted.Load(), Panics: c.panics.Load(),
 		Hits: c.hits.Load(), Misses: c.misses.Load(), Fills: c.fills.Load(), FillErrors: c.fillErrors.Load(),
 		Prefetches: c.prefetches.Load(), Evictions: c.evictions.Load(), Refetches: c.refetches.Load(),
+		ErrorKinds: map[string]int64{}, Latency: map[string]Histogram{},
 	}
+	if ns := c.last.Load(); ns > 0 {
+		s.LastRequest = time.Unix(0, ns)
+	}
+	c.kinds.Range(func(name, n any) bool {
+		s.ErrorKinds[name.(string)] = n.(*atomic.Int64).Load()
+		return true
+	})
+	for k := range kinds {
+		s.Latency[kindNames[k]] = c.latency[k].snapshot()
+	}
+	f.live.stats(&s)
 	f.cache.stats(&s)
 	return s
 }

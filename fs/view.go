@@ -157,13 +157,13 @@ func (b *builder) shard(d *node, dir string, s *shard) error {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	f := &file{fs: b.fs, name: path.Join(dir, s.name), header: header, ends: []int64{h.DataOffset}}
-	f.segments = append(f.segments, segment{})
+	f.segments = append(f.segments, &segment{})
 	for i, t := range tensors {
 		if got := h.Tensors[i].End - h.Tensors[i].Begin; got != t.Node.Size() {
 			return fmt.Errorf("%s: %s: recipe gives %d bytes, its shape and dtype %d", s.name, t.Name, t.Node.Size(), got)
 		}
 		if t.Node.Size() > 0 {
-			f.segments = append(f.segments, segment{key: t.Name, node: t.Node})
+			f.segments = append(f.segments, &segment{key: t.Name, node: t.Node})
 			f.ends = append(f.ends, h.DataOffset+h.Tensors[i].End)
 		}
 	}
