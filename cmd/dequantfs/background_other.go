@@ -3,8 +3,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
+
+	"github.com/dequantfs/dequantfs/fs"
 )
 
 type process struct{ child bool }
@@ -18,3 +21,15 @@ func startBackground(io.Writer, string, ...string) error {
 }
 
 func fuseMissing() error { return errors.New("it needs Linux") }
+
+func defaultLog(string) (string, error) { return "", nil }
+
+func notify(string) error { return nil }
+
+type control struct{}
+
+func (*control) Close() error { return nil }
+
+func register(record, func() fs.Stats) (*control, error) { return new(control), nil }
+
+func states(context.Context) ([]mountState, error) { return nil, nil }

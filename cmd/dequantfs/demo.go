@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -68,7 +69,7 @@ func runDemo(c *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
-		defer os.Remove(dir)
+		defer os.Remove(dir) // empty once it is unmounted
 		args = []string{dir}
 	}
 	if err := startBackground(c.ErrOrStderr(), "", "demo", args[0]); err != nil {
@@ -90,14 +91,18 @@ func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
 		return err
 	}
 	defer remove()
+	if mountpoint, err = filepath.Abs(mountpoint); err != nil {
+		return errors.Join(err, s.Close())
+	}
 	m, err := mountSource(s, mountpoint, fs.MountOptions{FsName: "demo"})
 	if err != nil {
 		return err
 	}
+	defer m.announce(record{Mountpoint: mountpoint, Source: "demo", PID: os.Getpid(), Started: time.Now()})()
 	if err := p.ready(); err != nil {
 		return errors.Join(err, m.close())
 	}
-	return m.serve(c.Context())
+	return m.serve(c.Context(), 0)
 }
 
 func demoWithoutMount(c *cobra.Command) error {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // peopleHandler writes log records for people: "dequantfs: warning: …, key value".
@@ -56,3 +57,77 @@ func (h *peopleHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 // WithGroup ignores the group: nothing here uses groups.
 func (h *peopleHandler) WithGroup(string) slog.Handler { return h }
+
+// lateHandler passes records to whatever handler is current, so that a mount can
+// speak to people until it is in the background, and to its log from then on.
+type lateHandler struct {
+	current *atomic.Pointer[slog.Handler]
+	attrs   []slog.Attr
+}
+
+func newLateHandler(h slog.Handler) *lateHandler {
+	l := &lateHandler{current: new(atomic.Pointer[slog.Handler])}
+	l.current.Store(&h)
+	return l
+}
+
+// become passes records to h from now on.
+func (l *lateHandler) become(h slog.Handler) { l.current.Store(&h) }
+
+func (l *lateHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return (*l.current.Load()).Enabled(ctx, level)
+}
+
+func (l *lateHandler) Handle(ctx context.Context, r slog.Record) error {
+	h := *l.current.Load()
+	if len(l.attrs) > 0 {
+		h = h.WithAttrs(l.attrs)
+	}
+	return h.Handle(ctx, r)
+}
+
+func (l *lateHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &lateHandler{l.current, append(l.attrs[:len(l.attrs):len(l.attrs)], attrs...)}
+}
+
+// WithGroup ignores the group: nothing here uses groups.
+func (l *lateHandler) WithGroup(string) slog.Handler { return l }
+
+// logFlags say where a mount logs, how, and how much.
+type logFlags struct {
+	file    string
+	format  string
+	verbose bool
+}
+
+// check finds mistakes in the flags.
+func (l *logFlags) check() error {
+	if l.format != "" && l.format != "text" && l.format != "json" {
+		return flagError("log-format", l.format, "text or json")
+	}
+	return nil
+}
+
+func (l *logFlags) level() slog.Level {
+	if l.verbose {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// people is the handler for who called the command: its lines unless a format was asked for.
+func (l *logFlags) people(w io.Writer) slog.Handler {
+	if l.format == "" {
+		return newPeopleHandler(w, l.level())
+	}
+	return l.lasting(w)
+}
+
+// lasting is the handler for a log that is read later: it says when.
+func (l *logFlags) lasting(w io.Writer) slog.Handler {
+	o := &slog.HandlerOptions{Level: l.level()}
+	if l.format == "json" {
+		return slog.NewJSONHandler(w, o)
+	}
+	return slog.NewTextHandler(w, o)
+}

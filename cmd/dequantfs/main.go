@@ -28,6 +28,7 @@ import (
 var commands = []func() *cobra.Command{
 	newMount,
 	newUmount,
+	newStatus,
 	newLs,
 	newExport,
 	newVerify,
@@ -65,6 +66,8 @@ func newRoot() *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return wrongUsage(c, "a command is missing") },
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUsage(c, "%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,13 +21,11 @@ func newMount() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "mount SOURCE MOUNTPOINT",
 		Short: "mount a checkpoint",
-		Long: "Mount the views of a checkpoint. Without --layout there is one subdirectory for each layout\n" +
-			"that the family has. The command returns when the mountpoint can be read; if it cannot be made\n" +
-			"to work nothing stays mounted. The mountpoint is made if it is missing.",
-		Example: "  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3\n" +
-			"  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf --cache-size 4GiB",
-		Args: arity(2, 2),
-		RunE: func(c *cobra.Command, args []string) error { return m.run(c, args[0], args[1]) },
+		Long: "Mount the views of a checkpoint. Without --layout there is one subdirectory for each layout that\n" +
+			"the family has. Returns when the mountpoint, which is made if missing, can be read.",
+		Example: "  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf",
+		Args:    arity(2, 2),
+		RunE:    func(c *cobra.Command, args []string) error { return m.run(c, args[0], args[1]) },
 	}
 	m.view.register(c)
 	m.register(c)
@@ -34,79 +34,203 @@ func newMount() *cobra.Command {
 
 // mountFlags are the flags of the mount command.
 type mountFlags struct {
-	view       viewFlags
-	foreground bool
-	cacheSize  size
-	readAhead  size
-	allowOther bool
-	logFile    string
+	view        viewFlags
+	log         logFlags
+	foreground  bool
+	cacheSize   size
+	readAhead   size
+	sourceCache string
+	allowOther  bool
+	uid, gid    string
+	idle        time.Duration
+	metrics     string
+	options     []string
 }
 
 func (m *mountFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay in the foreground; SIGINT and SIGTERM unmount")
-	flags.Var(&m.cacheSize, "cache-size", "memory for transposed experts (default a tenth of the memory, at most 16GiB)")
+	flags.Var(&m.cacheSize, "cache-size", "memory for experts being read (default a tenth of it, at most 16GiB)")
 	m.readAhead = 16 << 20
-	flags.Var(&m.readAhead, "read-ahead", "read-ahead of the mount, set where permitted")
+	flags.Var(&m.readAhead, "read-ahead", "read-ahead of the kernel, set where permitted")
+	flags.StringVar(&m.sourceCache, "source-cache", "keep", "`keep` or drop the source's pages once they are read")
 	flags.BoolVar(&m.allowOther, "allow-other", false, "let other users read the mount")
-	flags.StringVar(&m.logFile, "log-file", "", "`FILE` for messages of a mount in the background (default in the state directory)")
+	flags.StringVar(&m.uid, "uid", "", "`UID` that owns the files (default the caller's)")
+	flags.StringVar(&m.gid, "gid", "", "`GID` that owns the files (default the caller's)")
+	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for `DURATION`, such as 30m")
+	flags.StringVar(&m.metrics, "metrics", "", "serve Prometheus metrics on `ADDR`; :PORT is for this machine only")
+	flags.StringVar(&m.log.file, "log-file", "", "log of a mount in the background (default: see status --json)")
+	flags.StringVar(&m.log.format, "log-format", "", "text or json: `FORMAT` of the log")
+	flags.BoolVarP(&m.log.verbose, "verbose", "v", false, "log more")
+	flags.StringSliceVarP(&m.options, "options", "o", nil, "mount `OPT`ions as in fstab: flags by name, as in cache_size=4GiB")
 }
 
 func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
-	if err := m.view.check(); err != nil {
+	if err := applyOptions(c, m.options); err != nil {
+		return err
+	}
+	if err := m.check(); err != nil {
+		return err
+	}
+	mountpoint, err := filepath.Abs(mountpoint)
+	if err != nil {
 		return err
 	}
 	p := newProcess()
 	if !m.foreground && !p.child {
-		return startBackground(c.ErrOrStderr(), m.logFile, os.Args[1:]...)
+		if strings.HasPrefix(mountpoint, "/dev/fd/") {
+			return withHint(errors.New("a mount through /dev/fd stays in the foreground"), "add --foreground")
+		}
+		log, err := m.logPath(mountpoint)
+		if err != nil {
+			return err
+		}
+		return startBackground(c.ErrOrStderr(), log, os.Args[1:]...)
 	}
-	mounted, err := m.mount(c, name, mountpoint)
+	return m.serve(c, p, name, mountpoint)
+}
+
+// check finds mistakes in the flags before anything is opened.
+func (m *mountFlags) check() error {
+	if err := m.view.check(); err != nil {
+		return err
+	}
+	if err := m.log.check(); err != nil {
+		return err
+	}
+	if m.sourceCache != "keep" && m.sourceCache != "drop" {
+		return flagError("source-cache", m.sourceCache, "keep or drop")
+	}
+	if m.idle < 0 {
+		return flagError("idle", m.idle.String(), "a time such as 30m")
+	}
+	_, _, err := m.owner()
+	return err
+}
+
+// owner reads --uid and --gid.
+func (m *mountFlags) owner() (uid, gid *uint32, err error) {
+	if uid, err = parseID("uid", m.uid); err == nil {
+		gid, err = parseID("gid", m.gid)
+	}
+	return uid, gid, err
+}
+
+func parseID(flag, text string) (*uint32, error) {
+	if text == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return nil, flagError(flag, text, "a number such as 1000")
+	}
+	id := uint32(n)
+	return &id, nil
+}
+
+// logPath is where a mount in the background logs.
+func (m *mountFlags) logPath(mountpoint string) (string, error) {
+	if m.log.file != "" {
+		return filepath.Abs(m.log.file)
+	}
+	return defaultLog(mountpoint)
+}
+
+// serve mounts and serves until the mount is gone.
+func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string) error {
+	late, err := m.handler(c, p)
 	if err != nil {
 		return err
 	}
+	log := slog.New(late)
+	var exporter *metricsServer
+	if m.metrics != "" {
+		if exporter, err = listenMetrics(m.metrics); err != nil {
+			return err
+		}
+		defer exporter.Close()
+	}
+	mounted, err := m.mount(c, log, name, mountpoint)
+	if err != nil {
+		return err
+	}
+	if exporter != nil {
+		exporter.serve(mounted.fs.Stats)
+		log.Info("serving metrics", "address", exporter.address())
+	}
+	defer mounted.announce(m.record(mounted, p, exporter))()
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
-	return mounted.serve(c.Context())
+	if p.child {
+		late.become(m.log.lasting(os.Stderr))
+	}
+	log.Debug("mounted", "mountpoint", mountpoint, "source", mounted.checkpoint.Path, "pid", os.Getpid())
+	return logged(log, mounted.serve(c.Context(), m.idle))
 }
 
-// mount opens the source and mounts it. After an error nothing is left behind.
-func (m *mountFlags) mount(c *cobra.Command, name, mountpoint string) (*mounted, error) {
-	s, err := openSource(c, name, &m.view, fs.Options{CacheSize: m.budget(c), Logger: logger(c)})
+// handler says where messages go: in the foreground to the log file if there is
+// one, else to standard error, which in the background turns into the log.
+func (m *mountFlags) handler(c *cobra.Command, p *process) (*lateHandler, error) {
+	if p.child || m.log.file == "" {
+		return newLateHandler(m.log.people(c.ErrOrStderr())), nil
+	}
+	f, err := os.OpenFile(m.log.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	mounted, err := mountSource(s, mountpoint, fs.MountOptions{
-		ReadAhead: int64(m.readAhead), AllowOther: m.allowOther, FsName: s.checkpoint.Path,
+	return newLateHandler(m.log.lasting(f)), nil
+}
+
+// logged makes sure that an error at the end of a mount is in its log too.
+func logged(log *slog.Logger, err error) error {
+	if err != nil {
+		log.Error("the mount ended with an error", "err", err)
+		return quiet{1}
+	}
+	log.Debug("unmounted")
+	return nil
+}
+
+// record is what status shows of this mount.
+func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServer) record {
+	r := record{
+		Mountpoint: mounted.mountpoint, Source: mounted.checkpoint.Path, PID: os.Getpid(), Started: time.Now(),
+		Log: m.log.file,
+	}
+	if p.child && r.Log == "" {
+		r.Log, _ = defaultLog(r.Mountpoint)
+	}
+	for _, v := range mounted.views {
+		r.Views = append(r.Views, v.Dir)
+	}
+	if exporter != nil {
+		r.Metrics = exporter.address()
+	}
+	return r
+}
+
+// mount opens the source and mounts it. After an error nothing is left behind.
+func (m *mountFlags) mount(c *cobra.Command, log *slog.Logger, name, mountpoint string) (*mounted, error) {
+	s, err := openSource(c, name, &m.view, fs.Options{
+		CacheSize: m.budget(c), DropSource: m.sourceCache == "drop", Logger: log,
 	})
-	if err == nil {
-		mounted.log = logger(c)
-		m.sayWhoReadsWhat(c, s, mountpoint)
+	if err != nil {
+		return nil, err
 	}
-	return mounted, err
-}
-
-// mounted is a source that is mounted.
-type mounted struct {
-	*source
-	mount *fs.Mount
-	log   *slog.Logger
-}
-
-// mountSource mounts s, which it closes if that fails.
-func mountSource(s *source, mountpoint string, o fs.MountOptions) (*mounted, error) {
-	mountpoint, made, err := makeMountpoint(mountpoint)
+	uid, gid, err := m.owner()
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	mount, err := s.fs.Mount(mountpoint, o)
-	if err != nil && made {
-		os.Remove(mountpoint)
-	}
+	mounted, err := mountSource(s, mountpoint, fs.MountOptions{
+		ReadAhead: int64(m.readAhead), AllowOther: m.allowOther, UID: uid, GID: gid, FsName: s.checkpoint.Path,
+	})
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, err
 	}
-	return &mounted{source: s, mount: mount, log: slog.New(slog.DiscardHandler)}, nil
+	mounted.log = log
+	m.sayWhoReadsWhat(c, s, mountpoint)
+	return mounted, nil
 }
 
 // budget is the cache size as fs wants it, where 0 is the default.
@@ -115,20 +239,6 @@ func (m *mountFlags) budget(c *cobra.Command) int64 {
 		return -1
 	}
 	return int64(m.cacheSize)
-}
-
-// makeMountpoint gives the absolute path of a mountpoint, made if it was missing.
-func makeMountpoint(path string) (abs string, made bool, err error) {
-	if abs, err = filepath.Abs(path); err != nil {
-		return "", false, err
-	}
-	if strings.HasPrefix(abs, "/dev/fd/") {
-		return abs, false, nil
-	}
-	if _, err := os.Stat(abs); !errors.Is(err, os.ErrNotExist) {
-		return abs, false, nil // what is wrong with it, mounting says better
-	}
-	return abs, true, os.MkdirAll(abs, 0o755)
 }
 
 // readers says who wants which layout.
@@ -157,20 +267,90 @@ func (m *mountFlags) sayWhoReadsWhat(c *cobra.Command, s *source, mountpoint str
 	}
 }
 
-// serve serves until the mount is gone. When ctx ends it unmounts, and detaches
-// what is still in use: its readers are served until they close.
-func (m *mounted) serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() {
-		if err := m.mount.Unmount(false); err != nil {
-			m.log.Warn("the mount is in use: it is detached, and files that are open are served until they are closed", "err", err)
-			if err := m.mount.Unmount(true); err != nil {
-				m.log.Error("cannot unmount", "err", err)
-			}
+// mounted is a source that is mounted.
+type mounted struct {
+	*source
+	mountpoint string
+	mount      *fs.Mount
+	log        *slog.Logger
+}
+
+// mountSource mounts s, which it closes if that fails. The mountpoint is made if
+// it is missing.
+func mountSource(s *source, mountpoint string, o fs.MountOptions) (*mounted, error) {
+	made, err := makeMountpoint(mountpoint)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	mount, err := s.fs.Mount(mountpoint, o)
+	if err != nil && made {
+		os.Remove(mountpoint)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return &mounted{source: s, mountpoint: mountpoint, mount: mount, log: slog.New(slog.DiscardHandler)}, nil
+}
+
+// makeMountpoint makes a mountpoint that is missing.
+func makeMountpoint(path string) (made bool, err error) {
+	if strings.HasPrefix(path, "/dev/fd/") {
+		return false, nil
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return false, nil // what else may be wrong with it, mounting says better
+	}
+	return true, os.MkdirAll(path, 0o755)
+}
+
+// announce tells status and systemd that the mount is there; what it returns takes that back.
+func (m *mounted) announce(r record) (end func()) {
+	entry, err := register(r, m.fs.Stats)
+	if err != nil {
+		m.log.Warn("dequantfs status will not show this mount", "err", err)
+	}
+	state := fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=mounted at %s", r.PID, r.Mountpoint)
+	if err := notify(state); err != nil {
+		m.log.Warn("cannot tell systemd that the mount is ready", "err", err)
+	}
+	return func() {
+		notify("STOPPING=1")
+		if entry != nil {
+			entry.Close()
 		}
-	})
+	}
+}
+
+// serve serves until the mount is gone. When ctx ends, or the mount has been idle for
+// so long, it unmounts.
+func (m *mounted) serve(ctx context.Context, idle time.Duration) error {
+	done, finish := context.WithCancel(context.WithoutCancel(ctx))
+	defer finish()
+	defer context.AfterFunc(ctx, m.detach)()
+	if idle > 0 {
+		go watchIdle(done, idle, m.fs.Stats, m.leave)
+	}
 	err := m.mount.Wait()
-	stop()
 	return errors.Join(err, m.source.Close())
+}
+
+// detach unmounts. What is still in use is detached: its readers are served until they close.
+func (m *mounted) detach() {
+	if m.mount.Unmount(false) == nil {
+		return
+	}
+	m.log.Warn("the mount is in use: it is detached, and open files are served until they are closed")
+	if err := m.mount.Unmount(true); err != nil {
+		m.log.Error("cannot unmount", "err", err)
+	}
+}
+
+// leave unmounts a mount that is idle, unless it is in use after all.
+func (m *mounted) leave() {
+	m.log.Info("unmounting: nothing was read for as long as --idle says")
+	if err := m.mount.Unmount(false); err != nil {
+		m.log.Warn("cannot unmount", "err", err)
+	}
 }
 
 func (m *mounted) close() error {

@@ -2,25 +2,45 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 )
 
 func newUmount() *cobra.Command {
-	var lazy bool
+	var lazy, all bool
 	c := &cobra.Command{
-		Use:   "umount MOUNTPOINT",
+		Use:   "umount MOUNTPOINT | --all",
 		Short: "unmount, and wait until the mount is gone",
 		Long: "Unmount and wait until the mount is gone. What is still in use is refused, unless --lazy\n" +
 			"detaches it: it leaves the tree at once, and files that are open are served until they are closed.",
-		Example: "  dequantfs umount /mnt/v3",
-		Args:    arity(1, 1),
+		Example: "  dequantfs umount /mnt/v3\n  dequantfs umount --all",
+		Args:    arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case all && len(args) > 0:
+				return wrongUsage(c, "it is either a mountpoint or --all")
+			case all:
+				return umountAll(c.Context(), lazy)
+			}
+			if err := arity(1, 1)(c, args); err != nil {
+				return err
+			}
 			return umount(c.Context(), args[0], lazy)
 		},
 	}
 	c.Flags().BoolVar(&lazy, "lazy", false, "detach now, serve open files until they are closed")
+	c.Flags().BoolVar(&all, "all", false, "all mounts of this user")
 	return c
+}
+
+// umountAll unmounts every mount of this user; one that is in use does not keep the others.
+func umountAll(ctx context.Context, lazy bool) error {
+	all, err := states(ctx)
+	for _, m := range all {
+		err = errors.Join(err, detach(ctx, m.Mountpoint, lazy))
+	}
+	return err
 }
 
 // umount unmounts one mountpoint.

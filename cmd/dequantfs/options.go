@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// ignoredOptions are mount options that fstab and mount(8) bring along, and that
+// say nothing to us: what they ask for is so anyway, or is for others to do.
+var ignoredOptions = map[string]bool{
+	"ro": true, "rw": true, "defaults": true, "auto": true, "noauto": true, "nofail": true, "_netdev": true,
+	"user": true, "nouser": true, "users": true, "owner": true, "group": true, "nosuid": true, "suid": true,
+	"nodev": true, "dev": true, "noexec": true, "exec": true, "async": true, "sync": true, "dirsync": true,
+	"atime": true, "noatime": true, "diratime": true, "nodiratime": true, "relatime": true, "norelatime": true,
+	"strictatime": true, "nostrictatime": true, "lazytime": true, "nolazytime": true,
+}
+
+// applyOptions reads -o options: each is a flag by its name, with _ or - in it,
+// such as allow_other or cache_size=4GiB. Where the value has a comma, + stands
+// for it: layout=native+hf.
+func applyOptions(c *cobra.Command, options []string) error {
+	for _, o := range options {
+		name, value, hasValue := strings.Cut(o, "=")
+		if o == "" || ignoredOptions[name] || strings.HasPrefix(name, "x-") || name == "comment" {
+			continue
+		}
+		flag := c.Flags().Lookup(strings.ReplaceAll(name, "_", "-"))
+		if flag == nil || flag.Name == "help" || flag.Name == "o" {
+			return wrongUsage(c, "-o %s: there is no such option", name)
+		}
+		if !hasValue {
+			value = flag.NoOptDefVal
+		}
+		if value == "" {
+			return wrongUsage(c, "-o %s: it needs a value, as in %s=…", name, name)
+		}
+		if flag.Name == "layout" {
+			value = strings.ReplaceAll(value, "+", ",")
+		}
+		if err := c.Flags().Set(flag.Name, value); err != nil {
+			return usageError{fmt.Errorf("-o %s: %w", o, err)}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"time"
+
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+// The state of the mounts of one user is a directory that nobody else can enter. A
+// mount has up to three files there, named after its mountpoint: .json says what it
+// is, .sock answers how it fares, .log is what it said.
+
+// record is what stands in the .json file of a mount.
+type record struct {
+	Mountpoint string    `json:"mountpoint"`
+	Source     string    `json:"source"`
+	Views      []string  `json:"views"`
+	PID        int       `json:"pid"`
+	Started    time.Time `json:"started"`
+	Log        string    `json:"log,omitempty"`
+	Metrics    string    `json:"metrics,omitempty"` // address
+}
+
+// snapshot is what the socket of a mount answers: everything at one moment.
+type snapshot struct {
+	record
+	Time  time.Time `json:"time"`
+	Stats fs.Stats  `json:"stats"`
+}
+
+// mountState is what is known of a mount: its record, and if it answers a snapshot.
+type mountState struct {
+	path  string
+	State string `json:"state"` // "alive", "silent" (does not answer) or "dead"
+	snapshot
+}
+
+// The states of a mount.
+const (
+	stateAlive  = "alive"
+	stateSilent = "silent"
+	stateDead   = "dead"
+)

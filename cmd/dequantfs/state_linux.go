@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+// stateDir is the directory of this user's mounts, made if it is missing.
+func stateDir() (string, error) {
+	dir := filepath.Join("/tmp", "dequantfs-"+strconv.Itoa(os.Getuid()))
+	if run := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(run) {
+		dir = filepath.Join(run, "dequantfs")
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	return dir, checkPrivate(dir)
+}
+
+// checkPrivate refuses a directory that somebody else has made or can enter.
+func checkPrivate(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(owner.Uid) != os.Getuid() || info.Mode().Perm() != 0o700 {
+		return withHint(fmt.Errorf("%s is not a directory that only this user can enter", dir),
+			"remove it, or set XDG_RUNTIME_DIR to a directory of your own")
+	}
+	return nil
+}
+
+// stateName is how the files of a mountpoint are called, less their endings.
+func stateName(mountpoint string) string {
+	sum := sha256.Sum256([]byte(mountpoint))
+	base := strings.Map(func(r rune) rune {
+		if r > ' ' && r < 0x7f && r != '/' {
+			return r
+		}
+		return '_'
+	}, filepath.Base(mountpoint))
+	return base[:min(len(base), 24)] + "-" + hex.EncodeToString(sum[:4])
+}
+
+// defaultLog is the log file of a mount that was given none. What earlier mounts
+// said there stays, up to a megabyte.
+func defaultLog(mountpoint string) (string, error) {
+	dir, err := stateDir()
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, stateName(mountpoint)+".log")
+	if info, err := os.Stat(name); err == nil && info.Size() > 1<<20 {
+		return name, os.Rename(name, name+".old")
+	}
+	return name, nil
+}
+
+// control is the registered state of a mount that this process serves.
+type control struct {
+	path     string // of the files, less their endings
+	listener net.Listener
+}
+
+// register makes the mount known to dequantfs status.
+func register(r record, stats func() fs.Stats) (*control, error) {
+	dir, err := stateDir()
+	if err != nil {
+		return nil, err
+	}
+	c := &control{path: filepath.Join(dir, stateName(r.Mountpoint))}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	os.Remove(c.path + ".sock")
+	if c.listener, err = listenUnix(c.path + ".sock"); err != nil {
+		return nil, err
+	}
+	go c.serve(r, stats)
+	if err := writeFile(c.path+".json", data); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// writeFile writes a file that is either there in full or not at all.
+func writeFile(name string, data []byte) error {
+	temporary := name + ".new"
+	if err := os.WriteFile(temporary, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, name)
+}
+
+func (c *control) serve(r record, stats func() fs.Stats) {
+	for {
+		conn, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			json.NewEncoder(conn).Encode(snapshot{r, time.Now(), stats()})
+		}()
+	}
+}
+
+// Close takes the mount off the books. The log stays.
+func (c *control) Close() error {
+	os.Remove(c.path + ".json")
+	err := c.listener.Close()
+	os.Remove(c.path + ".sock")
+	return err
+}
+
+// listenUnix listens on a socket that only this user can connect to. The path goes
+// through an open directory, because a socket's address holds 107 bytes only.
+func listenUnix(path string) (net.Listener, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: throughFD(dir, path), Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	return l, os.Chmod(path, 0o600)
+}
+
+func throughFD(dir *os.File, path string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
+}
+
+// states asks all mounts of this user. Records of mounts that are gone are removed.
+func states(ctx context.Context) ([]mountState, error) {
+	dir, err := stateDir()
+	if err != nil {
+		return nil, err
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	here, err := mounts()
+	if err != nil {
+		return nil, err
+	}
+	var all []mountState
+	for _, name := range names {
+		m, err := stateOf(ctx, strings.TrimSuffix(name, ".json"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // unmounted meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if m.State == stateDead && !mountedAt(here, m.Mountpoint) {
+			m.forget()
+			continue
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// stateOf reads a record and asks the process behind it.
+func stateOf(ctx context.Context, path string) (mountState, error) {
+	m := mountState{path: path, State: stateAlive}
+	data, err := os.ReadFile(path + ".json")
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(data, &m.record); err != nil {
+		return m, err
+	}
+	answer, err := ask(ctx, path+".sock")
+	switch {
+	case err == nil:
+		m.snapshot = answer
+	case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist):
+		m.State = stateDead
+	default:
+		m.State = stateSilent
+	}
+	return m, nil
+}
+
+// ask connects to the socket of a mount.
+func ask(ctx context.Context, path string) (s snapshot, err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return s, err
+	}
+	defer dir.Close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", throughFD(dir, path))
+	if err != nil {
+		return s, err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	return s, json.NewDecoder(conn).Decode(&s)
+}
+
+// forget removes the files of a mount that is gone, less its log.
+func (m *mountState) forget() {
+	os.Remove(m.path + ".json")
+	os.Remove(m.path + ".sock")
+}
+
+func mountedAt(all []mountEntry, mountpoint string) bool {
+	for _, m := range all {
+		if m.mountpoint == mountpoint && m.fsType == fsType {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newStatus() *cobra.Command {
+	var asJSON, watch bool
+	c := &cobra.Command{
+		Use:   "status [MOUNTPOINT]",
+		Short: "show the mounts of this user and what they serve",
+		Long: "Show the mounts of this user: bytes served and read from the source, rates, how often the tensor\n" +
+			"cache had what was wanted, and what is being read. Rates are since the mount began; with --watch,\n" +
+			"of the last second. Bytes that the kernel serves from its page cache reach no process and are not counted.",
+		Example: "  dequantfs status\n  dequantfs status /mnt/v3 --watch\n  dequantfs status --json",
+		Args:    arity(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if watch {
+				return watchStatus(c.Context(), c.OutOrStdout(), args, asJSON)
+			}
+			all, err := statesOf(c.Context(), args)
+			if err != nil {
+				return err
+			}
+			return writeStatus(c.OutOrStdout(), all, nil, asJSON)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: a list; with --watch, one line each second")
+	c.Flags().BoolVar(&watch, "watch", false, "print again every second")
+	return c
+}
+
+// statesOf gives the state of all mounts, or of the one at a mountpoint.
+func statesOf(ctx context.Context, args []string) ([]mountState, error) {
+	all, err := states(ctx)
+	if err != nil || len(args) == 0 {
+		return all, err
+	}
+	mountpoint, err := resolveMountpoint(args[0])
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(all, func(m mountState) bool { return m.Mountpoint == mountpoint })
+	if i < 0 {
+		return nil, withHint(fmt.Errorf("%s: this user has mounted nothing there", args[0]), "dequantfs status lists the mounts")
+	}
+	return all[i : i+1], nil
+}
+
+// watchStatus prints the state every second until ctx ends.
+func watchStatus(ctx context.Context, w io.Writer, args []string, asJSON bool) error {
+	var before []mountState
+	for {
+		all, err := statesOf(ctx, args)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := writeStatus(w, all, before, asJSON); err != nil {
+			return err
+		}
+		before = all
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func writeStatus(w io.Writer, all, before []mountState, asJSON bool) error {
+	if asJSON {
+		if all == nil {
+			all = []mountState{}
+		}
+		return writeJSON(w, all)
+	}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "MOUNTPOINT\tSTATE\tUP\tSERVED\tRATE\tREAD\tHITS\tCACHE\tWAITING\tERRORS\tSOURCE")
+	for _, m := range all {
+		fmt.Fprintln(table, strings.Join(m.row(earlier(before, m)), "\t"))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, m := range all {
+		m.writeRemarks(w)
+	}
+	return nil
+}
+
+// earlier finds what a rate is measured from: the mount a moment ago, else its beginning.
+func earlier(before []mountState, m mountState) snapshot {
+	for _, b := range before {
+		if b.Mountpoint == m.Mountpoint && b.Started.Equal(m.Started) {
+			return b.snapshot
+		}
+	}
+	return snapshot{Time: m.Started}
+}
+
+func (m *mountState) row(before snapshot) []string {
+	row := []string{oneLine(m.Mountpoint), m.State}
+	if m.State != stateAlive {
+		return append(row, "-", "-", "-", "-", "-", "-", "-", "-", oneLine(m.Source))
+	}
+	s := m.Stats
+	return append(row,
+		m.Time.Sub(m.Started).Round(time.Second).String(),
+		formatSize(s.Bytes),
+		formatRate(s.Bytes-before.Stats.Bytes, m.Time.Sub(before.Time)),
+		formatSize(s.SourceBytes),
+		formatShare(s.Hits, s.Hits+s.Misses),
+		formatSize(s.CacheUsed)+"/"+formatSize(s.CacheBudget),
+		fmt.Sprint(s.Waiting),
+		fmt.Sprint(s.Errors),
+		oneLine(m.Source))
+}
+
+// writeRemarks says what a row has no room for.
+func (m *mountState) writeRemarks(w io.Writer) {
+	say := func(format string, args ...any) {
+		fmt.Fprintf(w, "%s: %s\n", oneLine(m.Mountpoint), oneLine(fmt.Sprintf(format, args...)))
+	}
+	for _, r := range m.Stats.Reading {
+		say("reading %s", r)
+	}
+	if m.Stats.TooSmall {
+		say("the cache is too small for what is read at once: mount with a larger --cache-size")
+	}
+	if m.Stats.Stalled > 0 {
+		say("%d source files have not answered for seconds", m.Stats.Stalled)
+	}
+	switch m.State {
+	case stateDead:
+		say("its process (%d) is gone; clear it with: dequantfs umount %s", m.PID, m.Mountpoint)
+	case stateSilent:
+		say("its process (%d) does not answer", m.PID)
+	}
+	if m.Log != "" && (m.State != stateAlive || m.Stats.Errors > 0) {
+		say("log: %s", m.Log)
+	}
+}
+
+func formatRate(bytes int64, d time.Duration) string {
+	if d <= 0 {
+		return "-"
+	}
+	return formatSize(int64(float64(bytes)/d.Seconds())) + "/s"
+}
+
+func formatShare(part, whole int64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d%%", part*100/whole)
+}
