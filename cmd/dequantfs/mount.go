@@ -336,11 +336,13 @@ func (m *mounted) serve(ctx context.Context, idle time.Duration) error {
 
 // detach unmounts. What is still in use is detached: its readers are served until they close.
 func (m *mounted) detach() {
-	if m.mount.Unmount(false) == nil {
-		return
-	}
-	m.log.Warn("the mount is in use: it is detached, and open files are served until they are closed")
-	if err := m.mount.Unmount(true); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := m.mount.Shutdown(ctx)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		m.log.Warn("the mount is in use: it is detached, and open files are served until they are closed")
+	case err != nil:
 		m.log.Error("cannot unmount", "err", err)
 	}
 }
