@@ -1,0 +1,96 @@
+package safetensors
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// Index is model.safetensors.index.json.
+type Index struct {
+	Metadata  map[string]any    // total_size and whatever else stood there; numbers are json.Number when parsed
+	WeightMap map[string]string // key to file name
+}
+
+// ParseIndex reads an index; duplicate keys are an error. File names are given as they
+// stand there: it is for the caller to see where they lead.
+func ParseIndex(data []byte) (*Index, error) {
+	if !utf8.Valid(data) {
+		return nil, errors.New("the index is not UTF-8")
+	}
+	x, s := &Index{}, &scanner{data: data}
+	s.expect('{')
+	for first := true; s.more(&first, '}'); {
+		switch k := s.key(); string(k) {
+		case "weight_map":
+			if x.WeightMap != nil {
+				s.fail("weight_map stands twice")
+			}
+			x.weightMap(s)
+		case "metadata":
+			x.metadata(s)
+		default:
+			s.skip(2)
+		}
+	}
+	s.end()
+	if s.err == nil && x.WeightMap == nil {
+		s.err = errors.New("there is no weight_map")
+	}
+	if s.err != nil {
+		return nil, fmt.Errorf("bad index: %w", s.err)
+	}
+	return x, nil
+}
+
+// weightMap reads key to file; the many keys of one file share one string for its name.
+func (x *Index) weightMap(s *scanner) {
+	x.WeightMap = map[string]string{}
+	files := map[string]string{}
+	s.expect('{')
+	for first := true; s.more(&first, '}'); {
+		key := string(s.key())
+		value := s.str()
+		file, ok := files[string(value)]
+		if !ok {
+			file = string(value)
+			files[file] = file
+		}
+		if _, twice := x.WeightMap[key]; twice {
+			s.fail("tensor %q stands in it twice", key)
+		}
+		x.WeightMap[key] = file
+	}
+}
+
+func (x *Index) metadata(s *scanner) {
+	s.peek()
+	from := s.pos
+	s.skip(2)
+	if s.err != nil {
+		return
+	}
+	d := json.NewDecoder(bytes.NewReader(s.data[from:s.pos]))
+	d.UseNumber()
+	if err := d.Decode(&x.Metadata); err != nil {
+		s.fail("metadata: %w", err)
+	}
+}
+
+// Encode gives the index as indented JSON with sorted keys.
+func (x *Index) Encode() ([]byte, error) {
+	meta := x.Metadata
+	if meta == nil {
+		meta = map[string]any{}
+	}
+	m, err := json.MarshalIndent(meta, "  ", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("index metadata: %w", err)
+	}
+	b := append(make([]byte, 0, 128*len(x.WeightMap)+len(m)+64), "{\n  \"metadata\": "...)
+	b = append(append(b, m...), ",\n  \"weight_map\": "...)
+	b = appendStrings(b, x.WeightMap, "\n    ", "\n  ")
+	return append(b, "\n}\n"...), nil
+}
