@@ -444,12 +444,15 @@ func (x *exporter) finish(ctx context.Context, last []FileRecord) (*Manifest, er
 
 // tidy removes what only an unfinished export needs.
 func (x *exporter) tidy() error {
-	return errors.Join(
-		os.RemoveAll(x.state(recordsDir)),
-		os.RemoveAll(x.state(partialDir)),
-		os.RemoveAll(x.state(exportName)),
-	)
+	names := []string{x.state(recordsDir), x.state(partialDir), x.state(exportName)}
+	temps, err := filepath.Glob(x.state(tempPattern)) // of runs that were killed
+	for _, name := range append(names, temps...) {
+		err = errors.Join(err, os.RemoveAll(name))
+	}
+	return err
 }
+
+const tempPattern = ".new-*"
 
 func (x *exporter) tell(e ExportEvent) {
 	x.mu.Lock()
@@ -491,7 +494,7 @@ func replace(path string, data []byte) error {
 
 // writeTemp writes data to disk under a name of its own.
 func writeTemp(dir string, data []byte) (string, error) {
-	f, err := os.CreateTemp(dir, ".new-*")
+	f, err := os.CreateTemp(dir, tempPattern)
 	if err != nil {
 		return "", err
 	}
