@@ -444,15 +444,14 @@ func (x *exporter) finish(ctx context.Context, last []FileRecord) (*Manifest, er
 
 // tidy removes what only an unfinished export needs.
 func (x *exporter) tidy() error {
-	names := []string{x.state(recordsDir), x.state(partialDir), x.state(exportName)}
-	temps, err := filepath.Glob(x.state(tempPattern)) // of runs that were killed
-	for _, name := range append(names, temps...) {
-		err = errors.Join(err, os.RemoveAll(name))
+	entries, err := os.ReadDir(x.state())
+	for _, e := range entries {
+		if e.Name() != manifestName { // also what killed runs left
+			err = errors.Join(err, os.RemoveAll(x.state(e.Name())))
+		}
 	}
 	return err
 }
-
-const tempPattern = ".new-*"
 
 func (x *exporter) tell(e ExportEvent) {
 	x.mu.Lock()
@@ -494,7 +493,7 @@ func replace(path string, data []byte) error {
 
 // writeTemp writes data to disk under a name of its own.
 func writeTemp(dir string, data []byte) (string, error) {
-	f, err := os.CreateTemp(dir, tempPattern)
+	f, err := os.CreateTemp(dir, ".new-*")
 	if err != nil {
 		return "", err
 	}

@@ -72,9 +72,14 @@ func (f *FS) Verify(ctx context.Context, dir string, o VerifyOptions) (*Verifica
 	if err != nil {
 		return nil, err
 	}
+	return verifyTree(ctx, m, f.ReaderAt, dir, o)
+}
+
+// verifyTree checks the files of a directory against those that open gives.
+func verifyTree(ctx context.Context, m *Manifest, open func(string) (ReaderAtContext, error), dir string, o VerifyOptions) (*Verification, error) {
 	v := newVerifier(dir, o)
-	err = v.all(ctx, m.Files, func(ctx context.Context, r FileRecord, file *os.File) error {
-		content, err := f.ReaderAt(r.Name)
+	err := v.all(ctx, m.Files, func(ctx context.Context, r FileRecord, file *os.File) error {
+		content, err := open(r.Name)
 		if err != nil {
 			return err
 		}
