@@ -77,7 +77,8 @@ const (
 
 // scratch is what a band of rows needs: rows that share their scales.
 type scratch struct {
-	tables [maxTables * 256]uint16
+	words  [maxTables * 256]uint16
+	eights [maxTables][32]byte
 	scales [maxCols]float32
 	maxima [maxCols]uint32
 }
@@ -95,12 +96,14 @@ func (s *scratch) band(dst []byte, dstStride int, out Format, m *Matrix, r, n in
 	byTable := out.Size() == 2 && n*min(width, m.Cols) >= tableWorth
 	for c := 0; c < m.Cols; {
 		b := band{dst[c*out.Size():], dstStride, out, m.Format, codes[c:], m.Stride, n, m.Cols - c}
-		first := remaining(m.Col+c, width)
+		first, done := remaining(m.Col+c, width), 0
 		if byTable {
-			c += s.byTable(&b, first, width, scales[(m.Col+c)/width:])
-		} else {
-			c += s.byColumn(&b, first, width, scales[(m.Col+c)/width:])
+			done = s.byTable(&b, first, width, scales[(m.Col+c)/width:])
 		}
+		if done == 0 {
+			done = s.byColumn(&b, first, width, scales[(m.Col+c)/width:])
+		}
+		c += done
 	}
 }
 
@@ -115,19 +118,30 @@ type band struct {
 	rows, cols int
 }
 
-// byTable decodes at most maxTables blocks, the first of which has first columns, by a table for each scale, and returns the number of columns.
+// tables says what the tables of a scratch hold for each block.
+type tables uint8
+
+const (
+	noTables        tables = iota // nothing: multiply
+	wordTables                    // 256 words, one for each code
+	magnitudeTables               // 128 words, for the codes without sign
+	eightTables                   // the bytes of 16 words, for the significands
+)
+
+// byTable decodes at most maxTables blocks, the first of which has first columns, by a table for each scale. It returns
+// the number of columns, 0 if it is better to multiply.
 func (s *scratch) byTable(b *band, first, width int, scales []float32) int {
-	cols, tables := b.cols, 1
+	cols, n := b.cols, 1
 	if cols > first {
-		tables = min(maxTables, 1+ceilDiv(cols-first, width))
-		cols = min(cols, first+(tables-1)*width)
+		n = min(maxTables, 1+ceilDiv(cols-first, width))
+		cols = min(cols, first+(n-1)*width)
 	}
-	for i, scale := range scales[:tables] {
-		fillTableGeneric((*[256]uint16)(s.tables[256*i:]), scale, b.format, b.out)
+	t := s.fillTables(b, width, scales[:n])
+	if t == noTables {
+		return 0
 	}
 	for r := range b.rows {
-		dst, codes := b.dst[r*b.dstStride:][:2*cols], b.codes[r*b.stride:][:cols]
-		rowByTableGeneric(dst, codes, first, width, s.tables[:256*tables])
+		s.rowByTable(b.dst[r*b.dstStride:][:2*cols], b.codes[r*b.stride:][:cols], first, width, t)
 	}
 	return cols
 }
@@ -138,7 +152,7 @@ func (s *scratch) byColumn(b *band, first, width int, scales []float32) int {
 	spread(s.scales[:cols], first, width, scales)
 	for r := range b.rows {
 		dst, codes := b.dst[r*b.dstStride:][:b.out.Size()*cols], b.codes[r*b.stride:][:cols]
-		rowByColumnGeneric(dst, b.out, codes, b.format, s.scales[:cols])
+		rowByColumn(dst, b.out, codes, b.format, s.scales[:cols])
 	}
 	return cols
 }

@@ -27,12 +27,19 @@ func fillTableGeneric(t *[256]uint16, scale float32, f, out Format) {
 	}
 }
 
+func (s *scratch) fillTablesGeneric(b *band, scales []float32) tables {
+	for i, scale := range scales {
+		fillTableGeneric((*[256]uint16)(s.words[256*i:]), scale, b.format, b.out)
+	}
+	return wordTables
+}
+
 // rowByTableGeneric looks the codes up in the tables of their blocks, 256 words each; the first block has first columns, the others width.
-func rowByTableGeneric(dst, codes []byte, first, width int, tables []uint16) {
+func rowByTableGeneric(dst, codes []byte, first, width int, words []uint16) {
 	for len(codes) > 0 {
 		n := min(first, len(codes))
-		lookup(dst[:2*n], codes[:n], (*[256]uint16)(tables))
-		dst, codes, tables, first = dst[2*n:], codes[n:], tables[256:], width
+		lookup(dst[:2*n], codes[:n], (*[256]uint16)(words))
+		dst, codes, words, first = dst[2*n:], codes[n:], words[256:], width
 	}
 }
 

@@ -1,4 +1,18 @@
 package fp8
 
-// Implementation says which kernels run: "avx512", "avx2" or "generic".
-func Implementation() string { return "generic" }
+// implementation is a set of kernels.
+type implementation uint8
+
+const (
+	generic implementation = iota // portable Go
+	avx2                          // AVX2 and F16C
+	avx512                        // AVX-512 F, BW, DQ and VL, and BMI2
+)
+
+func (i implementation) String() string { return [...]string{"generic", "avx2", "avx512"}[i] }
+
+// using is the set that runs, at most the best that the machine has; only tests change it.
+var using = best()
+
+// Implementation says which kernels run: "avx512", "avx2" or "generic". All give the same bits.
+func Implementation() string { return using.String() }

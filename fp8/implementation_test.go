@@ -1,8 +1,34 @@
 package fp8
 
-import "testing"
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
 
 // forEachImplementation runs test with each implementation that the machine has.
 func forEachImplementation(t *testing.T, test func(t *testing.T)) {
-	t.Run("generic", test)
+	t.Helper()
+	for i := generic; i <= best(); i++ {
+		t.Run(i.String(), func(t *testing.T) {
+			defer func(was implementation) { using = was }(using)
+			using = i
+			test(t)
+		})
+	}
+}
+
+// TestImplementationIsTheRequiredOne fails where DEQUANTFS_REQUIRE names kernels that were not chosen, so that a
+// silent fall-back to slower ones does not pass.
+func TestImplementationIsTheRequiredOne(t *testing.T) {
+	required := strings.Split(os.Getenv("DEQUANTFS_REQUIRE"), ",")
+	for i := avx2; i <= avx512; i++ {
+		if slices.Contains(required, i.String()) && best() < i {
+			t.Errorf("%v is required, but the best here is %v", i, best())
+		}
+	}
+	if Implementation() != best().String() {
+		t.Errorf("%s runs, but the best here is %v", Implementation(), best())
+	}
 }

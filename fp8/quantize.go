@@ -117,7 +117,7 @@ func (s *scratch) amaxBand(m *Plain, r, n int, amax []float32) {
 		acc := s.maxima[:min(maxCols, m.Cols-c)]
 		clear(acc)
 		for i := range n {
-			maxAbsGeneric(acc, m.Data[(r+i)*m.Stride+c*size:], m.Format)
+			maxAbs(acc, m.Data[(r+i)*m.Stride+c*size:], m.Format)
 		}
 		for i, a := range acc {
 			b := &amax[(m.Col%width+c+i)/width]
@@ -133,7 +133,7 @@ func (s *scratch) quantizeBand(codes []byte, stride int, m *Plain, r, n int) (sa
 		scales := s.scales[:min(maxCols, m.Cols-c)]
 		spread(scales, remaining(m.Col+c, width), width, grid[(m.Col+c)/width:])
 		for i := range n {
-			saturated += quantizeRowGeneric(codes[i*stride+c:][:len(scales)], m.Data[(r+i)*m.Stride+c*size:], m.Format, scales)
+			saturated += quantizeRow(codes[i*stride+c:][:len(scales)], m.Data[(r+i)*m.Stride+c*size:], m.Format, scales)
 		}
 	}
 	return saturated

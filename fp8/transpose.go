@@ -21,7 +21,7 @@ func Transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols,
 		return
 	}
 	checkApart(dst[:extent("destination", cols, dstStride, rows*size)], src[:extent("source", rows, srcStride, cols*size)])
-	transposeGeneric(dst, dstStride, src, srcStride, rows, cols, size)
+	transpose(dst, dstStride, src, srcStride, rows, cols, size)
 }
 
 // tile is the side, in bytes, of the square that is transposed at a time: a cache line of both sides.

@@ -1,0 +1,238 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+func dequantizeAVX2() {
+	rowByEightsAVX2()
+	for _, out := range formats {
+		rowByColumnAVX2(out)
+	}
+}
+
+// rowByEightsAVX2 rests on this: as long as nothing overflows or is subnormal, rounding commutes with powers of two. So the eight
+// significands of E4M3FN times the scale, rounded, are enough, and the exponent of the code is added to that of the
+// word; the eight subnormal codes are eight words more. 16 words are two registers for VPSHUFB: low and high bytes.
+func rowByEightsAVX2() {
+	TEXT("rowByEightsAVX2", NOSPLIT, "func(dst, codes *byte, n, first, width int, eights *[32]byte)")
+	Pragma("noescape")
+	Doc("rowByEightsAVX2 decodes n E4M3FN codes to BF16 by the eights of their blocks; the first block has first columns, the others width.")
+	dst, codes, n := pointer("dst"), pointer("codes"), pointer("n")
+	first, width, eights := pointer("first"), pointer("width"), pointer("eights")
+	e := newEightsAVX2()
+	left, last, base := GP64(), GP64(), GP64()
+
+	Label("block")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	VBROADCASTI128(at(eights, 0), e.low)
+	VBROADCASTI128(at(eights, 16), e.high)
+	minimum(left, first, n)
+	SUBQ(left, n)
+	// A code at p goes to base + 2p.
+	MOVQ(dst, base)
+	SUBQ(codes, base)
+	SUBQ(codes, base)
+	LEAQ(indexed(dst, left, 2, 0), dst)
+	LEAQ(indexed(codes, left, 1, -32), last)
+	CMPQ(left, U8(32))
+	JLT(LabelRef("scalar"))
+
+	Label("loop")
+	e.decode32(codes, base)
+	ADDQ(U8(32), codes)
+	CMPQ(codes, last)
+	JLS(LabelRef("loop"))
+	ADDQ(U8(32), last)
+	CMPQ(codes, last)
+	JEQ(LabelRef("next"))
+	SUBQ(U8(32), last) // the last 32 once more, whole
+	MOVQ(last, codes)
+	JMP(LabelRef("loop"))
+
+	Label("scalar")
+	e.decode1(codes, base, eights)
+	INCQ(codes)
+	DECQ(left)
+	JNZ(LabelRef("scalar"))
+
+	Label("next")
+	ADDQ(U8(32), eights)
+	MOVQ(width, first)
+	JMP(LabelRef("block"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+type eightsAVX2 struct {
+	low, high                                            VecVirtual
+	significand, exponent, subnormal, sign, zero, allSet VecVirtual
+}
+
+func newEightsAVX2() *eightsAVX2 {
+	e := &eightsAVX2{low: YMM(), high: YMM(), zero: YMM(), allSet: YMM()}
+	e.significand, e.exponent = dwordsY(0x07070707), dwordsY(0x78787878)
+	e.subnormal, e.sign = dwordsY(0x08080808), dwordsY(0x80808080)
+	VPXOR(e.zero, e.zero, e.zero)
+	VPCMPEQB(e.allSet, e.allSet, e.allSet)
+	return e
+}
+
+// decode32 decodes the 32 codes at p to base + 2p.
+func (e *eightsAVX2) decode32(p, base GPVirtual) {
+	c, i, x, t := YMM(), YMM(), YMM(), YMM()
+	VPERMQ(U8(0xd8), at(p, 0), c) // so that unpacking, which knows only halves, puts them in order
+	VPAND(e.exponent, c, x)
+	VPCMPEQB(e.zero, x, i)
+	VPAND(e.subnormal, i, i)
+	VPAND(e.significand, c, t)
+	VPOR(t, i, i)
+	low, high := YMM(), YMM()
+	VPSHUFB(i, e.low, low)
+	VPSHUFB(i, e.high, high)
+	VPAND(e.sign, c, t)
+	VPXOR(t, high, high)
+	w := [2]VecVirtual{YMM(), YMM()}
+	VPUNPCKLBW(high, low, w[0])
+	VPUNPCKHBW(high, low, w[1])
+	ex := [2]VecVirtual{YMM(), YMM()}
+	VPUNPCKLBW(e.zero, x, ex[0])
+	VPUNPCKHBW(e.zero, x, ex[1])
+	for j := range w {
+		VPSLLW(U8(4), ex[j], ex[j])
+		VPADDW(ex[j], w[j], w[j])
+	}
+	nan, any := YMM(), GP32()
+	VPOR(e.sign, c, nan)
+	VPCMPEQB(e.allSet, nan, nan)
+	VPMOVMSKB(nan, any)
+	TESTL(any, any)
+	JZ(LabelRef("store"))
+	quiet := dwordsY(quietBF16 | quietBF16<<16)
+	m, q := YMM(), YMM()
+	for j, unpack := range []func(...Op){VPUNPCKLBW, VPUNPCKHBW} {
+		unpack(nan, nan, m)
+		unpack(t, e.zero, q)
+		VPOR(quiet, q, q)
+		VPBLENDVB(m, q, w[j], w[j])
+	}
+	Label("store")
+	VMOVDQU(w[0], indexed(base, p, 2, 0))
+	VMOVDQU(w[1], indexed(base, p, 2, 32))
+}
+
+// decode1 decodes the code at p to base + 2p.
+func (e *eightsAVX2) decode1(p, base, eights GPVirtual) {
+	c, i, x, w, t := GP32(), GP32(), GP32(), GP32(), GP32()
+	MOVBLZX(at(p, 0), c)
+	MOVL(c, i)
+	ANDL(U8(7), i)
+	MOVL(c, x)
+	ANDL(U8(0x78), x)
+	JNZ(LabelRef("normal"))
+	ADDL(U8(8), i)
+	Label("normal")
+	MOVBLZX(indexed(eights, i.As64(), 1, 0), w)
+	MOVBLZX(indexed(eights, i.As64(), 1, 16), t)
+	SHLL(U8(8), t)
+	ORL(t, w)
+	SHLL(U8(4), x)
+	ADDL(x, w)
+	MOVL(c, t)
+	ANDL(U8(0x7f), t)
+	CMPL(t, U8(0x7f))
+	JNE(LabelRef("number"))
+	MOVL(U32(quietBF16), w)
+	Label("number")
+	ANDL(U32(0x80), c)
+	SHLL(U8(8), c)
+	XORL(c, w)
+	MOVW(w.As16(), indexed(base, p, 2, 0))
+}
+
+// rowByColumnAVX2 takes the codes for F16s: E5M2 is the upper half of one; E4M3FN, a bit further down, is one 256 times too small.
+func rowByColumnAVX2(out string) {
+	name := "rowByColumn" + out + "AVX2"
+	TEXT(name, NOSPLIT, "func(dst, codes *byte, n int, scales *float32, format *[4]uint32)")
+	Pragma("noescape")
+	Doc(name + " multiplies n codes, a multiple of 8, with as many scales; format is the shift to F16 (two), the magnitude that is NaN (as two words), and the bits of the factor after.")
+	dst, codes, n, scales, format := pointer("dst"), pointer("codes"), pointer("n"), pointer("scales"), pointer("format")
+	r := newRounderAVX2(out)
+	shift, magnitude, nan, infinite, bias := XMM(), XMM(), XMM(), XMM(), YMM()
+	VMOVQ(at(format, 0), shift)
+	VPBROADCASTD(at(format, 8), nan)
+	VBROADCASTSS(at(format, 12), bias)
+	VMOVDQA(dwordsY(0x007f007f).AsX(), magnitude)
+	VMOVDQA(dwordsY(0x7c007c00).AsX(), infinite)
+	sign := dwordsY(signF32)
+	Label("loop")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	h, t, v, s := XMM(), XMM(), YMM(), YMM()
+	VPMOVZXBW(at(codes, 0), h)
+	VPAND(magnitude, h, h)
+	VPCMPEQW(nan, h, t)
+	VPAND(infinite, t, t)
+	VPSLLW(shift, h, h)
+	VPOR(t, h, h)
+	VCVTPH2PS(h, v)
+	VMULPS(bias, v, v)
+	VMULPS(at(scales, 0), v, v)
+	r.quieten(v)
+	VPMOVSXBD(at(codes, 0), s)
+	VPAND(sign, s, s)
+	VPXOR(s, v, v)
+	r.store(v, at(dst, 0))
+	ADDQ(U8(8), codes)
+	ADDQ(U8(32), scales)
+	ADDQ(U8(8*size(out)), dst)
+	SUBQ(U8(8), n)
+	JMP(LabelRef("loop"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+type rounderAVX2 struct {
+	out              string
+	quiet, half, one VecVirtual
+}
+
+func newRounderAVX2(out string) *rounderAVX2 {
+	r := &rounderAVX2{out: out, quiet: dwordsY(quietF32)}
+	if out == "BF16" {
+		r.half, r.one = dwordsY(0x7fff), dwordsY(1)
+	}
+	return r
+}
+
+// quieten makes what is no number in v the quiet NaN.
+func (r *rounderAVX2) quieten(v VecVirtual) {
+	m := YMM()
+	VCMPPS(U8(3), v, v, m) // unordered
+	VBLENDVPS(m, r.quiet, v, v)
+}
+
+// store rounds the eight of v and stores them.
+func (r *rounderAVX2) store(v VecVirtual, m Mem) {
+	switch r.out {
+	case "F32":
+		VMOVUPS(v, m)
+	case "F16":
+		VCVTPS2PH(U8(0), v, m) // to nearest even
+	case "BF16":
+		odd := YMM()
+		VPSRLD(U8(16), v, odd)
+		VPAND(r.one, odd, odd)
+		VPADDD(r.half, v, v)
+		VPADDD(odd, v, v)
+		VPSRLD(U8(16), v, v)
+		VPACKUSDW(v, v, v)
+		VPERMQ(U8(0x08), v, v)
+		VMOVDQU(v.AsX(), m)
+	}
+}

@@ -1,0 +1,84 @@
+// Command asm writes the assembly of package fp8.
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+//go:generate go run . -out ../kernels_amd64.s -stubs ../kernels_amd64.go -pkg fp8
+
+func main() {
+	ConstraintExpr("!purego")
+	dequantizeAVX512()
+	dequantizeAVX2()
+	quantizeAVX512()
+	quantizeAVX2()
+	transposeAVX512()
+	transposeAVX2()
+	Generate()
+}
+
+// The quiet NaNs and the sign of an F32.
+const (
+	quietBF16 = 0x7fc0
+	quietF32  = 0x7fc00000
+	signF32   = 0x80000000
+)
+
+// formats are the plain ones, by the names that functions carry.
+var formats = []string{"BF16", "F16", "F32"}
+
+func size(format string) int {
+	if format == "F32" {
+		return 4
+	}
+	return 2
+}
+
+func pointer(name string) GPVirtual { return Load(Param(name), GP64()).(GPVirtual) }
+
+func words(v uint32) VecVirtual {
+	r, z := GP32(), ZMM()
+	MOVL(U32(v), r)
+	VPBROADCASTW(r, z)
+	return z
+}
+
+func dwords(v uint32) VecVirtual {
+	r, z := GP32(), ZMM()
+	MOVL(U32(v), r)
+	VPBROADCASTD(r, z)
+	return z
+}
+
+func dwordsY(v uint32) VecVirtual {
+	r, x, y := GP32(), XMM(), YMM()
+	MOVL(U32(v), r)
+	VMOVD(r, x)
+	VPBROADCASTD(x, y)
+	return y
+}
+
+// mask is the k register with the lowest n bits set.
+func mask(n GPVirtual) OpmaskVirtual {
+	ones, k := GP64(), K()
+	MOVQ(I32(-1), ones)
+	BZHIQ(n, ones, ones)
+	KMOVQ(ones, k)
+	return k
+}
+
+func at(base Register, disp int) Mem { return Mem{Base: base, Disp: disp} }
+
+func indexed(base, index Register, scale uint8, disp int) Mem {
+	return Mem{Base: base, Index: index, Scale: scale, Disp: disp}
+}
+
+// minimum sets dst to the lesser of a and b.
+func minimum(dst, a, b Op) {
+	MOVQ(a, dst)
+	CMPQ(b, dst)
+	CMOVQLT(b, dst)
+}

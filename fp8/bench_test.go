@@ -1,0 +1,156 @@
+package fp8
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// Run them with
+//
+//	go test -run '^$' -bench . -count 10 ./fp8 | tee new.txt && benchstat -col /kernel new.txt
+//
+// which shows each kernel beside copy, the plain copying of as many bytes of results from memory to the same place. Bytes are those of the results.
+
+// source is more than the caches hold, so that it comes from memory.
+var source []byte
+
+func benchmarkSource(b *testing.B) []byte {
+	b.Helper()
+	if source == nil {
+		r := rand.New(rand.NewPCG(1, 1))
+		source = make([]byte, 192<<20)
+		for i := range source[:1<<20] {
+			for source[i] = 0x7f; source[i]&0x7f == 0x7f; {
+				source[i] = byte(r.Uint32())
+			}
+		}
+		for i := 1 << 20; i < len(source); i += 1 << 20 {
+			copy(source[i:], source[:1<<20])
+		}
+	}
+	return source
+}
+
+// alternate benchmarks the kernels of each implementation, and copying.
+func alternate(b *testing.B, bytes int, copying, kernel func(i int)) {
+	run := func(name string, f func(i int)) {
+		b.Run("kernel="+name, func(b *testing.B) {
+			b.SetBytes(int64(bytes))
+			for i := 0; b.Loop(); i++ {
+				f(i)
+			}
+		})
+	}
+	run("copy", copying)
+	for i := generic; i <= best(); i++ {
+		using = i
+		run(i.String(), kernel)
+	}
+	using = best()
+}
+
+// BenchmarkDequantize decodes rows of 7168 columns in blocks of 128 × 128 into a buffer that is used again and again.
+func BenchmarkDequantize(b *testing.B) {
+	src := benchmarkSource(b)
+	const cols = 7168
+	scales := make([]float32, 8*56)
+	for i := range scales {
+		scales[i] = 1e-4 * float32(i+1)
+	}
+	for _, out := range []Format{BF16, F16, F32} {
+		for _, size := range []int{16 << 10, 128 << 10, 1 << 20} {
+			rows := max(1, size/out.Size()/cols)
+			n := rows * cols
+			dst := make([]byte, n*out.Size())
+			b.Run(fmt.Sprintf("out=%v/size=%dK", out, size>>10), func(b *testing.B) {
+				alternate(b, len(dst), func(i int) {
+					copy(dst, src[i%(len(src)/len(dst))*len(dst):])
+				}, func(i int) {
+					codes := src[i%(len(src)/n)*n:][:n]
+					Dequantize(dst, cols*out.Size(), out, &Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols, Block: [2]int{128, 128}, Scales: scales, ScaleStride: 56})
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkDequantizeOther has other blocks: those of a whole row, of the columns (a transposed row), and of MX formats.
+func BenchmarkDequantizeOther(b *testing.B) {
+	src := benchmarkSource(b)
+	const rows, cols, n = 64, 7168, 64 * 7168
+	scales := make([]float32, rows*cols)
+	for i := range scales {
+		scales[i] = 1e-4 * float32(i%99+1)
+	}
+	dst := make([]byte, 2*n)
+	for _, block := range [][2]int{{1, 0}, {0, 1}, {1, 32}, {128, 64}} {
+		b.Run(fmt.Sprintf("block=%dx%d", block[0], block[1]), func(b *testing.B) {
+			alternate(b, len(dst), func(i int) {
+				copy(dst, src[i%(len(src)/len(dst))*len(dst):])
+			}, func(i int) {
+				codes := src[i%(len(src)/n)*n:][:n]
+				Dequantize(dst, 2*cols, BF16, &Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols, Block: block, Scales: scales, ScaleStride: cols})
+			})
+		})
+	}
+}
+
+// BenchmarkTranspose transposes matrices of the size of an expert's.
+func BenchmarkTranspose(b *testing.B) {
+	src := benchmarkSource(b)
+	dst := make([]byte, 2048*7168*2)
+	for _, size := range []int{1, 2, 4} {
+		for _, shape := range [][2]int{{2048, 7168}, {7168, 2048}} {
+			rows, cols := shape[0], shape[1]
+			n := rows * cols * size
+			if n > len(dst) {
+				dst = make([]byte, n)
+			}
+			b.Run(fmt.Sprintf("size=%d/shape=%dx%d", size, rows, cols), func(b *testing.B) {
+				alternate(b, n, func(i int) { copy(dst, src[i%(len(src)/n)*n:][:n]) },
+					func(i int) {
+						Transpose(dst[:n], rows*size, src[i%(len(src)/n)*n:][:n], cols*size, rows, cols, size)
+					})
+			})
+		}
+	}
+}
+
+// BenchmarkQuantize finds the scales of blocks of 128 × 128 and quantizes with them; bytes are those of the values.
+func BenchmarkQuantize(b *testing.B) {
+	src := benchmarkSource(b)
+	const rows, cols = 128, 4096
+	for _, from := range []Format{BF16, F32} {
+		n := rows * cols * from.Size()
+		codes, into := make([]byte, rows*cols), make([]byte, n)
+		m := &Plain{Format: from, Stride: cols * from.Size(), Rows: rows, Cols: cols, Block: [2]int{128, 128}, Scales: make([]float32, 32), ScaleStride: 32}
+		copying := func(i int) { copy(into, src[i%(len(src)/n)*n:][:n]) }
+		b.Run(fmt.Sprintf("from=%v/what=scales", from), func(b *testing.B) {
+			alternate(b, n, copying, func(i int) {
+				m.Data = src[i%(len(src)/n)*n:][:n]
+				BlockScales(m)
+			})
+		})
+		b.Run(fmt.Sprintf("from=%v/what=codes", from), func(b *testing.B) {
+			alternate(b, n, copying, func(i int) {
+				m.Data = src[i%(len(src)/n)*n:][:n]
+				Quantize(codes, cols, m)
+			})
+		})
+	}
+}
+
+// BenchmarkConvert converts between the plain formats.
+func BenchmarkConvert(b *testing.B) {
+	src := benchmarkSource(b)
+	const n = 1 << 18
+	dst := make([]byte, 4*n)
+	for _, c := range [][2]Format{{F32, BF16}, {F32, F16}, {BF16, F32}, {F16, F32}, {BF16, F16}} {
+		in, out := n*c[0].Size(), n*c[1].Size()
+		b.Run(fmt.Sprintf("from=%v/to=%v", c[0], c[1]), func(b *testing.B) {
+			alternate(b, out, func(i int) { copy(dst[:out], src[i%(len(src)/out)*out:]) },
+				func(i int) { Convert(dst[:out], c[1], src[i%(len(src)/in)*in:], c[0], n) })
+		})
+	}
+}

@@ -1,0 +1,195 @@
+//go:build !purego
+
+package fp8
+
+import (
+	"math"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
+
+func best() implementation {
+	x := &cpu.X86
+	switch {
+	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasBMI2 && x.HasPOPCNT && x.HasAVX2 && x.HasF16C:
+		return avx512
+	case x.HasAVX2 && x.HasF16C && x.HasPOPCNT:
+		return avx2
+	}
+	return generic
+}
+
+// What the kernels are told of a format of codes.
+var (
+	// magnitudes are those of the codes as BF16, which holds them exactly.
+	magnitudes = map[Format]*[128]uint16{E4M3FN: magnitudesOf(E4M3FN), E5M2: magnitudesOf(E5M2)}
+
+	// viaF16 is the shift of a code to an F16 (as two words), the magnitude that is NaN (twice), and the factor after.
+	viaF16 = map[Format]*[4]uint32{
+		E4M3FN: {7, 0, 0x007f007f, math.Float32bits(256)},
+		E5M2:   {8, 0, 0xffffffff, math.Float32bits(1)}, // NaNs of E5M2 are NaNs of F16
+	}
+)
+
+func magnitudesOf(f Format) *[128]uint16 {
+	var t [128]uint16
+	for c := range t {
+		t[c] = RoundBF16(f.Values()[c])
+	}
+	return &t
+}
+
+func (s *scratch) fillTables(b *band, width int, scales []float32) tables {
+	switch {
+	case using == avx512 && b.out == BF16:
+		fillTablesBF16AVX512(&s.words[0], &scales[0], len(scales), &b.format.Values()[0])
+		return magnitudeTables
+	case using == avx512:
+		fillTablesF16AVX512(&s.words[0], &scales[0], len(scales), &b.format.Values()[0])
+		return magnitudeTables
+	case using == generic:
+		return s.fillTablesGeneric(b, scales)
+	case b.out == BF16 && b.format == E4M3FN && width >= 32 && s.fillEights(scales):
+		return eightTables
+	}
+	return noTables
+}
+
+// fillEights sets, for each scale, the words of the codes 8 to 15, less their exponent, and 0 to 7: low bytes, then
+// high bytes. It fails if a code times a scale would be subnormal or overflow.
+func (s *scratch) fillEights(scales []float32) bool {
+	for i, scale := range scales {
+		if e := math.Float32bits(scale) >> 23 & 0xff; e < 127-119 || e > 127+118 {
+			return false
+		}
+		for j := range 8 {
+			normal, subnormal := RoundBF16(valuesE4M3FN[8+j]*scale)-1<<7, RoundBF16(valuesE4M3FN[j]*scale)
+			t := &s.eights[i]
+			t[j], t[8+j], t[16+j], t[24+j] = byte(normal), byte(subnormal), byte(normal>>8), byte(subnormal>>8)
+		}
+	}
+	return true
+}
+
+func (s *scratch) rowByTable(dst, codes []byte, first, width int, t tables) {
+	switch t {
+	case magnitudeTables:
+		rowByTableAVX512(&dst[0], &codes[0], len(codes), first, width, &s.words[0])
+	case eightTables:
+		rowByEightsAVX2(&dst[0], &codes[0], len(codes), first, width, &s.eights[0])
+	default:
+		rowByTableGeneric(dst, codes, first, width, s.words[:])
+	}
+}
+
+func rowByColumn(dst []byte, out Format, codes []byte, f Format, scales []float32) {
+	n := len(codes)
+	if using == avx2 {
+		n &^= 7
+	}
+	switch {
+	case n == 0 || using == generic:
+		n = 0
+	case using == avx512:
+		rowsByColumnAVX512[out](&dst[0], &codes[0], n, &scales[0], &magnitudes[f][0])
+	default:
+		rowsByColumnAVX2[out](&dst[0], &codes[0], n, &scales[0], viaF16[f])
+	}
+	rowByColumnGeneric(dst[n*out.Size():], out, codes[n:], f, scales[n:])
+}
+
+var (
+	rowsByColumnAVX512 = [...]func(dst, codes *byte, n int, scales *float32, words *uint16){
+		BF16: rowByColumnBF16AVX512, F16: rowByColumnF16AVX512, F32: rowByColumnF32AVX512,
+	}
+	rowsByColumnAVX2 = [...]func(dst, codes *byte, n int, scales *float32, format *[4]uint32){
+		BF16: rowByColumnBF16AVX2, F16: rowByColumnF16AVX2, F32: rowByColumnF32AVX2,
+	}
+	maxAbsAVX512 = [...]func(acc *uint32, src *byte, n int){BF16: maxAbsBF16AVX512, F16: maxAbsF16AVX512, F32: maxAbsF32AVX512}
+	maxAbsAVX2   = [...]func(acc *uint32, src *byte, n int){BF16: maxAbsBF16AVX2, F16: maxAbsF16AVX2, F32: maxAbsF32AVX2}
+
+	quantizeRowAVX512 = [...]func(codes, src *byte, n int, scales *float32) int{
+		BF16: quantizeRowBF16AVX512, F16: quantizeRowF16AVX512, F32: quantizeRowF32AVX512,
+	}
+	quantizeRowAVX2 = [...]func(codes, src *byte, n int, scales *float32) int{
+		BF16: quantizeRowBF16AVX2, F16: quantizeRowF16AVX2, F32: quantizeRowF32AVX2,
+	}
+)
+
+func maxAbs(acc []uint32, src []byte, from Format) {
+	n := len(acc)
+	switch using {
+	case avx512:
+		maxAbsAVX512[from](&acc[0], &src[0], n)
+	case avx2:
+		if n &^= 7; n > 0 {
+			maxAbsAVX2[from](&acc[0], &src[0], n)
+		}
+		maxAbsGeneric(acc[n:], src[n*from.Size():], from)
+	default:
+		maxAbsGeneric(acc, src, from)
+	}
+}
+
+func quantizeRow(codes, src []byte, from Format, scales []float32) (saturated int) {
+	n := len(codes)
+	switch using {
+	case avx512:
+		return quantizeRowAVX512[from](&codes[0], &src[0], n, &scales[0])
+	case avx2:
+		if n &^= 7; n > 0 {
+			saturated = quantizeRowAVX2[from](&codes[0], &src[0], n, &scales[0])
+		}
+		return saturated + quantizeRowGeneric(codes[n:], src[n*from.Size():], from, scales[n:])
+	}
+	return quantizeRowGeneric(codes, src, from, scales)
+}
+
+// tiler transposes tiles of rows × cols bytes; see the generated declarations.
+type tiler struct {
+	rows, cols    int
+	plain, stream func(dst *byte, dstStride, dstStep int, src *byte, srcStride, srcStep, n int, scratch *byte)
+}
+
+var tilers = [...]map[int]*tiler{
+	generic: nil,
+	avx2: {
+		1: {64, 32, transposeTiles1AVX2, streamTiles1AVX2},
+		2: {64, 32, transposeTiles2AVX2, streamTiles2AVX2},
+	},
+	avx512: {
+		1: {64, 64, transposeTiles1AVX512, streamTiles1AVX512},
+		2: {64, 64, transposeTiles2AVX512, streamTiles2AVX512},
+		4: {64, 64, transposeTiles4AVX512, streamTiles4AVX512},
+		8: {64, 64, transposeTiles8AVX512, streamTiles8AVX512},
+	},
+}
+
+func transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
+	t := tilers[using][size]
+	if t == nil {
+		transposeGeneric(dst, dstStride, src, srcStride, rows, cols, size)
+		return
+	}
+	s := tileScratches.Get().(*tileScratch)
+	defer tileScratches.Put(s)
+	kernel := t.plain
+	if uintptr(unsafe.Pointer(&dst[0]))%64 == 0 && dstStride%64 == 0 {
+		kernel = t.stream
+	}
+	tileRows, tileCols := t.rows/size, t.cols/size
+	wholeRows, wholeCols := rows-rows%tileRows, cols-cols%tileCols
+	for r := 0; r < wholeRows && wholeCols > 0; r += tileRows {
+		kernel(&dst[r*size], dstStride, dstStride*tileCols, &src[r*srcStride], srcStride, t.cols, wholeCols/tileCols, &s.lanes[0])
+	}
+	for r := 0; r < rows; r += tileRows {
+		c := wholeCols
+		if r == wholeRows {
+			c = 0
+		}
+		for ; c < cols; c += tileCols {
+			s.edge(t, dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:], srcStride, min(tileRows, rows-r), min(tileCols, cols-c), size)
+		}
+	}
+}

@@ -1,0 +1,27 @@
+//go:build !amd64 || purego
+
+package fp8
+
+func best() implementation { return generic }
+
+func (s *scratch) fillTables(b *band, width int, scales []float32) tables {
+	return s.fillTablesGeneric(b, scales)
+}
+
+func (s *scratch) rowByTable(dst, codes []byte, first, width int, t tables) {
+	rowByTableGeneric(dst, codes, first, width, s.words[:])
+}
+
+func rowByColumn(dst []byte, out Format, codes []byte, f Format, scales []float32) {
+	rowByColumnGeneric(dst, out, codes, f, scales)
+}
+
+func transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
+	transposeGeneric(dst, dstStride, src, srcStride, rows, cols, size)
+}
+
+func maxAbs(acc []uint32, src []byte, from Format) { maxAbsGeneric(acc, src, from) }
+
+func quantizeRow(codes, src []byte, from Format, scales []float32) (saturated int) {
+	return quantizeRowGeneric(codes, src, from, scales)
+}
