@@ -26,40 +26,48 @@ type expertKeys struct {
 	path  string        // of the experts within a layer, with its dot: "mlp.experts."
 	proj  [roles]string // key of each projection behind the expert's number and dot
 	count []string      // config fields that give the number of experts
+
+	// grouped names the layout in which published checkpoints may hold their experts
+	// grouped; "hf" shows such a source as it is. Empty: they are published split.
+	grouped string
+
+	// prefixes are those of layers with experts beside the language model's own.
+	prefixes []string
 }
 
 // view is how a family is shown in one layout.
 type view struct {
-	layout  string
-	path    string // of the grouped tensors within a layer; empty: the experts' own
-	renames []rename
+	layout string
+	path   string // of the grouped tensors within a layer; empty: the experts' own
+
+	// prefixes and then renames change a key: of each the first that applies, once.
+	prefixes, renames []rename
+
 	drops   []drop
-	mtp     mtp // what "auto" does
+	float32 []string // endings of keys whose floating tensors are shown as F32
+	squeeze []string // endings of keys whose first axis goes if it is 1 of two
+	split   []fused
+	mtp     mtp    // what "auto" does
+	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as the source has them
+
+	// rooted: keys get "model." in front if any has it, and grouped experts lie under
+	// "language_model." there unless the architecture is one of textOnly.
+	rooted   bool
+	textOnly []string
 }
 
-// rename replaces a part of a key. Of a view's renames the first that applies is applied, once.
+// rename replaces a part of a key: the beginning if from starts with "^", the end if
+// it ends with "$", the whole if both.
 type rename struct{ from, to string }
 
-// drop leaves tensors out whose key begins with a prefix.
-type drop struct{ prefix, reason string }
+// drop leaves tensors out whose key matches a pattern like that of a rename.
+type drop struct{ key, reason string }
 
-// The names of experts that families share.
-var (
-	mlpExperts = [roles]string{"gate_proj.weight", "up_proj.weight", "down_proj.weight"}
-	wExperts   = [roles]string{"w1.weight", "w3.weight", "w2.weight"}
-)
-
-// families are the rows known. Where a row disagrees with the reference adapter
-// of its name, the reference is right.
-var families = []family{
-	{
-		name:  "deepseek_v3",
-		types: []string{"deepseek_v3", "kimi_k2"},
-		experts: &expertKeys{
-			path: "mlp.experts.", proj: mlpExperts, count: []string{"n_routed_experts"},
-		},
-		views: []view{{layout: "native"}},
-	},
+// fused is a matrix whose rows are those of several.
+type fused struct {
+	from string   // end of its key
+	to   []string // ends of the keys of the parts
+	rows func(settings) ([]int64, error)
 }
 
 // familyOf finds the row for a configuration, by its own model_type and then by

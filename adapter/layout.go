@@ -7,8 +7,6 @@ import "slices"
 type layout struct {
 	name   string
 	groups []group
-	// native says that tensors outside the experts take the reference adapter's names.
-	native bool
 }
 
 // group is one grouped tensor of a layer: for each expert its parts, joined and
@@ -26,7 +24,7 @@ type group struct {
 //	transformers  gate_up_proj [E, 2I, D], down_proj [E, D, I]
 //	torchtitan    w1_EFD, w3_EFD [E, I, D], w2_EDF [E, D, I]
 var layouts = []layout{
-	{name: "native", native: true, groups: []group{
+	{name: "native", groups: []group{
 		{name: "gate_and_up_projs", parts: []role{gate, up}, transposed: true},
 		{name: "down_projs", parts: []role{down}, transposed: true},
 	}},

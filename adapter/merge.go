@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
@@ -14,8 +15,14 @@ func (p *planner) merge(x *expertLayer) error {
 	if lo == hi {
 		return nil
 	}
-	for i := range p.layout.groups {
-		g := &p.layout.groups[i]
+	return p.mergeAs(p.layout.name, x, lo, hi)
+}
+
+// mergeAs makes the grouped tensors that a layout has, of experts [lo, hi).
+func (p *planner) mergeAs(name string, x *expertLayer, lo, hi int) error {
+	l, _ := layoutNamed(name)
+	for i := range l.groups {
+		g := &l.groups[i]
 		parts := g.parts
 		if !p.gated {
 			parts = g.without(gate)
@@ -28,19 +35,11 @@ func (p *planner) merge(x *expertLayer) error {
 			return err
 		}
 		at := place{prefix: x.prefix, layer: x.number}
-		if err := p.add(x.name(p.groupPath()+g.name), n, p.bucket(ws[0], at), ws...); err != nil {
+		if err := p.add(p.groupName(x, g), n, p.bucket(ws[0], at), ws...); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// groupPath is the path of the grouped tensors within a layer.
-func (p *planner) groupPath() string {
-	if p.view.path != "" {
-		return p.view.path
-	}
-	return p.family.experts.path
 }
 
 // leaveOut accounts for the experts of other ranks and for gates of experts without one.
@@ -85,13 +84,13 @@ func (p *planner) groupNode(x *expertLayer, g *group, parts []role, lo, hi int) 
 		}
 		n, err := join(g.axis(), joined)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: expert %d: %w", x.name(p.groupPath()+g.name), e, err)
+			return nil, nil, fmt.Errorf("%s: expert %d: %w", p.groupName(x, g), e, err)
 		}
 		experts = append(experts, n)
 	}
 	n, err := expr.Stack(experts...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", x.name(p.groupPath()+g.name), err)
+		return nil, nil, fmt.Errorf("%s: %w", p.groupName(x, g), err)
 	}
 	return n, ws, nil
 }
@@ -113,7 +112,7 @@ func join(axis int, nodes []expr.Node) (expr.Node, error) {
 // regroup makes a grouped tensor of grouped ones: the parts that it has of them,
 // all experts at once.
 func (p *planner) regroup(x *expertLayer, g *group, parts []role, lo, hi int) (expr.Node, []*weight, error) {
-	name := x.name(p.groupPath() + g.name)
+	name := p.groupName(x, g)
 	if src, ok := x.holding(parts, p.gated); ok {
 		n, err := p.rank(src, lo, hi)
 		if err == nil {
@@ -152,9 +151,25 @@ func (p *planner) regroup(x *expertLayer, g *group, parts []role, lo, hi int) (e
 
 // rank gives the experts [lo, hi) of a grouped tensor in the view's dtype.
 func (p *planner) rank(g groupedWeight, lo, hi int) (expr.Node, error) {
-	n, err := g.as(p.dtype)
-	if err != nil || lo == 0 && int64(hi) == g.Shape[0] {
-		return n, err
+	n, err := p.valueOf(g.weight)
+	if err != nil {
+		return nil, err
+	}
+	return rankOf(n, lo, hi)
+}
+
+// valueOf gives an expert's tensor in the view's dtype, or where nothing is merged in its own.
+func (p *planner) valueOf(w *weight) (expr.Node, error) {
+	if len(p.layout.groups) == 0 {
+		return w.node(p.dtype)
+	}
+	return w.as(p.dtype)
+}
+
+// rankOf keeps the experts [lo, hi) of a node.
+func rankOf(n expr.Node, lo, hi int) (expr.Node, error) {
+	if lo == 0 && int64(hi) == n.Shape()[0] {
+		return n, nil
 	}
 	return expr.Slice(n, 0, int64(lo), int64(hi))
 }
@@ -225,12 +240,33 @@ func (p *planner) single(w *weight, at place, x *expertLayer) error {
 	return nil
 }
 
-// ungroup takes a grouped tensor apart into the published keys.
+// ungroup shows a grouped tensor as published checkpoints hold experts: grouped
+// their own way, or one tensor for each projection of each expert.
 func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int) error {
-	if lo == hi {
+	k := p.family.experts
+	switch {
+	case lo == hi:
 		p.acc.dropWeight(g.weight, "experts of other expert-parallel ranks")
 		return nil
+	case k.grouped == g.layout.name:
+		n, err := g.node(p.dtype)
+		if err == nil {
+			n, err = rankOf(n, lo, hi)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
+		}
+		return p.add(p.name(g.hf, at), n, p.bucket(g.weight, at), g.weight)
+	case k.grouped != "" && g.weight != x.grouped[0].weight:
+		return nil // made with the first
+	case k.grouped != "":
+		return p.mergeAs(k.grouped, x, lo, hi)
 	}
+	return p.takeApart(g, at, x, lo, hi)
+}
+
+// takeApart shows each projection of each expert of a grouped tensor.
+func (p *planner) takeApart(g groupedWeight, at place, x *expertLayer, lo, hi int) error {
 	all, err := g.node(p.dtype)
 	if err != nil {
 		return err
@@ -249,7 +285,7 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
 			}
-			name := x.name(k.path + fmt.Sprint(e) + "." + k.proj[r])
+			name := p.name(x.name(k.path+strconv.Itoa(e)+"."+k.proj[r]), at)
 			if err := p.add(name, n, p.bucket(g.weight, at), g.weight); err != nil {
 				return err
 			}

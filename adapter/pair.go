@@ -11,7 +11,8 @@ import (
 // weight is a tensor of the source with the scale that belongs to it, if it has one.
 type weight struct {
 	*Stored
-	at, scaleAt int // positions in Checkpoint.Tensors; scaleAt -1: shown as it is
+	hf          string // its published name; Key but for native sources
+	at, scaleAt int    // positions in Checkpoint.Tensors; scaleAt -1: shown as it is
 
 	grid  *expr.Source // the scale, its shape made that of the grid
 	block [2]int64     // rows and columns of one scale; 0: the whole axis

@@ -30,6 +30,9 @@ type planner struct {
 	layers  []*expertLayer
 	byLayer map[layerID]int32
 
+	back   *view // undoes the names of a native source; nil otherwise
+	byName map[string]*weight
+
 	sawMTP   bool
 	computed bool // something was dequantized or merged
 	buckets  map[string]*bucket
@@ -50,7 +53,7 @@ type bucket struct {
 // file and key.
 func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	p := &planner{c: c, o: o, buckets: map[string]*bucket{}, byLayer: map[layerID]int32{}}
-	for _, step := range []func() error{p.configure, p.pair, p.collect, p.check, p.emit, p.settle} {
+	for _, step := range []func() error{p.configure, p.pair, p.publish, p.collect, p.check, p.emit, p.settle} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -126,7 +129,7 @@ func (p *planner) collect() error {
 	p.expert = make([]int32, len(p.weights))
 	for i := range p.weights {
 		w := &p.weights[i]
-		p.places[i] = locate(w.Key)
+		p.places[i] = locate(w.hf)
 		if err := p.collectExpert(i, w); err != nil {
 			return err
 		}
@@ -137,7 +140,8 @@ func (p *planner) collect() error {
 // collectExpert puts the weight to its layer's experts if it is one.
 func (p *planner) collectExpert(i int, w *weight) error {
 	at := p.places[i]
-	if at.layer < 0 || !language[at.prefix] || p.family == nil || p.family.experts == nil {
+	if at.layer < 0 || p.family == nil || p.family.experts == nil ||
+		!language[at.prefix] && !slices.Contains(p.family.experts.prefixes, at.prefix) {
 		return nil
 	}
 	if part, ok := p.family.experts.splitExpert(at.rest); ok {
@@ -247,11 +251,11 @@ func (p *planner) emit() error {
 // dropped says why a weight is left out, if it is.
 func (p *planner) dropped(w *weight, at place) string {
 	for _, d := range p.view.drops {
-		if strings.HasPrefix(w.Key, d.prefix) {
+		if d.matches(w.hf) {
 			return d.reason
 		}
 	}
-	if p.isMTP(w.Key, at) {
+	if p.isMTP(w.hf, at) {
 		p.sawMTP = true
 		if p.dropsMTP() {
 			return "multi-token-prediction layer"
@@ -262,16 +266,19 @@ func (p *planner) dropped(w *weight, at place) string {
 
 // pass shows a tensor that is no expert: dequantized if it was quantized, else as it is.
 func (p *planner) pass(w *weight, at place) error {
+	if done, err := p.joinFused(w, at); done || err != nil {
+		return err
+	}
 	n, err := w.node(p.dtype)
 	if err != nil {
 		return err
 	}
-	name := w.Key
-	for _, r := range p.view.renames {
-		if strings.Contains(name, r.from) {
-			name = strings.ReplaceAll(name, r.from, r.to)
-			break
-		}
+	if f, ok := p.fusedIn(w.hf); ok {
+		return p.unfuse(f, w, at, n)
+	}
+	name := p.name(w.hf, at)
+	if n, err = p.special(name, n); err != nil {
+		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 	}
 	return p.add(name, n, p.bucket(w, at), w)
 }

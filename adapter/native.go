@@ -1,0 +1,101 @@
+package adapter
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// publish gives weights of a native source their published names, so that every
+// layout starts from these. A native source is told by its grouped experts; shown as
+// native it stays as it is.
+func (p *planner) publish() error {
+	for i := range p.weights {
+		p.weights[i].hf = p.weights[i].Key
+	}
+	if p.family == nil || !p.isNative() {
+		return nil
+	}
+	native, ok := p.family.view("native")
+	if !ok {
+		return nil
+	}
+	if p.layout.name == "native" {
+		p.view = &view{layout: "native", path: native.path, mtp: native.mtp}
+		return nil
+	}
+	p.back = native
+	renames, prefixes := reversed(native.renames), reversed(native.prefixes)
+	for i := range p.weights {
+		w := &p.weights[i]
+		w.hf = firstOf(prefixes, firstOf(renames, w.Key))
+	}
+	return nil
+}
+
+// isNative says whether the source has experts grouped as the native layout groups them.
+func (p *planner) isNative() bool {
+	l, _ := layoutNamed("native")
+	for i := range p.weights {
+		for _, g := range l.groups {
+			if strings.HasSuffix(p.weights[i].Key, g.name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// joinFused joins the parts of a matrix that published checkpoints hold fused. done
+// says that the weight is such a part.
+func (p *planner) joinFused(w *weight, at place) (done bool, err error) {
+	if p.back == nil {
+		return false, nil
+	}
+	for _, f := range p.back.split {
+		for i, end := range f.to {
+			head, ok := strings.CutSuffix(w.hf, end)
+			if !ok {
+				continue
+			}
+			if i > 0 {
+				return true, nil // joined with the first
+			}
+			return true, p.fuse(f, head, w, at)
+		}
+	}
+	return false, nil
+}
+
+// fuse shows the parts below head as one matrix.
+func (p *planner) fuse(f fused, head string, first *weight, at place) error {
+	nodes, ws := make([]expr.Node, 0, len(f.to)), make([]*weight, 0, len(f.to))
+	for _, end := range f.to {
+		w := p.weightOf(head + end)
+		if w == nil {
+			return fmt.Errorf("%s: %s: expected %s beside it", first.Shard, first.Key, head+end)
+		}
+		n, err := w.node(p.dtype)
+		if err != nil {
+			return err
+		}
+		nodes, ws = append(nodes, n), append(ws, w)
+	}
+	n, err := expr.Concat(0, nodes...)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", first.Shard, first.Key, err)
+	}
+	return p.add(p.name(head+f.from, at), n, p.bucket(first, at), ws...)
+}
+
+// weightOf finds a weight by its published name.
+func (p *planner) weightOf(hf string) *weight {
+	if p.byName == nil {
+		p.byName = make(map[string]*weight, len(p.weights))
+		for i := range p.weights {
+			p.byName[p.weights[i].hf] = &p.weights[i]
+		}
+	}
+	return p.byName[hf]
+}

@@ -1,0 +1,78 @@
+package adapter
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// special applies a view's rules for single tensors: those that become F32 and
+// those that lose or get back an axis of one.
+func (p *planner) special(name string, n expr.Node) (expr.Node, error) {
+	var err error
+	if endsIn(p.view.float32, name) && floating(n.DType()) {
+		if n, err = expr.Cast(n, safetensors.F32); err != nil {
+			return nil, err
+		}
+	}
+	if s := n.Shape(); endsIn(p.view.squeeze, name) && len(s) == 2 && s[0] == 1 {
+		return expr.Reshape(n, s[1])
+	}
+	if s := n.Shape(); p.back != nil && len(s) == 1 && endsIn(p.back.squeeze, firstOf(p.back.renames, name)) {
+		return expr.Reshape(n, 1, s[0])
+	}
+	return n, nil
+}
+
+// floating says whether values can be cast between the dtypes of views.
+func floating(d safetensors.DType) bool {
+	return d == safetensors.F32 || d == safetensors.BF16 || d == safetensors.F16
+}
+
+func endsIn(ends []string, name string) bool {
+	for _, e := range ends {
+		if strings.HasSuffix(name, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// fusedIn finds the rule for a fused matrix.
+func (p *planner) fusedIn(key string) (fused, bool) {
+	for _, f := range p.view.split {
+		if strings.HasSuffix(key, f.from) {
+			return f, true
+		}
+	}
+	return fused{}, false
+}
+
+// unfuse shows the parts of a fused matrix under names of their own.
+func (p *planner) unfuse(f fused, w *weight, at place, n expr.Node) error {
+	rows, err := f.rows(p.s)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+	}
+	total := int64(0)
+	for _, r := range rows {
+		total += r
+	}
+	if len(w.Shape) != 2 || w.Shape[0] != total {
+		return fmt.Errorf("%s: %s: shape %v, but the parts by config.json have %d rows together", w.Shard, w.Key, w.Shape, total)
+	}
+	head := strings.TrimSuffix(w.hf, f.from)
+	for i, lo := 0, int64(0); i < len(rows); i++ {
+		part, err := expr.Slice(n, 0, lo, lo+rows[i])
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+		}
+		lo += rows[i]
+		if err := p.add(p.name(head+f.to[i], at), part, p.bucket(w, at), w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
