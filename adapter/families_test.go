@@ -1,0 +1,127 @@
+package adapter
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestFamilyTable(t *testing.T) {
+	names, types := map[string]bool{}, map[string]string{}
+	for _, f := range families {
+		if f.name == "" || names[f.name] {
+			t.Errorf("row %q: name empty or twice", f.name)
+		}
+		names[f.name] = true
+		if len(f.types) == 0 {
+			t.Errorf("%s: no model_type", f.name)
+		}
+		for _, m := range f.types {
+			if other, ok := types[m]; ok {
+				t.Errorf("%s: model_type %s is %s's already", f.name, m, other)
+			}
+			types[m] = f.name
+		}
+		if f.experts != nil {
+			lintExperts(t, f)
+		}
+		var layouts []string
+		for _, v := range f.views {
+			if _, ok := layoutNamed(v.layout); !ok || v.layout == "hf" || slices.Contains(layouts, v.layout) {
+				t.Errorf("%s: layout %q unknown, hf, or twice", f.name, v.layout)
+			}
+			layouts = append(layouts, v.layout)
+			lintView(t, f, v)
+		}
+	}
+}
+
+func lintExperts(t *testing.T, f family) {
+	t.Helper()
+	x := f.experts
+	if !strings.HasSuffix(x.path, ".") || len(x.count) == 0 {
+		t.Errorf("%s: experts' path %q without its dot, or no field of their number", f.name, x.path)
+	}
+	for i, p := range x.proj {
+		if p == "" || slices.Index(x.proj[:], p) != i {
+			t.Errorf("%s: projection %q empty or twice", f.name, p)
+		}
+	}
+	if x.grouped != "" {
+		if l, ok := layoutNamed(x.grouped); !ok || len(l.groups) == 0 {
+			t.Errorf("%s: grouped layout %q", f.name, x.grouped)
+		}
+	}
+}
+
+func lintView(t *testing.T, f family, v view) {
+	t.Helper()
+	if v.path != "" && !strings.HasSuffix(v.path, ".") {
+		t.Errorf("%s, %s: path %q without its dot", f.name, v.layout, v.path)
+	}
+	for _, list := range [][]rename{v.prefixes, v.renames} {
+		for i, r := range list {
+			if strings.Trim(r.from, "^$") == "" || strings.Trim(r.from, "^$") == r.to {
+				t.Errorf("%s, %s: rename %v does nothing", f.name, v.layout, r)
+			}
+			for _, before := range list[:i] {
+				if _, ok := before.apply(strings.Trim(r.from, "^$")); ok {
+					t.Errorf("%s, %s: rename %v never applies, %v does before", f.name, v.layout, r, before)
+				}
+			}
+		}
+	}
+	for _, d := range v.drops {
+		if d.key == "" || d.reason == "" {
+			t.Errorf("%s, %s: drop %v without key or reason", f.name, v.layout, d)
+		}
+	}
+}
+
+// Going to native and back must give the published key, or a native source cannot
+// be shown as published.
+func TestNativeNamesGoBack(t *testing.T) {
+	keys := []string{
+		"lm_head.weight", "model.norm.weight", "model.embed_tokens.weight", "model.word_embeddings.weight",
+		"language_model.lm_head.weight", "language_model.model.layers.1.self_attn.q_proj.weight",
+		"vision_tower.x.weight", "multi_modal_projector.linear_1.weight", "mtp.fc.weight", "mtp.norm.weight",
+		"model.layers.1.mlp.gate.weight", "model.layers.1.mlp.router.gate.weight", "model.layers.1.mlp.expert_bias",
+		"model.layers.1.mlp.shared_mlp.up_proj.weight", "model.layers.1.mlp.shared_expert.up_proj.weight",
+		"model.layers.1.mlp.shared_expert_gate.weight", "model.layers.1.block_sparse_moe.gate.weight",
+		"model.layers.1.block_sparse_moe.e_score_correction_bias", "model.layers.1.linear_attn.A_log",
+		"model.layers.1.mlp.moe_statics.e_score_correction_bias", "model.layers.1.attention.dense.weight",
+		"model.layers.1.attention.query_layernorm.weight", "model.layers.1.mlp.gate.expert_bias",
+	}
+	for _, f := range families {
+		v, ok := f.view("native")
+		if !ok {
+			continue
+		}
+		for _, key := range keys {
+			to := firstOf(v.renames, firstOf(v.prefixes, key))
+			if to == key {
+				continue
+			}
+			if back := firstOf(reversed(v.prefixes), firstOf(reversed(v.renames), to)); back != key {
+				t.Errorf("%s: %s becomes %s and then %s", f.name, key, to, back)
+			}
+		}
+	}
+}
+
+func TestLayoutTable(t *testing.T) {
+	for _, l := range layouts {
+		seen := map[role]bool{}
+		for _, g := range l.groups {
+			for _, r := range g.parts {
+				if seen[r] {
+					t.Errorf("%s: %s twice", l.name, r)
+				}
+				seen[r] = true
+			}
+		}
+		if len(l.groups) > 0 && len(seen) != int(roles) {
+			t.Errorf("%s: has %v, want every projection", l.name, seen)
+		}
+	}
+}
