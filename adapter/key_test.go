@@ -4,16 +4,16 @@ import "testing"
 
 func TestKeysAreLocated(t *testing.T) {
 	for key, want := range map[string]place{
-		"lm_head.weight":                             {"lm_head.weight", -1, ""},
-		"model.layers.3.mlp.gate.weight":             {"model.", 3, "mlp.gate.weight"},
-		"layers.12.x":                                {"", 12, "x"},
-		"language_model.layers.0.a.layers.7.b":       {"language_model.", 0, "a.layers.7.b"},
-		"mylayers.3.x":                               {"mylayers.3.x", -1, ""},
-		"model.layers.x.layers.4.y":                  {"model.layers.x.", 4, "y"},
-		"model.layers.3":                             {"model.layers.3", -1, ""},
-		"layers.":                                    {"layers.", -1, ""},
-		"":                                           {"", -1, ""},
-		"model.layers.1234567890.x":                  {"model.layers.1234567890.x", -1, ""},
+		"lm_head.weight":                       {"lm_head.weight", -1, ""},
+		"model.layers.3.mlp.gate.weight":       {"model.", 3, "mlp.gate.weight"},
+		"layers.12.x":                          {"", 12, "x"},
+		"language_model.layers.0.a.layers.7.b": {"language_model.", 0, "a.layers.7.b"},
+		"mylayers.3.x":                         {"mylayers.3.x", -1, ""},
+		"model.layers.x.layers.4.y":            {"model.layers.x.", 4, "y"},
+		"model.layers.3":                       {"model.layers.3", -1, ""},
+		"layers.":                              {"layers.", -1, ""},
+		"":                                     {"", -1, ""},
+		"model.layers.1234567890.x":            {"model.layers.1234567890.x", -1, ""},
 		"vision_tower.transformer.layers.3.w.weight": {"vision_tower.transformer.", 3, "w.weight"},
 	} {
 		if got := locate(key); got != want {
