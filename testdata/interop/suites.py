@@ -8,7 +8,19 @@ import families
 
 # module, function, seconds that it may take
 LIGHT = [("light", f, 120) for f in ("views", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")]
-HEAVY = [("reference", f, 300) for f in (*families.FAMILIES, "differs")]
+LOADERS = (
+    "transformers",
+    "automodel",
+    "dcp",
+    "accelerate",
+    "safetensors",
+    "gguf",
+    "fastsafetensors",
+    "runai",
+    "servers",
+)
+HEAVY = [("loaders", f, 200) for f in LOADERS]
+HEAVY += [("reference", f, 300) for f in (*families.FAMILIES, "differs")]
 SUITES = {"light": LIGHT, "heavy": HEAVY}
 
 if __name__ == "__main__":

@@ -1,0 +1,110 @@
+"""Tiny models of transformers, saved, quantized by NumPy as published checkpoints are."""
+
+import contextlib
+import json
+import pathlib
+import re
+import tempfile
+
+import ml_dtypes
+import numpy as np
+
+import container
+import oracle
+
+FP8 = ml_dtypes.float8_e4m3fn
+SIZES = {
+    "hidden_size": 192,  # one and a half blocks
+    "intermediate_size": 320,
+    "moe_intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "vocab_size": 256,
+    "max_position_embeddings": 128,
+    "num_experts_per_tok": 2,
+}
+GROUPS = {"n_routed_experts": 8, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+MLA = {"q_lora_rank": 96, "kv_lora_rank": 64, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32}
+MODELS = {
+    "deepseek_v3": SIZES | GROUPS | MLA | {"num_nextn_predict_layers": 1},
+    "qwen3_moe": SIZES | {"head_dim": 48, "num_experts": 8},
+    "glm4_moe": SIZES | GROUPS | {"head_dim": 48, "num_nextn_predict_layers": 0},
+    "llama": {k: v for k, v in SIZES.items() if "moe" not in k and "experts" not in k},
+}
+# What stays in BF16, as in DeepSeek's checkpoints.
+PLAIN = re.compile(r".*(norm|embed_tokens|lm_head|mlp\.gate|eh_proj|shared_head\.head)\.")
+
+
+def quantize(a, block=128):
+    """Codes and scales: scale = amax / 448 of each block, codes rounded to nearest even."""
+    a = a.astype(np.float32)
+    rows, cols = -(-a.shape[0] // block), -(-a.shape[1] // block)
+    padded = np.zeros((rows * block, cols * block), np.float32)
+    padded[: a.shape[0], : a.shape[1]] = a
+    amax = np.abs(padded).reshape(rows, block, cols, block).max((1, 3))
+    scale = np.maximum((amax / np.float32(448)).astype(np.float32), np.float32(2**-126))
+    spread = np.repeat(np.repeat(scale, block, 0), block, 1)[: a.shape[0], : a.shape[1]]
+    return (a / spread).astype(FP8), scale
+
+
+def saved(name, directory):
+    """The arrays and the config that transformers saves for a model with random weights."""
+    import torch
+    import transformers
+
+    torch.manual_seed(7)
+    config = transformers.AutoConfig.for_model(name, **MODELS[name])
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(1.0 if p.ndim == 1 else 0.0, 0.05)  # norms and biases too
+    model.save_pretrained(directory)
+    config = json.loads((pathlib.Path(directory) / "config.json").read_text())
+    return {k: np.array(v) for k, v in container.read_all(directory).items()}, config
+
+
+def with_mtp(tensors, layer):
+    """A multi-token-prediction layer: a copy of the last layer, and what joins it."""
+    rng = np.random.default_rng(3)
+
+    def plain(*shape):
+        return rng.normal(0, 0.05, shape).astype(ml_dtypes.bfloat16)
+
+    p, hidden, vocab = f"model.layers.{layer}.", SIZES["hidden_size"], SIZES["vocab_size"]
+    last = f"model.layers.{layer - 1}."
+    tensors |= {k.replace(last, p): v for k, v in tensors.items() if k.startswith(last)}
+    return tensors | {
+        p + "embed_tokens.weight": plain(vocab, hidden),
+        p + "enorm.weight": plain(hidden),
+        p + "hnorm.weight": plain(hidden),
+        p + "eh_proj.weight": plain(hidden, 2 * hidden),
+        p + "shared_head.norm.weight": plain(hidden),
+        p + "shared_head.head.weight": plain(vocab, hidden),
+    }
+
+
+@contextlib.contextmanager
+def source(name, shards=3):
+    """An FP8 checkpoint of the model, and beside it a plain folder dequantized by NumPy, without MTP."""
+    with tempfile.TemporaryDirectory() as directory:
+        directory = pathlib.Path(directory)
+        tensors, config = saved(name, directory / "saved")
+        mtp = MODELS[name].get("num_nextn_predict_layers", 0)
+        if mtp:
+            tensors = with_mtp(tensors, SIZES["num_hidden_layers"])
+        quantized = {}
+        for key, a in tensors.items():
+            if a.ndim == 2 and not PLAIN.match(key):
+                quantized[key], quantized[key + "_scale_inv"] = quantize(a)
+            else:
+                quantized[key] = a
+        fp8 = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+        container.write_checkpoint(directory / "fp8", config | {"quantization_config": fp8}, quantized, shards, True)
+        plain = {k: v for k, v in oracle.hf(quantized).items() if not is_mtp(k)}
+        container.write_checkpoint(directory / "plain", config, plain)
+        yield directory / "fp8", directory / "plain", quantized
+
+
+def is_mtp(key):
+    return f"layers.{SIZES['num_hidden_layers']}." in key
