@@ -44,10 +44,11 @@ var demoViews = []struct {
 func newDemo() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo [MOUNTPOINT]",
-		Short: "mount a small checkpoint that is inside this binary and prove its bytes",
-		Long: "Mount a small DeepSeek-V3 checkpoint in FP8 that is inside this binary, read every tensor through\n" +
-			"the mount, and compare its SHA-256 with what the reference adapter (NeMo AutoModel) computed. With a\n" +
-			"MOUNTPOINT the mount stays until dequantfs umount. Without FUSE the same is read without a mount.",
+		Short: "mount a small checkpoint inside this binary and check its bytes",
+		Long: "Mount a small DeepSeek-V3 checkpoint in FP8 that is inside this binary, read\n" +
+			"every tensor through the mount, and compare its SHA-256 with what the reference\n" +
+			"adapter (NeMo AutoModel) computed. With a MOUNTPOINT the mount stays until\n" +
+			"dequantfs umount. Without FUSE the same is read without a mount.",
 		Example: "  dequantfs demo\n  dequantfs demo /tmp/demo",
 		Args:    arity(0, 1),
 		RunE:    runDemo,

@@ -22,8 +22,9 @@ func newLs() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ls SOURCE",
 		Short: "list the virtual tensors of a checkpoint",
-		Long: "List every virtual tensor: name, dtype, shape, bytes, the virtual file it lies in, and the\n" +
-			"recipe that computes it; then the keys of the source that are left out, and why.",
+		Long: "List every virtual tensor: name, dtype, shape, bytes, the virtual file it lies\n" +
+			"in, and the recipe that computes it; then the keys of the source that are left\n" +
+			"out, and why.",
 		Example: "  dequantfs ls ~/models/DeepSeek-V3 --layout hf",
 		Args:    arity(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {

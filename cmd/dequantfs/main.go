@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -57,7 +58,7 @@ func newRoot() *cobra.Command {
 		Use:   "dequantfs",
 		Short: "show a quantized checkpoint as the dequantized one, computed as it is read",
 		Long: "dequantfs mounts a quantized checkpoint (FP8 DeepSeek-V3 and its kin) and shows\n" +
-			"the dequantized, expert-merged checkpoint, computed only where somebody reads.",
+			"the dequantized, expert-merged checkpoint, computed only where it is read.",
 		Example: "  dequantfs demo\n" +
 			"  dequantfs ls ~/models/DeepSeek-V3\n" +
 			"  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3\n" +
@@ -69,6 +70,7 @@ func newRoot() *cobra.Command {
 
 		SuggestionsMinimumDistance: 2,
 	}
+	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUsage(c, "%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	cobra.EnableCommandSorting = false
@@ -76,6 +78,12 @@ func newRoot() *cobra.Command {
 		root.AddCommand(command())
 	}
 	return root
+}
+
+// usageTemplate makes cobra's template fit a screen of 80 columns.
+func usageTemplate(standard string) string {
+	cobra.AddTemplateFunc("wrapped", func(c *cobra.Command) string { return c.LocalFlags().FlagUsagesWrapped(80) })
+	return strings.ReplaceAll(standard, ".LocalFlags.FlagUsages", "wrapped .")
 }
 
 // arguments gives the command line behind argv[0]. Installed as

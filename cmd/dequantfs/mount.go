@@ -21,8 +21,8 @@ func newMount() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "mount SOURCE MOUNTPOINT",
 		Short: "mount a checkpoint",
-		Long: "Mount the views of a checkpoint. Without --layout there is one subdirectory for each layout that\n" +
-			"the family has. Returns when the mountpoint, which is made if missing, can be read.",
+		Long: "Mount the views of a checkpoint. Without --layout there is one subdirectory for\n" +
+			"each layout of the family. Returns once the mountpoint can be read.",
 		Example: "  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf",
 		Args:    arity(2, 2),
 		RunE:    func(c *cobra.Command, args []string) error { return m.run(c, args[0], args[1]) },
@@ -48,21 +48,21 @@ type mountFlags struct {
 }
 
 func (m *mountFlags) register(c *cobra.Command) {
-	flags := c.Flags()
-	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay in the foreground; SIGINT and SIGTERM unmount")
-	flags.Var(&m.cacheSize, "cache-size", "memory for experts being read (default a tenth of it, at most 16GiB)")
 	m.readAhead = 16 << 20
-	flags.Var(&m.readAhead, "read-ahead", "read-ahead of the kernel, set where permitted")
-	flags.StringVar(&m.sourceCache, "source-cache", "keep", "`keep` or drop the source's pages once they are read")
+	flags := c.Flags()
+	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay; SIGINT and SIGTERM unmount")
+	flags.Var(&m.cacheSize, "cache-size", "for experts being read (default a tenth of memory)")
+	flags.Var(&m.readAhead, "read-ahead", "of the kernel, if we may")
+	flags.StringVar(&m.sourceCache, "source-cache", "keep", "keep or drop source pages once read")
 	flags.BoolVar(&m.allowOther, "allow-other", false, "let other users read the mount")
-	flags.StringVar(&m.uid, "uid", "", "`UID` that owns the files (default the caller's)")
+	flags.StringVar(&m.uid, "uid", "", "`UID` that owns the files (default the caller)")
 	flags.StringVar(&m.gid, "gid", "", "`GID` that owns the files (default the caller's)")
-	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for `DURATION`, such as 30m")
-	flags.StringVar(&m.metrics, "metrics", "", "serve Prometheus metrics on `ADDR`; :PORT is for this machine only")
-	flags.StringVar(&m.log.file, "log-file", "", "log of a mount in the background (default: see status --json)")
-	flags.StringVar(&m.log.format, "log-format", "", "text or json: `FORMAT` of the log")
+	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for so long, as in 30m")
+	flags.StringVar(&m.metrics, "metrics", "", "serve Prometheus on `ADDR`; :PORT is local only")
+	flags.StringVar(&m.log.file, "log-file", "", "log to `FILE` (default in the state directory)")
+	flags.StringVar(&m.log.format, "log-format", "", "text or json")
 	flags.BoolVarP(&m.log.verbose, "verbose", "v", false, "log more")
-	flags.StringSliceVarP(&m.options, "options", "o", nil, "mount `OPT`ions as in fstab: flags by name, as in cache_size=4GiB")
+	flags.StringSliceVarP(&m.options, "options", "o", nil, "flags by name as in fstab: -o `A,B=C`")
 }
 
 func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {

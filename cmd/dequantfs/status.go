@@ -17,9 +17,10 @@ func newStatus() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status [MOUNTPOINT]",
 		Short: "show the mounts of this user and what they serve",
-		Long: "Show the mounts of this user: bytes served and read from the source, rates, how often the tensor\n" +
-			"cache had what was wanted, and what is being read. Rates are since the mount began; with --watch,\n" +
-			"of the last second. Bytes that the kernel serves from its page cache reach no process and are not counted.",
+		Long: "Show the mounts of this user: bytes served and read from the source, rates,\n" +
+			"how often the tensor cache had what was wanted, and what is being read. Rates\n" +
+			"are since the mount began; with --watch, of the last second. What the kernel\n" +
+			"serves from its page cache reaches no process and is not counted.",
 		Example: "  dequantfs status\n  dequantfs status /mnt/v3 --watch\n  dequantfs status --json",
 		Args:    arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {

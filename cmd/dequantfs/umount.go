@@ -12,8 +12,9 @@ func newUmount() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "umount MOUNTPOINT | --all",
 		Short: "unmount, and wait until the mount is gone",
-		Long: "Unmount and wait until the mount is gone. What is still in use is refused, unless --lazy\n" +
-			"detaches it: it leaves the tree at once, and files that are open are served until they are closed.",
+		Long: "Unmount and wait until the mount is gone. What is still in use is refused,\n" +
+			"unless --lazy detaches it: it leaves the tree at once, and files that are open\n" +
+			"are served until they are closed.",
 		Example: "  dequantfs umount /mnt/v3\n  dequantfs umount --all",
 		Args:    arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {

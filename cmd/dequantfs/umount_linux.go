@@ -46,10 +46,41 @@ func detach(ctx context.Context, mountpoint string, lazy bool) error {
 	case m.fsType != fsType:
 		return fmt.Errorf("%s: a %s is mounted there, not a checkpoint", mountpoint, m.fsType)
 	}
-	if err := unmount(ctx, mountpoint, lazy); err != nil {
+	switch err := unmount(ctx, mountpoint, lazy); {
+	case errors.Is(err, unix.EBUSY):
+		return withHint(fmt.Errorf("%s: %w%s", mountpoint, err, usedBy(mountpoint)),
+			"end what uses it, or detach it with dequantfs umount --lazy")
+	case err != nil:
 		return fmt.Errorf("%s: %w", mountpoint, err)
 	}
 	return waitGone(ctx, m)
+}
+
+// usedBy names the processes that use a mount, as far as we may see.
+func usedBy(mountpoint string) string {
+	names := users(mountpoint)
+	if len(names) == 0 {
+		return ""
+	}
+	return ": used by " + firstFew(names)
+}
+
+// users finds the processes whose working directory, root or open files lie in a
+// mount. It reads links and does not touch the mount.
+func users(mountpoint string) (names []string) {
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range processes {
+		links, _ := filepath.Glob(p + "/fd/*")
+		for _, l := range append(links, p+"/cwd", p+"/root") {
+			target, err := os.Readlink(l)
+			if err == nil && (target == mountpoint || strings.HasPrefix(target, mountpoint+"/")) {
+				comm, _ := os.ReadFile(p + "/comm")
+				names = append(names, fmt.Sprintf("%s (%s)", strings.TrimSpace(string(comm)), filepath.Base(p)))
+				break
+			}
+		}
+	}
+	return names
 }
 
 // unmount asks the kernel; without the right to, fusermount does.

@@ -33,18 +33,18 @@ type viewFlags struct {
 
 // register adds the flags.
 func (v *viewFlags) register(c *cobra.Command) {
-	flags := c.Flags()
 	standard := "native"
 	if v.every {
-		standard = "every one the family has"
+		standard = "all that the family has"
 	}
-	flags.StringSliceVar(&v.layouts, "layout", nil, "`LAYOUT`s to show: native, hf, transformers, torchtitan, hf-fp8; several go into one subdirectory each (default "+standard+")")
-	flags.StringVar(&v.dtype, "dtype", "bf16", "bf16, f16 or f32: `DTYPE` of dequantized and merged tensors")
-	flags.StringVar(&v.ep, "ep", "", "only the experts of expert-parallel rank `R/N`, from 0; all/N: one subdirectory for each rank")
-	flags.StringVar(&v.mtp, "mtp", "auto", "multi-token-prediction layers: auto (as the family's reference does), keep, drop")
-	flags.StringVar(&v.exclude, "exclude", "", "leave out tensors whose name begins with a match of `REGEX`")
-	flags.Var(&v.shardSize, "shard-size", "largest virtual file (default the source's shards for hf, else a shard per layer)")
-	flags.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax, or ones as the reference makes them")
+	flags := c.Flags()
+	flags.StringSliceVar(&v.layouts, "layout", nil, "native, hf, transformers, torchtitan, hf-fp8, or several: `A,B` (default "+standard+")")
+	flags.StringVar(&v.dtype, "dtype", "bf16", "bf16, f16 or f32, of what is computed")
+	flags.StringVar(&v.ep, "ep", "", "experts of rank `R/N` only, from 0; or all/N")
+	flags.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")
+	flags.StringVar(&v.exclude, "exclude", "", "leave out tensors whose name `REGEX` matches")
+	flags.Var(&v.shardSize, "shard-size", "largest file (default by layer; hf: as the source)")
+	flags.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax or ones")
 }
 
 // viewDTypes are the dtypes that --dtype takes.
