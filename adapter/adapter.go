@@ -2,64 +2,11 @@
 package adapter
 
 import (
-	"errors"
-	"io"
-	"log/slog"
 	"regexp"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
-
-// Checkpoint is an opened source: every shard held open, every header checked.
-type Checkpoint struct {
-	Path   string // what was opened, for messages
-	Config *Config
-}
-
-// OpenOptions change how a source is opened. The zero value is right for most.
-type OpenOptions struct {
-	Logger      *slog.Logger
-	FollowLinks bool // follow symlinks out of the source's root
-}
-
-// Open opens a directory, one .safetensors file, or a Hub id in the local cache.
-func Open(source string, o OpenOptions) (*Checkpoint, error) { return nil, errors.ErrUnsupported }
-
-// Close closes every file.
-func (c *Checkpoint) Close() error { return nil }
-
-// Tensor finds a stored tensor by key.
-func (c *Checkpoint) Tensor(key string) (*Stored, bool) { return nil, false }
-
-// Tensors gives all stored tensors, by shard and then in data order.
-func (c *Checkpoint) Tensors() []*Stored { return nil }
-
-// Shards names the shard files in natural order.
-func (c *Checkpoint) Shards() []string { return nil }
-
-// SideFiles are the files to pass through byte for byte.
-func (c *Checkpoint) SideFiles() []SideFile { return nil }
-
-// Stored is a tensor of the source with the shard that it lies in.
-type Stored struct {
-	expr.Source
-	Shard string
-}
-
-// SideFile is a regular file of the source's top folder.
-type SideFile struct {
-	Name string
-	Size int64
-	Mode uint32 // permission bits of the source
-	io.ReaderAt
-}
-
-// Config is config.json: its bytes, its order, and the few fields that plans need.
-type Config struct {
-	Raw       []byte
-	ModelType string
-}
 
 // Options of a view.
 type Options struct {

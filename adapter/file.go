@@ -1,0 +1,186 @@
+package adapter
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// ErrChanged says that a source file is no longer what it was when it was opened: its
+// size, its time of modification, or its time of change, which also shows a rewrite
+// that put the time of modification back. Removing the file or linking to it is no
+// change: its bytes stay as they are.
+var ErrChanged = errors.New("source has changed since it was opened")
+
+var _ expr.File = (*sourceFile)(nil)
+
+// sourceFile is a file of the source. It is opened once and read by position; its name
+// is never resolved again. Safe for concurrent use.
+type sourceFile struct {
+	name string
+	file *os.File
+	fd   uintptr  // of file
+	was  identity // what it was when it was opened; ctime and nlink follow links
+
+	use    sync.RWMutex // held for reading by whoever uses the descriptor
+	closed bool         // guarded by use
+
+	links sync.Mutex // guards was.ctime and was.nlink
+}
+
+// identity is what a file is known by while it is open.
+type identity struct {
+	size         int64
+	mtime, ctime int64 // nanoseconds
+	nlink        uint64
+}
+
+// newSourceFile takes over an open file, which must be a regular one.
+func newSourceFile(name string, file *os.File) (*sourceFile, error) {
+	info, err := file.Stat()
+	if err == nil {
+		err = regular(info.Mode())
+	}
+	f := &sourceFile{name: name, file: file, fd: file.Fd()}
+	if err == nil {
+		f.was, err = identify(f)
+	}
+	if err != nil {
+		_ = file.Close() // it was only read
+		return nil, err
+	}
+	return f, nil
+}
+
+// Name is the file's name in the source, for messages.
+func (f *sourceFile) Name() string { return f.name }
+
+// Size is the file's length in bytes when it was opened.
+func (f *sourceFile) Size() int64 { return f.was.size }
+
+// ModTime is when the file was modified before it was opened.
+func (f *sourceFile) ModTime() time.Time { return time.Unix(0, f.was.mtime) }
+
+// Mode is the permission bits.
+func (f *sourceFile) Mode() uint32 {
+	f.use.RLock()
+	defer f.use.RUnlock()
+	info, err := f.file.Stat()
+	if err != nil {
+		return 0
+	}
+	return uint32(info.Mode().Perm())
+}
+
+// ReadAt reads bytes of the file as it was when it was opened, or fails. It looks at
+// the file after it has read, so that a change that came before the last byte was read
+// is seen: then the error is ErrChanged. Errors are not remembered.
+func (f *sourceFile) ReadAt(p []byte, off int64) (int, error) {
+	f.use.RLock()
+	defer f.use.RUnlock()
+	if off < 0 {
+		return 0, fmt.Errorf("%s: negative offset %d", f.name, off)
+	}
+	var end error
+	if rest := max(f.was.size-off, 0); int64(len(p)) > rest {
+		p, end = p[:rest], io.EOF
+	}
+	n, err := f.read(p, off)
+	if err != nil {
+		return n, fmt.Errorf("%s: %w", f.name, err)
+	}
+	return n, end
+}
+
+// read fills p, which lies inside the file. The caller holds f.use.
+func (f *sourceFile) read(p []byte, off int64) (int, error) {
+	n, err := 0, error(nil)
+	if len(p) > 0 {
+		n, err = f.file.ReadAt(p, off)
+	}
+	if changed := f.check(); changed != nil {
+		return 0, changed
+	}
+	if n < len(p) && (err == nil || err == io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, cause(err)
+}
+
+// Check fails with ErrChanged if the file is not what it was when it was opened. It is
+// for those who keep bytes that they have read.
+func (f *sourceFile) Check() error {
+	f.use.RLock()
+	defer f.use.RUnlock()
+	if err := f.check(); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	return nil
+}
+
+// check does what Check says. The caller holds f.use.
+func (f *sourceFile) check() error {
+	if f.closed {
+		return os.ErrClosed
+	}
+	now, err := identify(f)
+	if err != nil {
+		return cause(err)
+	}
+	f.links.Lock()
+	defer f.links.Unlock()
+	if now == f.was {
+		return nil
+	}
+	// Linking and unlinking change the time of change and nothing else: taken over.
+	if now.size == f.was.size && now.mtime == f.was.mtime && now.nlink != f.was.nlink {
+		f.was.ctime, f.was.nlink = now.ctime, now.nlink
+		return nil
+	}
+	return ErrChanged
+}
+
+// close closes the file once the reads that run have ended.
+func (f *sourceFile) close() error {
+	f.use.Lock()
+	defer f.use.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	return f.file.Close()
+}
+
+// cause drops the operation and the path from an error of package os: messages begin
+// with the name that the file has in the source.
+func cause(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// regular refuses everything but a regular file.
+func regular(mode os.FileMode) error {
+	for _, t := range []struct {
+		bit  os.FileMode
+		name string
+	}{
+		{os.ModeDir, "a directory"},
+		{os.ModeNamedPipe, "a named pipe"},
+		{os.ModeSocket, "a socket"},
+		{os.ModeDevice, "a device"},
+		{os.ModeType, "something else"},
+	} {
+		if mode&t.bit != 0 {
+			return fmt.Errorf("%s where a regular file should be", t.name)
+		}
+	}
+	return nil
+}
