@@ -13,7 +13,6 @@ type target struct {
 	size   int64
 	at     int64
 	direct bool
-	unlock func()
 }
 
 // createTarget opens a file for writing, which nobody else may be writing, and reserves its room.

@@ -163,14 +163,6 @@ func (m *Manifest) difference(other *Manifest) string {
 
 func sameFile(a, b FileRecord) bool { return a.Name == b.Name && a.Size == b.Size }
 
-// bytes is the total size of the files.
-func (m *Manifest) bytes() (n int64) {
-	for _, f := range m.Files {
-		n += f.Size
-	}
-	return n
-}
-
 // encode gives the manifest as JSON with one file or tensor a line, so that diff shows what differs.
 func (m *Manifest) encode() ([]byte, error) {
 	var b bytes.Buffer
