@@ -21,7 +21,9 @@ LOADERS = (
 )
 HEAVY = [("loaders", f, 200) for f in LOADERS]
 HEAVY += [("reference", f, 300) for f in (*families.FAMILIES, "differs")]
-SUITES = {"light": LIGHT, "heavy": HEAVY}
+BACK = [("back", f, 200) for f in ("to_hf", "amax", "twice", "transformers_fp8")]
+BENCH = [("bench", f, 300) for f in ("peer", "full_size")]
+SUITES = {"light": LIGHT, "heavy": HEAVY + BACK, "bench": BENCH}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or ["light"]

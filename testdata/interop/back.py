@@ -1,0 +1,167 @@
+"""The way back: native and BF16 checkpoints as Hugging Face ones, plain and in FP8."""
+
+import contextlib
+import json
+import pathlib
+import re
+import tempfile
+
+import numpy as np
+
+import container
+import families
+import models
+import oracle
+import reference
+from checks import check, expect
+from container import differences, read_all, same, write_checkpoint
+from mounts import mount
+
+SEEDS = range(10)
+
+
+def model_prefixed(seeds):
+    """DeepSeek-V3 cases under model., since the reference writes experts back nowhere else."""
+    for seed in seeds:
+        case = families.make("deepseek_v3", seed)
+        if "model.embed_tokens.weight" in case.tensors:
+            yield seed, case
+
+
+@contextlib.contextmanager
+def native_source(case):
+    """A BF16 checkpoint in the native layout, with its tensors as the reference has them."""
+    with tempfile.TemporaryDirectory() as directory:
+        config = {k: v for k, v in case.config.items() if k != "quantization_config"}
+        write_checkpoint(directory, config, oracle.grouped(case.tensors))
+        yield directory, reference.load(directory)
+
+
+def to_hf():
+    """to_hf, exclude_key_regex and quantization=True of the reference against hf and hf-fp8."""
+    import torch
+
+    exclude = r"model\.layers\.\d+\.(mlp\.experts\.1|self_attn\.o_proj)"
+    views = {
+        "hf view equals to_hf": (("--layout", "hf"), {}),
+        "--exclude equals exclude_key_regex": (("--layout", "hf", "--exclude", exclude), {"exclude_key_regex": exclude}),
+        "--scales ones equals to_hf(quantization=True)": (
+            ("--layout", "hf-fp8", "--scales", "ones"),
+            {"quantization": True},
+        ),
+        "--scales ones and --exclude": (
+            ("--layout", "hf-fp8", "--scales", "ones", "--exclude", exclude),
+            {"quantization": True, "exclude_key_regex": exclude},
+        ),
+    }
+    for seed, case in model_prefixed(range(16)):
+        with native_source(case) as (directory, tensors):
+            want = reference.adapter(case, torch.bfloat16)
+            for name, (flags, arguments) in views.items():
+                with check(f"deepseek_v3 {seed}: {name}"), mount(directory, *flags) as point:
+                    reference.compare(want.to_hf(dict(tensors), **arguments), reference.load(point))
+
+
+def amax():
+    """Codes and scales of hf-fp8 against NumPy, from native and from per-expert BF16 sources."""
+    for seed, case in model_prefixed(SEEDS):
+        plain = oracle.hf(case.tensors)
+        with check(f"deepseek_v3 {seed}: hf-fp8 of a native source"), native_source(case) as (directory, _):
+            with mount(directory, "--layout", "hf-fp8") as point:
+                quantized_well(plain, case.tensors, point)
+        with check(f"deepseek_v3 {seed}: hf-fp8 of a BF16 source"), tempfile.TemporaryDirectory() as directory:
+            config = {k: v for k, v in case.config.items() if k != "quantization_config"}
+            write_checkpoint(directory, config, plain, 2)
+            with mount(directory, "--layout", "hf-fp8") as point:
+                quantized_well(plain, case.tensors, point)
+
+
+def quantized_well(plain, published, point):
+    """The weights that the family quantizes are, by the rule; the others are untouched and listed."""
+    got = read_all(point)
+    config = json.loads((pathlib.Path(point) / "config.json").read_text())
+    left_out = config["quantization_config"]["modules_to_not_convert"]
+    expect(config["quantization_config"]["weight_block_size"] == [128, 128], "no block size in config.json")
+    for key, a in plain.items():
+        if key + "_scale_inv" not in got:
+            expect(got[key].dtype == a.dtype and same(got[key], a), f"{key} is neither quantized nor untouched")
+            linear = a.ndim == 2 and not re.search(r"norm|embed_tokens|mlp\.gate\.", key)
+            module = key.removesuffix(".weight")
+            expect(not linear or listed(module, left_out), f"{module} is in no list of modules not to convert")
+            continue
+        codes, scale = models.quantize(a)
+        expect(same(got[key + "_scale_inv"], scale), f"{key}: scales differ")
+        expect(same(got[key], codes), f"{key}: codes differ")
+    expert = [k for k in plain if ".experts." in k and k.endswith("_proj.weight")]
+    expect(all(k + "_scale_inv" in got for k in expert), "an expert is not quantized")
+    published = {k for k in published if k + "_scale_inv" in published and ".experts." not in k}
+    expect(published <= got.keys() and all(k + "_scale_inv" in got for k in published), "a published pair is missing")
+
+
+def listed(module, modules):
+    return any(m == module or m in module for m in modules)
+
+
+def transformers_fp8():
+    """hf-fp8 loads as a quantized checkpoint; on a CPU transformers dequantizes it itself."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    sizes = {"hidden_size": 256, "intermediate_size": 256, "moe_intermediate_size": 128, "head_dim": 64}
+    models.MODELS["qwen3_moe"] |= sizes  # whole blocks: transformers guesses the size of others
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        tensors, config = models.saved("qwen3_moe", scratch / "bf16")
+        with check("transformers from_pretrained of hf-fp8"), mount(scratch / "bf16", "--layout", "hf-fp8") as point:
+            view = read_all(point)
+            expect(view.keys() > tensors.keys(), "no scales")
+            container.write_checkpoint(scratch / "plain", config, oracle.hf(view))
+            model, info = AutoModelForCausalLM.from_pretrained(point, dtype=torch.bfloat16, output_loading_info=True)
+            expect(not info["missing_keys"] and not info["mismatched_keys"], str(info))
+            expect(getattr(model, "hf_quantizer", None) is not None, "no quantizer was started")
+            tokens = torch.arange(40)[None] * 5 % 256
+            with torch.no_grad():
+                got = model(tokens).logits
+                want = AutoModelForCausalLM.from_pretrained(scratch / "plain")(tokens).logits
+            expect(torch.equal(got, want), f"logits differ by {(got - want).abs().max()}")
+
+
+def twice():
+    """BF16 → hf-fp8 → hf: within half a step of the format, and a second trip changes nothing."""
+    for seed, case in model_prefixed(range(4)):
+        with check(f"deepseek_v3 {seed}: there and back again"), tempfile.TemporaryDirectory() as scratch:
+            scratch = pathlib.Path(scratch)
+            plain = oracle.hf(case.tensors)
+            config = {k: v for k, v in case.config.items() if k != "quantization_config"}
+            write_checkpoint(scratch / "0", config, plain)
+            first = trip(scratch / "0", scratch / "fp8")
+            lines = differences(first, trip(write_and(scratch / "1", config, first), scratch / "fp8-2"))
+            expect(not lines, "a second trip differs: " + "; ".join(lines[:6]))
+            for key, a in plain.items():
+                near(key, a.astype(np.float32), first[key].astype(np.float32))
+
+
+def write_and(directory, config, tensors):
+    write_checkpoint(directory, config, tensors)
+    return directory
+
+
+def trip(source, scratch):
+    """source as hf-fp8, written down, and that as hf."""
+    with mount(source, "--layout", "hf-fp8") as point:
+        config = json.loads((pathlib.Path(point) / "config.json").read_text())
+        write_checkpoint(scratch, config, read_all(point))
+    with mount(scratch, "--layout", "hf") as point:
+        return {k: np.array(v) for k, v in read_all(point).items()}
+
+
+def near(key, a, b):
+    """At most half an FP8 step of the block plus half a BF16 ulp away."""
+    if a.ndim != 2 or same(a, b):
+        return
+    _, scale = models.quantize(a)
+    spread = np.repeat(np.repeat(scale, 128, 0), 128, 1)[: a.shape[0], : a.shape[1]]
+    size = np.maximum(np.abs(a / spread), np.float32(2**-6))
+    step = np.exp2(np.floor(np.log2(size)) - 3) * spread
+    limit = step / 2 * 1.0001 + np.abs(a) * 2.0**-8
+    expect(bool((np.abs(a - b) <= limit).all()), f"{key} is off by more than half a step")

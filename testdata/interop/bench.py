@@ -1,0 +1,105 @@
+"""Figures, not checks: the reference's from_hf against a mount, and the full-size mount."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+
+import numpy as np
+
+import families
+from checks import report
+from mounts import BINARY, command, mount
+
+
+def peer():
+    """One DeepSeek-V3 layer of 16 experts: from_hf in memory, then reading the mount."""
+    import torch
+
+    import reference
+
+    torch.set_num_threads(os.cpu_count())
+    with tempfile.TemporaryDirectory() as directory:
+        case = layer(directory, experts=16, hidden=7168, inner=2048)
+        tensors = reference.load(directory)
+        with timed() as seconds:
+            native = reference.adapter(case, torch.bfloat16).from_hf(tensors)
+        size = sum(v.nbytes for v in native.values())
+        report("ok", f"reference from_hf: {size / 1e9 / seconds():.3f} GB/s ({size / 1e9:.2f} GB in {seconds():.1f} s)")
+        theirs = size / seconds()
+        del native, tensors
+        for layout in ("native", "hf"):
+            with mount(directory, "--layout", layout) as point, timed() as seconds:
+                size = sum(drain(p) for p in sorted(point.glob("*.safetensors")))
+            ratio = size / seconds() / theirs
+            report("ok", f"mount, {layout} view: {size / 1e9 / seconds():.3f} GB/s, {ratio:.1f} times the reference")
+
+
+def layer(directory, experts, hidden, inner):
+    """A checkpoint of one layer's experts."""
+    from container import write_checkpoint
+
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, 127, inner * hidden, np.uint8).view(families.FP8)
+    tensors = {}
+    for e in range(experts):
+        for name, shape in (("gate_proj", (inner, hidden)), ("up_proj", (inner, hidden)), ("down_proj", (hidden, inner))):
+            key = f"model.layers.0.mlp.experts.{e}.{name}.weight"
+            tensors[key] = np.roll(codes, 977 * e).reshape(shape)
+            tensors[key + "_scale_inv"] = rng.uniform(1e-4, 1e-2, (shape[0] // 128, shape[1] // 128)).astype(np.float32)
+    config = {
+        "model_type": "deepseek_v3",
+        "architectures": ["DeepseekV3ForCausalLM"],
+        "n_routed_experts": experts,
+        "num_hidden_layers": 1,
+        "first_k_dense_replace": 0,
+        "hidden_size": hidden,
+        "moe_intermediate_size": inner,
+        "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    }
+    write_checkpoint(directory, config, tensors)
+    return families.Case(config, {}, "deepseek_v3.state_dict_adapter:DeepSeekV3StateDictAdapter", experts)
+
+
+@contextlib.contextmanager
+def timed():
+    start = end = time.monotonic()
+    yield lambda: end - start
+    end = time.monotonic()
+
+
+def drain(path):
+    size, buffer = 0, bytearray(16 << 20)
+    with open(path, "rb", buffering=0) as f:
+        while n := f.readinto(buffer):
+            size += n
+    return size
+
+
+def full_size():
+    """The 689 GB checkpoint: time to mount and to list, and what stays resident."""
+    with tempfile.TemporaryDirectory() as directory:
+        source, point = pathlib.Path(directory) / "source", pathlib.Path(directory) / "mnt"
+        root = pathlib.Path(__file__).parents[2]
+        subprocess.run(["go", "run", "./testdata/synth/write", "-full", source], cwd=root, check=True)
+        for flags in (["--layout", "native"], []):
+            with timed() as seconds:
+                command("mount", source, point, *flags)
+                names = [p for p in point.rglob("*") if p.stat().st_size]
+            memory = resident(point)
+            command("umount", point)
+            what = " ".join(flags) or "all layouts"
+            report("ok", f"full size, {what}: {len(names)} files mounted and listed in {seconds():.2f} s, {memory} MiB resident")
+
+
+def resident(point):
+    """The resident size of the process that serves a mountpoint, in MiB."""
+    for status in pathlib.Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            line = (status.parent / "cmdline").read_bytes().decode(errors="replace")
+            if str(point) in line and pathlib.Path(BINARY).name in line:
+                text = status.read_text()
+                return int(next(x.split()[1] for x in text.splitlines() if x.startswith("VmRSS"))) // 1024
+    return 0
