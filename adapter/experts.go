@@ -140,7 +140,7 @@ func (x *expertLayer) missing(k *expertKeys, gated bool, lo, hi int) []string {
 		}
 		for e := lo; e < hi; e++ {
 			if e >= len(x.split[r]) || x.split[r][e] == nil {
-				keys = append(keys, x.name(fmt.Sprintf("%s%d.%s", k.path, e, k.proj[r])))
+				keys = append(keys, x.name(k.key(e, role(r))))
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -132,7 +133,7 @@ func (p *planner) regroup(x *expertLayer, g *group, parts []role, lo, hi int) (e
 		}
 		n, err := p.rank(src, lo, hi)
 		if err == nil {
-			n, err = src.slice(n, r, p.gated)
+			n, err = src.group.slice(n, r, src.parts(p.gated))
 		}
 		if err == nil {
 			n, err = orient(n, src.group.transposed != g.transposed)
@@ -182,27 +183,10 @@ func (g groupedWeight) parts(gated bool) []role {
 	return g.group.without(gate)
 }
 
-// slice keeps one projection of a grouped node.
-func (g groupedWeight) slice(n expr.Node, r role, gated bool) (expr.Node, error) {
-	parts := g.parts(gated)
-	axis := 1 + g.group.axis()
-	size := n.Shape()[axis]
-	if size%int64(len(parts)) != 0 {
-		return nil, fmt.Errorf("%s: shape %v does not divide into %d projections", g.Key, g.Shape, len(parts))
-	}
-	size /= int64(len(parts))
-	for i, q := range parts {
-		if q == r {
-			return expr.Slice(n, axis, int64(i)*size, int64(i+1)*size)
-		}
-	}
-	return nil, fmt.Errorf("%s: holds no %s projections", g.Key, r)
-}
-
 // holding finds a grouped tensor of exactly these parts.
 func (x *expertLayer) holding(parts []role, gated bool) (groupedWeight, bool) {
 	for _, g := range x.grouped {
-		if fmt.Sprint(g.parts(gated)) == fmt.Sprint(parts) {
+		if slices.Equal(g.parts(gated), parts) {
 			return g, true
 		}
 	}
@@ -212,10 +196,8 @@ func (x *expertLayer) holding(parts []role, gated bool) (groupedWeight, bool) {
 // with finds a grouped tensor that holds a projection.
 func (x *expertLayer) with(r role) (groupedWeight, bool) {
 	for _, g := range x.grouped {
-		for _, q := range g.group.parts {
-			if q == r {
-				return g, true
-			}
+		if slices.Contains(g.group.parts, r) {
+			return g, true
 		}
 	}
 	return groupedWeight{}, false
@@ -272,21 +254,54 @@ func (p *planner) takeApart(g groupedWeight, at place, x *expertLayer, lo, hi in
 		return err
 	}
 	k := p.family.experts
-	for _, r := range g.parts(p.gated) {
-		part, err := g.slice(all, r, p.gated)
+	err = g.group.apart(all, g.parts(p.gated), lo, hi, func(r role, e int, n expr.Node) error {
+		return p.add(p.name(x.name(k.key(e, r)), at), n, p.bucket(g.weight, at), g.weight)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
+	}
+	return nil
+}
+
+// key is an expert's key within its layer.
+func (k *expertKeys) key(e int, r role) string {
+	return k.path + strconv.Itoa(e) + "." + k.proj[r]
+}
+
+// slice keeps one projection of a tensor grouped this way, which holds parts.
+func (g *group) slice(n expr.Node, r role, parts []role) (expr.Node, error) {
+	axis := 1 + g.axis()
+	i := slices.Index(parts, r)
+	if i < 0 {
+		return nil, fmt.Errorf("it holds no %s projections", r)
+	}
+	if len(n.Shape()) != 3 || n.Shape()[axis]%int64(len(parts)) != 0 {
+		return nil, fmt.Errorf("shape %v does not divide into %d projections of each expert", n.Shape(), len(parts))
+	}
+	size := n.Shape()[axis] / int64(len(parts))
+	if len(parts) == 1 {
+		return n, nil
+	}
+	return expr.Slice(n, axis, int64(i)*size, int64(i+1)*size)
+}
+
+// apart gives each projection of the experts [lo, hi) of a tensor grouped this way, as
+// published checkpoints have them: [I, D] for gate and up, [D, I] for down.
+func (g *group) apart(n expr.Node, parts []role, lo, hi int, yield func(r role, e int, n expr.Node) error) error {
+	for _, r := range parts {
+		part, err := g.slice(n, r, parts)
 		if err == nil {
-			part, err = orient(part, g.group.transposed)
+			part, err = orient(part, g.transposed)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
+			return err
 		}
 		for e := lo; e < hi; e++ {
-			n, err := expr.Index(part, int64(e))
+			one, err := expr.Index(part, int64(e))
 			if err != nil {
-				return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
+				return err
 			}
-			name := p.name(x.name(k.path+strconv.Itoa(e)+"."+k.proj[r]), at)
-			if err := p.add(name, n, p.bucket(g.weight, at), g.weight); err != nil {
+			if err := yield(r, e, one); err != nil {
 				return err
 			}
 		}
