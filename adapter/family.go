@@ -14,6 +14,10 @@ type family struct {
 	name  string   // the reference's name of its adapter
 	types []string // values of model_type, also inside text_config
 
+	// plain are parts of keys whose weights published FP8 checkpoints do not quantize,
+	// beside those that none does.
+	plain []string
+
 	// experts says how published checkpoints name experts; nil for dense models.
 	experts *expertKeys
 
@@ -85,8 +89,8 @@ func familyOf(s settings) *family {
 
 // view finds the family's row for a layout.
 func (f *family) view(layout string) (*view, bool) {
-	if layout == "hf" {
-		return &view{layout: "hf"}, true
+	if layout == "hf" || layout == "hf-fp8" {
+		return &view{layout: layout}, true
 	}
 	if f == nil {
 		return nil, false

@@ -7,6 +7,8 @@ import "slices"
 type layout struct {
 	name   string
 	groups []group
+	// quantizes: weights are shown as FP8 codes with scales.
+	quantizes bool
 }
 
 // group is one grouped tensor of a layer: for each expert its parts, joined and
@@ -29,6 +31,7 @@ var layouts = []layout{
 		{name: "down_projs", parts: []role{down}, transposed: true},
 	}},
 	{name: "hf"},
+	{name: "hf-fp8", quantizes: true},
 	{name: "transformers", groups: []group{
 		{name: "gate_up_proj", parts: []role{gate, up}},
 		{name: "down_proj", parts: []role{down}},

@@ -26,12 +26,18 @@ func (p *planner) publish() error {
 		return nil
 	}
 	p.back = native
-	renames, prefixes := reversed(native.renames), reversed(native.prefixes)
 	for i := range p.weights {
-		w := &p.weights[i]
-		w.hf = firstOf(prefixes, firstOf(renames, w.Key))
+		p.weights[i].hf = p.published(p.weights[i].Key)
 	}
 	return nil
+}
+
+// published gives the published name of a native one.
+func (p *planner) published(name string) string {
+	if p.back == nil {
+		return name
+	}
+	return firstOf(reversed(p.back.prefixes), firstOf(reversed(p.back.renames), name))
 }
 
 // isNative says whether the source has experts grouped as the native layout groups them.

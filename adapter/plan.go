@@ -109,6 +109,11 @@ func (p *planner) options() error {
 	default:
 		return fmt.Errorf("mtp %q: expected auto, keep or drop", p.o.MTP)
 	}
+	switch p.o.Scales {
+	case "", "amax", "ones":
+	default:
+		return fmt.Errorf("scales %q: expected amax or ones", p.o.Scales)
+	}
 	if p.family == nil && p.o.EP != (EP{}) {
 		return fmt.Errorf("config.json: model_type %q is unknown, so its experts are too: expert-parallel ranks need one of %s",
 			p.s.modelType(), knownTypes())
@@ -266,6 +271,9 @@ func (p *planner) dropped(w *weight, at place) string {
 
 // pass shows a tensor that is no expert: dequantized if it was quantized, else as it is.
 func (p *planner) pass(w *weight, at place) error {
+	if done, err := p.passQuantized(w, at); done || err != nil {
+		return err
+	}
 	if done, err := p.joinFused(w, at); done || err != nil {
 		return err
 	}
@@ -283,10 +291,11 @@ func (p *planner) pass(w *weight, at place) error {
 	return p.add(name, n, p.bucket(w, at), w)
 }
 
-// add puts a virtual tensor in its file group and accounts for what it is made of.
+// add makes a virtual tensor, or in a layout that quantizes two, in a file group, and
+// accounts for what they are made of.
 func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error {
 	fate := Used
-	if len(ws) == 1 && ws[0].scaleAt < 0 && isLoad(n, ws[0]) {
+	if len(ws) == 1 && ws[0].scaleAt < 0 && isLoad(n, ws[0]) && !p.quantizes(name, n) {
 		fate = Passed
 	}
 	if excluded(p.o.Exclude, name) {
@@ -297,17 +306,38 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 		}
 		return nil
 	}
-	if old, ok := p.names[name]; ok {
-		return fmt.Errorf("%s: %s: its name in layout %s is %s, which %s has too", ws[0].Shard, ws[0].Key, p.layout.name, name, old)
+	into, err := p.put(name, n, b, ws[0].Key)
+	if err != nil {
+		return fmt.Errorf("%s: %w", ws[0].Shard, err)
 	}
-	p.names[name] = ws[0].Key
 	p.computed = p.computed || fate == Used
-	b.tensors = append(b.tensors, Tensor{Name: name, Node: n, Group: b.group})
-	into := []string{name}
 	for _, w := range ws {
 		p.acc.use(w, fate, into)
 	}
 	return nil
+}
+
+// put appends the tensors that a recipe is shown as, made of the key from, and gives their names.
+func (p *planner) put(name string, n expr.Node, b *bucket, from string) ([]string, error) {
+	if p.quantizes(name, n) {
+		return p.putQuantized(name, n, b, from)
+	}
+	return p.putAs(b, from, Tensor{Name: name, Node: n})
+}
+
+// putAs appends tensors as they are.
+func (p *planner) putAs(b *bucket, from string, ts ...Tensor) ([]string, error) {
+	into := make([]string, len(ts))
+	for i, t := range ts {
+		if old, ok := p.names[t.Name]; ok {
+			return nil, fmt.Errorf("%s: its name in layout %s is %s, which %s has too: leave one of them out", from, p.layout.name, t.Name, old)
+		}
+		p.names[t.Name] = from
+		t.Group = b.group
+		b.tensors = append(b.tensors, t)
+		into[i] = t.Name
+	}
+	return into, nil
 }
 
 // isLoad says whether a recipe shows a stored tensor unchanged.

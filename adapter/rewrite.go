@@ -25,6 +25,11 @@ func (p *planner) rewriteConfig() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)
 	}
+	if p.layout.quantizes {
+		if raw, err = p.setQuantization(raw); err != nil {
+			return nil, fmt.Errorf("config.json: %w", err)
+		}
+	}
 	if p.computed {
 		if raw, err = setDType(raw, torchName[p.dtype]); err != nil {
 			return nil, fmt.Errorf("config.json: %w", err)
@@ -123,6 +128,19 @@ func rewriteObject(raw []byte, edit func(key string, value json.RawMessage) (jso
 		}
 	}
 	return object(kept)
+}
+
+// setQuantization appends what the view's scales are.
+func (p *planner) setQuantization(raw []byte) ([]byte, error) {
+	all, err := members(raw)
+	if err != nil {
+		return nil, err
+	}
+	q, err := p.quantizationConfig()
+	if err != nil {
+		return nil, err
+	}
+	return object(append(all, member{quantizationFields[0], q}))
 }
 
 // setDType sets the outermost dtype under both of its names; the newer one follows the older.

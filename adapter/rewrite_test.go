@@ -18,13 +18,13 @@ func TestConfigIsRewritten(t *testing.T) {
 	}{
 		{
 			"computed, prediction layers dropped",
-			planner{computed: true, sawMTP: true, view: &view{mtp: dropMTP}, o: Options{MTP: "auto"}, dtype: safetensors.F32},
+			planner{layout: &layouts[0], computed: true, sawMTP: true, view: &view{mtp: dropMTP}, o: Options{MTP: "auto"}, dtype: safetensors.F32},
 			`{"b": 1.0, "model_type": "x", "torch_dtype": "float32", "num_nextn_predict_layers": 0, "rope": {"z": 1e-06, "a": [1, {"torch_dtype": "k"}]},
  "text_config": {"dtype": "float32", "num_nextn_predict_layers": 0, "y": "<é>"}, "vision_config": {"torch_dtype": "float16"}, "big": 123456789012345678901234567890, "dtype": "float32"}`,
 		},
 		{
 			"nothing computed",
-			planner{view: &view{}, o: Options{MTP: "drop"}, dtype: safetensors.BF16},
+			planner{layout: &layouts[0], view: &view{}, o: Options{MTP: "drop"}, dtype: safetensors.BF16},
 			`{"b": 1.0, "model_type": "x", "torch_dtype": "float8_e4m3fn", "num_nextn_predict_layers": 1, "rope": {"z": 1e-06, "a": [1, {"torch_dtype": "k"}]},
  "text_config": {"dtype": "auto", "num_nextn_predict_layers": 2, "y": "<é>"}, "vision_config": {"torch_dtype": "float16"}, "big": 123456789012345678901234567890}`,
 		},

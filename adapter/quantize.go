@@ -1,0 +1,100 @@
+package adapter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// plainWeights are parts of keys whose weights no published FP8 checkpoint quantizes:
+// norms, embeddings, heads, routers, and what predicts further tokens beside its block.
+var plainWeights = []string{
+	"norm.weight", "norm1.weight", "norm2.weight", "lm_head.", "embed_tokens.", "word_embeddings.",
+	".gate.weight", "shared_expert_gate.", "eh_proj.", "shared_head.", "mtp.fc.",
+	"visual.", "vision_tower.", "vision_model.", "multi_modal_projector.", "mm_projector.", "audio",
+}
+
+// quantizes says whether the view shows a tensor as codes and scales.
+func (p *planner) quantizes(name string, n expr.Node) bool {
+	if !p.layout.quantizes || len(n.Shape()) != 2 || !floating(n.DType()) {
+		return false
+	}
+	if p.o.Scales == "ones" {
+		return p.shouldQuantize(name)
+	}
+	return strings.HasSuffix(name, ".weight") && !containsAny(name, plainWeights) &&
+		(p.family == nil || !containsAny(name, p.family.plain))
+}
+
+// shouldQuantize is the reference's rule, with what the family's own adapter adds.
+func (p *planner) shouldQuantize(name string) bool {
+	return ShouldQuantizeKey(name) && (p.family == nil || !containsAny(name, p.family.plain))
+}
+
+// putQuantized appends the codes of a weight and its scales.
+func (p *planner) putQuantized(name string, n expr.Node, b *bucket, from string) ([]string, error) {
+	codes, scales, err := quantizeNode(n, p.o.Scales == "ones")
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	return p.putAs(b, from, Tensor{Name: name, Node: codes}, Tensor{Name: name + "_scale_inv", Node: scales})
+}
+
+// quantizeNode gives the recipes of codes and scales.
+func quantizeNode(expr.Node, bool) (codes, scales expr.Node, err error) {
+	return nil, nil, fmt.Errorf("quantizing: %w", errors.ErrUnsupported)
+}
+
+// passQuantized shows a weight that is quantized already in the form that the view
+// writes, codes and scales as they are.
+func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
+	if !p.layout.quantizes || w.scaleAt < 0 || w.DType != safetensors.F8E4M3 ||
+		w.block != ([2]int64{BlockSize, BlockSize}) || len(w.Shape) != 2 {
+		return false, nil
+	}
+	if excluded(p.o.Exclude, w.hf) {
+		p.acc.dropWeight(w, "excluded")
+		return true, nil
+	}
+	codes, err := expr.Load(&w.Source)
+	if err != nil {
+		return false, err
+	}
+	scales, err := expr.Load(w.grid)
+	if err != nil {
+		return false, err
+	}
+	into, err := p.putAs(p.bucket(w, at), w.Key, Tensor{Name: w.hf, Node: codes}, Tensor{Name: w.hf + "_scale_inv", Node: scales})
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", w.Shard, err)
+	}
+	p.acc.use(w, Passed, into)
+	return true, nil
+}
+
+// quantizationConfig is what the view's config.json says about its scales, with every
+// other matrix of the model listed as not quantized.
+func (p *planner) quantizationConfig() (json.RawMessage, error) {
+	var plain []string
+	for _, b := range p.buckets {
+		for _, t := range b.tensors {
+			module, ok := strings.CutSuffix(t.Name, ".weight")
+			if ok && len(t.Node.Shape()) == 2 && floating(t.Node.DType()) && !strings.HasSuffix(module, "embed_tokens") {
+				plain = append(plain, module)
+			}
+		}
+	}
+	slices.Sort(plain)
+	return json.Marshal(struct {
+		Scheme string   `json:"activation_scheme"`
+		Format string   `json:"fmt"`
+		Method string   `json:"quant_method"`
+		Block  [2]int64 `json:"weight_block_size"`
+		Plain  []string `json:"modules_to_not_convert,omitempty"`
+	}{"dynamic", "e4m3", "fp8", [2]int64{BlockSize, BlockSize}, plain})
+}
