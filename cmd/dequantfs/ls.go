@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -186,4 +189,15 @@ func writeJSON(w io.Writer, v any) error {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// formatCounts prints "12 BF16, 3 F32", the most frequent first.
+func formatCounts(counts map[string]int) string {
+	names := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	for i, n := range names {
+		names[i] = fmt.Sprintf("%d %s", counts[n], n)
+	}
+	return strings.Join(names, ", ")
 }

@@ -33,8 +33,10 @@ var commands = []func() *cobra.Command{
 	newLs,
 	newExport,
 	newVerify,
+	newDoctor,
 	newDemo,
 	newVersion,
+	newMan,
 }
 
 func main() {

@@ -45,6 +45,18 @@ func (v *viewFlags) register(c *cobra.Command) {
 	flags.StringVar(&v.exclude, "exclude", "", "leave out tensors whose name `REGEX` matches")
 	flags.Var(&v.shardSize, "shard-size", "largest file (default by layer; hf: as the source)")
 	flags.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax or ones")
+	for flag, values := range flagValues {
+		// It fails for a flag that is not there only, and these were added above.
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+// flagValues are what a shell may offer.
+var flagValues = map[string][]cobra.Completion{
+	"layout": {"native", "hf", "transformers", "torchtitan", "hf-fp8"},
+	"dtype":  {"bf16", "f16", "f32"},
+	"mtp":    {"auto", "keep", "drop"},
+	"scales": {"amax", "ones"},
 }
 
 // viewDTypes are the dtypes that --dtype takes.

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// examineMachine looks at what a mount needs of Linux.
+func examineMachine(ctx context.Context) []finding {
+	found := []finding{
+		examineDevice(), examineHelper(), examineAllowOther(), examineReadAhead(),
+		examineMaxPages(), examineTimeouts(), examineKernel(), examineOpenFiles(), examineState(),
+	}
+	return append(found, examineMounts(ctx)...)
+}
+
+func examineDevice() finding {
+	const part = "FUSE device"
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
+		return broken(part, err.Error(), "modprobe fuse; in a container: docker run --device /dev/fuse --cap-add SYS_ADMIN, or pass a descriptor as /dev/fd/N")
+	case err != nil:
+		return broken(part, err.Error(), "chmod 666 /dev/fuse; in a container: docker run --device /dev/fuse --cap-add SYS_ADMIN")
+	}
+	f.Close()
+	return ok(part, "/dev/fuse can be opened")
+}
+
+func examineHelper() finding {
+	const part = "mount helper"
+	name, err := exec.LookPath("fusermount3")
+	if err != nil {
+		name, err = exec.LookPath("fusermount")
+	}
+	switch {
+	case err == nil && os.Geteuid() != 0 && !setuid(name):
+		return broken(part, name+" is not setuid root", "chmod u+s "+name)
+	case err == nil:
+		return ok(part, "%s", name)
+	case os.Geteuid() == 0:
+		return ok(part, "root needs none")
+	}
+	return broken(part, "fusermount3 is not installed", "apt install fuse3, or dnf install fuse3")
+}
+
+func setuid(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode()&os.ModeSetuid != 0
+}
+
+func examineAllowOther() finding {
+	const part = "allow-other"
+	if os.Geteuid() == 0 {
+		return ok(part, "permitted: this is root")
+	}
+	if fuseConf("/etc/fuse.conf") {
+		return ok(part, "permitted by /etc/fuse.conf")
+	}
+	return better(part, "only root may use --allow-other", "echo user_allow_other | sudo tee -a /etc/fuse.conf")
+}
+
+// fuseConf says whether a fuse.conf has the line user_allow_other.
+func fuseConf(name string) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if strings.TrimSpace(lines.Text()) == "user_allow_other" {
+			return true
+		}
+	}
+	return false
+}
+
+// udevRule lets the read-ahead of our mounts be raised without root.
+const udevRule = `echo 'SUBSYSTEM=="bdi", ACTION=="add", ATTR{read_ahead_kb}="16384"' | sudo tee /etc/udev/rules.d/90-dequantfs.rules`
+
+func examineReadAhead() finding {
+	const part = "read-ahead"
+	knobs, _ := filepath.Glob("/sys/class/bdi/*/read_ahead_kb")
+	for _, k := range knobs {
+		if unix.Access(k, unix.W_OK) == nil {
+			return ok(part, "can be raised to what --read-ahead says")
+		}
+	}
+	return better(part, "stays at the kernel's 128KiB: reading one stream is several times slower", udevRule)
+}
+
+func examineMaxPages() finding {
+	const part, knob = "request size", "/proc/sys/fs/fuse/max_pages_limit"
+	pages, known := readNumber(knob)
+	if !known || pages >= 256 {
+		return ok(part, "1MiB or more")
+	}
+	return better(part, formatSize(pages*int64(os.Getpagesize()))+", less than 1MiB", "sudo sysctl fs.fuse.max_pages_limit=256")
+}
+
+func examineTimeouts() finding {
+	const part = "request timeout"
+	for _, name := range []string{"default_request_timeout", "max_request_timeout"} {
+		if n, _ := readNumber("/proc/sys/fs/fuse/" + name); n > 0 {
+			return better(part, fmt.Sprintf("the kernel ends a mount whose source does not answer for %d seconds", n), "sudo sysctl fs.fuse."+name+"=0")
+		}
+	}
+	return ok(part, "none")
+}
+
+func readNumber(name string) (int64, bool) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return n, err == nil
+}
+
+// kernelLacks says what kernels before a version lack.
+var kernelLacks = []struct {
+	major, minor int
+	what         string
+}{
+	{4, 20, "requests of more than 128KiB"},
+}
+
+func examineKernel() finding {
+	const part = "kernel"
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return broken(part, err.Error(), "")
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	major, minor := parseRelease(release)
+	for _, l := range kernelLacks {
+		if major < l.major || major == l.major && minor < l.minor {
+			return better(part, release+" lacks "+l.what, fmt.Sprintf("use Linux %d.%d or later", l.major, l.minor))
+		}
+	}
+	return ok(part, "%s", release)
+}
+
+// parseRelease reads 6 and 18 out of "6.18.5-generic".
+func parseRelease(release string) (major, minor int) {
+	fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return major, minor
+}
+
+func examineOpenFiles() finding {
+	const part, wanted = "open files", 4096
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return broken(part, err.Error(), "")
+	}
+	if r.Max < wanted {
+		return better(part, fmt.Sprintf("at most %d; every shard of a source is held open", r.Max), "ulimit -Hn 65536")
+	}
+	return ok(part, "at most %d", r.Max)
+}
+
+func examineState() finding {
+	const part = "state directory"
+	dir, err := stateDir()
+	if err != nil {
+		return broken(part, err.Error(), hintFor(err))
+	}
+	return ok(part, "%s", dir)
+}
+
+// examineMounts finds mounts of this user that do not answer.
+func examineMounts(ctx context.Context) (found []finding) {
+	all, err := states(ctx)
+	if err != nil {
+		return nil // examineState says why
+	}
+	for _, m := range all {
+		switch m.State {
+		case stateDead:
+			found = append(found, broken("mount", m.Mountpoint+": its process is gone", "dequantfs umount "+m.Mountpoint))
+		case stateSilent:
+			found = append(found, broken("mount", fmt.Sprintf("%s: its process (%d) does not answer", m.Mountpoint, m.PID), "look into "+m.Log))
+		case stateAlive:
+			found = append(found, ok("mount", "%s shows %s", m.Mountpoint, m.Source))
+		}
+	}
+	return found
+}
+
+// filesystems are those whose number statfs gives and that say something about speed.
+var filesystems = map[int64]string{
+	unix.NFS_SUPER_MAGIC:       "NFS",
+	0x0bd00bd0:                 "Lustre",
+	unix.CEPH_SUPER_MAGIC:      "CephFS",
+	unix.SMB2_SUPER_MAGIC:      "SMB",
+	unix.FUSE_SUPER_MAGIC:      "FUSE",
+	unix.V9FS_MAGIC:            "9p",
+	unix.OVERLAYFS_SUPER_MAGIC: "overlayfs",
+	unix.EXT4_SUPER_MAGIC:      "ext4",
+	unix.XFS_SUPER_MAGIC:       "XFS",
+	unix.BTRFS_SUPER_MAGIC:     "Btrfs",
+	unix.TMPFS_MAGIC:           "tmpfs",
+}
+
+// examineDisk looks at where a source lies.
+func examineDisk(path string) []finding {
+	const part = "source disk"
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return nil // a source that is no path
+	}
+	name := filesystems[int64(s.Type)]
+	if name == "" {
+		name = fmt.Sprintf("filesystem %#x", s.Type)
+	}
+	switch rotates, known := rotational(path); {
+	case name == "FUSE" || name == "9p":
+		return []finding{better(part, name+": every byte crosses the kernel twice more", "copy the source to a local disk if reading is slow")}
+	case known && rotates:
+		return []finding{better(part, name+" on a rotating disk", "copy the source to an SSD")}
+	}
+	return []finding{ok(part, "%s", name)}
+}
+
+// rotational says whether the disk below a path rotates.
+func rotational(path string) (rotates, known bool) {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return false, false
+	}
+	device := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	for _, queue := range []string{device + "/queue/rotational", device + "/../queue/rotational"} {
+		if n, known := readNumber(queue); known {
+			return n != 0, true
+		}
+	}
+	return false, false
+}
