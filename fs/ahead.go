@@ -59,7 +59,7 @@ func (a *ahead) unit(u *expr.Unit) bool {
 
 // prefetch begins to fill a unit if that needs nothing that a stream may still read.
 // It says whether the unit is there, or on its way.
-func (c *cache) prefetch(u *expr.Unit) bool {
+func (c *cache) prefetch(u unit) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

@@ -49,9 +49,17 @@ type cache struct {
 	checked               bool // check the account at every change (tests)
 }
 
+// unit is what the cache needs of an expr.Unit.
+type unit interface {
+	Key() expr.UnitKey
+	Size() int64
+	Fill(env *expr.Env, dst []byte) error
+	String() string
+}
+
 // entry is a unit in the cache.
 type entry struct {
-	unit  *expr.Unit
+	unit  unit
 	key   expr.UnitKey
 	size  int64
 	state state
@@ -95,8 +103,9 @@ func newCache(f *FS, budget int64) *cache {
 }
 
 // get pins a unit for a session, waiting until it is filled.
-func (c *cache) get(ctx context.Context, s *session, u *expr.Unit) (*entry, error) {
+func (c *cache) get(ctx context.Context, s *session, u unit) (*entry, error) {
 	c.mu.Lock()
+	s.asked = true
 	if c.closed {
 		c.mu.Unlock()
 		return nil, ErrClosed
@@ -126,7 +135,7 @@ func (c *cache) get(ctx context.Context, s *session, u *expr.Unit) (*entry, erro
 }
 
 // enqueue makes an entry that waits for room.
-func (c *cache) enqueue(u *expr.Unit) *entry {
+func (c *cache) enqueue(u unit) *entry {
 	e := &entry{unit: u, key: u.Key(), size: u.Size(), done: make(chan struct{})}
 	c.entries[e.key] = e
 	c.queue = append(c.queue, e)
@@ -201,9 +210,10 @@ func (c *cache) unpin(e *entry) {
 
 // finish ends a session: its entries are unpinned and know what was read of them.
 func (c *cache) finish(s *session) {
-	if len(s.held) == 0 {
+	if !s.asked {
 		return
 	}
+	s.asked = false
 	c.mu.Lock()
 	for _, e := range s.held {
 		if !e.fits(s) {
@@ -428,7 +438,7 @@ func (c *cache) check() {
 }
 
 // fillUnit computes a unit; a panic becomes an error.
-func (f *FS) fillUnit(u *expr.Unit, buf []byte) (err error) {
+func (f *FS) fillUnit(u unit, buf []byte) (err error) {
 	defer f.recover("fill of "+u.String(), &err)
 	env := expr.Env{Context: f.ctx, ReadAt: f.readSource, Go: f.together}
 	if err := u.Fill(&env, buf); err != nil {

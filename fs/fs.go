@@ -80,9 +80,8 @@ type FS struct {
 	sessions sync.Pool
 	live     live
 
-	ctx   context.Context // of fills and prefetches
-	stop  context.CancelFunc
-	fault func(where string) // a test's way into each goroutine; nil
+	ctx  context.Context // of fills and prefetches
+	stop context.CancelFunc
 }
 
 // ErrClosed is what reads give after Close.

@@ -17,11 +17,12 @@ const (
 // that a read touches each unit once, however small the budget. It is the
 // expr.Cache of the recipes that it evaluates.
 type session struct {
-	fs   *FS
-	env  expr.Env
-	ctx  context.Context
-	mu   sync.Mutex
-	held []*entry
+	fs    *FS
+	env   expr.Env
+	ctx   context.Context
+	mu    sync.Mutex
+	held  []*entry
+	asked bool // the cache was asked for something; under its lock
 
 	file   *file // what is being read
 	off, n int64

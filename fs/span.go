@@ -27,7 +27,7 @@ func spanOf(f *file, key expr.UnitKey, off, n int64) span {
 			return span{f, begin + p.first(from), begin + p.last(from)}
 		}
 	}
-	return span{f, off, off + n}
+	return span{f, off, f.Size()}
 }
 
 // probe asks a recipe where a unit is needed.
