@@ -31,11 +31,12 @@ type Checkpoint struct {
 	Path   string  // what was opened, for messages
 	Config *Config // nil for a single file that has no config.json beside it
 
-	shards  []string
-	tensors []*Stored
-	byKey   map[string]*Stored
-	side    []SideFile
-	files   []*sourceFile
+	shards   []string
+	tensors  []*Stored
+	byKey    map[string]*Stored
+	unlisted int // tensors that the index does not have
+	side     []SideFile
+	files    []*sourceFile
 }
 
 // Stored is a tensor of the source with the shard that it lies in.
@@ -62,7 +63,7 @@ func Open(source string, o OpenOptions) (*Checkpoint, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Checkpoint{Path: source, byKey: map[string]*Stored{}}
+	c := &Checkpoint{Path: source}
 	if err := c.open(source, o); err != nil {
 		_ = c.Close() // the error at hand says more
 		return nil, fmt.Errorf("%s: %w", source, err)
@@ -176,6 +177,10 @@ func openIndex(d *folder) (*safetensors.Index, error) {
 // read, so that a slow disk can fetch the headers side by side.
 func (c *Checkpoint) openShards(d *folder, names []string, index *safetensors.Index) error {
 	c.shards = names
+	c.byKey = map[string]*Stored{}
+	if index != nil {
+		c.byKey = make(map[string]*Stored, len(index.WeightMap))
+	}
 	var files []*sourceFile
 	for _, name := range names {
 		f, err := d.open(name)
@@ -221,17 +226,21 @@ func (c *Checkpoint) add(t *Stored, index *safetensors.Index, log *slog.Logger) 
 	if strings.ContainsFunc(t.Key, unicode.IsControl) {
 		return errors.New("a control character in its name")
 	}
-	if other, twice := c.byKey[t.Key]; twice {
-		return fmt.Errorf("it is in %s too: remove one of them", other.Shard)
-	}
 	c.byKey[t.Key] = t
+	if len(c.byKey) == len(c.tensors) {
+		i := slices.IndexFunc(c.tensors, func(other *Stored) bool { return other.Key == t.Key })
+		return fmt.Errorf("it is in %s too: remove one of them", c.tensors[i].Shard)
+	}
 	c.tensors = append(c.tensors, t)
 	if index == nil {
 		return nil
 	}
 	switch want, ok := index.WeightMap[t.Key]; {
 	case !ok:
-		log.Warn("tensor is not in the index", "file", t.Shard, "key", t.Key)
+		c.unlisted++
+		if c.unlisted == 1 { // one line, however many there are
+			log.Warn("a tensor is not in the index", "file", t.Shard, "key", t.Key)
+		}
 	case want != t.Shard:
 		return fmt.Errorf("%s says that it is in %s", indexName, want)
 	}
@@ -240,7 +249,7 @@ func (c *Checkpoint) add(t *Stored, index *safetensors.Index, log *slog.Logger) 
 
 // checkIndex looks for keys of the index that no shard has.
 func (c *Checkpoint) checkIndex(index *safetensors.Index) error {
-	if index == nil {
+	if index == nil || len(c.tensors)-c.unlisted == len(index.WeightMap) {
 		return nil
 	}
 	var missing []string
@@ -248,9 +257,6 @@ func (c *Checkpoint) checkIndex(index *safetensors.Index) error {
 		if c.byKey[key] == nil {
 			missing = append(missing, key)
 		}
-	}
-	if len(missing) == 0 {
-		return nil
 	}
 	first := slices.Min(missing)
 	return fmt.Errorf("%s: tensor %q should be in %s, which does not hold it%s", indexName, first, index.WeightMap[first], andMore(len(missing)-1))

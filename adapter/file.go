@@ -159,6 +159,9 @@ func (f *sourceFile) close() error {
 // cause drops the operation and the path from an error of package os: messages begin
 // with the name that the file has in the source.
 func cause(err error) error {
+	if err == nil {
+		return nil
+	}
 	var p *os.PathError
 	if errors.As(err, &p) {
 		return p.Err

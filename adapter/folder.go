@@ -198,6 +198,9 @@ func (d *folder) shards(index *safetensors.Index) ([]string, error) {
 				names = append(names, name)
 			}
 		}
+		if len(names) == 0 {
+			return nil, fmt.Errorf("%s: no shards in it", indexName)
+		}
 		slices.SortFunc(names, natural)
 		return names, d.present(names)
 	}

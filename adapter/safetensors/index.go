@@ -47,7 +47,8 @@ func ParseIndex(data []byte) (*Index, error) {
 
 // weightMap reads key to file; the many keys of one file share one string for its name.
 func (x *Index) weightMap(s *scanner) {
-	x.WeightMap = map[string]string{}
+	const usual = 96 // bytes of an entry
+	x.WeightMap = make(map[string]string, len(s.data)/usual)
 	files := map[string]string{}
 	s.expect('{')
 	for first := true; s.more(&first, '}'); {
