@@ -1,15 +1,45 @@
-// Package expr holds recipes: a small immutable expression per virtual tensor.
+// Package expr holds recipes: a small immutable expression per virtual tensor, which
+// knows its dtype and shape and produces any byte range of its row-major bytes.
+//
+// Start with [Load] and [Dequantize], which make nodes of stored tensors ([Source]), and
+// combine them: [Transpose], [Concat], [Stack], [Slice], [Index], [Reshape] and [Cast]. Shapes and dtypes are checked when a node is built, with errors that name
+// the tensor; after that a read fails only for I/O or cancellation.
+//
+// # Reading
+//
+// [Node.ReadAt] fills exactly the bytes asked for, at any offset, also one inside an element:
+// a range read equals the slice of the whole. It returns nil only if every byte was
+// written, and when it returns nobody touches the buffer any more. Nodes may be read by any number
+// of goroutines at once; a read allocates nothing once the buffers of the package are warm.
+//
+// # How it works
+//
+// A node is one matrix: its last axis is the columns, all others are the rows. Its working
+// method writes a rectangle of that matrix to a strided buffer, so that joins, slices and
+// transpositions write where the caller wants the bytes, without a copy between nodes.
+//
+// Slices and transpositions move to the leaves when a node is built. A leaf is a strided
+// region of a stored tensor, perhaps transposed, and block dequantization commutes with both: a
+// transposed leaf has its grid and blocks transposed too. It does not commute with joining,
+// as the parts need not end at the end of a block, so each part keeps its own grid.
+//
+// # Units
+//
+// Leaves in stored order read what they need, half the bytes of the result, and decode it. A
+// transposed leaf needs a whole source matrix for any row: that is a [Unit], the matrix transposed in
+// its source precision, which [Env.Cache] keeps, so one entry serves all dtypes and layouts. Scale grids are
+// small units too. Without a cache the strip that is needed is read and transposed at each read.
 package expr
 
 import (
-	"context"
-	"errors"
+	"fmt"
 	"io"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// File is where source bytes come from. ReadAt must be safe for concurrent use.
+// File is where source bytes come from. ReadAt must be safe for concurrent use, and the
+// dynamic type must be comparable (a pointer).
 // Implementations check that the file is still what it was (see adapter).
 type File interface {
 	io.ReaderAt
@@ -50,91 +80,30 @@ type Node interface {
 	String() string
 }
 
-// Env is what evaluation may use. The zero value (and nil) is valid: no cache, no
-// parallelism, never cancelled.
-type Env struct {
-	Context context.Context
-	Cache   Cache
-	// Go runs the functions, perhaps at the same time, and returns the first error once
-	// all have ended. nil: one after the other in the calling goroutine.
-	Go func(fns ...func() error) error
-	// ReadAt is how source bytes are read. nil: f.ReadAt.
-	ReadAt func(f File, p []byte, off int64) (int, error)
+// node is what the nodes of this package can do.
+type node interface {
+	Node
+	head() *header
+
+	// rect writes w to dst, whose rows begin stride bytes apart. w is not empty and lies
+	// inside the node; dst ends anywhere behind the last element.
+	rect(env *Env, dst []byte, stride int, w window) error
+	units(w window, yield func(*Unit) bool) bool
+	ranges(w window, yield func(f File, off, n int64) bool) bool
+
+	transpose() (node, error)                  // of a node with at least two axes
+	slice(axis int, lo, hi int64) (node, error) // a true part of the axis
+	index(i int64) (node, error)
 }
 
-// Cache keeps units. Get returns a filled entry, which the caller must Release.
-type Cache interface {
-	Get(ctx context.Context, u *Unit) (Entry, error)
+// ours refuses nodes that are not of this package, and those whose elements are not whole bytes.
+func ours(what string, n Node) (node, error) {
+	m, ok := n.(node)
+	if !ok {
+		return nil, fmt.Errorf("%s: a %T is no recipe of this package", what, n)
+	}
+	if m.head().packed {
+		return nil, fmt.Errorf("%s: %s: elements of %s are no whole bytes", what, n, n.DType())
+	}
+	return m, nil
 }
-
-// Entry is one filled unit, pinned until Release.
-type Entry interface {
-	Bytes() []byte // not to be changed, valid until Release
-	Release()
-}
-
-// UnitKey names a unit; equal keys mean equal bytes. Comparable.
-type UnitKey struct {
-	File   File
-	Offset int64
-	Kind   UnitKind
-}
-
-// UnitKind says what a unit holds.
-type UnitKind uint8
-
-// The kinds of units.
-const (
-	Transposed UnitKind = iota // a 2-D source tensor (or one slice of a 3-D one) transposed, in its source precision
-	Grid                       // a scale grid as float32; small
-)
-
-// Unit is what the tensor cache holds.
-type Unit struct{ key UnitKey }
-
-// Key names the unit.
-func (u *Unit) Key() UnitKey { return u.key }
-
-// Size is the number of bytes of the filled unit.
-func (u *Unit) Size() int64 { return 0 }
-
-// Fill computes the unit into dst, which has Size bytes and may be dirty.
-func (u *Unit) Fill(env *Env, dst []byte) error { return errors.ErrUnsupported }
-
-// String says which tensor and what of it.
-func (u *Unit) String() string { return "" }
-
-// Load shows a stored tensor as it is.
-func Load(src *Source) (Node, error) { return nil, errors.ErrUnsupported }
-
-// DequantizeOptions say how codes and scales belong together.
-type DequantizeOptions struct {
-	Block [2]int64          // rows, columns of one scale; 0: the whole axis
-	Out   safetensors.DType // BF16, F16 or F32
-}
-
-// Dequantize multiplies the codes w (2-D, or 3-D with a leading axis of matrices) by their scales.
-func Dequantize(w, scale *Source, o DequantizeOptions) (Node, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Cast converts between F32, BF16 and F16; to its own dtype it is n itself.
-func Cast(n Node, d safetensors.DType) (Node, error) { return nil, errors.ErrUnsupported }
-
-// Transpose swaps the last two axes.
-func Transpose(n Node) (Node, error) { return nil, errors.ErrUnsupported }
-
-// Concat joins nodes along an axis.
-func Concat(axis int, nodes ...Node) (Node, error) { return nil, errors.ErrUnsupported }
-
-// Stack joins nodes of one shape along a new first axis.
-func Stack(nodes ...Node) (Node, error) { return nil, errors.ErrUnsupported }
-
-// Slice keeps [lo, hi) of an axis.
-func Slice(n Node, axis int, lo, hi int64) (Node, error) { return nil, errors.ErrUnsupported }
-
-// Index keeps entry i of the first axis and drops that axis.
-func Index(n Node, i int64) (Node, error) { return nil, errors.ErrUnsupported }
-
-// Reshape gives the same bytes another shape.
-func Reshape(n Node, shape ...int64) (Node, error) { return nil, errors.ErrUnsupported }

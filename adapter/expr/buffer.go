@@ -1,0 +1,64 @@
+package expr
+
+import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"sync"
+)
+
+const (
+	smallest = 12 // of the buffers that are kept: 4 KiB
+	largest  = 24 // 16 MiB
+)
+
+// buffer is borrowed memory. It is dirty.
+type buffer struct {
+	bytes []byte
+	class int
+}
+
+var buffers [largest + 1]sync.Pool
+
+// getBuffer lends n bytes until put.
+func getBuffer(n int) *buffer {
+	class := max(smallest, bits.Len(uint(max(n, 1)-1)))
+	if class > largest {
+		return &buffer{bytes: make([]byte, n), class: class}
+	}
+	b, _ := buffers[class].Get().(*buffer)
+	if b == nil {
+		b = &buffer{bytes: make([]byte, 1<<class), class: class}
+	}
+	b.bytes = b.bytes[:n]
+	return b
+}
+
+func (b *buffer) put() {
+	if b != nil && b.class <= largest {
+		buffers[b.class].Put(b)
+	}
+}
+
+// floats are borrowed float32s.
+type floats struct{ values []float32 }
+
+var floatPool = sync.Pool{New: func() any { return new(floats) }}
+
+func getFloats(n int) *floats {
+	f := floatPool.Get().(*floats)
+	if cap(f.values) < n {
+		f.values = make([]float32, n)
+	}
+	f.values = f.values[:n]
+	return f
+}
+
+func (f *floats) put() { floatPool.Put(f) }
+
+// putFloats writes little-endian float32s.
+func putFloats(dst []byte, values []float32) {
+	for i, v := range values {
+		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
+	}
+}

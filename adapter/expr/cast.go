@@ -1,0 +1,97 @@
+package expr
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fp8"
+)
+
+// cast converts between plain formats.
+type cast struct {
+	header
+	of       node
+	from, to fp8.Format
+}
+
+// Cast converts between F32, BF16 and F16, to nearest even; to its own dtype it is n itself.
+func Cast(n Node, d safetensors.DType) (Node, error) {
+	if n.DType() == d {
+		return n, nil
+	}
+	of, err := ours("cast", n)
+	if err != nil {
+		return nil, err
+	}
+	return newCast(of, d)
+}
+
+func newCast(of node, d safetensors.DType) (node, error) {
+	from, ok := plain(of.DType())
+	to, okTo := plain(d)
+	if !ok || !okTo {
+		return nil, fmt.Errorf("cast: %s from %s to %s: expected F32, BF16 or F16", of, of.DType(), d)
+	}
+	h, err := newHeader(d, of.Shape())
+	if err != nil {
+		return nil, fmt.Errorf("cast: %s: %w", of, err)
+	}
+	return &cast{h, of, from, to}, nil
+}
+
+// ReadAt fills p.
+func (n *cast) ReadAt(env *Env, p []byte, off int64) error { return readAt(n, env, p, off) }
+
+func (n *cast) rect(env *Env, dst []byte, stride int, w window) error {
+	width := w.cols() * n.of.head().item
+	rows := min(w.rows(), max(1, chunk/width))
+	b := getBuffer(rows * width)
+	defer b.put()
+	for {
+		part := window{w.r0, min(w.r1, w.r0+rows), w.c0, w.c1}
+		if err := n.of.rect(env, b.bytes, width, part); err != nil {
+			return err
+		}
+		for r := range part.rows() {
+			fp8.Convert(dst[r*stride:], n.to, b.bytes[r*width:], n.from, w.cols())
+		}
+		if w.r0 = part.r1; w.rows() == 0 {
+			return nil
+		}
+		dst = dst[rows*stride:]
+	}
+}
+
+// Units of a range.
+func (n *cast) Units(off, count int64, yield func(*Unit) bool) bool {
+	return unitsOf(n, off, count, yield)
+}
+
+// Ranges of a range.
+func (n *cast) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
+	return rangesOf(n, off, count, yield)
+}
+
+func (n *cast) units(w window, yield func(*Unit) bool) bool { return n.of.units(w, yield) }
+
+func (n *cast) ranges(w window, yield func(f File, off, n int64) bool) bool {
+	return n.of.ranges(w, yield)
+}
+
+func (n *cast) transpose() (node, error) { return n.over(n.of.transpose()) }
+
+func (n *cast) slice(axis int, lo, hi int64) (node, error) { return n.over(n.of.slice(axis, lo, hi)) }
+
+func (n *cast) index(i int64) (node, error) { return n.over(n.of.index(i)) }
+
+func (n *cast) over(of node, err error) (node, error) {
+	if err != nil {
+		return nil, err
+	}
+	return newCast(of, n.dtype)
+}
+
+func (n *cast) String() string {
+	return fmt.Sprintf("cast(%s, %s)", n.of, strings.ToLower(n.dtype.String()))
+}

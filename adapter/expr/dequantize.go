@@ -1,0 +1,174 @@
+package expr
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fp8"
+)
+
+// DequantizeOptions say how codes and scales belong together.
+type DequantizeOptions struct {
+	Block [2]int64          // rows, columns of one scale; 0: the whole axis
+	Out   safetensors.DType // BF16, F16 or F32
+}
+
+// formats are the dtypes that the kernels know.
+var formats = map[safetensors.DType]fp8.Format{
+	safetensors.F8E4M3: fp8.E4M3FN,
+	safetensors.F8E5M2: fp8.E5M2,
+	safetensors.F8E8M0: fp8.E8M0,
+	safetensors.BF16:   fp8.BF16,
+	safetensors.F16:    fp8.F16,
+	safetensors.F32:    fp8.F32,
+}
+
+// plain gives the format of dtypes that are no codes.
+func plain(d safetensors.DType) (fp8.Format, bool) {
+	f := formats[d]
+	return f, f == fp8.BF16 || f == fp8.F16 || f == fp8.F32
+}
+
+// dequantize multiplies codes by the scales of their blocks.
+type dequantize struct {
+	header
+	region region
+	format fp8.Format // of the codes
+	out    fp8.Format
+	grid   grid
+}
+
+// Dequantize multiplies the codes w (2-D, or 3-D with a leading axis of matrices) by their
+// scales. The scales are F32, BF16, F16 or E8M0. Their grid is that of the matrix's blocks, or larger (it is
+// indexed from the top left); an axis with one block may be left out, so [M] and [M, 1] are scales of whole rows, and
+// [], [1] and [1, 1] the scale of a whole matrix. 3-D weights have a grid for each matrix ([E], [E, 1, 1], …) or one of
+// rank 0 or 1 for all.
+func Dequantize(w, scale *Source, o DequantizeOptions) (Node, error) {
+	h, err := checkSource(w)
+	if err != nil {
+		return nil, err
+	}
+	format := formats[w.DType]
+	if format != fp8.E4M3FN && format != fp8.E5M2 {
+		return nil, fmt.Errorf("%s: dtype %s holds no FP8 codes: expected F8_E4M3 or F8_E5M2", w.Key, w.DType)
+	}
+	if len(w.Shape) != 2 && len(w.Shape) != 3 {
+		return nil, fmt.Errorf("%s: shape %v: expected a matrix, or a batch of matrices", w.Key, w.Shape)
+	}
+	out, ok := plain(o.Out)
+	if !ok {
+		return nil, fmt.Errorf("%s: cannot dequantize to %s: expected BF16, F16 or F32", w.Key, o.Out)
+	}
+	g, err := newGrid(w, scale, o.Block)
+	if err != nil {
+		return nil, err
+	}
+	return newDequantize(h.shape, newRegion(w, &h), format, out, o.Out, g)
+}
+
+func newDequantize(shape []int64, g region, format, out fp8.Format, d safetensors.DType, scales grid) (*dequantize, error) {
+	h, err := newHeader(d, shape)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", g.src.Key, err)
+	}
+	n := &dequantize{header: h, region: g, format: format, out: out, grid: scales}
+	n.region.seal()
+	n.grid.seal()
+	return n, nil
+}
+
+// with makes the node of another region and grid.
+func (n *dequantize) with(shape []int64, g region, scales grid) (node, error) {
+	return newDequantize(shape, g, n.format, n.out, n.dtype, scales)
+}
+
+// ReadAt fills p.
+func (n *dequantize) ReadAt(env *Env, p []byte, off int64) error { return readAt(n, env, p, off) }
+
+func (n *dequantize) rect(env *Env, dst []byte, stride int, w window) error {
+	for {
+		m, head, rest := w.cut(n.region.height())
+		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
+			return err
+		}
+		dst, w = dst[head.rows()*stride:], rest
+	}
+}
+
+func (n *dequantize) matrix(env *Env, dst []byte, stride, m int, w window) error {
+	s, err := n.grid.borrow(env, m, w)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	for {
+		l, err := n.region.borrow(env, m, w)
+		if err != nil {
+			return err
+		}
+		fp8.Dequantize(dst, stride, n.out, &fp8.Matrix{
+			Format: n.format, Codes: l.bytes, Stride: l.stride, Rows: l.rows, Cols: w.cols(),
+			Row: s.row, Col: s.col, Block: n.grid.block, Scales: s.floats.values, ScaleStride: s.stride,
+		})
+		l.release()
+		if w.r0 += l.rows; w.rows() == 0 {
+			return nil
+		}
+		s.row += l.rows
+		dst = dst[l.rows*stride:]
+	}
+}
+
+// Units of a range.
+func (n *dequantize) Units(off, count int64, yield func(*Unit) bool) bool {
+	return unitsOf(n, off, count, yield)
+}
+
+// Ranges of a range.
+func (n *dequantize) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
+	return rangesOf(n, off, count, yield)
+}
+
+func (n *dequantize) units(w window, yield func(*Unit) bool) bool { return n.region.units(w, yield) }
+
+func (n *dequantize) ranges(w window, yield func(f File, off, n int64) bool) bool {
+	return n.region.ranges(w, yield)
+}
+
+func (n *dequantize) transpose() (node, error) {
+	return n.with(swapped(n.shape), n.region.transpose(), n.grid.transpose())
+}
+
+func (n *dequantize) slice(axis int, lo, hi int64) (node, error) {
+	rank := len(n.shape)
+	return n.with(resized(n.shape, axis, hi-lo), n.region.narrow(rank, axis, span{lo: lo, hi: hi}), n.grid.narrow(rank-axis, lo, hi))
+}
+
+func (n *dequantize) index(i int64) (node, error) {
+	rank := len(n.shape)
+	return n.with(n.shape[1:], n.region.narrow(rank, 0, span{i, i + 1, true}), n.grid.narrow(rank, i, i+1))
+}
+
+func (n *dequantize) String() string {
+	key, block := n.region.src.Key, n.grid.block
+	scale := n.grid.src.Key
+	if rest, ok := strings.CutPrefix(scale, key); ok {
+		scale = "…" + rest
+	}
+	if n.region.transposed {
+		block[0], block[1] = block[1], block[0]
+	}
+	s := fmt.Sprintf("dequantize(%s, %s, %s×%s, %s)", n.region.name(), scale, blockName(block[0]), blockName(block[1]), strings.ToLower(n.dtype.String()))
+	if n.region.transposed {
+		return "transpose(" + s + ")"
+	}
+	return s
+}
+
+func blockName(n int) string {
+	if n == 0 {
+		return "all"
+	}
+	return fmt.Sprint(n)
+}

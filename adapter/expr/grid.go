@@ -1,0 +1,229 @@
+package expr
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fp8"
+)
+
+// grid is the scales of a batch of matrices, in the orientation of the node they belong to.
+type grid struct {
+	src         *Source
+	format      fp8.Format
+	offset      int64 // of the first scale in the file
+	batch       int
+	batchStride int64 // bytes; 0: one grid for all
+	rows, cols  int   // as stored
+	transposed  bool
+	block       [2]int // rows and columns of one scale, in the node's orientation
+	origin      [2]int // where the node begins in the whole matrix, in its orientation
+	units       []Unit
+}
+
+// newGrid checks the scales of w.
+func newGrid(w, scale *Source, block [2]int64) (grid, error) {
+	h, err := checkSource(scale)
+	if err != nil {
+		return grid{}, err
+	}
+	switch scale.DType {
+	case safetensors.F32, safetensors.BF16, safetensors.F16, safetensors.F8E8M0:
+	default:
+		return grid{}, fmt.Errorf("%s: scales of dtype %s: expected F32, BF16, F16 or F8_E8M0", scale.Key, scale.DType)
+	}
+	if block[0] < 0 || block[1] < 0 || block[0] > math.MaxInt32 || block[1] > math.MaxInt32 {
+		return grid{}, fmt.Errorf("%s: blocks of %d × %d", scale.Key, block[0], block[1])
+	}
+	shape, err := gridShape(w, scale, block)
+	if err != nil {
+		return grid{}, err
+	}
+	g := grid{src: scale, format: formats[scale.DType], offset: scale.Offset, batch: 1, block: [2]int{int(block[0]), int(block[1])}}
+	g.rows, g.cols = int(shape[1]), int(shape[2])
+	if len(w.Shape) == 3 {
+		g.batch = int(w.Shape[0])
+	}
+	if shape[0] > 1 {
+		g.batchStride = shape[1] * shape[2] * int64(h.item)
+	}
+	return g, nil
+}
+
+// gridShape gives the stored grid as matrices, rows, columns; it refuses one that has too few scales.
+func gridShape(w, scale *Source, block [2]int64) ([3]int64, error) {
+	need := neededGrid(w, block)
+	rank := len(w.Shape)
+	got := [3]int64{1, 1, 1}
+	switch n := len(scale.Shape); {
+	case n == rank:
+		copy(got[3-n:], scale.Shape)
+	case n == 0 || n == 1 && scale.Shape[0] == 1:
+	case n < rank:
+		rest := scale.Shape
+		for i := 3 - rank; i < 3 && len(rest) > 0; i++ {
+			if need[i] > 1 || 3-i == len(rest) {
+				got[i], rest = rest[0], rest[1:]
+			}
+		}
+	default:
+		got[0] = -1
+	}
+	if got[0] != need[0] && !(rank == 3 && got == [3]int64{1, 1, 1}) || got[1] < need[1] || got[2] < need[2] {
+		return got, fmt.Errorf("%s: grid of shape %v: %s of shape %v in blocks of %s × %s needs %v", scale.Key, scale.Shape,
+			w.Key, w.Shape, blockName(int(block[0])), blockName(int(block[1])), need[3-rank:])
+	}
+	return got, nil
+}
+
+// neededGrid is the shape of the grid of w, as matrices, rows, columns.
+func neededGrid(w *Source, block [2]int64) [3]int64 {
+	need := [3]int64{1, 1, 1}
+	n := len(w.Shape)
+	if n == 3 {
+		need[0] = w.Shape[0]
+	}
+	for i, b := range block {
+		size := w.Shape[n-2+i]
+		if b == 0 {
+			b = max(size, 1)
+		}
+		need[1+i] = size/b + min(size%b, 1)
+	}
+	if slices.Contains(w.Shape, 0) {
+		need[1], need[2] = 0, 0
+	}
+	return need
+}
+
+func (g grid) transpose() grid {
+	g.transposed = !g.transposed
+	g.block[0], g.block[1] = g.block[1], g.block[0]
+	g.origin[0], g.origin[1] = g.origin[1], g.origin[0]
+	return g
+}
+
+// narrow keeps [lo, hi) of the axis that is fromEnd axes from the end.
+func (g grid) narrow(fromEnd int, lo, hi int64) grid {
+	if fromEnd == 3 {
+		g.offset += lo * g.batchStride
+		g.batch = int(hi - lo)
+	} else {
+		g.origin[2-fromEnd] += int(lo)
+	}
+	return g
+}
+
+// seal makes the units.
+func (g *grid) seal() {
+	g.units = make([]Unit, 1)
+	if g.batchStride > 0 {
+		g.units = make([]Unit, g.batch)
+	}
+	for m := range g.units {
+		g.units[m] = Unit{g.key(m), g}
+	}
+}
+
+func (g *grid) key(m int) UnitKey {
+	return UnitKey{
+		File: g.src.File, Offset: g.offset + int64(m)*g.batchStride, Kind: Grid,
+		Rows: int64(g.rows), Cols: int64(g.cols),
+	}
+}
+
+// scales is the part of a grid that a window needs, and where the window lies in it.
+type scales struct {
+	floats   *floats
+	stride   int
+	row, col int
+}
+
+func (s *scales) release() { s.floats.put() }
+
+// first is the block of a position, and the position counted from that block's begin.
+func first(i, block int) (b, rest int) {
+	if block == 0 {
+		return 0, i
+	}
+	return i / block, i % block
+}
+
+// borrow gives the scales of a window of matrix m.
+func (g *grid) borrow(env *Env, m int, w window) (scales, error) {
+	r0, row := first(g.origin[0]+w.r0, g.block[0])
+	c0, col := first(g.origin[1]+w.c0, g.block[1])
+	r1, _ := first(g.origin[0]+w.r1-1, g.block[0])
+	c1, _ := first(g.origin[1]+w.c1-1, g.block[1])
+	s := scales{floats: getFloats((r1 - r0 + 1) * (c1 - c0 + 1)), stride: c1 - c0 + 1, row: row, col: col}
+	if err := g.gather(env, m, s.floats.values, window{r0, r1 + 1, c0, c1 + 1}); err != nil {
+		s.release()
+		return scales{}, err
+	}
+	return s, nil
+}
+
+// gather copies a window of the grid, in the node's orientation.
+func (g *grid) gather(env *Env, m int, dst []float32, w window) error {
+	u := &g.units[min(m, len(g.units)-1)]
+	c := env.cache()
+	if c == nil {
+		b := getBuffer(int(g.unitSize(u)))
+		defer b.put()
+		if err := g.fillUnit(u, env, b.bytes); err != nil {
+			return err
+		}
+		g.pick(dst, b.bytes, w)
+		return nil
+	}
+	e, err := c.Get(env.context(), u)
+	if err != nil {
+		return err
+	}
+	g.pick(dst, e.Bytes(), w)
+	e.Release()
+	return nil
+}
+
+// pick copies a window of the filled unit all.
+func (g *grid) pick(dst []float32, all []byte, w window) {
+	if !g.transposed {
+		for r := w.r0; r < w.r1; r++ {
+			n := w.cols()
+			fp8.Scales(dst[:n], all[4*(r*g.cols+w.c0):][:4*n], fp8.F32)
+			dst = dst[n:]
+		}
+		return
+	}
+	for r := w.r0; r < w.r1; r++ {
+		for c := w.c0; c < w.c1; c++ {
+			fp8.Scales(dst[:1], all[4*(c*g.cols+r):][:4], fp8.F32)
+			dst = dst[1:]
+		}
+	}
+}
+
+func (g *grid) unitSize(*Unit) int64 { return 4 * int64(g.rows) * int64(g.cols) }
+
+func (g *grid) unitName(*Unit) string { return "scales " + g.src.Key }
+
+// fillUnit reads the stored scales of one matrix as float32.
+func (g *grid) fillUnit(u *Unit, env *Env, dst []byte) error {
+	if g.format == fp8.F32 {
+		return env.read(g.src, dst, u.key.Offset)
+	}
+	n := g.rows * g.cols
+	size := g.format.Size()
+	b := getBuffer(n * size)
+	defer b.put()
+	if err := env.read(g.src, b.bytes, u.key.Offset); err != nil {
+		return err
+	}
+	s := getFloats(n)
+	defer s.put()
+	fp8.Scales(s.values, b.bytes, g.format)
+	putFloats(dst, s.values)
+	return nil
+}

@@ -1,0 +1,144 @@
+package expr
+
+import "fmt"
+
+// load shows a stored tensor, or a part of it, perhaps transposed.
+type load struct {
+	header
+	region region
+}
+
+// Load shows a stored tensor as it is.
+func Load(src *Source) (Node, error) {
+	h, err := checkSource(src)
+	if err != nil {
+		return nil, err
+	}
+	return newLoad(h, newRegion(src, &h)), nil
+}
+
+// checkSource refuses tensors that are not inside their file.
+func checkSource(src *Source) (header, error) {
+	h, err := newHeader(src.DType, src.Shape)
+	if err != nil {
+		return h, fmt.Errorf("%s: %w", src.Key, err)
+	}
+	if size := src.File.Size(); src.Offset < 0 || src.Offset > size-h.size {
+		return h, fmt.Errorf("%s: %s: bytes [%d, %d) are not inside the file's %d", src.File.Name(), src.Key, src.Offset, src.Offset+h.size, size)
+	}
+	return h, nil
+}
+
+func newLoad(h header, g region) *load {
+	n := &load{h, g}
+	n.region.seal()
+	return n
+}
+
+// ReadAt fills p.
+func (n *load) ReadAt(env *Env, p []byte, off int64) error {
+	if !n.whole() {
+		return readAt(n, env, p, off)
+	}
+	if err := n.inside(n, off, int64(len(p))); err != nil {
+		return err
+	}
+	return env.read(n.region.src, p, n.region.offset+off)
+}
+
+// whole says whether the node's bytes lie in the file one after the other.
+func (n *load) whole() bool {
+	g := &n.region
+	width := int64(g.cols) * int64(g.item)
+	return !g.transposed && (g.rows == 1 || g.rowStride == width) && (g.batch == 1 || g.batchStride == int64(g.rows)*width)
+}
+
+func (n *load) rect(env *Env, dst []byte, stride int, w window) error {
+	for {
+		m, head, rest := w.cut(n.region.height())
+		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
+			return err
+		}
+		dst, w = dst[head.rows()*stride:], rest
+	}
+}
+
+func (n *load) matrix(env *Env, dst []byte, stride, m int, w window) error {
+	if !n.region.transposed {
+		return n.region.read(env, dst, stride, m, w)
+	}
+	for {
+		l, err := n.region.borrow(env, m, w)
+		if err != nil {
+			return err
+		}
+		for r := range l.rows {
+			copy(dst[r*stride:][:w.cols()*n.item], l.bytes[r*l.stride:])
+		}
+		l.release()
+		if w.r0 += l.rows; w.rows() == 0 {
+			return nil
+		}
+		dst = dst[l.rows*stride:]
+	}
+}
+
+// Units of a range.
+func (n *load) Units(off, count int64, yield func(*Unit) bool) bool {
+	return unitsOf(n, off, count, yield)
+}
+
+// Ranges of a range.
+func (n *load) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
+	if !n.whole() {
+		return rangesOf(n, off, count, yield)
+	}
+	off, count = n.clip(off, count)
+	return count == 0 || yield(n.region.src.File, n.region.offset+off, count)
+}
+
+func (n *load) units(w window, yield func(*Unit) bool) bool { return n.region.units(w, yield) }
+
+func (n *load) ranges(w window, yield func(f File, off, n int64) bool) bool {
+	return n.region.ranges(w, yield)
+}
+
+func (n *load) transpose() (node, error) {
+	h, err := newHeader(n.dtype, swapped(n.shape))
+	if err != nil {
+		return nil, err
+	}
+	return newLoad(h, n.region.transpose()), nil
+}
+
+func (n *load) slice(axis int, lo, hi int64) (node, error) {
+	if tooDeep(n.region.src, len(n.shape)-axis) {
+		return newSlice(n, axis, lo, hi)
+	}
+	h, err := newHeader(n.dtype, resized(n.shape, axis, hi-lo))
+	if err != nil {
+		return nil, err
+	}
+	return newLoad(h, n.region.narrow(len(n.shape), axis, span{lo: lo, hi: hi})), nil
+}
+
+func (n *load) index(i int64) (node, error) {
+	if tooDeep(n.region.src, len(n.shape)) {
+		return indexed(n, i)
+	}
+	h, err := newHeader(n.dtype, n.shape[1:])
+	if err != nil {
+		return nil, err
+	}
+	return newLoad(h, n.region.narrow(len(n.shape), 0, span{i, i + 1, true})), nil
+}
+
+// tooDeep says whether an axis is one of several before the matrices, which a region has no stride for.
+func tooDeep(src *Source, fromEnd int) bool { return fromEnd > 2 && len(src.Shape) > 3 }
+
+func (n *load) String() string {
+	if n.region.transposed {
+		return "transpose(" + n.region.name() + ")"
+	}
+	return n.region.name()
+}

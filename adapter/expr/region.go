@@ -1,0 +1,311 @@
+package expr
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/fp8"
+)
+
+const (
+	// chunk is how many source bytes are read at a time, so that they are still in
+	// the core's cache when they are decoded.
+	chunk = 512 << 10
+
+	// gap is the number of bytes between two rows from which on two reads are
+	// cheaper than one that reads them too.
+	gap = 8 << 10
+
+	// strip is the most that a fill reads at once, and strips the least number of them.
+	strip  = 2 << 20
+	strips = 8
+)
+
+// region is a strided part of a stored tensor: a batch of matrices, perhaps seen
+// transposed. Strides are bytes of the file.
+type region struct {
+	src         *Source
+	offset      int64 // of the first element in the file
+	item        int   // bytes of an element
+	batch       int
+	rows, cols  int // as stored
+	batchStride int64
+	rowStride   int64
+	transposed  bool
+	part        []span // of each axis of the source; nil: all of it
+	turned      []Unit // if transposed, each matrix
+}
+
+// span is a part of an axis; one entry of it if dropped.
+type span struct {
+	lo, hi  int64
+	dropped bool
+}
+
+// newRegion is a whole tensor. h is its header.
+func newRegion(src *Source, h *header) region {
+	g := region{src: src, offset: src.Offset, item: h.item, batch: 1, rows: 1, cols: h.cols}
+	if n := len(h.shape); n > 1 && h.size > 0 {
+		g.rows = int(h.shape[n-2])
+		g.batch = h.rows / g.rows
+	}
+	g.rowStride = int64(g.cols) * int64(g.item)
+	g.batchStride = int64(g.rows) * g.rowStride
+	return g
+}
+
+// height and width of the matrices as they are seen.
+func (g *region) height() int {
+	if g.transposed {
+		return g.cols
+	}
+	return g.rows
+}
+
+// transpose gives the region seen the other way.
+func (g region) transpose() region {
+	g.transposed = !g.transposed
+	return g
+}
+
+// narrow keeps [lo, hi) of an axis of a tensor of at most three axes, of which n are seen. dropped: the axis goes away.
+func (g region) narrow(n, axis int, s span) region {
+	fromEnd := n - axis
+	if g.transposed && fromEnd <= 2 {
+		fromEnd = 3 - fromEnd
+	}
+	switch fromEnd {
+	case 1:
+		g.offset += s.lo * int64(g.item)
+		g.cols = int(s.hi - s.lo)
+	case 2:
+		g.offset += s.lo * g.rowStride
+		g.rows = int(s.hi - s.lo)
+	case 3:
+		g.offset += s.lo * g.batchStride
+		g.batch = int(s.hi - s.lo)
+	}
+	part := make([]span, len(g.src.Shape))
+	for i, size := range g.src.Shape {
+		part[i].hi = size
+	}
+	copy(part, g.part)
+	old := &part[len(part)-fromEnd]
+	*old = span{old.lo + s.lo, old.lo + s.hi, s.dropped}
+	g.part = part
+	return g
+}
+
+// seal makes the units. It is called once the region is as it will be read.
+func (g *region) seal() {
+	g.turned = nil
+	if !g.transposed || g.rows == 0 || g.cols == 0 {
+		return
+	}
+	g.turned = make([]Unit, g.batch)
+	for m := range g.turned {
+		g.turned[m] = Unit{g.key(m, Transposed), g}
+	}
+}
+
+func (g *region) key(m int, kind UnitKind) UnitKey {
+	return UnitKey{
+		File: g.src.File, Offset: g.offset + int64(m)*g.batchStride, Kind: kind,
+		Rows: int64(g.rows), Cols: int64(g.cols), Stride: g.rowStride,
+	}
+}
+
+// at is where an element is stored.
+func (g *region) at(m, r, c int) int64 {
+	return g.offset + int64(m)*g.batchStride + int64(r)*g.rowStride + int64(c)*int64(g.item)
+}
+
+// read writes a window of matrix m, as stored, to dst.
+func (g *region) read(env *Env, dst []byte, stride, m int, w window) error {
+	width := w.cols() * g.item
+	if w.rows() == 1 || width == stride && int64(width) == g.rowStride {
+		return env.read(g.src, dst[:w.rows()*width], g.at(m, w.r0, w.c0))
+	}
+	if g.rowStride-int64(width) > gap || int64(width) >= chunk {
+		for r := w.r0; r < w.r1; r++ {
+			if err := env.read(g.src, dst[(r-w.r0)*stride:][:width], g.at(m, r, w.c0)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return g.readSpans(env, dst, stride, m, w)
+}
+
+// readSpans reads rows with what is between them, and drops that.
+func (g *region) readSpans(env *Env, dst []byte, stride, m int, w window) error {
+	width, step := w.cols()*g.item, int(g.rowStride)
+	rows := min(w.rows(), max(1, chunk/step))
+	b := getBuffer((rows-1)*step + width)
+	defer b.put()
+	for w.r0 < w.r1 {
+		n := min(rows, w.rows())
+		if err := env.read(g.src, b.bytes[:(n-1)*step+width], g.at(m, w.r0, w.c0)); err != nil {
+			return err
+		}
+		for r := range n {
+			copy(dst[r*stride:][:width], b.bytes[r*step:])
+		}
+		if w.r0 += n; w.r0 < w.r1 {
+			dst = dst[n*stride:]
+		}
+	}
+	return nil
+}
+
+// lease is a window of elements in memory, in the order in which the region is seen.
+type lease struct {
+	bytes  []byte
+	stride int
+	rows   int // may be fewer than were asked for
+	entry  Entry
+	buf    *buffer
+}
+
+func (l *lease) release() {
+	if l.entry != nil {
+		l.entry.Release()
+	}
+	l.buf.put()
+}
+
+// borrow gives the first rows of a window of matrix m, as seen.
+func (g *region) borrow(env *Env, m int, w window) (lease, error) {
+	if g.transposed {
+		if c := env.cache(); c != nil {
+			return g.borrowUnit(env, c, m, w)
+		}
+		return g.borrowTurned(env, m, w)
+	}
+	width := w.cols() * g.item
+	w.r1 = min(w.r1, w.r0+max(1, chunk/width))
+	b := getBuffer(w.rows() * width)
+	l := lease{bytes: b.bytes, stride: width, rows: w.rows(), buf: b}
+	if err := g.read(env, b.bytes, width, m, w); err != nil {
+		l.release()
+		return lease{}, err
+	}
+	return l, nil
+}
+
+// borrowUnit borrows from the transposed matrix.
+func (g *region) borrowUnit(env *Env, c Cache, m int, w window) (lease, error) {
+	e, err := c.Get(env.context(), &g.turned[m])
+	if err != nil {
+		return lease{}, err
+	}
+	stride := g.rows * g.item
+	return lease{bytes: e.Bytes()[w.r0*stride+w.c0*g.item:], stride: stride, rows: w.rows(), entry: e}, nil
+}
+
+// borrowTurned reads the columns that are rows here, and transposes them.
+func (g *region) borrowTurned(env *Env, m int, w window) (lease, error) {
+	stride := w.cols() * g.item
+	w.r1 = min(w.r1, w.r0+max(1, 16*chunk/stride)) // more at once means fewer reads
+	stored := w.turned()
+	width := stored.cols() * g.item
+	b := getBuffer(stored.rows() * width)
+	defer b.put()
+	if err := g.read(env, b.bytes, width, m, stored); err != nil {
+		return lease{}, err
+	}
+	t := getBuffer(w.rows() * stride)
+	fp8.Transpose(t.bytes, stride, b.bytes, width, stored.rows(), stored.cols(), g.item)
+	return lease{bytes: t.bytes, stride: stride, rows: w.rows(), buf: t}, nil
+}
+
+func (g *region) unitSize(*Unit) int64 { return int64(g.rows) * int64(g.cols) * int64(g.item) }
+
+func (g *region) unitName(u *Unit) string {
+	m := int((u.key.Offset - g.offset) / max(g.batchStride, 1))
+	if g.batch == 1 {
+		return "transposed " + g.name()
+	}
+	return fmt.Sprintf("transposed matrix %d of %s", m, g.name())
+}
+
+// fillUnit transposes a matrix in strips of rows.
+func (g *region) fillUnit(u *Unit, env *Env, dst []byte) error {
+	m := int((u.key.Offset - g.offset) / max(g.batchStride, 1))
+	rows := g.stripRows()
+	fns := make([]func() error, 0, g.rows/rows+1)
+	for r := 0; r < g.rows; r += rows {
+		w := window{r, min(g.rows, r+rows), 0, g.cols}
+		fns = append(fns, func() error { return g.fillStrip(env, dst, m, w) })
+	}
+	return env.together(fns...)
+}
+
+// stripRows is the height of a strip: whole cache lines of the result where that is not too much.
+func (g *region) stripRows() int {
+	line := max(1, 64/g.item)
+	width := g.cols * g.item
+	rows := min(g.rows/strips, strip/width)
+	return max(rows/line*line, min(line, strip/width), 1)
+}
+
+func (g *region) fillStrip(env *Env, dst []byte, m int, w window) error {
+	width := g.cols * g.item
+	b := getBuffer(w.rows() * width)
+	defer b.put()
+	if err := g.read(env, b.bytes, width, m, w); err != nil {
+		return err
+	}
+	fp8.Transpose(dst[w.r0*g.item:], g.rows*g.item, b.bytes, width, w.rows(), g.cols, g.item)
+	return nil
+}
+
+// units yields the units of a window as seen, whose rows go over all matrices.
+func (g *region) units(w window, yield func(*Unit) bool) bool {
+	if !g.transposed {
+		return true
+	}
+	for m := w.r0 / g.cols; m <= (w.r1-1)/g.cols; m++ {
+		if !yield(&g.turned[m]) {
+			return false
+		}
+	}
+	return true
+}
+
+// ranges yields where the rows of a window are stored.
+func (g *region) ranges(w window, yield func(f File, off, n int64) bool) bool {
+	if g.transposed {
+		return true
+	}
+	for w.r0 < w.r1 {
+		m, head, rest := w.cut(g.rows)
+		lo := g.at(m, head.r0, head.c0)
+		if !yield(g.src.File, lo, g.at(m, head.r1-1, head.c1)-lo) {
+			return false
+		}
+		w = rest
+	}
+	return true
+}
+
+// name is the key with the part that is shown of it.
+func (g *region) name() string {
+	if g.part == nil {
+		return g.src.Key
+	}
+	var b strings.Builder
+	b.WriteString(g.src.Key)
+	for i, s := range g.part {
+		b.WriteString([]string{"[", ", "}[min(i, 1)])
+		switch {
+		case s.dropped:
+			fmt.Fprint(&b, s.lo)
+		case s.lo == 0 && s.hi == g.src.Shape[i]:
+			b.WriteString(":")
+		default:
+			fmt.Fprintf(&b, "%d:%d", s.lo, s.hi)
+		}
+	}
+	return b.String() + "]"
+}

@@ -1,0 +1,136 @@
+package expr
+
+import (
+	"fmt"
+
+	"github.com/dequantfs/dequantfs/fp8"
+)
+
+// transposed swaps the last two axes of a node that cannot do that itself.
+type transposed struct {
+	header
+	of node
+}
+
+// Transpose swaps the last two axes.
+func Transpose(n Node) (Node, error) {
+	of, err := ours("transpose", n)
+	if err != nil {
+		return nil, err
+	}
+	if len(n.Shape()) < 2 {
+		return nil, fmt.Errorf("transpose: %s has shape %v: expected two axes or more", n, n.Shape())
+	}
+	if n.Size() == 0 {
+		return newTranspose(of)
+	}
+	return of.transpose()
+}
+
+func newTranspose(of node) (node, error) {
+	h, err := newHeader(of.DType(), swapped(of.Shape()))
+	if err != nil {
+		return nil, fmt.Errorf("transpose: %s: %w", of, err)
+	}
+	return &transposed{h, of}, nil
+}
+
+// ReadAt fills p.
+func (n *transposed) ReadAt(env *Env, p []byte, off int64) error { return readAt(n, env, p, off) }
+
+// rect reads the columns that are rows here into a buffer.
+func (n *transposed) rect(env *Env, dst []byte, stride int, w window) error {
+	for {
+		m, head, rest := w.cut(n.height())
+		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
+			return err
+		}
+		dst, w = dst[head.rows()*stride:], rest
+	}
+}
+
+func (n *transposed) height() int { return int(n.shape[len(n.shape)-2]) }
+
+func (n *transposed) matrix(env *Env, dst []byte, stride, m int, w window) error {
+	rows := min(w.rows(), max(1, 16*chunk/(w.cols()*n.item)))
+	b := getBuffer(rows * w.cols() * n.item)
+	defer b.put()
+	for {
+		part := window{w.r0, min(w.r1, w.r0+rows), w.c0, w.c1}
+		width := part.rows() * n.item
+		if err := n.of.rect(env, b.bytes, width, n.inner(m, part)); err != nil {
+			return err
+		}
+		fp8.Transpose(dst, stride, b.bytes, width, part.cols(), part.rows(), n.item)
+		if w.r0 = part.r1; w.rows() == 0 {
+			return nil
+		}
+		dst = dst[part.rows()*stride:]
+	}
+}
+
+// inner is the window of matrix m in the node.
+func (n *transposed) inner(m int, w window) window {
+	t := w.turned()
+	at := m * n.cols
+	t.r0, t.r1 = t.r0+at, t.r1+at
+	return t
+}
+
+// Units of a range.
+func (n *transposed) Units(off, count int64, yield func(*Unit) bool) bool {
+	return unitsOf(n, off, count, yield)
+}
+
+// Ranges of a range.
+func (n *transposed) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
+	return rangesOf(n, off, count, yield)
+}
+
+func (n *transposed) units(w window, yield func(*Unit) bool) bool {
+	for w.rows() > 0 {
+		m, head, rest := w.cut(n.height())
+		if !n.of.units(n.inner(m, head), yield) {
+			return false
+		}
+		w = rest
+	}
+	return true
+}
+
+func (n *transposed) ranges(w window, yield func(f File, off, n int64) bool) bool {
+	for w.rows() > 0 {
+		m, head, rest := w.cut(n.height())
+		if !n.of.ranges(n.inner(m, head), yield) {
+			return false
+		}
+		w = rest
+	}
+	return true
+}
+
+func (n *transposed) transpose() (node, error) { return n.of, nil }
+
+func (n *transposed) slice(axis int, lo, hi int64) (node, error) {
+	if fromEnd := len(n.shape) - axis; fromEnd <= 2 {
+		axis = len(n.shape) - 3 + fromEnd
+	}
+	of, err := n.of.slice(axis, lo, hi)
+	if err != nil {
+		return nil, err
+	}
+	return of.transpose()
+}
+
+func (n *transposed) index(i int64) (node, error) {
+	if len(n.shape) == 2 {
+		return indexed(n, i)
+	}
+	of, err := n.of.index(i)
+	if err != nil {
+		return nil, err
+	}
+	return of.transpose()
+}
+
+func (n *transposed) String() string { return fmt.Sprintf("transpose(%s)", n.of) }
