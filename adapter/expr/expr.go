@@ -91,7 +91,7 @@ type node interface {
 	units(w window, yield func(*Unit) bool) bool
 	ranges(w window, yield func(f File, off, n int64) bool) bool
 
-	transpose() (node, error)                  // of a node with at least two axes
+	transpose() (node, error)                   // of a node with at least two axes
 	slice(axis int, lo, hi int64) (node, error) // a true part of the axis
 	index(i int64) (node, error)
 }

@@ -1,0 +1,488 @@
+package expr
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+const (
+	f8   = safetensors.F8E4M3
+	bf16 = safetensors.BF16
+	f16  = safetensors.F16
+	f32  = safetensors.F32
+	e8m0 = safetensors.F8E8M0
+)
+
+// blocks is the usual block.
+var blocks = [2]int64{128, 128}
+
+// merged is an expert of the native layout.
+func (m *maker) merged(inter, hidden int64, d safetensors.DType) both {
+	q := quantized{block: [2]int64{16, 16}, out: d}
+	return m.concat(1, m.dequantize(q, inter, hidden).transpose(), m.dequantize(q, inter, hidden).transpose())
+}
+
+// recipes are shapes that are awkward on purpose.
+var recipes = []struct {
+	name string
+	make func(m *maker) both
+}{
+	{"load", func(m *maker) both { return m.load(f32, 7, 11) }},
+	{"load scalar", func(m *maker) both { return m.load(f32) }},
+	{"load empty", func(m *maker) both { return m.load(bf16, 3, 0) }},
+	{"load vector", func(m *maker) both { return m.load(safetensors.I64, 13) }},
+	{"load rank 4", func(m *maker) both { return m.load(bf16, 2, 3, 4, 5) }},
+	{"load transposed", func(m *maker) both { return m.load(bf16, 70, 33).transpose() }},
+	{"load transposed, 1 byte", func(m *maker) both { return m.load(safetensors.U8, 70, 130).transpose() }},
+	{"load transposed, 8 bytes", func(m *maker) both { return m.load(safetensors.F64, 9, 17).transpose() }},
+	{"load transposed twice", func(m *maker) both { return m.load(bf16, 9, 4).transpose().transpose() }},
+	{"load 3-D transposed", func(m *maker) both { return m.load(bf16, 3, 20, 9).transpose() }},
+	{"load rank 4 transposed", func(m *maker) both { return m.load(bf16, 2, 3, 4, 5).transpose() }},
+	{"load columns", func(m *maker) both { return m.load(bf16, 20, 30).slice(1, 7, 19) }},
+	{"load columns far apart", func(m *maker) both { return m.load(f32, 5, 4100).slice(1, 1000, 1010) }},
+	{"load columns of 3-D", func(m *maker) both { return m.load(bf16, 4, 6, 10).slice(2, 3, 8).slice(0, 1, 3).slice(1, 2, 6) }},
+	{"load row", func(m *maker) both { return m.load(bf16, 20, 30).index(4) }},
+	{"load row of columns", func(m *maker) both { return m.load(bf16, 20, 30).transpose().index(4).slice(0, 3, 17) }},
+	{"load one of 3-D transposed", func(m *maker) both { return m.load(bf16, 4, 20, 30).slice(2, 10, 20).transpose().index(2) }},
+	{"load one of 3-D, then transposed", func(m *maker) both { return m.load(bf16, 4, 20, 30).index(3).slice(1, 15, 30).transpose() }},
+	{"load slices of rank 4", func(m *maker) both { return m.load(bf16, 3, 4, 5, 6).slice(1, 1, 3).slice(0, 1, 2).slice(3, 2, 5) }},
+	{"load index of rank 4", func(m *maker) both { return m.load(bf16, 3, 4, 5, 6).index(1).transpose() }},
+	{"load element", func(m *maker) both { return m.load(bf16, 5, 6).index(1).index(2) }},
+
+	{"dequantize 1×1", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 1, 1) }},
+	{"dequantize 1×300", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 1, 300) }},
+	{"dequantize 300×1", func(m *maker) both { return m.dequantize(quantized{block: blocks, out: f32}, 300, 1).transpose() }},
+	{"dequantize 200×100", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 200, 100) }},
+	{"dequantize 200×100 transposed", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 200, 100).transpose() }},
+	{"dequantize empty", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 0, 300) }},
+	{"dequantize larger grid", func(m *maker) both { return m.dequantize(quantized{block: blocks, grid: []int64{4, 3}}, 200, 100) }},
+	{"dequantize larger grid transposed", func(m *maker) both {
+		return m.dequantize(quantized{block: blocks, grid: []int64{4, 3}}, 200, 150).transpose()
+	}},
+	{"dequantize odd block", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{25, 50}, scale: bf16, out: f16}, 77, 130)
+	}},
+	{"dequantize E5M2", func(m *maker) both {
+		return m.dequantize(quantized{block: blocks, codes: safetensors.F8E5M2, scale: f16}, 50, 140)
+	}},
+	{"dequantize E8M0", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{1, 32}, scale: e8m0, out: f32}, 5, 100)
+	}},
+	{"dequantize whole tensor", func(m *maker) both { return m.dequantize(quantized{stored: []int64{}}, 30, 40) }},
+	{"dequantize whole tensor [1]", func(m *maker) both {
+		return m.dequantize(quantized{stored: []int64{1}, scale: bf16}, 30, 40).transpose()
+	}},
+	{"dequantize rows [M]", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{1, 0}, stored: []int64{30}}, 30, 40).slice(0, 3, 20)
+	}},
+	{"dequantize rows [M,1]", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{1, 0}}, 30, 40).transpose() }},
+	{"dequantize columns [N]", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{0, 1}, stored: []int64{40}}, 30, 40).slice(1, 7, 33)
+	}},
+	{"dequantize slice", func(m *maker) both {
+		return m.dequantize(quantized{block: blocks}, 200, 300).slice(0, 33, 190).slice(1, 5, 277)
+	}},
+	{"dequantize slice transposed", func(m *maker) both {
+		return m.dequantize(quantized{block: blocks}, 200, 300).slice(0, 33, 190).transpose().slice(0, 77, 211)
+	}},
+	{"dequantize row", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{16, 16}}, 50, 60).index(33) }},
+	{"dequantize 3-D", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{16, 16}}, 3, 20, 40) }},
+	{"dequantize 3-D transposed", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{16, 16}}, 3, 20, 40).transpose() }},
+	{"dequantize 3-D, experts", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{16, 16}}, 5, 20, 40).slice(0, 2, 4) }},
+	{"dequantize 3-D, one expert", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{16, 16}}, 5, 20, 40).slice(2, 11, 31).index(3).transpose()
+	}},
+	{"dequantize 3-D by [E]", func(m *maker) both { return m.dequantize(quantized{stored: []int64{3}}, 3, 20, 40).index(1) }},
+	{"dequantize 3-D by one", func(m *maker) both {
+		return m.dequantize(quantized{grid: []int64{1, 1, 1}, stored: []int64{1}}, 3, 20, 40)
+	}},
+	{"dequantize 3-D by rows", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{1, 0}, stored: []int64{3, 20}}, 3, 20, 40).slice(0, 1, 3)
+	}},
+
+	{"cast", func(m *maker) both { return m.load(bf16, 9, 10).cast(f32) }},
+	{"cast down", func(m *maker) both { return m.load(f32, 9, 10).cast(f16).transpose() }},
+	{"cast sliced", func(m *maker) both { return m.load(f16, 9, 10).cast(bf16).slice(1, 2, 7).slice(0, 1, 8).index(3) }},
+
+	{"concat first axis", func(m *maker) both { return m.concat(0, m.load(bf16, 3, 5), m.load(bf16, 4, 5), m.load(bf16, 1, 5)) }},
+	{"concat last axis", func(m *maker) both { return m.concat(1, m.load(bf16, 6, 5), m.load(bf16, 6, 0), m.load(bf16, 6, 1)) }},
+	{"concat middle axis", func(m *maker) both { return m.concat(1, m.load(bf16, 3, 5, 4), m.load(bf16, 3, 2, 4)) }},
+	{"concat middle axis, parts", func(m *maker) both {
+		return m.concat(1, m.load(bf16, 3, 5, 4), m.load(bf16, 3, 2, 4)).slice(1, 3, 6).transpose().slice(0, 1, 3)
+	}},
+	{"concat of rank 4", func(m *maker) both {
+		return m.concat(0, m.load(bf16, 2, 3, 2, 4), m.load(bf16, 1, 3, 2, 4)).slice(0, 1, 3).index(1)
+	}},
+	{"concat of vectors", func(m *maker) both { return m.concat(0, m.load(bf16, 6), m.load(bf16, 5)).slice(0, 3, 9) }},
+
+	{"merged expert", func(m *maker) both { return m.merged(40, 56, bf16) }},
+	{"merged expert F32", func(m *maker) both { return m.merged(24, 50, f32) }},
+	{"merged experts", func(m *maker) both {
+		return m.stack(m.merged(20, 30, bf16), m.merged(20, 30, bf16), m.merged(20, 30, bf16), m.merged(20, 30, bf16))
+	}},
+	{"merged experts, part", func(m *maker) both {
+		return m.stack(m.merged(20, 30, bf16), m.merged(20, 30, bf16), m.merged(20, 30, bf16)).slice(0, 1, 3).slice(2, 13, 31).transpose()
+	}},
+	{"un-merged expert", func(m *maker) both {
+		return m.load(bf16, 4, 30, 48).slice(2, 24, 48).transpose().index(2)
+	}},
+	{"stack", func(m *maker) both { return m.stack(m.load(f32, 3, 5), m.load(f32, 3, 5)) }},
+	{"stack of vectors", func(m *maker) both { return m.stack(m.load(f32, 5), m.load(f32, 5), m.load(f32, 5)).transpose() }},
+	{"stack of scalars", func(m *maker) both { return m.stack(m.load(f32), m.load(f32)) }},
+	{"stack of empty", func(m *maker) both { return m.stack(m.load(f32, 0, 3), m.load(f32, 0, 3)).transpose() }},
+
+	{"reshape", func(m *maker) both { return m.load(bf16, 6, 10).reshape(4, 15) }},
+	{"reshape transposed", func(m *maker) both { return m.load(bf16, 6, 10).reshape(4, 15).transpose() }},
+	{"reshape same width", func(m *maker) both { return m.load(bf16, 6, 10).reshape(2, 3, 10).slice(2, 1, 5).transpose() }},
+	{"reshape of slice", func(m *maker) both { return m.merged(10, 12, bf16).slice(1, 3, 15).reshape(6, 24).slice(1, 5, 20) }},
+	{"reshape, slice, index", func(m *maker) both {
+		return m.load(bf16, 6, 20).reshape(3, 4, 10).slice(1, 1, 3).index(2).transpose().index(1)
+	}},
+	{"slice to nothing", func(m *maker) both { return m.load(bf16, 6, 20).slice(0, 3, 3).transpose() }},
+}
+
+// poisoned is a buffer that shows what was not written.
+func poisoned(n int64) []byte { return bytes.Repeat([]byte{0xAB}, int(n)) }
+
+// checkRange reads a range and compares it with the slice of the whole.
+func checkRange(t *testing.T, env *Env, n Node, want []byte, lo, hi int64) {
+	t.Helper()
+	p := poisoned(hi - lo + 2)
+	if err := n.ReadAt(env, p[1:1+hi-lo], lo); err != nil {
+		t.Fatalf("%s: [%d, %d): %v", n, lo, hi, err)
+	}
+	if p[0] != 0xAB || p[len(p)-1] != 0xAB {
+		t.Fatalf("%s: [%d, %d): wrote outside the buffer", n, lo, hi)
+	}
+	if got := p[1 : 1+hi-lo]; !bytes.Equal(got, want[lo:hi]) {
+		i := lo
+		for got[i-lo] == want[i] {
+			i++
+		}
+		t.Fatalf("%s: [%d, %d): byte %d is %#x, want %#x", n, lo, hi, i, got[i-lo], want[i])
+	}
+}
+
+// randomRange is any range, often a short one.
+func randomRange(rng *rand.Rand, size int64) (lo, hi int64) {
+	lo = rng.Int64N(size + 1)
+	hi = lo + rng.Int64N(size-lo+1)
+	if rng.IntN(2) == 0 {
+		hi = min(hi, lo+rng.Int64N(40))
+	}
+	return lo, hi
+}
+
+func TestEveryRangeEqualsTheReference(t *testing.T) {
+	for i, r := range recipes {
+		t.Run(r.name, func(t *testing.T) {
+			m := newMaker(t, uint64(i))
+			b := r.make(m)
+			want := b.want.bytes()
+			if b.Size() != int64(len(want)) || !slices.Equal(b.Shape(), b.want.shape) || b.DType() != b.want.dtype {
+				t.Fatalf("%s is %s %v, %d bytes; want %s %v, %d", b, b.DType(), b.Shape(), b.Size(), b.want.dtype, b.want.shape, len(want))
+			}
+			for name, env := range environments() {
+				t.Run(name, func(t *testing.T) {
+					checkRange(t, env, b, want, 0, b.Size())
+					for range 60 {
+						lo, hi := randomRange(m.rng, b.Size())
+						checkRange(t, env, b, want, lo, hi)
+					}
+				})
+			}
+			if n := pinned.Load(); n != 0 {
+				t.Errorf("%d entries were not released", n)
+			}
+		})
+	}
+}
+
+func TestRangesOutsideAreErrors(t *testing.T) {
+	for i, r := range recipes {
+		b := r.make(newMaker(t, uint64(i)))
+		for _, off := range []int64{-1, b.Size(), b.Size() + 1, 1 << 62} {
+			if err := b.ReadAt(nil, make([]byte, 1), off); err == nil {
+				t.Errorf("%s: %s: byte %d of %d can be read", r.name, b, off, b.Size())
+			}
+		}
+		b.Units(-5, 1<<40, func(*Unit) bool { return true })
+		b.Ranges(-5, 1<<40, func(File, int64, int64) bool { return true })
+	}
+}
+
+// recorder notes what a read asks of its environment.
+type recorder struct {
+	mapCache
+	ranges [][2]int64
+	env    Env
+}
+
+func newRecorder() *recorder {
+	r := &recorder{mapCache: mapCache{limit: 1 << 40}}
+	r.env = Env{Cache: r, ReadAt: func(f File, p []byte, off int64) (int, error) {
+		r.ranges = append(r.ranges, [2]int64{off, off + int64(len(p))})
+		return f.ReadAt(p, off)
+	}}
+	return r
+}
+
+func (r *recorder) units() []UnitKey {
+	var keys []UnitKey
+	for _, u := range r.asked {
+		if u.Key().Kind != Grid && !slices.Contains(keys, u.Key()) {
+			keys = append(keys, u.Key())
+		}
+	}
+	return keys
+}
+
+func TestUnitsAndRangesAreWhatAReadAsksFor(t *testing.T) {
+	for i, recipe := range recipes {
+		m := newMaker(t, uint64(i))
+		b := recipe.make(m)
+		for range 30 {
+			lo, hi := randomRange(m.rng, b.Size())
+			r := newRecorder()
+			if err := b.ReadAt(&r.env, poisoned(hi-lo), lo); err != nil {
+				t.Fatal(err)
+			}
+			var said []UnitKey
+			b.Units(lo, hi-lo, func(u *Unit) bool {
+				if !slices.Contains(said, u.Key()) {
+					said = append(said, u.Key())
+				}
+				return true
+			})
+			for _, k := range r.units() {
+				if !slices.Contains(said, k) {
+					t.Errorf("%s: [%d, %d) used unit %v, which Units did not say", b, lo, hi, k)
+				}
+			}
+			if len(said) > len(r.units())+1 && len(said) > 2 {
+				t.Errorf("%s: [%d, %d) used %d units, Units said %d", b, lo, hi, len(r.units()), len(said))
+			}
+			var ranges [][2]int64
+			b.Ranges(lo, hi-lo, func(f File, off, n int64) bool {
+				ranges = append(ranges, [2]int64{off, off + n})
+				return true
+			})
+			checkCovered(t, b, ranges, r.ranges)
+		}
+	}
+}
+
+// checkCovered wants each read to be inside one of the ranges said, or them all together; reads of cached units are not seen.
+func checkCovered(t *testing.T, n Node, said, read [][2]int64) {
+	t.Helper()
+	for _, r := range read {
+		if !slices.ContainsFunc(said, func(s [2]int64) bool { return s[0] <= r[0] && r[1] <= s[1] }) {
+			t.Errorf("%s: read %v, Ranges said %v", n, r, said)
+		}
+	}
+}
+
+func TestManyReadersAtOnce(t *testing.T) {
+	m := newMaker(t, 5)
+	nodes := []both{
+		m.stack(m.merged(40, 56, bf16), m.merged(40, 56, bf16)),
+		m.dequantize(quantized{block: blocks}, 200, 300).slice(1, 3, 290),
+		m.load(bf16, 40, 50).cast(f32).transpose(),
+	}
+	for name, env := range environments() {
+		t.Run(name, func(t *testing.T) {
+			var wg sync.WaitGroup
+			for g := range 16 {
+				wg.Go(func() { readUntilCancelled(t, env, nodes, uint64(g)) })
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// readUntilCancelled reads ranges; odd readers are cancelled in the middle of a read.
+func readUntilCancelled(t *testing.T, env *Env, nodes []both, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 2))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	own := Env{Context: ctx}
+	if env != nil {
+		own.Cache, own.Go = env.Cache, env.Go
+	}
+	reads := 0
+	own.ReadAt = func(f File, p []byte, off int64) (int, error) {
+		if reads++; reads > 20 && seed%2 == 1 {
+			cancel()
+		}
+		return f.ReadAt(p, off)
+	}
+	for i := range 20 {
+		b := nodes[i%len(nodes)]
+		want := b.want.bytes()
+		lo, hi := randomRange(rng, b.Size())
+		p := poisoned(hi - lo)
+		err := b.ReadAt(&own, p, lo)
+		if err == nil && !bytes.Equal(p, want[lo:hi]) {
+			t.Errorf("%s: [%d, %d) is wrong", b, lo, hi)
+		}
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		again := slices.Clone(p)
+		if err != nil && !bytes.Equal(p, again) {
+			t.Error("the buffer changed after the read")
+		}
+	}
+}
+
+func TestCancelledReadsAreErrors(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for i, r := range recipes {
+		b := r.make(newMaker(t, uint64(i)))
+		for name, cache := range map[string]Cache{"no cache": nil, "cache": &mapCache{limit: 1 << 30}} {
+			err := b.ReadAt(&Env{Context: ctx, Cache: cache}, poisoned(b.Size()), 0)
+			if b.Size() > 0 && !errors.Is(err, context.Canceled) {
+				t.Errorf("%s, %s: %v", r.name, name, err)
+			}
+		}
+	}
+}
+
+func TestFaultyFilesAlwaysGiveErrors(t *testing.T) {
+	broken := errors.New("input/output error")
+	faults := map[string]func(n int) (int, error){
+		"short":        func(n int) (int, error) { return n - 1, nil },
+		"nothing":      func(n int) (int, error) { return 0, nil },
+		"end of file":  func(n int) (int, error) { return n / 2, io.EOF },
+		"device error": func(n int) (int, error) { return n / 2, broken },
+	}
+	for i, r := range recipes {
+		for name, fault := range faults {
+			for which, env := range environments() {
+				m := newMaker(t, uint64(i))
+				b := r.make(m)
+				if b.Size() == 0 {
+					continue
+				}
+				at := m.rng.Int64N(int64(len(m.file.data)))
+				hit := false
+				m.file.fail = func(off int64, n int) (int, error) {
+					if off <= at && at < off+int64(n) {
+						hit = true
+						return fault(n)
+					}
+					return n, nil
+				}
+				if c, ok := envCache(env); ok {
+					c.env = nil // one strip after the other
+				}
+				checkFault(t, fmt.Sprint(r.name, ", ", name, ", ", which), env, b, &hit, broken)
+			}
+		}
+	}
+	if n := pinned.Load(); n != 0 {
+		t.Errorf("%d entries were not released", n)
+	}
+}
+
+func envCache(env *Env) (*mapCache, bool) {
+	if env == nil {
+		return nil, false
+	}
+	c, ok := env.Cache.(*mapCache)
+	return c, ok
+}
+
+func checkFault(t *testing.T, name string, env *Env, b both, hit *bool, broken error) {
+	p := poisoned(b.Size())
+	err := b.ReadAt(env, p, 0)
+	switch {
+	case *hit && err == nil:
+		t.Errorf("%s: %s: no error", name, b)
+	case err != nil && !*hit:
+		t.Errorf("%s: %s: %v", name, b, err)
+	case err != nil && !errors.Is(err, broken) && !errors.Is(err, io.ErrUnexpectedEOF):
+		t.Errorf("%s: %s: %v", name, b, err)
+	case err == nil && !bytes.Equal(p, b.want.bytes()):
+		t.Errorf("%s: %s: wrong bytes", name, b)
+	}
+}
+
+// randomRecipe builds a recipe from what a fuzzer chose.
+func (m *maker) randomRecipe() both {
+	var b both
+	side := func() int64 { return 1 + m.rng.Int64N(40) }
+	rows, cols := side(), side()
+	leaf := func() both {
+		switch m.rng.IntN(3) {
+		case 0:
+			return m.load(bf16, rows, cols)
+		case 1:
+			return m.load(f32, rows, cols).cast(bf16)
+		}
+		block := [2]int64{m.rng.Int64N(20), m.rng.Int64N(20)}
+		return m.dequantize(quantized{block: block, scale: []safetensors.DType{f32, bf16, f16, e8m0}[m.rng.IntN(4)]}, rows, cols)
+	}
+	switch m.rng.IntN(4) {
+	case 0:
+		b = leaf()
+	case 1:
+		b = m.concat(m.rng.IntN(2), leaf(), leaf(), leaf())
+	case 2:
+		b = m.stack(leaf(), leaf(), leaf())
+	case 3:
+		b = m.dequantize(quantized{block: [2]int64{8, 8}}, 3, rows, cols)
+	}
+	for range m.rng.IntN(5) {
+		b = m.change(b)
+	}
+	return b
+}
+
+func (m *maker) change(b both) both {
+	rank := len(b.Shape())
+	switch op := m.rng.IntN(6); {
+	case op == 0 && rank >= 2:
+		return b.transpose()
+	case op == 1 && rank >= 1 && b.Shape()[0] > 0:
+		return b.index(m.rng.Int64N(b.Shape()[0]))
+	case op == 2 && rank >= 1:
+		axis := m.rng.IntN(rank)
+		lo, hi := randomRange(m.rng, b.Shape()[axis])
+		return b.slice(axis, lo, hi)
+	case op == 3 && rank >= 2:
+		return m.concat(m.rng.IntN(rank), b, b)
+	case op == 4 && rank == 2:
+		return b.reshape(b.Shape()[1], b.Shape()[0])
+	case op == 5:
+		return m.stack(b, b)
+	}
+	return b
+}
+
+func FuzzReadAt(f *testing.F) {
+	for seed := range uint64(150) {
+		f.Add(seed, seed*7919, seed*104729)
+	}
+	f.Fuzz(func(t *testing.T, seed, lo, n uint64) {
+		m := newMaker(t, seed)
+		b := m.randomRecipe()
+		want := b.want.bytes()
+		off := int64(lo % uint64(len(want)+1))
+		end := off + int64(n%uint64(int64(len(want))-off+1))
+		for _, env := range environments() {
+			checkRange(t, env, b, want, 0, b.Size())
+			checkRange(t, env, b, want, off, end)
+		}
+	})
+}

@@ -1,0 +1,230 @@
+package expr
+
+import (
+	"math"
+	"slices"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// tensor is what the tests hold against the evaluator: every element by itself, computed
+// from the rules of the formats. It shares no code with the evaluator.
+type tensor struct {
+	dtype safetensors.DType
+	shape []int64
+	bits  []uint64 // of each element, row-major
+}
+
+func (t tensor) bytes() []byte {
+	var b []byte
+	for _, u := range t.bits {
+		for i := 0; i < t.dtype.Bits(); i += 8 {
+			b = append(b, byte(u>>i))
+		}
+	}
+	return b
+}
+
+// each makes a tensor of another shape whose element at position p is t's at from(p).
+func (t tensor) each(shape []int64, from func(p []int64) []int64) tensor {
+	out := tensor{dtype: t.dtype, shape: shape}
+	positions(shape, func(p []int64) { out.bits = append(out.bits, t.at(from(p))) })
+	return out
+}
+
+func (t tensor) at(p []int64) uint64 {
+	i := int64(0)
+	for axis, x := range p {
+		i = i*t.shape[axis] + x
+	}
+	return t.bits[i]
+}
+
+// positions calls do for all of a shape, row-major.
+func positions(shape []int64, do func(p []int64)) {
+	if slices.Contains(shape, 0) {
+		return
+	}
+	p := make([]int64, len(shape))
+	for {
+		do(slices.Clone(p))
+		axis := len(shape) - 1
+		for ; axis >= 0; axis-- {
+			if p[axis]++; p[axis] < shape[axis] {
+				break
+			}
+			p[axis] = 0
+		}
+		if axis < 0 {
+			return
+		}
+	}
+}
+
+func (t tensor) transpose() tensor {
+	n := len(t.shape)
+	shape := slices.Clone(t.shape)
+	shape[n-1], shape[n-2] = shape[n-2], shape[n-1]
+	return t.each(shape, func(p []int64) []int64 {
+		p[n-1], p[n-2] = p[n-2], p[n-1]
+		return p
+	})
+}
+
+func (t tensor) slice(axis int, lo, hi int64) tensor {
+	shape := slices.Clone(t.shape)
+	shape[axis] = hi - lo
+	return t.each(shape, func(p []int64) []int64 {
+		p[axis] += lo
+		return p
+	})
+}
+
+func (t tensor) index(i int64) tensor {
+	return t.each(t.shape[1:], func(p []int64) []int64 { return append([]int64{i}, p...) })
+}
+
+func (t tensor) reshape(shape ...int64) tensor { return tensor{t.dtype, shape, t.bits} }
+
+func concatTensors(axis int, ts ...tensor) tensor {
+	shape := slices.Clone(ts[0].shape)
+	shape[axis] = 0
+	for _, t := range ts {
+		shape[axis] += t.shape[axis]
+	}
+	out := tensor{dtype: ts[0].dtype, shape: shape}
+	positions(shape, func(p []int64) {
+		for _, t := range ts {
+			if p[axis] < t.shape[axis] {
+				out.bits = append(out.bits, t.at(p))
+				return
+			}
+			p[axis] -= t.shape[axis]
+		}
+	})
+	return out
+}
+
+func stackTensors(ts ...tensor) tensor {
+	out := tensor{dtype: ts[0].dtype, shape: append([]int64{int64(len(ts))}, ts[0].shape...)}
+	for _, t := range ts {
+		out.bits = append(out.bits, t.bits...)
+	}
+	return out
+}
+
+func (t tensor) cast(d safetensors.DType) tensor {
+	out := tensor{dtype: d, shape: t.shape}
+	for _, u := range t.bits {
+		v := decodeBits(u, t.dtype)
+		switch {
+		case math.IsNaN(v) && t.dtype == safetensors.BF16 && d == safetensors.F32:
+			out.bits = append(out.bits, u<<16) // widening keeps the payload
+		case math.IsNaN(v):
+			out.bits = append(out.bits, quietNaN(d, u>>(t.dtype.Bits()-1)))
+		default:
+			out.bits = append(out.bits, encodeBits(v, d))
+		}
+	}
+	return out
+}
+
+// dequantizeTensor has a grid as a matrix for each matrix of w: grid[e][i][j].
+func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64, d safetensors.DType) tensor {
+	out := tensor{dtype: d, shape: w.shape}
+	n := len(w.shape)
+	positions(w.shape, func(p []int64) {
+		var e int64
+		if n == 3 {
+			e = p[0]
+		}
+		i, j := p[n-2], p[n-1]
+		for k, x := range []*int64{&i, &j} {
+			if block[k] == 0 {
+				*x = 0
+			} else {
+				*x /= block[k]
+			}
+		}
+		u := w.at(p)
+		product := float32(decodeBits(u, w.dtype) * grid(e, i, j)) // 4 + 24 bits: exact in float64
+		if product != product {
+			out.bits = append(out.bits, quietNaN(d, u>>7))
+			return
+		}
+		out.bits = append(out.bits, encodeBits(float64(product), d))
+	})
+	return out
+}
+
+// floats are the fields of a format: bits of exponent and mantissa. E4M3FN has NaN but no infinity.
+var floatFields = map[safetensors.DType][2]int{
+	safetensors.F8E4M3: {4, 3},
+	safetensors.F8E5M2: {5, 2},
+	safetensors.BF16:   {8, 7},
+	safetensors.F16:    {5, 10},
+	safetensors.F32:    {8, 23},
+}
+
+func decodeBits(u uint64, d safetensors.DType) float64 {
+	if d == safetensors.F8E8M0 {
+		if u == 255 {
+			return math.NaN()
+		}
+		return math.Ldexp(1, int(u)-127)
+	}
+	f := floatFields[d]
+	exponent, mantissa := f[0], f[1]
+	bias := 1<<(exponent-1) - 1
+	e := int(u>>mantissa) & (1<<exponent - 1)
+	m := int(u & (1<<mantissa - 1))
+	sign := 1.0
+	if u>>(exponent+mantissa)&1 == 1 {
+		sign = -1
+	}
+	last := 1<<exponent - 1
+	switch {
+	case d == safetensors.F8E4M3 && e == last && m == 7:
+		return math.NaN()
+	case d != safetensors.F8E4M3 && e == last && m != 0:
+		return math.NaN()
+	case d != safetensors.F8E4M3 && e == last:
+		return sign * math.Inf(1)
+	case e == 0:
+		return math.Copysign(math.Ldexp(float64(m), 1-bias-mantissa), sign)
+	}
+	return sign * math.Ldexp(float64(m+1<<mantissa), e-bias-mantissa)
+}
+
+// encodeBits rounds to the nearest multiple of the last place, ties to even.
+func encodeBits(v float64, d safetensors.DType) uint64 {
+	exponent, mantissa := floatFields[d][0], floatFields[d][1]
+	bias := 1<<(exponent-1) - 1
+	var sign uint64
+	if math.Signbit(v) {
+		sign = 1 << (exponent + mantissa)
+	}
+	v = math.Abs(v)
+	inf := sign | uint64(1<<exponent-1)<<mantissa
+	if math.IsInf(v, 0) {
+		return inf
+	}
+	_, e := math.Frexp(v) // v = [0.5, 1) × 2^e
+	e = max(e-1, 1-bias)
+	n := math.RoundToEven(math.Ldexp(v, mantissa-e)) // in units of the last place
+	if n >= float64(int(2)<<mantissa) {
+		n, e = n/2, e+1
+	}
+	if e > bias {
+		return inf
+	}
+	if n < float64(int(1)<<mantissa) { // subnormal
+		return sign | uint64(n)
+	}
+	return sign | uint64(e+bias)<<mantissa | uint64(n)&(1<<mantissa-1)
+}
+
+func quietNaN(d safetensors.DType, sign uint64) uint64 {
+	exponent, mantissa := floatFields[d][0], floatFields[d][1]
+	return sign<<(exponent+mantissa) | uint64(1<<exponent-1)<<mantissa | 1<<(mantissa-1)
+}
