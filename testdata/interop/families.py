@@ -198,6 +198,23 @@ def deepseek_v3(m):
     )
 
 
+def kimi_vl(m):
+    """The language model inside a vision model, with its config nested."""
+    deepseek_layers(m, "language_model.model.")
+    m.ends("language_model.model.", "language_model.lm_head.weight")
+    m.plain("vision_tower.encoder.blocks.0.wqkv.weight", 48, 16)
+    m.plain("multi_modal_projector.linear_1.weight", m.hidden, 48)
+    text = deepseek_config(m)
+    config = {
+        "architectures": ["KimiVLForConditionalGeneration"],
+        "model_type": "kimi_vl",
+        "text_config": text,
+        "torch_dtype": "bfloat16",
+        "quantization_config": text.pop("quantization_config"),
+    }
+    return Case(config, m.tensors, "kimivl.model:KimiVLStateDictAdapter", m.experts)
+
+
 def deepseek_v32(m):
     def attention(m, p):
         mla(m, p)
@@ -361,6 +378,33 @@ def qwen3_next(m):
     )
     adapter = "qwen3_next.state_dict_adapter:Qwen3NextStateDictAdapter"
     return Case(config, m.tensors, adapter, m.experts, m.quantized)
+
+
+def qwen3_5(m):
+    """The dense one of the family."""
+    for layer in range(m.layers):
+        p = f"model.language_model.layers.{layer}"
+        linear_attention(m, p + ".linear_attn", m.quantized)
+        m.norms(p)
+        m.gated(p + ".mlp", 2 * m.inner)
+    m.plain("mtp.fc.weight", m.hidden, 2 * m.hidden)
+    m.plain("mtp.norm.weight", m.hidden)
+    m.plain("mtp.pre_fc_norm_embedding.weight", m.hidden)
+    m.gated("mtp.layers.0.mlp", 2 * m.inner)
+    m.ends("model.language_model.")
+    inside = m.config("qwen3_5_text", "", intermediate_size=2 * m.inner)
+    del inside["architectures"]
+    quant = inside.pop("quantization_config", None)
+    config = {
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "model_type": "qwen3_5",
+        "text_config": inside,
+        "torch_dtype": "bfloat16",
+    }
+    if quant:
+        config["quantization_config"] = quant
+    adapter = "qwen3_5.state_dict_adapter:Qwen3_5DenseStateDictAdapter"
+    return Case(config, m.tensors, adapter, dequantize_first=m.quantized)
 
 
 def qwen3_5_moe(m):
@@ -590,9 +634,11 @@ def mistral3(m):
 FAMILIES = {
     "deepseek_v3": deepseek_v3,
     "deepseek_v32": deepseek_v32,
+    "kimi_vl": kimi_vl,
     "minimax_m2": minimax_m2,
     "mimo_v2_flash": mimo_v2_flash,
     "qwen3_moe": qwen3_moe,
+    "qwen3_5": qwen3_5,
     "qwen3_5_moe": qwen3_5_moe,
     "qwen3_next": qwen3_next,
     "glm4_moe": glm4_moe,
@@ -605,7 +651,7 @@ FAMILIES = {
     "qwen3": qwen3,
     "mistral3": mistral3,
 }
-DEQUANTIZES = {"deepseek_v3", "deepseek_v32", "minimax_m2", "mimo_v2_flash", "mistral3"}
+DEQUANTIZES = {"deepseek_v3", "deepseek_v32", "kimi_vl", "minimax_m2", "mimo_v2_flash", "mistral3"}
 
 
 def make(family, seed):

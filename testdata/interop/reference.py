@@ -38,6 +38,8 @@ def adapter(case, dtype):
         module._plain_dequantize = plain
         module._dequantize_from_fp8 = lambda w, s, target_dtype: plain(w, s, dtype)
         return getattr(module, name).for_vlm_full(case.config)
+    if name == "Qwen3_5DenseStateDictAdapter":
+        return getattr(module, name)()
     return getattr(module, name)(namespace(case.config), moe_config(case), backend(), dtype=dtype)
 
 

@@ -20,6 +20,7 @@ LOADERS = (
     "servers",
 )
 HEAVY = [("loaders", f, 200) for f in LOADERS]
+HEAVY += [("titan", "views", 200)]
 HEAVY += [("reference", f, 300) for f in (*families.FAMILIES, "differs")]
 BACK = [("back", f, 200) for f in ("to_hf", "amax", "twice", "transformers_fp8")]
 BENCH = [("bench", f, 300) for f in ("peer", "full_size")]
