@@ -41,45 +41,43 @@ func magnitudesOf(f Format) *[128]uint16 {
 }
 
 func (s *scratch) fillTables(b *band, width int, scales []float32) tables {
+	values := &b.format.Values()[0]
 	switch {
-	case using == avx512 && b.out == BF16:
-		fillTablesBF16AVX512(&s.words[0], &scales[0], len(scales), &b.format.Values()[0])
-		return magnitudeTables
-	case using == avx512:
-		fillTablesF16AVX512(&s.words[0], &scales[0], len(scales), &b.format.Values()[0])
-		return magnitudeTables
 	case using == generic:
 		return s.fillTablesGeneric(b, scales)
-	case b.out == BF16 && b.format == E4M3FN && width >= 32 && s.fillEights(scales):
+	case b.out == BF16 && b.format == E4M3FN && width >= 32 && haveEights(scales):
+		fillEightsAVX2(&s.eights[0], &scales[0], len(scales), values)
 		return eightTables
+	case using == avx2:
+		return noTables
+	case b.out == BF16:
+		fillTablesBF16AVX512(&s.words[0], &scales[0], len(scales), values)
+	default:
+		fillTablesF16AVX512(&s.words[0], &scales[0], len(scales), values)
 	}
-	return noTables
+	return magnitudeTables
 }
 
-// fillEights sets, for each scale, the words of the codes 8 to 15, less their exponent, and 0 to 7: low bytes, then
-// high bytes. It fails if a code times a scale would be subnormal or overflow.
-func (s *scratch) fillEights(scales []float32) bool {
-	for i, scale := range scales {
+// haveEights reports whether no normal code times a scale overflows or is subnormal.
+func haveEights(scales []float32) bool {
+	for _, scale := range scales {
 		if e := math.Float32bits(scale) >> 23 & 0xff; e < 127-119 || e > 127+118 {
 			return false
-		}
-		for j := range 8 {
-			normal, subnormal := RoundBF16(valuesE4M3FN[8+j]*scale)-1<<7, RoundBF16(valuesE4M3FN[j]*scale)
-			t := &s.eights[i]
-			t[j], t[8+j], t[16+j], t[24+j] = byte(normal), byte(subnormal), byte(normal>>8), byte(subnormal>>8)
 		}
 	}
 	return true
 }
 
 func (s *scratch) rowByTable(dst, codes []byte, first, width int, t tables) {
-	switch t {
-	case magnitudeTables:
-		rowByTableAVX512(&dst[0], &codes[0], len(codes), first, width, &s.words[0])
-	case eightTables:
-		rowByEightsAVX2(&dst[0], &codes[0], len(codes), first, width, &s.eights[0])
-	default:
+	switch {
+	case t == wordTables:
 		rowByTableGeneric(dst, codes, first, width, s.words[:])
+	case t == magnitudeTables:
+		rowByTableAVX512(&dst[0], &codes[0], len(codes), first, width, &s.words[0])
+	case using == avx512:
+		rowByEightsAVX512(&dst[0], &codes[0], len(codes), first, width, &s.eights[0])
+	default:
+		rowByEightsAVX2(&dst[0], &codes[0], len(codes), first, width, &s.eights[0])
 	}
 }
 

@@ -19,6 +19,11 @@ func fillTablesF16AVX512(tables *uint16, scales *float32, n int, values *float32
 //go:noescape
 func rowByTableAVX512(dst *byte, codes *byte, n int, first int, width int, tables *uint16)
 
+// rowByEightsAVX512 decodes n E4M3FN codes to BF16 by the eights of their blocks; the first block has first columns, the others width.
+//
+//go:noescape
+func rowByEightsAVX512(dst *byte, codes *byte, n int, first int, width int, eights *[32]byte)
+
 // rowByColumnBF16AVX512 multiplies n codes, whose 128 magnitudes as BF16 are words, with as many scales.
 //
 //go:noescape
@@ -33,6 +38,11 @@ func rowByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, words 
 //
 //go:noescape
 func rowByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, words *uint16)
+
+// fillEightsAVX2 writes for each of n scales the words of the codes 8 to 15, less their exponent, and 0 to 7: low bytes, then high bytes.
+//
+//go:noescape
+func fillEightsAVX2(eights *[32]byte, scales *float32, n int, values *float32)
 
 // rowByEightsAVX2 decodes n E4M3FN codes to BF16 by the eights of their blocks; the first block has first columns, the others width.
 //

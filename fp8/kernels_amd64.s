@@ -159,7 +159,7 @@ done:
 	RET
 
 // func rowByTableAVX512(dst *byte, codes *byte, n int, first int, width int, tables *uint16)
-// Requires: AVX, AVX512BW, AVX512F, BMI2, CMOV, MMX+
+// Requires: AVX, AVX512BW, AVX512F, BMI2, CMOV
 TEXT ·rowByTableAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -186,7 +186,6 @@ block:
 loop:
 	CMPQ       BX, $0x40
 	JLT        tail
-	PREFETCHT0 1024(CX)
 	VPMOVZXBW  (CX), Z6
 	VMOVDQA64  Z6, Z7
 	VPERMI2W   Z3, Z2, Z7
@@ -238,6 +237,143 @@ tail:
 
 next:
 	ADDQ $0x00000100, DI
+	MOVQ SI, BX
+	JMP  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func rowByEightsAVX512(dst *byte, codes *byte, n int, first int, width int, eights *[32]byte)
+// Requires: AVX, AVX512BW, AVX512F, BMI2, CMOV, MMX+
+TEXT ·rowByEightsAVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         eights+40(FP), DI
+	MOVL         $0x07070707, R8
+	VPBROADCASTD R8, Z4
+	MOVL         $0x78787878, R8
+	VPBROADCASTD R8, Z5
+	MOVL         $0x08080808, R8
+	VPBROADCASTD R8, Z6
+	MOVL         $0x80808080, R8
+	VPBROADCASTD R8, Z7
+	MOVL         $0x7f7f7f7f, R8
+	VPBROADCASTD R8, Z8
+	MOVL         $0x7fc07fc0, R8
+	VPBROADCASTD R8, Z9
+	VPXORD       Z3, Z3, Z3
+	MOVQ         $0x0703060205010400, R8
+	VMOVQ        R8, X2
+	VPMOVZXBQ    X2, Z2
+
+block:
+	TESTQ           DX, DX
+	JZ              done
+	VBROADCASTI32X4 (DI), Z0
+	VBROADCASTI32X4 16(DI), Z1
+	CMPQ            DX, BX
+	CMOVQLT         DX, BX
+	SUBQ            BX, DX
+
+loop:
+	CMPQ       BX, $0x40
+	JLT        tail
+	PREFETCHT0 3072(CX)
+	VMOVDQU64  (CX), Z10
+	VPERMQ     Z10, Z2, Z10
+	VPTESTNMB  Z5, Z10, K1
+	VPANDD     Z8, Z10, Z11
+	VPCMPEQB   Z8, Z11, K2
+	VPANDD     Z5, Z10, Z12
+	VPANDD     Z4, Z10, Z11
+	VPADDB     Z6, Z11, K1, Z11
+	VPSHUFB    Z11, Z0, Z13
+	VPSHUFB    Z11, Z1, Z11
+	VPTERNLOGD $0x78, Z7, Z10, Z11
+	VPUNPCKLBW Z11, Z13, Z14
+	VPUNPCKHBW Z11, Z13, Z11
+	VPUNPCKLBW Z3, Z12, Z13
+	VPUNPCKHBW Z3, Z12, Z12
+	VPSLLW     $0x04, Z13, Z13
+	VPADDW     Z13, Z14, Z14
+	VPSLLW     $0x04, Z12, Z12
+	VPADDW     Z12, Z11, Z11
+	KTESTQ     K2, K2
+	JZ         numbers0
+	VPANDD     Z7, Z10, Z10
+	VPMOVM2B   K2, Z12
+	VPUNPCKLBW Z12, Z12, Z13
+	VPMOVW2M   Z13, K1
+	VPUNPCKLBW Z10, Z3, Z13
+	VPORD      Z9, Z13, Z13
+	VMOVDQU16  Z13, K1, Z14
+	VPUNPCKHBW Z12, Z12, Z13
+	VPMOVW2M   Z13, K1
+	VPUNPCKHBW Z10, Z3, Z13
+	VPORD      Z9, Z13, Z13
+	VMOVDQU16  Z13, K1, Z11
+
+numbers0:
+	VMOVDQU64 Z14, (AX)
+	VMOVDQU64 Z11, 64(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x40, BX
+	JMP       loop
+
+tail:
+	TESTQ      BX, BX
+	JZ         next
+	MOVQ       $-1, R8
+	BZHIQ      BX, R8, R8
+	KMOVQ      R8, K1
+	VMOVDQU8.Z (CX), K1, Z10
+	VPERMQ     Z10, Z2, Z10
+	VPTESTNMB  Z5, Z10, K2
+	VPANDD     Z8, Z10, Z11
+	VPCMPEQB   Z8, Z11, K3
+	VPANDD     Z5, Z10, Z12
+	VPANDD     Z4, Z10, Z11
+	VPADDB     Z6, Z11, K2, Z11
+	VPSHUFB    Z11, Z0, Z0
+	VPSHUFB    Z11, Z1, Z1
+	VPTERNLOGD $0x78, Z7, Z10, Z1
+	VPUNPCKLBW Z1, Z0, Z11
+	VPUNPCKHBW Z1, Z0, Z0
+	VPUNPCKLBW Z3, Z12, Z1
+	VPUNPCKHBW Z3, Z12, Z12
+	VPSLLW     $0x04, Z1, Z1
+	VPADDW     Z1, Z11, Z11
+	VPSLLW     $0x04, Z12, Z12
+	VPADDW     Z12, Z0, Z0
+	KTESTQ     K3, K3
+	JZ         numbers1
+	VPANDD     Z7, Z10, Z10
+	VPMOVM2B   K3, Z1
+	VPUNPCKLBW Z1, Z1, Z12
+	VPMOVW2M   Z12, K2
+	VPUNPCKLBW Z10, Z3, Z12
+	VPORD      Z9, Z12, Z12
+	VMOVDQU16  Z12, K2, Z11
+	VPUNPCKHBW Z1, Z1, Z12
+	VPMOVW2M   Z12, K2
+	VPUNPCKHBW Z10, Z3, Z12
+	VPORD      Z9, Z12, Z12
+	VMOVDQU16  Z12, K2, Z0
+
+numbers1:
+	VMOVDQU16 Z11, K1, (AX)
+	KSHIFTRQ  $0x20, K1, K1
+	VMOVDQU16 Z0, K1, 64(AX)
+	ADDQ      BX, CX
+	LEAQ      (AX)(BX*2), AX
+
+next:
+	ADDQ $0x20, DI
 	MOVQ SI, BX
 	JMP  block
 
@@ -463,8 +599,64 @@ done:
 	VZEROUPPER
 	RET
 
+// func fillEightsAVX2(eights *[32]byte, scales *float32, n int, values *float32)
+// Requires: AVX, AVX2
+TEXT ·fillEightsAVX2(SB), NOSPLIT, $0-32
+	MOVQ         eights+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         values+24(FP), BX
+	MOVL         $0x7fc00000, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00000001, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00ff00ff, SI
+	VMOVD        SI, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x00000080, SI
+	VMOVD        SI, X3
+	VPBROADCASTD X3, Y3
+
+scale:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (CX), Y4
+	VMULPS       32(BX), Y4, Y5
+	VPSRLD       $0x10, Y5, Y6
+	VPAND        Y1, Y6, Y6
+	VPADDD       Y0, Y5, Y5
+	VPADDD       Y6, Y5, Y5
+	VPSRLD       $0x10, Y5, Y5
+	VMULPS       (BX), Y4, Y4
+	VPSRLD       $0x10, Y4, Y6
+	VPAND        Y1, Y6, Y6
+	VPADDD       Y0, Y4, Y4
+	VPADDD       Y6, Y4, Y4
+	VPSRLD       $0x10, Y4, Y4
+	VPSUBD       Y3, Y5, Y5
+	VPACKUSDW    Y4, Y5, Y5
+	VPERMQ       $0xd8, Y5, Y5
+	VPSRLW       $0x08, Y5, Y4
+	VPAND        Y2, Y5, Y5
+	VPACKUSWB    Y4, Y5, Y5
+	VPERMQ       $0xd8, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x04, CX
+	DECQ         DX
+	JMP          scale
+
+done:
+	VZEROUPPER
+	RET
+
 // func rowByEightsAVX2(dst *byte, codes *byte, n int, first int, width int, eights *[32]byte)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·rowByEightsAVX2(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -504,6 +696,7 @@ block:
 	JLT            scalar
 
 loop:
+	PREFETCHT0   3072(CX)
 	VPERMQ       $0xd8, (CX), Y8
 	VPAND        Y5, Y8, Y10
 	VPCMPEQB     Y2, Y10, Y9

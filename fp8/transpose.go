@@ -36,14 +36,14 @@ func transposeGeneric(dst []byte, dstStride int, src []byte, srcStride int, rows
 	}
 }
 
-// transposeTile transposes whole squares of 8 × 8 bytes in registers, and the rest element by element.
+// transposeTile transposes squares of 8 × 8 bytes or 4 × 4 words in registers, and the rest element by element.
 func transposeTile(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
 	wholeRows, wholeCols := 0, 0
-	if size == 1 {
-		wholeRows, wholeCols = rows&^7, cols&^7
-		for r := 0; r < wholeRows; r += 8 {
-			for c := 0; c < wholeCols; c += 8 {
-				transpose8x8(dst[c*dstStride+r:], dstStride, src[r*srcStride+c:], srcStride)
+	if square := squares[size]; square.side > 0 {
+		wholeRows, wholeCols = rows&^(square.side-1), cols&^(square.side-1)
+		for r := 0; r < wholeRows; r += square.side {
+			for c := 0; c < wholeCols; c += square.side {
+				square.transpose(dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:], srcStride)
 			}
 		}
 	}
@@ -53,6 +53,15 @@ func transposeTile(dst []byte, dstStride int, src []byte, srcStride int, rows, c
 	if wholeRows < rows {
 		transposeElements(dst[wholeRows*size:], dstStride, src[wholeRows*srcStride:], srcStride, rows-wholeRows, cols, size)
 	}
+}
+
+// squares are those of the size of registers.
+var squares = [9]struct {
+	side      int
+	transpose func(dst []byte, dstStride int, src []byte, srcStride int)
+}{
+	1: {8, transpose8x8},
+	2: {4, transpose4x4},
 }
 
 func transposeElements(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
@@ -75,23 +84,40 @@ func transposeElements(dst []byte, dstStride int, src []byte, srcStride int, row
 
 // transpose8x8 swaps quarters of 4, then 2, then 1 bytes across the diagonal.
 func transpose8x8(dst []byte, dstStride int, src []byte, srcStride int) {
-	var a [8]uint64
-	for i := range a {
-		a[i] = binary.LittleEndian.Uint64(src[i*srcStride:])
-	}
-	for i := range 4 {
-		a[i], a[i+4] = swap(a[i], a[i+4], 32, 0x00000000ffffffff)
-	}
-	for i := range 4 {
-		j := i&1 | i&2<<1
-		a[j], a[j+2] = swap(a[j], a[j+2], 16, 0x0000ffff0000ffff)
-	}
-	for i := range 4 {
-		a[2*i], a[2*i+1] = swap(a[2*i], a[2*i+1], 8, 0x00ff00ff00ff00ff)
-	}
-	for i := range a {
-		binary.LittleEndian.PutUint64(dst[i*dstStride:], a[i])
-	}
+	load, store := binary.LittleEndian.Uint64, binary.LittleEndian.PutUint64
+	a, e := swap(load(src), load(src[4*srcStride:]), 32, 0x00000000ffffffff)
+	b, f := swap(load(src[srcStride:]), load(src[5*srcStride:]), 32, 0x00000000ffffffff)
+	c, g := swap(load(src[2*srcStride:]), load(src[6*srcStride:]), 32, 0x00000000ffffffff)
+	d, h := swap(load(src[3*srcStride:]), load(src[7*srcStride:]), 32, 0x00000000ffffffff)
+	a, c = swap(a, c, 16, 0x0000ffff0000ffff)
+	b, d = swap(b, d, 16, 0x0000ffff0000ffff)
+	e, g = swap(e, g, 16, 0x0000ffff0000ffff)
+	f, h = swap(f, h, 16, 0x0000ffff0000ffff)
+	a, b = swap(a, b, 8, 0x00ff00ff00ff00ff)
+	c, d = swap(c, d, 8, 0x00ff00ff00ff00ff)
+	e, f = swap(e, f, 8, 0x00ff00ff00ff00ff)
+	g, h = swap(g, h, 8, 0x00ff00ff00ff00ff)
+	store(dst, a)
+	store(dst[dstStride:], b)
+	store(dst[2*dstStride:], c)
+	store(dst[3*dstStride:], d)
+	store(dst[4*dstStride:], e)
+	store(dst[5*dstStride:], f)
+	store(dst[6*dstStride:], g)
+	store(dst[7*dstStride:], h)
+}
+
+// transpose4x4 is the same for words: quarters of 2, then of 1.
+func transpose4x4(dst []byte, dstStride int, src []byte, srcStride int) {
+	load, store := binary.LittleEndian.Uint64, binary.LittleEndian.PutUint64
+	a, c := swap(load(src), load(src[2*srcStride:]), 32, 0x00000000ffffffff)
+	b, d := swap(load(src[srcStride:]), load(src[3*srcStride:]), 32, 0x00000000ffffffff)
+	a, b = swap(a, b, 16, 0x0000ffff0000ffff)
+	c, d = swap(c, d, 16, 0x0000ffff0000ffff)
+	store(dst, a)
+	store(dst[dstStride:], b)
+	store(dst[2*dstStride:], c)
+	store(dst[3*dstStride:], d)
 }
 
 // swap exchanges the upper parts of x with the lower parts of y.

@@ -7,10 +7,46 @@ import (
 )
 
 func dequantizeAVX2() {
+	fillEightsAVX2()
 	rowByEightsAVX2()
 	for _, out := range formats {
 		rowByColumnAVX2(out)
 	}
+}
+
+// fillEightsAVX2 rounds the products of the codes 8 to 15 and 0 to 7, takes from the former their exponent, and parts the bytes.
+func fillEightsAVX2() {
+	TEXT("fillEightsAVX2", NOSPLIT, "func(eights *[32]byte, scales *float32, n int, values *float32)")
+	Pragma("noescape")
+	Doc("fillEightsAVX2 writes for each of n scales the words of the codes 8 to 15, less their exponent, and 0 to 7: low bytes, then high bytes.")
+	eights, scales, n, values := pointer("eights"), pointer("scales"), pointer("n"), pointer("values")
+	r := newRounderAVX2("BF16")
+	low, exponent := dwordsY(0x00ff00ff), dwordsY(1<<7)
+	s := YMM()
+	Label("scale")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	VBROADCASTSS(at(scales, 0), s)
+	w := [2]VecVirtual{YMM(), YMM()}
+	for i, first := range []int{8, 0} {
+		VMULPS(at(values, 4*first), s, w[i])
+		r.words(w[i])
+	}
+	VPSUBD(exponent, w[0], w[0])
+	VPACKUSDW(w[1], w[0], w[0])
+	VPERMQ(U8(0xd8), w[0], w[0])
+	VPSRLW(U8(8), w[0], w[1])
+	VPAND(low, w[0], w[0])
+	VPACKUSWB(w[1], w[0], w[0])
+	VPERMQ(U8(0xd8), w[0], w[0])
+	VMOVDQU(w[0], at(eights, 0))
+	ADDQ(U8(32), eights)
+	ADDQ(U8(4), scales)
+	DECQ(n)
+	JMP(LabelRef("scale"))
+	Label("done")
+	VZEROUPPER()
+	RET()
 }
 
 // rowByEightsAVX2 rests on this: as long as nothing overflows or is subnormal, rounding commutes with powers of two. So the eight
@@ -42,6 +78,7 @@ func rowByEightsAVX2() {
 	JLT(LabelRef("scalar"))
 
 	Label("loop")
+	PREFETCHT0(at(codes, 3072))
 	e.decode32(codes, base)
 	ADDQ(U8(32), codes)
 	CMPQ(codes, last)
@@ -225,14 +262,19 @@ func (r *rounderAVX2) store(v VecVirtual, m Mem) {
 	case "F16":
 		VCVTPS2PH(U8(0), v, m) // to nearest even
 	case "BF16":
-		odd := YMM()
-		VPSRLD(U8(16), v, odd)
-		VPAND(r.one, odd, odd)
-		VPADDD(r.half, v, v)
-		VPADDD(odd, v, v)
-		VPSRLD(U8(16), v, v)
+		r.words(v)
 		VPACKUSDW(v, v, v)
 		VPERMQ(U8(0x08), v, v)
 		VMOVDQU(v.AsX(), m)
 	}
+}
+
+// words rounds v to BF16, each in the lower half of its dword.
+func (r *rounderAVX2) words(v VecVirtual) {
+	odd := YMM()
+	VPSRLD(U8(16), v, odd)
+	VPAND(r.one, odd, odd)
+	VPADDD(r.half, v, v)
+	VPADDD(odd, v, v)
+	VPSRLD(U8(16), v, v)
 }

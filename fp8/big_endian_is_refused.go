@@ -1,0 +1,7 @@
+//go:build armbe || arm64be || m68k || mips || mips64 || mips64p32 || ppc || ppc64 || s390 || s390x || shbe || sparc || sparc64
+
+package fp8
+
+// Weights are little-endian in files and in memory, and nothing here was ever run on another machine: wrong bytes are
+// worse than no program, so building stops.
+const _ = dequantfs_needs_a_little_endian_machine

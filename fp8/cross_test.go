@@ -1,0 +1,91 @@
+package fp8
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// TestImplementationsAgree compares the kernels with the portable ones over 10^8 random pairs of code and scale:
+// half of the scales are any bits at all, half such as weights have.
+func TestImplementationsAgree(t *testing.T) {
+	const rows, cols = 64, 4096
+	rounds := 100_000_000/(rows*cols) + 1
+	r := rand.New(rand.NewPCG(21, 22))
+	codes, scales := make([]byte, rows*cols), make([]float32, rows*cols)
+	want, got := make([]byte, 4*rows*cols), make([]byte, 4*rows*cols)
+	defer func(was implementation) { using = was }(using)
+	for i := range rounds {
+		m := randomPairs(r, codes, scales, i)
+		out := []Format{BF16, BF16, F16, F32}[i%4]
+		n := rows * cols * out.Size()
+		using = generic
+		Dequantize(want[:n], cols*out.Size(), out, m)
+		for using = avx2; using <= best(); using++ {
+			Dequantize(got[:n], cols*out.Size(), out, m)
+			if !bytes.Equal(got[:n], want[:n]) {
+				t.Fatalf("round %d: %v to %v, blocks of %v: %v differs from generic", i, m.Format, out, m.Block, using)
+			}
+		}
+	}
+}
+
+// randomPairs fills codes and scales for round i; blocks are of one row of few columns or of several rows of many.
+func randomPairs(r *rand.Rand, codes []byte, scales []float32, i int) *Matrix {
+	for j := 0; j < len(codes); j += 8 {
+		u := r.Uint64()
+		for k := range 8 {
+			codes[j+k] = byte(u >> (8 * k))
+		}
+	}
+	m := &Matrix{Format: E4M3FN, Codes: codes, Stride: 4096, Rows: 64, Cols: 4096, Block: [][2]int{{1, 1}, {16, 32}, {8, 128}, {64, 1}}[i/4%4], Scales: scales, ScaleStride: 4096}
+	if i%16 == 7 {
+		m.Format = E5M2
+	}
+	for j := range m.Scales[:4096*ceilDiv(64, m.Block[0])] {
+		u := r.Uint32()
+		if i&1 == 0 {
+			u = u&^(0xff<<23) | (100+u>>23&31)<<23 // 2^-27 to 2^4
+		}
+		scales[j] = math.Float32frombits(u)
+	}
+	return m
+}
+
+// TestRoundingsAgree compares quantizing and converting over many random bits.
+func TestRoundingsAgree(t *testing.T) {
+	const n = 1 << 16
+	r := rand.New(rand.NewPCG(23, 24))
+	src, want, got := make([]byte, 4*n), make([]byte, 4*n), make([]byte, 4*n)
+	defer func(was implementation) { using = was }(using)
+	for i := range 24 {
+		for j := 0; j < 4*n; j += 4 {
+			u := r.Uint32()
+			if i&1 == 0 {
+				u = u&^(0xff<<23) | (110+u>>23&31)<<23
+			}
+			put(src[j:], F32, math.Float32frombits(u))
+		}
+		for _, from := range []Format{BF16, F16, F32} {
+			m := &Plain{Format: from, Data: src, Rows: 1, Cols: n, Block: [2]int{1, 0}, Scales: []float32{[]float32{1, 0.01, 3.3e-5}[i%3]}}
+			using = generic
+			saturated := Quantize(want, n, m)
+			amax := Amax(src, from, n)
+			for using = avx2; using <= best(); using++ {
+				if s := Quantize(got, n, m); s != saturated || !bytes.Equal(got[:n], want[:n]) || Amax(src, from, n) != amax {
+					t.Fatalf("round %d: quantizing %v: %v differs from generic", i, from, using)
+				}
+			}
+			for _, to := range []Format{BF16, F16, F32} {
+				using = generic
+				Convert(want, to, src, from, n)
+				for using = avx2; using <= best(); using++ {
+					if Convert(got, to, src, from, n); !bytes.Equal(got[:n*to.Size()], want[:n*to.Size()]) {
+						t.Fatalf("round %d: %v to %v: %v differs from generic", i, from, to, using)
+					}
+				}
+			}
+		}
+	}
+}
