@@ -1,0 +1,236 @@
+package adapter
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
+
+// without removes the tensors whose names match.
+func without(c *synth.Checkpoint, pattern string) {
+	re := regexp.MustCompile(pattern)
+	c.Tensors = slices.DeleteFunc(c.Tensors, func(t synth.Tensor) bool { return re.MatchString(t.Name) })
+}
+
+// with adds a tensor of zeros.
+func with(c *synth.Checkpoint, name, dtype string, shape ...int64) {
+	c.Tensors = append(c.Tensors, synth.Tensor{Name: name, DType: dtype, Shape: shape})
+}
+
+// reshaped replaces a tensor by one of zeros.
+func reshaped(c *synth.Checkpoint, name, dtype string, shape ...int64) {
+	t := c.Find(name)
+	*t = synth.Tensor{Name: name, DType: dtype, Shape: shape, Shard: t.Shard}
+}
+
+// Each source is wrong in one way; the message says where and what.
+func TestWrongSourcesAreRefused(t *testing.T) {
+	const expert = "model.layers.1.mlp.experts."
+	const q = "model.layers.0.self_attn.q_a_proj.weight"
+	for name, test := range map[string]struct {
+		break_ func(*synth.Checkpoint)
+		o      Options
+		want   []string
+	}{
+		"scale without weight": {
+			func(c *synth.Checkpoint) { without(c, "0.self_attn.q_a_proj.weight$") }, Options{},
+			[]string{q + "_scale_inv", "without its weight", ".safetensors"},
+		},
+		"weight without scale": {
+			func(c *synth.Checkpoint) { without(c, "0.self_attn.q_a_proj.weight_scale_inv$") }, Options{},
+			[]string{q, "without its scale", ".safetensors"},
+		},
+		"grid too small": {
+			func(c *synth.Checkpoint) { reshaped(c, expert+"0.gate_proj.weight_scale_inv", "F32", 1, 1) }, Options{},
+			[]string{expert + "0.gate_proj.weight_scale_inv", "too small", "at least [1 2]"},
+		},
+		"integer grid": {
+			func(c *synth.Checkpoint) { reshaped(c, q+"_scale_inv", "I32", 1, 2) }, Options{},
+			[]string{q + "_scale_inv", "I32", "expected F32"},
+		},
+		"two scales": {
+			func(c *synth.Checkpoint) { with(c, q+"_scale", "F32", 1, 2) }, Options{},
+			[]string{"second scale", q},
+		},
+		"scale of a weight that is not FP8": {
+			func(c *synth.Checkpoint) { with(c, "lm_head.weight_scale", "F32", 1) }, Options{},
+			[]string{"lm_head.weight", "BF16", "expected F8_E4M3"},
+		},
+		"missing experts": {
+			func(c *synth.Checkpoint) { without(c, `experts\.[123]\.`) }, Options{},
+			[]string{"missing", expert + "1.gate_proj.weight, " + expert + "2.gate_proj.weight, " + expert + "3.gate_proj.weight, " + expert + "1.up_proj.weight", "and 4 more", "incomplete or corrupted"},
+		},
+		"missing experts of the rank": {
+			func(c *synth.Checkpoint) { without(c, `experts\.[12]\.down_proj`) }, Options{EP: EP{1, 2}},
+			[]string{"rank 1 of 2", expert + "2.down_proj.weight"},
+		},
+		"experts beyond their number": {
+			func(c *synth.Checkpoint) { with(c, expert+"4.up_proj.weight", "BF16", 128, 256) }, Options{Layout: "hf"},
+			[]string{expert + "4.up_proj.weight", "n_routed_experts = 4"},
+		},
+		"an expert twice": {
+			func(c *synth.Checkpoint) { with(c, expert+"01.up_proj.weight", "BF16", 128, 256) }, Options{},
+			[]string{expert + "01.up_proj.weight", expert + "1.up_proj.weight", "remove one"},
+		},
+		"experts of other sizes": {
+			func(c *synth.Checkpoint) {
+				without(c, expert+"1.up_proj.weight_scale_inv")
+				reshaped(c, expert+"1.up_proj.weight", "BF16", 64, 256)
+			}, Options{},
+			[]string{"model.layers.1.mlp.experts.gate_and_up_projs"},
+		},
+		"grouped and split": {
+			func(c *synth.Checkpoint) { with(c, expert+"down_proj", "BF16", 4, 256, 128) }, Options{Layout: "hf"},
+			[]string{expert + "down_proj", "layer 1", "grouped and also split", "remove one"},
+		},
+		"grouped experts of another number": {
+			func(c *synth.Checkpoint) {
+				without(c, `layers\.1\.mlp\.experts`)
+				with(c, expert+"gate_up_proj", "BF16", 3, 256, 256)
+			}, Options{},
+			[]string{expert + "gate_up_proj", "holds 3 experts, expected 4"},
+		},
+		"grouped experts without a part": {
+			func(c *synth.Checkpoint) {
+				without(c, `layers\.1\.mlp\.experts`)
+				with(c, expert+"gate_up_proj", "BF16", 4, 256, 256)
+			}, Options{},
+			[]string{"down projections of layer 1"},
+		},
+		"grouped experts that do not divide": {
+			func(c *synth.Checkpoint) {
+				without(c, `layers\.1\.mlp\.experts`)
+				with(c, expert+"gate_up_proj", "BF16", 4, 255, 256)
+			}, Options{Layout: "hf"},
+			[]string{expert + "gate_up_proj", "does not divide"},
+		},
+		"packs": {
+			func(c *synth.Checkpoint) { with(c, "model.layers.0.x.weight_packed", "I32", 8, 8) }, Options{Layout: "hf"},
+			[]string{"model.layers.0.x.weight_packed", "compressed-tensors"},
+		},
+		"GPTQ": {
+			func(c *synth.Checkpoint) { with(c, "model.layers.0.x.qweight", "I32", 8, 8) }, Options{Layout: "hf"},
+			[]string{"model.layers.0.x.qweight", "GPTQ or AWQ"},
+		},
+		"gpt-oss": {
+			func(c *synth.Checkpoint) { with(c, "model.layers.0.mlp.experts.down_proj_blocks", "U8", 8, 8) }, Options{Layout: "hf"},
+			[]string{"down_proj_blocks", "MXFP4"},
+		},
+		"bitsandbytes": {
+			func(c *synth.Checkpoint) { with(c, "model.layers.0.x.weight.absmax", "F32", 8) }, Options{Layout: "hf"},
+			[]string{"absmax", "bitsandbytes"},
+		},
+		"bytes": {
+			func(c *synth.Checkpoint) { with(c, "model.layers.0.x.weight", "U8", 8, 8) }, Options{Layout: "hf"},
+			[]string{"model.layers.0.x.weight", "pack of bytes", `quant_method "fp8"`},
+		},
+		"INT8 with scale": {
+			func(c *synth.Checkpoint) {
+				with(c, "model.layers.0.x.weight", "I8", 8, 8)
+				with(c, "model.layers.0.x.weight_scale", "F32", 8, 1)
+			}, Options{Layout: "hf"},
+			[]string{"model.layers.0.x.weight", "INT8"},
+		},
+		"MXFP8": {
+			func(c *synth.Checkpoint) {
+				with(c, "model.layers.0.x.weight", "F8_E4M3", 8, 64)
+				with(c, "model.layers.0.x.weight_scale_inv", "U8", 8, 2)
+			}, Options{Layout: "hf"},
+			[]string{"model.layers.0.x.weight_scale_inv", "MXFP8"},
+		},
+		"other FP8": {
+			func(c *synth.Checkpoint) { with(c, "model.layers.0.x.weight", "F8_E4M3FNUZ", 8, 64) }, Options{Layout: "hf"},
+			[]string{"model.layers.0.x.weight", "FNUZ"},
+		},
+		"rank out of range": {
+			func(*synth.Checkpoint) {}, Options{EP: EP{2, 2}},
+			[]string{"rank 2 of 2"},
+		},
+		"unknown layout": {
+			func(*synth.Checkpoint) {}, Options{Layout: "gguf"},
+			[]string{`"gguf"`, "native, hf, transformers, torchtitan"},
+		},
+		"layout that the family has not": {
+			func(c *synth.Checkpoint) { c.Config["model_type"] = "deepseek_v32" }, Options{Layout: "torchtitan"},
+			[]string{"deepseek_v32", "torchtitan", "it has native, hf, transformers"},
+		},
+		"unknown family": {
+			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "native"},
+			[]string{`"novel"`, "known are", "deepseek_v3", "hf works"},
+		},
+		"rank of an unknown family": {
+			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "hf", EP: EP{0, 2}},
+			[]string{`"novel"`, "deepseek_v3"},
+		},
+		"dtype": {
+			func(*synth.Checkpoint) {}, Options{DType: safetensors.I8},
+			[]string{"I8", "BF16, F16 or F32"},
+		},
+		"mtp": {
+			func(*synth.Checkpoint) {}, Options{MTP: "maybe"},
+			[]string{`"maybe"`, "auto, keep or drop"},
+		},
+		"scales": {
+			func(*synth.Checkpoint) {}, Options{Scales: "two"},
+			[]string{`"two"`, "amax or ones"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := synth.DeepSeek(synth.Options{Layers: 2, Vocab: 8, DenseIntermediate: 8, Heads: 1})
+			test.break_(s)
+			p, err := NewPlan(opened(t, s), test.o)
+			if err == nil {
+				t.Fatalf("a plan of %d tensors, want an error", len(p.Tensors))
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not say %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q has more than one line", err)
+			}
+		})
+	}
+}
+
+func TestUnknownFamilyStillHasHF(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Hidden: 64, ExpertIntermediate: 32}))
+	s.Config["model_type"] = "novel"
+	c := opened(t, s)
+	if got := Layouts(c); !slices.Equal(got, []string{"hf"}) {
+		t.Errorf("layouts %v, want hf alone", got)
+	}
+	equal(t, dict(t, c, Options{}), s.HF("BF16"))
+}
+
+func TestScalesOfActivationsAreDropped(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Hidden: 64, ExpertIntermediate: 32, ScaleSuffix: "_scale"}))
+	want := s.HF("BF16")
+	for _, end := range []string{"q_a_proj.input_scale", "q_a_proj.activation_scale", "k_scale", "v_scale", "k_proj.k_scale"} {
+		with(s, "model.layers.0.self_attn."+end, "F32")
+	}
+	d := dict(t, opened(t, s), Options{Layout: "hf"})
+	equal(t, d, want)
+	dropped := 0
+	for _, a := range d.Plan.Account {
+		if a.Fate == Dropped {
+			dropped++
+		}
+	}
+	if dropped != 5 {
+		t.Errorf("%d keys dropped, want 5", dropped)
+	}
+
+	// Without quantization such names are a model's own.
+	s = synth.DeepSeek(small(synth.Options{Hidden: 64, ExpertIntermediate: 32, Plain: true}))
+	delete(s.Config, "quantization_config")
+	want = s.HF("BF16")
+	with(s, "model.layers.0.self_attn.k_scale", "F32")
+	want = append(want, synth.Tensor{Name: "model.layers.0.self_attn.k_scale", DType: "F32", Data: make([]byte, 4)})
+	equal(t, dict(t, opened(t, s), Options{Layout: "hf"}), want)
+}
