@@ -75,6 +75,7 @@ type FS struct {
 	counters counters
 	clock    atomic.Int64 // counts reads
 	cache    *cache
+	grids    *grids
 	workers  *workers
 	sources  sources
 	sessions sync.Pool
@@ -102,6 +103,10 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	}
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	f.cache = newCache(f, max(o.CacheSize, 0))
+	f.grids = newGrids(int64(maxGrids))
+	if o.CacheSize < 0 {
+		f.grids.max = 0
+	}
 	f.workers = newWorkers(o.Workers)
 	f.sessions.New = func() any { return newSession(f) }
 	if err := f.build(); err != nil {

@@ -76,14 +76,12 @@ func (s *session) end() {
 // Get gives a unit, filled. It stays until the session ends.
 func (s *session) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
 	key := u.Key()
-	s.mu.Lock()
-	for _, e := range s.held {
-		if e.key == key {
-			s.mu.Unlock()
-			return e, nil
-		}
+	if key.Kind == expr.Grid {
+		return s.fs.grids.get(&s.env, u)
 	}
-	s.mu.Unlock()
+	if e := s.holds(key); e != nil {
+		return e, nil
+	}
 	e, err := s.fs.cache.get(ctx, s, u)
 	if err != nil {
 		return nil, err
@@ -91,7 +89,19 @@ func (s *session) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
 	s.mu.Lock()
 	s.held = append(s.held, e)
 	s.mu.Unlock()
-	return e, nil
+	return e, check(key.File)
+}
+
+// holds finds a unit among those that the session has pinned.
+func (s *session) holds(key expr.UnitKey) *entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.held {
+		if e.key == key {
+			return e
+		}
+	}
+	return nil
 }
 
 // readAt reads p and then fetches ahead of what looks sequential.
