@@ -34,7 +34,7 @@ func (b *builder) view(v View) error {
 	if err != nil {
 		return err
 	}
-	shards := split(v.Plan.Tensors, v.ShardSize)
+	shards := split(v.Plan.Tensors, v.ShardSize, b.single())
 	nameShards(shards)
 	index := &safetensors.Index{WeightMap: make(map[string]string, len(v.Plan.Tensors))}
 	var total int64
@@ -68,15 +68,28 @@ func (b *builder) view(v View) error {
 	return b.side(d, v.Dir)
 }
 
-// split sorts the tensors into files: one for each group, cut where a file would pass limit.
-func split(tensors []adapter.Tensor, limit int64) []*shard {
+// single says whether the source is one file that stands alone; its views are, too.
+func (b *builder) single() bool {
+	if b.fs.checkpoint == nil {
+		return false
+	}
+	shards := b.fs.checkpoint.Shards()
+	return len(shards) == 1 && !strings.Contains(shards[0], "-of-")
+}
+
+// split sorts the tensors into files: one for each group, or all in one, cut where a file would pass limit.
+func split(tensors []adapter.Tensor, limit int64, single bool) []*shard {
 	var groups []*shard
 	byName := map[string]*shard{}
 	for _, t := range tensors {
-		g := byName[t.Group]
+		group := t.Group
+		if single {
+			group = singleName
+		}
+		g := byName[group]
 		if g == nil {
-			g = &shard{group: t.Group}
-			byName[t.Group] = g
+			g = &shard{group: group}
+			byName[group] = g
 			groups = append(groups, g)
 		}
 		g.tensors = append(g.tensors, t)

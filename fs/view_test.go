@@ -20,10 +20,12 @@ import (
 var dtypes = map[string]safetensors.DType{"BF16": safetensors.BF16, "F16": safetensors.F16, "F32": safetensors.F32}
 
 func TestTheTreeIsAnIOFS(t *testing.T) {
-	_, dir := writeSynth(t, synth.Options{Shards: 2, Side: map[string][]byte{"tokenizer.json": []byte("{}\n")}})
+	_, dir := writeSynth(t, synth.Options{ // tiny, as it is read byte by byte
+		Layers: 2, Hidden: 16, ExpertIntermediate: 8, DenseIntermediate: 16, Heads: 1, QRank: 8, KVRank: 8,
+		Nope: 8, Rope: 8, VHead: 8, Vocab: 16, Shards: 2, Side: map[string][]byte{"tokenizer.json": []byte("{}\n")}})
 	f := openViews(t, dir, Options{}, layout("native", "native", 0), layout("hf", "hf", 0))
 	err := fstest.TestFS(f, "native/config.json", "native/model.safetensors.index.json", "native/tokenizer.json",
-		"hf/config.json", "hf/tokenizer.json", "hf/model-00001-of-00002.safetensors")
+		"hf/config.json", "hf/tokenizer.json", "hf/model-00001-of-000002.safetensors")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,10 +150,10 @@ func TestNamesOfShards(t *testing.T) {
 		limit   int64
 		want    []string
 	}{
-		"the source's own":     {synth.Options{Shards: 2}, "hf", 0, []string{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}},
+		"the source's own":     {synth.Options{Shards: 2}, "hf", 0, []string{"model-00001-of-000002.safetensors", "model-00002-of-000002.safetensors"}},
 		"one file":             {synth.Options{Single: true}, "hf", 0, []string{"model.safetensors"}},
-		"one file, native":     {synth.Options{Single: true, Layers: 1}, "native", 0, nil},
-		"one shard with index": {synth.Options{}, "hf", 0, []string{"model-00001-of-00001.safetensors"}},
+		"one file, native":     {synth.Options{Single: true, Layers: 1}, "native", 0, []string{"model.safetensors"}},
+		"one shard with index": {synth.Options{}, "hf", 0, []string{"model-00001-of-000001.safetensors"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, dir := writeSynth(t, test.options)
