@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+func newBench() *cobra.Command {
+	b := benchFlags{sample: 1 << 30}
+	c := &cobra.Command{
+		Use:   "bench SOURCE",
+		Short: "measure what this machine reaches with a checkpoint, and what holds it back",
+		Long: "Measure, in rounds that go through all of it one after the other: reading the source, decoding in\n" +
+			"memory, reading a virtual file without FUSE, reading the mount in several ways, reading a copy of the\n" +
+			"same bytes from disk, and reading a FUSE file that costs nothing to produce. Cold means that the files\n" +
+			"were dropped from memory before, which is checked. Then the medians and what holds reading back.\n\n" +
+			"The copy is written to --scratch and removed again, unless --against names an export that is there\n" +
+			"already. The source and the copy should lie on the same disk.",
+		Example: "  dequantfs bench ~/models/DeepSeek-V3\n" +
+			"  dequantfs bench ~/models/DeepSeek-V3 --layout hf --against /data/v3-bf16 --json",
+		Args: arity(1, 1),
+		RunE: func(c *cobra.Command, args []string) error { return b.run(c, args[0]) },
+	}
+	b.view.register(c)
+	b.register(c)
+	c.AddCommand(newBenchMemory(), newBenchDecode())
+	return c
+}
+
+// benchFlags are the flags of the bench command.
+type benchFlags struct {
+	view      viewFlags
+	against   string
+	scratch   string
+	sample    size
+	cacheSize size
+	rounds    int
+	readers   int
+	only      []string
+	json      bool
+}
+
+func (b *benchFlags) register(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&b.against, "against", "", "compare with the export in `DIRECTORY`")
+	flags.StringVar(&b.scratch, "scratch", "", "`DIRECTORY` for the copy and the mounts (default that of temporary files)")
+	flags.Var(&b.sample, "sample", "bytes of the view to read")
+	flags.Var(&b.cacheSize, "cache-size", "memory for transposed experts (default a tenth of the memory, at most 16GiB)")
+	flags.IntVar(&b.rounds, "rounds", 3, "`N` rounds")
+	flags.IntVar(&b.readers, "readers", runtime.NumCPU(), "`N` readers where several read")
+	flags.StringSliceVar(&b.only, "only", nil, "only these `GROUPS`: "+strings.Join(groupNames(), ", "))
+	flags.BoolVar(&b.json, "json", false, "print JSON")
+}
+
+// benchGroups are what a round goes through, in this order.
+var benchGroups = []struct {
+	name string
+	run  func(*bench, context.Context) error
+}{
+	{"source", (*bench).readSource},
+	{"copy", (*bench).readCopy},
+	{"decode", (*bench).decode},
+	{"virtual", (*bench).readVirtual},
+	{"mount", (*bench).readMount},
+	{"mmap", (*bench).readMapped},
+	{"direct", (*bench).readDirect},
+	{"memory", (*bench).readMemory},
+	{"export", (*bench).export},
+}
+
+func groupNames() []string {
+	var names []string
+	for _, g := range benchGroups {
+		names = append(names, g.name)
+	}
+	return names
+}
+
+func (b *benchFlags) run(c *cobra.Command, name string) error {
+	for _, only := range b.only {
+		if !slices.Contains(groupNames(), only) {
+			return flagError("only", only, "one of "+strings.Join(groupNames(), ", "))
+		}
+	}
+	if b.rounds < 1 || b.readers < 1 {
+		return usageError{errors.New("--rounds and --readers are at least 1")}
+	}
+	if len(b.view.layouts) > 1 || strings.HasPrefix(b.view.ep, "all/") {
+		return usageError{errors.New("one view is measured at a time")}
+	}
+	run, err := b.open(c, name)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(run.rounds(c.Context()), run.close())
+	if err != nil {
+		return err
+	}
+	r := run.report()
+	if b.json {
+		return writeJSON(c.OutOrStdout(), r)
+	}
+	return r.write(c.OutOrStdout())
+}
+
+// bench is one run of the command.
+type bench struct {
+	*benchFlags
+	command *cobra.Command
+	name    string
+	args    []string // flags of the view, for other processes
+	source  *source
+	sample  []benchPart
+	ranges  []benchRange // of the source, from which the sample is computed
+	scratch string
+	copy    string // directory with the sample's files on disk
+
+	measures []*measure
+	notes    []string
+	resident int64 // most memory of a process behind a mount
+}
+
+// open opens the source and makes what is compared with.
+func (f *benchFlags) open(c *cobra.Command, name string) (*bench, error) {
+	b := &bench{benchFlags: f, command: c, name: name, args: viewArguments(c)}
+	var err error
+	if b.source, err = openSource(c, name, &f.view, fs.Options{CacheSize: int64(f.cacheSize)}); err != nil {
+		return nil, err
+	}
+	if b.sample, err = chooseSample(b.source.fs, int64(f.sample)); err == nil {
+		b.ranges, err = b.source.rangesOf(b.sample)
+	}
+	if err == nil {
+		b.scratch, err = os.MkdirTemp(f.scratch, "dequantfs-bench-")
+	}
+	if err == nil {
+		err = b.makeCopy(c.Context())
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
+}
+
+func (b *bench) close() error {
+	err := b.source.Close()
+	if b.scratch != "" {
+		err = errors.Join(err, os.RemoveAll(b.scratch))
+	}
+	return err
+}
+
+// viewArguments are the flags of the view as they were given.
+func viewArguments(c *cobra.Command) []string {
+	layout := "--layout=native"
+	var args []string
+	c.Flags().Visit(func(f *pflag.Flag) {
+		switch f.Name {
+		case "layout":
+			layout = "--layout=" + strings.Trim(f.Value.String(), "[]")
+		case "dtype", "ep", "mtp", "exclude", "shard-size", "scales", "cache-size":
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return append(args, layout)
+}
+
+// wants says whether a group is to be measured.
+func (b *bench) wants(group string) bool {
+	return len(b.only) == 0 && group != "export" || slices.Contains(b.only, group)
+}
+
+// rounds measures everything once a round, so that a slow moment of the machine does
+// not fall on one thing only.
+func (b *bench) rounds(ctx context.Context) error {
+	for round := range b.benchFlags.rounds {
+		for _, g := range benchGroups {
+			if !b.wants(g.name) {
+				continue
+			}
+			b.say("round %d of %d: %s", round+1, b.benchFlags.rounds, g.name)
+			if err := g.run(b, ctx); err != nil {
+				return fmt.Errorf("%s: %w", g.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (b *bench) say(format string, args ...any) {
+	logger(b.command).Info(fmt.Sprintf(format, args...))
+}
+
+// note remembers something that spoils a measurement, once.
+func (b *bench) note(format string, args ...any) {
+	if n := fmt.Sprintf(format, args...); !slices.Contains(b.notes, n) {
+		b.notes = append(b.notes, n)
+	}
+}
+
+// measure is one thing that is measured, once a round.
+type measure struct {
+	Name    string    `json:"name"`
+	What    string    `json:"what"`
+	Bytes   int64     `json:"bytes"`
+	Seconds []float64 `json:"seconds"`
+}
+
+// record adds a run of a measure.
+func (b *bench) record(name, what string, bytes int64, took time.Duration) {
+	i := slices.IndexFunc(b.measures, func(m *measure) bool { return m.Name == name })
+	if i < 0 {
+		i = len(b.measures)
+		b.measures = append(b.measures, &measure{Name: name, What: what, Bytes: bytes})
+	}
+	b.measures[i].Seconds = append(b.measures[i].Seconds, took.Seconds())
+}
+
+// time records how long a function takes.
+func (b *bench) time(name, what string, bytes int64, do func() error) error {
+	begin := time.Now()
+	if err := do(); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	b.record(name, what, bytes, time.Since(begin))
+	return nil
+}
+
+func (b *bench) path(parts ...string) string {
+	return filepath.Join(append([]string{b.scratch}, parts...)...)
+}

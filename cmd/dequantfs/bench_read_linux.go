@@ -1,0 +1,356 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+// benchPiece is how much one call reads.
+const benchPiece = 4 << 20
+
+// readSource reads the bytes that the sample is computed from, cold.
+func (b *bench) readSource(context.Context) error {
+	if err := b.dropSource(); err != nil {
+		return err
+	}
+	return b.time("source-cold", "source bytes, cold", sumRanges(b.ranges), func() error {
+		for _, r := range b.ranges {
+			if err := readFile(r.path, r.off, r.n, 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func sumRanges(ranges []benchRange) (n int64) {
+	for _, r := range ranges {
+		n += r.n
+	}
+	return n
+}
+
+// readCopy reads the same bytes from files on disk.
+func (b *bench) readCopy(context.Context) error {
+	for _, p := range b.sample {
+		if err := b.drop(filepath.Join(b.copy, p.name), 0, p.bytes); err != nil {
+			return err
+		}
+	}
+	for _, when := range []string{"cold", "warm"} {
+		if err := b.readParts("copy-"+when, "copy on disk, "+when, b.copy, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readVirtual reads virtual files in this process.
+func (b *bench) readVirtual(ctx context.Context) error {
+	for _, when := range []string{"cold", "warm"} {
+		if when == "cold" {
+			if err := b.dropSource(); err != nil {
+				return err
+			}
+		}
+		s, err := openSource(b.command, b.name, &b.view, fs.Options{CacheSize: int64(b.cacheSize)})
+		if err != nil {
+			return err
+		}
+		err = b.time("virtual-"+when, "virtual files without FUSE, source "+when, sampleBytes(b.sample), func() error {
+			return readTree(ctx, s.fs, b.sample)
+		})
+		if err := errors.Join(err, s.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readTree(ctx context.Context, f *fs.FS, parts []benchPart) error {
+	buf := make([]byte, benchPiece)
+	for _, p := range parts {
+		r, err := f.ReaderAt(p.name)
+		if err != nil {
+			return err
+		}
+		for off := int64(0); off < p.bytes; off += benchPiece {
+			piece := buf[:min(benchPiece, p.bytes-off)]
+			if n, err := r.ReadAtContext(ctx, piece, off); n < len(piece) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readMount reads the mount as most programs do, first with nothing in memory.
+func (b *bench) readMount(ctx context.Context) error {
+	if err := b.dropSource(); err != nil {
+		return err
+	}
+	return b.mounted(ctx, func(dir string) error {
+		for _, when := range []string{"cold", "warm"} {
+			if err := b.readParts("mount-"+when, "mount, "+when, dir, 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// readMapped reads the mount through mmap.
+func (b *bench) readMapped(ctx context.Context) error {
+	if err := b.dropSource(); err != nil {
+		return err
+	}
+	return b.mounted(ctx, func(dir string) error {
+		return b.time("mmap-cold", "mount by mmap, cold", sampleBytes(b.sample), func() error {
+			for _, p := range b.sample {
+				if err := readMapping(filepath.Join(dir, p.name), p.bytes); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// readDirect reads the mount past the page cache, with the source in it.
+func (b *bench) readDirect(ctx context.Context) error {
+	for _, r := range b.ranges {
+		if err := readFile(r.path, r.off, r.n, 0); err != nil {
+			return err
+		}
+	}
+	for _, n := range b.readerCounts() {
+		err := b.mounted(ctx, func(dir string) error {
+			return b.readParts(fmt.Sprintf("direct-%d", n), "mount, O_DIRECT, "+readersText(n)+", source warm", dir, n)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) readerCounts() []int {
+	if b.readers == 1 {
+		return []int{1}
+	}
+	return []int{1, b.readers}
+}
+
+func readersText(n int) string {
+	return strconv.Itoa(n) + " " + plural(n, "reader", "readers")
+}
+
+// readMemory reads the file that costs nothing.
+func (b *bench) readMemory(ctx context.Context) error {
+	total := sampleBytes(b.sample)
+	return b.served(ctx, []string{"bench", "memory", b.path("mount"), strconv.FormatInt(total, 10)}, func(dir string) error {
+		file := filepath.Join(dir, fs.MemoryName)
+		for _, when := range []string{"cold", "warm"} {
+			if err := b.time("memory-"+when, "FUSE file of memory, "+when, total, func() error { return readFile(file, 0, total, 0) }); err != nil {
+				return err
+			}
+		}
+		for _, n := range b.readerCounts() {
+			if err := b.time(fmt.Sprintf("memory-direct-%d", n), "FUSE file of memory, O_DIRECT, "+readersText(n), total, func() error {
+				return readFile(file, 0, total, n)
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// readParts reads the sample below dir: with readers past the page cache, or with none through it.
+func (b *bench) readParts(name, what, dir string, readers int) error {
+	return b.time(name, what, sampleBytes(b.sample), func() error {
+		for _, p := range b.sample {
+			if err := readFile(filepath.Join(dir, p.name), 0, p.bytes, readers); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// readFile reads n bytes at off. With readers above 0 it does so past the page cache, in as many
+// parts at once.
+func readFile(path string, off, n int64, readers int) error {
+	flags := os.O_RDONLY
+	if readers > 0 {
+		flags |= unix.O_DIRECT
+	}
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	parts := int64(max(readers, 1))
+	each := (n/parts + benchPiece - 1) / benchPiece * benchPiece
+	var g errgroup.Group
+	for at := off; at < off+n; at += each {
+		g.Go(func() error { return readPart(f, at, min(each, off+n-at)) })
+	}
+	return g.Wait()
+}
+
+func readPart(f *os.File, off, n int64) error {
+	buf := make([]byte, benchPiece) // begins on a page, as O_DIRECT wants
+	for end := off + n; off < end; {
+		got, err := f.ReadAt(buf[:min(benchPiece, end-off)], off)
+		if got == 0 {
+			return fmt.Errorf("%s at byte %d: %w", f.Name(), off, err)
+		}
+		off += int64(got)
+	}
+	return nil
+}
+
+// readMapping copies a mapped file out of its mapping.
+func readMapping(path string, n int64) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	m, err := unix.Mmap(int(f.Fd()), 0, int(n), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
+	defer unix.Munmap(m)
+	buf := make([]byte, benchPiece)
+	for len(m) > 0 {
+		m = m[copy(buf, m):]
+	}
+	return nil
+}
+
+// dropSource drops the bytes that the sample is computed from.
+func (b *bench) dropSource() error {
+	for _, r := range b.ranges {
+		if err := b.drop(r.path, r.off, r.n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop drops a range of a file from memory and checks that it is gone.
+func (b *bench) drop(path string, off, n int64) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	first := off &^ 4095
+	length := (off + n + 4095) &^ 4095 - first
+	if err := unix.Fadvise(int(f.Fd()), first, length, unix.FADV_DONTNEED); err != nil {
+		return os.NewSyscallError("fadvise", err)
+	}
+	resident, pages, err := fs.Resident(f, first, off+n-first)
+	if err != nil {
+		return err
+	}
+	if resident > pages/100+2 {
+		b.note("%s: %d of %d pages stayed in memory, so it was not read cold", filepath.Base(path), resident, pages)
+	}
+	return nil
+}
+
+// mounted reads a fresh mount of the view.
+func (b *bench) mounted(ctx context.Context, read func(dir string) error) error {
+	args := append([]string{"mount", "--foreground", b.name, b.path("mount")}, b.args...)
+	return b.served(ctx, args, read)
+}
+
+// served runs this program with args, which mount something, and reads it: in a process of
+// its own, since who reads his own mount by mmap may wait for himself.
+func (b *bench) served(ctx context.Context, args []string, read func(dir string) error) error {
+	dir := b.path("mount")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	var said bytes.Buffer
+	child := exec.Command(self, args...)
+	child.Stdout, child.Stderr = &said, &said
+	if err := child.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	if err := waitMounted(ctx, dir, ended); err != nil {
+		child.Process.Kill()
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
+	}
+	err = read(dir)
+	b.resident = max(b.resident, peakResident(child.Process.Pid))
+	err = errors.Join(err, umount(context.WithoutCancel(ctx), dir, err != nil))
+	if err != nil {
+		child.Process.Kill()
+	}
+	<-ended
+	return err
+}
+
+// waitMounted waits until dir is a mount of ours.
+func waitMounted(ctx context.Context, dir string, ended <-chan error) error {
+	real, err := resolveMountpoint(dir)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if m, found, err := topMount(real); err != nil || found && m.fsType == fsType {
+			if err == nil {
+				_, err = os.ReadDir(dir)
+			}
+			return err
+		}
+		select {
+		case err := <-ended:
+			return fmt.Errorf("the process behind the mount ended: %w", errors.Join(err, io.ErrUnexpectedEOF))
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// peakResident is the most memory that a process has had.
+func peakResident(pid int) int64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+// benchPart is the beginning of a virtual file.
+type benchPart struct {
+	name  string
+	bytes int64
+}
+
+// benchRange is a range of a source file.
+type benchRange struct {
+	path string
+	off  int64
+	n    int64
+}
+
+// chooseSample takes whole shards, largest first since those have the experts, up to n bytes; the last
+// one is cut.
+func chooseSample(f *fs.FS, n int64) ([]benchPart, error) {
+	names, err := iofs.Glob(f, "*.safetensors")
+	if err != nil {
+		return nil, err
+	}
+	var parts []benchPart
+	for _, name := range names {
+		info, err := f.Stat(name)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, benchPart{name, info.Size()})
+	}
+	slices.SortStableFunc(parts, func(a, b benchPart) int { return cmp.Compare(b.bytes, a.bytes) })
+	for i := range parts {
+		parts[i].bytes = min(parts[i].bytes, n) &^ (1<<12 - 1) // whole blocks, for O_DIRECT
+		if n -= parts[i].bytes; parts[i].bytes == 0 || n <= 0 {
+			parts = parts[:i+1]
+			break
+		}
+	}
+	parts = slices.DeleteFunc(parts, func(p benchPart) bool { return p.bytes == 0 })
+	if len(parts) == 0 {
+		return nil, errors.New("there is no tensor to read")
+	}
+	return parts, nil
+}
+
+func sampleBytes(parts []benchPart) (n int64) {
+	for _, p := range parts {
+		n += p.bytes
+	}
+	return n
+}
+
+// rangesOf finds the source tensors that the sample is computed from: those of the virtual tensors
+// that begin in it.
+func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
+	virtual := map[string]bool{}
+	for _, p := range parts {
+		r, err := s.fs.ReaderAt(p.name)
+		if err != nil {
+			return nil, err
+		}
+		h, err := safetensors.ReadHeader(r, r.Size())
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range h.Tensors {
+			if h.DataOffset+t.Begin < p.bytes {
+				virtual[t.Name] = true
+			}
+		}
+	}
+	var ranges []benchRange
+	for _, v := range s.views {
+		for _, a := range v.Plan.Account {
+			if !slices.ContainsFunc(a.Into, func(name string) bool { return virtual[name] }) {
+				continue
+			}
+			t, ok := s.checkpoint.Tensor(a.Key)
+			if !ok {
+				return nil, fmt.Errorf("%s is not in the source", a.Key)
+			}
+			n, err := safetensors.Size(t.DType, t.Shape)
+			if err != nil {
+				return nil, err
+			}
+			ranges = append(ranges, benchRange{s.shardPath(t.File.Name()), t.Offset, n})
+		}
+	}
+	return joinRanges(ranges), nil
+}
+
+// shardPath is where a file of the source lies.
+func (s *source) shardPath(name string) string {
+	if strings.HasSuffix(s.checkpoint.Path, ".safetensors") {
+		return s.checkpoint.Path
+	}
+	return filepath.Join(s.checkpoint.Path, filepath.FromSlash(name))
+}
+
+// joinRanges sorts ranges and joins those that touch.
+func joinRanges(ranges []benchRange) []benchRange {
+	slices.SortFunc(ranges, func(a, b benchRange) int {
+		return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(a.off, b.off))
+	})
+	var joined []benchRange
+	for _, r := range ranges {
+		if n := len(joined); n > 0 && joined[n-1].path == r.path && r.off <= joined[n-1].off+joined[n-1].n {
+			joined[n-1].n = max(joined[n-1].n, r.off+r.n-joined[n-1].off)
+			continue
+		}
+		joined = append(joined, r)
+	}
+	return joined
+}
+
+// makeCopy writes the sample to disk, or finds it there.
+func (b *bench) makeCopy(ctx context.Context) error {
+	if b.against != "" {
+		b.copy = b.against
+		for _, p := range b.sample {
+			want, err := b.source.fs.Stat(p.name)
+			if err != nil {
+				return err
+			}
+			got, err := os.Stat(filepath.Join(b.against, p.name))
+			if err != nil {
+				return err
+			}
+			if got.Size() != want.Size() {
+				return withHint(fmt.Errorf("%s: %s has %d bytes, the view's has %d", b.against, p.name, got.Size(), want.Size()),
+					"--against wants an export of the same view")
+			}
+		}
+		return nil
+	}
+	b.copy = b.path("copy")
+	if !b.wants("copy") {
+		return nil
+	}
+	b.say("writing a copy of %s to %s", formatSize(sampleBytes(b.sample)), b.copy)
+	if err := os.Mkdir(b.copy, 0o777); err != nil {
+		return err
+	}
+	for _, p := range b.sample {
+		if err := b.copyPart(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) copyPart(ctx context.Context, p benchPart) error {
+	r, err := b.source.fs.ReaderAt(p.name)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(b.copy, p.name))
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, benchPiece)
+	for off := int64(0); off < p.bytes && err == nil; {
+		piece := buf[:min(int64(len(buf)), p.bytes-off)]
+		var n int
+		if n, err = r.ReadAtContext(ctx, piece, off); n == len(piece) {
+			_, err = f.Write(piece)
+		} else {
+			err = cmp.Or(err, io.ErrUnexpectedEOF)
+		}
+		off += int64(n)
+	}
+	return errors.Join(err, f.Sync(), f.Close())
+}

@@ -1,0 +1,88 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// MemoryName is the name of the file that MountMemory mounts.
+const MemoryName = "memory"
+
+// MountMemory mounts one file of size bytes that cost nothing to produce. With the options
+// of Mount it shows the most that FUSE gives on this machine, for benchmarks to compare with.
+func MountMemory(mountpoint string, size int64, o MountOptions) (*Mount, error) {
+	f, err := New(nil, nil, Options{CacheSize: -1})
+	if err != nil {
+		return nil, err
+	}
+	if mountpoint, err = f.place(mountpoint); err != nil {
+		return nil, err
+	}
+	root := &memoryDir{file: &memoryFile{size: size, data: make([]byte, memoryBytes+1<<20)}}
+	for i := range root.file.data {
+		root.file.data[i] = byte(i>>12 ^ i)
+	}
+	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, true))
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
+	}
+	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{})}
+	go func() {
+		server.Wait()
+		close(m.done)
+	}()
+	f.setReadAhead(mountpoint, o.ReadAhead)
+	return m, nil
+}
+
+// memoryBytes are shown over and over: more than a processor's caches hold, as a result would be.
+const memoryBytes = 256 << 20
+
+// memoryDir is the directory with the file.
+type memoryDir struct {
+	gofs.Inode
+	file *memoryFile
+}
+
+// memoryFile is the file.
+type memoryFile struct {
+	gofs.Inode
+	size int64
+	data []byte
+}
+
+var (
+	_ gofs.NodeOnAdder   = (*memoryDir)(nil)
+	_ gofs.NodeGetattrer = (*memoryFile)(nil)
+	_ gofs.NodeOpener    = (*memoryFile)(nil)
+	_ gofs.NodeReader    = (*memoryFile)(nil)
+)
+
+// OnAdd puts the file in its place.
+func (d *memoryDir) OnAdd(ctx context.Context) {
+	d.AddChild(MemoryName, d.NewPersistentInode(ctx, d.file, gofs.StableAttr{Mode: syscall.S_IFREG}), true)
+}
+
+// Getattr says how large the file is.
+func (m *memoryFile) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	out.Mode, out.Nlink, out.Size = syscall.S_IFREG|0o444, 1, uint64(m.size)
+	out.SetTimeout(time.Hour)
+	return 0
+}
+
+// Open keeps what the kernel has cached.
+func (m *memoryFile) Open(context.Context, uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	return nil, fuse.FOPEN_KEEP_CACHE, 0
+}
+
+// Read gives memory away without touching it.
+func (m *memoryFile) Read(_ context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	n := max(min(int64(len(dest)), m.size-off), 0)
+	at := off % memoryBytes
+	return fuse.ReadResultData(m.data[at : at+n]), 0
+}
