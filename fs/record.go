@@ -62,8 +62,8 @@ type TensorRecord struct {
 	SHA256 string  `json:"sha256"`
 }
 
-// recordView describes a view.
-func recordView(v View) ViewRecord {
+// RecordView writes down what a view is.
+func RecordView(v View) ViewRecord {
 	o := v.Plan.Options
 	r := ViewRecord{
 		Dir: v.Dir, Layout: o.Layout, DType: safetensors.BF16.String(), Rank: o.EP.Rank, Ranks: o.EP.Size,
@@ -130,7 +130,7 @@ func (f *FS) manifest() (*Manifest, error) {
 		}
 	}
 	for _, v := range f.views {
-		m.Views = append(m.Views, recordView(v))
+		m.Views = append(m.Views, RecordView(v))
 	}
 	err = iofs.WalkDir(f, ".", func(name string, d iofs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

@@ -262,7 +262,7 @@ func (b *bench) drop(path string, off, n int64) error {
 	}
 	defer f.Close()
 	first := off &^ 4095
-	length := (off + n + 4095) &^ 4095 - first
+	length := (off+n+4095)&^4095 - first
 	if err := unix.Fadvise(int(f.Fd()), first, length, unix.FADV_DONTNEED); err != nil {
 		return os.NewSyscallError("fadvise", err)
 	}

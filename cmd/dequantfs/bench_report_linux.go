@@ -121,37 +121,30 @@ func (r *benchReport) ratios(readers int) {
 	}
 }
 
+// station is what every byte goes through on its way, and how many a second can.
+type station struct {
+	rate float64
+	name string
+}
+
 // bottleneck names the slowest of what a cold read of the mount goes through.
 func (r *benchReport) bottleneck() {
 	mount := r.of("mount-cold")
-	stations := []struct {
-		rate float64
-		name string
-	}{
+	stations := []station{
 		{r.disk(), "the disk that the source is on"},
 		{r.of("virtual-warm"), "computing (decoding, and transposing for grouped layouts)"},
 		{r.of("memory-cold"), "FUSE: the kernel's requests and copies"},
 	}
-	stations = slices.DeleteFunc(stations, func(s struct {
-		rate float64
-		name string
-	}) bool {
-		return s.rate == 0
-	})
+	stations = slices.DeleteFunc(stations, func(s station) bool { return s.rate == 0 })
 	if mount == 0 || len(stations) < 3 {
 		return
 	}
-	least := slices.MinFunc(stations, func(a, b struct {
-		rate float64
-		name string
-	}) int {
-		return cmp.Compare(a.rate, b.rate)
-	})
-	r.Bottleneck = fmt.Sprintf("%s: it allows %s, and the mount reaches %.0f%% of that", least.name, formatRate(least.rate), 100*mount/least.rate)
+	least := slices.MinFunc(stations, func(a, b station) int { return cmp.Compare(a.rate, b.rate) })
+	r.Bottleneck = fmt.Sprintf("%s: it allows %s, and the mount reaches %.0f%% of that", least.name, gigabytes(least.rate), 100*mount/least.rate)
 }
 
-// formatRate prints bytes per second in GB/s, as disks and networks are rated.
-func formatRate(r float64) string {
+// gigabytes prints bytes per second in GB/s, as disks and networks are rated.
+func gigabytes(r float64) string {
 	return fmt.Sprintf("%.2f GB/s", r/1e9)
 }
 
@@ -161,7 +154,7 @@ func (r *benchReport) write(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %d cores, %s kernels\n\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernels)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, m := range r.Measures {
-		fmt.Fprintf(table, "%s\t%s\t(%.2f to %.2f)\n", m.What, formatRate(m.Median), m.Slowest/1e9, m.Fastest/1e9)
+		fmt.Fprintf(table, "%s\t%s\t(%.2f to %.2f)\n", m.What, gigabytes(m.Median), m.Slowest/1e9, m.Fastest/1e9)
 	}
 	fmt.Fprintln(table, "\t\t")
 	for _, q := range r.Ratios {

@@ -33,6 +33,7 @@ var commands = []func() *cobra.Command{
 	newLs,
 	newExport,
 	newVerify,
+	newBench,
 	newDoctor,
 	newDemo,
 	newVersion,

@@ -12,13 +12,13 @@ import (
 
 // record is what stands in the .json file of a mount.
 type record struct {
-	Mountpoint string    `json:"mountpoint"`
-	Source     string    `json:"source"`
-	Views      []string  `json:"views"`
-	PID        int       `json:"pid"`
-	Started    time.Time `json:"started"`
-	Log        string    `json:"log,omitempty"`
-	Metrics    string    `json:"metrics,omitempty"` // address
+	Mountpoint string          `json:"mountpoint"`
+	Source     string          `json:"source"`
+	Views      []fs.ViewRecord `json:"views"`
+	PID        int             `json:"pid"`
+	Started    time.Time       `json:"started"`
+	Log        string          `json:"log,omitempty"`
+	Metrics    string          `json:"metrics,omitempty"` // address
 }
 
 // snapshot is what the socket of a mount answers: everything at one moment.

@@ -19,9 +19,9 @@ func newVerify() *cobra.Command {
 		Use:   "verify DIRECTORY|MOUNTPOINT",
 		Short: "check an export or a mount",
 		Long: "Check the files of an export against the SHA-256 in its manifest, or with --source against bytes\n" +
-			"computed anew from the source. A mount is always checked against its source, which is found by\n" +
-			"itself; where the mount was made with view flags, give the same ones. What differs is printed by\n" +
-			"tensor, and then the exit status is 1.",
+			"computed anew from the source. A mount of this user is checked against its source. Which views\n" +
+			"there are is known from the export or the mount, unless flags say otherwise. What differs is printed\n" +
+			"by tensor, and then the exit status is 1.",
 		Example: "  dequantfs verify /data/v3-bf16\n" +
 			"  dequantfs verify /data/v3-bf16 --source ~/models/DeepSeek-V3\n" +
 			"  dequantfs verify /mnt/v3",
@@ -62,41 +62,54 @@ func (v *verifyFlags) run(c *cobra.Command, dir string) error {
 // verify checks against the manifest or against a source, and says which.
 func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verification, against string, err error) {
 	o := fs.VerifyOptions{Jobs: v.jobs}
-	m, err := fs.ReadManifest(dir)
-	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+	source, views, err := v.expected(c.Context(), dir)
+	if err != nil {
 		return nil, "", err
-	}
-	source := v.source
-	if source == "" && m == nil {
-		if source, err = mountedSource(dir); err != nil {
-			return nil, "", err
-		}
-		v.view.every = source != ""
 	}
 	if source == "" {
 		found, err = fs.Verify(c.Context(), dir, o)
 		return found, "its manifest", err
 	}
-	found, err = v.againstSource(c.Context(), c, dir, source, m, o)
-	return found, source, err
-}
-
-// againstSource compares with the source. Where an export says which view it is, that one is
-// taken unless flags ask for another.
-func (v *verifyFlags) againstSource(ctx context.Context, c *cobra.Command, dir, source string, m *fs.Manifest, o fs.VerifyOptions) (*fs.Verification, error) {
 	if err := v.view.check(); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	plan := v.view.views
-	if m != nil && !v.view.changed(c) {
-		plan = func(checkpoint *adapter.Checkpoint) ([]fs.View, error) { return recordedViews(checkpoint, m) }
+	if len(views) > 0 && !v.view.changed(c) {
+		plan = func(checkpoint *adapter.Checkpoint) ([]fs.View, error) { return planRecorded(checkpoint, views) }
 	}
 	s, err := openViews(source, fs.Options{Logger: logger(c)}, plan)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer s.Close()
-	return s.fs.Verify(ctx, dir, o)
+	found, err = s.fs.Verify(c.Context(), dir, o)
+	return found, source, err
+}
+
+// expected finds out what should be in dir: the source, none where the manifest is to be compared
+// with, and the views as far as an export or a mount tells.
+func (v *verifyFlags) expected(ctx context.Context, dir string) (source string, views []fs.ViewRecord, err error) {
+	m, err := fs.ReadManifest(dir)
+	if err == nil {
+		return v.source, m.Views, nil
+	}
+	if !errors.Is(err, iofs.ErrNotExist) {
+		return "", nil, err
+	}
+	if v.source != "" {
+		return v.source, nil, nil
+	}
+	mountpoint, err := resolveMountpoint(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	all, err := states(ctx)
+	for _, m := range all {
+		if m.Mountpoint == mountpoint {
+			return m.Source, m.Views, nil
+		}
+	}
+	return "", nil, err
 }
 
 // changed says whether any flag of the view was given.
@@ -109,10 +122,10 @@ func (v *viewFlags) changed(c *cobra.Command) bool {
 	return false
 }
 
-// recordedViews plans the views that an export says it holds.
-func recordedViews(c *adapter.Checkpoint, m *fs.Manifest) ([]fs.View, error) {
+// planRecorded plans the views that an export or a mount says it holds.
+func planRecorded(c *adapter.Checkpoint, records []fs.ViewRecord) ([]fs.View, error) {
 	var views []fs.View
-	for _, r := range m.Views {
+	for _, r := range records {
 		v, err := r.View(c)
 		if err != nil {
 			return nil, err
