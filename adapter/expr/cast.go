@@ -56,6 +56,7 @@ func (n *cast) rect(env *Env, dst []byte, stride int, w window) error {
 		for r := range part.rows() {
 			fp8.Convert(dst[r*stride:], n.to, b.bytes[r*width:], n.from, w.cols())
 		}
+		env.overflowed(n.to, dst, stride, part.rows(), w.cols())
 		if w.r0 = part.r1; w.rows() == 0 {
 			return nil
 		}

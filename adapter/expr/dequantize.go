@@ -112,6 +112,7 @@ func (n *dequantize) matrix(env *Env, dst []byte, stride, m int, w window) error
 			Row: s.row, Col: s.col, Block: n.grid.block, Scales: s.floats.values, ScaleStride: s.stride,
 		})
 		l.release()
+		env.overflowed(n.out, dst, stride, l.rows, w.cols())
 		if w.r0 += l.rows; w.rows() == 0 {
 			return nil
 		}

@@ -29,6 +29,7 @@ type Env struct {
 // element that is read twice counts twice.
 type Counters struct {
 	Saturated atomic.Int64 // values that became the largest code when they were quantized
+	Infinite  atomic.Int64 // infinities that were written as F16, most of them values too large for it
 }
 
 // Cache keeps units. Get returns a filled entry, which the caller must Release.

@@ -2,7 +2,8 @@
 // knows its dtype and shape and produces any byte range of its row-major bytes.
 //
 // Start with [Load] and [Dequantize], which make nodes of stored tensors ([Source]), and
-// combine them: [Transpose], [Concat], [Stack], [Slice], [Index], [Reshape] and [Cast]. Shapes and dtypes are checked when a node is built, with errors that name
+// combine them: [Transpose], [Concat], [Stack], [Slice], [Index], [Reshape], [Cast] and
+// [Quantize]. Shapes and dtypes are checked when a node is built, with errors that name
 // the tensor; after that a read fails only for I/O or cancellation.
 //
 // # Reading

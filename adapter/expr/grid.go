@@ -175,33 +175,30 @@ func (g *grid) gather(env *Env, m int, dst []float32, w window) error {
 		if err := g.fillUnit(u, env, b.bytes); err != nil {
 			return err
 		}
-		g.pick(dst, b.bytes, w)
+		pickScales(dst, b.bytes, g.cols, w, g.transposed)
 		return nil
 	}
 	e, err := c.Get(env.context(), u)
 	if err != nil {
 		return err
 	}
-	g.pick(dst, e.Bytes(), w)
+	pickScales(dst, e.Bytes(), g.cols, w, g.transposed)
 	e.Release()
 	return nil
 }
 
-// pick copies a window of the filled unit all.
-func (g *grid) pick(dst []float32, all []byte, w window) {
-	if !g.transposed {
-		for r := w.r0; r < w.r1; r++ {
-			n := w.cols()
-			fp8.Scales(dst[:n], all[4*(r*g.cols+w.c0):][:4*n], fp8.F32)
-			dst = dst[n:]
-		}
-		return
-	}
+// pickScales copies a window of a grid of float32s that is stored width scales wide, perhaps transposed.
+func pickScales(dst []float32, all []byte, width int, w window, transposed bool) {
 	for r := w.r0; r < w.r1; r++ {
-		for c := w.c0; c < w.c1; c++ {
-			fp8.Scales(dst[:1], all[4*(c*g.cols+r):][:4], fp8.F32)
-			dst = dst[1:]
+		n := w.cols()
+		if !transposed {
+			fp8.Scales(dst[:n], all[4*(r*width+w.c0):][:4*n], fp8.F32)
+		} else {
+			for c := range n {
+				fp8.Scales(dst[c:c+1], all[4*((w.c0+c)*width+r):][:4], fp8.F32)
+			}
 		}
+		dst = dst[n:]
 	}
 }
 

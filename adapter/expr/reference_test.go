@@ -40,14 +40,15 @@ func (t tensor) at(p []int64) uint64 {
 	return t.bits[i]
 }
 
-// positions calls do for all of a shape, row-major.
+// positions calls do for all of a shape, row-major. do may change p.
 func positions(shape []int64, do func(p []int64)) {
 	if slices.Contains(shape, 0) {
 		return
 	}
-	p := make([]int64, len(shape))
+	p, q := make([]int64, len(shape)), make([]int64, len(shape))
 	for {
-		do(slices.Clone(p))
+		copy(q, p)
+		do(q)
 		axis := len(shape) - 1
 		for ; axis >= 0; axis-- {
 			if p[axis]++; p[axis] < shape[axis] {
@@ -81,7 +82,8 @@ func (t tensor) slice(axis int, lo, hi int64) tensor {
 }
 
 func (t tensor) index(i int64) tensor {
-	return t.each(t.shape[1:], func(p []int64) []int64 { return append([]int64{i}, p...) })
+	stride := int64(len(t.bits)) / t.shape[0]
+	return tensor{t.dtype, t.shape[1:], t.bits[i*stride : (i+1)*stride]}
 }
 
 func (t tensor) reshape(shape ...int64) tensor { return tensor{t.dtype, shape, t.bits} }
@@ -227,4 +229,59 @@ func encodeBits(v float64, d safetensors.DType) uint64 {
 func quietNaN(d safetensors.DType, sign uint64) uint64 {
 	exponent, mantissa := floatFields[d][0], floatFields[d][1]
 	return sign<<(exponent+mantissa) | uint64(1<<exponent-1)<<mantissa | 1<<(mantissa-1)
+}
+
+// quantizeTensor gives codes and grid, element by element; ones: the scales are 1.
+func quantizeTensor(t tensor, block [2]int64, ones bool) (codes, grid tensor) {
+	rows, cols := t.shape[0], t.shape[1]
+	grid = tensor{dtype: safetensors.F32, shape: []int64{(rows + block[0] - 1) / block[0], (cols + block[1] - 1) / block[1]}}
+	positions(grid.shape, func(p []int64) {
+		scale := float32(1)
+		if !ones {
+			scale = blockScale(t, p[0]*block[0], p[1]*block[1], block)
+		}
+		grid.bits = append(grid.bits, uint64(math.Float32bits(scale)))
+	})
+	codes = tensor{dtype: safetensors.F8E4M3, shape: t.shape}
+	positions(t.shape, func(p []int64) {
+		scale := decodeBits(grid.at([]int64{p[0] / block[0], p[1] / block[1]}), safetensors.F32)
+		u := t.at(p)
+		sign := u >> (t.dtype.Bits() - 1) << 7
+		codes.bits = append(codes.bits, sign|nearestCode(float32(math.Abs(decodeBits(u, t.dtype))/scale)))
+	})
+	return codes, grid
+}
+
+func blockScale(t tensor, row, col int64, block [2]int64) float32 {
+	var amax float64
+	for i := row; i < min(row+block[0], t.shape[0]); i++ {
+		for j := col; j < min(col+block[1], t.shape[1]); j++ {
+			if v := math.Abs(decodeBits(t.at([]int64{i, j}), t.dtype)); v > amax && !math.IsInf(v, 0) {
+				amax = v
+			}
+		}
+	}
+	return max(float32(amax)/448, 0x1p-126)
+}
+
+var codeValues = func() (v [0x7f]float64) {
+	for u := range v {
+		v[u] = decodeBits(uint64(u), safetensors.F8E4M3)
+	}
+	return v
+}()
+
+// nearestCode tries all codes; of two that are as near the even one counts.
+func nearestCode(v float32) uint64 {
+	if v != v {
+		return 0x7f
+	}
+	best, distance := uint64(0), math.Inf(1)
+	for u := range uint64(0x7f) {
+		d := math.Abs(min(float64(v), 1e9) - codeValues[u])
+		if d < distance || d == distance && u%2 == 0 {
+			best, distance = u, d
+		}
+	}
+	return best
 }

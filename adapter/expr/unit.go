@@ -11,6 +11,8 @@ type UnitKey struct {
 	// Rows and columns as stored, and the bytes from one row to the next: parts of
 	// one tensor may begin at the same offset.
 	Rows, Cols, Stride int64
+
+	Recipe Node // what a Computed unit is computed from; nil for the others
 }
 
 // UnitKind says what a unit holds.
@@ -20,11 +22,12 @@ type UnitKind uint8
 const (
 	Transposed UnitKind = iota // a 2-D source tensor (or a part of one, or of a 3-D one) transposed, in its source precision
 	Grid                       // a scale grid as float32; small
+	Computed                   // a scale grid computed from a whole recipe, as float32; small, but costly to fill
 )
 
 // String names the kind.
 func (k UnitKind) String() string {
-	return [...]string{"transposed", "grid"}[k]
+	return [...]string{"transposed", "grid", "computed"}[k]
 }
 
 // Unit is what the tensor cache holds.
