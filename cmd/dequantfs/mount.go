@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,6 +77,12 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 	if err != nil {
 		return err
 	}
+	if name, err = absolute(name); err != nil {
+		return err
+	}
+	if m.log.file, err = absolute(m.log.file); err != nil {
+		return err
+	}
 	p := newProcess()
 	if !m.foreground && !p.child {
 		if strings.HasPrefix(mountpoint, "/dev/fd/") {
@@ -88,6 +95,15 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 		return startBackground(c.ErrOrStderr(), log, os.Args[1:]...)
 	}
 	return m.serve(c, p, name, mountpoint)
+}
+
+// absolute makes the path of a file that is there absolute. What is no path, such
+// as the name of a repository, stays.
+func absolute(name string) (string, error) {
+	if _, err := os.Lstat(filepath.Dir(name)); name == "" || err != nil {
+		return name, nil
+	}
+	return filepath.Abs(name)
 }
 
 // check finds mistakes in the flags before anything is opened.
@@ -131,7 +147,7 @@ func parseID(flag, text string) (*uint32, error) {
 // logPath is where a mount in the background logs.
 func (m *mountFlags) logPath(mountpoint string) (string, error) {
 	if m.log.file != "" {
-		return filepath.Abs(m.log.file)
+		return m.log.file, nil
 	}
 	return defaultLog(mountpoint)
 }
@@ -156,7 +172,7 @@ func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string
 	}
 	if exporter != nil {
 		exporter.serve(mounted.fs.Stats)
-		log.Info("serving metrics", "address", exporter.address())
+		log = log.With("metrics", exporter.address())
 	}
 	defer mounted.announce(m.record(mounted, p, exporter))()
 	if err := p.ready(); err != nil {
@@ -165,7 +181,7 @@ func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string
 	if p.child {
 		late.become(m.log.lasting(os.Stderr))
 	}
-	log.Debug("mounted", "mountpoint", mountpoint, "source", mounted.checkpoint.Path, "pid", os.Getpid())
+	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.checkpoint.Path, "pid", os.Getpid())
 	return logged(log, mounted.serve(c.Context(), m.idle))
 }
 
@@ -188,7 +204,7 @@ func logged(log *slog.Logger, err error) error {
 		log.Error("the mount ended with an error", "err", err)
 		return quiet{1}
 	}
-	log.Debug("unmounted")
+	log.Info("unmounted")
 	return nil
 }
 
@@ -300,10 +316,14 @@ func makeMountpoint(path string) (made bool, err error) {
 	if strings.HasPrefix(path, "/dev/fd/") {
 		return false, nil
 	}
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		return false, nil // what else may be wrong with it, mounting says better
+	_, err = os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return true, os.MkdirAll(path, 0o755)
+	case errors.Is(err, syscall.ENOTCONN):
+		return false, nil // a dead mount, which mounting clears
 	}
-	return true, os.MkdirAll(path, 0o755)
+	return false, err
 }
 
 // announce tells status and systemd that the mount is there; what it returns takes that back.

@@ -201,7 +201,7 @@ func scriptMounted(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// scriptSignal signals the process behind a mount: signal TERM|INT|KILL MOUNTPOINT.
+// scriptSignal signals the process behind a mount and waits until it is gone: signal TERM|INT|KILL MOUNTPOINT.
 func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
 	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}
 	if neg || len(args) != 2 || signals[args[0]] == 0 {
@@ -218,6 +218,12 @@ func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
 			p, err := os.FindProcess(r.PID)
 			ts.Check(err)
 			ts.Check(p.Signal(signals[args[0]]))
+			eventually(ts.Fatalf, func() error {
+				if !ended(r.PID) {
+					return fmt.Errorf("process %d lives", r.PID)
+				}
+				return nil
+			})
 			return
 		}
 	}

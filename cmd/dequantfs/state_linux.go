@@ -195,12 +195,22 @@ func stateOf(ctx context.Context, path string) (mountState, error) {
 	switch {
 	case err == nil:
 		m.snapshot = answer
-	case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) || ended(m.PID):
 		m.State = stateDead
 	default:
 		m.State = stateSilent
 	}
 	return m, nil
+}
+
+// ended says whether a process is gone, or waits only to be asked how it ended.
+func ended(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	_, state, _ := strings.Cut(string(data), ") ")
+	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
 }
 
 // ask connects to the socket of a mount.
