@@ -36,6 +36,7 @@ type Checkpoint struct {
 	byKey    map[string]*Stored
 	unlisted int // tensors that the index does not have
 	side     []SideFile
+	pairing  pairing
 	files    []*sourceFile
 }
 

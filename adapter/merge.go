@@ -74,7 +74,7 @@ func (p *planner) groupNode(x *expertLayer, g *group, parts []role, lo, hi int) 
 		joined := make([]expr.Node, 0, len(parts))
 		for _, r := range parts {
 			w := x.split[r][e]
-			n, err := w.as(p.dtype)
+			n, err := p.cast(w)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -162,9 +162,9 @@ func (p *planner) rank(g groupedWeight, lo, hi int) (expr.Node, error) {
 // valueOf gives an expert's tensor in the view's dtype, or where nothing is merged in its own.
 func (p *planner) valueOf(w *weight) (expr.Node, error) {
 	if len(p.layout.groups) == 0 {
-		return w.node(p.dtype)
+		return p.node(w), nil
 	}
-	return w.as(p.dtype)
+	return p.cast(w)
 }
 
 // rankOf keeps the experts [lo, hi) of a node.
@@ -231,10 +231,7 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 		p.acc.dropWeight(g.weight, "experts of other expert-parallel ranks")
 		return nil
 	case k.grouped == g.layout.name:
-		n, err := g.node(p.dtype)
-		if err == nil {
-			n, err = rankOf(n, lo, hi)
-		}
+		n, err := rankOf(p.node(g.weight), lo, hi)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
 		}
@@ -249,12 +246,8 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 
 // takeApart shows each projection of each expert of a grouped tensor.
 func (p *planner) takeApart(g groupedWeight, at place, x *expertLayer, lo, hi int) error {
-	all, err := g.node(p.dtype)
-	if err != nil {
-		return err
-	}
 	k := p.family.experts
-	err = g.group.apart(all, g.parts(p.gated), lo, hi, func(r role, e int, n expr.Node) error {
+	err := g.group.apart(p.node(g.weight), g.parts(p.gated), lo, hi, func(r role, e int, n expr.Node) error {
 		return p.add(p.name(x.name(k.key(e, r)), at), n, p.bucket(g.weight, at), g.weight)
 	})
 	if err != nil {

@@ -82,11 +82,7 @@ func (p *planner) fuse(f fused, head string, first *weight, at place) error {
 		if w == nil {
 			return fmt.Errorf("%s: %s: expected %s beside it", first.Shard, first.Key, head+end)
 		}
-		n, err := w.node(p.dtype)
-		if err != nil {
-			return err
-		}
-		nodes, ws = append(nodes, n), append(ws, w)
+		nodes, ws = append(nodes, p.node(w)), append(ws, w)
 	}
 	n, err := expr.Concat(0, nodes...)
 	if err != nil {

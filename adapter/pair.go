@@ -2,7 +2,9 @@ package adapter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -12,38 +14,68 @@ import (
 type weight struct {
 	*Stored
 	hf          string // its published name; Key but for native sources
+	i           int    // position in the list of weights
 	at, scaleAt int    // positions in Checkpoint.Tensors; scaleAt -1: shown as it is
 
 	grid  *expr.Source // the scale, its shape made that of the grid
 	block [2]int64     // rows and columns of one scale; 0: the whole axis
 }
 
-// node gives the tensor as the source means it: dequantized to d, or as it is.
-func (w *weight) node(d safetensors.DType) (expr.Node, error) {
-	n, err := w.build(d)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
-	}
-	return n, nil
-}
-
-func (w *weight) build(d safetensors.DType) (expr.Node, error) {
+// node makes the recipe of the tensor: dequantized to d, or as it is.
+func (w *weight) node(d safetensors.DType) (n expr.Node, err error) {
 	if w.scaleAt < 0 {
-		return expr.Load(&w.Source)
+		n, err = expr.Load(&w.Source)
+	} else {
+		n, err = expr.Dequantize(&w.Source, w.grid, expr.DequantizeOptions{Block: w.block, Out: d})
 	}
-	return expr.Dequantize(&w.Source, w.grid, expr.DequantizeOptions{Block: w.block, Out: d})
-}
-
-// as gives the tensor in dtype d, whether it was quantized or not.
-func (w *weight) as(d safetensors.DType) (expr.Node, error) {
-	n, err := w.node(d)
 	if err != nil {
-		return nil, err
-	}
-	if n, err = expr.Cast(n, d); err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 	}
 	return n, nil
+}
+
+// pairing is what all views of a checkpoint share: its weights with their scales, and
+// for each dtype their recipes. It is worked out when the first view needs it.
+type pairing struct {
+	once    sync.Once
+	weights []weight
+	acc     accounts
+	err     error
+
+	mu    sync.Mutex
+	nodes map[safetensors.DType][]expr.Node
+}
+
+// pair gives a copy of the weights and of the account so far.
+func (c *Checkpoint) pair(s settings) ([]weight, accounts, error) {
+	p := &c.pairing
+	p.once.Do(func() {
+		p.acc = newAccounts(c.Tensors())
+		p.weights, p.err = pair(c, s, p.acc)
+	})
+	return slices.Clone(p.weights), slices.Clone(p.acc), p.err
+}
+
+// recipes gives the recipe of each weight in dtype d. The slice is shared.
+func (c *Checkpoint) recipes(d safetensors.DType) ([]expr.Node, error) {
+	p := &c.pairing
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if nodes, ok := p.nodes[d]; ok {
+		return nodes, nil
+	}
+	nodes := make([]expr.Node, len(p.weights))
+	var err error
+	for i := range p.weights {
+		if nodes[i], err = p.weights[i].node(d); err != nil {
+			return nil, err
+		}
+	}
+	if p.nodes == nil {
+		p.nodes = map[safetensors.DType][]expr.Node{}
+	}
+	p.nodes[d] = nodes
+	return nodes, nil
 }
 
 // scaleSuffixes are the endings of scales and those of the weights they belong to.
@@ -107,7 +139,7 @@ func pair(c *Checkpoint, s settings, acc accounts) ([]weight, error) {
 		if isScale[i] || acc[i].Fate == Dropped {
 			continue
 		}
-		w := weight{Stored: t, at: i, scaleAt: -1}
+		w := weight{Stored: t, i: len(weights), at: i, scaleAt: -1}
 		if at, ok := scales[t]; ok {
 			w.scaleAt = at
 			err = w.measure(tensors[at], q)
@@ -186,11 +218,11 @@ func (w *weight) measure(scale *Stored, q quantization) error {
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", scale.Shard, scale.Key, err)
 	}
-	src := scale.Source
-	src.Shape = g.shape
-	w.grid, w.block = &src, g.block
-	if sameShape(g.shape, scale.Shape) {
-		w.grid = &scale.Source
+	w.grid, w.block = &scale.Source, g.block
+	if !slices.Equal(g.shape, scale.Shape) {
+		src := scale.Source
+		src.Shape = g.shape
+		w.grid = &src
 	}
 	return nil
 }
@@ -228,16 +260,4 @@ func passable(t *Stored) bool {
 		return !foreign && !strings.HasSuffix(t.Key, ".weight")
 	}
 	return false
-}
-
-func sameShape(a, b []int64) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }

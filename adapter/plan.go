@@ -25,8 +25,9 @@ type planner struct {
 
 	acc     accounts
 	weights []weight
-	places  []place // of the weights
-	expert  []int32 // of the weights: 1 + position in layers, 0 if no expert
+	nodes   []expr.Node // of the weights
+	places  []place     // of the weights
+	expert  []int32     // of the weights: 1 + position in layers, 0 if no expert
 	layers  []*expertLayer
 	byLayer map[layerID]int32
 
@@ -123,9 +124,23 @@ func (p *planner) options() error {
 
 // pair joins weights and scales.
 func (p *planner) pair() (err error) {
-	p.acc = newAccounts(p.c.Tensors())
-	p.weights, err = pair(p.c, p.s, p.acc)
+	if p.weights, p.acc, err = p.c.pair(p.s); err != nil {
+		return err
+	}
+	p.nodes, err = p.c.recipes(p.dtype)
 	return err
+}
+
+// node gives a weight as the source means it: dequantized, or as it is.
+func (p *planner) node(w *weight) expr.Node { return p.nodes[w.i] }
+
+// cast gives a weight in the view's dtype, whether it was quantized or not.
+func (p *planner) cast(w *weight) (expr.Node, error) {
+	n, err := expr.Cast(p.node(w), p.dtype)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+	}
+	return n, nil
 }
 
 // collect finds where each weight lies, and the experts.
@@ -277,15 +292,13 @@ func (p *planner) pass(w *weight, at place) error {
 	if done, err := p.joinFused(w, at); done || err != nil {
 		return err
 	}
-	n, err := w.node(p.dtype)
-	if err != nil {
-		return err
-	}
+	n := p.node(w)
 	if f, ok := p.fusedIn(w.hf); ok {
 		return p.unfuse(f, w, at, n)
 	}
 	name := p.name(w.hf, at)
-	if n, err = p.special(name, n); err != nil {
+	n, err := p.special(name, n)
+	if err != nil {
 		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 	}
 	return p.add(name, n, p.bucket(w, at), w)
@@ -342,7 +355,7 @@ func (p *planner) putAs(b *bucket, from string, ts ...Tensor) ([]string, error) 
 
 // isLoad says whether a recipe shows a stored tensor unchanged.
 func isLoad(n expr.Node, w *weight) bool {
-	return n.DType() == w.DType && sameShape(n.Shape(), w.Shape)
+	return n.DType() == w.DType && slices.Equal(n.Shape(), w.Shape)
 }
 
 // bucket is the file group of a tensor made of w.

@@ -87,6 +87,9 @@ func (q quantization) grid(w, s *Stored) (grid, error) {
 	default:
 		return grid{}, fmt.Errorf("scale of dtype %s: expected F32, BF16, F16 or F8_E8M0", s.DType)
 	}
+	if g, ok := q.usual(w.Shape, s.Shape); ok {
+		return g, nil
+	}
 	n := len(w.Shape)
 	if n != 2 && n != 3 {
 		return grid{}, fmt.Errorf("FP8 weight of shape %v: expected a matrix or a stack of them", w.Shape)
@@ -100,6 +103,15 @@ func (q quantization) grid(w, s *Stored) (grid, error) {
 		}
 	}
 	return grid{}, q.unfit(w, s)
+}
+
+// usual is the answer for nearly all weights: a matrix under a grid of just the
+// configured blocks.
+func (q quantization) usual(w, s []int64) (grid, bool) {
+	if len(w) != 2 || len(s) != 2 || q.block[0] == 0 || s[0] != ceilDiv(w[0], q.block[0]) || s[1] != ceilDiv(w[1], q.block[1]) {
+		return grid{}, false
+	}
+	return grid{s, q.block}, true
 }
 
 // candidate is a grid to try: its exact or least size and where it lies.
