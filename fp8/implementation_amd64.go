@@ -4,7 +4,6 @@ package fp8
 
 import (
 	"math"
-	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -142,52 +141,4 @@ func quantizeRow(codes, src []byte, from Format, scales []float32) (saturated in
 		return saturated + quantizeRowGeneric(codes[n:], src[n*from.Size():], from, scales[n:])
 	}
 	return quantizeRowGeneric(codes, src, from, scales)
-}
-
-// tiler transposes tiles of rows × cols bytes; see the generated declarations.
-type tiler struct {
-	rows, cols    int
-	plain, stream func(dst *byte, dstStride, dstStep int, src *byte, srcStride, srcStep, n int, scratch *byte)
-}
-
-var tilers = [...]map[int]*tiler{
-	generic: nil,
-	avx2: {
-		1: {64, 32, transposeTiles1AVX2, streamTiles1AVX2},
-		2: {64, 32, transposeTiles2AVX2, streamTiles2AVX2},
-	},
-	avx512: {
-		1: {64, 64, transposeTiles1AVX512, streamTiles1AVX512},
-		2: {64, 64, transposeTiles2AVX512, streamTiles2AVX512},
-		4: {64, 64, transposeTiles4AVX512, streamTiles4AVX512},
-		8: {64, 64, transposeTiles8AVX512, streamTiles8AVX512},
-	},
-}
-
-func transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
-	t := tilers[using][size]
-	if t == nil {
-		transposeGeneric(dst, dstStride, src, srcStride, rows, cols, size)
-		return
-	}
-	s := tileScratches.Get().(*tileScratch)
-	defer tileScratches.Put(s)
-	kernel := t.plain
-	if uintptr(unsafe.Pointer(&dst[0]))%64 == 0 && dstStride%64 == 0 {
-		kernel = t.stream
-	}
-	tileRows, tileCols := t.rows/size, t.cols/size
-	wholeRows, wholeCols := rows-rows%tileRows, cols-cols%tileCols
-	for r := 0; r < wholeRows && wholeCols > 0; r += tileRows {
-		kernel(&dst[r*size], dstStride, dstStride*tileCols, &src[r*srcStride], srcStride, t.cols, wholeCols/tileCols, &s.lanes[0])
-	}
-	for r := 0; r < rows; r += tileRows {
-		c := wholeCols
-		if r == wholeRows {
-			c = 0
-		}
-		for ; c < cols; c += tileCols {
-			s.edge(t, dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:], srcStride, min(tileRows, rows-r), min(tileCols, cols-c), size)
-		}
-	}
 }

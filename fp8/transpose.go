@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"unsafe"
 )
 
 // Transpose writes the transposition of src (rows × cols elements of size bytes, rows srcStride bytes
@@ -27,11 +28,18 @@ func Transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols,
 // tile is the side, in bytes, of the square that is transposed at a time: a cache line of both sides.
 const tile = 64
 
+// stripRows is how many rows, a multiple of all sides of tiles, go before the next column of tiles, so that the
+// destination is written in runs of several lines and its pages are met once.
+const stripRows = 512
+
 func transposeGeneric(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
 	side := tile / size
-	for r := 0; r < rows; r += side {
+	for strip := 0; strip < rows; strip += stripRows {
+		end := min(rows, strip+stripRows)
 		for c := 0; c < cols; c += side {
-			transposeTile(dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:], srcStride, min(side, rows-r), min(side, cols-c), size)
+			for r := strip; r < end; r += side {
+				transposeTile(dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:], srcStride, min(side, end-r), min(side, cols-c), size)
+			}
 		}
 	}
 }
@@ -82,13 +90,14 @@ func transposeElements(dst []byte, dstStride int, src []byte, srcStride int, row
 	}
 }
 
-// transpose8x8 swaps quarters of 4, then 2, then 1 bytes across the diagonal.
+// transpose8x8 swaps quarters of 4, then 2, then 1 bytes across the diagonal. It has no slices but pointers, since 32
+// checks of bounds would cost more than the rest; Transpose has checked what they would.
 func transpose8x8(dst []byte, dstStride int, src []byte, srcStride int) {
-	load, store := binary.LittleEndian.Uint64, binary.LittleEndian.PutUint64
-	a, e := swap(load(src), load(src[4*srcStride:]), 32, 0x00000000ffffffff)
-	b, f := swap(load(src[srcStride:]), load(src[5*srcStride:]), 32, 0x00000000ffffffff)
-	c, g := swap(load(src[2*srcStride:]), load(src[6*srcStride:]), 32, 0x00000000ffffffff)
-	d, h := swap(load(src[3*srcStride:]), load(src[7*srcStride:]), 32, 0x00000000ffffffff)
+	s := unsafe.Pointer(&src[:7*srcStride+8][0])
+	a, e := swap(load64(s, 0), load64(s, 4*srcStride), 32, 0x00000000ffffffff)
+	b, f := swap(load64(s, srcStride), load64(s, 5*srcStride), 32, 0x00000000ffffffff)
+	c, g := swap(load64(s, 2*srcStride), load64(s, 6*srcStride), 32, 0x00000000ffffffff)
+	d, h := swap(load64(s, 3*srcStride), load64(s, 7*srcStride), 32, 0x00000000ffffffff)
 	a, c = swap(a, c, 16, 0x0000ffff0000ffff)
 	b, d = swap(b, d, 16, 0x0000ffff0000ffff)
 	e, g = swap(e, g, 16, 0x0000ffff0000ffff)
@@ -97,27 +106,37 @@ func transpose8x8(dst []byte, dstStride int, src []byte, srcStride int) {
 	c, d = swap(c, d, 8, 0x00ff00ff00ff00ff)
 	e, f = swap(e, f, 8, 0x00ff00ff00ff00ff)
 	g, h = swap(g, h, 8, 0x00ff00ff00ff00ff)
-	store(dst, a)
-	store(dst[dstStride:], b)
-	store(dst[2*dstStride:], c)
-	store(dst[3*dstStride:], d)
-	store(dst[4*dstStride:], e)
-	store(dst[5*dstStride:], f)
-	store(dst[6*dstStride:], g)
-	store(dst[7*dstStride:], h)
+	t := unsafe.Pointer(&dst[:7*dstStride+8][0])
+	store64(t, 0, a)
+	store64(t, dstStride, b)
+	store64(t, 2*dstStride, c)
+	store64(t, 3*dstStride, d)
+	store64(t, 4*dstStride, e)
+	store64(t, 5*dstStride, f)
+	store64(t, 6*dstStride, g)
+	store64(t, 7*dstStride, h)
 }
 
 // transpose4x4 is the same for words: quarters of 2, then of 1.
 func transpose4x4(dst []byte, dstStride int, src []byte, srcStride int) {
-	load, store := binary.LittleEndian.Uint64, binary.LittleEndian.PutUint64
-	a, c := swap(load(src), load(src[2*srcStride:]), 32, 0x00000000ffffffff)
-	b, d := swap(load(src[srcStride:]), load(src[3*srcStride:]), 32, 0x00000000ffffffff)
+	s := unsafe.Pointer(&src[:3*srcStride+8][0])
+	a, c := swap(load64(s, 0), load64(s, 2*srcStride), 32, 0x00000000ffffffff)
+	b, d := swap(load64(s, srcStride), load64(s, 3*srcStride), 32, 0x00000000ffffffff)
 	a, b = swap(a, b, 16, 0x0000ffff0000ffff)
 	c, d = swap(c, d, 16, 0x0000ffff0000ffff)
-	store(dst, a)
-	store(dst[dstStride:], b)
-	store(dst[2*dstStride:], c)
-	store(dst[3*dstStride:], d)
+	t := unsafe.Pointer(&dst[:3*dstStride+8][0])
+	store64(t, 0, a)
+	store64(t, dstStride, b)
+	store64(t, 2*dstStride, c)
+	store64(t, 3*dstStride, d)
+}
+
+func load64(p unsafe.Pointer, offset int) uint64 {
+	return binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(p, offset))[:])
+}
+
+func store64(p unsafe.Pointer, offset int, v uint64) {
+	binary.LittleEndian.PutUint64((*[8]byte)(unsafe.Add(p, offset))[:], v)
 }
 
 // swap exchanges the upper parts of x with the lower parts of y.
