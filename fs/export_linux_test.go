@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +17,7 @@ func mountTmpfs(t *testing.T, options string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
-		if slices.Contains(strings.Split(os.Getenv("DEQUANTFS_REQUIRE"), ","), "fuse") {
+		if required("fuse") {
 			t.Fatalf("mounting a tmpfs: %v", err)
 		}
 		t.Skipf("mounting a tmpfs takes root: %v", err)
