@@ -223,26 +223,8 @@ func examineDisk(path string) []finding {
 	if name == "" {
 		name = fmt.Sprintf("filesystem %#x", s.Type)
 	}
-	switch rotates, known := rotational(path); {
-	case name == "FUSE" || name == "9p":
+	if name == "FUSE" || name == "9p" {
 		return []finding{better(part, name+": every byte crosses the kernel twice more", "copy the source to a local disk if reading is slow")}
-	case known && rotates:
-		return []finding{better(part, name+" on a rotating disk", "copy the source to an SSD")}
 	}
 	return []finding{ok(part, "%s", name)}
-}
-
-// rotational says whether the disk below a path rotates.
-func rotational(path string) (rotates, known bool) {
-	var st unix.Stat_t
-	if unix.Stat(path, &st) != nil {
-		return false, false
-	}
-	device := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
-	for _, queue := range []string{device + "/queue/rotational", device + "/../queue/rotational"} {
-		if n, known := readNumber(queue); known {
-			return n != 0, true
-		}
-	}
-	return false, false
 }

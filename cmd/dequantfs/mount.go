@@ -77,9 +77,6 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	if name, err = absolute(name); err != nil {
-		return err
-	}
 	if m.log.file, err = absolute(m.log.file); err != nil {
 		return err
 	}
@@ -181,7 +178,7 @@ func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string
 	if p.child {
 		late.become(m.log.lasting(os.Stderr))
 	}
-	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.checkpoint.Path, "pid", os.Getpid())
+	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
 	return logged(log, mounted.serve(c.Context(), m.idle))
 }
 
@@ -211,7 +208,7 @@ func logged(log *slog.Logger, err error) error {
 // record is what status shows of this mount.
 func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServer) record {
 	r := record{
-		Mountpoint: mounted.mountpoint, Source: mounted.checkpoint.Path, PID: os.Getpid(), Started: time.Now(),
+		Mountpoint: mounted.mountpoint, Source: mounted.place, PID: os.Getpid(), Started: time.Now(),
 		Log: m.log.file,
 	}
 	if p.child && r.Log == "" {
@@ -241,13 +238,17 @@ func (m *mountFlags) mount(c *cobra.Command, log *slog.Logger, name, mountpoint 
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	place, err := absolute(s.checkpoint.Path)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	mounted, err := mountSource(s, mountpoint, fs.MountOptions{
-		ReadAhead: int64(m.readAhead), AllowOther: m.allowOther, UID: uid, GID: gid, FsName: s.checkpoint.Path,
+		ReadAhead: int64(m.readAhead), AllowOther: m.allowOther, UID: uid, GID: gid, FsName: place,
 	})
 	if err != nil {
 		return nil, err
 	}
-	mounted.log = log
+	mounted.log, mounted.place = log, place
 	m.sayWhoReadsWhat(c, s, mountpoint)
 	return mounted, nil
 }
@@ -289,6 +290,7 @@ func (m *mountFlags) sayWhoReadsWhat(c *cobra.Command, s *source, mountpoint str
 // mounted is a source that is mounted.
 type mounted struct {
 	*source
+	place      string // the source's, absolute
 	mountpoint string
 	mount      *fs.Mount
 	log        *slog.Logger

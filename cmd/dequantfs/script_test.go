@@ -183,19 +183,24 @@ func editCheckpoint(c *synth.Checkpoint, edit string) error {
 	return fmt.Errorf("unknown edit %q", edit)
 }
 
-// scriptMounted waits until something of ours is mounted: [!] mounted MOUNTPOINT.
+// scriptMounted waits until a mount of ours is ready, or until none is left:
+// [!] mounted MOUNTPOINT.
 func scriptMounted(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: [!] mounted MOUNTPOINT")
 	}
 	mountpoint := ts.MkAbs(args[0])
+	record := filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "dequantfs", stateName(mountpoint)+".json")
 	eventually(ts.Fatalf, func() error {
 		all, err := mountsBelow(mountpoint)
 		if err != nil {
 			return err
 		}
-		if slices.Contains(all, mountpoint) == neg {
-			return fmt.Errorf("mounted below %s: %v", mountpoint, all)
+		if neg && len(all) > 0 {
+			return fmt.Errorf("still mounted: %v", all)
+		}
+		if _, err := os.Stat(record); !neg && err != nil {
+			return err // the record is written once the mount is ready
 		}
 		return nil
 	})

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/dequantfs/dequantfs/fs"
@@ -26,6 +30,18 @@ type snapshot struct {
 	record
 	Time  time.Time `json:"time"`
 	Stats fs.Stats  `json:"stats"`
+}
+
+// stateName is how the files of a mountpoint are called, less their endings.
+func stateName(mountpoint string) string {
+	sum := sha256.Sum256([]byte(mountpoint))
+	base := strings.Map(func(r rune) rune {
+		if r > ' ' && r < 0x7f && r != '/' {
+			return r
+		}
+		return '_'
+	}, filepath.Base(mountpoint))
+	return base[:min(len(base), 24)] + "-" + hex.EncodeToString(sum[:4])
 }
 
 // mountState is what is known of a mount: its record, and if it answers a snapshot.

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,18 +40,6 @@ func checkPrivate(dir string) error {
 			"remove it, or set XDG_RUNTIME_DIR to a directory of your own")
 	}
 	return nil
-}
-
-// stateName is how the files of a mountpoint are called, less their endings.
-func stateName(mountpoint string) string {
-	sum := sha256.Sum256([]byte(mountpoint))
-	base := strings.Map(func(r rune) rune {
-		if r > ' ' && r < 0x7f && r != '/' {
-			return r
-		}
-		return '_'
-	}, filepath.Base(mountpoint))
-	return base[:min(len(base), 24)] + "-" + hex.EncodeToString(sum[:4])
 }
 
 // defaultLog is the log file of a mount that was given none. What earlier mounts
@@ -172,9 +158,11 @@ func states(ctx context.Context) ([]mountState, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		if m.State == stateDead && !mountedAt(here, m.Mountpoint) {
-			m.forget()
-			continue
+		if m.State != stateAlive && !mountedAt(here, m.Mountpoint) {
+			if m.State == stateDead {
+				m.forget()
+			}
+			continue // unmounted, or about to end
 		}
 		all = append(all, m)
 	}
@@ -201,6 +189,34 @@ func stateOf(ctx context.Context, path string) (mountState, error) {
 		m.State = stateSilent
 	}
 	return m, nil
+}
+
+// waitEnded waits until the process that served a mountpoint is off the books, so
+// that what it logs is logged and what it holds is free. It does not wait for ever:
+// the mount is gone, whatever else keeps the process.
+func waitEnded(ctx context.Context, mountpoint string) {
+	dir, err := stateDir()
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		var r record
+		data, err := os.ReadFile(filepath.Join(dir, stateName(mountpoint)+".json"))
+		if err != nil || json.Unmarshal(data, &r) != nil || ended(r.PID) {
+			return
+		}
+		pause(ctx)
+	}
+}
+
+// pause waits a moment before the next look.
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(2 * time.Millisecond):
+	}
 }
 
 // ended says whether a process is gone, or waits only to be asked how it ended.

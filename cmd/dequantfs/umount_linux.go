@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,7 +52,11 @@ func detach(ctx context.Context, mountpoint string, lazy bool) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", mountpoint, err)
 	}
-	return waitGone(ctx, m)
+	if err := waitGone(ctx, m); err != nil || lazy {
+		return err
+	}
+	waitEnded(ctx, mountpoint)
+	return nil
 }
 
 // usedBy names the processes that use a mount, as far as we may see.
@@ -122,16 +125,11 @@ func fusermount(ctx context.Context, mountpoint string, lazy bool) error {
 func waitGone(ctx context.Context, m mountEntry) error {
 	for {
 		all, err := mounts()
-		if err != nil {
+		if err != nil || !contains(all, m) {
 			return err
 		}
-		if !contains(all, m) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
+		if pause(ctx); ctx.Err() != nil {
 			return ctx.Err()
-		case <-time.After(2 * time.Millisecond):
 		}
 	}
 }
