@@ -2,7 +2,6 @@ package adapter
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,16 +37,15 @@ func (p *planner) shouldQuantize(name string) bool {
 
 // putQuantized appends the codes of a weight and its scales.
 func (p *planner) putQuantized(name string, n expr.Node, b *bucket, from string) ([]string, error) {
-	codes, scales, err := quantizeNode(n, p.o.Scales == "ones")
+	o := expr.QuantizeOptions{Block: [2]int64{BlockSize, BlockSize}}
+	if p.o.Scales == "ones" {
+		o.Scales = expr.Ones
+	}
+	codes, scales, err := expr.Quantize(n, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}
 	return p.putAs(b, from, Tensor{Name: name, Node: codes}, Tensor{Name: name + "_scale_inv", Node: scales})
-}
-
-// quantizeNode gives the recipes of codes and scales.
-func quantizeNode(expr.Node, bool) (codes, scales expr.Node, err error) {
-	return nil, nil, fmt.Errorf("quantizing: %w", errors.ErrUnsupported)
 }
 
 // passQuantized shows a weight that is quantized already in the form that the view
