@@ -32,6 +32,19 @@ func benchmarkSource(b *testing.B) []byte {
 	return source
 }
 
+// weights are 64 MiB of values such as weights have.
+func weights(f Format) []byte {
+	r := rand.New(rand.NewPCG(2, 2))
+	b := make([]byte, 64<<20)
+	for i := 0; i < 1<<20; i += f.Size() {
+		put(b[i:], f, float32(0.02*r.NormFloat64()))
+	}
+	for i := 1 << 20; i < len(b); i += 1 << 20 {
+		copy(b[i:], b[:1<<20])
+	}
+	return b
+}
+
 // alternate benchmarks the kernels of each implementation, and copying.
 func alternate(b *testing.B, bytes int, copying, kernel func(i int)) {
 	run := func(name string, f func(i int)) {
@@ -119,9 +132,9 @@ func BenchmarkTranspose(b *testing.B) {
 
 // BenchmarkQuantize finds the scales of blocks of 128 × 128 and quantizes with them; bytes are those of the values.
 func BenchmarkQuantize(b *testing.B) {
-	src := benchmarkSource(b)
 	const rows, cols = 128, 4096
 	for _, from := range []Format{BF16, F32} {
+		src := weights(from)
 		n := rows * cols * from.Size()
 		codes, into := make([]byte, rows*cols), make([]byte, n)
 		m := &Plain{Format: from, Stride: cols * from.Size(), Rows: rows, Cols: cols, Block: [2]int{128, 128}, Scales: make([]float32, 32), ScaleStride: 32}

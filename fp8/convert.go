@@ -7,7 +7,7 @@ import (
 )
 
 // Convert converts n elements between BF16, F16 and F32, rounding to nearest even; to its own format it copies.
-// BF16 to F16 goes through F32, exactly. dst and src must not overlap.
+// NaN becomes the quiet one with its sign, but from BF16 to F32, where it keeps its payload. dst and src must not overlap.
 func Convert(dst []byte, to Format, src []byte, from Format, n int) {
 	if !isPlain(to) || !isPlain(from) {
 		panic(fmt.Sprintf("fp8: cannot convert %v to %v", from, to))
@@ -21,34 +21,59 @@ func Convert(dst []byte, to Format, src []byte, from Format, n int) {
 		copy(dst, src)
 		return
 	}
-	converters[[2]Format{from, to}](dst, src)
+	convert(dst, to, src, from)
 }
 
 func isPlain(f Format) bool { return f == BF16 || f == F16 || f == F32 }
 
-var converters = map[[2]Format]func(dst, src []byte){
-	{F32, BF16}: func(dst, src []byte) { narrow(dst, src, RoundBF16) },
-	{F32, F16}:  func(dst, src []byte) { narrow(dst, src, RoundF16) },
-	{BF16, F32}: func(dst, src []byte) { widen(dst, src, FromBF16) },
-	{F16, F32}:  func(dst, src []byte) { widen(dst, src, FromF16) },
-	{BF16, F16}: func(dst, src []byte) { same(dst, src, func(h uint16) uint16 { return RoundF16(FromBF16(h)) }) },
-	{F16, BF16}: func(dst, src []byte) { same(dst, src, func(h uint16) uint16 { return RoundBF16(FromF16(h)) }) },
-}
+// chunk is how many values are float32s at a time.
+const chunk = 256
 
-func narrow(dst, src []byte, round func(float32) uint16) {
-	for ; len(src) >= 4 && len(dst) >= 2; dst, src = dst[2:], src[4:] {
-		binary.LittleEndian.PutUint16(dst, round(math.Float32frombits(binary.LittleEndian.Uint32(src))))
+// convertGeneric converts all of src, which has as many values as dst.
+func convertGeneric(dst []byte, to Format, src []byte, from Format) {
+	var values [chunk]float32
+	for n := len(src) / from.Size(); n > 0; n = len(src) / from.Size() {
+		v := values[:min(n, chunk)]
+		loadFloats(v, src, from)
+		storeFloats(dst, to, v)
+		dst, src = dst[len(v)*to.Size():], src[len(v)*from.Size():]
 	}
 }
 
-func widen(dst, src []byte, from func(uint16) float32) {
-	for ; len(src) >= 2 && len(dst) >= 4; dst, src = dst[4:], src[2:] {
-		binary.LittleEndian.PutUint32(dst, math.Float32bits(from(binary.LittleEndian.Uint16(src))))
+// loadFloats reads len(dst) values of a plain format.
+func loadFloats(dst []float32, src []byte, from Format) {
+	src = src[:len(dst)*from.Size()]
+	switch from {
+	case F32:
+		for i := range dst {
+			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+		}
+	case BF16:
+		for i := range dst {
+			dst[i] = FromBF16(binary.LittleEndian.Uint16(src[2*i:]))
+		}
+	case F16:
+		for i := range dst {
+			dst[i] = FromF16(binary.LittleEndian.Uint16(src[2*i:]))
+		}
 	}
 }
 
-func same(dst, src []byte, f func(uint16) uint16) {
-	for ; len(src) >= 2 && len(dst) >= 2; dst, src = dst[2:], src[2:] {
-		binary.LittleEndian.PutUint16(dst, f(binary.LittleEndian.Uint16(src)))
+// storeFloats rounds all of src.
+func storeFloats(dst []byte, to Format, src []float32) {
+	dst = dst[:len(src)*to.Size()]
+	switch to {
+	case F32:
+		for i, f := range src {
+			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(f))
+		}
+	case BF16:
+		for i, f := range src {
+			binary.LittleEndian.PutUint16(dst[2*i:], RoundBF16(f))
+		}
+	case F16:
+		for i, f := range src {
+			binary.LittleEndian.PutUint16(dst[2*i:], RoundF16(f))
+		}
 	}
 }

@@ -10,6 +10,9 @@ import (
 // TestImplementationsAgree compares the kernels with the portable ones over 10^8 random pairs of code and scale:
 // half of the scales are any bits at all, half such as weights have.
 func TestImplementationsAgree(t *testing.T) {
+	if best() == generic {
+		return // nothing to compare
+	}
 	const rows, cols = 64, 4096
 	rounds := 100_000_000/(rows*cols) + 1
 	r := rand.New(rand.NewPCG(21, 22))
@@ -55,6 +58,9 @@ func randomPairs(r *rand.Rand, codes []byte, scales []float32, i int) *Matrix {
 
 // TestRoundingsAgree compares quantizing and converting over many random bits.
 func TestRoundingsAgree(t *testing.T) {
+	if best() == generic {
+		return // nothing to compare
+	}
 	const n = 1 << 16
 	r := rand.New(rand.NewPCG(23, 24))
 	src, want, got := make([]byte, 4*n), make([]byte, 4*n), make([]byte, 4*n)

@@ -70,9 +70,6 @@ func remaining(i, block int) int {
 const (
 	maxTables = 64   // tables that are built at once: 8192 columns of blocks of 128
 	maxCols   = 4096 // columns whose scales are spread out at once
-
-	// tableWorth is how many elements must share a scale for a table to pay.
-	tableWorth = 512
 )
 
 // scratch is what a band of rows needs: rows that share their scales.
@@ -93,11 +90,10 @@ func (s *scratch) band(dst []byte, dstStride int, out Format, m *Matrix, r, n in
 	if width == 0 {
 		width = m.Col + m.Cols
 	}
-	byTable := out.Size() == 2 && n*min(width, m.Cols) >= tableWorth
 	for c := 0; c < m.Cols; {
 		b := band{dst[c*out.Size():], dstStride, out, m.Format, codes[c:], m.Stride, n, m.Cols - c}
 		first, done := remaining(m.Col+c, width), 0
-		if byTable {
+		if out.Size() == 2 {
 			done = s.byTable(&b, first, width, scales[(m.Col+c)/width:])
 		}
 		if done == 0 {
@@ -117,6 +113,9 @@ type band struct {
 	stride     int
 	rows, cols int
 }
+
+// uses is how many codes share a scale: for few of them a table does not pay.
+func (b *band) uses(width int) int { return b.rows * min(width, b.cols) }
 
 // tables says what the tables of a scratch hold for each block.
 type tables uint8

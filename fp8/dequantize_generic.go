@@ -27,7 +27,10 @@ func fillTableGeneric(t *[256]uint16, scale float32, f, out Format) {
 	}
 }
 
-func (s *scratch) fillTablesGeneric(b *band, scales []float32) tables {
+func (s *scratch) fillTablesGeneric(b *band, width int, scales []float32) tables {
+	if b.uses(width) < 512 {
+		return noTables
+	}
 	for i, scale := range scales {
 		fillTableGeneric((*[256]uint16)(s.words[256*i:]), scale, b.format, b.out)
 	}

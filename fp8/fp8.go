@@ -23,7 +23,6 @@
 package fp8
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 )
@@ -154,23 +153,12 @@ func Scales(dst []float32, src []byte, f Format) {
 	if f.Size() == 0 || len(src) != len(dst)*f.Size() {
 		panic(fmt.Sprintf("fp8: %d bytes are not %d scales of format %v", len(src), len(dst), f))
 	}
-	switch f {
-	case F32:
-		for i := range dst {
-			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
-		}
-	case BF16:
-		for i := range dst {
-			dst[i] = FromBF16(binary.LittleEndian.Uint16(src[2*i:]))
-		}
-	case F16:
-		for i := range dst {
-			dst[i] = FromF16(binary.LittleEndian.Uint16(src[2*i:]))
-		}
-	default:
-		values := f.Values()
-		for i, c := range src {
-			dst[i] = values[c]
-		}
+	if isPlain(f) {
+		loadFloats(dst, src, f)
+		return
+	}
+	values := f.Values()
+	for i, c := range src {
+		dst[i] = values[c]
 	}
 }

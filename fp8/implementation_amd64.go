@@ -40,14 +40,14 @@ func magnitudesOf(f Format) *[128]uint16 {
 }
 
 func (s *scratch) fillTables(b *band, width int, scales []float32) tables {
-	values := &b.format.Values()[0]
+	values, uses := &b.format.Values()[0], b.uses(width)
 	switch {
 	case using == generic:
-		return s.fillTablesGeneric(b, scales)
-	case b.out == BF16 && b.format == E4M3FN && width >= 32 && haveEights(scales):
+		return s.fillTablesGeneric(b, width, scales)
+	case uses >= 32 && width >= 32 && b.out == BF16 && b.format == E4M3FN && haveEights(scales):
 		fillEightsAVX2(&s.eights[0], &scales[0], len(scales), values)
 		return eightTables
-	case using == avx2:
+	case using == avx2 || uses < 256:
 		return noTables
 	case b.out == BF16:
 		fillTablesBF16AVX512(&s.words[0], &scales[0], len(scales), values)
@@ -113,6 +113,34 @@ var (
 		BF16: quantizeRowBF16AVX2, F16: quantizeRowF16AVX2, F32: quantizeRowF32AVX2,
 	}
 )
+
+func convert(dst []byte, to Format, src []byte, from Format) {
+	n := len(src) / from.Size()
+	switch using {
+	case avx2:
+		n &^= 7
+	case generic:
+		n = 0
+	}
+	if n > 0 {
+		converters[using][from][to](&dst[0], &src[0], n)
+	}
+	convertGeneric(dst[n*to.Size():], to, src[n*from.Size():], from)
+}
+
+// converters are the kernels by implementation, source and destination.
+var converters = [...][F32 + 1][F32 + 1]func(dst, src *byte, n int){
+	avx2: {
+		F32:  {BF16: convertF32ToBF16AVX2, F16: convertF32ToF16AVX2},
+		BF16: {F32: convertBF16ToF32AVX2, F16: convertBF16ToF16AVX2},
+		F16:  {F32: convertF16ToF32AVX2, BF16: convertF16ToBF16AVX2},
+	},
+	avx512: {
+		F32:  {BF16: convertF32ToBF16AVX512, F16: convertF32ToF16AVX512},
+		BF16: {F32: convertBF16ToF32AVX512, F16: convertBF16ToF16AVX512},
+		F16:  {F32: convertF16ToF32AVX512, BF16: convertF16ToBF16AVX512},
+	},
+}
 
 func maxAbs(acc []uint32, src []byte, from Format) {
 	n := len(acc)

@@ -5,7 +5,7 @@ package fp8
 func best() implementation { return generic }
 
 func (s *scratch) fillTables(b *band, width int, scales []float32) tables {
-	return s.fillTablesGeneric(b, scales)
+	return s.fillTablesGeneric(b, width, scales)
 }
 
 func (s *scratch) rowByTable(dst, codes []byte, first, width int, t tables) {
@@ -19,6 +19,8 @@ func rowByColumn(dst []byte, out Format, codes []byte, f Format, scales []float3
 func transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
 	transposeGeneric(dst, dstStride, src, srcStride, rows, cols, size)
 }
+
+func convert(dst []byte, to Format, src []byte, from Format) { convertGeneric(dst, to, src, from) }
 
 func maxAbs(acc []uint32, src []byte, from Format) { maxAbsGeneric(acc, src, from) }
 

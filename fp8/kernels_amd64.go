@@ -64,6 +64,66 @@ func rowByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, format *
 //go:noescape
 func rowByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, format *[4]uint32)
 
+// convertBF16ToF16AVX512 converts n values.
+//
+//go:noescape
+func convertBF16ToF16AVX512(dst *byte, src *byte, n int)
+
+// convertBF16ToF32AVX512 converts n values.
+//
+//go:noescape
+func convertBF16ToF32AVX512(dst *byte, src *byte, n int)
+
+// convertF16ToBF16AVX512 converts n values.
+//
+//go:noescape
+func convertF16ToBF16AVX512(dst *byte, src *byte, n int)
+
+// convertF16ToF32AVX512 converts n values.
+//
+//go:noescape
+func convertF16ToF32AVX512(dst *byte, src *byte, n int)
+
+// convertF32ToBF16AVX512 converts n values.
+//
+//go:noescape
+func convertF32ToBF16AVX512(dst *byte, src *byte, n int)
+
+// convertF32ToF16AVX512 converts n values.
+//
+//go:noescape
+func convertF32ToF16AVX512(dst *byte, src *byte, n int)
+
+// convertBF16ToF16AVX2 converts n values, a multiple of 8.
+//
+//go:noescape
+func convertBF16ToF16AVX2(dst *byte, src *byte, n int)
+
+// convertBF16ToF32AVX2 converts n values, a multiple of 8.
+//
+//go:noescape
+func convertBF16ToF32AVX2(dst *byte, src *byte, n int)
+
+// convertF16ToBF16AVX2 converts n values, a multiple of 8.
+//
+//go:noescape
+func convertF16ToBF16AVX2(dst *byte, src *byte, n int)
+
+// convertF16ToF32AVX2 converts n values, a multiple of 8.
+//
+//go:noescape
+func convertF16ToF32AVX2(dst *byte, src *byte, n int)
+
+// convertF32ToBF16AVX2 converts n values, a multiple of 8.
+//
+//go:noescape
+func convertF32ToBF16AVX2(dst *byte, src *byte, n int)
+
+// convertF32ToF16AVX2 converts n values, a multiple of 8.
+//
+//go:noescape
+func convertF32ToF16AVX2(dst *byte, src *byte, n int)
+
 // maxAbsBF16AVX512 raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite.
 //
 //go:noescape

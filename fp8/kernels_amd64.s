@@ -960,6 +960,494 @@ done:
 	VZEROUPPER
 	RET
 
+// func convertBF16ToF16AVX512(dst *byte, src *byte, n int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·convertBF16ToF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VPBROADCASTD BX, Z0
+	MOVL         $0x80000000, BX
+	VPBROADCASTD BX, Z1
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXWD (CX), Z2
+	VPSLLD    $0x10, Z2, Z2
+	VCMPPS    $0x03, Z2, Z2, K1
+	VPANDD    Z1, Z2, Z3
+	VPORD     Z0, Z3, Z3
+	VMOVDQA32 Z3, K1, Z2
+	VCVTPS2PH $0x00, Z2, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, BX
+	BZHIQ       DX, BX, BX
+	KMOVQ       BX, K1
+	VPMOVZXWD.Z (CX), K1, Z2
+	VPSLLD      $0x10, Z2, Z2
+	VCMPPS      $0x03, Z2, Z2, K2
+	VPANDD      Z1, Z2, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQA32   Z1, K2, Z2
+	VCVTPS2PH   $0x00, Z2, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertBF16ToF32AVX512(dst *byte, src *byte, n int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·convertBF16ToF32AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VPBROADCASTD BX, Z0
+	MOVL         $0x80000000, BX
+	VPBROADCASTD BX, Z0
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXWD (CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVDQU32 Z0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, BX
+	BZHIQ       DX, BX, BX
+	KMOVQ       BX, K1
+	VPMOVZXWD.Z (CX), K1, Z0
+	VPSLLD      $0x10, Z0, Z0
+	VMOVDQU32   Z0, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertF16ToBF16AVX512(dst *byte, src *byte, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·convertF16ToBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VPBROADCASTD BX, Z0
+	MOVL         $0x00007fff, BX
+	VPBROADCASTD BX, Z1
+	MOVL         $0x00000001, BX
+	VPBROADCASTD BX, Z2
+	MOVL         $0x80000000, BX
+	VPBROADCASTD BX, Z3
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VCVTPH2PS (CX), Z4
+	VCMPPS    $0x03, Z4, Z4, K1
+	VPANDD    Z3, Z4, Z5
+	VPORD     Z0, Z5, Z5
+	VMOVDQA32 Z5, K1, Z4
+	VPSRLD    $0x10, Z4, Z5
+	VPANDD    Z2, Z5, Z5
+	VPADDD    Z1, Z4, Z4
+	VPADDD    Z5, Z4, Z4
+	VPSRLD    $0x10, Z4, Z4
+	VPMOVDW   Z4, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, BX
+	BZHIQ       DX, BX, BX
+	KMOVQ       BX, K1
+	VMOVDQU16.Z (CX), K1, Y4
+	VCVTPH2PS   Y4, Z4
+	VCMPPS      $0x03, Z4, Z4, K2
+	VPANDD      Z3, Z4, Z3
+	VPORD       Z0, Z3, Z3
+	VMOVDQA32   Z3, K2, Z4
+	VPSRLD      $0x10, Z4, Z0
+	VPANDD      Z2, Z0, Z0
+	VPADDD      Z1, Z4, Z4
+	VPADDD      Z0, Z4, Z4
+	VPSRLD      $0x10, Z4, Z4
+	VPMOVDW     Z4, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertF16ToF32AVX512(dst *byte, src *byte, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·convertF16ToF32AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VPBROADCASTD BX, Z0
+	MOVL         $0x80000000, BX
+	VPBROADCASTD BX, Z1
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VCVTPH2PS (CX), Z2
+	VCMPPS    $0x03, Z2, Z2, K1
+	VPANDD    Z1, Z2, Z3
+	VPORD     Z0, Z3, Z3
+	VMOVDQA32 Z3, K1, Z2
+	VMOVDQU32 Z2, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, BX
+	BZHIQ       DX, BX, BX
+	KMOVQ       BX, K1
+	VMOVDQU16.Z (CX), K1, Y2
+	VCVTPH2PS   Y2, Z2
+	VCMPPS      $0x03, Z2, Z2, K2
+	VPANDD      Z1, Z2, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQA32   Z1, K2, Z2
+	VMOVDQU32   Z2, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertF32ToBF16AVX512(dst *byte, src *byte, n int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·convertF32ToBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VPBROADCASTD BX, Z0
+	MOVL         $0x00007fff, BX
+	VPBROADCASTD BX, Z1
+	MOVL         $0x00000001, BX
+	VPBROADCASTD BX, Z2
+	MOVL         $0x80000000, BX
+	VPBROADCASTD BX, Z3
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VMOVDQU32 (CX), Z4
+	VCMPPS    $0x03, Z4, Z4, K1
+	VPANDD    Z3, Z4, Z5
+	VPORD     Z0, Z5, Z5
+	VMOVDQA32 Z5, K1, Z4
+	VPSRLD    $0x10, Z4, Z5
+	VPANDD    Z2, Z5, Z5
+	VPADDD    Z1, Z4, Z4
+	VPADDD    Z5, Z4, Z4
+	VPSRLD    $0x10, Z4, Z4
+	VPMOVDW   Z4, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, BX
+	BZHIQ       DX, BX, BX
+	KMOVQ       BX, K1
+	VMOVDQU32.Z (CX), K1, Z4
+	VCMPPS      $0x03, Z4, Z4, K2
+	VPANDD      Z3, Z4, Z3
+	VPORD       Z0, Z3, Z3
+	VMOVDQA32   Z3, K2, Z4
+	VPSRLD      $0x10, Z4, Z0
+	VPANDD      Z2, Z0, Z0
+	VPADDD      Z1, Z4, Z4
+	VPADDD      Z0, Z4, Z4
+	VPSRLD      $0x10, Z4, Z4
+	VPMOVDW     Z4, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertF32ToF16AVX512(dst *byte, src *byte, n int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·convertF32ToF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VPBROADCASTD BX, Z0
+	MOVL         $0x80000000, BX
+	VPBROADCASTD BX, Z1
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VMOVDQU32 (CX), Z2
+	VCMPPS    $0x03, Z2, Z2, K1
+	VPANDD    Z1, Z2, Z3
+	VPORD     Z0, Z3, Z3
+	VMOVDQA32 Z3, K1, Z2
+	VCVTPS2PH $0x00, Z2, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, BX
+	BZHIQ       DX, BX, BX
+	KMOVQ       BX, K1
+	VMOVDQU32.Z (CX), K1, Z2
+	VCMPPS      $0x03, Z2, Z2, K2
+	VPANDD      Z1, Z2, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQA32   Z1, K2, Z2
+	VCVTPS2PH   $0x00, Z2, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertBF16ToF16AVX2(dst *byte, src *byte, n int)
+// Requires: AVX, AVX2, F16C
+TEXT ·convertBF16ToF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXWD (CX), Y2
+	VPSLLD    $0x10, Y2, Y2
+	VCMPPS    $0x03, Y2, Y2, Y3
+	VPAND     Y1, Y2, Y4
+	VPOR      Y0, Y4, Y4
+	VBLENDVPS Y3, Y4, Y2, Y2
+	VCVTPS2PH $0x00, Y2, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertBF16ToF32AVX2(dst *byte, src *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·convertBF16ToF32AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXWD (CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertF16ToBF16AVX2(dst *byte, src *byte, n int)
+// Requires: AVX, AVX2, F16C
+TEXT ·convertF16ToBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Y3
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPH2PS (CX), Y4
+	VCMPPS    $0x03, Y4, Y4, Y5
+	VPAND     Y3, Y4, Y6
+	VPOR      Y0, Y6, Y6
+	VBLENDVPS Y5, Y6, Y4, Y4
+	VPSRLD    $0x10, Y4, Y5
+	VPAND     Y2, Y5, Y5
+	VPADDD    Y1, Y4, Y4
+	VPADDD    Y5, Y4, Y4
+	VPSRLD    $0x10, Y4, Y4
+	VPACKUSDW Y4, Y4, Y4
+	VPERMQ    $0x08, Y4, Y4
+	VMOVDQU   X4, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertF16ToF32AVX2(dst *byte, src *byte, n int)
+// Requires: AVX, AVX2, F16C
+TEXT ·convertF16ToF32AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPH2PS (CX), Y2
+	VCMPPS    $0x03, Y2, Y2, Y3
+	VPAND     Y1, Y2, Y4
+	VPOR      Y0, Y4, Y4
+	VBLENDVPS Y3, Y4, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertF32ToBF16AVX2(dst *byte, src *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·convertF32ToBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Y3
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVDQU   (CX), Y4
+	VCMPPS    $0x03, Y4, Y4, Y5
+	VPAND     Y3, Y4, Y6
+	VPOR      Y0, Y6, Y6
+	VBLENDVPS Y5, Y6, Y4, Y4
+	VPSRLD    $0x10, Y4, Y5
+	VPAND     Y2, Y5, Y5
+	VPADDD    Y1, Y4, Y4
+	VPADDD    Y5, Y4, Y4
+	VPSRLD    $0x10, Y4, Y4
+	VPACKUSDW Y4, Y4, Y4
+	VPERMQ    $0x08, Y4, Y4
+	VMOVDQU   X4, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func convertF32ToF16AVX2(dst *byte, src *byte, n int)
+// Requires: AVX, AVX2, F16C
+TEXT ·convertF32ToF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x7fc00000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVDQU   (CX), Y2
+	VCMPPS    $0x03, Y2, Y2, Y3
+	VPAND     Y1, Y2, Y4
+	VPOR      Y0, Y4, Y4
+	VBLENDVPS Y3, Y4, Y2, Y2
+	VCVTPS2PH $0x00, Y2, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
 // func maxAbsBF16AVX512(acc *uint32, src *byte, n int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
 TEXT ·maxAbsBF16AVX512(SB), NOSPLIT, $0-24

@@ -1,7 +1,6 @@
 package fp8
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 )
@@ -158,32 +157,33 @@ func RoundE4M3FN(f float32) byte {
 
 // quantizeRowGeneric writes the codes of len(codes) values of src.
 func quantizeRowGeneric(codes, src []byte, from Format, scales []float32) (saturated int) {
-	for i := range codes {
-		q := float32(load(src, from, i) / scales[i])
-		if math.Abs(float64(q)) > 464 {
-			saturated++
+	var values [chunk]float32
+	for len(codes) > 0 {
+		v := values[:min(len(codes), chunk)]
+		loadFloats(v, src, from)
+		for i, f := range v {
+			q := float32(f / scales[i])
+			if math.Float32bits(q)&0x7fffffff-0x43e80001 < 0x7f800001-0x43e80001 { // beyond 464, but no NaN
+				saturated++
+			}
+			codes[i] = RoundE4M3FN(q)
 		}
-		codes[i] = RoundE4M3FN(q)
+		codes, src, scales = codes[len(v):], src[len(v)*from.Size():], scales[len(v):]
 	}
 	return saturated
 }
 
 // maxAbsGeneric raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite.
 func maxAbsGeneric(acc []uint32, src []byte, from Format) {
-	for i := range acc {
-		if u := math.Float32bits(load(src, from, i)) & 0x7fffffff; u < 0x7f800000 {
-			acc[i] = max(acc[i], u)
+	var values [chunk]float32
+	for len(acc) > 0 {
+		v := values[:min(len(acc), chunk)]
+		loadFloats(v, src, from)
+		for i, f := range v {
+			if u := math.Float32bits(f) & 0x7fffffff; u < 0x7f800000 {
+				acc[i] = max(acc[i], u)
+			}
 		}
+		acc, src = acc[len(v):], src[len(v)*from.Size():]
 	}
-}
-
-// load is value i of src.
-func load(src []byte, from Format, i int) float32 {
-	switch from {
-	case BF16:
-		return FromBF16(binary.LittleEndian.Uint16(src[2*i:]))
-	case F16:
-		return FromF16(binary.LittleEndian.Uint16(src[2*i:]))
-	}
-	return math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 }

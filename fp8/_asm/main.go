@@ -13,6 +13,8 @@ func main() {
 	ConstraintExpr("!purego")
 	dequantizeAVX512()
 	dequantizeAVX2()
+	conversions(convertAVX512)
+	conversions(convertAVX2)
 	quantizeAVX512()
 	quantizeAVX2()
 	transposeAVX512()
