@@ -1,0 +1,493 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"golang.org/x/sys/unix"
+)
+
+// childEnv makes the test binary a reader of mounts: a program of its own, since a process that faults on its own
+// mount can lock itself up.
+const childEnv = "DEQUANTFS_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if how := os.Getenv(childEnv); how != "" {
+		if err := child(how, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// ways are how a child reads files whole.
+var ways = map[string]func(path string) ([]byte, error){
+	"pread": os.ReadFile, "mmap": readMapped, "direct": readDirect,
+}
+
+// child prints the SHA-256 of each tensor of the safetensors files as JSON.
+func child(how string, paths []string) error {
+	read, ok := ways[how]
+	if !ok {
+		return children[how](paths)
+	}
+	sums := map[string]string{}
+	for _, path := range paths {
+		data, err := read(path)
+		if err != nil {
+			return err
+		}
+		h, err := safetensors.ReadHeader(bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			return err
+		}
+		for _, x := range h.Tensors {
+			sum := sha256.Sum256(data[h.DataOffset+x.Begin : h.DataOffset+x.End])
+			sums[x.Name] = hex.EncodeToString(sum[:])
+		}
+	}
+	return json.NewEncoder(os.Stdout).Encode(sums)
+}
+
+// children are other things for a child to do.
+var children = map[string]func([]string) error{
+	"hold": holdFile,
+	"spin": readForever,
+}
+
+func readMapped(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Munmap(m)
+	return bytes.Clone(m), nil
+}
+
+func readDirect(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	buf, err := unix.Mmap(-1, 0, 4<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, err
+	}
+	var all []byte
+	for {
+		n, err := unix.Pread(fd, buf, int64(len(all)))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return all, err
+		}
+		all = append(all, buf[:n]...)
+	}
+}
+
+// holdFile opens a file, says so, and keeps it open until its input ends.
+func holdFile(paths []string) error {
+	f, err := os.Open(paths[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fmt.Println("open")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// readForever reads files over and over, directly, until it is killed or fails.
+func readForever(paths []string) error {
+	fmt.Println("reading")
+	for {
+		for _, path := range paths {
+			if _, err := readDirect(path); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// start runs a child.
+func start(t *testing.T, how string, paths ...string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], paths...)
+	cmd.Env = append(os.Environ(), childEnv+"="+how)
+	cmd.Stderr = os.Stderr
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	return cmd, &out
+}
+
+// sumsBy lets a child read files.
+func sumsBy(t *testing.T, how string, paths []string) map[string]string {
+	t.Helper()
+	cmd, out := start(t, how, paths...)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v", how, err)
+	}
+	var sums map[string]string
+	if err := json.Unmarshal(out.Bytes(), &sums); err != nil {
+		t.Fatal(err)
+	}
+	return sums
+}
+
+// needFUSE skips a test where there is no FUSE, unless it must be there.
+func needFUSE(t testing.TB) {
+	t.Helper()
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if required("fuse") {
+			t.Fatal(err)
+		}
+		t.Skipf("no FUSE: %v", err)
+	}
+	unix.Close(fd)
+}
+
+// mountFS mounts a tree at a place of its own until the test ends.
+func mountFS(t testing.TB, f *FS, o MountOptions) (*Mount, string) {
+	t.Helper()
+	needFUSE(t)
+	dir := t.TempDir()
+	m, err := f.Mount(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		detach(dir)
+		m.Wait()
+	})
+	return m, dir
+}
+
+// inMount gives the paths of a view's shards in a mount.
+func inMount(t *testing.T, f *FS, root, dir string) (paths []string) {
+	for _, name := range shardsOf(t, f, dir) {
+		paths = append(paths, filepath.Join(root, name))
+	}
+	return paths
+}
+
+func wantEqualSums(t *testing.T, what string, got, want map[string]string) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Errorf("%s: %d tensors, want %d", what, len(got), len(want))
+	}
+	for name, sum := range want {
+		if got[name] != sum {
+			t.Errorf("%s: %s differs", what, name)
+		}
+	}
+}
+
+func TestMountedTensorsEqualTheGoldens(t *testing.T) {
+	dir := writeGolden(t)
+	f := openViews(t, dir, Options{}, layout("bf16", "native", dtypes["BF16"]), layout("f16", "native", dtypes["F16"]), layout("f32", "native", dtypes["F32"]))
+	for how := range ways {
+		t.Run(how, func(t *testing.T) {
+			_, root := mountFS(t, f, MountOptions{})
+			for name := range dtypes {
+				view := strings.ToLower(name)
+				wantEqualSums(t, name, sumsBy(t, how, inMount(t, f, root, view)), golden(t, name))
+			}
+		})
+	}
+}
+
+func TestOneReadsWhileManyDo(t *testing.T) {
+	_, dir := writeSynth(t, awkward[0])
+	f := openViews(t, dir, Options{CacheSize: 64 << 10}, layout("native", "native", 0), layout("hf", "hf", 0))
+	_, root := mountFS(t, f, MountOptions{})
+	want := map[string]map[string]string{}
+	for _, view := range []string{"native", "hf"} {
+		want[view] = map[string]string{}
+		for _, name := range shardsOf(t, f, view) {
+			for key, data := range cutTensors(t, readTree(t, f, name)) {
+				sum := sha256.Sum256(data)
+				want[view][key] = hex.EncodeToString(sum[:])
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range 17 {
+		wg.Go(func() {
+			view := []string{"native", "hf"}[i%2]
+			how := []string{"pread", "mmap", "direct"}[i%3]
+			cmd, out := start(t, how, inMount(t, f, root, view)...)
+			if err := cmd.Run(); err != nil {
+				t.Errorf("%s of %s: %v", how, view, err)
+				return
+			}
+			var got map[string]string
+			if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+				t.Error(err)
+			}
+			wantEqualSums(t, how+" of "+view, got, want[view])
+		})
+	}
+	wg.Wait()
+	eventually(t, "nothing is in use", func() bool {
+		s := f.Stats()
+		return s.Active == 0 && s.Pinned == 0 && s.Filling == 0 && s.Waiting == 0 && s.OpenFiles == 0
+	})
+}
+
+func TestASecondPassSendsNoRead(t *testing.T) {
+	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
+	_, root := mountFS(t, f, MountOptions{})
+	paths := inMount(t, f, root, ".")
+	first := sumsBy(t, "pread", paths)
+	before := f.Stats().Requests
+	if before == 0 {
+		t.Error("the first pass sent no READ")
+	}
+	for _, how := range []string{"pread", "mmap"} {
+		wantEqualSums(t, how, sumsBy(t, how, paths), first)
+	}
+	if after := f.Stats().Requests; after != before {
+		t.Errorf("later passes sent %d READs", after-before)
+	}
+}
+
+func TestUnmounting(t *testing.T) {
+	run := func(name string, args ...string) error { return exec.Command(name, args...).Run() }
+	for name, unmount := range map[string]func(m *Mount, dir string) error{
+		"umount":      func(_ *Mount, dir string) error { return run("umount", dir) },
+		"fusermount3": func(_ *Mount, dir string) error { return run("fusermount3", "-u", dir) },
+		"Unmount":     func(m *Mount, _ string) error { return m.Unmount(false) },
+		"lazily":      func(m *Mount, _ string) error { return m.Unmount(true) },
+		"Shutdown":    func(m *Mount, _ string) error { return m.Shutdown(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
+			m, dir := mountFS(t, f, MountOptions{})
+			if _, err := os.Stat(filepath.Join(dir, "config.json")); err != nil {
+				t.Fatal(err)
+			}
+			if err := unmount(m, dir); err != nil {
+				t.Fatal(err)
+			}
+			m.Wait()
+			if mounted, kind, _ := mountAt(dir); mounted {
+				t.Errorf("still mounted: %s", kind)
+			}
+			if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
+				t.Errorf("left behind: %v, %v", list, err)
+			}
+		})
+	}
+}
+
+func TestShutdownDetachesAMountInUse(t *testing.T) {
+	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
+	m, dir := mountFS(t, f, MountOptions{})
+	cmd, _ := start(t, "hold", filepath.Join(dir, "config.json"))
+	cmd.Stdout = nil
+	in, _ := cmd.StdinPipe()
+	out, _ := cmd.StdoutPipe()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := m.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if mounted, _, _ := mountAt(dir); mounted {
+		t.Error("still mounted")
+	}
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	m.Wait() // with the last file the mount is gone
+}
+
+func TestMountpointsThatAreRefused(t *testing.T) {
+	needFUSE(t)
+	source := writeGolden(t)
+	inside := filepath.Join(source, "mnt")
+	if err := os.Mkdir(inside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f := openViews(t, source, Options{}, layout("", "native", 0))
+	_, mounted := mountFS(t, f, MountOptions{})
+	for dir, want := range map[string]error{
+		inside: ErrOverlaps, source: ErrOverlaps, filepath.Dir(source): ErrOverlaps, mounted: ErrMounted,
+		filepath.Join(source, "absent"): os.ErrNotExist,
+	} {
+		if m, err := f.Mount(dir, MountOptions{}); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", dir, err, want)
+			if m != nil {
+				m.Unmount(true)
+			}
+		}
+	}
+}
+
+func TestADeadMountIsCleaned(t *testing.T) {
+	needFUSE(t)
+	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
+	dir := t.TempDir()
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Mount("dead", dir, "fuse.dequantfs", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd))
+	unix.Close(fd) // nobody will ever answer
+	if err != nil {
+		t.Skipf("cannot mount by hand: %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, unix.ENOTCONN) {
+		t.Fatalf("the mount is not dead: %v", err)
+	}
+	m, err := f.Mount(dir, MountOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "config.json")); err != nil {
+		t.Error(err)
+	}
+	if err := m.Unmount(false); err != nil {
+		t.Error(err)
+	}
+	if mounted, kind, _ := mountAt(dir); mounted {
+		t.Errorf("still mounted: %s", kind)
+	}
+}
+
+func TestTheMountIsReadOnly(t *testing.T) {
+	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
+	_, root := mountFS(t, f, MountOptions{})
+	name := filepath.Join(root, "config.json")
+	for what, err := range map[string]error{
+		"create": func() error { _, err := os.Create(filepath.Join(root, "new")); return err }(),
+		"write":  func() error { _, err := os.OpenFile(name, os.O_WRONLY, 0); return err }(),
+		"remove": os.Remove(name),
+		"rename": os.Rename(name, name+"2"),
+		"chmod":  os.Chmod(name, 0o777),
+		"mkdir":  os.Mkdir(filepath.Join(root, "dir"), 0o755),
+		"trunc":  os.Truncate(name, 0),
+	} {
+		if !errors.Is(err, unix.EROFS) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestAttributes(t *testing.T) {
+	source := writeGolden(t)
+	old := time.Unix(1_700_000_000, 0)
+	for name, mode := range map[string]os.FileMode{"model.safetensors": 0o640, "tokenizer.json": 0o600} {
+		path := filepath.Join(source, name)
+		if name != "model.safetensors" {
+			if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(os.Chmod(path, mode), os.Chtimes(path, old, old)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := openViews(t, source, Options{}, layout("", "native", 0))
+	uid, gid := uint32(12), uint32(34)
+	_, root := mountFS(t, f, MountOptions{UID: &uid, GID: &gid})
+	var inos [2]map[string]uint64
+	for pass := range inos {
+		inos[pass] = map[string]uint64{}
+		for name, mode := range map[string]uint32{"model.safetensors": 0o100440, "tokenizer.json": 0o100400, "config.json": 0o100440, ".": 0o40555} {
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join(root, name), &st); err != nil {
+				t.Fatal(err)
+			}
+			if st.Mode != mode || st.Nlink != 1 || st.Uid != uid || st.Gid != gid || st.Blocks == 0 || st.Mtim.Sec != old.Unix() {
+				t.Errorf("%s: %+v", name, st)
+			}
+			inos[pass][name] = st.Ino
+		}
+		if pass == 0 { // another mount of the same
+			_, root = mountFS(t, openViews(t, source, Options{}, layout("", "native", 0)), MountOptions{UID: &uid, GID: &gid})
+		}
+	}
+	if fmt.Sprint(inos[0]) != fmt.Sprint(inos[1]) {
+		t.Errorf("inode numbers change: %v, %v", inos[0], inos[1])
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(root, &st); err != nil || st.Bsize != 4096 || st.Blocks == 0 || st.Namelen != 255 {
+		t.Errorf("statfs: %+v, %v", st, err)
+	}
+}
+
+func TestTheKernelReadsAhead(t *testing.T) {
+	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
+	for want, o := range map[string]MountOptions{"16384": {}, "1024": {ReadAhead: 1 << 20}} {
+		_, root := mountFS(t, f, o)
+		_, _, device := mountAt(root)
+		got, err := os.ReadFile("/sys/class/bdi/" + device + "/read_ahead_kb")
+		if err != nil || os.Geteuid() != 0 {
+			t.Skipf("not to be seen here: %v", err)
+		}
+		if strings.TrimSpace(string(got)) != want {
+			t.Errorf("%s KiB, want %s", got, want)
+		}
+	}
+}
+
+func TestErrorsBecomeErrnos(t *testing.T) {
+	log := &logTo{}
+	_, dir := writeSynth(t, awkward[1])
+	f := openViews(t, dir, Options{Logger: slog.New(slog.NewTextHandler(log, nil))}, layout("", "native", 0))
+	_, root := mountFS(t, f, MountOptions{})
+	names, _ := filepath.Glob(filepath.Join(dir, "*.safetensors"))
+	for _, name := range names { // a source that changes
+		if err := os.Chtimes(name, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := inMount(t, f, root, ".")[0]
+	for range 3 {
+		if _, err := readDirect(path); !errors.Is(err, unix.ESTALE) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := strings.Count(log.String(), "read failed"); n == 0 || n > 3 {
+		t.Errorf("logged %d times: %s", n, log)
+	}
+	if n := f.Stats().ErrorKinds["ESTALE"]; n == 0 {
+		t.Error("not counted")
+	}
+}
