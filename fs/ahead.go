@@ -69,14 +69,15 @@ func (c *cache) prefetch(u unit) bool {
 		return true
 	}
 	for c.used+u.Size() > c.budget {
-		if len(c.queue) > 0 || !c.evictOne(nil, false) {
+		if len(c.queue) > 0 || !c.evictOne(prefetching) {
 			return false
 		}
 	}
-	e := c.enqueue(u)
-	c.dequeue(e)
-	e.prefetch = true
+	if c.fs.sources.isStalled(u.Key().File) {
+		return false
+	}
 	c.fs.counters.prefetches.Add(1)
-	c.start(e)
+	c.start(u, false).prefetch = true
+	c.check()
 	return true
 }

@@ -5,9 +5,10 @@ import "sync"
 // buffers recycles the memory of units, outside of the garbage collector's heap
 // where the system allows. Buffers come back dirty.
 type buffers struct {
-	mu   sync.Mutex
-	list [][]byte
-	held int64
+	mu    sync.Mutex
+	list  [][]byte
+	held  int64
+	freed bool
 }
 
 const (
@@ -49,6 +50,10 @@ func (b *buffers) put(buf []byte) {
 		unmapMemory(b.list[0])
 		b.list = b.list[1:]
 	}
+	if b.freed {
+		unmapMemory(buf[:size])
+		return
+	}
 	b.list = append(b.list, buf[:size])
 	b.held += size
 }
@@ -60,5 +65,5 @@ func (b *buffers) free() {
 	for _, buf := range b.list {
 		unmapMemory(buf)
 	}
-	b.list, b.held = nil, 0
+	b.list, b.held, b.freed = nil, 0, true
 }

@@ -15,35 +15,38 @@ import (
 // readers wait for room and the stream does not go on.
 const grace = 200 * time.Millisecond
 
+// patience is how long a reader waits for room before it may take it from streams that do go on.
+const patience = time.Second
+
 // cache is the tensor cache: filled units by key, counted in bytes.
 //
-// A unit is queued until there is room for it, filling, and then ready; a ready
-// unit is pinned by sessions or idle. There is one fill for each key however many
-// sessions wait; it runs in a goroutine of its own, so that a reader that gives up does
-// not stop it. All bytes count against the budget, but for the units of one session at
-// a time (the holder), which may go beyond it: so a budget of 0 works, slowly.
+// A session (one read) names all units that it needs and is admitted when there is room for
+// those that are missing; until then it holds nothing, so sessions never wait for each other in
+// circles. One that needs more than the budget is admitted when nobody else holds anything: so a
+// budget of 0 works, slowly. There is one fill for each key however many sessions
+// wait; it runs in a goroutine of its own, so that a reader that gives up does not stop it.
 //
 // Room is made by evicting, in this order: units that were read to their end, units
 // that no stream is reading (oldest first), and, once grace has passed, units
-// whose stream does not go on.
+// whose stream does not go on. Sessions whose units are all there are never kept waiting.
 type cache struct {
-	fs     *FS
-	budget int64
-	grace  time.Duration
+	fs              *FS
+	budget          int64
+	grace, patience time.Duration
 
-	mu      sync.Mutex
-	entries map[expr.UnitKey]*entry
-	idle    *simplelru.LRU[expr.UnitKey, *entry] // ready and not spent; pinned ones are passed over
-	spent   *simplelru.LRU[expr.UnitKey, *entry] // ready and read to their end
-	ghosts  *simplelru.LRU[expr.UnitKey, struct{}]
-	queue   []*entry
-	holder  *session
-	timer   *time.Timer
-	closed  bool
-	fills   sync.WaitGroup
+	mu       sync.Mutex
+	entries  map[expr.UnitKey]*entry
+	idle     *simplelru.LRU[expr.UnitKey, *entry] // ready and not spent; pinned ones are passed over
+	spent    *simplelru.LRU[expr.UnitKey, *entry] // ready and read to their end
+	ghosts   *simplelru.LRU[expr.UnitKey, struct{}]
+	queue    []*session            // waiting for room, oldest first
+	sessions map[*session]struct{} // admitted
+	timer    *time.Timer
+	closed   bool
+	fills    sync.WaitGroup
 
 	used, pinned, filling int64 // bytes; used counts idle ones too
-	waiting               int64 // sessions
+	shelved               int64 // bytes of fills whose source is stalled; in none of the others
 	pressure              float64
 	buffers               buffers
 	checked               bool // check the account at every change (tests)
@@ -59,17 +62,16 @@ type unit interface {
 
 // entry is a unit in the cache.
 type entry struct {
-	unit  unit
-	key   expr.UnitKey
-	size  int64
-	state state
-	pins  int
-	wants []*session // that wait
-	buf   []byte
-	err   error
-	done  chan struct{} // closed when ready or failed
+	unit    unit
+	key     expr.UnitKey
+	size    int64
+	state   state
+	shelved bool
+	pins    int
+	buf     []byte
+	err     error
+	done    chan struct{} // closed when ready or failed
 
-	deferred bool // it had to wait though nothing was in use but by streams
 	prefetch bool // nobody has asked for it yet
 	span     span
 	read     int64 // bytes of the span that were read
@@ -82,10 +84,9 @@ type entry struct {
 type state uint8
 
 const (
-	queued state = iota
-	filling
+	filling state = iota
 	ready
-	gone // failed, evicted or given up
+	gone // failed or evicted
 )
 
 // Bytes of the filled unit.
@@ -95,128 +96,198 @@ func (e *entry) Bytes() []byte { return e.buf }
 func (e *entry) Release() {}
 
 func newCache(f *FS, budget int64) *cache {
-	c := &cache{fs: f, budget: budget, grace: grace, entries: map[expr.UnitKey]*entry{}}
+	c := &cache{
+		fs: f, budget: budget, grace: grace, patience: patience,
+		entries: map[expr.UnitKey]*entry{}, sessions: map[*session]struct{}{},
+	}
 	c.idle, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	c.spent, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	c.ghosts, _ = simplelru.NewLRU[expr.UnitKey, struct{}](1<<14, nil)
 	return c
 }
 
-// get pins a unit for a session, waiting until it is filled.
-func (c *cache) get(ctx context.Context, s *session, u unit) (*entry, error) {
+// acquire pins all units that a session wants and waits until they are filled.
+func (c *cache) acquire(ctx context.Context, s *session) error {
 	c.mu.Lock()
-	s.asked = true
 	if c.closed {
 		c.mu.Unlock()
-		return nil, ErrClosed
+		return ErrClosed
 	}
-	e := c.entries[u.Key()]
-	if e != nil && e.state == ready {
-		c.pin(e)
+	if !c.admit(s) {
+		s.queued = time.Now()
+		c.queue = append(c.queue, s)
+		c.wakeLater()
 		c.mu.Unlock()
-		c.fs.counters.hits.Add(1)
-		return e, nil
+		select {
+		case <-s.admitted:
+		case <-ctx.Done():
+			c.giveUp(s)
+			return ctx.Err()
+		case <-c.fs.ctx.Done():
+			c.giveUp(s)
+			return ErrClosed
+		}
+		c.mu.Lock()
 	}
-	c.fs.counters.misses.Add(1)
-	if e == nil {
-		e = c.enqueue(u)
-	}
-	e.prefetch = false
-	e.wants = append(e.wants, s)
-	c.waiting++
-	c.admit()
+	waiting := s.waiting
 	c.mu.Unlock()
-	select {
-	case <-e.done:
-		return e, e.err // the fill has pinned it
-	case <-ctx.Done():
-		return nil, c.giveUp(ctx, s, e)
+	if !waiting {
+		return nil
 	}
+	return s.await(ctx)
 }
 
-// enqueue makes an entry that waits for room.
-func (c *cache) enqueue(u unit) *entry {
-	e := &entry{unit: u, key: u.Key(), size: u.Size(), done: make(chan struct{})}
-	c.entries[e.key] = e
-	c.queue = append(c.queue, e)
-	return e
+// await waits for the fills of a session.
+func (s *session) await(ctx context.Context) error {
+	defer s.fs.cache.stopWaiting(s)
+	for _, e := range s.held {
+		select {
+		case <-e.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if e.err != nil {
+			return e.err
+		}
+	}
+	return nil
 }
 
-// giveUp takes a cancelled session off an entry. A fill that has begun goes on.
-func (c *cache) giveUp(ctx context.Context, s *session, e *entry) error {
+func (c *cache) stopWaiting(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch e.state {
-	case ready:
-		c.unpin(e)
-		c.admit()
-	case queued, filling:
-		c.waiting--
-		for i, w := range e.wants {
-			if w == s {
-				e.wants = append(e.wants[:i], e.wants[i+1:]...)
-				break
-			}
-		}
-		if e.state == queued && len(e.wants) == 0 {
-			c.dequeue(e)
-			c.drop(e, context.Canceled)
-		}
-	}
-	return ctx.Err()
+	s.waiting = false
 }
 
-// dequeue takes an entry out of the queue.
-func (c *cache) dequeue(e *entry) {
+// giveUp takes a cancelled session out of the queue, if it is still there.
+func (c *cache) giveUp(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for i, q := range c.queue {
-		if q == e {
+		if q == s {
 			c.queue = append(c.queue[:i], c.queue[i+1:]...)
 			return
 		}
 	}
+	<-s.admitted // it was admitted meanwhile; what it holds goes when it ends
 }
 
-// drop ends an entry that never became ready.
-func (c *cache) drop(e *entry, err error) {
-	e.state, e.err = gone, err
-	delete(c.entries, e.key)
-	c.waiting -= int64(len(e.wants))
-	e.wants = nil
-	close(e.done)
-}
-
-// pin marks a ready entry as in use.
-func (c *cache) pin(e *entry) {
-	if e.pins++; e.pins == 1 {
-		c.pinned += e.size
+// admit gives a session all that it wants if there is room, or nothing.
+func (c *cache) admit(s *session) bool {
+	missing, stalled := c.hold(s)
+	if missing > 0 && (stalled || !c.room(s, missing)) {
+		c.letGo(s)
+		return false
 	}
-	e.prefetch = false
-	if !e.isSpent() {
-		c.idle.Get(e.key)
+	c.sessions[s] = struct{}{}
+	for _, u := range s.wants {
+		if s.find(u.Key()) == nil {
+			e := c.start(u, s.deferred)
+			e.pins++
+			s.held = append(s.held, e)
+		}
+	}
+	for _, e := range s.held {
+		s.waiting = s.waiting || e.state == filling
 	}
 	c.check()
+	return true
 }
 
-// unpin ends one use; what is beyond the budget goes at once.
+// hold pins what there is of a session's wants. It tells how many bytes are missing, and whether
+// they would come from a file that is stalled.
+func (c *cache) hold(s *session) (missing int64, stalled bool) {
+	for _, u := range s.wants {
+		key := u.Key()
+		e := c.entries[key]
+		if e == nil {
+			missing += u.Size()
+			stalled = stalled || c.fs.sources.isStalled(key.File)
+			continue
+		}
+		e.prefetch = false
+		if e.pins++; e.pins == 1 && e.state == ready {
+			c.pinned += e.size
+		}
+		s.held = append(s.held, e)
+	}
+	return missing, stalled
+}
+
+// letGo undoes hold.
+func (c *cache) letGo(s *session) {
+	for _, e := range s.held {
+		c.unpin(e)
+	}
+	clear(s.held)
+	s.held = s.held[:0]
+}
+
+// room makes room for n bytes, or says that there is none. A session that nobody else
+// stands in the way of gets what it needs.
+func (c *cache) room(s *session, n int64) bool {
+	for c.used+n > c.budget {
+		if c.evictOne(s) {
+			continue
+		}
+		if c.alone() && c.idleBytes() == 0 {
+			return true
+		}
+		s.deferred = true
+		return false
+	}
+	return true
+}
+
+// alone says whether no session holds anything, but for those that a stalled file keeps, and nothing is
+// being filled.
+func (c *cache) alone() bool {
+	if c.filling > 0 {
+		return false
+	}
+	for s := range c.sessions {
+		if !s.stuck() {
+			return false
+		}
+	}
+	return true
+}
+
+// stuck says whether a session waits for a stalled file.
+func (s *session) stuck() bool {
+	for _, e := range s.held {
+		if e.shelved {
+			return true
+		}
+	}
+	return false
+}
+
+// idleBytes are those that could be evicted if there were no streams to spare.
+func (c *cache) idleBytes() int64 { return c.used - c.pinned - c.filling }
+
+// unpin ends one use.
 func (c *cache) unpin(e *entry) {
-	if e.pins--; e.pins > 0 {
-		return
+	if e.pins--; e.pins == 0 && e.state == ready {
+		c.pinned -= e.size
 	}
-	c.pinned -= e.size
 	c.check()
-	for c.used > c.budget && c.evictOne(nil, true) {
+}
+
+// trim evicts what is beyond the budget.
+func (c *cache) trim() {
+	for (c.used > c.budget || c.closed) && c.evictOne(nil) {
 	}
 }
 
 // finish ends a session: its entries are unpinned and know what was read of them.
 func (c *cache) finish(s *session) {
-	if !s.asked {
+	if len(s.wants) == 0 {
 		return
 	}
-	s.asked = false
 	c.mu.Lock()
 	for _, e := range s.held {
-		if !e.fits(s) {
+		if e.state == ready && !e.fits(s) {
 			c.mu.Unlock()
 			where := spanOf(s.file, e.key, s.off, s.n) // asks the recipe, so not under the lock
 			c.mu.Lock()
@@ -225,89 +296,94 @@ func (c *cache) finish(s *session) {
 	}
 	defer c.mu.Unlock()
 	for _, e := range s.held {
-		c.note(s, e)
+		if e.state == ready {
+			c.note(s, e)
+		}
 		c.unpin(e)
 	}
-	if c.holder == s {
-		c.holder = nil
-	}
-	c.admit()
+	delete(c.sessions, s)
+	clear(s.held)
+	s.held = s.held[:0]
+	s.deferred, s.waiting = false, false
+	c.trim()
+	c.serve()
 }
 
-// admit begins the fills that there is room for, and one session's beyond that.
-func (c *cache) admit() {
-	for progress := true; progress; {
-		progress = false
-		for i := 0; i < len(c.queue); i++ {
-			e := c.queue[i]
-			if !c.room(e) {
-				continue
-			}
-			c.queue = append(c.queue[:i], c.queue[i+1:]...)
-			c.start(e)
-			progress = true
-			break
+// serve admits whom there is room for: first come, first served, but for those whose units are there
+// or who need less.
+func (c *cache) serve() {
+	for i := 0; i < len(c.queue); {
+		s := c.queue[i]
+		if !c.admit(s) {
+			i++
+			continue
 		}
+		c.queue = append(c.queue[:i], c.queue[i+1:]...)
+		s.admitted <- struct{}{}
 	}
 	if len(c.queue) > 0 {
 		c.wakeLater()
 	}
 }
 
-// room makes room for a queued entry if that may be.
-func (c *cache) room(e *entry) bool {
-	for _, s := range e.wants {
-		if s == c.holder {
-			return true
-		}
-	}
-	for c.used+e.size > c.budget {
-		if c.evictOne(e, false) {
-			continue
-		}
-		if c.holder != nil || c.used > c.pinned+c.filling {
-			e.deferred = true
-			return false
-		}
-		c.holder = e.wants[0]
-		break
-	}
-	return true
-}
-
-// wakeLater looks at the queue again when grace may have passed.
+// wakeLater looks at the queue again when time may have changed something.
 func (c *cache) wakeLater() {
-	if c.timer != nil {
+	if c.timer != nil || c.closed {
 		return
 	}
 	c.timer = time.AfterFunc(c.grace/4+time.Millisecond, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.timer = nil
-		if !c.closed {
-			c.admit()
+		if !c.closed && len(c.queue) > 0 {
+			c.shelve()
+			c.serve()
 		}
 	})
 }
 
+// shelve takes fills whose source is stalled out of the account: they must not keep others waiting.
+// There is no more of that than the budget, since no fill of a stalled file begins.
+func (c *cache) shelve() {
+	for _, e := range c.entries {
+		if e.state == filling && !e.shelved && c.fs.sources.isStalled(e.key.File) {
+			e.shelved = true
+			c.used -= e.size
+			c.filling -= e.size
+			c.shelved += e.size
+		}
+	}
+	c.check()
+}
+
+// unshelve takes a fill that has ended back into the account.
+func (c *cache) unshelve(e *entry) {
+	if e.shelved {
+		e.shelved = false
+		c.shelved -= e.size
+		c.used += e.size
+		c.filling += e.size
+	}
+}
+
 // start begins a fill.
-func (c *cache) start(e *entry) {
-	e.state, e.clock = filling, c.fs.clock.Load()
+func (c *cache) start(u unit, deferred bool) *entry {
+	e := &entry{unit: u, key: u.Key(), size: u.Size(), done: make(chan struct{}), clock: c.fs.clock.Load()}
+	c.entries[e.key] = e
 	c.used += e.size
 	c.filling += e.size
-	c.check()
-	_, refetch := c.ghosts.Peek(e.key)
+	refetch := c.ghosts.Remove(e.key)
 	if refetch {
-		c.ghosts.Remove(e.key)
 		c.fs.counters.refetches.Add(1)
 	}
 	c.pressure *= 15. / 16
-	if refetch || e.deferred {
+	if refetch || deferred {
 		c.pressure++
 	}
 	c.fs.counters.fills.Add(1)
 	c.fills.Add(1)
 	go c.fill(e)
+	return e
 }
 
 // fill computes a unit and hands it to all who wait.
@@ -317,42 +393,35 @@ func (c *cache) fill(e *entry) {
 	err := c.fs.fillUnit(e.unit, buf)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.unshelve(e)
 	c.filling -= e.size
 	if err != nil {
 		c.fs.counters.fillErrors.Add(1)
 		c.used -= e.size
 		c.buffers.put(buf)
-		c.drop(e, err)
+		e.state, e.err = gone, err
+		delete(c.entries, e.key)
 	} else {
-		c.settle(e, buf)
+		e.state, e.buf, e.touched = ready, buf, time.Now()
+		c.idle.Add(e.key, e)
+		if e.pins > 0 {
+			c.pinned += e.size
+		}
 	}
-	c.check()
-	c.admit()
-}
-
-// settle makes a filled entry ready, pinned for those who wait.
-func (c *cache) settle(e *entry, buf []byte) {
-	e.state, e.buf, e.touched = ready, buf, time.Now()
-	c.idle.Add(e.key, e)
-	c.waiting -= int64(len(e.wants))
-	if e.pins = len(e.wants); e.pins > 0 {
-		c.pinned += e.size
-	}
-	clear(e.wants)
-	e.wants = e.wants[:0]
 	close(e.done)
-	for c.used > c.budget && c.evictOne(nil, true) {
-	}
+	c.check()
+	c.trim()
+	c.serve()
 }
 
-// evictOne throws one unit out; e is what room is made for (nil: a prefetch, or nothing),
-// any says that streams need not be spared.
-func (c *cache) evictOne(e *entry, any bool) bool {
+// evictOne throws one unit out, to make room for a session, for a prefetch (anybody), or because there
+// are too many (nil).
+func (c *cache) evictOne(s *session) bool {
 	if c.evictFrom(c.spent, func(*entry) bool { return true }) {
 		return true
 	}
 	now := time.Now()
-	return c.evictFrom(c.idle, func(old *entry) bool { return any || c.evictable(old, e, now) })
+	return c.evictFrom(c.idle, func(old *entry) bool { return s == nil || c.evictable(old, s, now) })
 }
 
 // evictFrom throws out the oldest unit that is not pinned and of which ok says so.
@@ -388,10 +457,6 @@ func (c *cache) evict(e *entry) {
 func (c *cache) close() {
 	c.mu.Lock()
 	c.closed = true
-	for _, e := range c.queue {
-		c.drop(e, ErrClosed)
-	}
-	c.queue = nil
 	if c.timer != nil {
 		c.timer.Stop()
 	}
@@ -399,8 +464,7 @@ func (c *cache) close() {
 	c.fills.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.evictOne(nil, true) {
-	}
+	c.trim()
 	c.buffers.free()
 }
 
@@ -410,7 +474,12 @@ func (c *cache) stats(s *Stats) {
 	defer c.mu.Unlock()
 	s.CacheBudget, s.CacheUsed = c.budget, c.used
 	s.Pinned, s.Filling = c.pinned, c.filling
-	s.Units, s.Waiting = int64(c.idle.Len()+c.spent.Len()), c.waiting
+	s.Units, s.Waiting = int64(c.idle.Len()+c.spent.Len()), int64(len(c.queue))
+	for r := range c.sessions {
+		if r.waiting {
+			s.Waiting++
+		}
+	}
 	s.TooSmall = c.pressure > 4
 }
 
@@ -422,12 +491,12 @@ func (c *cache) check() {
 	var used, pinned, fill int64
 	for _, e := range c.entries {
 		switch {
-		case e.state == filling:
+		case e.state == filling && !e.shelved:
 			fill += e.size
 		case e.state == ready && e.pins > 0:
 			pinned += e.size
 		}
-		if e.state == filling || e.state == ready {
+		if e.state == filling && !e.shelved || e.state == ready {
 			used += e.size
 		}
 	}

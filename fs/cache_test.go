@@ -60,8 +60,8 @@ func testCache(t *testing.T, budget int64) (*cache, *file) {
 	f.cache.checked = true
 	t.Cleanup(func() {
 		f.Close()
-		if f.cache.used != 0 || len(f.cache.entries) != 0 || f.cache.waiting != 0 {
-			t.Errorf("after Close: %d bytes used, %d entries, %d waiting", f.cache.used, len(f.cache.entries), f.cache.waiting)
+		if f.cache.used != 0 || len(f.cache.entries) != 0 || len(f.cache.queue) != 0 {
+			t.Errorf("after Close: %d bytes used, %d entries, %d waiting", f.cache.used, len(f.cache.entries), len(f.cache.queue))
 		}
 	})
 	return f.cache, &file{fs: f, name: "f", segments: []*segment{{}}, ends: []int64{1 << 30}}
@@ -107,11 +107,13 @@ func use(ctx context.Context, f *file, off, n int64, units ...*fakeUnit) error {
 	defer s.end()
 	s.run = f.regions.touch(f.Size(), off, n, f.fs.clock.Add(1))
 	for _, u := range units {
-		e, err := f.fs.cache.get(ctx, s, u)
-		if err != nil {
-			return err
-		}
-		s.held = append(s.held, e)
+		s.wants = append(s.wants, u)
+	}
+	if err := f.fs.cache.acquire(ctx, s); err != nil {
+		return err
+	}
+	for _, u := range units {
+		e := s.find(u.Key())
 		if got := e.Bytes(); int64(len(got)) != u.size || got[0] != byte(u.number) || got[u.size-1] != byte(u.number) {
 			return fmt.Errorf("%v: wrong bytes", u)
 		}
@@ -238,33 +240,29 @@ func TestAFillWaitsWhileTheBudgetIsFull(t *testing.T) {
 	u := fakeUnits(4, 1000)
 	ctx, cancel := context.WithCancel(context.Background())
 	first := f.fs.session(ctx, f, 0, 1)
-	for _, u := range u[:2] {
-		e, err := c.get(ctx, first, u)
-		if err != nil {
-			t.Fatal(err)
-		}
-		first.held = append(first.held, e)
+	first.wants = []unit{u[0], u[1]}
+	if err := c.acquire(ctx, first); err != nil {
+		t.Fatal(err)
 	}
-	second := make(chan error) // goes beyond the budget
-	hold := make(chan struct{})
-	u[2].hook = func() error { <-hold; return nil }
+	second, third := make(chan error), make(chan error)
 	go func() { second <- use(context.Background(), f, 0, 1, u[2]) }()
-	eventually(t, "the second fills", func() bool { return c.snapshot().Filling == 1000 })
-	third := make(chan error) // waits
+	eventually(t, "the second waits", func() bool { return c.snapshot().Waiting == 1 })
 	go func() { third <- use(ctx, f, 0, 1, u[3]) }()
-	eventually(t, "two wait", func() bool { return c.snapshot().Waiting == 2 })
-	if n := u[3].fills.Load(); n != 0 {
-		t.Error("the third fill did not wait")
+	eventually(t, "both wait", func() bool { return c.snapshot().Waiting == 2 })
+	if err := use(context.Background(), f, 0, 1, u[0], u[1]); err != nil { // whose units are there does not wait
+		t.Error(err)
 	}
-	cancel() // a reader that gives up takes its fill out of the queue
+	cancel() // a reader that gives up leaves the queue
 	if err := <-third; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	close(hold)
+	if n := u[2].fills.Load() + u[3].fills.Load(); n != 0 {
+		t.Error("a fill did not wait")
+	}
+	first.end()
 	if err := <-second; err != nil {
 		t.Error(err)
 	}
-	first.end()
 	if n := u[3].fills.Load(); n != 0 {
 		t.Error("the cancelled fill ran")
 	}
@@ -330,8 +328,8 @@ func TestUnitsReadToTheirEndGoFirst(t *testing.T) {
 	c, f := testCache(t, 3000)
 	u := fakeUnits(4, 1000)
 	ctx := context.Background()
-	for i, off := range []int64{0, f.Size() - 1024, 1 << 24} { // as far as is known, a unit is needed to the end of the file
-		if err := use(ctx, f, off, 1024, u[i]); err != nil {
+	for i, n := range []int64{1024, f.Size(), 4096} { // as far as is known, the whole file needs a unit
+		if err := use(ctx, f, 0, n, u[i]); err != nil {
 			t.Fatal(err)
 		}
 	}

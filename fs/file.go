@@ -99,6 +99,17 @@ func (f *file) segment(off int64) int {
 	return sort.Search(len(f.ends), func(i int) bool { return f.ends[i] > off })
 }
 
+// units yields the units that [off, off+n) needs.
+func (f *file) units(off, n int64, yield func(*expr.Unit) bool) {
+	for i := f.segment(off); n > 0 && i < len(f.ends); i++ {
+		part := min(n, f.ends[i]-off)
+		if i > 0 && !f.segments[i].node.Units(off-f.ends[i-1], part, yield) {
+			return
+		}
+		off, n = off+part, n-part
+	}
+}
+
 // fill reads p, which lies inside the file, segment by segment.
 func (f *file) fill(env *expr.Env, p []byte, off int64) (err error) {
 	defer f.fs.recover("read of "+f.name, &err)

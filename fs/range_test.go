@@ -64,7 +64,6 @@ func someRange(rng *rand.Rand, f *file) (off int64, n int) {
 
 func TestRangesEqualSlicesOfTheWhole(t *testing.T) {
 	o := awkward[0]
-	o.Layers = 2
 	_, dir := writeSynth(t, o)
 	whole := map[string][]byte{}
 	all := openViews(t, dir, Options{CacheSize: 1 << 30}, layout("native", "native", 0), layout("hf", "hf", 0))
@@ -113,7 +112,7 @@ func wantIdle(t *testing.T, f *FS) {
 }
 
 func TestLargeReadsAreSplit(t *testing.T) {
-	_, dir := writeSynth(t, synth.Options{Hidden: 1024, ExpertIntermediate: 512})
+	_, dir := writeSynth(t, synth.Options{Hidden: 512, ExpertIntermediate: 256, Layers: 2, Vocab: 96, Single: true})
 	f := openViews(t, dir, Options{Workers: 4}, layout("", "native", 0))
 	for _, name := range shardsOf(t, f, ".") {
 		file := f.find(name).content.(*file)
@@ -162,7 +161,7 @@ func TestEndsOfFiles(t *testing.T) {
 
 // FuzzReadAt tries the range law with offsets and lengths, across header, tensors and experts.
 func FuzzReadAt(f *testing.F) {
-	c := synth.DeepSeek(synth.Options{Experts: 3, Hidden: 96, ExpertIntermediate: 57, Layers: 2, Single: true})
+	c := synth.DeepSeek(synth.Options{Experts: 3, Hidden: 96, ExpertIntermediate: 57, Layers: 2, Vocab: 96, Single: true})
 	dir := f.TempDir()
 	if err := c.Write(dir); err != nil {
 		f.Fatal(err)

@@ -22,6 +22,7 @@ type region struct {
 	clock int64 // of the last read; 0: never
 	start int64 // clock when the run that it belongs to began
 	bytes int64 // read in this run
+	last  int64 // end of the last read
 }
 
 // run is what a read is part of.
@@ -43,18 +44,24 @@ func (t *regions) touch(size, off, n, clock int64) (r run) {
 	for i := first; i <= last; i++ {
 		lo, hi := max(off, i<<regionShift), min(off+n, (i+1)<<regionShift)
 		r.fresh = t.join(i, clock) || r.fresh
-		t.r[i].clock = clock
+		r.sequential = r.sequential || t.follows(i, lo, n)
+		t.r[i].clock, t.r[i].last = clock, hi
 		t.r[i].bytes += hi - lo
 	}
-	at := &t.r[last]
-	r.clock, r.start = clock, at.start
-	run := at.bytes
-	if last > 0 && t.r[last-1].start == at.start && t.r[last-1].clock >= at.start {
-		run += t.r[last-1].bytes
-	}
-	r.sequential = run > n || run >= 1<<regionShift
-	r.front = !t.since(last+1, last+nearRegions, at.start)
+	r.clock, r.start = clock, t.r[last].start
+	r.front = !t.since(last+1, last+nearRegions, r.start)
 	return r
+}
+
+// follows says whether a read of n bytes at off, in region i, is next to one of its run, allowing for
+// some disorder.
+func (t *regions) follows(i, off, n int64) bool {
+	for j := max(0, i-nearRegions); j <= i; j++ {
+		if p := t.r[j]; p.bytes > 0 && p.start == t.r[i].start && off >= p.last-4*n && off <= p.last+4*n {
+			return true
+		}
+	}
+	return false
 }
 
 // join makes region i part of the run that is being read before it, or of a new one,

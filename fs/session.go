@@ -2,6 +2,8 @@ package fs
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,12 +19,17 @@ const (
 // that a read touches each unit once, however small the budget. It is the
 // expr.Cache of the recipes that it evaluates.
 type session struct {
-	fs    *FS
-	env   expr.Env
-	ctx   context.Context
-	mu    sync.Mutex
-	held  []*entry
-	asked bool // the cache was asked for something; under its lock
+	fs  *FS
+	env expr.Env
+	ctx context.Context
+
+	wants    []unit // of the tensor cache
+	want     func(*expr.Unit) bool
+	held     []*entry      // pinned
+	admitted chan struct{} // told when the cache lets the session in
+	queued   time.Time     // since when it waits for room
+	deferred bool          // it had to
+	waiting  bool          // for a fill
 
 	file   *file // what is being read
 	off, n int64
@@ -46,7 +53,8 @@ type piece struct {
 }
 
 func newSession(f *FS) *session {
-	s := &session{fs: f}
+	s := &session{fs: f, admitted: make(chan struct{}, 1)}
+	s.want = s.wanted
 	s.env.Cache = s
 	s.env.ReadAt = f.readSource
 	s.ahead.init(s)
@@ -67,8 +75,9 @@ func (s *session) end() {
 	s.fs.live.remove(s)
 	s.fs.counters.latency[s.file.kindOf(s.off)].add(time.Since(s.began))
 	s.fs.cache.finish(s)
-	clear(s.held)
-	s.held = s.held[:0]
+	clear(s.wants)
+	s.wants = s.wants[:0]
+	s.queued = time.Time{}
 	s.ctx, s.env.Context, s.file = nil, nil, nil
 	s.fs.sessions.Put(s)
 }
@@ -79,23 +88,16 @@ func (s *session) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
 	if key.Kind == expr.Grid {
 		return s.fs.grids.get(&s.env, u)
 	}
-	if e := s.holds(key); e != nil {
+	if e := s.find(key); e != nil {
 		return e, nil
 	}
-	e, err := s.fs.cache.get(ctx, s, u)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	s.held = append(s.held, e)
-	s.mu.Unlock()
-	return e, check(key.File)
+	// A recipe that did not say that it needs this: computed for it alone.
+	e := &entry{key: key, buf: make([]byte, u.Size())}
+	return e, s.fs.fillUnit(u, e.buf)
 }
 
-// holds finds a unit among those that the session has pinned.
-func (s *session) holds(key expr.UnitKey) *entry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// find finds a unit among those that the session has pinned.
+func (s *session) find(key expr.UnitKey) *entry {
 	for _, e := range s.held {
 		if e.key == key {
 			return e
@@ -104,9 +106,37 @@ func (s *session) holds(key expr.UnitKey) *entry {
 	return nil
 }
 
+// acquire pins the units that the read needs.
+func (s *session) acquire() error {
+	s.file.units(s.off, s.n, s.want)
+	if len(s.wants) == 0 {
+		return nil
+	}
+	if err := s.fs.cache.acquire(s.ctx, s); err != nil {
+		return err
+	}
+	for _, e := range s.held {
+		if err := check(e.key.File); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wanted notes a unit that the read needs.
+func (s *session) wanted(u *expr.Unit) bool {
+	if u.Key().Kind == expr.Transposed && !slices.ContainsFunc(s.wants, func(w unit) bool { return w.Key() == u.Key() }) {
+		s.wants = append(s.wants, u)
+	}
+	return true
+}
+
 // readAt reads p and then fetches ahead of what looks sequential.
 func (s *session) readAt(p []byte) error {
 	s.run = s.file.regions.touch(s.file.Size(), s.off, s.n, s.fs.clock.Add(1))
+	if err := s.acquire(); err != nil {
+		return fmt.Errorf("%s: %w", s.file.name, err)
+	}
 	if err := s.read(s.file, p, s.off); err != nil {
 		return err
 	}

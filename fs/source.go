@@ -57,3 +57,9 @@ func (s *sources) stalled() (n int64) {
 	})
 	return n
 }
+
+// isStalled says whether a file is stalled.
+func (s *sources) isStalled(f expr.File) bool {
+	w, ok := s.m.Load(f)
+	return ok && w.(*source).stalled(time.Now())
+}

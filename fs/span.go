@@ -27,7 +27,7 @@ func spanOf(f *file, key expr.UnitKey, off, n int64) span {
 			return span{f, begin + p.first(from), begin + p.last(from)}
 		}
 	}
-	return span{f, off, f.Size()}
+	return span{f, 0, f.Size()}
 }
 
 // probe asks a recipe where a unit is needed.
@@ -99,7 +99,7 @@ func (c *cache) note(s *session, e *entry) {
 	was := e.isSpent()
 	e.read += max(min(s.off+s.n, e.span.hi)-max(s.off, e.span.lo), 0)
 	e.clock, e.touched = s.run.clock, time.Now()
-	e.stream = s.run.sequential || s.off <= e.span.lo+probeWidth
+	e.stream = s.run.sequential || s.off <= e.span.lo
 	if spent := e.isSpent(); spent && !was {
 		c.idle.Remove(e.key)
 		c.spent.Add(e.key, e)
@@ -122,27 +122,19 @@ func (e *entry) passed() bool {
 	return at < e.span.file.Size() && e.span.file.regions.visited(at, min(behind, e.span.file.Size()-at), e.clock+1)
 }
 
-// evictable says whether a unit may make room for another: want is what waits, nil for a prefetch.
-func (c *cache) evictable(old, want *entry, now time.Time) bool {
-	idleFor := c.fs.clock.Load() - old.clock
-	own := want != nil && old.span.file != nil && want.near(old.span)
+// prefetching stands for whoever fetches ahead where room is made for a session.
+var prefetching = new(session)
+
+// evictable says whether an idle unit may make room for a session.
+func (c *cache) evictable(old *entry, s *session, now time.Time) bool {
+	since := c.fs.clock.Load() - old.clock // in reads
 	switch {
-	case own || old.passed():
+	case old.passed():
 		return true
-	case want == nil:
-		return idleFor > 4096 || !old.prefetch && !old.stream && idleFor > 1024
+	case s == prefetching:
+		return since > 4096 || !old.prefetch && !old.stream && since > 1024
 	case old.stream || old.prefetch:
-		return now.Sub(old.touched) > c.grace
+		return now.Sub(old.touched) > c.grace || !s.queued.IsZero() && now.Sub(s.queued) > c.patience
 	}
 	return true
-}
-
-// near says whether one of the sessions that wait reads where a span lies.
-func (e *entry) near(old span) bool {
-	for _, s := range e.wants {
-		if s.file == old.file && s.off+s.n > old.lo && s.off < old.hi {
-			return true
-		}
-	}
-	return false
 }

@@ -56,10 +56,10 @@ func wantSums(t *testing.T, got map[string][]byte, want map[string]string) {
 
 // awkward are shapes that are no multiples of anything.
 var awkward = []synth.Options{
-	{Experts: 12, Hidden: 200, ExpertIntermediate: 100, MTP: 1, Shards: 3, ScalesApart: true},
-	{Experts: 5, Hidden: 130, ExpertIntermediate: 33, Scale: "BF16", Prefix: "language_model.", PaddedGrid: 1},
-	{Experts: 3, Hidden: 96, ExpertIntermediate: 257, Scale: "F8_E8M0", Prefix: synth.NoPrefix, Dense: -1},
-	{Experts: 4, Hidden: 64, ExpertIntermediate: 48, PlainExperts: true, Single: true},
+	{Layers: 2, Vocab: 96, DenseIntermediate: 130, Heads: 2, QRank: 40, KVRank: 24, Nope: 16, Rope: 8, VHead: 24, Experts: 12, Hidden: 200, ExpertIntermediate: 100, MTP: 1, Shards: 3, ScalesApart: true},
+	{Layers: 2, Vocab: 96, DenseIntermediate: 130, Heads: 2, QRank: 40, KVRank: 24, Nope: 16, Rope: 8, VHead: 24, Experts: 5, Hidden: 130, ExpertIntermediate: 33, Scale: "BF16", Prefix: "language_model.", PaddedGrid: 1},
+	{Layers: 2, Vocab: 96, DenseIntermediate: 130, Heads: 2, QRank: 40, KVRank: 24, Nope: 16, Rope: 8, VHead: 24, Experts: 3, Hidden: 96, ExpertIntermediate: 257, Scale: "F8_E8M0", Prefix: synth.NoPrefix, Dense: -1},
+	{Layers: 2, Vocab: 96, DenseIntermediate: 130, Heads: 2, QRank: 40, KVRank: 24, Nope: 16, Rope: 8, VHead: 24, Experts: 4, Hidden: 64, ExpertIntermediate: 48, PlainExperts: true, Single: true},
 }
 
 func TestTensorsEqualTheOracle(t *testing.T) {
