@@ -260,7 +260,7 @@ func (c *Checkpoint) checkIndex(index *safetensors.Index) error {
 		}
 	}
 	first := slices.Min(missing)
-	return fmt.Errorf("%s: tensor %q should be in %s, which does not hold it%s", indexName, first, index.WeightMap[first], andMore(len(missing)-1))
+	return fmt.Errorf("%s: tensor %.100q should be in %s, which does not hold it%s", indexName, first, index.WeightMap[first], andMore(len(missing)-1))
 }
 
 // andMore says how many others there are.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -352,4 +353,9 @@ func changeTime(t *testing.T, f *os.File) time.Duration {
 		t.Fatal(err)
 	}
 	return time.Duration(st.Ctim.Nano())
+}
+
+// peakMemory is the largest resident size of a process that has ended, in bytes.
+func peakMemory(p *os.ProcessState) int64 {
+	return p.SysUsage().(*syscall.Rusage).Maxrss << 10
 }

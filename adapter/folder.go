@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -186,24 +187,14 @@ func (d *folder) read(name string, limit int64) ([]byte, error) {
 
 // shards names the shards in natural order: those of the index, else those of the folder.
 func (d *folder) shards(index *safetensors.Index) ([]string, error) {
-	var names []string
 	if index != nil {
-		seen := map[string]bool{}
-		for key, name := range index.WeightMap {
-			if !seen[name] {
-				if !isShardName(name) {
-					return nil, fmt.Errorf("%s: tensor %q is said to be in %q: not the name of a .safetensors file in the folder", indexName, key, name)
-				}
-				seen[name] = true
-				names = append(names, name)
-			}
+		names, err := shardsOf(index)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", indexName, err)
 		}
-		if len(names) == 0 {
-			return nil, fmt.Errorf("%s: no shards in it", indexName)
-		}
-		slices.SortFunc(names, natural)
 		return names, d.present(names)
 	}
+	var names []string
 	for _, name := range d.entries {
 		if isShardName(name) && !strings.HasPrefix(name, "consolidated") {
 			names = append(names, name)
@@ -214,6 +205,31 @@ func (d *folder) shards(index *safetensors.Index) ([]string, error) {
 	}
 	slices.SortFunc(names, natural)
 	return names, d.present(withSiblings(names))
+}
+
+// shardsOf names the shards of an index. Only files of the folder itself may be shards.
+func shardsOf(index *safetensors.Index) ([]string, error) {
+	shards := map[string]bool{} // to whether the name will do
+	var bad []string            // keys
+	for key, name := range index.WeightMap {
+		good, seen := shards[name]
+		if !seen {
+			good = isShardName(name)
+			shards[name] = good
+		}
+		if !good {
+			bad = append(bad, key)
+		}
+	}
+	if len(bad) > 0 {
+		first := slices.Min(bad)
+		return nil, fmt.Errorf("tensor %.100q is said to be in %.100q%s: not the name of a %s file in the folder",
+			first, index.WeightMap[first], andMore(len(bad)-1), shardEnd)
+	}
+	if len(shards) == 0 {
+		return nil, errors.New("no shards in it")
+	}
+	return slices.SortedFunc(maps.Keys(shards), natural), nil
 }
 
 // present makes sure that all shards are there, be it as links that lead nowhere.

@@ -19,7 +19,10 @@ const (
 	// minEntry is less than the shortest entry that describes a tensor takes.
 	minEntry = len(`"":{"dtype":"U8","shape":[],"data_offsets":[0,0]}`)
 
-	maxRank = 64 // dimensions of a tensor; what NumPy and PyTorch can hold
+	maxRank = 64   // dimensions of a tensor; what NumPy and PyTorch can hold
+	maxName = 4096 // bytes of a tensor's name, so that messages stay readable
+
+	maxTensors = 1 << 20 // of a file or an index; the largest published checkpoints have a third of it
 )
 
 // Tensor is one entry of a header.
@@ -100,7 +103,7 @@ func (p *headerParser) parse() error {
 	if p.data[0] != '{' {
 		return errors.New("the header does not begin with a brace")
 	}
-	n := min(bytes.Count(p.data, []byte(`"data_offsets"`)), len(p.data)/minEntry+1)
+	n := min(bytes.Count(p.data, []byte(`"data_offsets"`)), len(p.data)/minEntry+1, maxTensors)
 	p.header.Tensors = make([]Tensor, 0, n)
 	p.seen = make(map[string]struct{}, n)
 	p.arena = make([]int64, 0, 2*n)
@@ -121,8 +124,8 @@ func (p *headerParser) entry() {
 	if p.err != nil {
 		return
 	}
-	if len(key) == 0 {
-		p.fail("a tensor without a name")
+	if len(key) == 0 || len(key) > maxName {
+		p.fail("a tensor's name of %d bytes, 1 to %d are allowed", len(key), maxName)
 		return
 	}
 	if _, twice := p.seen[string(key)]; twice {
@@ -144,6 +147,10 @@ func (p *headerParser) entry() {
 		p.fail("tensor %q: %w", name, err)
 		return
 	}
+	if len(p.header.Tensors) == maxTensors {
+		p.fail("more than %d tensors", maxTensors)
+		return
+	}
 	p.header.Tensors = append(p.header.Tensors, t)
 }
 
@@ -158,7 +165,7 @@ func (p *headerParser) metadata() {
 	for first := true; p.more(&first, '}'); {
 		k := string(p.key())
 		if _, twice := m[k]; twice {
-			p.fail("%q stands twice", k)
+			p.fail("%.100q stands twice", k)
 		}
 		m[k] = string(p.str())
 	}
@@ -206,7 +213,7 @@ func (p *headerParser) dtype() (DType, error) {
 	if d, ok := dtypeByName[string(s)]; ok || p.err != nil {
 		return d, nil
 	}
-	return ParseDType(string(s))
+	return ParseDType(string(s[:min(len(s), 100)]))
 }
 
 func (p *headerParser) shape() []int64 {

@@ -48,7 +48,7 @@ func ParseIndex(data []byte) (*Index, error) {
 // weightMap reads key to file; the many keys of one file share one string for its name.
 func (x *Index) weightMap(s *scanner) {
 	const usual = 96 // bytes of an entry
-	x.WeightMap = make(map[string]string, len(s.data)/usual)
+	x.WeightMap = make(map[string]string, min(len(s.data)/usual, maxTensors))
 	files := map[string]string{}
 	s.expect('{')
 	for first := true; s.more(&first, '}'); {
@@ -60,7 +60,11 @@ func (x *Index) weightMap(s *scanner) {
 			files[file] = file
 		}
 		if _, twice := x.WeightMap[key]; twice {
-			s.fail("tensor %q stands in it twice", key)
+			s.fail("tensor %.100q stands in it twice", key)
+		}
+		if len(x.WeightMap) == maxTensors {
+			s.fail("more than %d tensors", maxTensors)
+			return
 		}
 		x.WeightMap[key] = file
 	}

@@ -10,7 +10,8 @@
 //
 // A header is refused wherever the format's reference implementation
 // (huggingface/safetensors, src/tensor.rs) refuses it, and in few more cases: a name
-// that is empty or stands twice, and bytes before the opening brace. What passes is
+// that is empty, longer than 4096 bytes or stands twice, a shape of more than 64
+// dimensions, more than 2^20 tensors, and bytes before the opening brace. What passes is
 // sound: offsets tile the data from its first byte to the end of the file, and every
 // size is what dtype and shape ask for. Fields that the format does not know are
 // skipped. Nothing is allocated from a number in the file before that many bytes were

@@ -1,0 +1,64 @@
+package adapter
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParseConfigTakesObjects(t *testing.T) {
+	for raw, want := range map[string]string{
+		`{}`:                              "",
+		" {\"model_type\":\"x\"} \r\n\t":  "x",
+		`{"model_type":null}`:             "",
+		`{"model_type":3}`:                "",
+		`{"a":{"model_type":"inner"}}`:    "",
+		`{"a":[1e999,-0.0,{"b":[[]]}]}`:   "",
+		`{"a":123456789012345678901234}`:  "",
+		`{"model_type":"é\u00e9\ud800"}`:  "éé\ufffd",
+		`{"a":1,"a":2,"model_type":"kk"}`: "kk",
+	} {
+		c, err := parseConfig([]byte(raw))
+		if err != nil || c.ModelType != want || string(c.Raw) != raw {
+			t.Errorf("%s: got %+v, %v", raw, c, err)
+		}
+	}
+}
+
+func TestParseConfigRefusesAllElse(t *testing.T) {
+	for raw, want := range map[string]string{
+		"":                          "EOF",
+		" ":                         "EOF",
+		"null":                      "it begins with",
+		"3":                         "it begins with",
+		`"x"`:                       "it begins with \"x\"",
+		"[]":                        "it begins with \"[\"",
+		"{":                         "EOF",
+		`{"a":`:                     "EOF",
+		`{"a":1,}`:                  "invalid",
+		`{"a" 1}`:                   "invalid",
+		`{}{}`:                      "something stands behind it",
+		`{}x`:                       "something stands behind it",
+		"{\"\xff\":1}":              "UTF-8",
+		"\ufeff{}":                  "invalid",
+		`{"a":NaN}`:                 "invalid",
+		strings.Repeat(`{"a":`, 65): "nested deeper",
+		`{"a":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`: "nested deeper",
+	} {
+		if c, err := parseConfig([]byte(raw)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40s: got %v, %v, want an error with %q", raw, c, err, want)
+		}
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(`{"model_type":"deepseek_v3","text_config":{"a":[1,2.5e3,null,true,"x"]}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c, err := parseConfig(raw)
+		if err != nil {
+			return
+		}
+		if _, err := members(c.Raw); err != nil {
+			t.Fatalf("taken, but its members cannot be read: %v", err)
+		}
+	})
+}
