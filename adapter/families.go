@@ -32,6 +32,9 @@ var gatedDeltaNetF32 = []string{".linear_attn._fp32_params.A_log", ".linear_attn
 // titanPath is where TorchTitan's layers have their experts.
 const titanPath = "moe.routed_experts.inner_experts."
 
+// titanPrefixes have no place in its names.
+var titanPrefixes = []rename{{"^model.language_model.", ""}, {"^language_model.model.", ""}, {"^model.", ""}, {"^language_model.", ""}}
+
 // titanShared are the names that TorchTitan's models have in common.
 var titanShared = []rename{
 	{"^embed_tokens.", "tok_embeddings."},
@@ -51,7 +54,7 @@ var titanShared = []rename{
 // titanDeepSeek is TorchTitan's deepseek_v3.
 var titanDeepSeek = view{
 	layout: "torchtitan", path: titanPath, mtpPath: "mtp_layers.",
-	prefixes: []rename{{"^model.", ""}},
+	prefixes: titanPrefixes,
 	renames: append([]rename{
 		{".self_attn.kv_a_proj_with_mqa.", ".attention.wkv_a."},
 		{".self_attn.kv_a_layernorm.", ".attention.kv_norm."},
@@ -72,7 +75,7 @@ var titanDeepSeek = view{
 // titanQwen3 is TorchTitan's qwen3.
 var titanQwen3 = view{
 	layout: "torchtitan", path: titanPath,
-	prefixes: []rename{{"^model.", ""}},
+	prefixes: titanPrefixes,
 	renames: append([]rename{
 		{".self_attn.q_proj.", ".attention.qkv_linear.wq."},
 		{".self_attn.k_proj.", ".attention.qkv_linear.wk."},
@@ -96,6 +99,7 @@ var families = []family{
 	{
 		name:    "deepseek_v32",
 		types:   []string{"deepseek_v32"},
+		plain:   []string{"indexer.k_norm.", "indexer.weights_proj."},
 		experts: mlpExperts("n_routed_experts"),
 		views:   []view{plainNative, plainTransformers},
 	},
@@ -126,6 +130,7 @@ var families = []family{
 	{
 		name:    "mimo_v2_flash",
 		types:   []string{"mimo_v2_flash"},
+		plain:   []string{"self_attn.o_proj.weight"},
 		experts: mlpExperts("n_routed_experts"),
 		views: []view{plainNative, {layout: "transformers", renames: []rename{
 			{".self_attn.attention_sink_bias$", ".self_attn.sinks"},
@@ -140,13 +145,14 @@ var families = []family{
 	{
 		name:  "qwen3_5_moe",
 		types: []string{"qwen3_5_moe", "qwen3_5_moe_text"},
+		plain: []string{".in_proj_a.", ".in_proj_b."},
 		experts: &expertKeys{
 			path: "mlp.experts.", proj: mlpProj, count: []string{"num_experts"},
 			grouped: "transformers", prefixes: []string{"mtp."},
 		},
 		views: []view{
 			{
-				layout: "native", rooted: true, textOnly: []string{"Qwen3_5MoeForCausalLM"},
+				layout: "native", empty: true, rooted: true, textOnly: []string{"Qwen3_5MoeForCausalLM"},
 				prefixes: append([]rename{{"^model.lm_head.", "lm_head."}}, qwen35MTP...),
 				renames:  append([]rename{{".mlp.shared_expert.", ".mlp.shared_experts."}}, gatedDeltaNet...),
 				float32:  gatedDeltaNetF32,
@@ -157,6 +163,7 @@ var families = []family{
 	{
 		name:    "qwen3_next",
 		types:   []string{"qwen3_next"},
+		plain:   []string{".in_proj_ba."},
 		experts: mlpExperts("num_experts"),
 		views: []view{
 			{
@@ -170,6 +177,7 @@ var families = []family{
 	{
 		name:    "glm4_moe",
 		types:   []string{"glm4_moe", "glm4_moe_lite", "glm_moe_dsa"},
+		plain:   []string{"indexer.weights_proj.", "eh_proj.weight"},
 		experts: mlpExperts("n_routed_experts"),
 		views:   []view{plainNative, plainTransformers},
 	},
@@ -243,10 +251,10 @@ var families = []family{
 			layout: "native", prefixes: qwen35MTP, renames: gatedDeltaNet, float32: gatedDeltaNetF32,
 		}},
 	},
-	{name: "llama", types: []string{"llama"}},
-	{name: "mistral", types: []string{"mistral"}},
-	{name: "qwen2", types: []string{"qwen2"}},
-	{name: "qwen3", types: []string{"qwen3"}, views: []view{titanQwen3}},
+	{name: "llama", types: []string{"llama"}, views: []view{plainNative}},
+	{name: "mistral", types: []string{"mistral"}, views: []view{plainNative}},
+	{name: "qwen2", types: []string{"qwen2"}, views: []view{plainNative}},
+	{name: "qwen3", types: []string{"qwen3"}, views: []view{plainNative, titanQwen3}},
 }
 
 // qwen35MTP are the names of Qwen3.5's prediction head in the reference's modules.

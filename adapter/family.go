@@ -54,6 +54,9 @@ type view struct {
 	mtp     mtp    // what "auto" does
 	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as the source has them
 
+	// empty: ranks without experts have tensors of no experts where the source has them grouped.
+	empty bool
+
 	// rooted: keys get "model." in front if any has it, and grouped experts lie under
 	// "language_model." there unless the architecture is one of textOnly.
 	rooted   bool

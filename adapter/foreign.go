@@ -18,8 +18,6 @@ var foreign = []struct{ suffix, format string }{
 	{".qweight", "GPTQ or AWQ"},
 	{".qzeros", "GPTQ or AWQ"},
 	{".g_idx", "GPTQ"},
-	{"_blocks", "MXFP4 (gpt-oss)"},
-	{"_scales", "MXFP4 (gpt-oss)"},
 	{".absmax", "bitsandbytes"},
 	{".quant_map", "bitsandbytes"},
 	{".nested_absmax", "bitsandbytes"},
@@ -30,8 +28,13 @@ var foreign = []struct{ suffix, format string }{
 	{".suh", "EXL3"},
 	{".svh", "EXL3"},
 	{".scale_weight", "ComfyUI scaled FP8"},
-	{".codebooks", "AQLM"},
 	{".W_q", "HQQ"},
+}
+
+// foreignMethods are values of quant_method whose weights are never FP8 with scales.
+var foreignMethods = []string{
+	"aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "fp_quant", "gptq", "higgs", "hqq",
+	"mxfp4", "quanto", "quip", "spqr", "sinq", "torchao", "vptq",
 }
 
 // packs are formats told by the dtypes of a weight and its scale.
@@ -55,6 +58,9 @@ var packs = []struct {
 // foreignFormat names the format of a tensor that we know of and do not decode.
 // The scale may be nil.
 func foreignFormat(t, scale *Stored) (string, bool) {
+	if t.DType == safetensors.U8 && (strings.HasSuffix(t.Key, "_blocks") || strings.HasSuffix(t.Key, "_scales")) {
+		return "MXFP4 (gpt-oss)", true
+	}
 	for _, f := range foreign {
 		if strings.HasSuffix(t.Key, f.suffix) {
 			return f.format, true

@@ -13,7 +13,7 @@ import (
 func (p *planner) merge(x *expertLayer) error {
 	lo, hi := p.o.EP.Range(p.experts(x))
 	p.leaveOut(x, lo, hi)
-	if lo == hi {
+	if lo == hi && (x.isSplit() || !p.view.empty) {
 		return nil
 	}
 	return p.mergeAs(p.layout.name, x, lo, hi)
@@ -230,6 +230,7 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 	case lo == hi:
 		p.acc.dropWeight(g.weight, "experts of other expert-parallel ranks")
 		return nil
+	case p.layout.quantizes: // published FP8 experts are split in every family
 	case k.grouped == g.layout.name:
 		n, err := rankOf(p.node(g.weight), lo, hi)
 		if err != nil {

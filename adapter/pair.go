@@ -125,6 +125,9 @@ func scaled(c *Checkpoint, key string) (w *Stored, certain bool) {
 // The weights come in the order of the source.
 func pair(c *Checkpoint, s settings, acc accounts) ([]weight, error) {
 	tensors := c.Tensors()
+	if m := s.object(quantizationFields...).text("quant_method"); slices.Contains(foreignMethods, m) {
+		return nil, fmt.Errorf("config.json: quant_method %q is not decoded: only FP8 weights with scales are", m)
+	}
 	scales, err := findScales(c, s, acc)
 	if err != nil {
 		return nil, err

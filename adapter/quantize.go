@@ -51,8 +51,7 @@ func (p *planner) putQuantized(name string, n expr.Node, b *bucket, from string)
 // passQuantized shows a weight that is quantized already in the form that the view
 // writes, codes and scales as they are.
 func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
-	if !p.layout.quantizes || w.scaleAt < 0 || w.DType != safetensors.F8E4M3 ||
-		w.block != ([2]int64{BlockSize, BlockSize}) || len(w.Shape) != 2 {
+	if !p.layout.quantizes || !w.inBlocks() {
 		return false, nil
 	}
 	if excluded(p.o.Exclude, w.hf) {
@@ -73,6 +72,16 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	}
 	p.acc.use(w, Passed, into)
 	return true, nil
+}
+
+// inBlocks says whether a weight is quantized as DeepSeek-V3's are: E4M3 codes under a
+// float grid of just the 128 × 128 blocks that it needs.
+func (w *weight) inBlocks() bool {
+	if w.scaleAt < 0 || w.DType != safetensors.F8E4M3 || len(w.Shape) != 2 || !floating(w.grid.DType) {
+		return false
+	}
+	r, c := ceilDiv(w.Shape[0], BlockSize), ceilDiv(w.Shape[1], BlockSize)
+	return slices.Equal(w.grid.Shape, []int64{r, c}) && (w.block == [2]int64{BlockSize, BlockSize} || r == 1 && c == 1)
 }
 
 // quantizationConfig is what the view's config.json says about its scales, with every

@@ -1,0 +1,272 @@
+package adapter
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
+
+var update = flag.Bool("update", false, "write testdata/plans anew")
+
+// listed are small sources, one for each family: a config.json and lines "key dtype shape".
+// "FP8" stands for F8_E4M3 with its scale in F32 beside it.
+var listed = map[string]struct{ config, tensors string }{
+	"deepseek_v3": {
+		`{"model_type": "deepseek_v3", "num_hidden_layers": 2, "n_routed_experts": 2, "num_nextn_predict_layers": 1}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.mlp.gate_proj.weight FP8 200 8
+		model.layers.1.input_layernorm.weight BF16 8
+		model.layers.1.self_attn.q_a_proj.weight FP8 6 8
+		model.layers.1.self_attn.kv_a_proj_with_mqa.weight FP8 6 8
+		model.layers.1.mlp.gate.weight BF16 2 8
+		model.layers.1.mlp.gate.e_score_correction_bias F32 2
+		model.layers.1.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
+		model.layers.1.mlp.experts.{0,1}.down_proj.weight FP8 8 4
+		model.layers.1.mlp.shared_experts.up_proj.weight FP8 4 8
+		model.layers.2.eh_proj.weight BF16 8 16
+		model.layers.2.embed_tokens.weight BF16 16 8
+		model.layers.2.shared_head.head.weight BF16 16 8
+		model.layers.2.shared_head.norm.weight BF16 8
+		model.layers.2.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
+		model.layers.2.mlp.experts.{0,1}.down_proj.weight FP8 8 4
+		model.norm.weight BF16 8
+		lm_head.weight BF16 16 8`,
+	},
+	"deepseek_v32": {
+		`{"model_type": "deepseek_v32", "num_hidden_layers": 2, "n_routed_experts": 1}`, `
+		model.layers.1.self_attn.indexer.wq_b.weight FP8 8 8
+		model.layers.1.self_attn.indexer.k_norm.weight BF16 8
+		model.layers.1.self_attn.indexer.k_norm.bias BF16 8
+		model.layers.1.self_attn.indexer.weights_proj.weight BF16 8 8
+		model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
+		model.layers.1.mlp.experts.0.down_proj.weight FP8 8 4`,
+	},
+	"kimi_vl": {
+		`{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3", "num_hidden_layers": 2, "n_routed_experts": 1}}`, `
+		language_model.model.embed_tokens.weight BF16 16 8
+		language_model.model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
+		language_model.model.layers.1.mlp.experts.0.down_proj.weight FP8 8 4
+		language_model.lm_head.weight BF16 16 8
+		vision_tower.encoder.blocks.0.wqkv.weight BF16 8 8
+		multi_modal_projector.linear_1.weight BF16 8 8`,
+	},
+	"minimax_m2": {
+		`{"model_type": "minimax_m2", "num_hidden_layers": 1, "num_local_experts": 2}`, `
+		model.layers.0.block_sparse_moe.gate.weight F32 2 8
+		model.layers.0.block_sparse_moe.e_score_correction_bias F32 2
+		model.layers.0.block_sparse_moe.experts.{0,1}.{w1,w3}.weight FP8 4 8
+		model.layers.0.block_sparse_moe.experts.{0,1}.w2.weight FP8 8 4`,
+	},
+	"mimo_v2_flash": {
+		`{"model_type": "mimo_v2_flash", "num_hidden_layers": 1, "n_routed_experts": 1}`, `
+		model.layers.0.self_attn.attention_sink_bias BF16 4
+		model.layers.0.self_attn.k_proj.weight FP8 8 8
+		model.layers.0.self_attn.o_proj.weight BF16 8 8
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight FP8 8 4
+		model.mtp.layers.0.mlp.up_proj.weight FP8 8 8`,
+	},
+	"qwen3_moe": {
+		`{"model_type": "qwen3_moe", "num_hidden_layers": 1, "num_experts": 2}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.self_attn.q_proj.weight FP8 8 8
+		model.layers.0.self_attn.q_norm.weight BF16 8
+		model.layers.0.mlp.gate.weight BF16 2 8
+		model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
+		model.layers.0.mlp.experts.{0,1}.down_proj.weight FP8 8 4
+		model.norm.weight BF16 8
+		lm_head.weight BF16 16 8`,
+	},
+	"qwen3_5_moe": {
+		`{"model_type": "qwen3_5_moe", "architectures": ["Qwen3_5MoeForConditionalGeneration"], "text_config": {"num_hidden_layers": 1, "num_experts": 2}}`, `
+		model.language_model.layers.0.linear_attn.A_log BF16 4
+		model.language_model.layers.0.linear_attn.dt_bias F32 4
+		model.language_model.layers.0.linear_attn.in_proj_qkv.weight BF16 8 8
+		model.language_model.layers.0.mlp.experts.gate_up_proj BF16 2 8 6
+		model.language_model.layers.0.mlp.experts.down_proj BF16 2 6 4
+		model.language_model.layers.0.mlp.shared_expert.up_proj.weight BF16 4 6
+		model.language_model.layers.0.mlp.shared_expert_gate.weight BF16 1 6
+		mtp.fc.weight BF16 6 12
+		mtp.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight BF16 4 6
+		mtp.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 6 4
+		mtp.norm.weight BF16 6
+		model.visual.blocks.0.attn.qkv.weight BF16 6 2
+		model.lm_head.weight BF16 16 6`,
+	},
+	"qwen3_5": {
+		`{"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text", "num_hidden_layers": 1}}`, `
+		model.language_model.layers.0.linear_attn.A_log BF16 4
+		model.language_model.layers.0.mlp.up_proj.weight FP8 8 8
+		mtp.pre_fc_norm_hidden.weight BF16 8`,
+	},
+	"qwen3_next": {
+		`{"model_type": "qwen3_next", "num_hidden_layers": 1, "num_experts": 1}`, `
+		model.layers.0.linear_attn.A_log BF16 4
+		model.layers.0.linear_attn.dt_bias BF16 4
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		model.layers.0.mlp.shared_expert.up_proj.weight BF16 4 8
+		mtp.layers.0.mlp.experts.0.up_proj.weight FP8 4 8
+		mtp.layers.0.mlp.shared_expert.up_proj.weight BF16 4 8`,
+	},
+	"glm4_moe": {
+		`{"model_type": "glm4_moe", "num_hidden_layers": 1, "n_routed_experts": 1, "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"strategy": "channel"}}}}}`, `
+		model.layers.0.self_attn.q_proj.weight F8_E4M3 4 8
+		model.layers.0.self_attn.q_proj.weight_scale BF16 4 1
+		model.layers.0.self_attn.k_proj.k_scale F32
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		model.layers.1.eh_proj.weight BF16 8 16`,
+	},
+	"ernie4_5_moe": {
+		`{"model_type": "ernie4_5_moe", "num_hidden_layers": 1, "moe_num_experts": 1}`, `
+		model.layers.0.mlp.moe_statics.e_score_correction_bias F32 1 4
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		model.mtp_emb_norm.0.weight BF16 8`,
+	},
+	"hy_v3": {
+		`{"model_type": "hy_v3", "num_hidden_layers": 1, "num_experts": 1, "num_nextn_predict_layers": 1}`, `
+		model.layers.0.mlp.expert_bias F32 1
+		model.layers.0.mlp.router.gate.weight BF16 1 8
+		model.layers.0.mlp.shared_mlp.up_proj.weight BF16 4 8
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		model.layers.1.eh_proj.weight BF16 8 16`,
+	},
+	"ling_v2": {
+		`{"model_type": "bailing_moe", "num_hidden_layers": 1, "num_experts": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 3}`, `
+		model.word_embeddings.weight BF16 16 8
+		model.layers.0.attention.query_key_value.weight FP8 24 8
+		model.layers.0.attention.dense.weight BF16 8 12
+		model.layers.0.attention.query_layernorm.weight BF16 3
+		model.layers.0.mlp.gate.expert_bias F32 1
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
+	},
+	"mistral3": {
+		`{"model_type": "mistral3", "text_config": {"model_type": "ministral3", "num_hidden_layers": 1}, "quantization_config": {"quant_method": "fp8", "weight_block_size": null}}`, `
+		language_model.model.layers.0.self_attn.q_proj.weight F8_E4M3 4 8
+		language_model.model.layers.0.self_attn.q_proj.weight_scale_inv BF16
+		language_model.model.layers.0.self_attn.q_proj.activation_scale BF16
+		language_model.lm_head.weight BF16 16 8
+		vision_tower.patch_conv.weight BF16 8 3 2 2
+		multi_modal_projector.norm.weight BF16 8`,
+	},
+	"llama": {
+		`{"model_type": "llama", "num_hidden_layers": 1, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `
+		model.layers.0.self_attn.q_proj.weight F8_E4M3 4 8
+		model.layers.0.self_attn.q_proj.weight_scale F32
+		model.layers.0.self_attn.q_proj.input_scale F32
+		lm_head.weight BF16 16 8`,
+	},
+}
+
+// source makes the checkpoint that lines describe, filled with zeros.
+func source(t *testing.T, config, lines string) *synth.Checkpoint {
+	t.Helper()
+	s, err := parseSettings([]byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &synth.Checkpoint{Config: s}
+	for line := range strings.Lines(strings.TrimSpace(lines)) {
+		f := strings.Fields(line)
+		var shape []int64
+		for _, d := range f[2:] {
+			n, err := strconv.ParseInt(d, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			shape = append(shape, n)
+		}
+		for _, key := range expanded(f[0]) {
+			if f[1] != "FP8" {
+				with(c, key, f[1], shape...)
+				continue
+			}
+			with(c, key, "F8_E4M3", shape...)
+			with(c, key+"_scale_inv", "F32", ceilDiv(shape[0], BlockSize), ceilDiv(shape[1], BlockSize))
+		}
+	}
+	return c
+}
+
+// expanded writes "a.{b,c}" out as a.b and a.c.
+func expanded(key string) []string {
+	head, tail, ok := strings.Cut(key, "{")
+	if !ok {
+		return []string{key}
+	}
+	choices, tail, _ := strings.Cut(tail, "}")
+	var all []string
+	for c := range strings.SplitSeq(choices, ",") {
+		all = append(all, expanded(head+c+tail)...)
+	}
+	return all
+}
+
+// Every layout of every family, as a listing that a person can check and a change shows up in.
+func TestPlansOfTheFamilies(t *testing.T) {
+	for name, s := range listed {
+		t.Run(name, func(t *testing.T) {
+			c := opened(t, source(t, s.config, s.tensors))
+			var got strings.Builder
+			for _, layout := range append(Layouts(c), "hf-fp8") {
+				p, err := NewPlan(c, Options{Layout: layout})
+				if err != nil {
+					t.Fatalf("%s: %v", layout, err)
+				}
+				write(&got, layout, p)
+			}
+			path := filepath.Join("..", "testdata", "plans", name+".txt")
+			if *update {
+				if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != string(want) {
+				t.Errorf("not as in %s (go test ./adapter -update writes it anew):\n%s", path, got.String())
+			}
+		})
+	}
+	for _, f := range families {
+		_, ok := listed[f.name]
+		if _, byType := listed[f.types[0]]; !ok && !byType && f.experts != nil {
+			t.Errorf("%s: no listing", f.name)
+		}
+	}
+}
+
+// write lists a plan: tensors by file group, and what was dropped.
+func write(w *strings.Builder, layout string, p *Plan) {
+	fmt.Fprintf(w, "# %s\n", layout)
+	group := ""
+	for _, x := range p.Tensors {
+		if x.Group != group {
+			group = x.Group
+			fmt.Fprintf(w, "[%s]\n", group)
+		}
+		recipe := " = " + x.Node.String()
+		if x.Node.String() == x.Name {
+			recipe = ""
+		}
+		fmt.Fprintf(w, "%s %s %v%s\n", x.Name, x.Node.DType(), x.Node.Shape(), recipe)
+	}
+	for _, a := range p.Account {
+		if a.Fate == Dropped {
+			fmt.Fprintf(w, "- %s: %s\n", a.Key, a.Reason)
+		}
+	}
+	fmt.Fprintln(w)
+}

@@ -1,0 +1,277 @@
+package adapter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
+
+func TestShouldQuantizeKey(t *testing.T) {
+	for key, want := range map[string]bool{
+		"model.layers.0.mlp.up_proj.weight":               true,
+		"model.layers.61.eh_proj.weight":                  true,
+		"model.layers.61.shared_head.head.weight":         true,
+		"model.layers.0.mlp.experts.3.down_proj.weight":   true,
+		"model.layers.0.self_attn.q_a_layernorm.weight":   false,
+		"model.layers.0.input_layernorm.weight":           false,
+		"model.norm.weight":                               false,
+		"lm_head.weight":                                  false,
+		"model.embed_tokens.weight":                       false,
+		"model.layers.3.mlp.gate.weight":                  false,
+		"model.layers.3.mlp.gate.e_score_correction_bias": false,
+		"model.layers.3.mlp.experts.gate_and_up_projs":    false,
+	} {
+		if ShouldQuantizeKey(key) != want {
+			t.Errorf("ShouldQuantizeKey(%q) = %v", key, !want)
+		}
+	}
+}
+
+// plainSource is a checkpoint of BF16 values, native or published.
+func plainSource(t *testing.T, native bool) (*synth.Checkpoint, *Checkpoint) {
+	t.Helper()
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 136, ExpertIntermediate: 20, MTP: 1, Plain: true}))
+	delete(s.Config, "quantization_config")
+	ts := s.HF("BF16")
+	if native {
+		ts = s.Native("BF16", 0, 1)
+	}
+	return s, opened(t, regrouped(s, ts))
+}
+
+// quantized computes codes and scales of a BF16 matrix one element at a time.
+func quantized(w synth.Tensor, ones bool) (codes, scales synth.Tensor) {
+	rows, cols := w.Shape[0], w.Shape[1]
+	r, c := ceilDiv(rows, 128), ceilDiv(cols, 128)
+	value := func(i, j int64) float32 {
+		return math.Float32frombits(uint32(binary.LittleEndian.Uint16(w.Data[2*(i*cols+j):])) << 16)
+	}
+	grid := slices.Repeat([]float32{0}, int(r*c))
+	for i := range rows {
+		for j := range cols {
+			g := &grid[i/128*c+j/128]
+			*g = max(*g, float32(math.Abs(float64(value(i, j)))))
+		}
+	}
+	codes = synth.Tensor{Name: w.Name, DType: "F8_E4M3", Shape: w.Shape}
+	scales = synth.Tensor{Name: w.Name + "_scale_inv", DType: "F32", Shape: []int64{r, c}}
+	for i := range grid {
+		if grid[i] = max(grid[i]/448, 0x1p-126); ones {
+			grid[i] = 1
+		}
+		scales.Data = binary.LittleEndian.AppendUint32(scales.Data, math.Float32bits(grid[i]))
+	}
+	for i := range rows {
+		for j := range cols {
+			codes.Data = append(codes.Data, nearest(value(i, j)/grid[i/128*c+j/128]))
+		}
+	}
+	return codes, scales
+}
+
+// magnitudes are the values of the codes without a sign.
+var magnitudes = func() (m [0x7f]float64) {
+	for code := range m {
+		m[code] = float64(synth.E4M3(byte(code)))
+	}
+	return m
+}()
+
+// nearest finds the E4M3 code nearest to f by trying all of them; of two, the even one.
+func nearest(f float32) byte {
+	best := byte(0)
+	a := math.Abs(float64(f))
+	for code := byte(0); code < 0x7f; code++ {
+		d, b := math.Abs(a-magnitudes[code]), math.Abs(a-magnitudes[best])
+		if d < b || d == b && code%2 == 0 {
+			best = code
+		}
+	}
+	if math.Signbit(float64(f)) {
+		best |= 0x80
+	}
+	return best
+}
+
+// withScales replaces the weights that rule picks by their codes and scales.
+func withScales(ts []synth.Tensor, ones bool, rule func(synth.Tensor) bool) []synth.Tensor {
+	var out []synth.Tensor
+	for _, x := range ts {
+		if !rule(x) {
+			out = append(out, x)
+			continue
+		}
+		codes, scales := quantized(x, ones)
+		out = append(out, codes, scales)
+	}
+	return out
+}
+
+func TestQuantizedViewEqualsTheOracle(t *testing.T) {
+	linear := regexp.MustCompile(`_proj(_with_mqa)?\.weight$`)
+	for _, native := range []bool{true, false} {
+		s, c := plainSource(t, native)
+		d, err := ToHF(c, Options{Layout: "hf-fp8"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, d, withScales(s.HF("BF16"), false, func(x synth.Tensor) bool {
+			return linear.MatchString(x.Name) && !strings.Contains(x.Name, "eh_proj")
+		}))
+
+		d, err = ToHF(c, Options{Layout: "hf-fp8", Scales: "ones"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, d, withScales(s.HF("BF16"), true, func(x synth.Tensor) bool { return ShouldQuantizeKey(x.Name) }))
+	}
+}
+
+func TestQuantizedConfigListsTheOthers(t *testing.T) {
+	_, c := plainSource(t, true)
+	p, err := NewPlan(c, Options{Layout: "hf-fp8"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Q struct {
+			Method string   `json:"quant_method"`
+			Block  []int    `json:"weight_block_size"`
+			Plain  []string `json:"modules_to_not_convert"`
+		} `json:"quantization_config"`
+	}
+	if err := json.Unmarshal(p.Config, &config); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"lm_head", "model.layers.1.mlp.gate", "model.layers.2.eh_proj", "model.layers.2.mlp.gate", "model.layers.2.shared_head.head"}
+	if !slices.Equal(config.Q.Plain, want) || config.Q.Method != "fp8" || !slices.Equal(config.Q.Block, []int{128, 128}) {
+		t.Errorf("quantization_config %+v, want modules %v", config.Q, want)
+	}
+}
+
+func TestQuantizedWeightsPassThrough(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Experts: 2, Hidden: 150, ExpertIntermediate: 140}))
+	d, err := ToHF(opened(t, s), Options{Layout: "hf-fp8"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, d, s.Tensors)
+}
+
+func TestExcludedWeightsLoseTheirScalesToo(t *testing.T) {
+	s, c := plainSource(t, true)
+	re := regexp.MustCompile(`model\.layers\.\d+\.mlp\.experts\.1\.|.*_scale_inv`)
+	d, err := ToHF(c, Options{Layout: "hf-fp8", Scales: "ones", Exclude: re})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := slices.DeleteFunc(s.HF("BF16"), func(x synth.Tensor) bool { return strings.Contains(x.Name, ".experts.1.") })
+	equal(t, d, withScales(left, true, func(x synth.Tensor) bool { return ShouldQuantizeKey(x.Name) }))
+}
+
+func TestOneTensorAtATime(t *testing.T) {
+	s, c := plainSource(t, true)
+	a, err := NewDeepSeekV3(c.Config, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, quantization := range []bool{false, true} {
+		var got []Tensor
+		for _, stored := range c.Tensors() {
+			n, err := expr.Load(&stored.Source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ts, err := a.ConvertSingleTensorToHF(stored.Key, n, quantization)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, ts...)
+		}
+		d, err := a.ToHF(c, quantization)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != d.Len() {
+			t.Errorf("%d tensors, to_hf gives %d", len(got), d.Len())
+		}
+		for _, x := range got {
+			want, ok := d.Tensor(x.Name)
+			if !ok {
+				t.Errorf("%s: not in to_hf", x.Name)
+				continue
+			}
+			b := make([]byte, x.Node.Size())
+			if err := x.Node.ReadAt(nil, b, 0); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(b, content(t, want)) {
+				t.Errorf("%s: other bytes than in to_hf", x.Name)
+			}
+		}
+	}
+	if d, err := a.FromHF(opened(t, s)); err != nil {
+		t.Error(err)
+	} else {
+		equal(t, d, s.Native("BF16", 0, 1))
+	}
+}
+
+func TestDeepSeekV3RefusesOthers(t *testing.T) {
+	if _, err := NewDeepSeekV3(&Config{Raw: []byte(`{"model_type": "qwen3_moe"}`)}, Options{}); err == nil || !strings.Contains(err.Error(), "qwen3_moe") {
+		t.Errorf("error %v, want one about qwen3_moe", err)
+	}
+	if _, err := ToHF(&Checkpoint{}, Options{Layout: "native"}); err == nil || !strings.Contains(err.Error(), "hf or hf-fp8") {
+		t.Errorf("error %v, want one about the layout", err)
+	}
+}
+
+// Published, native, published again: the same for every family that goes both ways.
+func TestFamiliesGoThereAndBack(t *testing.T) {
+	for name, l := range listed {
+		t.Run(name, func(t *testing.T) {
+			c := opened(t, source(t, l.config, l.tensors))
+			native := tensorsOf(t, dict(t, c, Options{Layout: "native", MTP: "keep"}))
+			s, err := parseSettings(c.Config.Raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(native, func(x synth.Tensor) bool { return strings.HasSuffix(x.Name, "_projs") }) {
+				return // not to be told from a published one
+			}
+			config := maps.Clone(s)
+			delete(config, "quantization_config")
+			back := dict(t, opened(t, &synth.Checkpoint{Config: config, Tensors: native}), Options{Layout: "hf"})
+			var want []synth.Tensor
+			for _, x := range tensorsOf(t, dict(t, c, Options{Layout: "hf"})) {
+				if strings.Contains(x.Name, "linear_attn.A_log") || strings.Contains(x.Name, "linear_attn.dt_bias") {
+					x.DType, x.Data = "F32", make([]byte, 4*x.Shape[0])
+				}
+				want = append(want, x)
+			}
+			if name == "qwen3_5_moe" { // its head goes to the top, its prediction layer's experts get grouped
+				return
+			}
+			equal(t, back, want)
+		})
+	}
+}
+
+// tensorsOf reads a whole view.
+func tensorsOf(t *testing.T, d *StateDict) []synth.Tensor {
+	t.Helper()
+	var all []synth.Tensor
+	for l := range d.All() {
+		all = append(all, synth.Tensor{Name: l.Name(), DType: l.DType().String(), Shape: l.Shape(), Data: content(t, l)})
+	}
+	return all
+}
