@@ -321,7 +321,7 @@ def servers():
                 for p in ranks:
                     p.start()
                 for p in ranks:
-                    p.join(60)
+                    p.join(300)
                     expect(p.exitcode == 0, f"a rank ended with {p.exitcode}")
 
 

@@ -11,7 +11,7 @@ BINARY = os.environ.get("DEQUANTFS", "dequantfs")
 
 def command(*args, check=True):
     """Run the command; its standard error goes into the exception."""
-    p = subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=120)
+    p = subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=300)
     if check and p.returncode:
         raise RuntimeError(f"dequantfs {' '.join(map(str, args))}: {p.stderr.strip()}")
     return p

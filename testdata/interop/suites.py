@@ -7,7 +7,7 @@ import checks
 import families
 
 # module, function, seconds that it may take
-LIGHT = [("light", f, 120) for f in ("views", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")]
+LIGHT = [("light", f, 600) for f in ("views", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")]
 LOADERS = (
     "transformers",
     "automodel",
@@ -19,11 +19,11 @@ LOADERS = (
     "runai",
     "servers",
 )
-HEAVY = [("loaders", f, 200) for f in LOADERS]
-HEAVY += [("titan", "views", 200)]
-HEAVY += [("reference", f, 300) for f in (*families.FAMILIES, "differs")]
-BACK = [("back", f, 200) for f in ("to_hf", "amax", "twice", "transformers_fp8")]
-BENCH = [("bench", f, 300) for f in ("peer", "full_size")]
+HEAVY = [("loaders", f, 600) for f in LOADERS]
+HEAVY += [("titan", "views", 600)]
+HEAVY += [("reference", f, 600) for f in (*families.FAMILIES, "differs")]
+BACK = [("back", f, 600) for f in ("to_hf", "amax", "twice", "transformers_fp8")]
+BENCH = [("bench", f, 600) for f in ("peer", "full_size")]
 SUITES = {"light": LIGHT, "heavy": HEAVY + BACK, "bench": BENCH}
 
 if __name__ == "__main__":
