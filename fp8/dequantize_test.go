@@ -105,7 +105,7 @@ func checkDequantize(t *testing.T, m *Matrix, out Format, gap int) {
 func TestDequantizeMatchesOracle(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(3, 4))
-		for range 300 {
+		for range 300/thinning + 1 {
 			m := randomMatrix(r, 40, 600)
 			for _, out := range []Format{BF16, F16, F32} {
 				checkDequantize(t, m, out, r.IntN(5))
@@ -119,16 +119,16 @@ func TestDequantizeWideRows(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(5, 6))
 		for _, block := range [][2]int{{4, 128}, {16, 50}, {0, 0}, {1, 128}, {0, 1}} {
-			for _, cols := range []int{4096, 4097, 8191, 8320, 20000} {
+			for _, cols := range []int{4097, 8320, 9000} {
 				m := randomMatrix(r, 0, 0)
-				m.Format, m.Rows, m.Cols, m.Block = E4M3FN, 17, cols, block
+				m.Format, m.Rows, m.Cols, m.Block = E4M3FN, 5, cols, block
 				m.Stride, m.Row, m.Col = cols, 3, 77
 				m.Codes = make([]byte, m.Rows*cols)
 				for i := range m.Codes {
 					m.Codes[i] = byte(r.Uint32())
 				}
 				m.ScaleStride = cols + 77
-				m.Scales = make([]float32, 20*m.ScaleStride)
+				m.Scales = make([]float32, 8*m.ScaleStride)
 				for i := range m.Scales {
 					m.Scales[i] = randomScale(r)
 				}

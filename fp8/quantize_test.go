@@ -160,7 +160,7 @@ func checkQuantize(t *testing.T, m *Plain, gap int) {
 func TestBlockScales(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(13, 14))
-		for range 100 {
+		for range 100/thinning + 1 {
 			m := randomPlain(r, 1+r.IntN(150), 1+r.IntN(300), true)
 			for i := range m.Scales {
 				m.Scales[i] = -7
@@ -203,7 +203,7 @@ func TestBlocksWithoutScale(t *testing.T) {
 func TestQuantizeMatchesOracle(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(15, 16))
-		for range 200 {
+		for range 200/thinning + 1 {
 			m := randomPlain(r, r.IntN(40), r.IntN(300), false)
 			for i := range m.Scales {
 				m.Scales[i] = randomScale(r)
