@@ -128,7 +128,13 @@ func (n *dequantize) Units(off, count int64, yield func(*Unit) bool) bool {
 
 // Ranges of a range.
 func (n *dequantize) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
-	return rangesOf(n, off, count, yield)
+	if !n.region.whole() {
+		return rangesOf(n, off, count, yield)
+	}
+	off, count = n.clip(off, count)
+	item := int64(n.item)
+	lo, hi := off/item, (off+count+item-1)/item
+	return lo == hi || yield(n.region.src.File, n.region.offset+lo, hi-lo)
 }
 
 func (n *dequantize) units(w window, yield func(*Unit) bool) bool { return n.region.units(w, yield) }

@@ -37,20 +37,13 @@ func newLoad(h header, g region) *load {
 
 // ReadAt fills p.
 func (n *load) ReadAt(env *Env, p []byte, off int64) error {
-	if !n.whole() {
+	if !n.region.whole() {
 		return readAt(n, env, p, off)
 	}
 	if err := n.inside(n, off, int64(len(p))); err != nil {
 		return err
 	}
 	return env.read(n.region.src, p, n.region.offset+off)
-}
-
-// whole says whether the node's bytes lie in the file one after the other.
-func (n *load) whole() bool {
-	g := &n.region
-	width := int64(g.cols) * int64(g.item)
-	return !g.transposed && (g.rows == 1 || g.rowStride == width) && (g.batch == 1 || g.batchStride == int64(g.rows)*width)
 }
 
 func (n *load) rect(env *Env, dst []byte, stride int, w window) error {
@@ -90,7 +83,7 @@ func (n *load) Units(off, count int64, yield func(*Unit) bool) bool {
 
 // Ranges of a range.
 func (n *load) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
-	if !n.whole() {
+	if !n.region.whole() {
 		return rangesOf(n, off, count, yield)
 	}
 	off, count = n.clip(off, count)

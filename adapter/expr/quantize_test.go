@@ -80,6 +80,16 @@ func TestEveryRangeOfCodesAndScalesEqualsTheReference(t *testing.T) {
 	}
 }
 
+func TestCodesInSmallChunksEqualTheReference(t *testing.T) {
+	smallChunks(t)
+	for i, r := range quantizeRecipes {
+		codes, _ := newMaker(t, uint64(i)).quantize(r.make(newMaker(t, uint64(i))), r.block, Amax)
+		for _, env := range environments() {
+			checkRange(t, env, codes, codes.want.bytes(), 0, codes.Size())
+		}
+	}
+}
+
 func TestNodesOverCodesAndScales(t *testing.T) {
 	m := newMaker(t, 3)
 	codes, grid := m.quantize(m.values(bf16, 40, 50), [2]int64{8, 16}, Amax)

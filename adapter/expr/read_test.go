@@ -141,7 +141,7 @@ var recipes = []struct {
 	{"stack of empty", func(m *maker) both { return m.stack(m.load(f32, 0, 3), m.load(f32, 0, 3)).transpose() }},
 
 	{"reshape", func(m *maker) both { return m.load(bf16, 6, 10).reshape(4, 15) }},
-	{"reshape transposed", func(m *maker) both { return m.load(bf16, 6, 10).reshape(4, 15).transpose() }},
+	{"reshape transposed", func(m *maker) both { return m.load(bf16, 60, 50).reshape(40, 75).transpose() }},
 	{"reshape same width", func(m *maker) both { return m.load(bf16, 6, 10).reshape(2, 3, 10).slice(2, 1, 5).transpose() }},
 	{"reshape of slice", func(m *maker) both { return m.merged(10, 12, bf16).slice(1, 3, 15).reshape(6, 24).slice(1, 5, 20) }},
 	{"reshape, slice, index", func(m *maker) both {
@@ -204,6 +204,99 @@ func TestEveryRangeEqualsTheReference(t *testing.T) {
 				t.Errorf("%d entries were not released", n)
 			}
 		})
+	}
+}
+
+// smallChunks makes every loop over chunks go round more than once.
+func smallChunks(t *testing.T) {
+	old := [...]int{chunk, gap, strip}
+	t.Cleanup(func() { chunk, gap, strip = old[0], old[1], old[2] })
+	chunk, gap, strip = 100, 16, 200
+}
+
+func TestReadsInSmallChunksEqualTheReference(t *testing.T) {
+	smallChunks(t)
+	for i, r := range recipes {
+		m := newMaker(t, uint64(i))
+		b := r.make(m)
+		want := b.want.bytes()
+		for _, env := range environments() {
+			checkRange(t, env, b, want, 0, b.Size())
+			for range 5 {
+				lo, hi := randomRange(m.rng, b.Size())
+				checkRange(t, env, b, want, lo, hi)
+			}
+		}
+	}
+}
+
+// The parts of a tensor begin at the same offset, and so do tensors that are one in another shape.
+func TestPartsOfATensorAreUnitsOfTheirOwn(t *testing.T) {
+	m := newMaker(t, 1)
+	want := m.random(bf16, 12, 8)
+	src := m.store("w", want)
+	wide := *src
+	wide.Shape = []int64{6, 16}
+	whole := m.both(want)(Load(src))
+	parts := []both{
+		whole.transpose(),
+		whole.slice(0, 0, 6).transpose(),
+		whole.slice(1, 0, 4).transpose(),
+		whole.slice(0, 0, 6).slice(1, 0, 4).transpose(),
+		m.both(want.reshape(6, 16))(Load(&wide)).slice(1, 0, 4).transpose(),
+		m.both(want.reshape(6, 16))(Load(&wide)).transpose(),
+	}
+	env := &Env{Cache: &mapCache{limit: 1 << 30}}
+	for range 2 {
+		for _, b := range parts {
+			checkRange(t, env, b, b.want.bytes(), 0, b.Size())
+		}
+	}
+}
+
+func TestEqualRecipesShareTheirUnits(t *testing.T) {
+	m := newMaker(t, 1)
+	want := m.random(bf16, 3, 12, 8)
+	src := m.store("w", want)
+	for range 2 {
+		b := m.both(want)(Load(src)).transpose()
+		one := b.index(1)
+		cast := one.cast(f32)
+		keys := map[UnitKey]bool{}
+		for _, n := range []Node{b.index(1), one, cast, b.slice(0, 1, 3).index(0)} {
+			n.Units(0, n.Size(), func(u *Unit) bool {
+				keys[u.Key()] = true
+				return true
+			})
+		}
+		if len(keys) != 1 {
+			t.Errorf("%d units for one matrix", len(keys))
+		}
+	}
+}
+
+// The shapes of DeepSeek-V3 with a grid whose last block is cut, some elements by themselves.
+func TestElementsOfAFullSizeWeight(t *testing.T) {
+	m := newMaker(t, 1)
+	b := m.dequantizeLarge(576, 7168)
+	for name, n := range map[string]both{"as stored": b.both, "transposed": b.both.withNode(Transpose(b.Node))} {
+		for _, env := range environments() {
+			whole := poisoned(n.Size())
+			if err := n.ReadAt(env, whole, 0); err != nil {
+				t.Fatal(err)
+			}
+			for range 2000 {
+				i, j := m.rng.Int64N(576), m.rng.Int64N(7168)
+				at := i*7168 + j
+				if name == "transposed" {
+					at = j*576 + i
+				}
+				got := uint64(whole[2*at]) | uint64(whole[2*at+1])<<8
+				if want := b.element(i, j); got != want {
+					t.Fatalf("%s: element (%d, %d) is %#x, want %#x", name, i, j, got, want)
+				}
+			}
+		}
 	}
 }
 

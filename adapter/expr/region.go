@@ -7,18 +7,21 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-const (
-	// chunk is how many source bytes are read at a time, so that they are still in
-	// the core's cache when they are decoded.
+// strips is the least number of strips that a fill is cut into.
+const strips = 8
+
+// Sizes in bytes, which only tests change.
+var (
+	// chunk is how much is read at a time, so that it is still in the core's cache when
+	// it is decoded.
 	chunk = 512 << 10
 
-	// gap is the number of bytes between two rows from which on two reads are
-	// cheaper than one that reads them too.
+	// gap is how far apart two rows are that two reads get faster than one which
+	// reads what is between them too.
 	gap = 8 << 10
 
-	// strip is the most that a fill reads at once, and strips the least number of them.
-	strip  = 2 << 20
-	strips = 8
+	// strip is the most that a fill reads at once.
+	strip = 2 << 20
 )
 
 // region is a strided part of a stored tensor: a batch of matrices, perhaps seen
@@ -66,6 +69,12 @@ func (g *region) height() int {
 func (g region) transpose() region {
 	g.transposed = !g.transposed
 	return g
+}
+
+// whole says whether the elements lie in the file one after the other, as they are seen.
+func (g *region) whole() bool {
+	width := int64(g.cols) * int64(g.item)
+	return !g.transposed && (g.rows == 1 || g.rowStride == width) && (g.batch == 1 || g.batchStride == int64(g.rows)*width)
 }
 
 // narrow keeps [lo, hi) of an axis of a tensor of at most three axes, of which n are seen. dropped: the axis goes away.
@@ -126,7 +135,7 @@ func (g *region) read(env *Env, dst []byte, stride, m int, w window) error {
 	if w.rows() == 1 || width == stride && int64(width) == g.rowStride {
 		return env.read(g.src, dst[:w.rows()*width], g.at(m, w.r0, w.c0))
 	}
-	if g.rowStride-int64(width) > gap || int64(width) >= chunk {
+	if g.rowStride-int64(width) > int64(gap) || width >= chunk {
 		for r := w.r0; r < w.r1; r++ {
 			if err := env.read(g.src, dst[(r-w.r0)*stride:][:width], g.at(m, r, w.c0)); err != nil {
 				return err

@@ -285,3 +285,28 @@ func (m *maker) stack(bs ...both) both {
 	nodes, want := split(bs)
 	return m.both(stackTensors(want...))(Stack(nodes...))
 }
+
+// large is a weight without a whole reference.
+type large struct {
+	both
+	codes, scales tensor
+}
+
+func (m *maker) dequantizeLarge(rows, cols int64) large {
+	w, s := m.random(f8, rows, cols), m.scales(f32, gridFor([]int64{rows, cols}, blocks)...)
+	n := m.both(tensor{})(Dequantize(m.store("w", w), m.store("w_scale_inv", s), DequantizeOptions{blocks, bf16}))
+	return large{n, w, s}
+}
+
+// element is what the reference says of one.
+func (l large) element(i, j int64) uint64 {
+	code := tensor{f8, []int64{1, 1}, []uint64{l.codes.at([]int64{i, j})}}
+	scale := func(_, _, _ int64) float64 { return decodeBits(l.scales.at([]int64{i / 128, j / 128}), f32) }
+	return dequantizeTensor(code, scale, blocks, bf16).bits[0]
+}
+
+// withNode is another node of the same maker.
+func (b both) withNode(n Node, err error) both {
+	b.m.t.Helper()
+	return b.m.both(tensor{})(n, err)
+}
