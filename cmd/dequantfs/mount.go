@@ -214,9 +214,6 @@ func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServe
 	if p.child && r.Log == "" {
 		r.Log, _ = defaultLog(r.Mountpoint)
 	}
-	if abs, err := filepath.Abs(r.Source); err == nil {
-		r.Source = abs // whoever asks stands elsewhere
-	}
 	for _, v := range mounted.views {
 		r.Views = append(r.Views, fs.RecordView(v))
 	}

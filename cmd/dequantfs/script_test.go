@@ -19,7 +19,12 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
+// TestMain runs the tests, or this binary as the command: under its names, and when it
+// starts itself, which gives it a subcommand where tests have flags.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+		os.Args[0] = "dequantfs"
+	}
 	testscript.Main(m, map[string]func(){"dequantfs": main, "mount.fuse.dequantfs": main})
 }
 
@@ -183,8 +188,8 @@ func editCheckpoint(c *synth.Checkpoint, edit string) error {
 	return fmt.Errorf("unknown edit %q", edit)
 }
 
-// scriptMounted waits until a mount of ours is ready, or until none is left:
-// [!] mounted MOUNTPOINT.
+// scriptMounted waits until a mount of ours is ready, or until there is none:
+// [!] mounted MOUNTPOINT. After another mount at the same place it may be too early.
 func scriptMounted(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: [!] mounted MOUNTPOINT")
@@ -196,8 +201,8 @@ func scriptMounted(ts *testscript.TestScript, neg bool, args []string) {
 		if err != nil {
 			return err
 		}
-		if neg && len(all) > 0 {
-			return fmt.Errorf("still mounted: %v", all)
+		if (len(all) > 0) == neg {
+			return fmt.Errorf("mounted: %v", all)
 		}
 		if _, err := os.Stat(record); !neg && err != nil {
 			return err // the record is written once the mount is ready

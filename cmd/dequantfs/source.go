@@ -25,7 +25,24 @@ func openSource(c *cobra.Command, name string, v *viewFlags, o fs.Options) (*sou
 	if o.Logger == nil {
 		o.Logger = logger(c)
 	}
-	return openViews(name, o, v.views)
+	s, err := openViews(name, o, v.views)
+	if err == nil {
+		s.sayNotes(o.Logger)
+	}
+	return s, err
+}
+
+// sayNotes says what a person should know of the plans, once.
+func (s *source) sayNotes(log *slog.Logger) {
+	said := map[string]bool{}
+	for _, v := range s.views {
+		for _, note := range v.Plan.Notes {
+			if !said[note] {
+				log.Info(note)
+			}
+			said[note] = true
+		}
+	}
 }
 
 // openViews opens a checkpoint and lays out the views that plan makes of it.
