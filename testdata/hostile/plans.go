@@ -79,7 +79,9 @@ func plans() []Source {
 	}
 	count := func(name, n string, more ...tensor) Source {
 		all := append(experts("1", "0", "BF16", 2, 4), more...)
-		return plan(name, `{"model_type":"deepseek_v3","num_hidden_layers":2,"n_routed_experts":`+n+`}`, all...)
+		s := plan(name, `{"model_type":"deepseek_v3","num_hidden_layers":2,"n_routed_experts":`+n+`}`, all...)
+		s.Big = n == "1000000"
+		return s
 	}
 	numbered := func(name, layer, number string) Source {
 		return plan(name, moe, append(append(experts("1", "0", "BF16", 2, 4), experts("1", "1", "BF16", 2, 4)...), experts(layer, number, "BF16", 2, 4)...)...)

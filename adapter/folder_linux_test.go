@@ -1,0 +1,129 @@
+package adapter_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/adapter"
+)
+
+// swapping puts each of the targets behind a name in turn, in one step each, until the
+// function that it gives is called.
+func swapping(t *testing.T, path string, targets ...string) (stop func()) {
+	t.Helper()
+	done := make(chan struct{})
+	var swapper sync.WaitGroup
+	swapper.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			next := path + ".next"
+			if err := os.Symlink(targets[i%len(targets)], next); err != nil {
+				t.Error(err)
+				return
+			}
+			if err := os.Rename(next, path); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	return func() {
+		close(done)
+		swapper.Wait()
+	}
+}
+
+// TestALinkThatIsSwappedWhileOpeningLeadsNowhereElse lets a shard's link, and a folder on
+// its way, lead inside and outside in turn. What is opened has the bytes of the inside.
+func TestALinkThatIsSwappedWhileOpeningLeadsNowhereElse(t *testing.T) {
+	outside := t.TempDir()
+	write(t, outside, "x", append(shard(t, head)[:len(shard(t, head))-4], "evil"...))
+	pipe := filepath.Join(outside, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name    string
+		link    string // to what the shard's name is a link from the start
+		swapped string
+		targets []string
+	}{
+		{"file", "real/x", shard2, []string{"real/x", filepath.Join(outside, "x")}},
+		{"file, relative", "real/x", shard2, []string{"real/x", "../" + filepath.Base(outside) + "/x", "absent"}},
+		{"folder on the way", "way/x", "way", []string{"real", outside}},
+		{"folder on the way, twice", "way/../way/x", "way", []string{"real", outside}},
+		{"pipe inside", "real/x", shard2, []string{"real/x", "real/pipe", pipe, "/dev/zero"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := source(t, t.TempDir())
+			write(t, filepath.Join(dir, "real"), "x", shard(t, head))
+			if err := syscall.Mkfifo(filepath.Join(dir, "real", "pipe"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if c.swapped != shard2 {
+				link(t, c.targets[0], filepath.Join(dir, c.swapped))
+			}
+			remove(t, dir, shard2)
+			link(t, c.link, filepath.Join(dir, shard2))
+			bytesOf(t, open(t, dir), head) // it can be opened while nobody swaps
+			defer swapping(t, filepath.Join(dir, c.swapped), c.targets...)()
+			for range 200 {
+				openedInside(t, dir)
+			}
+		})
+	}
+}
+
+// openedInside opens a source and makes sure that it is the right one, or refused:
+// which error it is depends on the moment.
+func openedInside(t *testing.T, dir string) {
+	t.Helper()
+	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	if got := string(bytesOf(t, c, head)); got != "\x00\x00\x00\x00" {
+		t.Errorf("read %q from outside", got)
+	}
+}
+
+func TestADeviceIsNoShardEvenWhereLinksAreFollowed(t *testing.T) {
+	dir := source(t, t.TempDir())
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]string{"/dev/zero": "a device", pipe: "a named pipe", "/": "a directory"} {
+		remove(t, dir, shard2)
+		link(t, target, filepath.Join(dir, shard2))
+		c, err := adapter.Open(dir, adapter.OpenOptions{FollowLinks: true})
+		if err == nil {
+			_ = c.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), shard2+": "+want+" where a regular file should be") {
+			t.Errorf("%s: got %v", target, err)
+		}
+	}
+}
+
+func TestTheFilesOfAnOpenCheckpointAreNotResolvedAgain(t *testing.T) {
+	dir := source(t, t.TempDir())
+	c := open(t, dir)
+	if err := os.Rename(dir, dir+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	source(t, dir)
+	write(t, dir, shard2, []byte("something else"))
+	if got := string(bytesOf(t, c, head)); got != "\x00\x00\x00\x00" {
+		t.Errorf("read %q", got)
+	}
+}
