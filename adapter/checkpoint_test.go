@@ -201,7 +201,7 @@ func TestOpenRefusesBrokenSources(t *testing.T) {
 		{"config.json is empty", func(t *testing.T, dir string) { write(t, dir, "config.json", nil) },
 			[]string{"config.json: not a JSON object"}},
 		{"config.json is not UTF-8", func(t *testing.T, dir string) { write(t, dir, "config.json", []byte("{\"\xff\":1}")) },
-			[]string{"config.json: not JSON: not UTF-8"}},
+			[]string{"config.json: not a JSON object: not UTF-8"}},
 		{"missing shard", func(t *testing.T, dir string) { remove(t, dir, shard2) },
 			[]string{shard2 + ": missing"}},
 		{"missing shards", func(t *testing.T, dir string) { remove(t, dir, shard1, shard2) },

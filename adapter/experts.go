@@ -43,6 +43,9 @@ func (x *expertKeys) splitExpert(rest string) (p expertPart, ok bool) {
 		return p, false
 	}
 	n, tail, ok := number(tail)
+	for ok && tail != "" && '0' <= tail[0] && tail[0] <= '9' {
+		n, tail = maxExperts, tail[1:] // a number longer than numbers are read is beyond all counts
+	}
 	if !ok || tail == "" || tail[0] != '.' {
 		return p, false
 	}

@@ -14,7 +14,9 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/hostile"
 )
 
-var update = flag.Bool("update", false, "write golden files anew")
+// updating says whether golden files are to be written anew: the flag is that of the
+// tests inside the package.
+func updating() bool { return flag.Lookup("update").Value.String() == "true" }
 
 const hostileGolden = "../testdata/hostile/errors.txt"
 
@@ -65,7 +67,7 @@ func hostileOutcomes(t *testing.T, big bool) map[string]string {
 func checkGolden(t *testing.T, got map[string]string) {
 	t.Helper()
 	data, err := os.ReadFile(hostileGolden)
-	if err != nil && !*update {
+	if err != nil && !updating() {
 		t.Fatal(err)
 	}
 	want := map[string]string{}
@@ -74,12 +76,12 @@ func checkGolden(t *testing.T, got map[string]string) {
 		want[name] = text
 	}
 	for name, text := range got {
-		if !*update && want[name] != text {
+		if !updating() && want[name] != text {
 			t.Errorf("%s:\n got %s\nwant %s", name, text, want[name])
 		}
 		want[name] = text
 	}
-	if !*update {
+	if !updating() {
 		return
 	}
 	var b strings.Builder
@@ -117,7 +119,7 @@ func TestBigHostileSourcesFitInMemory(t *testing.T) {
 		checkGolden(t, hostileOutcomes(t, !racing))
 		return
 	}
-	c := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", fmt.Sprintf("-update=%v", *update))
+	c := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", fmt.Sprintf("-update=%v", updating()))
 	c.Env = append(os.Environ(), inside+"=1")
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

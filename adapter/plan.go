@@ -29,6 +29,7 @@ type planner struct {
 	places  []place     // of the weights
 	expert  []int32     // of the weights: 1 + position in layers, 0 if no expert
 	layers  []*expertLayer
+	slots   int // for experts, in all layers
 	byLayer map[layerID]int32
 
 	back   *view // undoes the names of a native source; nil otherwise
@@ -84,6 +85,9 @@ func (p *planner) configure() (err error) {
 	if p.family != nil && p.family.experts != nil {
 		if n, ok := p.s.integer(p.family.experts.count...); ok {
 			p.count = n
+		}
+		if p.count > maxExperts {
+			return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned", p.countField(), p.count, maxExperts)
 		}
 	}
 	p.depth = -1
@@ -157,6 +161,25 @@ func (p *planner) collect() error {
 	return nil
 }
 
+// maxExperts is how many experts of a layer are believed to be there, maxSlots of all
+// layers together, by config.json or by the numbers in keys: memory follows them.
+const (
+	maxExperts = 1 << 16
+	maxSlots   = 1 << 24 // three for an expert
+)
+
+// believe refuses an expert whose number cannot be right.
+func (p *planner) believe(part expertPart, x *expertLayer, w *weight) error {
+	p.slots += max(0, part.number+1-len(x.split[part.role]))
+	switch {
+	case part.number >= maxExperts || p.slots > maxSlots:
+		return fmt.Errorf("%s: %s: the expert's number is beyond what is planned", w.Shard, w.Key)
+	case p.count >= 0 && part.number >= p.count:
+		return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d", w.Shard, w.Key, part.number, p.countField(), p.count)
+	}
+	return nil
+}
+
 // collectExpert puts the weight to its layer's experts if it is one.
 func (p *planner) collectExpert(i int, w *weight) error {
 	at := p.places[i]
@@ -165,11 +188,12 @@ func (p *planner) collectExpert(i int, w *weight) error {
 		return nil
 	}
 	if part, ok := p.family.experts.splitExpert(at.rest); ok {
-		if p.count >= 0 && part.number >= p.count {
-			return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d", w.Shard, w.Key, part.number, p.countField(), p.count)
-		}
 		p.expert[i] = p.layer(at) + 1
-		return p.layers[p.expert[i]-1].add(part, w)
+		x := p.layers[p.expert[i]-1]
+		if err := p.believe(part, x, w); err != nil {
+			return err
+		}
+		return x.add(part, w)
 	}
 	l, g, ok := p.family.groupedExperts(at.rest)
 	if !ok {
@@ -232,6 +256,9 @@ func (p *planner) check() error {
 		if len(p.layout.groups) > 0 {
 			lo, hi := p.o.EP.Range(p.experts(x))
 			missing = append(missing, x.missing(p.family.experts, p.gated, lo, hi)...)
+		}
+		if len(missing) > maxSlots/16 {
+			break // enough to say so
 		}
 	}
 	if len(missing) > 0 {

@@ -79,9 +79,7 @@ func plans() []Source {
 	}
 	count := func(name, n string, more ...tensor) Source {
 		all := append(experts("1", "0", "BF16", 2, 4), more...)
-		s := plan(name, `{"model_type":"deepseek_v3","num_hidden_layers":2,"n_routed_experts":`+n+`}`, all...)
-		s.Big = n == "1000000"
-		return s
+		return plan(name, `{"model_type":"deepseek_v3","num_hidden_layers":2,"n_routed_experts":`+n+`}`, all...)
 	}
 	numbered := func(name, layer, number string) Source {
 		return plan(name, moe, append(append(experts("1", "0", "BF16", 2, 4), experts("1", "1", "BF16", 2, 4)...), experts(layer, number, "BF16", 2, 4)...)...)
@@ -115,6 +113,8 @@ func plans() []Source {
 		count("experts-fewer-than-there-are", "0"),
 		count("experts-negative", "-1"),
 		count("experts-a-million", "1000000"),
+		count("experts-two-billion", "2147483647"),
+		count("experts-as-many-as-are-planned", "65536"),
 		count("experts-more-than-any-number", "1e300"),
 		count("experts-a-fraction", "1.5"),
 		count("experts-a-string", `"2"`),
@@ -130,6 +130,7 @@ func plans() []Source {
 		numbered("layer-beyond-64-bits", "18446744073709551617", "0"),
 		numbered("layer-of-a-thousand-digits", strings.Repeat("9", 1000), "0"),
 		numbered("layer-with-leading-zeros", "01", "0"),
+		plan("expert-of-nine-digits-without-a-count", `{"model_type":"deepseek_v3"}`, experts("1", "999999999", "BF16", 2, 4)...),
 		plan("expert-missing", moe, experts("1", "1", "BF16", 2, 4)...),
 		plan("expert-without-up", moe, append(experts("1", "0", "BF16", 2, 4)[:1], experts("1", "1", "BF16", 2, 4)...)...),
 		plan("expert-of-another-shape", moe, append(experts("1", "0", "BF16", 2, 4), experts("1", "1", "BF16", 2, 6)...)...),
