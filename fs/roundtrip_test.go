@@ -67,6 +67,17 @@ func TestRoundTripThroughNativeGivesTheSameTensors(t *testing.T) {
 	}
 }
 
+func TestQuantizingTwiceChangesNothing(t *testing.T) {
+	source := writeSource(t, uneven)
+	hf, _ := exportLayout(t, source, adapter.Options{Layout: "hf"})
+	first, want := exportLayout(t, hf, adapter.Options{Layout: "hf-fp8"})
+	back, _ := exportLayout(t, first, adapter.Options{Layout: "hf"})
+	_, got := exportLayout(t, back, adapter.Options{Layout: "hf-fp8"})
+	if d := cmp.Diff(tensorSums(want), tensorSums(got)); d != "" {
+		t.Errorf("quantizing what was quantized differs (-once +twice):\n%s", d)
+	}
+}
+
 func TestExportIsWhatTheTreeShows(t *testing.T) {
 	source := writeSource(t, uneven)
 	dir, m := exportLayout(t, source, adapter.Options{Layout: "native"})
