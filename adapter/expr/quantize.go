@@ -79,8 +79,23 @@ func newQuantizer(of node, o QuantizeOptions) (*quantizer, error) {
 	if q.scales, err = newHeader(safetensors.F32, grid); err != nil {
 		return nil, err
 	}
-	q.unit = Unit{UnitKey{Kind: Computed, Recipe: of}, q}
+	q.unit = Unit{UnitKey{File: firstFile(of), Kind: Computed, Recipe: of}, q}
 	return q, q.orient()
+}
+
+// firstFile is the first file that a recipe reads, nil if it is empty.
+func firstFile(n node) (file File) {
+	n.Units(0, n.Size(), func(u *Unit) bool {
+		file = u.key.File
+		return false
+	})
+	if file == nil {
+		n.Ranges(0, n.Size(), func(f File, _, _ int64) bool {
+			file = f
+			return false
+		})
+	}
+	return file
 }
 
 // orient finds out how the values are stored: the scale of a block does not depend on it.

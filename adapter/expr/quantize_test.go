@@ -118,6 +118,25 @@ func TestCodesShareOneComputedGrid(t *testing.T) {
 	}
 }
 
+func TestComputedUnitsNameTheirFile(t *testing.T) {
+	m := newMaker(t, 3)
+	w := m.values(bf16, 64, 80)
+	for _, b := range []both{w, w.transpose(), w.cast(f32).slice(0, 3, 9)} {
+		codes, scales := m.quantize(b, [2]int64{16, 16}, Amax)
+		for _, n := range []Node{codes, scales} {
+			n.Units(0, 1, func(u *Unit) bool {
+				if k := u.Key(); k.Kind != Computed || k.File != File(m.file) || k.Recipe != b.Node {
+					t.Errorf("%s: the first unit is %v", n, k)
+				}
+				if u.Size() != scales.Size() {
+					t.Errorf("%s: %d bytes, want %d", u, u.Size(), scales.Size())
+				}
+				return false
+			})
+		}
+	}
+}
+
 func TestSaturationAndOverflowAreCounted(t *testing.T) {
 	for _, test := range []struct {
 		values              []float64

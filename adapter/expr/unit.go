@@ -4,7 +4,7 @@ import "fmt"
 
 // UnitKey names a unit; equal keys mean equal bytes. Comparable.
 type UnitKey struct {
-	File   File
+	File   File // of a Computed unit the first of the files it is computed from
 	Offset int64
 	Kind   UnitKind
 
