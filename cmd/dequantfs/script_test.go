@@ -22,10 +22,11 @@ import (
 // TestMain runs the tests, or this binary as the command: under its names, and when it
 // starts itself, which gives it a subcommand where tests have flags.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+	names := map[string]func(){"dequantfs": main, "mount.fuse.dequantfs": main}
+	if _, known := names[filepath.Base(os.Args[0])]; !known && len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
 		os.Args[0] = "dequantfs"
 	}
-	testscript.Main(m, map[string]func(){"dequantfs": main, "mount.fuse.dequantfs": main})
+	testscript.Main(m, names)
 }
 
 // TestScripts runs the sessions in testdata/script. Beside testscript's own
