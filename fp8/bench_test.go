@@ -130,6 +130,51 @@ func BenchmarkTranspose(b *testing.B) {
 	}
 }
 
+// BenchmarkExpert does what showing an expert's matrix in the native layout takes: two goroutines transpose its codes,
+// then they decode the rows, 1 MiB at a time into a buffer each. copy is one goroutine, 1 MiB at a time.
+func BenchmarkExpert(b *testing.B) {
+	src := benchmarkSource(b)
+	const piece = 1 << 20
+	dst := [2][]byte{make([]byte, piece), make([]byte, piece)}
+	for _, shape := range [][2]int{{2048, 7168}, {7168, 2048}} {
+		rows, cols := shape[0], shape[1]
+		n := rows * cols
+		turned := make([]byte, n)
+		scales := CreateScaleInvForWeight(cols, rows, BlockSize)
+		b.Run(fmt.Sprintf("shape=%dx%d", rows, cols), func(b *testing.B) {
+			alternate(b, 2*n, func(i int) {
+				for at := 0; at < 2*n; at += piece {
+					copy(dst[0], src[(2*n*(i%3)+at):])
+				}
+			}, func(i int) {
+				codes := src[i%(len(src)/n)*n:][:n]
+				both(func(k int) {
+					half := rows / 2
+					Transpose(turned[k*half:], rows, codes[k*half*cols:], cols, half, cols, 1)
+				})
+				both(func(k int) {
+					step := piece / 2 / rows
+					for r := k * cols / 2; r < (k+1)*cols/2; r += step {
+						m := &Matrix{Format: E4M3FN, Codes: turned[r*rows:], Stride: rows, Rows: min(step, (k+1)*cols/2-r), Cols: rows, Row: r, Block: [2]int{128, 128}, Scales: scales, ScaleStride: rows / 128}
+						Dequantize(dst[k], 2*rows, BF16, m)
+					}
+				})
+			})
+		})
+	}
+}
+
+// both calls f(0) and f(1) at once.
+func both(f func(k int)) {
+	done := make(chan struct{})
+	go func() {
+		f(1)
+		close(done)
+	}()
+	f(0)
+	<-done
+}
+
 // BenchmarkQuantize finds the scales of blocks of 128 × 128 and quantizes with them; bytes are those of the values.
 func BenchmarkQuantize(b *testing.B) {
 	const rows, cols = 128, 4096

@@ -15,4 +15,7 @@ func (i implementation) String() string { return [...]string{"generic", "avx2", 
 var using = best()
 
 // Implementation says which kernels run: "avx512", "avx2" or "generic". All give the same bits.
+//
+// GODEBUG=cpu.avx512f=off or cpu.avx2=off in the environment keeps a process from the better ones, and the build tag
+// purego leaves all assembly out.
 func Implementation() string { return using.String() }
