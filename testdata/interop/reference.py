@@ -69,7 +69,7 @@ def moe_config(case):
         route_scale=1.0,
         dim=inner["hidden_size"],
         inter_dim=inner.get("intermediate_size", 1),
-        moe_inter_dim=inner.get("moe_intermediate_size", 1),
+        moe_inter_dim=inner.get("moe_intermediate_size", inner.get("intermediate_size")),
         norm_topk_prob=True,
     )
 

@@ -22,7 +22,7 @@ LOADERS = (
 HEAVY = [("loaders", f, 600) for f in LOADERS]
 HEAVY += [("titan", "views", 600)]
 HEAVY += [("reference", f, 600) for f in (*families.FAMILIES, "differs")]
-BACK = [("back", f, 600) for f in ("to_hf", "amax", "twice", "transformers_fp8")]
+BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 BENCH = [("bench", f, 600) for f in ("peer", "full_size")]
 SUITES = {"light": LIGHT, "heavy": HEAVY + BACK, "bench": BENCH}
 
@@ -31,4 +31,5 @@ if __name__ == "__main__":
     children = [c for name in names for c in SUITES.get(name, [c for s in SUITES.values() for c in s if name in c[:2]])]
     if not children:
         sys.exit(f"suites: no suite or check {' '.join(names)}; there are {', '.join(SUITES)}")
-    sys.exit(checks.run(children, max(1, (os.cpu_count() or 1))))
+    alone = "bench" in names
+    sys.exit(checks.run(children, 1 if alone else os.cpu_count() or 1))
