@@ -32,7 +32,7 @@ func (a *ahead) fetch() {
 	for i := f.segment(at); i < len(f.ends) && at < end; i++ {
 		for at < min(f.ends[i], end) {
 			n := min(f.ends[i]-at, 1<<regionShift-at&(1<<regionShift-1))
-			if at>>regionShift > (s.off+s.n-1)>>regionShift && f.regions.visited(at, n, s.run.start) {
+			if at>>regionShift > (s.off+s.n-1)>>regionShift && f.streams.visited(at, n, s.run.start) {
 				return
 			}
 			if i > 0 && !f.segments[i].node.Units(at-f.ends[i-1], n, a.yield) {
@@ -54,12 +54,13 @@ func (a *ahead) unit(u *expr.Unit) bool {
 	if a.count++; a.count > 2 && a.bytes > a.limit {
 		return false
 	}
-	return a.s.fs.cache.prefetch(u)
+	return a.s.fs.cache.prefetch(u, a.s.run.start)
 }
 
 // prefetch begins to fill a unit if that needs nothing that a stream may still read.
-// It says whether the unit is there, or on its way.
-func (c *cache) prefetch(u unit) bool {
+// It says whether the unit is there, or on its way. Units that somebody has read to the end since the
+// stream began are not fetched again.
+func (c *cache) prefetch(u unit, since int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -67,6 +68,9 @@ func (c *cache) prefetch(u unit) bool {
 	}
 	if c.entries[u.Key()] != nil {
 		return true
+	}
+	if old, ok := c.ghosts.Peek(u.Key()); ok && old.spent && old.clock >= since {
+		return false
 	}
 	for c.used+u.Size() > c.budget {
 		if len(c.queue) > 0 || !c.evictOne(prefetching) {

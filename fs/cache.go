@@ -38,9 +38,9 @@ type cache struct {
 	entries  map[expr.UnitKey]*entry
 	idle     *simplelru.LRU[expr.UnitKey, *entry] // ready and not spent; pinned ones are passed over
 	spent    *simplelru.LRU[expr.UnitKey, *entry] // ready and read to their end
-	ghosts   *simplelru.LRU[expr.UnitKey, struct{}]
-	queue    []*session            // waiting for room, oldest first
-	sessions map[*session]struct{} // admitted
+	ghosts   *simplelru.LRU[expr.UnitKey, ghost]  // what was evicted
+	queue    []*session                           // waiting for room, oldest first
+	sessions map[*session]struct{}                // admitted
 	timer    *time.Timer
 	closed   bool
 	fills    sync.WaitGroup
@@ -75,9 +75,18 @@ type entry struct {
 	prefetch bool // nobody has asked for it yet
 	span     span
 	read     int64 // bytes of the span that were read
-	clock    int64 // of the last read, see regions
+	clock    int64 // of the last read, see streams
+	run      run   // that it was part of
 	touched  time.Time
 	stream   bool // the last read looked sequential
+}
+
+// ghost is what is remembered of an evicted unit.
+type ghost struct {
+	spent bool
+	clock int64
+	span  span
+	read  int64
 }
 
 // state of an entry.
@@ -102,7 +111,7 @@ func newCache(f *FS, budget int64) *cache {
 	}
 	c.idle, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	c.spent, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
-	c.ghosts, _ = simplelru.NewLRU[expr.UnitKey, struct{}](1<<14, nil)
+	c.ghosts, _ = simplelru.NewLRU[expr.UnitKey, ghost](1<<14, nil)
 	return c
 }
 
@@ -287,7 +296,7 @@ func (c *cache) finish(s *session) {
 	}
 	c.mu.Lock()
 	for _, e := range s.held {
-		if e.state == ready && !e.fits(s) {
+		if e.state == ready && s.served && !e.fits(s) {
 			c.mu.Unlock()
 			where := spanOf(s.file, e.key, s.off, s.n) // asks the recipe, so not under the lock
 			c.mu.Lock()
@@ -296,7 +305,7 @@ func (c *cache) finish(s *session) {
 	}
 	defer c.mu.Unlock()
 	for _, e := range s.held {
-		if e.state == ready {
+		if e.state == ready && s.served {
 			c.note(s, e)
 		}
 		c.unpin(e)
@@ -372,8 +381,10 @@ func (c *cache) start(u unit, deferred bool) *entry {
 	c.entries[e.key] = e
 	c.used += e.size
 	c.filling += e.size
-	refetch := c.ghosts.Remove(e.key)
+	old, known := c.ghosts.Peek(e.key)
+	refetch := known && !old.spent
 	if refetch {
+		e.span, e.read = old.span, old.read
 		c.fs.counters.refetches.Add(1)
 	}
 	c.pressure *= 15. / 16
@@ -442,9 +453,7 @@ func (c *cache) evictFrom(lru *simplelru.LRU[expr.UnitKey, *entry], ok func(*ent
 // evict frees a unit that is in no list any more.
 func (c *cache) evict(e *entry) {
 	delete(c.entries, e.key)
-	if !e.isSpent() {
-		c.ghosts.Add(e.key, struct{}{})
-	}
+	c.ghosts.Add(e.key, ghost{e.isSpent(), e.clock, e.span, e.read})
 	e.state = gone
 	c.used -= e.size
 	c.buffers.put(e.buf)

@@ -105,7 +105,7 @@ func fakeUnits(n int, size int64) []*fakeUnit {
 func use(ctx context.Context, f *file, off, n int64, units ...*fakeUnit) error {
 	s := f.fs.session(ctx, f, off, n)
 	defer s.end()
-	s.run = f.regions.touch(f.Size(), off, n, f.fs.clock.Add(1))
+	s.run = f.streams.touch(f.Size(), off, n, f.fs.clock.Add(1))
 	for _, u := range units {
 		s.wants = append(s.wants, u)
 	}
@@ -118,6 +118,7 @@ func use(ctx context.Context, f *file, off, n int64, units ...*fakeUnit) error {
 			return fmt.Errorf("%v: wrong bytes", u)
 		}
 	}
+	s.served = true
 	return nil
 }
 

@@ -20,7 +20,7 @@ type file struct {
 	header   []byte
 	segments []*segment // [0] is the header; tensors without bytes have none
 	ends     []int64    // where each segment ends
-	regions  regions
+	streams  streams
 }
 
 // segment is a tensor in a file.
@@ -112,7 +112,7 @@ func (f *file) units(off, n int64, yield func(*expr.Unit) bool) {
 
 // fill reads p, which lies inside the file, segment by segment.
 func (f *file) fill(env *expr.Env, p []byte, off int64) (err error) {
-	defer f.fs.recover("read of "+f.name, &err)
+	defer f.fs.recover(f.name, &err)
 	i := f.segment(off)
 	for len(p) > 0 {
 		if err := env.Context.Err(); err != nil {
@@ -152,7 +152,7 @@ func (s *section) ReadAtContext(ctx context.Context, p []byte, off int64) (n int
 	if err != nil || len(p) == 0 {
 		return 0, or(err, end)
 	}
-	defer s.fs.recover("read of "+s.name, &err)
+	defer s.fs.recover(s.name, &err)
 	if err := ctx.Err(); err != nil {
 		return s.fs.served(0, err)
 	}

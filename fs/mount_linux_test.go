@@ -491,3 +491,12 @@ func TestErrorsBecomeErrnos(t *testing.T) {
 		t.Error("not counted")
 	}
 }
+
+func TestSequentialReadingThroughTheMountReadsTheSourceOnce(t *testing.T) {
+	f, source := layerFS(t, deepSeek, Options{CacheSize: smallBudget})
+	_, root := mountFS(t, f, MountOptions{})
+	if out, err := exec.Command("cat", filepath.Join(root, singleName)).Output(); err != nil || int64(len(out)) != f.find(singleName).size() {
+		t.Fatalf("%d bytes, %v", len(out), err)
+	}
+	wantOnce(t, f, source)
+}

@@ -30,6 +30,7 @@ type session struct {
 	queued   time.Time     // since when it waits for room
 	deferred bool          // it had to
 	waiting  bool          // for a fill
+	served   bool          // the read went well
 
 	file   *file // what is being read
 	off, n int64
@@ -77,7 +78,7 @@ func (s *session) end() {
 	s.fs.cache.finish(s)
 	clear(s.wants)
 	s.wants = s.wants[:0]
-	s.queued = time.Time{}
+	s.queued, s.served = time.Time{}, false
 	s.ctx, s.env.Context, s.file = nil, nil, nil
 	s.fs.sessions.Put(s)
 }
@@ -133,13 +134,14 @@ func (s *session) wanted(u *expr.Unit) bool {
 
 // readAt reads p and then fetches ahead of what looks sequential.
 func (s *session) readAt(p []byte) error {
-	s.run = s.file.regions.touch(s.file.Size(), s.off, s.n, s.fs.clock.Add(1))
+	s.run = s.file.streams.touch(s.file.Size(), s.off, s.n, s.fs.clock.Add(1))
 	if err := s.acquire(); err != nil {
 		return fmt.Errorf("%s: %w", s.file.name, err)
 	}
 	if err := s.read(s.file, p, s.off); err != nil {
 		return err
 	}
+	s.served = true
 	if s.run.sequential && s.run.front {
 		s.ahead.fetch()
 	}

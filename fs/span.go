@@ -71,22 +71,30 @@ func (p *probe) last(at int64) int64 {
 	return min(at+1, p.size)
 }
 
-// first finds where the unit begins.
+// first finds where the unit begins, looking back from at.
 func (p *probe) first(at int64) int64 {
-	lo, hi := int64(0), at // needed at hi (within a width), perhaps not at lo
 	step := int64(probeWidth)
-	for hi-step > 0 && p.needs(hi-step, probeWidth) {
-		hi -= step
+	for at > 0 && p.needs(max(at-step, 0), probeWidth) {
+		at = max(at-step, 0)
 		step *= 2
 	}
-	for lo = max(hi-step, 0); hi-lo > 4096; {
+	lo, hi := max(at-step, -1), at // [hi, hi+width) needs it, [lo, lo+width) does not
+	for hi-lo > 4096 {
 		if mid := (lo + hi) / 2; p.needs(mid, probeWidth) {
 			hi = mid
 		} else {
 			lo = mid
 		}
 	}
-	return hi
+	without, with := int64(0), int64(probeWidth) // [hi, hi+with) needs it
+	for with-without > 1 {
+		if mid := (without + with) / 2; p.needs(hi, mid) {
+			with = mid
+		} else {
+			without = mid
+		}
+	}
+	return hi + with - 1
 }
 
 // fits says whether the span is that of the session's file, and near where it reads.
@@ -98,7 +106,7 @@ func (e *entry) fits(s *session) bool {
 func (c *cache) note(s *session, e *entry) {
 	was := e.isSpent()
 	e.read += max(min(s.off+s.n, e.span.hi)-max(s.off, e.span.lo), 0)
-	e.clock, e.touched = s.run.clock, time.Now()
+	e.clock, e.run, e.touched = s.run.clock, s.run, time.Now()
 	e.stream = s.run.sequential || s.off <= e.span.lo
 	if spent := e.isSpent(); spent && !was {
 		c.idle.Remove(e.key)
@@ -115,11 +123,7 @@ func (e *entry) isSpent() bool { return e.span.file != nil && e.read >= e.span.h
 // passed says whether the stream that read the unit is beyond it by more than the
 // kernel reads ahead out of order, twice.
 func (e *entry) passed() bool {
-	if e.span.file == nil {
-		return false
-	}
-	at := e.span.hi + behind
-	return at < e.span.file.Size() && e.span.file.regions.visited(at, min(behind, e.span.file.Size()-at), e.clock+1)
+	return e.span.file != nil && e.span.file.streams.beyond(e.run, e.span.hi+behind)
 }
 
 // prefetching stands for whoever fetches ahead where room is made for a session.

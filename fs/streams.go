@@ -1,0 +1,102 @@
+package fs
+
+import "sync"
+
+const (
+	regionShift = 22       // regions of 4 MiB
+	behind      = 32 << 20 // units this close behind a stream are still its own: the kernel reads 16 MiB ahead, out of order
+	maxStreams  = 128      // of a file
+)
+
+// streams tell sequential reading from random by where in the file it happens, not by who reads: processes
+// share handles, and the kernel reads ahead out of order and on many threads.
+type streams struct {
+	mu    sync.Mutex
+	slots [maxStreams]stream
+	n     int     // slots in use
+	clock []int64 // of the last read of each region; 0: never
+}
+
+// stream is reading that goes forward.
+type stream struct {
+	front int64 // end of what was read
+	start int64 // clock when it began, its name
+	clock int64 // of its last read
+}
+
+// run is what a read is part of.
+type run struct {
+	clock      int64
+	slot       int
+	start      int64 // of its stream
+	sequential bool  // it goes on where its stream was
+	front      bool  // it is the furthest of its stream
+}
+
+// touch notes a read of [off, off+n) at clock and tells what it is part of.
+func (t *streams) touch(size, off, n, clock int64) run {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.clock == nil {
+		t.clock = make([]int64, (size-1)>>regionShift+1)
+	}
+	for i := off >> regionShift; i <= (off+n-1)>>regionShift; i++ {
+		t.clock[i] = clock
+	}
+	slot := t.nearest(off, n)
+	r := run{clock: clock, slot: slot, sequential: true}
+	if slot < 0 {
+		r.slot, r.sequential = t.oldest(), false
+		t.slots[r.slot] = stream{front: off, start: clock}
+	}
+	s := &t.slots[r.slot]
+	r.start, r.front = s.start, off+n > s.front
+	s.clock, s.front = clock, max(s.front, off+n)
+	return r
+}
+
+// nearest finds the stream that a read goes on with, allowing for some disorder; -1 if there is none.
+func (t *streams) nearest(off, n int64) int {
+	best, slot := 4*n+1, -1
+	for i := range t.slots[:t.n] {
+		if d := max(off-t.slots[i].front, t.slots[i].front-off); d < best {
+			best, slot = d, i
+		}
+	}
+	return slot
+}
+
+// oldest gives a slot for a new stream.
+func (t *streams) oldest() int {
+	if t.n < maxStreams {
+		t.n++
+		return t.n - 1
+	}
+	slot := 0
+	for i := range t.slots {
+		if t.slots[i].clock < t.slots[slot].clock {
+			slot = i
+		}
+	}
+	return slot
+}
+
+// beyond says whether the stream that r was part of has read on to at, or is forgotten.
+func (t *streams) beyond(r run, at int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.slots[r.slot]
+	return s.start != r.start || s.front >= at
+}
+
+// visited says whether anything in [off, off+n) was read at or after clock.
+func (t *streams) visited(off, n, clock int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := off >> regionShift; i <= (off+n-1)>>regionShift && i < int64(len(t.clock)); i++ {
+		if t.clock[i] >= clock {
+			return true
+		}
+	}
+	return false
+}
