@@ -1,4 +1,39 @@
 // Package adapter knows what checkpoints mean: keys, shards, families, layouts, plans.
+//
+// Start with [Open], which takes a folder, a single file or the id of a model in the
+// local Hugging Face cache and gives a [Checkpoint]: every shard held open, every header
+// checked. [NewPlan] works out what a view of it shows: an ordered list of virtual tensors,
+// each with the recipe (package expr) that computes its bytes, and an account of every key
+// of the source. [FromHF] and [ToHF] give the same as lazy tensors, under the names of the
+// reference, for programs that want no files.
+//
+// Neither opening nor planning reads tensor data. Whatever is wrong with a source and can
+// be known without doing so is an error here, which names file and key.
+//
+// # Sources
+//
+// A folder has a config.json and .safetensors shards, listed by
+// model.safetensors.index.json or found by their names. Names are resolved once, when the
+// source is opened, inside its folder; a snapshot of the Hugging Face cache may link to the
+// blobs of its own model. Only regular files are opened. Nothing is downloaded and nothing
+// is written.
+//
+// A source may change while it is open. Each read looks at its file after the bytes were
+// read and gives the bytes of the file as it was when it was opened, or fails: with
+// [ErrChanged] if size, time of modification or time of change are others. Removing a file,
+// replacing it by another or linking to it does no harm, since the open file stays what it
+// was. A rewrite within one tick of the file system's clock after opening (some
+// milliseconds on most) that also keeps the size cannot be told from none. A read that
+// failed may be tried again; failures are not remembered.
+//
+// Checkpoints come from strangers. Numbers in headers, in config.json and in keys are
+// believed only as far as there are bytes behind them, or up to a limit that published
+// checkpoints do not come near.
+//
+// # Concurrency
+//
+// A Checkpoint and a Plan do not change and may be used from any number of goroutines.
+// [Checkpoint.Close] waits for reads that run; later ones fail.
 package adapter
 
 import (
