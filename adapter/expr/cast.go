@@ -37,11 +37,10 @@ func newCast(of node, d safetensors.DType) (node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cast: %s: %w", of, err)
 	}
-	return &cast{h, of, from, to}, nil
+	n := &cast{h, of, from, to}
+	n.self = n
+	return n, nil
 }
-
-// ReadAt fills p.
-func (n *cast) ReadAt(env *Env, p []byte, off int64) error { return readAt(n, env, p, off) }
 
 func (n *cast) rect(env *Env, dst []byte, stride int, w window) error {
 	width := w.cols() * n.of.head().item
@@ -64,21 +63,7 @@ func (n *cast) rect(env *Env, dst []byte, stride int, w window) error {
 	}
 }
 
-// Units of a range.
-func (n *cast) Units(off, count int64, yield func(*Unit) bool) bool {
-	return unitsOf(n, off, count, yield)
-}
-
-// Ranges of a range.
-func (n *cast) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
-	return rangesOf(n, off, count, yield)
-}
-
-func (n *cast) units(w window, yield func(*Unit) bool) bool { return n.of.units(w, yield) }
-
-func (n *cast) ranges(w window, yield func(f File, off, n int64) bool) bool {
-	return n.of.ranges(w, yield)
-}
+func (n *cast) needs(w window, d demand) bool { return n.of.needs(w, d) }
 
 func (n *cast) transpose() (node, error) { return n.over(n.of.transpose()) }
 

@@ -63,6 +63,7 @@ func newConcat(axis int, parts []node) (node, error) {
 		return nil, fmt.Errorf("concat: %s …: %w", parts[0], err)
 	}
 	n := &concat{header: h, axis: axis, parts: parts, ends: make([]int, len(parts))}
+	n.self = n
 	if h.size == 0 {
 		return n, nil
 	}
@@ -92,9 +93,6 @@ func (n *concat) begin(i int) int {
 	}
 	return n.ends[i-1]
 }
-
-// ReadAt fills p.
-func (n *concat) ReadAt(env *Env, p []byte, off int64) error { return readAt(n, env, p, off) }
 
 func (n *concat) rect(env *Env, dst []byte, stride int, w window) error {
 	for at := w; ; {
@@ -131,31 +129,10 @@ func (n *concat) cut(w, at window) (i int, part, rest window) {
 	return i, part, at
 }
 
-// Units of a range.
-func (n *concat) Units(off, count int64, yield func(*Unit) bool) bool {
-	return unitsOf(n, off, count, yield)
-}
-
-// Ranges of a range.
-func (n *concat) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
-	return rangesOf(n, off, count, yield)
-}
-
-func (n *concat) units(w window, yield func(*Unit) bool) bool {
+func (n *concat) needs(w window, d demand) bool {
 	for at := w; at.rows() > 0 && at.cols() > 0; {
 		i, part, rest := n.cut(w, at)
-		if !n.parts[i].units(part, yield) {
-			return false
-		}
-		at = rest
-	}
-	return true
-}
-
-func (n *concat) ranges(w window, yield func(f File, off, n int64) bool) bool {
-	for at := w; at.rows() > 0 && at.cols() > 0; {
-		i, part, rest := n.cut(w, at)
-		if !n.parts[i].ranges(part, yield) {
+		if !n.parts[i].needs(part, d) {
 			return false
 		}
 		at = rest

@@ -73,6 +73,7 @@ func newDequantize(shape []int64, g region, format, out fp8.Format, d safetensor
 		return nil, fmt.Errorf("%s: %w", g.src.Key, err)
 	}
 	n := &dequantize{header: h, region: g, format: format, out: out, grid: scales}
+	n.self = n
 	n.region.seal()
 	n.grid.seal()
 	return n, nil
@@ -82,9 +83,6 @@ func newDequantize(shape []int64, g region, format, out fp8.Format, d safetensor
 func (n *dequantize) with(shape []int64, g region, scales grid) (node, error) {
 	return newDequantize(shape, g, n.format, n.out, n.dtype, scales)
 }
-
-// ReadAt fills p.
-func (n *dequantize) ReadAt(env *Env, p []byte, off int64) error { return readAt(n, env, p, off) }
 
 func (n *dequantize) rect(env *Env, dst []byte, stride int, w window) error {
 	for {
@@ -121,26 +119,15 @@ func (n *dequantize) matrix(env *Env, dst []byte, stride, m int, w window) error
 	}
 }
 
-// Units of a range.
-func (n *dequantize) Units(off, count int64, yield func(*Unit) bool) bool {
-	return unitsOf(n, off, count, yield)
-}
+func (n *dequantize) needs(w window, d demand) bool { return n.region.needs(w, d) }
 
-// Ranges of a range.
-func (n *dequantize) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
+func (n *dequantize) needsRange(off, count int64, d demand) bool {
 	if !n.region.whole() {
-		return rangesOf(n, off, count, yield)
+		return n.header.needsRange(off, count, d)
 	}
-	off, count = n.clip(off, count)
 	item := int64(n.item)
 	lo, hi := off/item, (off+count+item-1)/item
-	return lo == hi || yield(n.region.src.File, n.region.offset+lo, hi-lo)
-}
-
-func (n *dequantize) units(w window, yield func(*Unit) bool) bool { return n.region.units(w, yield) }
-
-func (n *dequantize) ranges(w window, yield func(f File, off, n int64) bool) bool {
-	return n.region.ranges(w, yield)
+	return d.span == nil || d.span(n.region.src.File, n.region.offset+lo, hi-lo)
 }
 
 func (n *dequantize) transpose() (node, error) {

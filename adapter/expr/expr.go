@@ -89,12 +89,21 @@ type node interface {
 	// rect writes w to dst, whose rows begin stride bytes apart. w is not empty and lies
 	// inside the node; dst ends anywhere behind the last element.
 	rect(env *Env, dst []byte, stride int, w window) error
-	units(w window, yield func(*Unit) bool) bool
-	ranges(w window, yield func(f File, off, n int64) bool) bool
+
+	// needs calls d for what reading w needs, until it returns false; needsRange for
+	// a range of bytes, which is not empty and lies inside the node.
+	needs(w window, d demand) bool
+	needsRange(off, n int64, d demand) bool
 
 	transpose() (node, error)                   // of a node with at least two axes
 	slice(axis int, lo, hi int64) (node, error) // a true part of the axis
 	index(i int64) (node, error)
+}
+
+// demand asks for units or for ranges of files; what is nil is not asked for.
+type demand struct {
+	unit func(*Unit) bool
+	span func(f File, off, n int64) bool
 }
 
 // ours refuses nodes that are not of this package, and those whose elements are not whole bytes.

@@ -31,6 +31,7 @@ func checkSource(src *Source) (header, error) {
 
 func newLoad(h header, g region) *load {
 	n := &load{h, g}
+	n.self = n
 	n.region.seal()
 	return n
 }
@@ -76,24 +77,13 @@ func (n *load) matrix(env *Env, dst []byte, stride, m int, w window) error {
 	}
 }
 
-// Units of a range.
-func (n *load) Units(off, count int64, yield func(*Unit) bool) bool {
-	return unitsOf(n, off, count, yield)
-}
+func (n *load) needs(w window, d demand) bool { return n.region.needs(w, d) }
 
-// Ranges of a range.
-func (n *load) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
+func (n *load) needsRange(off, count int64, d demand) bool {
 	if !n.region.whole() {
-		return rangesOf(n, off, count, yield)
+		return n.header.needsRange(off, count, d)
 	}
-	off, count = n.clip(off, count)
-	return count == 0 || yield(n.region.src.File, n.region.offset+off, count)
-}
-
-func (n *load) units(w window, yield func(*Unit) bool) bool { return n.region.units(w, yield) }
-
-func (n *load) ranges(w window, yield func(f File, off, n int64) bool) bool {
-	return n.region.ranges(w, yield)
+	return d.span == nil || d.span(n.region.src.File, n.region.offset+off, count)
 }
 
 func (n *load) transpose() (node, error) {

@@ -269,28 +269,28 @@ func (g *region) fillStrip(env *Env, dst []byte, m int, w window) error {
 	return nil
 }
 
-// units yields the units of a window as seen, whose rows go over all matrices.
-func (g *region) units(w window, yield func(*Unit) bool) bool {
-	if !g.transposed {
-		return true
+// needs says what a window as seen needs, whose rows go over all matrices.
+func (g *region) needs(w window, d demand) bool {
+	if g.transposed {
+		return d.unit == nil || g.needsUnits(w, d)
 	}
+	return d.span == nil || g.needsSpans(w, d)
+}
+
+func (g *region) needsUnits(w window, d demand) bool {
 	for m := w.r0 / g.cols; m <= (w.r1-1)/g.cols; m++ {
-		if !yield(&g.turned[m]) {
+		if !d.unit(&g.turned[m]) {
 			return false
 		}
 	}
 	return true
 }
 
-// ranges yields where the rows of a window are stored.
-func (g *region) ranges(w window, yield func(f File, off, n int64) bool) bool {
-	if g.transposed {
-		return true
-	}
-	for w.r0 < w.r1 {
+func (g *region) needsSpans(w window, d demand) bool {
+	for w.rows() > 0 {
 		m, head, rest := w.cut(g.rows)
 		lo := g.at(m, head.r0, head.c0)
-		if !yield(g.src.File, lo, g.at(m, head.r1-1, head.c1)-lo) {
+		if !d.span(g.src.File, lo, g.at(m, head.r1-1, head.c1)-lo) {
 			return false
 		}
 		w = rest

@@ -32,7 +32,9 @@ func newReshape(of node, shape []int64) (node, error) {
 	if h.size != of.Size() {
 		return nil, fmt.Errorf("reshape: %s with shape %v to %v, which is %d bytes instead of %d", of, of.Shape(), shape, h.size, of.Size())
 	}
-	return &reshape{h, of}, nil
+	n := &reshape{h, of}
+	n.self = n
+	return n, nil
 }
 
 // ReadAt fills p.
@@ -56,25 +58,12 @@ func (n *reshape) rect(env *Env, dst []byte, stride int, w window) error {
 
 func (n *reshape) at(r, c int) int64 { return int64(r*n.cols+c) * int64(n.item) }
 
-// Units of a range.
-func (n *reshape) Units(off, count int64, yield func(*Unit) bool) bool {
-	return n.of.Units(off, count, yield)
-}
-
-// Ranges of a range.
-func (n *reshape) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
-	return n.of.Ranges(off, count, yield)
-}
-
-func (n *reshape) units(w window, yield func(*Unit) bool) bool {
+func (n *reshape) needs(w window, d demand) bool {
 	lo := n.at(w.r0, w.c0)
-	return n.of.Units(lo, n.at(w.r1-1, w.c1)-lo, yield)
+	return n.of.needsRange(lo, n.at(w.r1-1, w.c1)-lo, d)
 }
 
-func (n *reshape) ranges(w window, yield func(f File, off, n int64) bool) bool {
-	lo := n.at(w.r0, w.c0)
-	return n.of.Ranges(lo, n.at(w.r1-1, w.c1)-lo, yield)
-}
+func (n *reshape) needsRange(off, count int64, d demand) bool { return n.of.needsRange(off, count, d) }
 
 func (n *reshape) transpose() (node, error) { return newTranspose(n) }
 

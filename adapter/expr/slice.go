@@ -40,15 +40,13 @@ func newSlice(of node, axis int, lo, hi int64) (node, error) {
 		return nil, fmt.Errorf("slice: %s: %w", of, err)
 	}
 	n := &slice{header: h, of: of, axis: axis, lo: lo, hi: hi}
+	n.self = n
 	if last := len(shape) - 1; axis < last && h.size > 0 {
 		inner := product(shape[axis+1 : last])
 		n.turn, n.ofTurn, n.skip = int(hi-lo)*inner, int(of.Shape()[axis])*inner, int(lo)*inner
 	}
 	return n, nil
 }
-
-// ReadAt fills p.
-func (n *slice) ReadAt(env *Env, p []byte, off int64) error { return readAt(n, env, p, off) }
 
 func (n *slice) rect(env *Env, dst []byte, stride int, w window) error {
 	for {
@@ -71,31 +69,10 @@ func (n *slice) cut(w window) (part, rest window) {
 	return head, rest
 }
 
-// Units of a range.
-func (n *slice) Units(off, count int64, yield func(*Unit) bool) bool {
-	return unitsOf(n, off, count, yield)
-}
-
-// Ranges of a range.
-func (n *slice) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
-	return rangesOf(n, off, count, yield)
-}
-
-func (n *slice) units(w window, yield func(*Unit) bool) bool {
+func (n *slice) needs(w window, d demand) bool {
 	for w.rows() > 0 {
 		part, rest := n.cut(w)
-		if !n.of.units(part, yield) {
-			return false
-		}
-		w = rest
-	}
-	return true
-}
-
-func (n *slice) ranges(w window, yield func(f File, off, n int64) bool) bool {
-	for w.rows() > 0 {
-		part, rest := n.cut(w)
-		if !n.of.ranges(part, yield) {
+		if !n.of.needs(part, d) {
 			return false
 		}
 		w = rest

@@ -31,7 +31,9 @@ func newStack(parts []node) (node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stack: %s …: %w", parts[0], err)
 	}
-	return &stack{h, parts}, nil
+	n := &stack{h, parts}
+	n.self = n
+	return n, nil
 }
 
 // ReadAt fills p.
@@ -64,14 +66,12 @@ func (n *stack) rect(env *Env, dst []byte, stride int, w window) error {
 // height is the rows of each part.
 func (n *stack) height() int { return n.rows / len(n.parts) }
 
-// Units of a range.
-func (n *stack) Units(off, count int64, yield func(*Unit) bool) bool {
-	off, count = n.clip(off, count)
+func (n *stack) needsRange(off, count int64, d demand) bool {
 	size := n.parts[0].Size()
 	for count > 0 {
 		i, at := off/size, off%size
 		part := min(count, size-at)
-		if !n.parts[i].Units(at, part, yield) {
+		if !n.parts[i].needsRange(at, part, d) {
 			return false
 		}
 		off, count = off+part, count-part
@@ -79,36 +79,10 @@ func (n *stack) Units(off, count int64, yield func(*Unit) bool) bool {
 	return true
 }
 
-// Ranges of a range.
-func (n *stack) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
-	off, count = n.clip(off, count)
-	size := n.parts[0].Size()
-	for count > 0 {
-		i, at := off/size, off%size
-		part := min(count, size-at)
-		if !n.parts[i].Ranges(at, part, yield) {
-			return false
-		}
-		off, count = off+part, count-part
-	}
-	return true
-}
-
-func (n *stack) units(w window, yield func(*Unit) bool) bool {
+func (n *stack) needs(w window, d demand) bool {
 	for w.rows() > 0 {
 		i, part, rest := w.cut(n.height())
-		if !n.parts[i].units(part, yield) {
-			return false
-		}
-		w = rest
-	}
-	return true
-}
-
-func (n *stack) ranges(w window, yield func(f File, off, n int64) bool) bool {
-	for w.rows() > 0 {
-		i, part, rest := w.cut(n.height())
-		if !n.parts[i].ranges(part, yield) {
+		if !n.parts[i].needs(part, d) {
 			return false
 		}
 		w = rest

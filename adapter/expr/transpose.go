@@ -32,11 +32,10 @@ func newTranspose(of node) (node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("transpose: %s: %w", of, err)
 	}
-	return &transposed{h, of}, nil
+	n := &transposed{h, of}
+	n.self = n
+	return n, nil
 }
-
-// ReadAt fills p.
-func (n *transposed) ReadAt(env *Env, p []byte, off int64) error { return readAt(n, env, p, off) }
 
 // rect reads the columns that are rows here into a buffer.
 func (n *transposed) rect(env *Env, dst []byte, stride int, w window) error {
@@ -77,31 +76,10 @@ func (n *transposed) inner(m int, w window) window {
 	return t
 }
 
-// Units of a range.
-func (n *transposed) Units(off, count int64, yield func(*Unit) bool) bool {
-	return unitsOf(n, off, count, yield)
-}
-
-// Ranges of a range.
-func (n *transposed) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
-	return rangesOf(n, off, count, yield)
-}
-
-func (n *transposed) units(w window, yield func(*Unit) bool) bool {
+func (n *transposed) needs(w window, d demand) bool {
 	for w.rows() > 0 {
 		m, head, rest := w.cut(n.height())
-		if !n.of.units(n.inner(m, head), yield) {
-			return false
-		}
-		w = rest
-	}
-	return true
-}
-
-func (n *transposed) ranges(w window, yield func(f File, off, n int64) bool) bool {
-	for w.rows() > 0 {
-		m, head, rest := w.cut(n.height())
-		if !n.of.ranges(n.inner(m, head), yield) {
+		if !n.of.needs(n.inner(m, head), d) {
 			return false
 		}
 		w = rest
