@@ -43,9 +43,6 @@ func (x *expertKeys) splitExpert(rest string) (p expertPart, ok bool) {
 		return p, false
 	}
 	n, tail, ok := number(tail)
-	for ok && tail != "" && '0' <= tail[0] && tail[0] <= '9' {
-		n, tail = maxExperts, tail[1:] // a number longer than numbers are read is beyond all counts
-	}
 	if !ok || tail == "" || tail[0] != '.' {
 		return p, false
 	}
@@ -131,35 +128,44 @@ func (x *expertLayer) experts() int {
 	return n
 }
 
-// missing lists the keys of experts [lo, hi) that the source does not have.
-func (x *expertLayer) missing(k *expertKeys, gated bool, lo, hi int) []string {
+// missingKeys counts keys that the source does not have and remembers the first five.
+type missingKeys struct {
+	first []string
+	n     int
+}
+
+// missing finds the keys of experts [lo, hi) that the source does not have.
+func (x *expertLayer) missing(k *expertKeys, gated bool, lo, hi int, m *missingKeys) {
 	if !x.isSplit() {
-		return nil
+		return
 	}
-	var keys []string
-	for r := range x.split {
+	for r, s := range x.split {
 		if role(r) == gate && !gated {
 			continue
 		}
 		for e := lo; e < hi; e++ {
-			if e >= len(x.split[r]) || x.split[r][e] == nil {
-				keys = append(keys, x.name(k.key(e, role(r))))
+			if e < len(s) && s[e] != nil {
+				continue
+			}
+			if m.n++; m.n <= 5 {
+				m.first = append(m.first, x.name(k.key(e, role(r))))
 			}
 		}
 	}
-	return keys
 }
 
-// errMissing names the first five missing keys and how many more there are.
-func errMissing(keys []string, ep EP) error {
-	rank := ""
+// err names the first missing keys and how many more there are; nil if none is missing.
+func (m *missingKeys) err(ep EP) error {
+	if m.n == 0 {
+		return nil
+	}
+	rank, more := "", ""
 	if ep.Size > 0 {
 		rank = fmt.Sprintf(" for rank %d of %d", ep.Rank, ep.Size)
 	}
-	first, more := keys, ""
-	if len(keys) > 5 {
-		first, more = keys[:5], fmt.Sprintf(" and %d more", len(keys)-5)
+	if n := m.n - len(m.first); n > 0 {
+		more = fmt.Sprintf(" and %d more", n)
 	}
 	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete or corrupted",
-		rank, strings.Join(first, ", "), more)
+		rank, strings.Join(m.first, ", "), more)
 }

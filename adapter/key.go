@@ -1,6 +1,9 @@
 package adapter
 
-import "strings"
+import (
+	"math"
+	"strings"
+)
 
 // place is where a key lies in a model: "model.layers.3.mlp.gate.weight" is layer
 // 3 under prefix "model." with the rest "mlp.gate.weight".
@@ -29,17 +32,17 @@ func locate(key string) place {
 		if i > 0 && key[i-1] != '.' {
 			continue
 		}
-		if n, rest, ok := number(key[from:]); ok && rest != "" && rest[0] == '.' {
+		if n, rest, ok := number(key[from:]); ok && n < math.MaxInt32 && rest != "" && rest[0] == '.' {
 			return place{prefix: key[:i], layer: n, rest: rest[1:]}
 		}
 	}
 }
 
-// number reads the decimal number that s begins with, at most nine digits.
+// number reads the decimal number that s begins with; those beyond 2^31-1 become that.
 func number(s string) (n int, rest string, ok bool) {
 	i := 0
-	for i < len(s) && i < 9 && '0' <= s[i] && s[i] <= '9' {
-		n = n*10 + int(s[i]-'0')
+	for i < len(s) && '0' <= s[i] && s[i] <= '9' {
+		n = min(n*10+int(s[i]-'0'), math.MaxInt32)
 		i++
 	}
 	return n, s[i:], i > 0

@@ -13,7 +13,7 @@ func TestKeysAreLocated(t *testing.T) {
 		"model.layers.3":                       {"model.layers.3", -1, ""},
 		"layers.":                              {"layers.", -1, ""},
 		"":                                     {"", -1, ""},
-		"model.layers.1234567890.x":            {"model.layers.1234567890.x", -1, ""},
+		"model.layers.99999999999999999999.x":  {"model.layers.99999999999999999999.x", -1, ""},
 		"vision_tower.transformer.layers.3.w.weight": {"vision_tower.transformer.", 3, "w.weight"},
 	} {
 		if got := locate(key); got != want {

@@ -132,7 +132,10 @@ func pair(c *Checkpoint, s settings, acc accounts) ([]weight, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := quantizationOf(s)
+	q, err := quantizationOf(s)
+	if err != nil {
+		return nil, err
+	}
 	weights := make([]weight, 0, len(tensors)-len(scales))
 	isScale := make([]bool, len(tensors))
 	for _, i := range scales {
@@ -170,6 +173,9 @@ func findScales(c *Checkpoint, s settings, acc accounts) (map[*Stored]int, error
 				return nil, fmt.Errorf("%s: %s: scale without its weight: the checkpoint may be incomplete", t.Shard, t.Key)
 			}
 			continue
+		}
+		if again, _ := scaled(c, w.Key); again != nil && !fp8Coded(w.DType) {
+			return nil, fmt.Errorf("%s: %s: scale of %s, which is a scale itself", t.Shard, t.Key, w.Key)
 		}
 		if old, ok := scales[w]; ok {
 			return nil, fmt.Errorf("%s: %s: second scale of %s beside %s", t.Shard, t.Key, w.Key, tensors[old].Key)

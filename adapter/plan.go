@@ -81,20 +81,32 @@ func (p *planner) configure() (err error) {
 	if p.layout, p.view, err = choose(p.family, p.s, p.o.Layout); err != nil {
 		return err
 	}
-	p.count, p.gated = -1, p.s.gated()
+	p.gated = p.s.gated()
+	if p.depth, err = p.field("num_hidden_layers"); err != nil {
+		return err
+	}
+	p.count = -1
 	if p.family != nil && p.family.experts != nil {
-		if n, ok := p.s.integer(p.family.experts.count...); ok {
-			p.count = n
+		if p.count, err = p.field(p.family.experts.count...); err != nil {
+			return err
+		}
+		if p.count > maxExperts {
+			return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned", p.countField(), p.count, maxExperts)
 		}
 		if p.count > maxExperts {
 			return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned", p.countField(), p.count, maxExperts)
 		}
 	}
-	p.depth = -1
-	if n, ok := p.s.integer("num_hidden_layers"); ok {
-		p.depth = n
-	}
 	return p.options()
+}
+
+// field reads a number of the configuration; -1 if it does not say.
+func (p *planner) field(names ...string) (int, error) {
+	n, found, err := p.s.whole(names...)
+	if !found {
+		return -1, err
+	}
+	return n, nil
 }
 
 // options checks the options and fills in what they leave open.
@@ -172,10 +184,10 @@ const (
 func (p *planner) believe(part expertPart, x *expertLayer, w *weight) error {
 	p.slots += max(0, part.number+1-len(x.split[part.role]))
 	switch {
-	case part.number >= maxExperts || p.slots > maxSlots:
-		return fmt.Errorf("%s: %s: the expert's number is beyond what is planned", w.Shard, w.Key)
 	case p.count >= 0 && part.number >= p.count:
 		return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d", w.Shard, w.Key, part.number, p.countField(), p.count)
+	case part.number >= maxExperts || p.slots > maxSlots:
+		return fmt.Errorf("%s: %s: the expert's number is beyond what is planned", w.Shard, w.Key)
 	}
 	return nil
 }
@@ -240,7 +252,7 @@ func (p *planner) experts(x *expertLayer) int {
 
 // check refuses layers whose experts are there twice or not all there.
 func (p *planner) check() error {
-	var missing []string
+	var missing missingKeys
 	for _, x := range p.layers {
 		if p.dropsLayer(x.layerID) {
 			continue
@@ -255,16 +267,10 @@ func (p *planner) check() error {
 		}
 		if len(p.layout.groups) > 0 {
 			lo, hi := p.o.EP.Range(p.experts(x))
-			missing = append(missing, x.missing(p.family.experts, p.gated, lo, hi)...)
-		}
-		if len(missing) > maxSlots/16 {
-			break // enough to say so
+			x.missing(p.family.experts, p.gated, lo, hi, &missing)
 		}
 	}
-	if len(missing) > 0 {
-		return errMissing(missing, p.o.EP)
-	}
-	return nil
+	return missing.err(p.o.EP)
 }
 
 // emit makes the virtual tensors, in the order of the source.

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -20,24 +21,24 @@ type quantization struct {
 }
 
 // quantizationOf reads weight_block_size, and the strategies of compressed-tensors groups.
-func quantizationOf(s settings) quantization {
-	var q quantization
+func quantizationOf(s settings) (q quantization, err error) {
 	o := s.object(quantizationFields...)
-	q.block = pairOf(o["weight_block_size"])
-	groups, _ := o["config_groups"].(map[string]any)
-	for _, g := range groups {
-		w, _ := settings(asObject(g))["weights"].(map[string]any)
+	if q.block, err = blockOf("weight_block_size", o["weight_block_size"]); err != nil {
+		return q, err
+	}
+	for _, g := range asObject(o["config_groups"]) {
+		w := asObject(asObject(g)["weights"])
 		switch w["strategy"] {
 		case "block":
-			q.block = pairOf(w["block_structure"])
+			if q.block, err = blockOf("block_structure", w["block_structure"]); err != nil {
+				return q, err
+			}
 		case "channel":
 			q.perRow = true
 		}
 	}
-	if m, _ := o["quant_method"].(string); m == "fbgemm_fp8" {
-		q.perRow = true
-	}
-	return q
+	q.perRow = q.perRow || o.text("quant_method") == "fbgemm_fp8"
+	return q, nil
 }
 
 func asObject(v any) map[string]any {
@@ -45,24 +46,29 @@ func asObject(v any) map[string]any {
 	return m
 }
 
-// pairOf reads [128, 128], or "128x128" as older files have it.
-func pairOf(v any) (p [2]int64) {
+// blockOf reads [128, 128], or "128x128" as older files have it; null is no blocks.
+func blockOf(name string, v any) (b [2]int64, err error) {
 	switch v := v.(type) {
+	case nil:
+		return b, nil
 	case []any:
 		if len(v) != 2 {
-			return p
+			break
 		}
 		for i := range v {
-			f, _ := v[i].(float64)
-			p[i] = int64(f)
+			if f, ok := v[i].(float64); ok && f == math.Trunc(f) && f <= math.MaxInt32 {
+				b[i] = int64(f)
+			}
 		}
 	case string:
-		fmt.Sscanf(v, "%dx%d", &p[0], &p[1])
+		if _, err := fmt.Sscanf(v, "%dx%d", &b[0], &b[1]); err != nil {
+			b = [2]int64{}
+		}
 	}
-	if p[0] < 1 || p[1] < 1 {
-		return [2]int64{}
+	if b[0] < 1 || b[1] < 1 || max(b[0], b[1]) > math.MaxInt32 {
+		return b, fmt.Errorf("config.json: %s is %s: expected two whole numbers from 1", name, shown(v))
 	}
-	return p
+	return b, nil
 }
 
 // grid is how scales lie over a weight.

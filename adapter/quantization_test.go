@@ -24,6 +24,15 @@ func configured(t *testing.T, quantization string) settings {
 	return s
 }
 
+func configuredQuantization(t *testing.T, config string) quantization {
+	t.Helper()
+	q, err := quantizationOf(configured(t, config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
 const (
 	noConfig   = `{}`
 	block128   = `{"quant_method": "fp8", "weight_block_size": [128, 128]}`
@@ -76,7 +85,7 @@ func TestGridsAreToldByShapeAndConfiguration(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := stored("x.weight", safetensors.F8E4M3, test.weight...)
 			s := stored("x.weight_scale_inv", safetensors.F32, test.scale...)
-			g, err := quantizationOf(configured(t, test.config)).grid(w, s)
+			g, err := configuredQuantization(t, test.config).grid(w, s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,7 +121,7 @@ func TestGridsThatDoNotFitAreRefused(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := stored("x.weight", safetensors.F8E4M3, test.weight...)
 			s := stored("x.weight_scale_inv", test.dtype, test.scale...)
-			g, err := quantizationOf(configured(t, test.config)).grid(w, s)
+			g, err := configuredQuantization(t, test.config).grid(w, s)
 			if err == nil {
 				t.Fatalf("grid %v, want an error", g)
 			}
@@ -120,5 +129,14 @@ func TestGridsThatDoNotFitAreRefused(t *testing.T) {
 				t.Errorf("error %q does not say %q", err, test.want)
 			}
 		})
+	}
+}
+
+func TestBlocksThatAreNoneAreRefused(t *testing.T) {
+	for _, block := range []string{`[0, 128]`, `[128, -1]`, `[0.5, 128]`, `[128]`, `[1, 2, 3]`, `["128", "128"]`, `"128"`, `128`, `[1e10, 1]`, `{}`} {
+		q, err := quantizationOf(configured(t, `{"weight_block_size": `+block+`}`))
+		if err == nil || !strings.Contains(err.Error(), "weight_block_size") {
+			t.Errorf("%s: blocks %v, error %v", block, q.block, err)
+		}
 	}
 }

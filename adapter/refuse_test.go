@@ -81,7 +81,7 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 				without(c, expert+"1.up_proj.weight_scale_inv")
 				reshaped(c, expert+"1.up_proj.weight", "BF16", 64, 256)
 			}, Options{},
-			[]string{"model.layers.1.mlp.experts.gate_and_up_projs"},
+			[]string{expert + "1.up_proj.weight", "shape [64 256]", expert + "0.up_proj.weight has [128 256]"},
 		},
 		"grouped and split": {
 			func(c *synth.Checkpoint) { with(c, expert+"down_proj", "BF16", 4, 256, 128) }, Options{Layout: "hf"},

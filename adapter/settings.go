@@ -3,6 +3,7 @@ package adapter
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 )
 
 // settings are the fields of a config.json, those of the language model inside
@@ -56,11 +57,37 @@ func (s settings) lookup(name string) (any, bool) {
 func (s settings) integer(names ...string) (int, bool) {
 	for _, name := range names {
 		v, _ := s.lookup(name)
-		if f, ok := v.(float64); ok && f == float64(int(f)) {
+		if f, ok := v.(float64); ok && f == math.Trunc(f) && math.Abs(f) <= math.MaxInt32 {
 			return int(f), true
 		}
 	}
 	return 0, false
+}
+
+// whole finds the first of the fields that is there, which must be a whole number
+// from 0 to 2^31-1.
+func (s settings) whole(names ...string) (n int, found bool, err error) {
+	for _, name := range names {
+		v, ok := s.lookup(name)
+		if !ok {
+			continue
+		}
+		f, ok := v.(float64)
+		if !ok || f != math.Trunc(f) || f < 0 || f > math.MaxInt32 {
+			return 0, false, fmt.Errorf("config.json: %s is %s: expected a whole number", name, shown(v))
+		}
+		return int(f), true, nil
+	}
+	return 0, false, nil
+}
+
+// shown is a value as it stands in the file.
+func shown(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
 }
 
 // text finds a string field.
