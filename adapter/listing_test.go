@@ -12,7 +12,7 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-var writePlans = flag.Bool("plans", false, "write testdata/plans anew")
+var update = flag.Bool("update", false, "write testdata/plans and testdata/hostile/errors.txt anew")
 
 // listed are small sources, one for each family: a config.json and lines "key dtype shape".
 // "FP8" stands for F8_E4M3 with its scale in F32 beside it.
@@ -226,7 +226,7 @@ func TestPlansOfTheFamilies(t *testing.T) {
 				write(&got, layout, p)
 			}
 			path := filepath.Join("..", "testdata", "plans", name+".txt")
-			if *writePlans {
+			if *update {
 				if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -236,7 +236,7 @@ func TestPlansOfTheFamilies(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got.String() != string(want) {
-				t.Errorf("not as in %s (go test ./adapter -plans writes it anew):\n%s", path, got.String())
+				t.Errorf("not as in %s (go test ./adapter -update writes it anew):\n%s", path, got.String())
 			}
 		})
 	}
