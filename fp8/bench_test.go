@@ -10,7 +10,22 @@ import (
 //
 //	go test -run '^$' -bench . -count 10 ./fp8 | tee new.txt && benchstat -col /kernel new.txt
 //
-// which shows each kernel beside copy, the plain copying of as many bytes of results from memory to the same place. Bytes are those of the results.
+// which shows each kernel beside copy, the plain copying of as many bytes of results from memory to the same place.
+// Bytes are those of the results.
+//
+// Measured on one core of an AMD EPYC 9004 (Zen 4), as multiples of copy in the same run, others idle:
+//
+//	                                        copy      generic  avx2   avx512
+//	decode to BF16, 1 MiB at a time         18 GB/s   0.26     1.5    1.6
+//	decode to F16, 1 MiB                    20 GB/s   0.27     0.35   1.1
+//	decode to F32, 1 MiB                    20 GB/s   0.14     1.1    1.3
+//	decode to BF16, a scale for each column 20 GB/s   0.05     0.3    0.4
+//	transpose 2048 × 7168 bytes             18 GB/s   0.07     0.5    0.55
+//	an expert: transpose, decode (1 core)   18 GB/s   0.05     0.6    0.65
+//	scales of BF16                          20 GB/s   0.07     0.7    0.85
+//	quantize BF16                           18 GB/s   0.05     0.3    0.35
+//
+// Decoding and transposing by AVX-512 are bound by memory: in the caches they are at 42 and 37 GB/s.
 
 // source is more than the caches hold, so that it comes from memory.
 var source []byte

@@ -95,3 +95,16 @@ func guardConvert(r *rand.Rand, a, b guarded, atEnd bool) {
 	from, to, n := plain[r.IntN(3)], plain[r.IntN(3)], r.IntN(100)
 	Convert(b.take(n*to.Size(), atEnd), to, a.take(n*from.Size(), atEnd), from, n)
 }
+
+// TestNothingBeyondWhatIsStreamed is the same for results that are written past the caches.
+func TestNothingBeyondWhatIsStreamed(t *testing.T) {
+	forEachImplementation(t, func(t *testing.T) {
+		const n = 512 * 2176 // whole pages and whole tiles
+		a, b := newGuarded(t, 300), newGuarded(t, 300)
+		for _, size := range []int{1, 2, 4, 8} {
+			for _, atEnd := range []bool{false, true} {
+				Transpose(b.take(n, atEnd), 512*size, a.take(n, atEnd), 2176, 512, 2176/size, size)
+			}
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 )
 
 func oracleTranspose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
@@ -47,4 +48,32 @@ func TestTransposeMatchesOracle(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTransposeStreams has results beyond what caches hold, where they are written past them.
+func TestTransposeStreams(t *testing.T) {
+	forEachImplementation(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(25, 26))
+		for _, size := range []int{1, 2, 4, 8} {
+			rows, cols := 1100/size, 1030
+			stride := (rows*size + 63) &^ 63
+			src := make([]byte, rows*cols*size)
+			for i := range src {
+				src[i] = byte(r.Uint32())
+			}
+			n := (cols-1)*stride + rows*size
+			got, want := aligned(n+64), bytes.Repeat([]byte{canary}, n+64)
+			Transpose(got[:n], stride, src, cols*size, rows, cols, size)
+			oracleTranspose(want, stride, src, cols*size, rows, cols, size)
+			if !bytes.Equal(got, want) {
+				t.Errorf("elements of %d bytes: wrong", size)
+			}
+		}
+	})
+}
+
+// aligned is n canaries that begin at a line of the cache.
+func aligned(n int) []byte {
+	b := bytes.Repeat([]byte{canary}, n+64)
+	return b[-uintptr(unsafe.Pointer(&b[0]))%64:][:n]
 }
