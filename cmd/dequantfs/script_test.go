@@ -22,6 +22,8 @@ import (
 // TestMain runs the tests, or this binary as the command: under its names, and when it
 // starts itself, which gives it a subcommand where tests have flags.
 func TestMain(m *testing.M) {
+	// The race detector sleeps a second at the end of each process, of which there are many.
+	os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	names := map[string]func(){"dequantfs": main, "mount.fuse.dequantfs": main}
 	if _, known := names[filepath.Base(os.Args[0])]; !known && len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
 		os.Args[0] = "dequantfs"
@@ -56,6 +58,7 @@ func TestScripts(t *testing.T) {
 func setupScript(env *testscript.Env) error {
 	run := filepath.Join(env.WorkDir, "run")
 	env.Setenv("XDG_RUNTIME_DIR", run)
+	env.Setenv("GORACE", os.Getenv("GORACE"))
 	env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 	env.Setenv("HF_HOME", filepath.Join(env.WorkDir, "hf"))
 	env.Defer(func() { clearMounts(env.WorkDir) })
