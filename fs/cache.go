@@ -425,15 +425,21 @@ func (c *cache) fill(e *entry) {
 	c.serve()
 }
 
-// evictOne throws one unit out, to make room for a session, for a prefetch (anybody), or because there
-// are too many (nil).
+// evictOne throws one unit out, to make room for a session, for a prefetch (prefetching), or because there
+// are too many (nil). A prefetch spares what was read to its end, too, as long as its stream is near: under memory
+// pressure the kernel drops pages that it read ahead, and asks again.
 func (c *cache) evictOne(s *session) bool {
-	if c.evictFrom(c.spent, func(*entry) bool { return true }) {
+	if c.evictFrom(c.spent, (*entry).passed) || s != prefetching && c.evictFrom(c.spent, anyEntry) {
 		return true
 	}
+	if s == nil {
+		return c.evictFrom(c.idle, anyEntry)
+	}
 	now := time.Now()
-	return c.evictFrom(c.idle, func(old *entry) bool { return s == nil || c.evictable(old, s, now) })
+	return c.evictFrom(c.idle, func(old *entry) bool { return c.evictable(old, s, now) })
 }
+
+func anyEntry(*entry) bool { return true }
 
 // evictFrom throws out the oldest unit that is not pinned and of which ok says so.
 // Those passed over are in use, so they become the newest.

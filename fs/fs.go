@@ -135,6 +135,7 @@ func (f *FS) build() error {
 			return err
 		}
 	}
+	b.control()
 	b.finish()
 	return nil
 }

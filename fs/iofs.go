@@ -36,7 +36,13 @@ func (f *FS) Open(name string) (iofs.File, error) {
 	if n.content == nil {
 		return &openDir{node: n, path: name}, nil
 	}
-	return &openFile{node: n, path: name, SectionReader: io.NewSectionReader(n.content, 0, n.content.Size())}, nil
+	r := io.NewSectionReader(n.content, 0, n.content.Size())
+	if c, ok := n.content.(*control); ok {
+		if r, err = c.open(); err != nil {
+			return nil, &iofs.PathError{Op: "open", Path: name, Err: err}
+		}
+	}
+	return &openFile{node: n, SectionReader: r}, nil
 }
 
 // Stat describes a file or directory.
@@ -45,7 +51,7 @@ func (f *FS) Stat(name string) (iofs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return info{n}, nil
+	return info{n, n.size()}, nil
 }
 
 // ReadDir lists a directory by name.
@@ -69,22 +75,32 @@ func (f *FS) ReaderAt(name string) (ReaderAtContext, error) {
 	if n.content == nil {
 		return nil, &iofs.PathError{Op: "open", Path: name, Err: errors.New("is a directory")}
 	}
+	if c, ok := n.content.(*control); ok {
+		r, err := c.open()
+		if err != nil {
+			return nil, &iofs.PathError{Op: "open", Path: name, Err: err}
+		}
+		return &section{fs: f, name: name, r: r, size: r.Size()}, nil
+	}
 	return n.content, nil
 }
 
 func (n *node) entries(kids []*node) []iofs.DirEntry {
 	list := make([]iofs.DirEntry, len(kids))
 	for i, kid := range kids {
-		list[i] = iofs.FileInfoToDirEntry(info{kid})
+		list[i] = iofs.FileInfoToDirEntry(info{kid, kid.size()})
 	}
 	return list
 }
 
 // info is what stat tells of a node.
-type info struct{ n *node }
+type info struct {
+	n    *node
+	size int64
+}
 
 func (i info) Name() string        { return i.n.name }
-func (i info) Size() int64         { return i.n.size() }
+func (i info) Size() int64         { return i.size }
 func (i info) Mode() iofs.FileMode { return i.n.mode }
 func (i info) ModTime() time.Time  { return i.n.mtime }
 func (i info) IsDir() bool         { return i.n.content == nil }
@@ -93,11 +109,10 @@ func (i info) Sys() any            { return nil }
 // openFile is an open file; Read, Seek and ReadAt are the section's.
 type openFile struct {
 	node *node
-	path string
 	*io.SectionReader
 }
 
-func (o *openFile) Stat() (iofs.FileInfo, error) { return info{o.node}, nil }
+func (o *openFile) Stat() (iofs.FileInfo, error) { return info{o.node, o.Size()}, nil }
 func (o *openFile) Close() error                 { return nil }
 
 // openDir is an open directory.
@@ -107,7 +122,7 @@ type openDir struct {
 	next int
 }
 
-func (o *openDir) Stat() (iofs.FileInfo, error) { return info{o.node}, nil }
+func (o *openDir) Stat() (iofs.FileInfo, error) { return info{o.node, o.node.size()}, nil }
 func (o *openDir) Close() error                 { return nil }
 
 func (o *openDir) Read([]byte) (int, error) {

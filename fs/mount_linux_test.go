@@ -500,3 +500,17 @@ func TestSequentialReadingThroughTheMountReadsTheSourceOnce(t *testing.T) {
 	}
 	wantOnce(t, f, source)
 }
+
+func TestControlFilesOfAMount(t *testing.T) {
+	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
+	_, root := mountFS(t, f, MountOptions{})
+	for _, name := range []string{"stats.json", "plan.json", "report.json"} {
+		data, err := os.ReadFile(filepath.Join(root, ControlDir, name))
+		if err != nil || !json.Valid(data) {
+			t.Errorf("%s: %d bytes, %v", name, len(data), err)
+		}
+	}
+	if list, err := os.ReadDir(root); err != nil || len(list) != 2 {
+		t.Errorf("listed: %v, %v", list, err)
+	}
+}

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"io"
 	iofs "io/fs"
 	"log/slog"
 	"syscall"
@@ -83,13 +84,25 @@ func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint3
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return nil, 0, syscall.EROFS
 	}
+	h := &handle{fs: n.fs}
+	var keep uint32 = fuse.FOPEN_KEEP_CACHE
+	if c, ok := n.node.content.(*control); ok {
+		var err error
+		if h.snapshot, err = c.open(); err != nil {
+			return nil, 0, n.fs.errno(n.node.name, err)
+		}
+		keep = fuse.FOPEN_DIRECT_IO // whatever size stat shows
+	}
 	n.fs.counters.opened.Add(1)
 	n.fs.request()
-	return &handle{n.fs}, fuse.FOPEN_KEEP_CACHE, 0
+	return h, keep, 0
 }
 
-// handle counts an open file.
-type handle struct{ fs *FS }
+// handle is an open file.
+type handle struct {
+	fs       *FS
+	snapshot *io.SectionReader // of a control file
+}
 
 // Release ends it.
 func (h *handle) Release(context.Context) syscall.Errno {
@@ -103,7 +116,11 @@ func (f *FS) request() { f.counters.last.Store(time.Now().UnixNano()) }
 
 // Read fills dest. A reply that is shorter than asked for would make the kernel believe that the file
 // has become shorter, so anything but the end of the file is an errno.
-func (n *fileNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func (n *fileNode) Read(ctx context.Context, h gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if h, ok := h.(*handle); ok && h.snapshot != nil {
+		got, err := h.snapshot.ReadAt(dest, off)
+		return fuse.ReadResultData(dest[:got]), n.fs.errno(n.node.name, err)
+	}
 	n.fs.counters.requests.Add(1)
 	defer n.fs.request()
 	got, err := n.node.content.ReadAtContext(ctx, dest, off)

@@ -36,6 +36,8 @@ type builder struct {
 	mtime time.Time // the newest of the source's files
 	perm  uint32    // what all files of the source permit
 	inos  map[uint64]bool
+
+	hidden *node // the control directory
 }
 
 func newBuilder(f *FS) *builder {
@@ -127,6 +129,7 @@ func (b *builder) finish() {
 		}
 	}
 	walk(b.fs.root)
+	walk(b.hidden)
 }
 
 // find walks to a path; nil if there is nothing.
