@@ -402,6 +402,7 @@ func (c *cache) fill(e *entry) {
 	defer c.fills.Done()
 	buf := c.buffers.get(e.size)
 	err := c.fs.fillUnit(e.unit, buf)
+	c.fs.dropUnit(e.key)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unshelve(e)

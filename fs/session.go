@@ -144,6 +144,7 @@ func (s *session) readAt(p []byte) error {
 	s.served = true
 	if s.run.sequential && s.run.front {
 		s.ahead.fetch()
+		s.advise()
 	}
 	return nil
 }

@@ -22,6 +22,8 @@ type stream struct {
 	front int64 // end of what was read
 	start int64 // clock when it began, its name
 	clock int64 // of its last read
+
+	advised, dropped int64 // see advise
 }
 
 // run is what a read is part of.
@@ -47,7 +49,7 @@ func (t *streams) touch(size, off, n, clock int64) run {
 	r := run{clock: clock, slot: slot, sequential: true}
 	if slot < 0 {
 		r.slot, r.sequential = t.oldest(), false
-		t.slots[r.slot] = stream{front: off, start: clock}
+		t.slots[r.slot] = stream{front: off, start: clock, advised: off, dropped: off}
 	}
 	s := &t.slots[r.slot]
 	r.start, r.front = s.start, off+n > s.front

@@ -1,0 +1,83 @@
+package fs
+
+import "github.com/dequantfs/dequantfs/adapter/expr"
+
+const (
+	adviseAhead = 32 << 20 // of a file, how far before a stream its source is asked for
+	adviseStep  = 4 << 20
+	dropBehind  = 48 << 20 // how far behind a stream its source is let go
+)
+
+// adviser is a source file that passes advice on to the system.
+type adviser interface {
+	Advise(off, n int64, dontneed bool)
+}
+
+// advise asks the system for what a sequential stream of row-contiguous recipes will read, and lets go of what
+// it has read, where that is wanted.
+func (s *session) advise() {
+	from, to := s.file.streams.claim(s.run, adviseAhead, adviseStep)
+	s.file.ranges(from, min(to, s.file.Size()), willNeed)
+	if s.fs.options.DropSource {
+		from, to = s.file.streams.drop(s.run, dropBehind, adviseStep)
+		s.file.ranges(from, to, dontNeed)
+	}
+}
+
+func willNeed(f expr.File, off, n int64) bool {
+	if a, ok := f.(adviser); ok {
+		a.Advise(off, n, false)
+	}
+	return true
+}
+
+func dontNeed(f expr.File, off, n int64) bool {
+	if a, ok := f.(adviser); ok {
+		a.Advise(off, n, true)
+	}
+	return true
+}
+
+// ranges yields the ranges of source files that [from, to) reads without a unit.
+func (f *file) ranges(from, to int64, yield func(expr.File, int64, int64) bool) {
+	for i := f.segment(from); from < to && i < len(f.ends); i++ {
+		end := min(to, f.ends[i])
+		if i > 0 && !f.segments[i].node.Ranges(from-f.ends[i-1], end-from, yield) {
+			return
+		}
+		from = end
+	}
+}
+
+// claim gives the part before the stream's front, up to ahead of it, that nobody has asked for yet, once that is a step.
+func (t *streams) claim(r run, ahead, step int64) (from, to int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &t.slots[r.slot]
+	from, to = max(s.advised, s.front), s.front+ahead
+	if s.start != r.start || to-from < step {
+		return 0, 0
+	}
+	s.advised = to
+	return from, to
+}
+
+// drop gives the part behind the stream that nobody has let go of yet, once that is a step.
+func (t *streams) drop(r run, behind, step int64) (from, to int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &t.slots[r.slot]
+	from, to = s.dropped, s.front-behind
+	if s.start != r.start || to-from < step {
+		return 0, 0
+	}
+	s.dropped = to
+	return from, to
+}
+
+// dropUnit lets go of the source of a filled unit.
+func (f *FS) dropUnit(key expr.UnitKey) {
+	if f.options.DropSource {
+		dontNeed(key.File, key.Offset, key.Rows*max(key.Stride, key.Cols))
+	}
+}
