@@ -23,13 +23,14 @@ func parseConfig(raw []byte) (*Config, error) {
 	if !utf8.Valid(raw) {
 		return nil, errors.New("not a JSON object: not UTF-8")
 	}
-	if err := checkObject(raw); err != nil {
+	clean := hideNumbers(raw)
+	if err := checkObject(clean); err != nil {
 		return nil, fmt.Errorf("not a JSON object: %w", err)
 	}
 	var fields struct {
 		ModelType any `json:"model_type"`
 	}
-	if err := json.Unmarshal(raw, &fields); err != nil {
+	if err := json.Unmarshal(clean, &fields); err != nil {
 		return nil, fmt.Errorf("not a JSON object: %w", err)
 	}
 	c := &Config{Raw: raw}
@@ -67,4 +68,55 @@ func checkObject(raw []byte) error {
 			return errors.New("something stands behind it")
 		}
 	}
+}
+
+// pythonNumbers are what Python writes into its JSON, and reads from it, where JSON has
+// no such numbers. State-space models have an Infinity in their config.json.
+var pythonNumbers = []string{"NaN", "Infinity", "-Infinity"}
+
+// hidden is the JSON string that stands for a number while JSON is worked on.
+func hidden(number string) string { return `"\u0000` + number + `"` }
+
+// hideNumbers puts strings for the numbers that JSON lacks. showNumbers puts them back.
+func hideNumbers(raw []byte) []byte {
+	if !bytes.Contains(raw, []byte("NaN")) && !bytes.Contains(raw, []byte("Infinity")) {
+		return raw
+	}
+	out := make([]byte, 0, len(raw)+64)
+	for i, quoted := 0, false; i < len(raw); i++ {
+		n := 1
+		switch {
+		case raw[i] == '"':
+			quoted = !quoted
+		case quoted && raw[i] == '\\':
+			n = min(2, len(raw)-i)
+		case !quoted:
+			if name := pythonNumber(raw[i:]); name != "" {
+				out = append(out, hidden(name)...)
+				i += len(name) - 1
+				continue
+			}
+		}
+		out = append(out, raw[i:i+n]...)
+		i += n - 1
+	}
+	return out
+}
+
+// pythonNumber says which of them b begins with.
+func pythonNumber(b []byte) string {
+	for _, name := range pythonNumbers {
+		if bytes.HasPrefix(b, []byte(name)) {
+			return name
+		}
+	}
+	return ""
+}
+
+// showNumbers is the inverse of hideNumbers.
+func showNumbers(raw []byte) []byte {
+	for _, name := range pythonNumbers {
+		raw = bytes.ReplaceAll(raw, []byte(hidden(name)), []byte(name))
+	}
+	return raw
 }

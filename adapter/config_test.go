@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 )
@@ -40,13 +41,45 @@ func TestParseConfigRefusesAllElse(t *testing.T) {
 		`{}x`:                       "something stands behind it",
 		"{\"\xff\":1}":              "UTF-8",
 		"\ufeff{}":                  "invalid",
-		`{"a":NaN}`:                 "invalid",
+		`{"a":NaNo}`:                "invalid",
 		strings.Repeat(`{"a":`, 65): "nested deeper",
 		`{"a":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`: "nested deeper",
 	} {
 		if c, err := parseConfig([]byte(raw)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40s: got %v, %v, want an error with %q", raw, c, err, want)
 		}
+	}
+}
+
+// TestNumbersThatJSONLacksAreKept follows what Python writes for an infinite number
+// through the view's config.json.
+func TestNumbersThatJSONLacksAreKept(t *testing.T) {
+	const raw = `{"model_type":"x","time_step_limit":[0.0, Infinity],"a":{"b":-Infinity,"c":[NaN]},"d":"NaN \" Infinity","quantization_config":{"x":NaN}}`
+	c, err := parseConfig([]byte(raw))
+	if err != nil || c.ModelType != "x" || string(c.Raw) != raw {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	p, err := NewPlan(&Checkpoint{Config: c}, Options{Layout: "hf"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{
+  "model_type": "x",
+  "time_step_limit": [
+    0.0,
+    Infinity
+  ],
+  "a": {
+    "b": -Infinity,
+    "c": [
+      NaN
+    ]
+  },
+  "d": "NaN \" Infinity"
+}
+`
+	if string(p.Config) != want {
+		t.Errorf("got %s", p.Config)
 	}
 }
 
@@ -57,7 +90,10 @@ func FuzzParseConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := members(c.Raw); err != nil {
+		if got := showNumbers(hideNumbers(raw)); !bytes.Contains(raw, []byte("u0000")) && !bytes.Equal(got, raw) {
+			t.Fatalf("%q came back as %q", raw, got)
+		}
+		if _, err := members(hideNumbers(c.Raw)); err != nil {
 			t.Fatalf("taken, but its members cannot be read: %v", err)
 		}
 	})

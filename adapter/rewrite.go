@@ -21,7 +21,7 @@ func (p *planner) rewriteConfig() ([]byte, error) {
 	if p.c.Config == nil {
 		return nil, nil
 	}
-	raw, err := rewriteObject(p.c.Config.Raw, p.editor(true))
+	raw, err := rewriteObject(hideNumbers(p.c.Config.Raw), p.editor(true))
 	if err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)
 	}
@@ -40,7 +40,7 @@ func (p *planner) rewriteConfig() ([]byte, error) {
 		return nil, fmt.Errorf("config.json: %w", err)
 	}
 	out.WriteByte('\n')
-	return out.Bytes(), nil
+	return showNumbers(out.Bytes()), nil
 }
 
 // torchName is what configurations call a dtype.

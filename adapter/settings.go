@@ -17,7 +17,7 @@ var inner = []string{"text_config", "language_config", "llm_config", "thinker_co
 // parseSettings reads a config.json.
 func parseSettings(raw []byte) (settings, error) {
 	var s settings
-	if err := json.Unmarshal(raw, &s); err != nil {
+	if err := json.Unmarshal(hideNumbers(raw), &s); err != nil {
 		return nil, fmt.Errorf("config.json: not a JSON object: %w", err)
 	}
 	return s, nil
