@@ -119,7 +119,7 @@ func (f *FS) place(mountpoint string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := os.Stat(abs); errors.Is(err, unix.ENOTCONN) {
+	if dead(abs) {
 		f.log.Warn("unmounting what a dead process left behind", slog.String("mountpoint", abs))
 		if err := detach(abs); err != nil {
 			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s", abs, err, abs)
@@ -138,6 +138,13 @@ func (f *FS) place(mountpoint string) (string, error) {
 		return "", fmt.Errorf("%s: %w (%s); unmount it or choose another directory", real, ErrMounted, kind)
 	}
 	return real, f.checkPlace(real)
+}
+
+// dead says whether the process behind a mount is gone. For a while the kernel still answers stat from
+// what it remembers, but statfs it has to ask for.
+func dead(mountpoint string) bool {
+	var s unix.Statfs_t
+	return errors.Is(unix.Statfs(mountpoint, &s), unix.ENOTCONN)
 }
 
 // mountAt finds the topmost mount at a path: its filesystem and the numbers of its device.

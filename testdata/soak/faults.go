@@ -1,0 +1,291 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// cause lets readers read and faults happen until the end.
+func (s *soak) cause(ctx context.Context, end time.Time, readers int, seed uint64) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range readers {
+		wg.Go(func() { s.reader(done, seed<<16+uint64(i)) })
+	}
+	for ctx.Err() == nil && time.Now().Before(end) && s.hung.Load() == 0 {
+		for _, act := range []func(context.Context) error{s.quiet, faults[s.rng.IntN(len(faults))].bind(s)} {
+			if err := act(ctx); err != nil && ctx.Err() == nil {
+				s.failed.Add(1)
+				s.complain("%v", err)
+			}
+		}
+	}
+	close(done)
+	ended := make(chan struct{})
+	go func() { wg.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(2 * hang):
+		s.hung.Add(1)
+		s.complain("readers do not end")
+	}
+}
+
+// fault is something bad that happens to the mount.
+type fault func(*soak, context.Context) error
+
+func (f fault) bind(s *soak) func(context.Context) error {
+	return func(ctx context.Context) error { return f(s, ctx) }
+}
+
+var faults = []fault{(*soak).umountAndMount, (*soak).kill, (*soak).killReader, (*soak).change, (*soak).squeeze}
+
+// disturbed does something during which reads may fail.
+func (s *soak) disturbed(do func() error) error {
+	s.epoch.Add(1)
+	defer s.epoch.Add(1)
+	return do()
+}
+
+// engines are what fio reads with; its mmap engine has trouble with offsets on any file.
+var engines = [][]string{
+	{"--ioengine=psync"},
+	{"--ioengine=psync", "--direct=1"},
+	{"--ioengine=libaio", "--iodepth=16", "--direct=1"},
+	{"--ioengine=io_uring", "--iodepth=16"},
+}
+
+// quiet lets fio verify its tensor with nothing bad happening.
+func (s *soak) quiet(ctx context.Context) error {
+	engine := engines[s.rng.IntN(len(engines))]
+	if err := s.alive(); err != nil {
+		return errors.Join(err, s.disturbed(func() error { return s.mount(ctx) }))
+	}
+	err := s.runFio(ctx, s.path("mnt", s.fio.name), append(engine, "--rw=randread", "--readonly")...)
+	if err != nil && engine[0] == "--ioengine=io_uring" && (strings.Contains(err.Error(), "Operation not permitted") || strings.Contains(err.Error(), "not implemented")) {
+		return nil // the system has it switched off
+	}
+	if err != nil {
+		return err
+	}
+	s.fioRuns.Add(1)
+	s.fioBytes.Add(s.fio.size)
+	return nil
+}
+
+// mount mounts the views with a small cache, in a small cgroup where there can be one.
+func (s *soak) mount(ctx context.Context) error {
+	mnt := s.path("mnt")
+	c := exec.Command(s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt, "--layout", "native,hf", "--cache-size", "24MiB")
+	log, err := os.OpenFile(s.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	c.Stdout, c.Stderr = log, log
+	if err := c.Start(); err != nil {
+		return err
+	}
+	s.daemon, s.ended = c, make(chan error, 1)
+	go func(ended chan<- error) { ended <- c.Wait() }(s.ended)
+	if s.group != "" {
+		if err := os.WriteFile(filepath.Join(s.group, "cgroup.procs"), []byte(strconv.Itoa(c.Process.Pid)), 0); err != nil {
+			return err
+		}
+	}
+	for deadline := time.Now().Add(hang); ; time.Sleep(10 * time.Millisecond) {
+		if answers(mnt) {
+			s.mounts.Add(1)
+			return nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			said, _ := os.ReadFile(s.path("log"))
+			return fmt.Errorf("the mount did not come up: %s", said)
+		}
+	}
+}
+
+// answers says whether a living FUSE mount is at mnt. Of a dead one the kernel still remembers much, but
+// not this.
+func answers(mnt string) bool {
+	const fuse = 0x65735546
+	var stat syscall.Statfs_t
+	return syscall.Statfs(mnt, &stat) == nil && stat.Type == fuse
+}
+
+// gone waits for the daemon's end.
+func (s *soak) gone() error {
+	select {
+	case err := <-s.ended:
+		s.daemon = nil
+		return err
+	case <-time.After(hang):
+		s.hung.Add(1)
+		s.daemon.Process.Kill()
+		return errors.New("the process behind the mount does not end")
+	}
+}
+
+// alive checks that the daemon has not ended by itself.
+func (s *soak) alive() error {
+	select {
+	case err := <-s.ended:
+		said, _ := os.ReadFile(s.path("log"))
+		return fmt.Errorf("the process behind the mount ended by itself: %w: %s", errors.Join(err, io.ErrUnexpectedEOF), said)
+	default:
+		return nil
+	}
+}
+
+// umountAndMount asks the daemon to end under load, which it must do with status 0.
+func (s *soak) umountAndMount(ctx context.Context) error {
+	return s.disturbed(func() error {
+		s.umounts.Add(1)
+		if err := s.daemon.Process.Signal(syscall.SIGTERM); err != nil {
+			return err
+		}
+		if err := s.gone(); err != nil {
+			return fmt.Errorf("after SIGTERM: %w", err)
+		}
+		return s.mount(ctx)
+	})
+}
+
+// kill kills the daemon; the next one finds a dead mount in its place.
+func (s *soak) kill(ctx context.Context) error {
+	return s.disturbed(func() error {
+		s.kills.Add(1)
+		if err := s.daemon.Process.Kill(); err != nil {
+			return err
+		}
+		s.gone() // killed: of course it says so
+		return s.mount(ctx)
+	})
+}
+
+// killReader kills a process in the middle of reading; nobody else is to notice.
+func (s *soak) killReader(ctx context.Context) error {
+	f := s.files[s.rng.IntN(len(s.files))]
+	c := exec.CommandContext(ctx, "dd", "if="+s.path("mnt", f.name), "of=/dev/null", "bs=64k", "iflag=direct", "status=none")
+	if err := c.Start(); err != nil {
+		return err
+	}
+	time.Sleep(time.Duration(s.rng.IntN(50)) * time.Millisecond)
+	s.readersKilled.Add(1)
+	c.Process.Kill()
+	c.Wait()
+	return nil
+}
+
+// change changes a source file under the mount: reads may fail then, but not give the new bytes.
+// Put back, it is as changed as before until it is mounted again.
+func (s *soak) change(ctx context.Context) error {
+	shards, err := filepath.Glob(s.path("source", "*.safetensors"))
+	if err != nil {
+		return err
+	}
+	return s.disturbed(func() error {
+		s.changes.Add(1)
+		f, err := os.OpenFile(shards[s.rng.IntN(len(shards))], os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		off := info.Size()/2 + s.rng.Int64N(info.Size()/4)
+		old := make([]byte, 64<<10)
+		n, err := f.ReadAt(old[:min(int64(len(old)), info.Size()-off)], off)
+		if err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(make([]byte, n), off); err != nil {
+			return err
+		}
+		time.Sleep(time.Second)
+		if _, err := f.WriteAt(old[:n], off); err != nil {
+			return err
+		}
+		s.daemon.Process.Signal(syscall.SIGTERM)
+		s.gone()
+		return s.mount(ctx)
+	})
+}
+
+// squeeze takes much of the machine's memory for a moment.
+func (s *soak) squeeze(context.Context) error {
+	s.squeezes.Add(1)
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return err
+	}
+	n := min(uint64(info.Freeram)*uint64(info.Unit)/4, 1<<30)
+	m, err := syscall.Mmap(-1, 0, int(n), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_POPULATE)
+	if err != nil {
+		return err
+	}
+	time.Sleep(time.Second)
+	return syscall.Munmap(m)
+}
+
+// makeGroup makes a memory cgroup of 512 MiB for the daemon, of version 2 or 1, where that is allowed.
+func (s *soak) makeGroup() {
+	name := fmt.Sprintf("dequantfs-soak-%d", os.Getpid())
+	for _, g := range [][2]string{{"/sys/fs/cgroup", "memory.max"}, {"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}} {
+		dir := filepath.Join(g[0], name)
+		if os.Mkdir(dir, 0o755) != nil {
+			continue
+		}
+		if os.WriteFile(filepath.Join(dir, g[1]), []byte(strconv.Itoa(512<<20)), 0) == nil {
+			s.group = dir
+			return
+		}
+		os.Remove(dir)
+	}
+	fmt.Println("soak: no memory cgroup can be made here: the daemon's memory is not limited")
+}
+
+// clear leaves nothing behind.
+func (s *soak) clear() {
+	if s.daemon != nil {
+		s.daemon.Process.Signal(syscall.SIGTERM)
+		s.gone()
+	}
+	syscall.Unmount(s.path("mnt"), syscall.MNT_DETACH)
+	if s.group != "" {
+		os.Remove(s.group)
+	}
+}
+
+// report prints what was done and survived.
+func (s *soak) report() error {
+	injected := s.umounts.Load() + s.kills.Load() + s.readersKilled.Load() + s.changes.Load() + s.squeezes.Load()
+	fmt.Printf("soak: %d reads, %d bytes checked by SHA-256; %d bytes checked by fio in %d runs\n", s.reads.Load(), s.bytes.Load(), s.fioBytes.Load(), s.fioRuns.Load())
+	fmt.Printf("soak: %d faults: %d unmounts, %d kills of the daemon, %d killed readers, %d changed sources, %d times memory taken away\n",
+		injected, s.umounts.Load(), s.kills.Load(), s.readersKilled.Load(), s.changes.Load(), s.squeezes.Load())
+	fmt.Printf("soak: %d wrong, %d hung, %d failed without a fault, %d failed during one; longest read %v\n",
+		s.wrong.Load(), s.hung.Load(), s.failed.Load(), s.excused.Load(), time.Duration(s.longest.Load()).Round(time.Millisecond))
+	bad := s.wrong.Load() + s.hung.Load() + s.failed.Load()
+	fmt.Printf("%d passed, %d failed\n", s.reads.Load()+s.fioRuns.Load(), bad)
+	if bad > 0 {
+		return errors.New("not all was well")
+	}
+	if s.reads.Load() == 0 || s.fioRuns.Load() == 0 {
+		return errors.New("nothing was checked")
+	}
+	return nil
+}
