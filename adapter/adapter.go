@@ -43,14 +43,18 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// Options of a view.
+// Options of a view. The zero value is the family's first layout in BF16.
 type Options struct {
-	Layout  string            // "native", "hf", …
-	DType   safetensors.DType // of dequantized and merged tensors; Invalid means BF16
-	EP      EP
-	MTP     string // "auto" (or empty), "keep", "drop"
+	// Layout is "native" (the reference's grouped experts), "hf" (published keys),
+	// "transformers", "torchtitan" (theirs), or "hf-fp8" (published keys, quantized).
+	// Empty is the first of Layouts.
+	Layout string
+	DType  safetensors.DType // of dequantized and merged tensors; Invalid means BF16
+	EP     EP                // which experts
+	MTP    string            // prediction layers: "auto" (as the family's adapter; or empty), "keep", "drop"
+	// Exclude leaves out tensors whose name in the view matches at its start.
 	Exclude *regexp.Regexp
-	Scales  string // hf-fp8: "amax" (or empty), "ones"
+	Scales  string // hf-fp8: "amax" (computed; or empty), "ones" (as the reference)
 }
 
 // Tensor is one virtual tensor.

@@ -118,6 +118,7 @@ var families = []family{
 	{
 		name:    "minimax_m2",
 		types:   []string{"minimax_m2"},
+		plain:   []string{"block_sparse_moe.gate.weight"},
 		experts: &expertKeys{path: "block_sparse_moe.experts.", proj: wProj, count: []string{"num_local_experts"}},
 		views: []view{
 			{layout: "native", path: "mlp.experts.", renames: []rename{
@@ -153,7 +154,8 @@ var families = []family{
 		views: []view{
 			{
 				layout: "native", empty: true, rooted: true, textOnly: []string{"Qwen3_5MoeForCausalLM"},
-				prefixes: append([]rename{{"^model.lm_head.", "lm_head."}}, qwen35MTP...),
+				oneWay:   []rename{{"^model.lm_head.", "lm_head."}},
+				prefixes: qwen35MTP,
 				renames:  append([]rename{{".mlp.shared_expert.", ".mlp.shared_experts."}}, gatedDeltaNet...),
 				float32:  gatedDeltaNetF32,
 			},

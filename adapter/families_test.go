@@ -59,7 +59,7 @@ func lintView(t *testing.T, f family, v view) {
 	if v.path != "" && !strings.HasSuffix(v.path, ".") {
 		t.Errorf("%s, %s: path %q without its dot", f.name, v.layout, v.path)
 	}
-	for _, list := range [][]rename{v.prefixes, v.renames} {
+	for _, list := range [][]rename{v.prefixes, v.renames, v.oneWay} {
 		for i, r := range list {
 			if strings.Trim(r.from, "^$") == "" || strings.Trim(r.from, "^$") == r.to {
 				t.Errorf("%s, %s: rename %v does nothing", f.name, v.layout, r)

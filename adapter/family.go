@@ -46,6 +46,9 @@ type view struct {
 
 	// prefixes and then renames change a key: of each the first that applies, once.
 	prefixes, renames []rename
+	// oneWay are prefixes too; going back keeps the new name, which other published
+	// checkpoints of the family have.
+	oneWay []rename
 
 	drops   []drop
 	float32 []string // endings of keys whose floating tensors are shown as F32

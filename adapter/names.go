@@ -9,7 +9,7 @@ import (
 // name is what a key of the source is called in the view.
 func (p *planner) name(key string, at place) string {
 	v := p.view
-	to := firstOf(v.prefixes, key)
+	to := firstOf(v.prefixes, firstOf(v.oneWay, key))
 	if v.rooted && to == key {
 		to = p.rooted(key)
 	}
