@@ -2,6 +2,7 @@ package expr
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/fp8"
@@ -37,6 +38,7 @@ type region struct {
 	transposed  bool
 	part        []span // of each axis of the source; nil: all of it
 	turned      []Unit // if transposed, each matrix
+	skip        int    // rows of the units before those of the region
 }
 
 // span is a part of an axis; one entry of it if dropped.
@@ -107,14 +109,32 @@ func (g region) narrow(n, axis int, s span) region {
 
 // seal makes the units. It is called once the region is as it will be read.
 func (g *region) seal() {
-	g.turned = nil
+	g.turned, g.skip = nil, 0
 	if !g.transposed || g.rows == 0 || g.cols == 0 {
 		return
 	}
+	of := g.widened()
+	g.skip = int(g.offset-of.offset) / g.item
 	g.turned = make([]Unit, g.batch)
 	for m := range g.turned {
-		g.turned[m] = Unit{g.key(m, Transposed), g}
+		g.turned[m] = Unit{of.key(m, Transposed), of}
 	}
+}
+
+// widened is the region that the units hold: the whole of the stored rows, if they would be read anyway and a good
+// part of them is seen. So the parts that a merged tensor is taken apart into share their units.
+func (g *region) widened() *region {
+	full, width := int(g.rowStride), g.cols*g.item
+	if full == width || full-width > gap || full > 4*width {
+		return g
+	}
+	of := *g
+	last := len(g.part) - 1
+	of.offset -= g.part[last].lo * int64(g.item)
+	of.cols = full / g.item
+	of.part = slices.Clone(g.part)
+	of.part[last] = span{hi: g.src.Shape[last]}
+	return &of
 }
 
 func (g *region) key(m int, kind UnitKind) UnitKey {
@@ -209,7 +229,7 @@ func (g *region) borrowUnit(env *Env, c Cache, m int, w window) (lease, error) {
 		return lease{}, err
 	}
 	stride := g.rows * g.item
-	return lease{bytes: e.Bytes()[w.r0*stride+w.c0*g.item:], stride: stride, rows: w.rows(), entry: e}, nil
+	return lease{bytes: e.Bytes()[(g.skip+w.r0)*stride+w.c0*g.item:], stride: stride, rows: w.rows(), entry: e}, nil
 }
 
 // borrowTurned reads the columns that are rows here, and transposes them.

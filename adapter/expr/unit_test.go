@@ -196,6 +196,26 @@ func TestSourceBytesAreReadOnce(t *testing.T) {
 	}
 }
 
+// gate_proj and up_proj of one expert of a merged tensor lie beside each other in each row.
+func TestPartsOfARowShareTheirUnit(t *testing.T) {
+	m := newMaker(t, 1)
+	experts := m.load(bf16, 3, 40, 66)
+	m.file.bytes.Store(0)
+	env := &Env{Cache: &mapCache{limit: 1 << 30}}
+	for _, cut := range [][2]int64{{0, 33}, {33, 66}, {10, 60}} {
+		n := experts.slice(2, cut[0], cut[1]).transpose().index(1)
+		checkRange(t, env, n, n.want.bytes(), 0, n.Size())
+	}
+	if got := m.file.bytes.Load(); got != 40*66*2 {
+		t.Errorf("read %d bytes of a matrix of %d", got, 40*66*2)
+	}
+	narrow := experts.slice(2, 5, 9).transpose().index(1)
+	checkRange(t, env, narrow, narrow.want.bytes(), 0, narrow.Size())
+	if n := unitsOf(narrow)[0].Size(); n != 40*4*2 {
+		t.Errorf("the unit of a narrow part has %d bytes, want its own %d", n, 40*4*2)
+	}
+}
+
 func TestContiguousReadsTakeOnlyWhatTheyNeed(t *testing.T) {
 	m := newMaker(t, 1)
 	n := m.dequantize(quantized{block: blocks}, 300, 256)
