@@ -80,7 +80,7 @@ func tilesAVX512(size int, stream bool) {
 	for range rows {
 		z := ZMM()
 		VMOVDQU64(at(from, 0), z)
-		PREFETCHT0(indexed(from, t.srcStep, 1, 0))
+		PREFETCHT0(at(from, 64)) // the next column of tiles: the source may come from memory
 		ADDQ(t.srcStride, from)
 		group = append(group, z)
 	}
