@@ -65,10 +65,14 @@ func setupScript(env *testscript.Env) error {
 	return os.Mkdir(run, 0o700)
 }
 
-// scriptCondition knows [fuse]: whether there is FUSE; where it is required it is a
-// failure that there is none.
+// scriptCondition knows [root], and [fuse]: whether there is FUSE; where it is required
+// it is a failure that there is none.
 func scriptCondition(name string) (bool, error) {
-	if name != "fuse" {
+	switch name {
+	case "root":
+		return os.Getuid() == 0, nil
+	case "fuse":
+	default:
 		return false, fmt.Errorf("unknown condition %q", name)
 	}
 	err := fuseMissing()
