@@ -152,9 +152,9 @@ def dcp():
                 from nemo_automodel.components.checkpoint._backports.hf_storage import _HuggingFaceStorageReader
 
                 equal(want, dcp_full(_HuggingFaceStorageReader(str(point / layout)), want))
-        for layout in ("hf", "native"):
-            with check(f"DCP HuggingFaceStorageReader, sharded, {layout} view"), tempfile.TemporaryDirectory() as meet:
-                torch.multiprocessing.spawn(dcp_rank, (3, str(point / layout), meet + "/store"), 3)
+        with check("DCP HuggingFaceStorageReader, sharded, hf and native view"), tempfile.TemporaryDirectory() as meet:
+            directories = [str(point / layout) for layout in ("hf", "native")]
+            torch.multiprocessing.spawn(dcp_rank, (3, directories, meet + "/store"), 3)
 
 
 def upstream(directory):
@@ -172,24 +172,30 @@ def dcp_full(reader, want):
     return state
 
 
-def dcp_rank(rank, size, directory, store):
+def dcp_rank(rank, size, directories, store):
     """One of the processes: its shard of every tensor, along the first and along the last axis."""
-    import torch
     import torch.distributed as dist
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard, distribute_tensor
 
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     mesh = init_device_mesh("cpu", (size,))
-    want = tensors_of(directory)
-    for axis in (0, -1):
-        place = {k: [Shard(axis % v.ndim)] for k, v in want.items()}
-        state = {k: distribute_tensor(torch.full_like(v, float("nan")), mesh, place[k]) for k, v in want.items()}
-        dcp.load(state, storage_reader=upstream(directory))
-        for k, v in want.items():
-            expect(torch.equal(state[k].to_local(), distribute_tensor(v, mesh, place[k]).to_local()), f"{k} differs")
+    for directory in directories:
+        for axis in (0, -1):
+            dcp_shards(directory, mesh, axis)
     dist.destroy_process_group()
+
+
+def dcp_shards(directory, mesh, axis):
+    import torch
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    want = tensors_of(directory)
+    place = {k: [Shard(axis % v.ndim)] for k, v in want.items()}
+    state = {k: distribute_tensor(torch.full_like(v, float("nan")), mesh, place[k]) for k, v in want.items()}
+    dcp.load(state, storage_reader=upstream(directory))
+    for k, v in want.items():
+        expect(torch.equal(state[k].to_local(), distribute_tensor(v, mesh, place[k]).to_local()), f"{k} differs")
 
 
 # --- accelerate -----------------------------------------------------------------------
@@ -301,6 +307,8 @@ def runai():
 
 def servers():
     """What vLLM's and SGLang's weight iterators do to files; the servers themselves are not run."""
+    import safetensors.torch  # noqa: F401: once here, and not in each of the forked ranks
+
     context = multiprocessing.get_context("fork")
     patterns = {
         "vLLM, four ranks, mmap get_tensor": vllm_default,
