@@ -127,14 +127,9 @@ func (c *cache) acquire(ctx context.Context, s *session) error {
 		c.queue = append(c.queue, s)
 		c.wakeLater()
 		c.mu.Unlock()
-		select {
-		case <-s.admitted:
-		case <-ctx.Done():
+		if err := c.fs.wait(ctx, s.admitted); err != nil {
 			c.giveUp(s)
-			return ctx.Err()
-		case <-c.fs.ctx.Done():
-			c.giveUp(s)
-			return ErrClosed
+			return err
 		}
 		c.mu.Lock()
 	}
@@ -150,10 +145,8 @@ func (c *cache) acquire(ctx context.Context, s *session) error {
 func (s *session) await(ctx context.Context) error {
 	defer s.fs.cache.stopWaiting(s)
 	for _, e := range s.held {
-		select {
-		case <-e.done:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := s.fs.wait(ctx, e.done); err != nil {
+			return err
 		}
 		if e.err != nil {
 			return e.err

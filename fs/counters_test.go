@@ -240,21 +240,31 @@ func TestFailuresOfTheSourceReachTheReader(t *testing.T) {
 	}
 }
 
-func TestAStalledFileStopsNobodyElse(t *testing.T) {
-	x := expertShape{experts: 8, hidden: 256, intermediate: 256}
+// stalledFS is a tree of two files with a layer each; the source of the second does not answer before it is released.
+func stalledFS(t *testing.T, x expertShape, o Options) (f *FS, names []string, release func()) {
+	t.Helper()
 	good, bad := &memory{name: "good"}, &memory{name: "bad"}
 	hold := make(chan struct{})
 	bad.hook = func(int64, int) error { <-hold; return nil }
 	a, _ := x.layer(t, good)
 	b, _ := x.layer(t, bad)
 	b.Name, b.Group = "stalled", "other"
-	f, err := New(nil, []View{{Plan: &adapter.Plan{Tensors: []adapter.Tensor{a, b}}}}, Options{CacheSize: 4 * x.hidden * x.intermediate})
+	f, err := New(nil, []View{{Plan: &adapter.Plan{Tensors: []adapter.Tensor{a, b}}}}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
 	f.cache.checked = true
-	names := shardsOf(t, f, ".")
+	release = sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(func() {
+		release()
+		f.Close()
+	})
+	return f, shardsOf(t, f, "."), release
+}
+
+func TestAStalledFileStopsNobodyElse(t *testing.T) {
+	x := expertShape{experts: 8, hidden: 256, intermediate: 256}
+	f, names, release := stalledFS(t, x, Options{CacheSize: 4 * x.hidden * x.intermediate})
 	ok, err := f.ReaderAt(names[0])
 	if err != nil {
 		t.Fatal(err)
@@ -281,7 +291,7 @@ func TestAStalledFileStopsNobodyElse(t *testing.T) {
 	}
 	cancel() // readers of the stalled file can be killed
 	wg.Wait()
-	close(hold)
+	release()
 	wantIdle(t, f)
 	again := make([]byte, stuck.Size())
 	if _, err := stuck.ReadAt(again, 0); err != nil && err != io.EOF {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -494,7 +495,8 @@ func TestErrorsBecomeErrnos(t *testing.T) {
 
 func TestSequentialReadingThroughTheMountReadsTheSourceOnce(t *testing.T) {
 	f, source := layerFS(t, deepSeek, Options{CacheSize: smallBudget})
-	_, root := mountFS(t, f, MountOptions{})
+	m, root := mountFS(t, f, MountOptions{})
+	defer m.Unmount(true)
 	if out, err := exec.Command("cat", filepath.Join(root, singleName)).Output(); err != nil || int64(len(out)) != f.find(singleName).size() {
 		t.Fatalf("%d bytes, %v", len(out), err)
 	}
@@ -513,4 +515,133 @@ func TestControlFilesOfAMount(t *testing.T) {
 	if list, err := os.ReadDir(root); err != nil || len(list) != 2 {
 		t.Errorf("listed: %v, %v", list, err)
 	}
+}
+
+func TestAKilledReaderIsLetGo(t *testing.T) {
+	x := expertShape{experts: 4, hidden: 256, intermediate: 256}
+	f, names, release := stalledFS(t, x, Options{})
+	_, root := mountFS(t, f, MountOptions{})
+	cmd, _ := start(t, "direct", filepath.Join(root, names[1]))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it waits", func() bool { return f.Stats().Waiting > 0 })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait() // it dies though the source does not answer
+	eventually(t, "nobody waits", func() bool { return f.Stats().Waiting == 0 })
+	other := make(chan map[string]string)
+	go func() { other <- sumsBy(t, "direct", []string{filepath.Join(root, names[1])}) }()
+	eventually(t, "another waits", func() bool { return f.Stats().Waiting > 0 })
+	release()
+	wantEqualSums(t, "after the kill", <-other, sumsOf(t, f, names[1]))
+	wantIdle(t, f)
+}
+
+// sumsOf computes what a child would print of a file.
+func sumsOf(t *testing.T, f *FS, name string) map[string]string {
+	t.Helper()
+	sums := map[string]string{}
+	for key, data := range cutTensors(t, readTree(t, f, name)) {
+		sum := sha256.Sum256(data)
+		sums[key] = hex.EncodeToString(sum[:])
+	}
+	return sums
+}
+
+func TestSignalsThatAReaderHandlesDoNotFailItsReads(t *testing.T) {
+	x := expertShape{experts: 4, hidden: 256, intermediate: 256}
+	for _, how := range []string{"direct", "mmap", "pread"} {
+		f, names, release := stalledFS(t, x, Options{})
+		_, root := mountFS(t, f, MountOptions{})
+		cmd, out := start(t, how, filepath.Join(root, names[1]))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it waits", func() bool { return f.Stats().Waiting > 0 })
+		for range 20 {
+			cmd.Process.Signal(unix.SIGURG) // what the Go runtime preempts goroutines with
+			time.Sleep(time.Millisecond)
+		}
+		release()
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("%s: %v", how, err)
+		}
+		var got map[string]string
+		if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		wantEqualSums(t, how, got, sumsOf(t, f, names[1]))
+	}
+}
+
+// panicking is content that cannot be read.
+type panicking struct{ *file }
+
+func (panicking) ReadAtContext(context.Context, []byte, int64) (int, error) { panic("in the handler") }
+
+func TestAPanicInAHandlerIsAnErrno(t *testing.T) {
+	log := &logTo{}
+	f := openViews(t, writeGolden(t), Options{Logger: slog.New(slog.NewTextHandler(log, nil))}, layout("a", "native", 0), layout("b", "native", 0))
+	n := f.find("a/" + singleName)
+	n.content = panicking{n.content.(*file)}
+	_, root := mountFS(t, f, MountOptions{})
+	if _, err := readDirect(filepath.Join(root, "a", singleName)); !errors.Is(err, unix.EIO) {
+		t.Errorf("got %v", err)
+	}
+	if got := log.String(); !strings.Contains(got, "in the handler") || !strings.Contains(got, "panicking") {
+		t.Errorf("log: %s", got)
+	}
+	wantEqualSums(t, "the mount lives", sumsBy(t, "mmap", []string{filepath.Join(root, "b", singleName)}), golden(t, "BF16"))
+}
+
+func TestMountOfADescriptor(t *testing.T) {
+	needFUSE(t)
+	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
+	dir := t.TempDir()
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Mount("given", dir, "fuse.dequantfs", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd))
+	if err != nil {
+		t.Skipf("cannot mount by hand: %v", err)
+	}
+	m, err := f.Mount(fmt.Sprintf("/dev/fd/%d", fd), MountOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqualSums(t, "given", sumsBy(t, "mmap", inMount(t, f, dir, ".")), golden(t, "BF16"))
+	if err := detach(dir); err != nil {
+		t.Fatal(err)
+	}
+	m.Wait()
+}
+
+func TestNothingIsLeftBehind(t *testing.T) {
+	needFUSE(t)
+	descriptors := func() int {
+		list, _ := os.ReadDir("/proc/self/fd")
+		return len(list)
+	}
+	source := writeGolden(t)
+	use := func() {
+		f := openViews(t, source, Options{}, layout("", "native", 0))
+		m, root := mountFS(t, f, MountOptions{})
+		sumsBy(t, "pread", inMount(t, f, root, "."))
+		if err := m.Unmount(false); err != nil {
+			t.Error(err)
+		}
+		f.Close()
+		f.checkpoint.Close()
+	}
+	use() // whatever is kept for later
+	goroutines, open := runtime.NumGoroutine(), descriptors()
+	for range 5 {
+		use()
+	}
+	eventually(t, "goroutines and descriptors are gone", func() bool {
+		return runtime.NumGoroutine() <= goroutines && descriptors() <= open
+	})
 }

@@ -123,7 +123,7 @@ func (n *fileNode) Read(ctx context.Context, h gofs.FileHandle, dest []byte, off
 	}
 	n.fs.counters.requests.Add(1)
 	defer n.fs.request()
-	got, err := n.node.content.ReadAtContext(ctx, dest, off)
+	got, err := n.node.content.ReadAtContext(newRequest(ctx), dest, off)
 	if errno := n.fs.errno(n.node.name, err); errno != 0 {
 		return nil, errno
 	}

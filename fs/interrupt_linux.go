@@ -1,0 +1,79 @@
+package fs
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// patienceUnknown is how long a read goes on after an interrupt if its reader cannot be looked at.
+const patienceUnknown = 5 * time.Second
+
+// request is the context of a READ. The kernel interrupts it for any signal to the reader, also for those that the
+// reader handles and forgets (Go programs get one for each preemption), and does not interrupt it at all
+// when it reads ahead or directly. Giving up at an interrupt would fail the read, and kill a reader that has mapped the
+// file; never giving up would keep a killed one from dying. So it is cancelled when the reader is dying, and only then.
+type request struct {
+	*fuse.Context
+	interrupted atomic.Int64 // unix ns: when it was first seen
+}
+
+// newRequest wraps the context that go-fuse gives a handler.
+func newRequest(ctx context.Context) context.Context {
+	if c, ok := ctx.(*fuse.Context); ok {
+		return &request{Context: c}
+	}
+	return ctx
+}
+
+// Done never tells: waiting reads look for themselves (see wait).
+func (r *request) Done() <-chan struct{} { return nil }
+
+// Err is an error if the read was interrupted and the reader will not wait for the answer.
+func (r *request) Err() error {
+	if r.Context.Err() == nil || !r.dying() {
+		return nil
+	}
+	return context.Canceled
+}
+
+// dying says whether the reader has been killed, or is gone.
+func (r *request) dying() bool {
+	if r.Pid == 0 { // of another PID namespace
+		return r.Context.Err() != nil && r.impatient()
+	}
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(int(r.Pid)) + "/status")
+	return err != nil || killed(string(status))
+}
+
+// impatient says whether an interrupt is so long ago that the reader is believed dead.
+func (r *request) impatient() bool {
+	now := time.Now().UnixNano()
+	r.interrupted.CompareAndSwap(0, now)
+	return now-r.interrupted.Load() > int64(patienceUnknown)
+}
+
+// killed reads a process's status: is it dead, or is a SIGKILL pending? A signal without a handler that ends the
+// process counts as SIGKILL, too.
+func killed(status string) bool {
+	for line := range strings.Lines(status) {
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch name {
+		case "State":
+			if strings.HasPrefix(value, "Z") || strings.HasPrefix(value, "X") {
+				return true
+			}
+		case "SigPnd", "ShdPnd":
+			if set, err := strconv.ParseUint(value, 16, 64); err == nil && set&(1<<8) != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
