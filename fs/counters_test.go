@@ -100,7 +100,7 @@ func layerFS(t testing.TB, x expertShape, o Options) (*FS, *memory) {
 }
 
 // deepSeek are experts of DeepSeek-V3's size: a unit has 14.7 MB.
-var deepSeek = expertShape{experts: 4, hidden: 7168, intermediate: 2048}
+var deepSeek = expertShape{experts: 3, hidden: 7168, intermediate: 2048}
 
 const smallBudget = 64 << 20
 
@@ -114,6 +114,9 @@ func TestSequentialReadingReadsTheSourceOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantOnce(t, f, source)
+	if f.Stats().Prefetches == 0 {
+		t.Error("nothing was fetched ahead")
+	}
 }
 
 // wantOnce checks that at most 1.05 times the source was read.
@@ -125,9 +128,6 @@ func wantOnce(t *testing.T, f *FS, source *memory) {
 		s.Bytes, source.size, s.SourceBytes, s.Preads, s.Fills, s.Prefetches, s.Refetches, s.Evictions)
 	if s.SourceBytes*100 > source.size*105 {
 		t.Errorf("read %d bytes of a source of %d", s.SourceBytes, source.size)
-	}
-	if s.Prefetches == 0 {
-		t.Error("nothing was fetched ahead")
 	}
 	if s.TooSmall {
 		t.Error("the budget is said to be too small")

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,8 +70,8 @@ func child(how string, paths []string) error {
 
 // children are other things for a child to do.
 var children = map[string]func([]string) error{
-	"hold": holdFile,
-	"spin": readForever,
+	"hold":   holdFile,
+	"random": readRandomly,
 }
 
 func readMapped(path string) ([]byte, error) {
@@ -126,16 +127,39 @@ func holdFile(paths []string) error {
 	return err
 }
 
-// readForever reads files over and over, directly, until it is killed or fails.
-func readForever(paths []string) error {
-	fmt.Println("reading")
-	for {
-		for _, path := range paths {
-			if _, err := readDirect(path); err != nil {
-				return err
-			}
+// readRandomly reads ranges of a file, the first, in 50 goroutines and compares them with another, the second.
+func readRandomly(paths []string) error {
+	want, err := os.ReadFile(paths[1])
+	if err != nil {
+		return err
+	}
+	errs := make(chan error)
+	for g := range 50 {
+		go func() { errs <- readRanges(paths[0], want, rand.New(rand.NewPCG(uint64(os.Getpid()), uint64(g)))) }()
+	}
+	for range 50 {
+		err = errors.Join(err, <-errs)
+	}
+	return err
+}
+
+func readRanges(path string, want []byte, rng *rand.Rand) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|rng.IntN(2)*unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for range 20 {
+		off := rng.IntN(len(want))
+		buf := make([]byte, min(1+rng.IntN(256<<10), len(want)-off))
+		if _, err := f.ReadAt(buf, int64(off)); err != nil {
+			return err
+		}
+		if !bytes.Equal(buf, want[off:][:len(buf)]) {
+			return fmt.Errorf("[%d, %d) is wrong", off, off+len(buf))
 		}
 	}
+	return nil
 }
 
 // start runs a child.
@@ -643,5 +667,31 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 	eventually(t, "goroutines and descriptors are gone", func() bool {
 		return runtime.NumGoroutine() <= goroutines && descriptors() <= open
+	})
+}
+
+func TestTwoHundredReadersLeaveNothing(t *testing.T) {
+	x := expertShape{experts: 6, hidden: 512, intermediate: 384}
+	f, _ := layerFS(t, x, Options{CacheSize: 5 * x.hidden * x.intermediate})
+	whole := filepath.Join(t.TempDir(), "whole")
+	if err := os.WriteFile(whole, readTree(t, f, singleName), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, root := mountFS(t, f, MountOptions{})
+	wantIdle(t, f)
+	goroutines := runtime.NumGoroutine()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			cmd, _ := start(t, "random", filepath.Join(root, singleName), whole)
+			if err := cmd.Run(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	wantIdle(t, f)
+	eventually(t, "all is closed and all goroutines but go-fuse's are gone", func() bool {
+		return f.Stats().OpenFiles == 0 && runtime.NumGoroutine() <= goroutines+17
 	})
 }
