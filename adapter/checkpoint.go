@@ -21,7 +21,7 @@ const (
 	maxIndex   = 64 << 20 // bytes of the index
 	maxTensors = 1 << 20  // of all shards together; the largest published checkpoints have a third of it
 
-	headerAhead = 1 << 20 // bytes of each shard that the system may fetch while another is parsed
+	headerAhead = 128 << 10 // bytes of each shard that the system may fetch while another is parsed; most headers are shorter
 )
 
 // Checkpoint is an opened source: every shard held open, every header checked. It is

@@ -1,8 +1,11 @@
 package adapter_test
 
 import (
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -264,8 +267,41 @@ func TestSideFilesAreTheRegularFilesThatSayNothingOfWeights(t *testing.T) {
 			t.Errorf("%s: mode %o", s.Name, s.Mode)
 		}
 	}
+	log := warnings(t, dir)
+	for _, name := range []string{"outside.json", "dangling.json"} {
+		if strings.Count(log, name) != 1 {
+			t.Errorf("%s should be told of once: %s", name, log)
+		}
+	}
 	want := []string{"README.md", "binary", "generation_config.json", "linked.json", "modeling.py", "tokenizer.json", "x.bin.txt"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// warnings gives what is logged while a source is opened.
+func warnings(t *testing.T, dir string) string {
+	t.Helper()
+	var log strings.Builder
+	c, err := adapter.Open(dir, adapter.OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return log.String()
+}
+
+func TestSideFilesBeyondAThousandAreLeftOut(t *testing.T) {
+	dir := source(t, t.TempDir())
+	for i := range 1010 {
+		write(t, dir, fmt.Sprintf("side-%04d.txt", i), nil)
+	}
+	if n := len(open(t, dir).SideFiles()); n != 1000 {
+		t.Errorf("%d side files", n)
+	}
+	if log := warnings(t, dir); strings.Count(log, "\n") != 1 || !strings.Contains(log, "too many") {
+		t.Errorf("log: %s", log)
 	}
 }
