@@ -30,6 +30,21 @@
 // believed only as far as there are bytes behind them, or up to a limit that published
 // checkpoints do not come near.
 //
+// # Plans
+//
+// Weights and scales are paired over all shards (pair.go), and the grid of scales is laid
+// over its weight by shape and configuration (quantization.go). Experts are found by the
+// family's table (family.go, families.go) and arranged by the layout's (layout.go,
+// merge.go); all other keys get the names that the family has in that layout (names.go).
+// What cannot be decoded is refused by name, never shown undecoded. Adding a family is
+// adding a row; testdata/plans shows what becomes of each.
+//
+// A dequantized value is float32(code) × scale, rounded to the view's dtype: two roundings, to
+// nearest even. The rules are those of NeMo AutoModel's adapters. Where these hand
+// quantized weights on undecoded (the ones written for BF16 checkpoints), every weight is
+// dequantized first. The view's dtype is that of dequantized and merged tensors; the others
+// keep theirs.
+//
 // # Concurrency
 //
 // A Checkpoint and a Plan do not change and may be used from any number of goroutines.
