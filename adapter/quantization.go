@@ -3,6 +3,7 @@ package adapter
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -102,9 +103,15 @@ func (q quantization) grid(w, s *Stored) (grid, error) {
 	}
 	lead, rows, cols := w.Shape[:n-2], w.Shape[n-2], w.Shape[n-1]
 	have := trimmed(s.Shape, n)
+	if n == 3 && len(s.Shape) == 2 && rows == cols && !q.perRow && s.Shape[1] != 1 {
+		return grid{}, fmt.Errorf("scales %v of the stack of square matrices %s %v: rows or columns, it cannot be told", s.Shape, w.Key, w.Shape)
+	}
 	for _, g := range q.candidates(lead, rows, cols) {
 		if g.fits(have, s.Shape) {
 			g.shape = append(append([]int64(nil), lead...), g.axes(have)...)
+			if g.larger && strings.HasSuffix(w.Key, ".qkv_proj.weight") && !slices.Equal(g.axes(have), []int64{g.r, g.c}) {
+				return grid{}, fmt.Errorf("grid of scales %v for %s %v: one for each of the parts fused in it, which is not decoded", s.Shape, w.Key, w.Shape)
+			}
 			return g.grid, nil
 		}
 	}

@@ -114,6 +114,7 @@ func TestGridsThatDoNotFitAreRefused(t *testing.T) {
 		{"stack of another size", block128, shape{4, 300, 200}, shape{3, 3, 2}, safetensors.F32, "at least [4 3 2]"},
 		{"empty", block128, shape{300, 200}, shape{0}, safetensors.F32, "at least [3 2]"},
 		{"vector", block128, shape{300}, shape{3}, safetensors.F32, "expected a matrix"},
+		{"stack of squares, rows or columns", noConfig, shape{4, 30, 30}, shape{4, 30}, safetensors.F32, "rows or columns"},
 		{"integers", block128, shape{300, 200}, shape{3, 2}, safetensors.I32, "I32"},
 		{"bytes", block128, shape{300, 200}, shape{3, 2}, safetensors.U8, "MXFP8"},
 		{"codes", block128, shape{300, 200}, shape{3, 2}, safetensors.F8E4M3, "F8_E4M3"},
@@ -129,6 +130,25 @@ func TestGridsThatDoNotFitAreRefused(t *testing.T) {
 				t.Errorf("error %q does not say %q", err, test.want)
 			}
 		})
+	}
+}
+
+// The grid of a fused matrix may be one grid behind another, which a larger one looks like.
+func TestGridsOfFusedPartsAreRefused(t *testing.T) {
+	q := configuredQuantization(t, block128)
+	for _, test := range []struct {
+		key   string
+		scale []int64
+		ok    bool
+	}{
+		{"x.qkv_proj.weight", []int64{3, 2}, true},
+		{"x.qkv_proj.weight", []int64{4, 2}, false},
+		{"x.k_proj.weight", []int64{4, 2}, true},
+	} {
+		_, err := q.grid(stored(test.key, safetensors.F8E4M3, 300, 200), stored(test.key+"_scale_inv", safetensors.F32, test.scale...))
+		if (err == nil) != test.ok {
+			t.Errorf("%s with grid %v: error %v", test.key, test.scale, err)
+		}
 	}
 }
 
