@@ -105,13 +105,23 @@ func BenchmarkReadAt(b *testing.B) {
 		{"codes", codes},
 		{"scales", scales},
 	} {
-		b.Run(r.name, func(b *testing.B) { benchmarkReads(b, r.n) })
+		b.Run(r.name, func(b *testing.B) { benchmarkReads(b, r.n, 1<<20) })
 	}
 }
 
-func benchmarkReads(b *testing.B, n Node) {
+// BenchmarkSmallReads reads 4 KiB at a time.
+func BenchmarkSmallReads(b *testing.B) {
+	d := newDisk(b, 3*inter*hidden+1<<20)
+	must := must(b)
+	gate, up := d.expert(b, 0, inter, hidden), d.expert(b, 1, inter, hidden)
+	b.Run("dequantize", func(b *testing.B) { benchmarkReads(b, gate, 4096) })
+	merged := must(Concat(1, must(Transpose(gate)), must(Transpose(up))))
+	b.Run("merged-gate-up", func(b *testing.B) { benchmarkReads(b, merged, 4096) })
+}
+
+func benchmarkReads(b *testing.B, n Node, size int64) {
 	env := &Env{Cache: everything{}}
-	p := make([]byte, min(1<<20, n.Size()))
+	p := make([]byte, min(size, n.Size()))
 	if err := n.ReadAt(env, p, 0); err != nil {
 		b.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package expr
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -81,10 +80,10 @@ func (env *Env) read(src *Source, p []byte, off int64) error {
 		return err
 	}
 	n, err := env.readAt(src.File, p, off)
-	if n == len(p) {
+	if n == len(p) && (err == nil || err == io.EOF) {
 		return nil
 	}
-	if err == nil || errors.Is(err, io.EOF) {
+	if err == nil || err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("%s: %s: read %d of %d bytes at offset %d: %w", src.File.Name(), src.Key, n, len(p), off, err)

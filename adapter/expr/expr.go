@@ -28,8 +28,16 @@
 //
 // Leaves in stored order read what they need, half the bytes of the result, and decode it. A
 // transposed leaf needs a whole source matrix for any row: that is a [Unit], the matrix transposed in
-// its source precision, which [Env.Cache] keeps, so one entry serves all dtypes and layouts. Scale grids are
-// small units too. Without a cache the strip that is needed is read and transposed at each read.
+// its source precision, which [Env.Cache] keeps, so one entry serves all dtypes and layouts, and the
+// parts that a merged tensor is taken apart into. Scale grids, stored or computed by [Quantize], are
+// small units too. Without a cache, what is needed is read and transposed, or computed, at each read.
+//
+// [Node.Units] and [Node.Ranges] tell beforehand what a read needs, for those who fetch ahead.
+//
+// # Errors
+//
+// A source that gives fewer bytes than asked for, or an error beside them, fails the read with the file, the
+// key and the offset; so does a context that is done. The buffer then holds anything.
 package expr
 
 import (

@@ -458,6 +458,7 @@ func TestFaultyFilesAlwaysGiveErrors(t *testing.T) {
 		"nothing":      func(n int) (int, error) { return 0, nil },
 		"end of file":  func(n int) (int, error) { return n / 2, io.EOF },
 		"device error": func(n int) (int, error) { return n / 2, broken },
+		"file changed": func(n int) (int, error) { return n, broken }, // all bytes, but not to be trusted
 	}
 	for i, r := range recipes {
 		m := newMaker(t, uint64(i))
