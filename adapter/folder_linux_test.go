@@ -3,10 +3,13 @@ package adapter_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dequantfs/dequantfs/adapter"
 )
@@ -125,5 +128,57 @@ func TestTheFilesOfAnOpenCheckpointAreNotResolvedAgain(t *testing.T) {
 	write(t, dir, shard2, []byte("something else"))
 	if got := string(bytesOf(t, c, head)); got != "\x00\x00\x00\x00" {
 		t.Errorf("read %q", got)
+	}
+}
+
+// withoutPrivilege does something without root's right to read everything.
+func withoutPrivilege(t *testing.T, do func()) {
+	t.Helper()
+	runtime.LockOSThread() // it is threads that have capabilities
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var all [2]unix.CapUserData
+	if err := unix.Capget(&header, &all[0]); err != nil {
+		t.Fatal(err)
+	}
+	some := all
+	some[0].Effective &^= 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH
+	if err := unix.Capset(&header, &some[0]); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Capset(&header, &all[0]); err != nil {
+			t.Error(err)
+		}
+	}()
+	do()
+}
+
+func TestFilesThatMayNotBeRead(t *testing.T) {
+	for _, c := range []struct{ name, want string }{ // want: of the error; empty: it is left out
+		{"config.json", "config.json: permission denied"},
+		{index, index + ": permission denied"},
+		{shard2, shard2 + ": permission denied"},
+		{"tokenizer.json", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := source(t, t.TempDir())
+			write(t, dir, "tokenizer.json", []byte("{}"))
+			if err := os.Chmod(filepath.Join(dir, c.name), 0); err != nil {
+				t.Fatal(err)
+			}
+			withoutPrivilege(t, func() {
+				if c.want != "" {
+					refuses(t, dir, c.want)
+					return
+				}
+				if n := len(open(t, dir).SideFiles()); n != 0 {
+					t.Errorf("%d side files", n)
+				}
+				if log := warnings(t, dir); !strings.Contains(log, c.name) || !strings.Contains(log, "permission denied") {
+					t.Errorf("log: %s", log)
+				}
+			})
+		})
 	}
 }
