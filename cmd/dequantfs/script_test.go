@@ -196,24 +196,27 @@ func editCheckpoint(c *synth.Checkpoint, edit string) error {
 	return fmt.Errorf("unknown edit %q", edit)
 }
 
-// scriptMounted waits until a mount of ours is ready, or until there is none:
-// [!] mounted MOUNTPOINT. After another mount at the same place it may be too early.
+// scriptMounted waits until a mount of ours is ready, or until there is none and no process that
+// served one: [!] mounted MOUNTPOINT.
 func scriptMounted(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: [!] mounted MOUNTPOINT")
 	}
 	mountpoint := ts.MkAbs(args[0])
-	record := filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "dequantfs", stateName(mountpoint)+".json")
+	dir := filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "dequantfs")
 	eventually(ts.Fatalf, func() error {
 		all, err := mountsBelow(mountpoint)
 		if err != nil {
 			return err
 		}
-		if (len(all) > 0) == neg {
-			return fmt.Errorf("mounted: %v", all)
+		serving := 0 // records are written once the mount is ready
+		for _, r := range recordsOf(dir, mountpoint) {
+			if !ended(r.PID) {
+				serving++
+			}
 		}
-		if _, err := os.Stat(record); !neg && err != nil {
-			return err // the record is written once the mount is ready
+		if (len(all) > 0) == neg || (serving > 0) == neg {
+			return fmt.Errorf("mounted: %v, by %d processes", all, serving)
 		}
 		return nil
 	})

@@ -3,6 +3,8 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -12,7 +14,8 @@ import (
 
 // The state of the mounts of one user is a directory that nobody else can enter. A
 // mount has up to three files there, named after its mountpoint: .json says what it
-// is, .sock answers how it fares, .log is what it said.
+// is and .sock answers how it fares (these two with the number of the process in their names),
+// .log is what it said.
 
 // record is what stands in the .json file of a mount.
 type record struct {
@@ -57,3 +60,21 @@ const (
 	stateSilent = "silent"
 	stateDead   = "dead"
 )
+
+// recordsOf finds the records of a mountpoint, by the path of their files less the endings.
+func recordsOf(dir, mountpoint string) map[string]record {
+	found := map[string]record{}
+	files, _ := os.ReadDir(dir)
+	for _, f := range files {
+		path, isRecord := strings.CutSuffix(filepath.Join(dir, f.Name()), ".json")
+		if !isRecord || !strings.HasPrefix(f.Name(), stateName(mountpoint)+"-") {
+			continue
+		}
+		var r record
+		data, err := os.ReadFile(path + ".json")
+		if err == nil && json.Unmarshal(data, &r) == nil && r.Mountpoint == mountpoint {
+			found[path] = r
+		}
+	}
+	return found
+}

@@ -68,12 +68,18 @@ func register(r record, stats func() fs.Stats) (*control, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &control{path: filepath.Join(dir, stateName(r.Mountpoint))}
+	// Each process has files of its own: one that is still ending must not take those of the next
+	// mount at the same place with it.
+	c := &control{path: filepath.Join(dir, fmt.Sprintf("%s-%d", stateName(r.Mountpoint), os.Getpid()))}
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
-	os.Remove(c.path + ".sock")
+	for path, old := range recordsOf(dir, r.Mountpoint) {
+		if ended(old.PID) || old.PID == os.Getpid() {
+			forget(path)
+		}
+	}
 	if c.listener, err = listenUnix(c.path + ".sock"); err != nil {
 		return nil, err
 	}
@@ -160,7 +166,7 @@ func states(ctx context.Context) ([]mountState, error) {
 		}
 		if m.State != stateAlive && !mountedAt(here, m.Mountpoint) {
 			if m.State == stateDead {
-				m.forget()
+				forget(m.path)
 			}
 			continue // unmounted, or about to end
 		}
@@ -201,13 +207,10 @@ func waitEnded(ctx context.Context, mountpoint string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for ctx.Err() == nil {
-		var r record
-		data, err := os.ReadFile(filepath.Join(dir, stateName(mountpoint)+".json"))
-		if err != nil || json.Unmarshal(data, &r) != nil || ended(r.PID) {
-			return
+	for _, r := range recordsOf(dir, mountpoint) {
+		for !ended(r.PID) && ctx.Err() == nil {
+			pause(ctx)
 		}
-		pause(ctx)
 	}
 }
 
@@ -249,9 +252,9 @@ func ask(ctx context.Context, path string) (s snapshot, err error) {
 }
 
 // forget removes the files of a mount that is gone, less its log.
-func (m *mountState) forget() {
-	os.Remove(m.path + ".json")
-	os.Remove(m.path + ".sock")
+func forget(path string) {
+	os.Remove(path + ".json")
+	os.Remove(path + ".sock")
 }
 
 func mountedAt(all []mountEntry, mountpoint string) bool {
