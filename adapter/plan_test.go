@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -413,4 +414,41 @@ func TestFileGroups(t *testing.T) {
 	if got := groups("hf"); !slices.Equal(got, c.Shards()) {
 		t.Errorf("hf: %v, want %v", got, c.Shards())
 	}
+}
+
+func TestOneFileWithoutConfig(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 16, ExpertIntermediate: 8, Single: true}))
+	dir := t.TempDir()
+	if err := s.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "config.json")); err != nil {
+		t.Fatal(err)
+	}
+	c := openedAt(t, filepath.Join(dir, "model.safetensors"))
+	d := dict(t, c, Options{})
+	equal(t, d, s.HF("BF16"))
+	if d.Plan.Config != nil {
+		t.Errorf("a config.json out of nowhere: %s", d.Plan.Config)
+	}
+	if _, err := NewPlan(c, Options{Layout: "native"}); err == nil || !strings.Contains(err.Error(), "layout hf works") {
+		t.Errorf("error %v, want one that says what works", err)
+	}
+}
+
+func TestPlansAtOnce(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Experts: 3, Hidden: 30, ExpertIntermediate: 20, MTP: 1}))
+	c := opened(t, s)
+	var wg sync.WaitGroup
+	for _, layout := range []string{"native", "hf", "transformers", "torchtitan", "hf-fp8", "native", "hf"} {
+		for _, d := range dtypes {
+			wg.Go(func() {
+				if _, err := NewPlan(c, Options{Layout: layout, DType: d}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	equal(t, dict(t, c, Options{Layout: "native"}), s.Native("BF16", 0, 1))
 }
