@@ -81,14 +81,6 @@ type entry struct {
 	stream   bool // the last read looked sequential
 }
 
-// ghost is what is remembered of an evicted unit.
-type ghost struct {
-	spent bool
-	clock int64
-	span  span
-	read  int64
-}
-
 // state of an entry.
 type state uint8
 
@@ -255,16 +247,6 @@ func (c *cache) alone() bool {
 	return true
 }
 
-// stuck says whether a session waits for a stalled file.
-func (s *session) stuck() bool {
-	for _, e := range s.held {
-		if e.shelved {
-			return true
-		}
-	}
-	return false
-}
-
 // idleBytes are those that could be evicted if there were no streams to spare.
 func (c *cache) idleBytes() int64 { return c.used - c.pinned - c.filling }
 
@@ -274,12 +256,6 @@ func (c *cache) unpin(e *entry) {
 		c.pinned -= e.size
 	}
 	c.check()
-}
-
-// trim evicts what is beyond the budget.
-func (c *cache) trim() {
-	for (c.used > c.budget || c.closed) && c.evictOne(nil) {
-	}
 }
 
 // finish ends a session: its entries are unpinned and know what was read of them.
@@ -344,124 +320,6 @@ func (c *cache) wakeLater() {
 	})
 }
 
-// shelve takes fills whose source is stalled out of the account: they must not keep others waiting.
-// There is no more of that than the budget, since no fill of a stalled file begins.
-func (c *cache) shelve() {
-	for _, e := range c.entries {
-		if e.state == filling && !e.shelved && c.fs.sources.isStalled(e.key.File) {
-			e.shelved = true
-			c.used -= e.size
-			c.filling -= e.size
-			c.shelved += e.size
-		}
-	}
-	c.check()
-}
-
-// unshelve takes a fill that has ended back into the account.
-func (c *cache) unshelve(e *entry) {
-	if e.shelved {
-		e.shelved = false
-		c.shelved -= e.size
-		c.used += e.size
-		c.filling += e.size
-	}
-}
-
-// start begins a fill.
-func (c *cache) start(u unit, deferred bool) *entry {
-	e := &entry{unit: u, key: u.Key(), size: u.Size(), done: make(chan struct{}), clock: c.fs.clock.Load()}
-	c.entries[e.key] = e
-	c.used += e.size
-	c.filling += e.size
-	old, known := c.ghosts.Peek(e.key)
-	refetch := known && !old.spent
-	if refetch {
-		e.span, e.read = old.span, old.read
-		c.fs.counters.refetches.Add(1)
-	}
-	c.pressure *= 15. / 16
-	if refetch || deferred {
-		c.pressure++
-	}
-	c.fs.counters.fills.Add(1)
-	c.fills.Add(1)
-	go c.fill(e)
-	return e
-}
-
-// fill computes a unit and hands it to all who wait.
-func (c *cache) fill(e *entry) {
-	defer c.fills.Done()
-	buf := c.buffers.get(e.size)
-	err := c.fs.fillUnit(e.unit, buf)
-	c.fs.dropUnit(e.key)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unshelve(e)
-	c.filling -= e.size
-	if err != nil {
-		c.fs.counters.fillErrors.Add(1)
-		c.used -= e.size
-		c.buffers.put(buf)
-		e.state, e.err = gone, err
-		delete(c.entries, e.key)
-	} else {
-		e.state, e.buf, e.touched = ready, buf, time.Now()
-		c.idle.Add(e.key, e)
-		if e.pins > 0 {
-			c.pinned += e.size
-		}
-	}
-	close(e.done)
-	c.check()
-	c.trim()
-	c.serve()
-}
-
-// evictOne throws one unit out, to make room for a session, for a prefetch (prefetching), or because there
-// are too many (nil). A prefetch spares what was read to its end, too, as long as its stream is near: under memory
-// pressure the kernel drops pages that it read ahead, and asks again.
-func (c *cache) evictOne(s *session) bool {
-	if c.evictFrom(c.spent, (*entry).passed) || s != prefetching && c.evictFrom(c.spent, anyEntry) {
-		return true
-	}
-	if s == nil {
-		return c.evictFrom(c.idle, anyEntry)
-	}
-	now := time.Now()
-	return c.evictFrom(c.idle, func(old *entry) bool { return c.evictable(old, s, now) })
-}
-
-func anyEntry(*entry) bool { return true }
-
-// evictFrom throws out the oldest unit that is not pinned and of which ok says so.
-// Those passed over are in use, so they become the newest.
-func (c *cache) evictFrom(lru *simplelru.LRU[expr.UnitKey, *entry], ok func(*entry) bool) bool {
-	for range lru.Len() {
-		key, e, _ := lru.GetOldest()
-		if e.pins == 0 && ok(e) {
-			lru.Remove(key)
-			c.evict(e)
-			return true
-		}
-		lru.Get(key)
-	}
-	return false
-}
-
-// evict frees a unit that is in no list any more.
-func (c *cache) evict(e *entry) {
-	delete(c.entries, e.key)
-	c.ghosts.Add(e.key, ghost{e.isSpent(), e.clock, e.span, e.read})
-	e.state = gone
-	c.used -= e.size
-	c.buffers.put(e.buf)
-	e.buf = nil
-	c.fs.counters.evictions.Add(1)
-	c.check()
-}
-
 // close fails all who wait and waits for the fills that run.
 func (c *cache) close() {
 	c.mu.Lock()
@@ -513,41 +371,4 @@ func (c *cache) check() {
 		panic(fmt.Sprintf("cache account: used %d, pinned %d, filling %d; counted %d, %d, %d",
 			c.used, c.pinned, c.filling, used, pinned, fill))
 	}
-}
-
-// fillUnit computes a unit; a panic becomes an error.
-func (f *FS) fillUnit(u unit, buf []byte) (err error) {
-	defer f.recover("fill of "+u.String(), &err)
-	env := expr.Env{Context: f.ctx, ReadAt: f.readSource, Go: f.together}
-	if err := u.Fill(&env, buf); err != nil {
-		return fmt.Errorf("%s: %w", u, err)
-	}
-	return nil
-}
-
-// together runs the functions at the same time, so that slow sources overlap,
-// and gives the first error once all have ended.
-func (f *FS) together(fns ...func() error) error {
-	var wg sync.WaitGroup
-	errs := make([]error, len(fns))
-	next := make(chan int, len(fns))
-	for i := range fns {
-		next <- i
-	}
-	close(next)
-	for range min(len(fns), maxPieces) {
-		wg.Go(func() {
-			for i := range next {
-				errs[i] = f.guarded(fns[i])
-			}
-		})
-	}
-	wg.Wait()
-	return or(errs...)
-}
-
-// guarded runs fn; a panic becomes an error.
-func (f *FS) guarded(fn func() error) (err error) {
-	defer f.recover("strip", &err)
-	return fn()
 }

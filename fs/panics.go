@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,9 +33,14 @@ func (f *FS) panicked(where string, v any, err *error) {
 // maxCauses bounds what logOnce remembers.
 const maxCauses = 1000
 
-// logOnce logs an error unless the same one has been logged already.
+// logOnce logs an error about something unless one of the same cause has been logged already; offsets and the like are
+// no part of the cause.
 func (f *FS) logOnce(level slog.Level, msg string, err error, attrs ...slog.Attr) {
-	if _, seen := f.logged.LoadOrStore(err.Error(), true); seen {
+	cause := err
+	for next := cause; next != nil; next = errors.Unwrap(next) {
+		cause = next
+	}
+	if _, seen := f.logged.LoadOrStore(fmt.Sprint(attrs, cause), true); seen {
 		return
 	}
 	if f.causes.Add(1) > maxCauses {

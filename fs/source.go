@@ -63,3 +63,37 @@ func (s *sources) isStalled(f expr.File) bool {
 	w, ok := s.m.Load(f)
 	return ok && w.(*source).stalled(time.Now())
 }
+
+// stuck says whether a session waits for a stalled file.
+func (s *session) stuck() bool {
+	for _, e := range s.held {
+		if e.shelved {
+			return true
+		}
+	}
+	return false
+}
+
+// shelve takes fills whose source is stalled out of the account: they must not keep others waiting.
+// There is no more of that than the budget, since no fill of a stalled file begins.
+func (c *cache) shelve() {
+	for _, e := range c.entries {
+		if e.state == filling && !e.shelved && c.fs.sources.isStalled(e.key.File) {
+			e.shelved = true
+			c.used -= e.size
+			c.filling -= e.size
+			c.shelved += e.size
+		}
+	}
+	c.check()
+}
+
+// unshelve takes a fill that has ended back into the account.
+func (c *cache) unshelve(e *entry) {
+	if e.shelved {
+		e.shelved = false
+		c.shelved -= e.size
+		c.used += e.size
+		c.filling += e.size
+	}
+}

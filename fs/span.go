@@ -119,26 +119,3 @@ func (c *cache) note(s *session, e *entry) {
 
 // isSpent says whether a unit was read to its end.
 func (e *entry) isSpent() bool { return e.span.file != nil && e.read >= e.span.hi-e.span.lo }
-
-// passed says whether the stream that read the unit is beyond it by more than the
-// kernel reads ahead out of order, twice.
-func (e *entry) passed() bool {
-	return e.span.file != nil && e.span.file.streams.beyond(e.run, e.span.hi+behind)
-}
-
-// prefetching stands for whoever fetches ahead where room is made for a session.
-var prefetching = new(session)
-
-// evictable says whether an idle unit may make room for a session.
-func (c *cache) evictable(old *entry, s *session, now time.Time) bool {
-	since := c.fs.clock.Load() - old.clock // in reads
-	switch {
-	case old.passed():
-		return true
-	case s == prefetching:
-		return since > 4096 || !old.prefetch && !old.stream && since > 1024
-	case old.stream || old.prefetch:
-		return now.Sub(old.touched) > c.grace || !s.queued.IsZero() && now.Sub(s.queued) > c.patience
-	}
-	return true
-}

@@ -1,0 +1,97 @@
+package fs
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// start begins a fill.
+func (c *cache) start(u unit, deferred bool) *entry {
+	e := &entry{unit: u, key: u.Key(), size: u.Size(), done: make(chan struct{}), clock: c.fs.clock.Load()}
+	c.entries[e.key] = e
+	c.used += e.size
+	c.filling += e.size
+	old, known := c.ghosts.Peek(e.key)
+	refetch := known && !old.spent
+	if refetch {
+		e.span, e.read = old.span, old.read
+		c.fs.counters.refetches.Add(1)
+	}
+	c.pressure *= 15. / 16
+	if refetch || deferred {
+		c.pressure++
+	}
+	c.fs.counters.fills.Add(1)
+	c.fills.Add(1)
+	go c.fill(e)
+	return e
+}
+
+// fill computes a unit and hands it to all who wait.
+func (c *cache) fill(e *entry) {
+	defer c.fills.Done()
+	buf := c.buffers.get(e.size)
+	err := c.fs.fillUnit(e.unit, buf)
+	c.fs.dropUnit(e.key)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unshelve(e)
+	c.filling -= e.size
+	if err != nil {
+		c.fs.counters.fillErrors.Add(1)
+		c.used -= e.size
+		c.buffers.put(buf)
+		e.state, e.err = gone, err
+		delete(c.entries, e.key)
+	} else {
+		e.state, e.buf, e.touched = ready, buf, time.Now()
+		c.idle.Add(e.key, e)
+		if e.pins > 0 {
+			c.pinned += e.size
+		}
+	}
+	close(e.done)
+	c.check()
+	c.trim()
+	c.serve()
+}
+
+// fillUnit computes a unit; a panic becomes an error.
+func (f *FS) fillUnit(u unit, buf []byte) (err error) {
+	defer f.recover("fill of "+u.String(), &err)
+	env := expr.Env{Context: f.ctx, ReadAt: f.readSource, Go: f.together}
+	if err := u.Fill(&env, buf); err != nil {
+		return fmt.Errorf("%s: %w", u, err)
+	}
+	return nil
+}
+
+// together runs the functions at the same time, so that slow sources overlap,
+// and gives the first error once all have ended.
+func (f *FS) together(fns ...func() error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, len(fns))
+	next := make(chan int, len(fns))
+	for i := range fns {
+		next <- i
+	}
+	close(next)
+	for range min(len(fns), maxPieces) {
+		wg.Go(func() {
+			for i := range next {
+				errs[i] = f.guarded(fns[i])
+			}
+		})
+	}
+	wg.Wait()
+	return or(errs...)
+}
+
+// guarded runs fn; a panic becomes an error.
+func (f *FS) guarded(fn func() error) (err error) {
+	defer f.recover("strip", &err)
+	return fn()
+}
