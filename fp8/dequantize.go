@@ -75,7 +75,6 @@ const (
 // scratch is what a band of rows needs: rows that share their scales.
 type scratch struct {
 	words  [maxTables * 256]uint16
-	eights [maxTables][32]byte
 	scales [maxCols]float32
 	maxima [maxCols]uint32
 }

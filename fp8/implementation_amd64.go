@@ -4,6 +4,7 @@ package fp8
 
 import (
 	"math"
+	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -18,6 +19,10 @@ func best() implementation {
 	}
 	return generic
 }
+
+// eights are the tables of fillEightsAVX2, in the place of those of words: a field of their own would be unused where
+// there is no assembly.
+func (s *scratch) eights() *[32]byte { return (*[32]byte)(unsafe.Pointer(&s.words[0])) }
 
 // What the kernels are told of a format of codes.
 var (
@@ -45,7 +50,7 @@ func (s *scratch) fillTables(b *band, width int, scales []float32) tables {
 	case using == generic:
 		return s.fillTablesGeneric(b, width, scales)
 	case uses >= 32 && width >= 32 && b.out == BF16 && b.format == E4M3FN && haveEights(scales):
-		fillEightsAVX2(&s.eights[0], &scales[0], len(scales), values)
+		fillEightsAVX2(s.eights(), &scales[0], len(scales), values)
 		return eightTables
 	case using == avx2 || uses < 256:
 		return noTables
@@ -74,9 +79,9 @@ func (s *scratch) rowByTable(dst, codes []byte, first, width int, t tables) {
 	case t == magnitudeTables:
 		rowByTableAVX512(&dst[0], &codes[0], len(codes), first, width, &s.words[0])
 	case using == avx512:
-		rowByEightsAVX512(&dst[0], &codes[0], len(codes), first, width, &s.eights[0])
+		rowByEightsAVX512(&dst[0], &codes[0], len(codes), first, width, s.eights())
 	default:
-		rowByEightsAVX2(&dst[0], &codes[0], len(codes), first, width, &s.eights[0])
+		rowByEightsAVX2(&dst[0], &codes[0], len(codes), first, width, s.eights())
 	}
 }
 
