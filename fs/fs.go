@@ -76,6 +76,8 @@ type FS struct {
 	clock    atomic.Int64 // counts reads
 	cache    *cache
 	grids    *grids
+	computed *computed
+	lost     expr.Counters // values that a narrower dtype could not hold
 	workers  *workers
 	sources  sources
 	sessions sync.Pool
@@ -104,8 +106,9 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	f.cache = newCache(f, max(o.CacheSize, 0))
 	f.grids = newGrids(int64(maxGrids))
+	f.computed = newComputed(f)
 	if o.CacheSize < 0 {
-		f.grids.max = 0
+		f.grids.max, f.computed.max = 0, 0
 	}
 	f.workers = newWorkers(o.Workers)
 	f.sessions.New = func() any { return newSession(f) }
@@ -120,6 +123,7 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 func (f *FS) Close() error {
 	f.stop()
 	f.cache.close()
+	f.computed.close()
 	f.workers.close()
 	return nil
 }

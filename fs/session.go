@@ -58,6 +58,7 @@ func newSession(f *FS) *session {
 	s.want = s.wanted
 	s.env.Cache = s
 	s.env.ReadAt = f.readSource
+	s.env.Counters = &f.lost
 	s.ahead.init(s)
 	return s
 }
@@ -86,8 +87,11 @@ func (s *session) end() {
 // Get gives a unit, filled. It stays until the session ends.
 func (s *session) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
 	key := u.Key()
-	if key.Kind == expr.Grid {
+	switch key.Kind {
+	case expr.Grid:
 		return s.fs.grids.get(&s.env, u)
+	case expr.Computed:
+		return s.fs.computed.get(ctx, u)
 	}
 	if e := s.find(key); e != nil {
 		return e, nil

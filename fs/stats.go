@@ -43,6 +43,9 @@ type Stats struct {
 	ErrorKinds  map[string]int64 `json:"error_kinds"` // what the kernel was told, by name of the errno
 	Panics      int64            `json:"panics"`      // caught, each given to its readers as an error
 
+	Saturated int64 `json:"saturated"` // values beyond the largest FP8 code, each time they were computed
+	Infinite  int64 `json:"infinite"`  // values that are infinite in F16, each time they were computed
+
 	Hits       int64 `json:"hits"`        // units found in the cache
 	Misses     int64 `json:"misses"`      // units that had to be waited for
 	Fills      int64 `json:"fills"`       // units computed
@@ -134,6 +137,7 @@ func (f *FS) Stats() Stats {
 		Errors: c.errors.Load(), Interrupted: c.interrupted.Load(), Panics: c.panics.Load(),
 		Hits: c.hits.Load(), Misses: c.misses.Load(), Fills: c.fills.Load(), FillErrors: c.fillErrors.Load(),
 		Prefetches: c.prefetches.Load(), Evictions: c.evictions.Load(), Refetches: c.refetches.Load(),
+		Saturated: f.lost.Saturated.Load(), Infinite: f.lost.Infinite.Load(),
 		ErrorKinds: map[string]int64{}, Latency: map[string]Histogram{},
 	}
 	if ns := c.last.Load(); ns > 0 {

@@ -121,6 +121,8 @@ var metrics = []metric{
 	counter("cache_hits_total", "Units found in the tensor cache.", func(s *fs.Stats) int64 { return s.Hits }),
 	counter("cache_misses_total", "Units that had to be waited for.", func(s *fs.Stats) int64 { return s.Misses }),
 	counter("cache_fills_total", "Units computed.", func(s *fs.Stats) int64 { return s.Fills }),
+	counter("saturated_total", "Values beyond the largest FP8 code, each time they were computed.", func(s *fs.Stats) int64 { return s.Saturated }),
+	counter("infinite_total", "Values that are infinite in F16, each time they were computed.", func(s *fs.Stats) int64 { return s.Infinite }),
 	counter("cache_evictions_total", "Units thrown out of the tensor cache.", func(s *fs.Stats) int64 { return s.Evictions }),
 	counter("cache_refetches_total", "Units computed again that were thrown out before they were read to the end.", func(s *fs.Stats) int64 { return s.Refetches }),
 	counter("interrupted_total", "Reads given up by the reader.", func(s *fs.Stats) int64 { return s.Interrupted }),

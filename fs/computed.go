@@ -1,0 +1,83 @@
+package fs
+
+import (
+	"context"
+	"sync"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// maxComputed is the most that computed scale grids may take, beside the tensor cache's budget: those of
+// all of DeepSeek-V3 are 160 MB.
+const maxComputed = 256 << 20
+
+// computed keeps the scale grids that layout hf-fp8 works out. They are as small as stored ones, but
+// each costs a read of its whole weight: so they have room of their own, which nothing else takes, and
+// one is computed once however many readers wait. That goes on when a reader gives up.
+type computed struct {
+	fs *FS
+	*grids
+	calls   map[expr.UnitKey]*entry // under way; guarded by grids.mu, as is closed
+	closed  bool
+	running sync.WaitGroup
+}
+
+func newComputed(f *FS) *computed {
+	return &computed{fs: f, grids: newGrids(maxComputed), calls: map[expr.UnitKey]*entry{}}
+}
+
+// get finds a grid, or waits until it is computed.
+func (c *computed) get(ctx context.Context, u unit) (*entry, error) {
+	e, kept := c.find(u)
+	switch {
+	case e == nil:
+		return nil, ErrClosed
+	case kept:
+		return e, check(e.key.File)
+	}
+	select {
+	case <-e.done:
+		return e, e.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// find finds a grid, or one that is being computed; it begins to compute one that is neither, unless
+// the filesystem is closed.
+func (c *computed) find(u unit) (e *entry, kept bool) {
+	key := u.Key()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, kept = c.lru.Get(key); kept {
+		return e, true
+	}
+	if e = c.calls[key]; e == nil && !c.closed {
+		e = &entry{key: key, size: u.Size(), done: make(chan struct{})}
+		c.calls[key] = e
+		c.running.Add(1)
+		go c.compute(e, u)
+	}
+	return e, false
+}
+
+func (c *computed) compute(e *entry, u unit) {
+	defer c.running.Done()
+	e.buf = make([]byte, e.size)
+	e.err = c.fs.fillUnit(u, e.buf)
+	if e.err == nil {
+		c.add(e)
+	}
+	c.mu.Lock()
+	delete(c.calls, e.key)
+	c.mu.Unlock()
+	close(e.done)
+}
+
+// close waits for what is being computed.
+func (c *computed) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.running.Wait()
+}

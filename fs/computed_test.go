@@ -1,0 +1,112 @@
+package fs
+
+import (
+	"io"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
+
+// readAll reads every shard of a tree, by several readers at once.
+func readAll(t *testing.T, f *FS, readers int) {
+	t.Helper()
+	names := shardsOf(t, f, ".")
+	var wg sync.WaitGroup
+	for range readers {
+		wg.Go(func() {
+			for _, name := range names {
+				r, err := f.ReaderAt(name)
+				if err == nil {
+					_, err = r.ReadAt(make([]byte, r.Size()), 0)
+				}
+				if err != nil && err != io.EOF {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestComputedScalesAreComputedOnce(t *testing.T) {
+	_, dir := writeSynth(t, synth.Options{Plain: true, Experts: 4})
+	f := openViews(t, dir, Options{CacheSize: 1}, layout("", "hf-fp8", safetensors.BF16))
+	readAll(t, f, 1)
+	once := f.Stats().SourceBytes
+	readAll(t, f, 1)
+	if again := f.Stats().SourceBytes - once; again >= once*3/4 {
+		t.Errorf("the first pass read %d bytes of the source, the second %d: it computed scales again", once, again)
+	}
+	f.computed.mu.Lock()
+	kept, bytes := f.computed.lru.Len(), f.computed.bytes
+	f.computed.mu.Unlock()
+	readAll(t, f, 8)
+	f.computed.mu.Lock()
+	defer f.computed.mu.Unlock()
+	if kept == 0 || f.computed.lru.Len() != kept || f.computed.bytes != bytes || len(f.computed.calls) != 0 {
+		t.Errorf("%d grids of %d bytes were kept, then %d of %d, %d under way",
+			kept, bytes, f.computed.lru.Len(), f.computed.bytes, len(f.computed.calls))
+	}
+}
+
+func TestClosedFilesystemComputesNothing(t *testing.T) {
+	_, dir := writeSynth(t, synth.Options{Plain: true, Experts: 2})
+	f := openViews(t, dir, Options{}, layout("", "hf-fp8", safetensors.BF16))
+	var scale *segment
+	for _, name := range shardsOf(t, f, ".") {
+		r, err := f.ReaderAt(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range r.(*file).segments[1:] {
+			if strings.HasSuffix(s.key, "_scale_inv") {
+				scale = s
+			}
+		}
+	}
+	f.Close()
+	s := newSession(f)
+	s.env.Context = t.Context()
+	if err := scale.node.ReadAt(&s.env, make([]byte, scale.node.Size()), 0); err == nil {
+		t.Error("a scale was computed after Close")
+	}
+}
+
+func TestLostValuesAreCounted(t *testing.T) {
+	c := synth.DeepSeek(synth.Options{Plain: true, Experts: 2})
+	for i := range c.Tensors {
+		if w := &c.Tensors[i]; strings.HasSuffix(w.Name, "o_proj.weight") && w.DType == "BF16" {
+			w.Data[0], w.Data[1] = 0x80, 0x7f // infinity
+		}
+	}
+	dir := t.TempDir()
+	if err := c.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	f := openViews(t, dir, Options{}, layout("", "hf-fp8", safetensors.BF16))
+	readAll(t, f, 1)
+	if n := f.Stats().Saturated; n == 0 {
+		t.Error("infinities were quantized and nothing was counted")
+	}
+
+	big := synth.DeepSeek(synth.Options{Experts: 2})
+	for i := range big.Tensors {
+		if s := &big.Tensors[i]; strings.HasSuffix(s.Name, "_scale_inv") {
+			bits := math.Float32bits(1e6)
+			s.Data[0], s.Data[1], s.Data[2], s.Data[3] = byte(bits), byte(bits>>8), byte(bits>>16), byte(bits>>24)
+		}
+	}
+	dir = t.TempDir()
+	if err := big.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	f = openViews(t, dir, Options{}, layout("", "hf", safetensors.F16))
+	readAll(t, f, 1)
+	if n := f.Stats().Infinite; n == 0 {
+		t.Error("values overflowed F16 and nothing was counted")
+	}
+}
