@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -172,7 +174,24 @@ func states(ctx context.Context) ([]mountState, error) {
 		}
 		all = append(all, m)
 	}
-	return all, nil
+	return latest(all), nil
+}
+
+// latest leaves out mounts that another at the same place has taken over from, and
+// removes their records if their processes are gone.
+func latest(all []mountState) (kept []mountState) {
+	slices.SortStableFunc(all, func(a, b mountState) int {
+		return cmp.Or(cmp.Compare(a.Mountpoint, b.Mountpoint), b.Started.Compare(a.Started))
+	})
+	for i, m := range all {
+		switch {
+		case i == 0 || m.Mountpoint != all[i-1].Mountpoint || strings.HasPrefix(m.Mountpoint, "/dev/fd/"):
+			kept = append(kept, m)
+		case m.State == stateDead:
+			forget(m.path)
+		}
+	}
+	return kept
 }
 
 // stateOf reads a record and asks the process behind it.
