@@ -27,6 +27,18 @@ type Mount struct {
 	done       chan struct{}
 }
 
+// closeOnExec keeps FUSE descriptors from programs that we start, which go-fuse forgets when it mounts directly: a child
+// that has one keeps the connection alive when we die, and its own reads of the mount would then wait for ever.
+func closeOnExec() {
+	list, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range list {
+		fd, err := strconv.Atoi(e.Name())
+		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && target == "/dev/fuse" {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
 // timeout of entries and attributes: nothing ever changes.
 const timeout = time.Hour
 
@@ -50,6 +62,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		}
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
+	closeOnExec()
 	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{})}
 	go func() {
 		server.Wait()
