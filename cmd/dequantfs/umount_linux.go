@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,7 +46,7 @@ func detach(ctx context.Context, mountpoint string, lazy bool) error {
 	case m.fsType != fsType:
 		return fmt.Errorf("%s: a %s is mounted there, not a checkpoint", mountpoint, m.fsType)
 	}
-	switch err := unmount(ctx, mountpoint, lazy); {
+	switch err := unmountIdle(ctx, mountpoint, lazy); {
 	case errors.Is(err, unix.EBUSY):
 		return withHint(fmt.Errorf("%s: %w%s", mountpoint, err, usedBy(mountpoint)),
 			"end what uses it, or detach it with dequantfs umount --lazy")
@@ -84,6 +85,32 @@ func users(mountpoint string) (names []string) {
 		}
 	}
 	return names
+}
+
+// A mount that no process is seen to use may stay busy for settling; one that is used, for noticed.
+const (
+	settling = 5 * time.Second
+	noticed  = 200 * time.Millisecond
+)
+
+// unmountIdle unmounts. For a moment after its last file was closed, above all one read with O_DIRECT, the
+// kernel may still call a mount busy, and a process that is just being started may hold copies of
+// descriptors: that is waited for.
+func unmountIdle(ctx context.Context, mountpoint string, lazy bool) error {
+	began, unused := time.Now(), time.Now()
+	for {
+		err := unmount(ctx, mountpoint, lazy)
+		if !errors.Is(err, unix.EBUSY) || ctx.Err() != nil {
+			return err
+		}
+		if len(users(mountpoint)) == 0 {
+			unused = time.Now()
+		}
+		if time.Since(unused) > noticed || time.Since(began) > settling {
+			return err
+		}
+		pause(ctx)
+	}
 }
 
 // unmount asks the kernel; without the right to, fusermount does.
