@@ -75,8 +75,10 @@ func (t *streams) drop(r run, behind, step int64) (from, to int64) {
 	return from, to
 }
 
-// dropUnit lets go of the source of a filled unit.
+// dropUnit lets go of the source of a filled unit. A panic here costs nobody anything: the unit is filled.
 func (f *FS) dropUnit(key expr.UnitKey) {
+	var ignored error // logged
+	defer f.recover("letting go of a source", &ignored)
 	if f.options.DropSource {
 		dontNeed(key.File, key.Offset, key.Rows*max(key.Stride, key.Cols))
 	}

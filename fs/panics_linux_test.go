@@ -177,3 +177,25 @@ func TestAPanicReachesEveryWaiter(t *testing.T) {
 		})
 	}
 }
+
+// brittle is a source that panics when it is told that nobody needs it.
+type brittle struct{ noFile }
+
+func (*brittle) Advise(_, _ int64, _ bool) { panic("no advice") }
+
+func TestAPanicOfAdviceCostsNobodyAnything(t *testing.T) {
+	log := &logTo{}
+	f, err := New(nil, nil, Options{DropSource: true, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	at := &file{fs: f, segments: []*segment{{}}, ends: []int64{1 << 20}}
+	u := &fakeUnit{file: &brittle{noFile{"source"}}, number: 1, size: 1000}
+	if err := use(context.Background(), at, 0, 1000, u); err != nil {
+		t.Error(err)
+	}
+	if got := log.String(); !strings.Contains(got, "no advice") || f.Stats().Panics != 1 {
+		t.Errorf("%d panics, log: %s", f.Stats().Panics, got)
+	}
+}
