@@ -3,8 +3,10 @@ package fs
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,6 +101,42 @@ func BenchmarkReadAt(b *testing.B) {
 				}
 				off += int64(len(buf))
 			}
+		})
+	}
+}
+
+// BenchmarkCacheUnderContention reads small ranges of experts at random, in process, on many goroutines: from units that
+// are all there, and with room for half of them.
+func BenchmarkCacheUnderContention(b *testing.B) {
+	x := expertShape{experts: 16, hidden: 256, intermediate: 256}
+	all := x.experts * 3 * x.hidden * x.intermediate
+	for name, budget := range map[string]int64{"warm": 2 * all, "evicting": all / 2} {
+		b.Run(name, func(b *testing.B) {
+			f, _ := layerFS(b, x, Options{CacheSize: budget})
+			f.cache.checked = false
+			r, err := f.ReaderAt(singleName)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := r.ReadAt(make([]byte, r.Size()), 0); err != nil && err != io.EOF {
+				b.Fatal(err)
+			}
+			var seed atomic.Uint64
+			b.SetBytes(4096)
+			b.ReportAllocs()
+			b.SetParallelism(16)
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				rng := rand.New(rand.NewPCG(seed.Add(1), 0))
+				buf := make([]byte, 4096)
+				for pb.Next() {
+					if _, err := r.ReadAt(buf, rng.Int64N(r.Size()-4096)); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(f.Stats().Refetches)/float64(b.N), "refetches/op")
 		})
 	}
 }
