@@ -1,0 +1,555 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/synth"
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// faults are what the reads of a faulty mount meet. Safe for concurrent use.
+type faults struct {
+	mu   sync.Mutex
+	err  syscall.Errno
+	hold chan struct{} // reads wait until it is closed
+	held atomic.Int64  // reads that wait
+}
+
+// fail lets every read from now on fail, or with 0 succeed.
+func (f *faults) fail(err syscall.Errno) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+// stall lets every read from now on wait for release.
+func (f *faults) stall() (release func()) {
+	hold := make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hold = hold
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.hold = nil
+		close(hold)
+	})
+}
+
+// meet is what a read does first.
+func (f *faults) meet() syscall.Errno {
+	f.mu.Lock()
+	err, hold := f.err, f.hold
+	f.mu.Unlock()
+	if hold != nil {
+		f.held.Add(1)
+		<-hold
+		f.held.Add(-1)
+	}
+	return err
+}
+
+// faultyNode is a file or directory of a faulty mount.
+type faultyNode struct {
+	gofs.LoopbackNode
+	faults *faults
+}
+
+// Open lets every read reach the handle.
+func (n *faultyNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	h, _, errno := n.LoopbackNode.Open(ctx, flags)
+	if errno != 0 {
+		return nil, 0, errno
+	}
+	return &faultyHandle{h, n.faults}, fuse.FOPEN_DIRECT_IO, 0
+}
+
+// faultyHandle is an open file of a faulty mount.
+type faultyHandle struct {
+	file   gofs.FileHandle
+	faults *faults
+}
+
+// Read reads the file unless a fault comes first.
+func (h *faultyHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if errno := h.faults.meet(); errno != 0 {
+		return nil, errno
+	}
+	return h.file.(gofs.FileReader).Read(ctx, dest, off)
+}
+
+// Release closes the file.
+func (h *faultyHandle) Release(ctx context.Context) syscall.Errno {
+	return h.file.(gofs.FileReleaser).Release(ctx)
+}
+
+// mountFaulty shows a directory at another place, where reads can be made to fail or to wait.
+func mountFaulty(t *testing.T, dir string) (string, *faults) {
+	t.Helper()
+	needFUSE(t)
+	f := &faults{}
+	data := &gofs.LoopbackRoot{Path: dir}
+	data.NewNode = func(data *gofs.LoopbackRoot, _ *gofs.Inode, _ string, _ *syscall.Stat_t) gofs.InodeEmbedder {
+		return &faultyNode{gofs.LoopbackNode{RootData: data}, f}
+	}
+	root := data.NewNode(data, nil, "", nil)
+	data.RootNode = root
+	at := t.TempDir()
+	server, err := gofs.Mount(at, root, &gofs.Options{MountOptions: fuse.MountOptions{DirectMount: true, DisableSplice: true, FsName: "faulty"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		detach(at)
+		server.Wait()
+	})
+	return at, f
+}
+
+// changing is a mounted view of a source that a test does something to.
+type changing struct {
+	fs    *FS
+	log   *logTo
+	shard string // the source's only one
+	path  string // of the file in the mount
+	off   int64  // where the tensor lies in it
+	want  []byte // the tensor
+}
+
+// tensorKinds are a tensor that is transposed, and so kept, and one that is computed row by row into each reply.
+var tensorKinds = map[string]struct{ layout, key string }{
+	"transposed": {"native", "layers.1.mlp.experts.gate_and_up_projs"},
+	"row by row": {"hf", "layers.1.self_attn.q_b_proj.weight"},
+}
+
+// smallSource writes a checkpoint of one shard that was last modified an hour ago.
+func smallSource(t *testing.T) (dir, shard string) {
+	t.Helper()
+	_, dir = writeSynth(t, synth.Options{Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96, Single: true})
+	shard = filepath.Join(dir, singleName)
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(shard, old, old); err != nil {
+		t.Fatal(err)
+	}
+	return dir, shard
+}
+
+// mountChanging mounts a view of the source in dir; shard is where its shard is to be changed.
+func mountChanging(t *testing.T, which, dir, shard string) *changing {
+	t.Helper()
+	k := tensorKinds[which]
+	c := &changing{log: &logTo{}, shard: shard}
+	// What the tensor is now is read through another tree, so that this one has read nothing yet.
+	before := openViews(t, dir, Options{}, layout("", k.layout, 0))
+	c.fs = openViews(t, dir, Options{Logger: slog.New(slog.NewTextHandler(c.log, nil))}, layout("", k.layout, 0))
+	_, root := mountFS(t, c.fs, MountOptions{})
+	for _, name := range shardsOf(t, before, ".") {
+		data := readTree(t, before, name)
+		h, err := safetensors.ReadHeader(bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range h.Tensors {
+			if strings.HasSuffix(x.Name, k.key) {
+				c.path, c.off = filepath.Join(root, name), h.DataOffset+x.Begin
+				c.want = data[c.off : h.DataOffset+x.End]
+			}
+		}
+	}
+	if len(c.want) == 0 {
+		t.Fatalf("no tensor %s", k.key)
+	}
+	return c
+}
+
+// pread reads len(p) bytes, past the page cache if flags say O_DIRECT.
+func pread(path string, flags int, p []byte, off int64) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM); err != nil { // so that the kernel asks for nothing else
+		return err
+	}
+	for {
+		n, err := unix.Pread(fd, p, off)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == nil && n < len(p) {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+}
+
+const changingStep = 16 << 10
+
+// each reads the tensor in pieces that all reach us, and wants each to be right or to fail. It gives the errors.
+func (c *changing) each(t *testing.T) (errs []error) {
+	t.Helper()
+	p := make([]byte, changingStep)
+	for at := 0; at < len(c.want); at += len(p) {
+		want := c.want[at:min(len(c.want), at+len(p))]
+		err := pread(c.path, unix.O_DIRECT, p[:len(want)], c.off+int64(at))
+		if err == nil && !bytes.Equal(p[:len(want)], want) {
+			t.Errorf("wrong bytes at %d", at)
+		}
+		errs = append(errs, err)
+	}
+	return errs
+}
+
+// wants wants every read of the tensor to end with that error, or with nil to succeed.
+func (c *changing) wants(t *testing.T, want error) {
+	t.Helper()
+	for i, err := range c.each(t) {
+		if !errors.Is(err, want) {
+			t.Errorf("piece %d: %v, want %v", i, err, want)
+		}
+	}
+}
+
+// wantLogged wants n causes in the log.
+func (c *changing) wantLogged(t *testing.T, n int) {
+	t.Helper()
+	if got := strings.Count(c.log.String(), "read failed"); got != n {
+		t.Errorf("logged %d times, want %d: %s", got, n, c.log)
+	}
+}
+
+// lockPages lets a child lock the first piece of the tensor in memory, so that the kernel holds it until the test ends.
+func (c *changing) lockPages(t *testing.T) {
+	t.Helper()
+	offset := binary.LittleEndian.AppendUint64(nil, uint64(c.off))
+	cmd, _ := start(t, "lock", c.path)
+	cmd.Stdout = nil
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := in.Write(offset); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+		t.Fatal("the pages were not locked")
+	}
+}
+
+func init() { children["lock"] = holdPages }
+
+// holdPages locks a piece of a file in memory, at the offset that its input begins with, says so, and keeps it there
+// until its input ends.
+func holdPages(paths []string) error {
+	var off uint64
+	if err := binary.Read(os.Stdin, binary.LittleEndian, &off); err != nil {
+		return err
+	}
+	f, err := os.Open(paths[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	first := int64(off) &^ 4095
+	m, err := unix.Mmap(int(f.Fd()), first, int(int64(off)+changingStep-first), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mlock(m); err != nil {
+		return err
+	}
+	os.Stdout.WriteString("locked")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// wantPages wants the pages that lockPages locked to be what they were, without asking us.
+func (c *changing) wantPages(t *testing.T) {
+	t.Helper()
+	p := make([]byte, changingStep)
+	if err := pread(c.path, 0, p, c.off); err != nil || !bytes.Equal(p, c.want[:len(p)]) {
+		t.Errorf("pages that the kernel held: other bytes, or %v", err)
+	}
+}
+
+// rewriteBehind changes the shard's data in place and puts its time of modification back, again until its time of
+// change has moved on, which takes as long as the file system's clock takes for a tick.
+func rewriteBehind(t *testing.T, path string) {
+	t.Helper()
+	var before, after unix.Stat_t
+	if err := unix.Stat(path, &before); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the time of change moves on", func() bool {
+		err := errors.Join(overwrite(path), os.Chtimes(path, time.Time{}, time.Unix(before.Mtim.Unix())), unix.Stat(path, &after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return after.Ctim != before.Ctim
+	})
+	if after.Size != before.Size || after.Mtim != before.Mtim {
+		t.Fatal("it can be told by its size or time of modification")
+	}
+}
+
+// overwrite changes the last half of a file in place: data, since the header is shorter.
+func overwrite(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(bytes.Repeat([]byte{0x35}, int(st.Size()/2)), st.Size()/2)
+	return err
+}
+
+// changes are what can happen to the bytes of a source.
+var changes = map[string]func(t *testing.T, path string){
+	"truncated": func(t *testing.T, path string) {
+		if err := os.Truncate(path, 4096); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"emptied": func(t *testing.T, path string) {
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"rewritten in place": func(t *testing.T, path string) {
+		if err := overwrite(path); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"rewritten with its time put back": rewriteBehind,
+}
+
+// forKinds runs a test for each kind of tensor.
+func forKinds(t *testing.T, test func(t *testing.T, which string)) {
+	t.Helper()
+	for which := range tensorKinds {
+		t.Run(which, func(t *testing.T) { test(t, which) })
+	}
+}
+
+// Once the source has changed no read that reaches us gets bytes, whether they were kept or not, and the log says so
+// once. Pages that the kernel holds stay what they were.
+func TestAMountOfASourceThatChanges(t *testing.T) {
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			forKinds(t, func(t *testing.T, which string) {
+				dir, shard := smallSource(t)
+				kept, fresh := mountChanging(t, which, dir, shard), mountChanging(t, which, dir, shard)
+				kept.wants(t, nil)
+				kept.lockPages(t)
+				change(t, shard)
+				for _, c := range []*changing{kept, fresh} {
+					c.wants(t, unix.ESTALE)
+					c.wants(t, unix.ESTALE) // it stays so
+					c.wantLogged(t, 1)
+				}
+				kept.wantPages(t)
+			})
+		})
+	}
+}
+
+// A source that is deleted or replaced is read on: its bytes are there until we close it.
+func TestAMountOfASourceThatGoesAway(t *testing.T) {
+	for name, remove := range map[string]func(path string) error{
+		"deleted": os.Remove,
+		"replaced": func(path string) error {
+			return errors.Join(os.WriteFile(path+".new", []byte("other"), 0o644), os.Rename(path+".new", path))
+		},
+		"its folder too": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			forKinds(t, func(t *testing.T, which string) {
+				dir, shard := smallSource(t)
+				kept, fresh := mountChanging(t, which, dir, shard), mountChanging(t, which, dir, shard)
+				kept.wants(t, nil)
+				if err := remove(shard); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 {
+					kept.wants(t, nil)
+					fresh.wants(t, nil)
+				}
+				kept.wantLogged(t, 0)
+				fresh.wantLogged(t, 0)
+			})
+		})
+	}
+}
+
+// Readers that read while the source is rewritten get what it was, until they get an error.
+func TestNoMixtureIsReadThroughAMount(t *testing.T) {
+	forKinds(t, func(t *testing.T, which string) {
+		dir, shard := smallSource(t)
+		c := mountChanging(t, which, dir, shard)
+		begun := make(chan struct{}, 3)
+		var readers sync.WaitGroup
+		for range cap(begun) {
+			readers.Go(func() {
+				for i := 0; ; i++ {
+					err := errors.Join(c.each(t)...)
+					if i == 0 {
+						begun <- struct{}{}
+					}
+					if err != nil && !errors.Is(err, unix.ESTALE) {
+						t.Error(err)
+					}
+					if err != nil || t.Failed() {
+						return
+					}
+				}
+			})
+		}
+		for range cap(begun) {
+			<-begun
+		}
+		if err := overwrite(shard); err != nil {
+			t.Error(err)
+		}
+		readers.Wait()
+		c.wantLogged(t, 1)
+	})
+}
+
+// What a read failed with is not kept, neither by us nor by the kernel.
+func TestAnErrorOfTheSourceDoesNotStick(t *testing.T) {
+	forKinds(t, func(t *testing.T, which string) {
+		dir, shard := smallSource(t)
+		dir, faults := mountFaulty(t, dir)
+		c := mountChanging(t, which, dir, shard)
+		page := make([]byte, 4096)
+		faults.fail(syscall.EIO)
+		for range 2 {
+			c.wants(t, unix.EIO)
+			if err := pread(c.path, 0, page, c.off); !errors.Is(err, unix.EIO) {
+				t.Errorf("through the page cache: %v", err)
+			}
+		}
+		c.wantLogged(t, 1)
+		wantIdle(t, c.fs) // what failed for one reader fails for those who joined it
+		faults.fail(0)
+		if err := pread(c.path, 0, page, c.off); err != nil || !bytes.Equal(page, c.want[:len(page)]) {
+			t.Errorf("through the page cache: other bytes, or %v", err)
+		}
+		c.wants(t, nil)
+		faults.fail(syscall.EIO)
+		for _, err := range c.each(t) { // what we kept is still right
+			if err != nil && !errors.Is(err, unix.EIO) {
+				t.Error(err)
+			}
+		}
+		wantIdle(t, c.fs)
+		faults.fail(0)
+		c.wants(t, nil)
+		c.wantLogged(t, 1)
+	})
+}
+
+// A read whose source does not answer waits; the mount goes on. What it then gets is right, or an error if the source
+// has changed meanwhile.
+func TestAMountOfAStalledSource(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, path string){
+		"as it was":                        nil,
+		"truncated meanwhile":              changes["truncated"],
+		"rewritten with its time put back": rewriteBehind,
+	} {
+		t.Run(name, func(t *testing.T) {
+			forKinds(t, func(t *testing.T, which string) {
+				dir, shard := smallSource(t)
+				dir, faults := mountFaulty(t, dir)
+				c := mountChanging(t, which, dir, shard)
+				release := faults.stall()
+				t.Cleanup(release)
+				p, read := make([]byte, 4096), make(chan error, 1)
+				go func() { read <- pread(c.path, unix.O_DIRECT, p, c.off) }()
+				eventually(t, "the read waits for its source", func() bool { return faults.held.Load() > 0 })
+				if text, err := os.ReadFile(filepath.Join(filepath.Dir(c.path), "config.json")); err != nil || len(text) == 0 {
+					t.Errorf("another file, meanwhile: %d bytes, %v", len(text), err)
+				}
+				select {
+				case err := <-read:
+					t.Fatalf("the read did not wait: %v", err)
+				default:
+				}
+				if change == nil {
+					release()
+					if err := <-read; err != nil || !bytes.Equal(p, c.want[:len(p)]) {
+						t.Errorf("other bytes, or %v", err)
+					}
+					c.wants(t, nil)
+					c.wantLogged(t, 0)
+					return
+				}
+				change(t, shard)
+				release()
+				if err := <-read; !errors.Is(err, unix.ESTALE) {
+					t.Errorf("got %v", err)
+				}
+				c.wants(t, unix.ESTALE)
+				c.wantLogged(t, 1)
+			})
+		})
+	}
+}
+
+// Whoever may not read all of the source may not read what is made of it.
+func TestNoFileIsMoreOpenThanItsSources(t *testing.T) {
+	_, dir := writeSynth(t, synth.Options{Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96, Shards: 3})
+	shards, err := filepath.Glob(filepath.Join(dir, "*.safetensors"))
+	if err != nil || len(shards) != 3 {
+		t.Fatal(shards, err)
+	}
+	modes := map[string]os.FileMode{shards[0]: 0o640, shards[1]: 0o604, shards[2]: 0o777, filepath.Join(dir, "tokenizer_config.json"): 0o600}
+	for path, mode := range modes {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := openViews(t, dir, Options{}, layout("native", "native", 0), layout("hf", "hf", 0))
+	_, root := mountFS(t, f, MountOptions{})
+	for _, view := range []string{"native", "hf"} {
+		for _, path := range append(inMount(t, f, root, view), filepath.Join(root, view, "tokenizer_config.json")) {
+			if st, err := os.Stat(path); err != nil || st.Mode() != 0o400 {
+				t.Errorf("%s: %v, %v", path, st, err)
+			}
+		}
+	}
+}
