@@ -15,6 +15,7 @@ var hints = []struct {
 	{incomplete, "fetch what is missing: hf download ORG/NAME --local-dir DIRECTORY"},
 	{says("has no table for layout"), "--layout hf shows every model"},
 	{says("config.json: missing"), "SOURCE is the folder with config.json and *.safetensors, one .safetensors file, or ORG/NAME in the local cache"},
+	{says("its link leads to", "outside of"), "if you know where its links lead: --follow-links"},
 	{says("unknown layout"), "the layouts are native, hf, transformers, torchtitan and hf-fp8"},
 	{says("address already in use"), "give --metrics another port, or :0 for any that is free"},
 	{says("fusermount", "executable file not found"), "install fuse3 (apt install fuse3, dnf install fuse3), or mount as root"},

@@ -25,7 +25,7 @@ func openSource(c *cobra.Command, name string, v *viewFlags, o fs.Options) (*sou
 	if o.Logger == nil {
 		o.Logger = logger(c)
 	}
-	s, err := openViews(name, o, v.views)
+	s, err := openViews(name, o, v.follow, v.views)
 	if err == nil {
 		s.sayNotes(o.Logger)
 	}
@@ -45,9 +45,10 @@ func (s *source) sayNotes(log *slog.Logger) {
 	}
 }
 
-// openViews opens a checkpoint and lays out the views that plan makes of it.
-func openViews(name string, o fs.Options, plan func(*adapter.Checkpoint) ([]fs.View, error)) (*source, error) {
-	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: o.Logger})
+// openViews opens a checkpoint and lays out the views that plan makes of it. Symlinks may lead out of
+// the checkpoint if follow says so.
+func openViews(name string, o fs.Options, follow bool, plan func(*adapter.Checkpoint) ([]fs.View, error)) (*source, error) {
+	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: o.Logger, FollowLinks: follow})
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type viewFlags struct {
 	exclude   string
 	scales    string
 	shardSize size
+	follow    bool // symlinks out of the source
 
 	// every says that without --layout all forward layouts are shown, each in its
 	// own subdirectory even if there is only one: the paths in a script must not
@@ -45,6 +46,7 @@ func (v *viewFlags) register(c *cobra.Command) {
 	flags.StringVar(&v.exclude, "exclude", "", "leave out tensors whose name `REGEX` matches")
 	flags.Var(&v.shardSize, "shard-size", "largest file (default by layer; hf: as the source)")
 	flags.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax or ones")
+	flags.BoolVar(&v.follow, "follow-links", false, "follow symlinks that lead out of the source")
 	for flag, values := range flagValues {
 		// It fails for a flag that is not there only, and these were added above.
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
