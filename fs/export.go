@@ -310,7 +310,7 @@ func (x *exporter) file(ctx context.Context, f FileRecord) error {
 	if err := x.write(ctx, f, r, sums); err != nil {
 		return err
 	}
-	record, err := sums.sum()
+	record, err := sums.result()
 	if err != nil {
 		return err
 	}

@@ -46,8 +46,10 @@ type ViewRecord struct {
 
 // FileRecord is one file of an export.
 type FileRecord struct {
-	Name    string         `json:"name"` // slash-separated, from the export's root
-	Size    int64          `json:"size"`
+	Name string `json:"name"` // slash-separated, from the export's root
+	Size int64  `json:"size"`
+	// SHA256 is of the bytes before the first tensor, of all of a file that has none: so each byte is in
+	// one sum. To sum files whole as well made an export on two cores 1.6 times as slow.
 	SHA256  string         `json:"sha256,omitempty"`
 	Tensors []TensorRecord `json:"tensors,omitempty"` // in the order of their bytes
 }
@@ -253,55 +255,54 @@ func tensorsOf(name string, r ReaderAtContext) ([]TensorRecord, error) {
 	return list, nil
 }
 
-// checksums computes the SHA-256 of a file and of each tensor in it, from bytes that come in order.
+// checksums computes the SHA-256 of each tensor in a file, and of what stands before them, from bytes that
+// come in order.
 type checksums struct {
-	file   hash.Hash
-	tensor hash.Hash
+	sum    hash.Hash
 	record FileRecord
 	at     int64
-	next   int // tensor that is being read or comes next
+	next   int // tensor that is being read or comes next; -1: what stands before all tensors
 }
 
 func newChecksums(name string, size int64, tensors []TensorRecord) *checksums {
-	return &checksums{
-		file: sha256.New(), tensor: sha256.New(),
-		record: FileRecord{Name: name, Size: size, Tensors: slices.Clone(tensors)},
+	return &checksums{sum: sha256.New(), next: -1, record: FileRecord{Name: name, Size: size, Tensors: slices.Clone(tensors)}}
+}
+
+// part is where what is being summed ends in the file, and where its sum belongs.
+func (c *checksums) part() (end int64, sum *string) {
+	switch tensors := c.record.Tensors; {
+	case c.next >= 0:
+		return tensors[c.next].End, &tensors[c.next].SHA256
+	case len(tensors) > 0:
+		return tensors[0].Begin, &c.record.SHA256
 	}
+	return c.record.Size, &c.record.SHA256
 }
 
-// write takes the next bytes; the two sums go on side by side.
+// write takes the next bytes.
 func (c *checksums) write(p []byte) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.file.Write(p)
-	}()
-	c.tensors(p)
-	<-done
-	c.at += int64(len(p))
-}
-
-// tensors gives the tensors' parts of p to their sums.
-func (c *checksums) tensors(p []byte) {
-	end := c.at + int64(len(p))
-	for ; c.next < len(c.record.Tensors); c.next++ {
-		t := &c.record.Tensors[c.next]
-		if t.Begin < end {
-			c.tensor.Write(p[max(t.Begin, c.at)-c.at : min(t.End, end)-c.at])
-		}
-		if t.End > end {
+	for {
+		end, sum := c.part()
+		n := min(int64(len(p)), end-c.at)
+		c.sum.Write(p[:n])
+		p, c.at = p[n:], c.at+n
+		if c.at < end {
 			return
 		}
-		t.SHA256 = hex.EncodeToString(c.tensor.Sum(nil))
-		c.tensor.Reset()
+		*sum = hex.EncodeToString(c.sum.Sum(nil))
+		if c.next == len(c.record.Tensors)-1 {
+			return
+		}
+		c.sum.Reset()
+		c.next++
 	}
 }
 
-// sum gives the record once every byte has been written.
-func (c *checksums) sum() (FileRecord, error) {
+// result gives the record once every byte has been written.
+func (c *checksums) result() (FileRecord, error) {
 	if c.at != c.record.Size {
 		return FileRecord{}, fmt.Errorf("%s: %d of %d bytes came", c.record.Name, c.at, c.record.Size)
 	}
-	c.record.SHA256 = hex.EncodeToString(c.file.Sum(nil))
+	c.write(nil) // tensors without bytes
 	return c.record, nil
 }
