@@ -250,7 +250,9 @@ func (s *soak) makeGroup() {
 		if os.Mkdir(dir, 0o755) != nil {
 			continue
 		}
-		if os.WriteFile(filepath.Join(dir, g[1]), []byte(strconv.Itoa(512<<20)), 0) == nil {
+		// Where only version 1 is mounted, the first of these is a plain folder like any other.
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil &&
+			os.WriteFile(filepath.Join(dir, g[1]), []byte(strconv.Itoa(512<<20)), 0) == nil {
 			s.group = dir
 			return
 		}
