@@ -67,8 +67,13 @@ func (f *faults) meet() syscall.Errno {
 
 // faultyNode is a file or directory of a faulty mount.
 type faultyNode struct {
-	gofs.LoopbackNode
+	*gofs.LoopbackNode
 	faults *faults
+}
+
+// WrapChild makes the nodes below one like it.
+func (n *faultyNode) WrapChild(_ context.Context, ops gofs.InodeEmbedder) gofs.InodeEmbedder {
+	return &faultyNode{ops.(*gofs.LoopbackNode), n.faults}
 }
 
 // Open lets every read reach the handle.
@@ -105,10 +110,7 @@ func mountFaulty(t *testing.T, dir string) (string, *faults) {
 	needFUSE(t)
 	f := &faults{}
 	data := &gofs.LoopbackRoot{Path: dir}
-	data.NewNode = func(data *gofs.LoopbackRoot, _ *gofs.Inode, _ string, _ *syscall.Stat_t) gofs.InodeEmbedder {
-		return &faultyNode{gofs.LoopbackNode{RootData: data}, f}
-	}
-	root := data.NewNode(data, nil, "", nil)
+	root := &faultyNode{&gofs.LoopbackNode{RootData: data}, f}
 	data.RootNode = root
 	at := t.TempDir()
 	server, err := gofs.Mount(at, root, &gofs.Options{MountOptions: fuse.MountOptions{DirectMount: true, DisableSplice: true, FsName: "faulty"}})

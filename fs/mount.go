@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -17,7 +18,17 @@ type MountOptions struct {
 	Debug      bool
 }
 
-const defaultReadAhead = 16 << 20
+const (
+	defaultReadAhead = 16 << 20
+	requestSize      = 1 << 20 // the most that the kernel asks for at once
+)
+
+// background is how many requests the kernel may have under way that no reader waits for: read-ahead and
+// O_DIRECT. Its own 12 leave slow sources idle.
+func background() int { return max(64, min(12*runtime.NumCPU(), 192)) }
+
+// RequestMemory is the most, in bytes, that replies to such requests take beside the cache.
+func RequestMemory() int64 { return int64(background()) * requestSize }
 
 // Errors of Mount.
 var (

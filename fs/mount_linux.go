@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -89,7 +88,6 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 	if o.AllowOther {
 		options = append(options, "default_permissions")
 	}
-	background := max(64, min(12*runtime.NumCPU(), 192))
 	return &gofs.Options{
 		EntryTimeout: &t, AttrTimeout: &t, NegativeTimeout: &t,
 		RootStableAttr: &gofs.StableAttr{Ino: f.root.ino},
@@ -97,9 +95,9 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 		MountOptions: fuse.MountOptions{
 			AllowOther:           o.AllowOther,
 			Options:              options,
-			MaxBackground:        background,
-			CongestionThreshold:  background,
-			MaxWrite:             1 << 20,
+			MaxBackground:        background(),
+			CongestionThreshold:  background(),
+			MaxWrite:             requestSize,
 			FsName:               name,
 			Name:                 "dequantfs",
 			DisableXAttrs:        true,

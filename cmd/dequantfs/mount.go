@@ -352,6 +352,7 @@ func (m *mounted) serve(ctx context.Context, idle time.Duration) error {
 	if idle > 0 {
 		go watchIdle(done, idle, m.fs.Stats, m.leave)
 	}
+	go boundMemory()
 	err := m.mount.Wait()
 	return errors.Join(err, m.source.Close())
 }
