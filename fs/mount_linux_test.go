@@ -517,10 +517,11 @@ func TestErrorsBecomeErrnos(t *testing.T) {
 	}
 }
 
-// Under memory pressure the kernel drops pages that it read ahead before anybody saw them, and asks for them again, at
-// any time later. Such a pass proves nothing about us, so another one is made.
+// On a busy machine the kernel asks for a few pages a second time, in about one pass of six, at any time later; why is
+// not known. At this small budget their units may be gone by then: such passes read up to 1.44 times the source. This test
+// does not bound that. It bounds what is read when each byte is asked for once, and fails if that never comes about.
 func TestSequentialReadingThroughTheMountReadsTheSourceOnce(t *testing.T) {
-	for range 5 {
+	for range 10 {
 		f, source := layerFS(t, deepSeek, Options{CacheSize: smallBudget})
 		m, root := mountFS(t, f, MountOptions{})
 		size := f.find(singleName).size()
@@ -539,6 +540,7 @@ func TestSequentialReadingThroughTheMountReadsTheSourceOnce(t *testing.T) {
 		t.Logf("the kernel asked for %d bytes of %d; %d read of the source", s.Bytes, size, s.SourceBytes)
 		f.Close()
 	}
+	t.Fatal("in none of ten passes did the kernel ask for each byte once, so nothing was shown")
 }
 
 func TestControlFilesOfAMount(t *testing.T) {
