@@ -47,6 +47,7 @@ type cache struct {
 
 	used, pinned, filling int64 // bytes; used counts idle ones too
 	shelved               int64 // bytes of fills whose source is stalled; in none of the others
+	spentBytes, keepSpent int64 // bytes in spent; how many are kept while there is room, see recycle
 	pressure              float64
 	buffers               buffers
 	checked               bool // check the account at every change (tests)
@@ -100,6 +101,7 @@ func newCache(f *FS, budget int64) *cache {
 	c := &cache{
 		fs: f, budget: budget, grace: grace, patience: patience,
 		entries: map[expr.UnitKey]*entry{}, sessions: map[*session]struct{}{},
+		keepSpent: min(max(budget/16, minSpent), maxSpent),
 	}
 	c.idle, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	c.spent, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
@@ -355,7 +357,7 @@ func (c *cache) check() {
 	if !c.checked {
 		return
 	}
-	var used, pinned, fill int64
+	var used, pinned, fill, spent int64
 	for _, e := range c.entries {
 		switch {
 		case e.state == filling && !e.shelved:
@@ -366,9 +368,12 @@ func (c *cache) check() {
 		if e.state == filling && !e.shelved || e.state == ready {
 			used += e.size
 		}
+		if c.spent.Contains(e.key) {
+			spent += e.size
+		}
 	}
-	if used != c.used || pinned != c.pinned || fill != c.filling {
-		panic(fmt.Sprintf("cache account: used %d, pinned %d, filling %d; counted %d, %d, %d",
-			c.used, c.pinned, c.filling, used, pinned, fill))
+	if used != c.used || pinned != c.pinned || fill != c.filling || spent != c.spentBytes {
+		panic(fmt.Sprintf("cache account: used %d, pinned %d, filling %d, spent %d; counted %d, %d, %d, %d",
+			c.used, c.pinned, c.filling, c.spentBytes, used, pinned, fill, spent))
 	}
 }

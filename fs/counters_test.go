@@ -134,6 +134,36 @@ func wantOnce(t *testing.T, f *FS, source *memory) {
 	}
 }
 
+func TestMemoryOfUnitsIsUsedAgainAlthoughThereIsRoom(t *testing.T) {
+	x := expertShape{experts: 64, hidden: 2048, intermediate: 1024}
+	f, source := layerFS(t, x, Options{CacheSize: 1 << 30})
+	f.cache.keepSpent = 16 << 20
+	r, err := f.ReaderAt(singleName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := int64(0)
+	buf := make([]byte, 1<<20)
+	for off := int64(0); off < r.Size(); off += int64(len(buf)) {
+		if _, err := r.ReadAt(buf, off); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		most = max(most, f.Stats().CacheUsed)
+	}
+	wantOnce(t, f, source)
+	// What is kept, what is fetched ahead, and what the stream is not far enough beyond: half of its bytes.
+	if limit := f.cache.keepSpent + aheadBytes + behind/2 + 4*x.hidden*x.intermediate; most > limit {
+		t.Errorf("units took up to %d bytes, more than %d", most, limit)
+	}
+	before := f.Stats().Fills
+	if _, err := r.ReadAt(buf, r.Size()-int64(len(buf))); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	if f.Stats().Fills != before {
+		t.Error("the last unit was not kept")
+	}
+}
+
 // readExperts reads each expert of gate_up in a goroutine of its own.
 func readExperts(t *testing.T, f *FS, x expertShape, size int64) {
 	t.Helper()

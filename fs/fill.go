@@ -10,6 +10,7 @@ import (
 
 // start begins a fill.
 func (c *cache) start(u unit, deferred bool) *entry {
+	c.recycle()
 	e := &entry{unit: u, key: u.Key(), size: u.Size(), done: make(chan struct{}), clock: c.fs.clock.Load()}
 	c.entries[e.key] = e
 	c.used += e.size

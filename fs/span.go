@@ -104,15 +104,23 @@ func (e *entry) fits(s *session) bool {
 
 // note remembers what a session read of an entry.
 func (c *cache) note(s *session, e *entry) {
-	was := e.isSpent()
 	e.read += max(min(s.off+s.n, e.span.hi)-max(s.off, e.span.lo), 0)
 	e.clock, e.run, e.touched = s.run.clock, s.run, time.Now()
 	e.stream = s.run.sequential || s.off <= e.span.lo
-	if spent := e.isSpent(); spent && !was {
+	c.sort(e)
+}
+
+// sort puts a unit that is ready into the list where it belongs.
+func (c *cache) sort(e *entry) {
+	was := c.spent.Contains(e.key)
+	switch now := e.isSpent(); {
+	case now && !was:
 		c.idle.Remove(e.key)
 		c.spent.Add(e.key, e)
-	} else if was && !spent {
+		c.spentBytes += e.size
+	case was && !now:
 		c.spent.Remove(e.key)
+		c.spentBytes -= e.size
 		c.idle.Add(e.key, e)
 	}
 }
