@@ -27,6 +27,8 @@ type sourceFile struct {
 	fd   uintptr  // of file
 	was  identity // what it was when it was opened; ctime and nlink follow links
 
+	direct direct
+
 	use    sync.RWMutex // held for reading by whoever uses the descriptor
 	closed bool         // guarded by use
 
@@ -153,6 +155,7 @@ func (f *sourceFile) close() error {
 		return nil
 	}
 	f.closed = true
+	f.direct.close()
 	return f.file.Close()
 }
 

@@ -3,7 +3,7 @@ package fs
 import "github.com/dequantfs/dequantfs/adapter/expr"
 
 const (
-	adviseAhead = 32 << 20 // of a file, how far before a stream its source is asked for
+	adviseAhead = 32 << 20 // of a file, how far before a stream its source is read
 	adviseStep  = 4 << 20
 	dropBehind  = 48 << 20 // how far behind a stream its source is let go
 )
@@ -13,22 +13,16 @@ type adviser interface {
 	Advise(off, n int64, dontneed bool)
 }
 
-// advise asks the system for what a sequential stream of row-contiguous recipes will read, and lets go of what
+// advise reads ahead what a sequential stream of row-contiguous recipes will read, and lets go of what
 // it has read, where that is wanted.
 func (s *session) advise() {
 	from, to := s.file.streams.claim(s.run, adviseAhead, adviseStep)
-	s.file.ranges(from, min(to, s.file.Size()), willNeed)
-	if s.fs.options.DropSource {
+	to = min(to, s.file.Size())
+	s.file.ranges(from, to, func(f expr.File, off, n int64) bool { return s.fs.blocks.fetch(s, f, off, n, to) })
+	if s.fs.options.SourceCache == SourceDrop {
 		from, to = s.file.streams.drop(s.run, dropBehind, adviseStep)
 		s.file.ranges(from, to, dontNeed)
 	}
-}
-
-func willNeed(f expr.File, off, n int64) bool {
-	if a, ok := f.(adviser); ok {
-		a.Advise(off, n, false)
-	}
-	return true
 }
 
 func dontNeed(f expr.File, off, n int64) bool {
@@ -79,7 +73,7 @@ func (t *streams) drop(r run, behind, step int64) (from, to int64) {
 func (f *FS) dropUnit(key expr.UnitKey) {
 	var ignored error // logged
 	defer f.recover("letting go of a source", &ignored)
-	if f.options.DropSource {
+	if f.options.SourceCache == SourceDrop {
 		dontNeed(key.File, key.Offset, key.Rows*max(key.Stride, key.Cols))
 	}
 }

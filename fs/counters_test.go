@@ -52,6 +52,12 @@ type expertShape struct{ experts, hidden, intermediate int64 }
 // layer makes the grouped gate and up projections of a layer, or with down its down projections, from FP8 experts.
 func (x expertShape) layer(t testing.TB, file *memory) (gateUp, down adapter.Tensor) {
 	t.Helper()
+	return x.layerOf(t, file, &file.size)
+}
+
+// layerOf does that over any file, and tells what its size has to be.
+func (x expertShape) layerOf(t testing.TB, file expr.File, size *int64) (gateUp, down adapter.Tensor) {
+	t.Helper()
 	var offset int64
 	source := func(d safetensors.DType, shape ...int64) *expr.Source {
 		n, err := safetensors.Size(d, shape)
@@ -60,7 +66,7 @@ func (x expertShape) layer(t testing.TB, file *memory) (gateUp, down adapter.Ten
 		}
 		s := &expr.Source{Key: fmt.Sprint(offset), File: file, Offset: offset, DType: d, Shape: shape}
 		offset += n
-		file.size = offset
+		*size = offset
 		return s
 	}
 	must := func(n expr.Node, err error) expr.Node {
@@ -90,13 +96,26 @@ func layerFS(t testing.TB, x expertShape, o Options) (*FS, *memory) {
 	t.Helper()
 	file := &memory{name: "source"}
 	gateUp, down := x.layer(t, file)
-	f, err := New(nil, []View{{Plan: &adapter.Plan{Tensors: []adapter.Tensor{gateUp, down}}}}, o)
+	return treeOf(t, o, gateUp, down), file
+}
+
+// transposedFS is layerFS over a source of another kind.
+func transposedFS(t testing.TB, file *twoWays, x expertShape, o Options) *FS {
+	t.Helper()
+	gateUp, down := x.layerOf(t, file, &file.size)
+	return treeOf(t, o, gateUp, down)
+}
+
+// treeOf is a tree with a view of these tensors in its root.
+func treeOf(t testing.TB, o Options, tensors ...adapter.Tensor) *FS {
+	t.Helper()
+	f, err := New(nil, []View{{Plan: &adapter.Plan{Tensors: tensors}}}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.cache.checked = true
 	t.Cleanup(func() { f.Close() })
-	return f, file
+	return f
 }
 
 // deepSeek are experts of DeepSeek-V3's size: a unit has 14.7 MB.

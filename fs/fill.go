@@ -63,7 +63,7 @@ func (c *cache) fill(e *entry) {
 // fillUnit computes a unit; a panic becomes an error.
 func (f *FS) fillUnit(u unit, buf []byte) (err error) {
 	defer f.recover("fill of "+u.String(), &err)
-	env := expr.Env{Context: f.ctx, ReadAt: f.readSource, Go: f.together}
+	env := expr.Env{Context: f.ctx, ReadAt: f.readSource, Lend: f.lend, Go: f.together}
 	if err := u.Fill(&env, buf); err != nil {
 		return fmt.Errorf("%s: %w", u, err)
 	}

@@ -26,8 +26,8 @@
 // cancelled. Whatever can fail without touching tensor data fails in New.
 //
 // Reads of recipes that change the order of elements go through the tensor
-// cache (Options.CacheSize); all others read the source and decode into the
-// caller's buffer. Large reads are split over idle cores.
+// cache (Options.CacheSize); all others read the source, ahead of them where reading is
+// sequential, and decode into the caller's buffer. Large reads are split over idle cores.
 package fs
 
 import (
@@ -39,7 +39,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -54,10 +53,10 @@ type View struct {
 
 // Options of a filesystem. Useful zero values.
 type Options struct {
-	CacheSize  int64 // bytes; 0: the default (see DefaultCacheSize); negative: nothing is kept
-	Workers    int   // goroutines that one read may use; 0: GOMAXPROCS
-	DropSource bool  // drop the source's pages behind reading
-	Logger     *slog.Logger
+	CacheSize   int64       // bytes; 0: the default (see DefaultCacheSize); negative: nothing is kept
+	Workers     int         // goroutines that one read may use; 0: GOMAXPROCS
+	SourceCache SourceCache // what becomes of source bytes in the system's page cache
+	Logger      *slog.Logger
 }
 
 // FS is the tree. It implements io/fs.FS, ReadDirFS and StatFS; its files implement io.ReaderAt.
@@ -77,6 +76,8 @@ type FS struct {
 	cache    *cache
 	grids    *grids
 	computed *computed
+	blocks   *blocks
+	loads    buffers       // for what is loaded of the source
 	lost     expr.Counters // values that a narrower dtype could not hold
 	workers  *workers
 	sources  sources
@@ -107,8 +108,9 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	f.cache = newCache(f, max(o.CacheSize, 0))
 	f.grids = newGrids(int64(maxGrids))
 	f.computed = newComputed(f)
+	f.blocks = newBlocks(f)
 	if o.CacheSize < 0 {
-		f.grids.max, f.computed.max = 0, 0
+		f.grids.max, f.computed.max, f.blocks.max = 0, 0, 0
 	}
 	f.workers = newWorkers(o.Workers)
 	f.sessions.New = func() any { return newSession(f) }
@@ -124,6 +126,8 @@ func (f *FS) Close() error {
 	f.stop()
 	f.cache.close()
 	f.computed.close()
+	f.blocks.close()
+	f.loads.free()
 	f.workers.close()
 	return nil
 }
@@ -142,23 +146,6 @@ func (f *FS) build() error {
 	b.control()
 	b.finish()
 	return nil
-}
-
-// readSource is how recipes read source files: counted, complete, and watched for stalls.
-func (f *FS) readSource(file expr.File, p []byte, off int64) (int, error) {
-	watch := f.sources.of(file)
-	watch.begin()
-	n, err := file.ReadAt(p, off)
-	watch.end(time.Now())
-	f.counters.preads.Add(1)
-	f.counters.sourceBytes.Add(int64(n))
-	if n < len(p) && err == nil {
-		err = fmt.Errorf("%s: read %d of %d bytes at %d", file.Name(), n, len(p), off)
-	}
-	if n == len(p) {
-		err = nil
-	}
-	return n, err
 }
 
 var (

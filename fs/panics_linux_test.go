@@ -185,7 +185,7 @@ func (*brittle) Advise(_, _ int64, _ bool) { panic("no advice") }
 
 func TestAPanicOfAdviceCostsNobodyAnything(t *testing.T) {
 	log := &logTo{}
-	f, err := New(nil, nil, Options{DropSource: true, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	f, err := New(nil, nil, Options{SourceCache: SourceDrop, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

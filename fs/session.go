@@ -57,7 +57,7 @@ func newSession(f *FS) *session {
 	s := &session{fs: f, admitted: make(chan struct{}, 1)}
 	s.want = s.wanted
 	s.env.Cache = s
-	s.env.ReadAt = f.readSource
+	s.env.ReadAt, s.env.Lend = s.readSource, s.lend
 	s.env.Counters = &f.lost
 	s.ahead.init(s)
 	return s
@@ -99,6 +99,33 @@ func (s *session) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
 	// A recipe that did not say that it needs this: computed for it alone.
 	e := &entry{key: key, buf: make([]byte, u.Size())}
 	return e, s.fs.fillUnit(u, e.buf)
+}
+
+// lend lends source bytes that were read ahead.
+func (s *session) lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry) {
+	p, k, _ := s.fs.blocks.lend(s.ctx, f, off, int64(n), int64(width))
+	if k == nil {
+		return nil, nil
+	}
+	return p, k
+}
+
+// readSource fills p from what was read ahead, and reads the rest.
+func (s *session) readSource(f expr.File, p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		rest := p[n:]
+		lent, k, gap := s.fs.blocks.lend(s.ctx, f, off+int64(n), int64(len(rest)), 1)
+		if k != nil {
+			n += copy(rest, lent)
+			k.Release()
+			continue
+		}
+		got, err := s.fs.readSource(f, rest[:gap], off+int64(n))
+		if n += got; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // find finds a unit among those that the session has pinned.

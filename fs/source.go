@@ -18,6 +18,9 @@ type sources struct{ m sync.Map } // expr.File → *source
 type source struct {
 	inflight atomic.Int64
 	since    atomic.Int64 // unix ns: when reads began to be under way, or one last ended
+
+	once sync.Once
+	seen []atomic.Uint64 // a bit for each region that was loaded, see again
 }
 
 func (s *sources) of(f expr.File) *source {

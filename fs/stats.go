@@ -11,7 +11,7 @@ type counters struct {
 	bytes, reads                     atomic.Int64
 	requests, interrupted, errors    atomic.Int64
 	panics                           atomic.Int64
-	sourceBytes, preads              atomic.Int64
+	sourceBytes, preads, unused      atomic.Int64
 	hits, misses, fills, fillErrors  atomic.Int64
 	prefetches, evictions, refetches atomic.Int64
 	active, splits                   atomic.Int64
@@ -36,6 +36,8 @@ type Stats struct {
 
 	SourceBytes int64 `json:"source_bytes"` // read from source files
 	Preads      int64 `json:"preads"`       // calls that read them
+	ReadAhead   int64 `json:"read_ahead"`   // bytes held for what was, or is being, read ahead of row-contiguous recipes
+	Unused      int64 `json:"unused"`       // bytes read ahead that nobody wanted
 	Stalled     int64 `json:"stalled"`      // source files that have not answered for seconds
 
 	Errors      int64            `json:"errors"`      // reads that failed
@@ -133,7 +135,7 @@ func (f *FS) Stats() Stats {
 	s := Stats{
 		Bytes: c.bytes.Load(), Reads: c.reads.Load(), Requests: c.requests.Load(),
 		Active: c.active.Load(), Splits: c.splits.Load(), OpenFiles: c.opened.Load(),
-		SourceBytes: c.sourceBytes.Load(), Preads: c.preads.Load(), Stalled: f.sources.stalled(),
+		SourceBytes: c.sourceBytes.Load(), Preads: c.preads.Load(), Unused: c.unused.Load(), Stalled: f.sources.stalled(),
 		Errors: c.errors.Load(), Interrupted: c.interrupted.Load(), Panics: c.panics.Load(),
 		Hits: c.hits.Load(), Misses: c.misses.Load(), Fills: c.fills.Load(), FillErrors: c.fillErrors.Load(),
 		Prefetches: c.prefetches.Load(), Evictions: c.evictions.Load(), Refetches: c.refetches.Load(),
@@ -152,5 +154,6 @@ func (f *FS) Stats() Stats {
 	}
 	f.live.stats(&s)
 	f.cache.stats(&s)
+	f.blocks.stats(&s)
 	return s
 }

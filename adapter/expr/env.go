@@ -20,6 +20,10 @@ type Env struct {
 	// ReadAt is how source bytes are read. nil: f.ReadAt.
 	ReadAt func(f File, p []byte, off int64) (int, error)
 
+	// Lend, if there is one, lends source bytes that are in memory: those of [off, off+n) that it has from off on,
+	// in whole rows of width bytes, and the entry to be released, or neither. Who gets none reads.
+	Lend func(f File, off int64, n, width int) ([]byte, Entry)
+
 	// Counters, if there are any, count values that lost their magnitude.
 	Counters *Counters
 }
@@ -87,6 +91,14 @@ func (env *Env) read(src *Source, p []byte, off int64) error {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("%s: %s: read %d of %d bytes at offset %d: %w", src.File.Name(), src.Key, n, len(p), off, err)
+}
+
+// lent asks Lend.
+func (env *Env) lent(f File, off int64, n, width int) ([]byte, Entry) {
+	if env == nil || env.Lend == nil || width == 0 || env.context().Err() != nil {
+		return nil, nil
+	}
+	return env.Lend(f, off, n, width)
 }
 
 func (env *Env) readAt(f File, p []byte, off int64) (int, error) {

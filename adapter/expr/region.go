@@ -21,8 +21,8 @@ var (
 	// reads what is between them too.
 	gap = 8 << 10
 
-	// strip is the most that a fill reads at once.
-	strip = 2 << 20
+	// strip is the most that a fill reads at once: with its ends aligned, a large page.
+	strip = 2<<20 - 2*DirectAlign
 )
 
 // region is a strided part of a stored tensor: a batch of matrices, perhaps seen
@@ -212,14 +212,13 @@ func (g *region) borrow(env *Env, m int, w window) (lease, error) {
 		return g.borrowTurned(env, m, w)
 	}
 	width := w.cols() * g.item
-	w.r1 = min(w.r1, w.r0+max(1, chunk/width))
-	b := getBuffer(w.rows() * width)
-	l := lease{bytes: b.bytes, stride: width, rows: w.rows(), buf: b}
-	if err := g.read(env, b.bytes, width, m, w); err != nil {
-		l.release()
-		return lease{}, err
+	if int64(width) == g.rowStride || w.rows() == 1 {
+		if p, e := env.lent(g.src.File, g.at(m, w.r0, w.c0), w.rows()*width, width); e != nil {
+			return lease{bytes: p, stride: width, rows: len(p) / width, entry: e}, nil
+		}
 	}
-	return l, nil
+	w.r1 = min(w.r1, w.r0+max(1, chunk/width))
+	return g.take(env, m, w)
 }
 
 // borrowUnit borrows from the transposed matrix.
@@ -280,13 +279,30 @@ func (g *region) stripRows() int {
 
 func (g *region) fillStrip(env *Env, dst []byte, m int, w window) error {
 	width := g.cols * g.item
-	b := getBuffer(w.rows() * width)
-	defer b.put()
-	if err := g.read(env, b.bytes, width, m, w); err != nil {
+	l, err := g.take(env, m, w)
+	if err != nil {
 		return err
 	}
-	fp8.Transpose(dst[w.r0*g.item:], g.rows*g.item, b.bytes, width, w.rows(), g.cols, g.item)
+	defer l.release()
+	fp8.Transpose(dst[w.r0*g.item:], g.rows*g.item, l.bytes, width, w.rows(), g.cols, g.item)
 	return nil
+}
+
+// take gives all of a window of matrix m, as stored, lent if that can be.
+func (g *region) take(env *Env, m int, w window) (lease, error) {
+	width := w.cols() * g.item
+	if n := w.rows() * width; int64(width) == g.rowStride {
+		if p, e := env.lent(g.src.File, g.at(m, w.r0, w.c0), n, n); e != nil {
+			return lease{bytes: p, stride: width, rows: w.rows(), entry: e}, nil
+		}
+	}
+	b := getBuffer(w.rows() * width)
+	l := lease{bytes: b.bytes, stride: width, rows: w.rows(), buf: b}
+	if err := g.read(env, b.bytes, width, m, w); err != nil {
+		l.release()
+		return lease{}, err
+	}
+	return l, nil
 }
 
 // needs says what a window as seen needs, whose rows go over all matrices.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/fs"
 )
@@ -66,10 +67,17 @@ func sampleBytes(parts []benchPart) (n int64) {
 	return n
 }
 
-// rangesOf finds the source tensors that the sample is computed from: those of the virtual tensors
-// that begin in it.
+// rangesOf finds the bytes of the source that the sample is computed from.
 func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
-	virtual := map[string]bool{}
+	nodes := map[string]expr.Node{}
+	for _, t := range s.views[0].Plan.Tensors {
+		nodes[t.Name] = t.Node
+	}
+	var ranges []benchRange
+	add := func(f expr.File, off, n int64) bool {
+		ranges = append(ranges, benchRange{s.shardPath(f.Name()), off, min(n, f.Size()-off)})
+		return true
+	}
 	for _, p := range parts {
 		r, err := s.fs.ReaderAt(p.name)
 		if err != nil {
@@ -80,26 +88,13 @@ func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
 			return nil, err
 		}
 		for _, t := range h.Tensors {
-			if h.DataOffset+t.Begin < p.bytes {
-				virtual[t.Name] = true
+			if n := min(t.End, p.bytes-h.DataOffset) - t.Begin; n > 0 {
+				nodes[t.Name].Ranges(0, n, add)
+				nodes[t.Name].Units(0, n, func(u *expr.Unit) bool {
+					key := u.Key()
+					return add(key.File, key.Offset, key.Rows*max(key.Stride, key.Cols))
+				})
 			}
-		}
-	}
-	var ranges []benchRange
-	for _, v := range s.views {
-		for _, a := range v.Plan.Account {
-			if !slices.ContainsFunc(a.Into, func(name string) bool { return virtual[name] }) {
-				continue
-			}
-			t, ok := s.checkpoint.Tensor(a.Key)
-			if !ok {
-				return nil, fmt.Errorf("%s is not in the source", a.Key)
-			}
-			n, err := safetensors.Size(t.DType, t.Shape)
-			if err != nil {
-				return nil, err
-			}
-			ranges = append(ranges, benchRange{s.shardPath(t.File.Name()), t.Offset, n})
 		}
 	}
 	return joinRanges(ranges), nil

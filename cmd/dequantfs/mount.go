@@ -48,13 +48,16 @@ type mountFlags struct {
 	options     []string
 }
 
+// sourceCaches are what --source-cache takes.
+var sourceCaches = map[string]fs.SourceCache{"auto": fs.SourceAuto, "keep": fs.SourceKeep, "drop": fs.SourceDrop}
+
 func (m *mountFlags) register(c *cobra.Command) {
 	m.readAhead = 16 << 20
 	flags := c.Flags()
 	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay; SIGINT and SIGTERM unmount")
 	flags.Var(&m.cacheSize, "cache-size", "for experts being read (default a tenth of memory)")
 	flags.Var(&m.readAhead, "read-ahead", "of the kernel, if we may")
-	flags.StringVar(&m.sourceCache, "source-cache", "keep", "keep or drop source pages once read")
+	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages in memory: auto (those read twice), keep, drop")
 	flags.BoolVar(&m.allowOther, "allow-other", false, "let other users read the mount")
 	flags.StringVar(&m.uid, "uid", "", "`UID` that owns the files (default the caller)")
 	flags.StringVar(&m.gid, "gid", "", "`GID` that owns the files (default the caller's)")
@@ -111,8 +114,8 @@ func (m *mountFlags) check() error {
 	if err := m.log.check(); err != nil {
 		return err
 	}
-	if m.sourceCache != "keep" && m.sourceCache != "drop" {
-		return flagError("source-cache", m.sourceCache, "keep or drop")
+	if _, ok := sourceCaches[m.sourceCache]; !ok {
+		return flagError("source-cache", m.sourceCache, "auto, keep or drop")
 	}
 	if m.idle < 0 {
 		return flagError("idle", m.idle.String(), "a time such as 30m")
@@ -226,7 +229,7 @@ func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServe
 // mount opens the source and mounts it. After an error nothing is left behind.
 func (m *mountFlags) mount(c *cobra.Command, log *slog.Logger, name, mountpoint string) (*mounted, error) {
 	s, err := openSource(c, name, &m.view, fs.Options{
-		CacheSize: m.budget(c), DropSource: m.sourceCache == "drop", Logger: log,
+		CacheSize: m.budget(c), SourceCache: sourceCaches[m.sourceCache], Logger: log,
 	})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,180 @@
+package adapter_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
+
+// large gives a shard of some MiB, which does not end with a page, its bytes and its path.
+func large(t *testing.T) (c *adapter.Checkpoint, f expr.DirectFile, want []byte, path string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := synth.DeepSeek(synth.Options{Single: true, Hidden: 512, Vocab: 1023}).Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(dir, "model.safetensors")
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err = adapter.Open(dir, adapter.OpenOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	s, ok := c.Tensor("model.embed_tokens.weight")
+	if !ok {
+		t.Fatal("no tensor")
+	}
+	if f, ok = s.File.(expr.DirectFile); !ok || len(want)%expr.DirectAlign == 0 {
+		t.Fatalf("%T of %d bytes", s.File, len(want))
+	}
+	return c, f, want, path
+}
+
+// forget drops a file from the page cache.
+func forget(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// aligned is dirty memory that begins on a page, skip bytes before the slice.
+func aligned(t *testing.T, skip, n int) []byte {
+	t.Helper()
+	m, err := unix.Mmap(-1, 0, skip+n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Munmap(m) })
+	for i := range m {
+		m[i] = 0xA5
+	}
+	return m[skip:]
+}
+
+// checkDirect reads a range past the page cache and compares it.
+func checkDirect(t *testing.T, f expr.DirectFile, want, p []byte, off int64) {
+	t.Helper()
+	n, err := f.ReadDirect(p, off)
+	rest := want[min(off, int64(len(want))):]
+	if wantErr := len(p) > len(rest); wantErr && err != io.EOF || !wantErr && err != nil {
+		t.Errorf("[%d, %d): %v", off, off+int64(len(p)), err)
+	}
+	if m := min(len(p), len(rest)); n != m || !bytes.Equal(p[:n], rest[:m]) {
+		t.Errorf("[%d, %d): %d bytes, or others than the file's", off, off+int64(len(p)), n)
+	}
+}
+
+func TestReadingPastThePageCacheGivesTheSameBytes(t *testing.T) {
+	_, f, want, path := large(t)
+	for _, cold := range []bool{true, false} {
+		var wg sync.WaitGroup
+		for g := range uint64(4) {
+			buf := aligned(t, 0, 1<<20)
+			wg.Go(func() {
+				rng := rand.New(rand.NewPCG(g, 3))
+				for range 50 {
+					if cold {
+						forget(t, path)
+					}
+					off := rng.Int64N(int64(len(want))/expr.DirectAlign+3) * expr.DirectAlign
+					checkDirect(t, f, want, buf[:(1+rng.IntN(len(buf)/expr.DirectAlign))*expr.DirectAlign], off)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+func TestAFileThatCannotBeReadThatWayIsReadAsUsual(t *testing.T) {
+	_, f, want, path := large(t)
+	forget(t, path)
+	checkDirect(t, f, want, aligned(t, 1, 64<<10), 4096) // which disks refuse
+	forget(t, path)
+	checkDirect(t, f, want, aligned(t, 0, 64<<10), 4096)
+}
+
+func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
+	_, f, want, path := large(t)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Skipf("this filesystem has no direct reads: %v", err)
+	}
+	defer unix.Close(fd)
+	pages := func() uint64 {
+		var s unix.Cachestat_t
+		if err := unix.Cachestat(uint(fd), &unix.CachestatRange{}, &s, 0); err != nil {
+			t.Skipf("this system does not tell what is in its page cache: %v", err)
+		}
+		return s.Cache
+	}
+	forget(t, path)
+	before := pages()
+	checkDirect(t, f, want, aligned(t, 0, 1<<20), 0)
+	if got := pages(); before > 0 || got > 0 {
+		t.Errorf("%d pages of the file were in memory, now %d", before, got)
+	}
+	if _, err := f.ReadAt(make([]byte, len(want)), 0); err != nil {
+		t.Fatal(err)
+	}
+	all := pages()
+	checkDirect(t, f, want, aligned(t, 0, 1<<20), 0)
+	if got := pages(); all == 0 || got != all {
+		t.Errorf("%d pages of the file were in memory, now %d", all, got)
+	}
+}
+
+func TestReadsPastThePageCacheFailOnceTheFileHasChanged(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, path string){
+		"rewritten": func(t *testing.T, path string) { restamped(t, path, func() { rewrite(t, path) }) },
+		"truncated": func(t *testing.T, path string) {
+			if err := os.Truncate(path, 100_000); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, f, want, path := large(t)
+			buf := aligned(t, 0, 64<<10)
+			checkDirect(t, f, want, buf, 0)
+			change(t, path)
+			forget(t, path)
+			for _, off := range []int64{0, 128 << 10} {
+				if n, err := f.ReadDirect(buf, off); n != 0 || !errors.Is(err, adapter.ErrChanged) {
+					t.Errorf("at %d: %d bytes, %v", off, n, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAClosedFileIsNotReadPastThePageCache(t *testing.T) {
+	c, f, want, path := large(t)
+	forget(t, path)
+	buf := aligned(t, 0, 64<<10)
+	checkDirect(t, f, want, buf, 0)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.ReadDirect(buf, 0); n != 0 || !errors.Is(err, os.ErrClosed) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}

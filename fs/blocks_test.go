@@ -1,0 +1,297 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// codesFS is a tree with one matrix of codes, which is shown dequantized.
+func codesFS(t testing.TB, file expr.File, rows, cols int64, o Options) *FS {
+	t.Helper()
+	w := &expr.Source{Key: "w", File: file, DType: safetensors.F8E4M3, Shape: []int64{rows, cols}}
+	scale := &expr.Source{Key: "s", File: file, Offset: rows * cols, DType: safetensors.F32, Shape: []int64{(rows + 127) / 128, (cols + 127) / 128}}
+	node, err := expr.Dequantize(w, scale, expr.DequantizeOptions{Block: [2]int64{128, 128}, Out: safetensors.BF16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return treeOf(t, o, adapter.Tensor{Name: "w", Node: node, Group: "g"})
+}
+
+// codesSize is how long the source of codesFS is.
+func codesSize(rows, cols int64) int64 { return rows*cols + 4*((rows+127)/128)*((cols+127)/128) }
+
+const manyRows, manyCols = 5000, 7000 // rows that no block ends with
+
+// readSteps reads a file in steps of n bytes.
+func readSteps(t *testing.T, f *FS, n int64) []byte {
+	t.Helper()
+	r, err := f.ReaderAt(singleName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make([]byte, r.Size())
+	for off := int64(0); off < r.Size(); off += n {
+		if _, err := r.ReadAt(all[off:min(off+n, r.Size())], off); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+func TestWhatIsReadAheadIsReadOnceAndIsTheSource(t *testing.T) {
+	size := codesSize(manyRows, manyCols)
+	without := codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols, Options{CacheSize: -1})
+	want := readSteps(t, without, 1<<20)
+	for _, step := range []int64{100_000, 1 << 20, 3_333_333, 8 << 20} {
+		f := codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols, Options{})
+		if !bytes.Equal(readSteps(t, f, step), want) {
+			t.Errorf("steps of %d: wrong bytes", step)
+		}
+		eventually(t, "all that was read ahead was used", func() bool { return f.Stats().ReadAhead == 0 })
+		if s := f.Stats(); s.SourceBytes > size*101/100 || s.Unused != 0 {
+			t.Errorf("steps of %d: read %d bytes of a source of %d, %d for nothing", step, s.SourceBytes, size, s.Unused)
+		}
+	}
+}
+
+// Blocks as small as can be, so that everything has a border in it.
+func TestBlocksOfAnySizeGiveTheSameBytes(t *testing.T) {
+	_, dir := writeSynth(t, awkward[0])
+	for _, size := range []int64{1, 100, 4099, 70_000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			plain := openViews(t, dir, Options{CacheSize: -1}, layout("", "hf", 0))
+			f := openViews(t, dir, Options{Workers: 3}, layout("", "hf", 0))
+			f.blocks.size, f.blocks.least = size, 1
+			for _, name := range shardsOf(t, f, ".") {
+				want := readTree(t, plain, name)
+				file := f.find(name).content.(*file)
+				var wg sync.WaitGroup
+				for i := range uint64(4) { // streams, and reads that jump about between them
+					rng := rand.New(rand.NewPCG(i, 9))
+					wg.Go(func() {
+						for off := int64(0); off < file.Size(); {
+							n := 1 + rng.IntN(40_000)
+							if err := checkRange(context.Background(), file, want, off, n); err != nil {
+								t.Error(err)
+								return
+							}
+							off += int64(n)
+							at, n := someRange(rng, file)
+							if err := checkRange(context.Background(), file, want, max(at, 0), n); err != nil {
+								t.Error(err)
+								return
+							}
+						}
+					})
+				}
+				wg.Wait()
+			}
+		})
+	}
+}
+
+// ahead tells reads ahead from those of the reader by their size: the reader's are small.
+func isAhead(n int) bool { return n >= minBlock }
+
+func TestReadingAheadThatFailsHarmsNobody(t *testing.T) {
+	size := codesSize(manyRows, manyCols)
+	want := readSteps(t, codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols, Options{CacheSize: -1}), 1<<20)
+	for name, fail := range map[string]func() error{
+		"error": func() error { return errors.New("broken") },
+		"panic": func() error { panic("broken") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var failed atomic.Int64
+			log := &logTo{}
+			source := &memory{name: "source", size: size, hook: func(_ int64, n int) error {
+				if !isAhead(n) {
+					return nil
+				}
+				failed.Add(1)
+				return fail()
+			}}
+			f := codesFS(t, source, manyRows, manyCols, Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+			if !bytes.Equal(readSteps(t, f, 64<<10), want) {
+				t.Error("wrong bytes")
+			}
+			eventually(t, "nothing is held", func() bool { return f.Stats().ReadAhead == 0 })
+			if failed.Load() == 0 {
+				t.Error("nothing was read ahead")
+			}
+			if name == "panic" && !strings.Contains(log.String(), "reading ahead of source") {
+				t.Errorf("the log is silent: %s", log)
+			}
+		})
+	}
+}
+
+func TestASlowSourceIsReadInManyPiecesAtOnce(t *testing.T) {
+	size := codesSize(manyRows, manyCols)
+	const deep = 6 // of 2 MiB: what a source that takes 5 ms to answer needs for more than 2 GB/s
+	var at, most atomic.Int64
+	enough := make(chan struct{})
+	once := sync.OnceFunc(func() { close(enough) })
+	source := &memory{name: "source", size: size, hook: func(_ int64, n int) error {
+		if !isAhead(n) {
+			return nil
+		}
+		if now := at.Add(1); now >= deep {
+			most.Store(now)
+			once()
+		}
+		defer at.Add(-1)
+		select {
+		case <-enough:
+		case <-time.After(20 * time.Second): // too few
+		}
+		return nil
+	}}
+	f := codesFS(t, source, manyRows, manyCols, Options{})
+	readSteps(t, f, 64<<10)
+	if most.Load() < deep {
+		t.Errorf("no %d reads were under way at once", deep)
+	}
+}
+
+func TestAReaderOfAStalledBlockCanGiveUp(t *testing.T) {
+	size := codesSize(manyRows, manyCols)
+	hold := make(chan struct{})
+	source := &memory{name: "source", size: size, hook: func(_ int64, n int) error {
+		if isAhead(n) {
+			<-hold
+		}
+		return nil
+	}}
+	f := codesFS(t, source, manyRows, manyCols, Options{})
+	r, err := f.ReaderAt(singleName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	ctx, cancel := context.WithCancel(context.Background())
+	gaveUp := make(chan error)
+	go func() {
+		for off := int64(0); ; off += int64(len(buf)) {
+			if _, err := r.ReadAtContext(ctx, buf, off); err != nil {
+				gaveUp <- err
+				return
+			}
+		}
+	}()
+	eventually(t, "it waits", func() bool { return f.Stats().Active == 1 && f.Stats().ReadAhead > 0 })
+	cancel()
+	if err := <-gaveUp; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	wantIdle(t, f)
+	if _, err := r.ReadAt(buf, r.Size()-int64(len(buf))); err != nil && err != io.EOF {
+		t.Errorf("far from there: %v", err)
+	}
+	close(hold)
+	if n := len(readSteps(t, f, 1<<20)); int64(n) != r.Size() {
+		t.Errorf("%d bytes", n)
+	}
+}
+
+func TestStreamsThatEndMakeRoomForOthers(t *testing.T) {
+	size := codesSize(manyRows, manyCols)
+	f := codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols, Options{})
+	f.blocks.max = 4
+	r, err := f.ReaderAt(singleName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	begin := func(off int64) {
+		for range 4 {
+			if _, err := r.ReadAt(buf, off); err != nil {
+				t.Fatal(err)
+			}
+			off += int64(len(buf))
+		}
+	}
+	begin(4096)
+	eventually(t, "it is read ahead", func() bool { return f.Stats().ReadAhead == 4*loadBuffer })
+	begin(40 << 20)
+	if got := f.Stats(); got.ReadAhead > 4*loadBuffer || got.Unused != 0 {
+		t.Errorf("%d bytes are held, %d were thrown away too early", got.ReadAhead, got.Unused)
+	}
+	f.clock.Add(2 * blockAge) // much is read elsewhere
+	begin(50 << 20)
+	if got := f.Stats(); got.ReadAhead > 4*loadBuffer || got.Unused == 0 {
+		t.Errorf("%d bytes are held, %d were thrown away", got.ReadAhead, got.Unused)
+	}
+}
+
+// rewritten is a source that notices that it was changed.
+type rewritten struct {
+	memory
+	changed atomic.Bool
+}
+
+func (r *rewritten) Check() error {
+	if r.changed.Load() {
+		return adapter.ErrChanged
+	}
+	return nil
+}
+
+func (r *rewritten) ReadAt(p []byte, off int64) (int, error) {
+	n, _ := r.memory.ReadAt(p, off)
+	return n, r.Check()
+}
+
+func TestBlocksOfASourceThatHasChangedAreNotLent(t *testing.T) {
+	source := &rewritten{memory: memory{name: "source", size: codesSize(manyRows, manyCols)}}
+	f := codesFS(t, source, manyRows, manyCols, Options{})
+	r, err := f.ReaderAt(singleName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	for off := range int64(3) {
+		if _, err := r.ReadAt(buf, off*int64(len(buf))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.blocks.loads.Wait()
+	if f.Stats().ReadAhead == 0 {
+		t.Fatal("nothing was read ahead")
+	}
+	source.changed.Store(true)
+	if n, err := r.ReadAt(buf, 3*int64(len(buf))); n != 0 || !errors.Is(err, adapter.ErrChanged) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+func TestCloseFreesWhatWasReadAhead(t *testing.T) {
+	f := codesFS(t, &memory{name: "source", size: codesSize(manyRows, manyCols)}, manyRows, manyCols, Options{})
+	r, err := f.ReaderAt(singleName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	for off := range int64(3) {
+		if _, err := r.ReadAt(buf, off*int64(len(buf))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Close()
+	if f.Stats().ReadAhead != 0 || len(f.loads.list) != 0 {
+		t.Errorf("%d bytes, and %d buffers", f.Stats().ReadAhead, len(f.loads.list))
+	}
+}
