@@ -105,8 +105,14 @@ func (d *direct) close() {
 	d.open, d.off = false, true
 }
 
-// cached says whether most of a range is in the page cache. Where the system does not tell (before Linux 6.5, or
+// Cached says whether most of a range is in the page cache. Where the system does not tell (before Linux 6.5, or
 // of somebody else's file) it is believed not to be.
+func (f *sourceFile) Cached(off, n int64) bool {
+	f.use.RLock()
+	defer f.use.RUnlock()
+	return !f.closed && f.cached(off, n)
+}
+
 func (f *sourceFile) cached(off, n int64) bool {
 	var s unix.Cachestat_t
 	if unix.Cachestat(uint(f.fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &s, 0) != nil {

@@ -128,6 +128,9 @@ func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
 	}
 	forget(t, path)
 	before := pages()
+	if f.Cached(0, 1<<20) {
+		t.Error("said to be in memory, but is not")
+	}
 	checkDirect(t, f, want, aligned(t, 0, 1<<20), 0)
 	if got := pages(); before > 0 || got > 0 {
 		t.Errorf("%d pages of the file were in memory, now %d", before, got)
@@ -136,6 +139,9 @@ func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := pages()
+	if !f.Cached(0, 1<<20) {
+		t.Error("said not to be in memory, but is")
+	}
 	checkDirect(t, f, want, aligned(t, 0, 1<<20), 0)
 	if got := pages(); all == 0 || got != all {
 		t.Errorf("%d pages of the file were in memory, now %d", all, got)

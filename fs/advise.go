@@ -3,9 +3,9 @@ package fs
 import "github.com/dequantfs/dequantfs/adapter/expr"
 
 const (
-	adviseAhead = 32 << 20 // of a file, how far before a stream its source is read
-	adviseStep  = 4 << 20
-	dropBehind  = 48 << 20 // how far behind a stream its source is let go
+	readAhead  = 32 << 20 // of a file, how far before a stream its source is read
+	streamStep = 4 << 20  // of a file, how far a stream goes before more of its source is read, or let go
+	dropBehind = 48 << 20 // of a file, how far behind a stream its source is let go
 )
 
 // adviser is a source file that passes advice on to the system.
@@ -13,16 +13,18 @@ type adviser interface {
 	Advise(off, n int64, dontneed bool)
 }
 
-// advise reads ahead what a sequential stream of row-contiguous recipes will read, and lets go of what
-// it has read, where that is wanted.
-func (s *session) advise() {
-	from, to := s.file.streams.claim(s.run, adviseAhead, adviseStep)
-	to = min(to, s.file.Size())
-	s.file.ranges(from, to, func(f expr.File, off, n int64) bool { return s.fs.blocks.fetch(s, f, off, n, to) })
-	if s.fs.options.SourceCache == SourceDrop {
-		from, to = s.file.streams.drop(s.run, dropBehind, adviseStep)
-		s.file.ranges(from, to, dontNeed)
+// readAhead reads what row-contiguous recipes will need of the source when the stream gets there.
+func (s *session) readAhead() {
+	from, to := s.file.streams.claim(s.run, readAhead, streamStep)
+	if to = min(to, s.file.Size()); from < to {
+		s.file.ranges(from, to, func(f expr.File, off, n int64) bool { return s.fs.blocks.fetch(s, f, off, n, to) })
 	}
+}
+
+// dropBehind lets go of source bytes in the page cache that the stream has left behind.
+func (s *session) dropBehind() {
+	from, to := s.file.streams.drop(s.run, dropBehind, streamStep)
+	s.file.ranges(from, to, dontNeed)
 }
 
 func dontNeed(f expr.File, off, n int64) bool {

@@ -11,10 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/dequantfs/dequantfs/adapter"
-	"github.com/dequantfs/dequantfs/adapter/expr"
-	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
 // BenchmarkMountedSequentialReading reads through a mount, cold for us, from a source in memory that answers each read
@@ -60,19 +56,8 @@ func readCold(b *testing.B, path string) {
 // rowsFS is a tree with one row-contiguous tensor dequantized from rows × cols codes.
 func rowsFS(t testing.TB, rows, cols int64, o Options) (*FS, *memory) {
 	t.Helper()
-	source := &memory{name: "source", size: rows*cols + 4*(rows/128)*(cols/128)}
-	w := &expr.Source{Key: "w", File: source, DType: safetensors.F8E4M3, Shape: []int64{rows, cols}}
-	s := &expr.Source{Key: "s", File: source, Offset: rows * cols, DType: safetensors.F32, Shape: []int64{rows / 128, cols / 128}}
-	n, err := expr.Dequantize(w, s, expr.DequantizeOptions{Block: [2]int64{128, 128}, Out: safetensors.BF16})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := New(nil, []View{{Plan: &adapter.Plan{Tensors: []adapter.Tensor{{Name: "w", Node: n, Group: "g"}}}}}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f, source
+	source := &memory{name: "source", size: codesSize(rows, cols)}
+	return codesFS(t, source, rows, cols, o), source
 }
 
 // BenchmarkReadAt reads in process, 1 MiB at a time.

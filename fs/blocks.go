@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
@@ -42,6 +43,7 @@ type block struct {
 	buf    []byte        // of loadBuffer bytes
 	bytes  []byte        // the n bytes in it; set once it is loaded
 	done   chan struct{} // closed when it is loaded or has failed
+	begun  bool          // to be loaded
 	failed bool
 	pins   int   // of who loads it, too
 	left   int64 // bytes that were not lent yet
@@ -54,8 +56,12 @@ type block struct {
 func newBlocks(f *FS) *blocks { return &blocks{fs: f, max: maxBlocks, size: loadSize, least: minBlock} }
 
 // fetch begins to read a range ahead of a session's stream, which needs it up to end in its file. It says whether
-// there was room.
+// there was room. What is in the page cache is left there: read in small pieces it stays in the core's own cache until it
+// is decoded, and 16 readers get an eighth more.
 func (b *blocks) fetch(s *session, f expr.File, off, n, end int64) bool {
+	if d, ok := f.(expr.DirectFile); ok && d.Cached(off, n) {
+		return true
+	}
 	for ; n >= b.least; off, n = off+b.size, n-b.size {
 		if !b.start(s, f, off, min(n, b.size), end) {
 			return false
@@ -73,15 +79,44 @@ func (b *blocks) start(s *session, f expr.File, off, n, end int64) bool {
 	if b.closed || b.fs.sources.isStalled(f) || !b.room() {
 		return false
 	}
-	k := &block{
+	b.list = append(b.list, &block{
 		of: b, file: f, off: off, n: n, buf: b.fs.loads.get(loadBuffer), done: make(chan struct{}), pins: 1, left: n,
 		where: s.file, run: s.run, end: end,
-	}
-	b.list = append(b.list, k)
+	})
 	b.loads.Add(1)
-	go b.load(k)
+	b.next(f)
 	return true
 }
+
+// next begins to load the blocks of a file whose turn it is, in the order of the file: disks and those
+// who read ahead behind them like that.
+func (b *blocks) next(f expr.File) {
+	source := b.fs.sources.of(f)
+	for _, k := range b.list {
+		if source.loading >= source.depth() {
+			return
+		}
+		if k.file == f && !k.begun {
+			k.begun = true
+			source.loading++
+			go b.load(k)
+		}
+	}
+}
+
+// Loads of one file at once: enough to keep it busy, one for each millisecond that a load takes.
+const (
+	minDepth = 4
+	maxDepth = 16
+)
+
+// depth is how many blocks of a file are loaded at once.
+func (w *source) depth() int {
+	return int(min(max(w.took/time.Millisecond, minDepth), maxDepth))
+}
+
+// loaded notes how long a load took.
+func (w *source) loaded(took time.Duration) { w.took += (took - w.took) / 4 }
 
 // room makes room for a block, if need be at the cost of one that was not used when it should have been.
 func (b *blocks) room() bool {
@@ -105,9 +140,14 @@ func (k *block) unused() bool {
 // load reads a block.
 func (b *blocks) load(k *block) {
 	defer b.loads.Done()
+	begin := time.Now()
 	err := b.read(k)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	source := b.fs.sources.of(k.file)
+	source.loading--
+	source.loaded(time.Since(begin))
+	b.next(k.file)
 	if err != nil {
 		k.failed = true
 		b.unlist(k)

@@ -139,31 +139,40 @@ func TestReadingAheadThatFailsHarmsNobody(t *testing.T) {
 	}
 }
 
+// A source that takes long to answer is asked for more at once, in the order of the file; a fast one is not.
 func TestASlowSourceIsReadInManyPiecesAtOnce(t *testing.T) {
-	size := codesSize(manyRows, manyCols)
-	const deep = 6 // of 2 MiB: what a source that takes 5 ms to answer needs for more than 2 GB/s
-	var at, most atomic.Int64
-	enough := make(chan struct{})
-	once := sync.OnceFunc(func() { close(enough) })
-	source := &memory{name: "source", size: size, hook: func(_ int64, n int) error {
-		if !isAhead(n) {
+	for _, c := range []struct {
+		takes       time.Duration
+		least, most int64
+	}{{20 * time.Millisecond, 6, maxDepth}, {0, 1, minDepth}} {
+		const rows = 20_000
+		var at, most atomic.Int64
+		source := &memory{name: "source", size: codesSize(rows, manyCols), hook: func(_ int64, n int) error {
+			if isAhead(n) {
+				for now := at.Add(1); ; {
+					if old := most.Load(); old >= now || most.CompareAndSwap(old, now) {
+						break
+					}
+				}
+				time.Sleep(c.takes)
+				at.Add(-1)
+			}
 			return nil
+		}}
+		f := codesFS(t, source, rows, manyCols, Options{})
+		if c.takes == 0 {
+			f.sources.of(source).took = -time.Hour // however slow this machine is
 		}
-		if now := at.Add(1); now >= deep {
-			most.Store(now)
-			once()
+		r, err := f.ReaderAt(singleName)
+		if err != nil {
+			t.Fatal(err)
 		}
-		defer at.Add(-1)
-		select {
-		case <-enough:
-		case <-time.After(20 * time.Second): // too few
+		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.NewSectionReader(r, 0, r.Size()), make([]byte, 64<<10)); err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	}}
-	f := codesFS(t, source, manyRows, manyCols, Options{})
-	readSteps(t, f, 64<<10)
-	if most.Load() < deep {
-		t.Errorf("no %d reads were under way at once", deep)
+		if got := most.Load(); got < c.least || got > c.most {
+			t.Errorf("up to %d reads were under way at once where each takes %v", got, c.takes)
+		}
 	}
 }
 

@@ -101,7 +101,7 @@ func newCache(f *FS, budget int64) *cache {
 	c := &cache{
 		fs: f, budget: budget, grace: grace, patience: patience,
 		entries: map[expr.UnitKey]*entry{}, sessions: map[*session]struct{}{},
-		keepSpent: min(max(budget/16, minSpent), maxSpent),
+		keepSpent: min(max(budget/64, minSpent), maxSpent),
 	}
 	c.idle, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	c.spent, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)

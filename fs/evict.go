@@ -45,7 +45,7 @@ func (c *cache) evictFrom(lru *simplelru.LRU[expr.UnitKey, *entry], ok func(*ent
 
 const (
 	minSpent   = 64 << 20
-	maxSpent   = 1 << 30
+	maxSpent   = 256 << 20
 	recycleTry = 8 // units that recycle looks at
 )
 

@@ -42,16 +42,19 @@ func (f *FS) load(file expr.File, buf []byte, off, n int64) ([]byte, error) {
 	}
 	skip := off % expr.DirectAlign
 	whole := (skip + n + expr.DirectAlign - 1) &^ (expr.DirectAlign - 1)
-	got, err := f.counted(file, func() (int, error) { return d.ReadDirect(buf[:whole], off-skip) })
-	if int64(got) < skip+n {
-		return nil, or(err, io.ErrUnexpectedEOF)
+	if err := f.readDirect(d, buf[:whole], off-skip, skip+n); err != nil {
+		return nil, err
 	}
 	return buf[skip : skip+n], nil
 }
 
 // readSource reads a source file through the page cache: counted, complete, and watched for stalls.
 func (f *FS) readSource(file expr.File, p []byte, off int64) (int, error) {
-	n, err := f.counted(file, func() (int, error) { return file.ReadAt(p, off) })
+	watch := f.sources.of(file)
+	watch.begin()
+	n, err := file.ReadAt(p, off)
+	watch.end(time.Now())
+	f.counters.read(n)
 	if n < len(p) && err == nil {
 		err = fmt.Errorf("%s: read %d of %d bytes at %d", file.Name(), n, len(p), off)
 	}
@@ -61,15 +64,23 @@ func (f *FS) readSource(file expr.File, p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// counted does a read of a source file.
-func (f *FS) counted(file expr.File, read func() (int, error)) (int, error) {
+// readDirect reads need bytes, or more, past the page cache.
+func (f *FS) readDirect(file expr.DirectFile, p []byte, off, need int64) error {
 	watch := f.sources.of(file)
 	watch.begin()
-	n, err := read()
+	n, err := file.ReadDirect(p, off)
 	watch.end(time.Now())
-	f.counters.preads.Add(1)
-	f.counters.sourceBytes.Add(int64(n))
-	return n, err
+	f.counters.read(n)
+	if int64(n) < need {
+		return or(err, io.ErrUnexpectedEOF)
+	}
+	return nil
+}
+
+// read counts a read of the source.
+func (c *counters) read(n int) {
+	c.preads.Add(1)
+	c.sourceBytes.Add(int64(n))
 }
 
 // loan is a buffer with source bytes that one recipe uses.

@@ -17,7 +17,10 @@ type twoWays struct {
 	t                testing.TB
 	direct, buffered atomic.Int64 // bytes
 	broken           error
+	cached           bool
 }
+
+func (w *twoWays) Cached(int64, int64) bool { return w.cached }
 
 func (w *twoWays) ReadAt(p []byte, off int64) (int, error) {
 	w.buffered.Add(int64(len(p)))
@@ -83,6 +86,24 @@ func TestTheSourceIsReadPastThePageCacheTheFirstTime(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func TestNothingIsReadAheadOfWhatIsInThePageCache(t *testing.T) {
+	source := &twoWays{t: t, cached: true}
+	f := viewsOf["rows"](t, source, Options{})
+	r, err := f.ReaderAt(singleName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	for off := range int64(4) {
+		if _, err := r.ReadAt(buf, off*int64(len(buf))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := f.Stats(); s.ReadAhead != 0 || s.SourceBytes > 4*int64(len(buf)) {
+		t.Errorf("%d bytes were read, %d are held", s.SourceBytes, s.ReadAhead)
 	}
 }
 

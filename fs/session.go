@@ -163,9 +163,13 @@ func (s *session) wanted(u *expr.Unit) bool {
 	return true
 }
 
-// readAt reads p and then fetches ahead of what looks sequential.
+// readAt reads p and fetches ahead of what looks sequential.
 func (s *session) readAt(p []byte) error {
 	s.run = s.file.streams.touch(s.file.Size(), s.off, s.n, s.fs.clock.Add(1))
+	leads := s.run.sequential && s.run.front
+	if leads {
+		s.readAhead() // before it waits for what it needs itself
+	}
 	if err := s.acquire(); err != nil {
 		return fmt.Errorf("%s: %w", s.file.name, err)
 	}
@@ -173,9 +177,11 @@ func (s *session) readAt(p []byte) error {
 		return err
 	}
 	s.served = true
-	if s.run.sequential && s.run.front {
+	if leads {
 		s.ahead.fetch()
-		s.advise()
+	}
+	if leads && s.fs.options.SourceCache == SourceDrop {
+		s.dropBehind()
 	}
 	return nil
 }

@@ -19,6 +19,9 @@ type source struct {
 	inflight atomic.Int64
 	since    atomic.Int64 // unix ns: when reads began to be under way, or one last ended
 
+	loading int           // blocks being loaded, guarded by blocks.mu; see depth
+	took    time.Duration // what loads took of late
+
 	once sync.Once
 	seen []atomic.Uint64 // a bit for each region that was loaded, see again
 }

@@ -10,4 +10,7 @@ type DirectFile interface {
 	// ReadDirect reads like ReadAt. The buffer's address and length and off are multiples of
 	// DirectAlign; the buffer may reach beyond the end of the file, which is io.EOF as usual.
 	ReadDirect(p []byte, off int64) (int, error)
+
+	// Cached says whether most of [off, off+n) is in the page cache. Where the system does not tell, it is not.
+	Cached(off, n int64) bool
 }

@@ -168,10 +168,8 @@ func (b *bench) export(ctx context.Context) error {
 	if err := os.Remove(b.path("dd")); err != nil {
 		return err
 	}
-	for _, r := range b.ranges {
-		if err := readFile(r.path, r.off, r.n, 0); err != nil {
-			return err
-		}
+	if err := b.warmSource(); err != nil {
+		return err
 	}
 	return b.exportSample(ctx)
 }

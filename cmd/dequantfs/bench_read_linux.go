@@ -27,14 +27,7 @@ func (b *bench) readSource(context.Context) error {
 	if err := b.dropSource(); err != nil {
 		return err
 	}
-	return b.time("source-cold", "source bytes, cold", sumRanges(b.ranges), func() error {
-		for _, r := range b.ranges {
-			if err := readFile(r.path, r.off, r.n, 0); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return b.time("source-cold", "source bytes, cold", sumRanges(b.ranges), b.warmSource)
 }
 
 func sumRanges(ranges []benchRange) (n int64) {
@@ -62,10 +55,12 @@ func (b *bench) readCopy(context.Context) error {
 // readVirtual reads virtual files in this process.
 func (b *bench) readVirtual(ctx context.Context) error {
 	for _, when := range []string{"cold", "warm"} {
-		if when == "cold" {
-			if err := b.dropSource(); err != nil {
-				return err
-			}
+		prepare := b.dropSource
+		if when == "warm" {
+			prepare = b.warmSource
+		}
+		if err := prepare(); err != nil {
+			return err
 		}
 		s, err := openSource(b.command, b.name, &b.view, fs.Options{CacheSize: int64(b.cacheSize)})
 		if err != nil {
@@ -132,10 +127,8 @@ func (b *bench) readMapped(ctx context.Context) error {
 
 // readDirect reads the mount past the page cache, with the source in it.
 func (b *bench) readDirect(ctx context.Context) error {
-	for _, r := range b.ranges {
-		if err := readFile(r.path, r.off, r.n, 0); err != nil {
-			return err
-		}
+	if err := b.warmSource(); err != nil {
+		return err
 	}
 	for _, n := range b.readerCounts() {
 		err := b.mounted(ctx, func(dir string) error {
@@ -248,6 +241,16 @@ func readMapping(path string, n int64) error {
 func (b *bench) dropSource() error {
 	for _, r := range b.ranges {
 		if err := b.drop(r.path, r.off, r.n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// warmSource reads the bytes that the sample is computed from into memory.
+func (b *bench) warmSource() error {
+	for _, r := range b.ranges {
+		if err := readFile(r.path, r.off, r.n, 0); err != nil {
 			return err
 		}
 	}
