@@ -7,20 +7,27 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/synth"
 	"golang.org/x/sys/unix"
 )
 
@@ -127,39 +134,112 @@ func holdFile(paths []string) error {
 	return err
 }
 
-// readRandomly reads ranges of a file, the first, in 50 goroutines and compares them with another, the second.
-func readRandomly(paths []string) error {
-	want, err := os.ReadFile(paths[1])
+// readersEach is how many readers a child is.
+const readersEach = 50
+
+// readRandomly reads ranges of the files in a mount for a while, in 50 goroutines, compares them with the files of
+// the same names in a folder, and prints how many they were. Its arguments are how long, the mount and the folder.
+func readRandomly(args []string) error {
+	length, err := time.ParseDuration(args[0])
 	if err != nil {
 		return err
 	}
-	errs := make(chan error)
-	for g := range 50 {
-		go func() { errs <- readRanges(paths[0], want, rand.New(rand.NewPCG(uint64(os.Getpid()), uint64(g)))) }()
+	want, err := readFolder(args[2])
+	if err != nil {
+		return err
 	}
-	for range 50 {
+	// Who waits for a page of a mapping keeps a processor, so that each reader needs one. The mount has what GOMAXPROCS
+	// gives it.
+	runtime.GOMAXPROCS(readersEach)
+	var ranges atomic.Int64
+	errs, end := make(chan error), time.Now().Add(length)
+	for g := range readersEach {
+		rng := rand.New(rand.NewPCG(uint64(os.Getpid()), uint64(g)))
+		go func() { errs <- readRanges(args[1], want, end, &ranges, rng) }()
+	}
+	for range readersEach {
 		err = errors.Join(err, <-errs)
 	}
+	fmt.Println(ranges.Load())
 	return err
 }
 
-func readRanges(path string, want []byte, rng *rand.Rand) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|rng.IntN(2)*unix.O_DIRECT, 0)
+// readFolder reads all files below a folder.
+func readFolder(dir string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	err := filepath.WalkDir(dir, func(path string, d iofs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		files[name], err = os.ReadFile(path)
+		return err
+	})
+	return files, err
+}
+
+// readRanges visits one file after the other until the end, and one at least.
+func readRanges(root string, want map[string][]byte, end time.Time, ranges *atomic.Int64, rng *rand.Rand) error {
+	names := slices.Sorted(maps.Keys(want))
+	for more := true; more; more = time.Now().Before(end) {
+		name := names[rng.IntN(len(names))]
+		if err := visit(filepath.Join(root, name), want[name], ranges, rng); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// visit opens a file, reads 20 ranges of it in every way, and closes it. First it drops what the kernel has of the
+// file, or soon nothing would be left to ask the mount for.
+func visit(path string, want []byte, ranges *atomic.Int64, rng *rand.Rand) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	direct, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer direct.Close()
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		return err
+	}
 	for range 20 {
 		off := rng.IntN(len(want))
-		buf := make([]byte, min(1+rng.IntN(256<<10), len(want)-off))
-		if _, err := f.ReadAt(buf, int64(off)); err != nil {
+		buf := make([]byte, min(1+rng.IntN(1<<(8+rng.IntN(11))), len(want)-off)) // small and large ones alike
+		switch rng.IntN(3) {
+		case 0:
+			_, err = f.ReadAt(buf, int64(off))
+		case 1:
+			_, err = direct.ReadAt(buf, int64(off))
+		case 2:
+			err = copyMapped(f, buf, int64(off))
+		}
+		if err != nil {
 			return err
 		}
 		if !bytes.Equal(buf, want[off:][:len(buf)]) {
 			return fmt.Errorf("[%d, %d) is wrong", off, off+len(buf))
 		}
+		ranges.Add(1)
 	}
 	return nil
+}
+
+// copyMapped reads a range out of a mapping of it.
+func copyMapped(f *os.File, p []byte, off int64) error {
+	first := off &^ 4095
+	m, err := unix.Mmap(int(f.Fd()), first, int(off-first)+len(p), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	copy(p, m[off-first:])
+	return unix.Munmap(m)
 }
 
 // start runs a child.
@@ -659,12 +739,14 @@ func TestMountOfADescriptor(t *testing.T) {
 	m.Wait()
 }
 
+// descriptors counts what the process has open.
+func descriptors() int {
+	list, _ := os.ReadDir("/proc/self/fd")
+	return len(list)
+}
+
 func TestNothingIsLeftBehind(t *testing.T) {
 	needFUSE(t)
-	descriptors := func() int {
-		list, _ := os.ReadDir("/proc/self/fd")
-		return len(list)
-	}
 	source := writeGolden(t)
 	use := func() {
 		f := openViews(t, source, Options{}, layout("", "native", 0))
@@ -686,28 +768,67 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	})
 }
 
-func TestTwoHundredReadersLeaveNothing(t *testing.T) {
-	x := expertShape{experts: 6, hidden: 512, intermediate: 384}
-	f, _ := layerFS(t, x, Options{CacheSize: 5 * x.hidden * x.intermediate})
-	whole := filepath.Join(t.TempDir(), "whole")
-	if err := os.WriteFile(whole, readTree(t, f, singleName), 0o600); err != nil {
-		t.Fatal(err)
+// readersFor is how long the two hundred of TestTwoHundredReadersLeaveNothing read: go test ./fs -args -readers 60s
+var readersFor = flag.Duration("readers", 2*time.Second, "how long two hundred readers read")
+
+// writeWhole writes the shards of views to a folder of its own.
+func writeWhole(t *testing.T, f *FS, views ...string) string {
+	t.Helper()
+	whole := t.TempDir()
+	for _, view := range views {
+		for _, name := range shardsOf(t, f, view) {
+			path := filepath.Join(whole, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, readTree(t, f, name), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	_, root := mountFS(t, f, MountOptions{})
-	wantIdle(t, f)
-	goroutines := runtime.NumGoroutine()
+	return whole
+}
+
+// readByTwoHundred lets children read a mount and says how many ranges they have compared.
+func readByTwoHundred(t *testing.T, root, whole string) int64 {
+	t.Helper()
+	var ranges atomic.Int64
 	var wg sync.WaitGroup
-	for range 4 {
+	for range 200 / readersEach {
 		wg.Go(func() {
-			cmd, _ := start(t, "random", filepath.Join(root, singleName), whole)
-			if err := cmd.Run(); err != nil {
+			cmd, out := start(t, "random", readersFor.String(), root, whole)
+			err := cmd.Run()
+			n, _ := strconv.ParseInt(strings.TrimSpace(out.String()), 10, 64)
+			ranges.Add(n)
+			if err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
+	return ranges.Load()
+}
+
+// moreReaders is how many more goroutines go-fuse may keep than it began with: that many wait for requests at the
+// most, besides one that always does.
+func moreReaders() int { return min(max(runtime.GOMAXPROCS(0), 2), 16) }
+
+// The sources are real files, which have descriptors to lose, and the cache holds only five of their units.
+func TestTwoHundredReadersLeaveNothing(t *testing.T) {
+	o := synth.Options{Layers: 2, Experts: 6, Hidden: 512, ExpertIntermediate: 384, Shards: 3}
+	_, source := writeSynth(t, o)
+	f := openViews(t, source, Options{CacheSize: 5 * o.Hidden * o.ExpertIntermediate}, layout("native", "native", 0), layout("hf", "hf", 0))
+	whole := writeWhole(t, f, "native", "hf")
+	_, root := mountFS(t, f, MountOptions{})
 	wantIdle(t, f)
-	eventually(t, "all is closed and all goroutines but go-fuse's are gone", func() bool {
-		return f.Stats().OpenFiles == 0 && runtime.NumGoroutine() <= goroutines+17
+	before, goroutines, open := f.Stats(), runtime.NumGoroutine(), descriptors()
+	ranges := readByTwoHundred(t, root, whole)
+	wantIdle(t, f)
+	// go-fuse has one descriptor, from the beginning: it splices nothing here, so it opens no pipes.
+	eventually(t, "all is closed, and all goroutines but those of go-fuse that wait for requests are gone", func() bool {
+		return f.Stats().OpenFiles == 0 && descriptors() <= open && runtime.NumGoroutine() <= goroutines+moreReaders()
 	})
+	after := f.Stats()
+	requests, fills, read := after.Requests-before.Requests, after.Fills-before.Fills, after.SourceBytes-before.SourceBytes
+	t.Logf("%d ranges in %v: %d requests, %d fills, %d bytes of the source", ranges, *readersFor, requests, fills, read)
+	if ranges < 200*20 || requests < 200 || fills == 0 || read == 0 {
+		t.Error("the mount was asked for too little to show anything")
+	}
 }
