@@ -33,11 +33,16 @@ func (s *soak) cause(ctx context.Context, end time.Time, readers int, seed uint6
 		}
 	}
 	close(done)
+	s.join(&wg)
+}
+
+// join waits for readers that were told to end.
+func (s *soak) join(wg *sync.WaitGroup) {
 	ended := make(chan struct{})
 	go func() { wg.Wait(); close(ended) }()
 	select {
 	case <-ended:
-	case <-time.After(2 * hang):
+	case <-time.After(2 * s.limit):
 		s.hung.Add(1)
 		s.complain("readers do not end")
 	}
@@ -94,7 +99,7 @@ func (s *soak) mount(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	c.Stdout, c.Stderr = log, log
+	c.Stdout, c.Stderr, c.Env = log, log, s.env
 	if err := c.Start(); err != nil {
 		return err
 	}
@@ -105,16 +110,21 @@ func (s *soak) mount(ctx context.Context) error {
 			return err
 		}
 	}
-	for deadline := time.Now().Add(hang); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(s.limit); ; time.Sleep(10 * time.Millisecond) {
 		if answers(mnt) {
 			s.mounts.Add(1)
 			return nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
-			said, _ := os.ReadFile(s.path("log"))
-			return fmt.Errorf("the mount did not come up: %s", said)
+			return fmt.Errorf("the mount did not come up: %s", s.said())
 		}
 	}
+}
+
+// said is the daemon's log without its collections.
+func (s *soak) said() []byte {
+	log, _ := os.ReadFile(s.path("log"))
+	return collection.ReplaceAll(log, nil)
 }
 
 // answers says whether a living FUSE mount is at mnt. Of a dead one the kernel still remembers much, but
@@ -131,7 +141,7 @@ func (s *soak) gone() error {
 	case err := <-s.ended:
 		s.daemon = nil
 		return err
-	case <-time.After(hang):
+	case <-time.After(s.limit):
 		s.hung.Add(1)
 		s.daemon.Process.Kill()
 		return errors.New("the process behind the mount does not end")
@@ -142,8 +152,7 @@ func (s *soak) gone() error {
 func (s *soak) alive() error {
 	select {
 	case err := <-s.ended:
-		said, _ := os.ReadFile(s.path("log"))
-		return fmt.Errorf("the process behind the mount ended by itself: %w: %s", errors.Join(err, io.ErrUnexpectedEOF), said)
+		return fmt.Errorf("the process behind the mount ended by itself: %w: %s", errors.Join(err, io.ErrUnexpectedEOF), s.said())
 	default:
 		return nil
 	}

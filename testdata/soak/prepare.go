@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/testdata/synth"
@@ -26,9 +27,11 @@ type soak struct {
 	fio     fioFile
 	fioSkip int64 // bytes of the tensor before what fio has written
 	files   []file
-	daemon  *exec.Cmd  // nil: none runs
-	ended   chan error // what its end was
-	group   string     // memory cgroup of the daemon, if there can be one
+	daemon  *exec.Cmd     // nil: none runs
+	ended   chan error    // what its end was
+	env     []string      // its environment; nil: ours
+	group   string        // memory cgroup of the daemon, if there can be one
+	limit   time.Duration // for a read, or for the daemon to begin or to end: what takes longer hangs
 	counts
 }
 
@@ -83,7 +86,6 @@ func (s *soak) prepare(ctx context.Context) error {
 	if err := s.command(ctx, "export", s.path("source"), s.path("want"), "--layout", "native,hf"); err != nil {
 		return err
 	}
-	s.makeGroup()
 	return s.list()
 }
 

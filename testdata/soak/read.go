@@ -29,7 +29,7 @@ type counts struct {
 	problems               atomic.Int64
 }
 
-// hang is how long a read may take before it counts as one that hangs.
+// hang is the limit where nothing else is to run beside it.
 const hang = 60 * time.Second
 
 // complain prints a problem, each only once and not too many.
@@ -100,11 +100,16 @@ func (s *soak) reader(done <-chan struct{}, seed uint64) {
 		default:
 		}
 		f := s.files[rng.IntN(len(s.files))]
-		off := rng.Int64N(f.size)
-		n := min(1+rng.Int64N(1<<(8+rng.IntN(15))), f.size-off) // small and large ones alike
+		off, n := randomRange(rng, f)
 		way := ways[rng.IntN(len(ways))]
 		s.one(f, way.name, way.read, buf[:n], want[:n], off)
 	}
+}
+
+// randomRange chooses small and large ranges alike.
+func randomRange(rng *rand.Rand, f file) (off, n int64) {
+	off = rng.Int64N(f.size)
+	return off, min(1+rng.Int64N(1<<(8+rng.IntN(15))), f.size-off)
 }
 
 // one reads a range and compares its SHA-256 with what it must be.
@@ -118,9 +123,9 @@ func (s *soak) one(f file, how string, read func(string, []byte, int64) error, p
 		p[i] = ^want[i] // so that a byte that is not written is wrong
 	}
 	before := s.epoch.Load()
-	watch := time.AfterFunc(hang, func() {
+	watch := time.AfterFunc(s.limit, func() {
 		s.hung.Add(1)
-		s.complain("%s: a %s of %d bytes at %d takes more than %v", f.name, how, len(p), off, hang)
+		s.complain("%s: a %s of %d bytes at %d takes more than %v", f.name, how, len(p), off, s.limit)
 	})
 	begin := time.Now()
 	err := read(s.path("mnt", f.name), p, off)

@@ -11,6 +11,11 @@
 // may never give a wrong byte, and it may never hang. What was done and survived is printed at the end,
 // as "soak: N reads, …", and the exit status says whether all was well.
 //
+// With -steady nothing bad happens, and what is looked at is what the process behind the mount has kept after all
+// that reading: memory, descriptors and threads. See steady.go.
+//
+//	go run ./testdata/soak -steady -for 30m
+//
 // It needs Linux, root, FUSE and fio, and leaves nothing behind.
 package main
 
@@ -25,35 +30,50 @@ import (
 	"time"
 )
 
+// options are the command line.
+type options struct {
+	steady  bool
+	length  time.Duration
+	seed    uint64
+	readers int
+	scratch string
+}
+
 func main() {
-	length := flag.Duration("for", 2*time.Minute, "how long to go on")
-	seed := flag.Uint64("seed", 1, "of what is done when")
-	readers := flag.Int("readers", 8, "readers at once")
-	scratch := flag.String("scratch", "", "directory for everything (default that of temporary files)")
+	var o options
+	flag.BoolVar(&o.steady, "steady", false, "let nothing bad happen, and watch the memory of the process behind the mount")
+	flag.DurationVar(&o.length, "for", 2*time.Minute, "how long to go on")
+	flag.Uint64Var(&o.seed, "seed", 1, "of what is done when")
+	flag.IntVar(&o.readers, "readers", 8, "readers at once")
+	flag.StringVar(&o.scratch, "scratch", "", "directory for everything (default that of temporary files)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *length, *seed, *readers, *scratch); err != nil {
+	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, length time.Duration, seed uint64, readers int, scratch string) error {
-	dir, err := os.MkdirTemp(scratch, "dequantfs-soak-")
+func run(ctx context.Context, o options) error {
+	dir, err := os.MkdirTemp(o.scratch, "dequantfs-soak-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	s := &soak{dir: dir, rng: rand.New(rand.NewPCG(seed, 1))}
+	s := &soak{dir: dir, rng: rand.New(rand.NewPCG(o.seed, 1)), limit: hang}
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
 	defer s.clear()
+	if o.steady {
+		return s.steady(ctx, o)
+	}
+	s.makeGroup()
 	if err := s.mount(ctx); err != nil {
 		return err
 	}
-	fmt.Printf("soak: %d files to read, %v, seed %d\n", len(s.files), length, seed)
-	s.cause(ctx, time.Now().Add(length), readers, seed)
+	fmt.Printf("soak: %d files to read, %v, seed %d\n", len(s.files), o.length, o.seed)
+	s.cause(ctx, time.Now().Add(o.length), o.readers, o.seed)
 	return s.report()
 }
