@@ -35,13 +35,14 @@ const steadyLimit = 5 * time.Minute
 // So what is alive in the heap is looked at too. Replies under way are, and there are more of them when readers are
 // fast. In a million requests a leak of 68 bytes each would be above them all.
 //
-// Descriptors are the source's files and a few more. Somebody may ask for the status just when they are counted.
+// Descriptors are the source's four files, each once more when it is first read past the page cache, and a few others.
+// Somebody may ask for the status just when they are counted.
 //
 // A thread stays once it was needed, and a slow disk needs one for each request that waits for it: the kernel sends
 // no more than 192 at once that no reader waits for.
 const (
 	residentBound   = 16 << 20
-	descriptorBound = 4
+	descriptorBound = 8
 	threadBound     = 200
 )
 
