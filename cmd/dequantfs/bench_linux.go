@@ -192,7 +192,11 @@ func (b *bench) rounds(ctx context.Context) error {
 				continue
 			}
 			b.say("round %d of %d: %s", round+1, b.benchFlags.rounds, g.name)
-			if err := g.run(b, ctx); err != nil {
+			err := b.chill()
+			if err == nil {
+				err = g.run(b, ctx)
+			}
+			if err != nil {
 				return fmt.Errorf("%s: %w", g.name, err)
 			}
 		}

@@ -24,9 +24,6 @@ const benchPiece = 4 << 20
 
 // readSource reads the bytes that the sample is computed from, cold.
 func (b *bench) readSource(context.Context) error {
-	if err := b.dropSource(); err != nil {
-		return err
-	}
 	return b.time("source-cold", "source bytes, cold", sumRanges(b.ranges), b.warmSource)
 }
 
@@ -39,11 +36,6 @@ func sumRanges(ranges []benchRange) (n int64) {
 
 // readCopy reads the same bytes from files on disk.
 func (b *bench) readCopy(context.Context) error {
-	for _, p := range b.sample {
-		if err := b.drop(filepath.Join(b.copy, p.name), 0, p.bytes); err != nil {
-			return err
-		}
-	}
 	for _, when := range []string{"cold", "warm"} {
 		if err := b.readParts("copy-"+when, "copy on disk, "+when, b.copy, 0); err != nil {
 			return err
@@ -55,12 +47,10 @@ func (b *bench) readCopy(context.Context) error {
 // readVirtual reads virtual files in this process.
 func (b *bench) readVirtual(ctx context.Context) error {
 	for _, when := range []string{"cold", "warm"} {
-		prepare := b.dropSource
 		if when == "warm" {
-			prepare = b.warmSource
-		}
-		if err := prepare(); err != nil {
-			return err
+			if err := b.warmSource(); err != nil {
+				return err
+			}
 		}
 		s, err := openSource(b.command, b.name, &b.view, fs.Options{CacheSize: int64(b.cacheSize)})
 		if err != nil {
@@ -95,9 +85,6 @@ func readTree(ctx context.Context, f *fs.FS, parts []benchPart) error {
 
 // readMount reads the mount as most programs do, first with nothing in memory.
 func (b *bench) readMount(ctx context.Context) error {
-	if err := b.dropSource(); err != nil {
-		return err
-	}
 	return b.mounted(ctx, func(dir string) error {
 		for _, when := range []string{"cold", "warm"} {
 			if err := b.readParts("mount-"+when, "mount, "+when, dir, 0); err != nil {
@@ -110,9 +97,6 @@ func (b *bench) readMount(ctx context.Context) error {
 
 // readMapped reads the mount through mmap.
 func (b *bench) readMapped(ctx context.Context) error {
-	if err := b.dropSource(); err != nil {
-		return err
-	}
 	return b.mounted(ctx, func(dir string) error {
 		return b.time("mmap-cold", "mount by mmap, cold", sampleBytes(b.sample), func() error {
 			for _, p := range b.sample {
@@ -237,10 +221,20 @@ func readMapping(path string, n int64) error {
 	return nil
 }
 
-// dropSource drops the bytes that the sample is computed from.
-func (b *bench) dropSource() error {
+// chill drops the copy and the bytes that the sample is computed from. It comes before each group, so that all of them
+// begin with as much free memory, and with memory that was in use a moment ago: a virtual machine's host may have taken back
+// what was not, and finding new memory is slow.
+func (b *bench) chill() error {
 	for _, r := range b.ranges {
 		if err := b.drop(r.path, r.off, r.n); err != nil {
+			return err
+		}
+	}
+	if !b.wants("copy") {
+		return nil
+	}
+	for _, p := range b.sample {
+		if err := b.drop(filepath.Join(b.copy, p.name), 0, p.bytes); err != nil {
 			return err
 		}
 	}
