@@ -3,7 +3,7 @@ package fs
 import "github.com/dequantfs/dequantfs/adapter/expr"
 
 const (
-	readAhead  = 32 << 20 // of a file, how far before a stream its source is read
+	readAhead  = 32 << 20 // of a file, how far before a stream its source is read, but not twice as far as it has come
 	streamStep = 4 << 20  // of a file, how far a stream goes before more of its source is read, or let go
 	dropBehind = 48 << 20 // of a file, how far behind a stream its source is let go
 )
@@ -50,7 +50,7 @@ func (t *streams) claim(r run, ahead, step int64) (from, to int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &t.slots[r.slot]
-	from, to = max(s.advised, s.front), s.front+ahead
+	from, to = max(s.advised, s.front), s.front+min(ahead, 2*s.bytes)
 	if s.start != r.start || to-from < step {
 		return 0, 0
 	}

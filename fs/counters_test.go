@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -222,6 +223,55 @@ func TestManyStreamsShareASmallBudget(t *testing.T) {
 	}
 	if !s.TooSmall {
 		t.Error("the budget is not said to be too small")
+	}
+}
+
+// What random reads cost of the source is reported; what is bounded is what cannot depend on luck: rows are read as they are
+// needed, and units once if there is room for all.
+func TestWhatRandomReadsReadOfTheSource(t *testing.T) {
+	x := expertShape{experts: 8, hidden: 2048, intermediate: 1024}
+	rows, units := codesSize(manyRows, manyCols), x.experts*3*x.hidden*x.intermediate
+	for _, c := range []struct {
+		name   string
+		budget int64
+		open   func(o Options) (*FS, int64) // and the size of the source
+		most   float64                      // source bytes for each byte given; 0: not bounded
+	}{
+		{"hf", 0, func(o Options) (*FS, int64) {
+			return codesFS(t, &memory{name: "source", size: rows}, manyRows, manyCols, o), rows
+		}, 0.505},
+		{"native, room for all", 2 * units, func(o Options) (*FS, int64) {
+			f, source := layerFS(t, x, o)
+			return f, source.size
+		}, 0},
+		{"native, room for a third", units / 3, func(o Options) (*FS, int64) {
+			f, source := layerFS(t, x, o)
+			return f, source.size
+		}, 0},
+	} {
+		for _, n := range []int64{4 << 10, 1 << 20} {
+			f, size := c.open(Options{CacheSize: c.budget})
+			r, err := f.ReaderAt(singleName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			buf, rng := make([]byte, n), rand.New(rand.NewPCG(1, uint64(n)))
+			for range max(6<<20/n, 24) {
+				if _, err := r.ReadAt(buf, rng.Int64N(r.Size()-n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantIdle(t, f)
+			s := f.Stats()
+			per := float64(s.SourceBytes) / float64(s.Bytes)
+			t.Logf("%s, random reads of %d KiB: %.3f bytes of the source for each, %d preads, %d fills, %d again", c.name, n>>10, per, s.Preads, s.Fills, s.Refetches)
+			if c.most > 0 && per > c.most {
+				t.Errorf("%s, reads of %d: %.3f bytes of the source for each byte", c.name, n, per)
+			}
+			if c.budget > units && s.SourceBytes > size {
+				t.Errorf("%s, reads of %d: read %d bytes of a source of %d", c.name, n, s.SourceBytes, size)
+			}
+		}
 	}
 }
 

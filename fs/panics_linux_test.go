@@ -113,7 +113,7 @@ func (x expertShape) expertSize() int64 {
 // readUntilAPrefetch reads the first expert from its start, until the second is being fetched ahead.
 func readUntilAPrefetch(t *testing.T, f *FS, shard *os.File) {
 	t.Helper()
-	for off := range int64(2) {
+	for off := range int64(enough) {
 		if _, err := shard.ReadAt(make([]byte, 4096), 4096+off*4096); err != nil {
 			t.Fatal(err)
 		}

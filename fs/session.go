@@ -166,8 +166,7 @@ func (s *session) wanted(u *expr.Unit) bool {
 // readAt reads p and fetches ahead of what looks sequential.
 func (s *session) readAt(p []byte) error {
 	s.run = s.file.streams.touch(s.file.Size(), s.off, s.n, s.fs.clock.Add(1))
-	leads := s.run.sequential && s.run.front
-	if leads {
+	if s.run.leads {
 		s.readAhead() // before it waits for what it needs itself
 	}
 	if err := s.acquire(); err != nil {
@@ -177,10 +176,10 @@ func (s *session) readAt(p []byte) error {
 		return err
 	}
 	s.served = true
-	if leads {
+	if s.run.leads {
 		s.ahead.fetch()
 	}
-	if leads && s.fs.options.SourceCache == SourceDrop {
+	if s.run.leads && s.fs.options.SourceCache == SourceDrop {
 		s.dropBehind()
 	}
 	return nil

@@ -22,6 +22,8 @@ type stream struct {
 	front int64 // end of what was read
 	start int64 // clock when it began, its name
 	clock int64 // of its last read
+	reads int64 // how many there were, and of how many bytes
+	bytes int64
 
 	advised, dropped int64 // see advise
 }
@@ -32,8 +34,12 @@ type run struct {
 	slot       int
 	start      int64 // of its stream
 	sequential bool  // it goes on where its stream was
-	front      bool  // it is the furthest of its stream
+	leads      bool  // it is the furthest of a stream that has been one for some time
 }
+
+// enough reads make a stream of which more is expected. Of random reads, some are near an older one by chance: with
+// two being enough, random reads of 4 KiB read 2.6 times what they needed of a source of 35 MB, and with four 1.0.
+const enough = 4
 
 // touch notes a read of [off, off+n) at clock and tells what it is part of.
 func (t *streams) touch(size, off, n, clock int64) run {
@@ -52,7 +58,9 @@ func (t *streams) touch(size, off, n, clock int64) run {
 		t.slots[r.slot] = stream{front: off, start: clock, advised: off, dropped: off}
 	}
 	s := &t.slots[r.slot]
-	r.start, r.front = s.start, off+n > s.front
+	s.reads++
+	s.bytes += n
+	r.start, r.leads = s.start, off+n > s.front && s.reads >= enough
 	s.clock, s.front = clock, max(s.front, off+n)
 	return r
 }
