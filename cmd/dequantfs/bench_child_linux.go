@@ -168,9 +168,6 @@ func (b *bench) export(ctx context.Context) error {
 	if err := os.Remove(b.path("dd")); err != nil {
 		return err
 	}
-	if err := b.warmSource(); err != nil {
-		return err
-	}
 	return b.exportSample(ctx)
 }
 
@@ -178,6 +175,13 @@ func (b *bench) export(ctx context.Context) error {
 func (b *bench) exportSample(ctx context.Context) error {
 	view, err := b.source.reduced(sampleBytes(b.sample))
 	if err != nil {
+		return err
+	}
+	var ranges []benchRange
+	for _, t := range view.Plan.Tensors {
+		ranges = append(ranges, b.source.rangesOfNode(t.Node, t.Node.Size())...)
+	}
+	if err := readRanges(joinRanges(ranges)); err != nil {
 		return err
 	}
 	f, err := fs.New(b.source.checkpoint, []fs.View{view}, fs.Options{CacheSize: int64(b.cacheSize)})

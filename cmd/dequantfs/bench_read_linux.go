@@ -242,8 +242,10 @@ func (b *bench) chill() error {
 }
 
 // warmSource reads the bytes that the sample is computed from into memory.
-func (b *bench) warmSource() error {
-	for _, r := range b.ranges {
+func (b *bench) warmSource() error { return readRanges(b.ranges) }
+
+func readRanges(ranges []benchRange) error {
+	for _, r := range ranges {
 		if err := readFile(r.path, r.off, r.n, 0); err != nil {
 			return err
 		}

@@ -74,10 +74,6 @@ func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
 		nodes[t.Name] = t.Node
 	}
 	var ranges []benchRange
-	add := func(f expr.File, off, n int64) bool {
-		ranges = append(ranges, benchRange{s.shardPath(f.Name()), off, min(n, f.Size()-off)})
-		return true
-	}
 	for _, p := range parts {
 		r, err := s.fs.ReaderAt(p.name)
 		if err != nil {
@@ -89,15 +85,25 @@ func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
 		}
 		for _, t := range h.Tensors {
 			if n := min(t.End, p.bytes-h.DataOffset) - t.Begin; n > 0 {
-				nodes[t.Name].Ranges(0, n, add)
-				nodes[t.Name].Units(0, n, func(u *expr.Unit) bool {
-					key := u.Key()
-					return add(key.File, key.Offset, key.Rows*max(key.Stride, key.Cols))
-				})
+				ranges = append(ranges, s.rangesOfNode(nodes[t.Name], n)...)
 			}
 		}
 	}
 	return joinRanges(ranges), nil
+}
+
+// rangesOfNode finds what the first n bytes of a recipe are computed from.
+func (s *source) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
+	add := func(f expr.File, off, n int64) bool {
+		ranges = append(ranges, benchRange{s.shardPath(f.Name()), off, min(n, f.Size()-off)})
+		return true
+	}
+	node.Ranges(0, n, add)
+	node.Units(0, n, func(u *expr.Unit) bool {
+		key := u.Key()
+		return add(key.File, key.Offset, key.Rows*max(key.Stride, key.Cols))
+	})
+	return ranges
 }
 
 // shardPath is where a file of the source lies.
