@@ -90,17 +90,17 @@ type loan struct {
 }
 
 // lend loads what a unit is computed from. An error is nobody's: who gets nothing reads, and gets his own.
-func (f *FS) lend(file expr.File, off int64, n, _ int) ([]byte, expr.Entry) {
+func (f *FS) lend(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
 	if n > loadSize {
-		return nil, nil
+		return nil, nil, n
 	}
 	l := &loan{&f.loads, f.loads.get(loadBuffer)}
 	p, err := f.load(file, l.buf, off, int64(n))
 	if err != nil {
 		l.Release()
-		return nil, nil
+		return nil, nil, n
 	}
-	return p, l
+	return p, l, 0
 }
 
 // Bytes of the buffer.

@@ -102,12 +102,12 @@ func (s *session) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
 }
 
 // lend lends source bytes that were read ahead.
-func (s *session) lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry) {
-	p, k, _ := s.fs.blocks.lend(s.ctx, f, off, int64(n), int64(width))
+func (s *session) lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, int) {
+	p, k, gap := s.fs.blocks.lend(s.ctx, f, off, int64(n), int64(width))
 	if k == nil {
-		return nil, nil
+		return nil, nil, int(gap)
 	}
-	return p, k
+	return p, k, 0
 }
 
 // readSource fills p from what was read ahead, and reads the rest.

@@ -21,8 +21,9 @@ type Env struct {
 	ReadAt func(f File, p []byte, off int64) (int, error)
 
 	// Lend, if there is one, lends source bytes that are in memory: those of [off, off+n) that it has from off on,
-	// in whole rows of width bytes, and the entry to be released, or neither. Who gets none reads.
-	Lend func(f File, off int64, n, width int) ([]byte, Entry)
+	// in whole rows of width bytes, and the entry to be released. Or it lends nothing, and says after how many bytes, which
+	// have to be read, it is worth asking again.
+	Lend func(f File, off int64, n, width int) (p []byte, e Entry, skip int)
 
 	// Counters, if there are any, count values that lost their magnitude.
 	Counters *Counters
@@ -94,9 +95,9 @@ func (env *Env) read(src *Source, p []byte, off int64) error {
 }
 
 // lent asks Lend.
-func (env *Env) lent(f File, off int64, n, width int) ([]byte, Entry) {
+func (env *Env) lent(f File, off int64, n, width int) (p []byte, e Entry, skip int) {
 	if env == nil || env.Lend == nil || width == 0 || env.context().Err() != nil {
-		return nil, nil
+		return nil, nil, n
 	}
 	return env.Lend(f, off, n, width)
 }

@@ -213,12 +213,14 @@ func (g *region) borrow(env *Env, m int, w window) (lease, error) {
 	}
 	width := w.cols() * g.item
 	if int64(width) == g.rowStride || w.rows() == 1 {
-		if p, e := env.lent(g.src.File, g.at(m, w.r0, w.c0), w.rows()*width, width); e != nil {
+		p, e, skip := env.lent(g.src.File, g.at(m, w.r0, w.c0), w.rows()*width, width)
+		if e != nil {
 			return lease{bytes: p, stride: width, rows: len(p) / width, entry: e}, nil
 		}
+		w.r1 = min(w.r1, w.r0+max(1, (skip+width-1)/width))
 	}
 	w.r1 = min(w.r1, w.r0+max(1, chunk/width))
-	return g.take(env, m, w)
+	return g.copied(env, m, w)
 }
 
 // borrowUnit borrows from the transposed matrix.
@@ -292,10 +294,16 @@ func (g *region) fillStrip(env *Env, dst []byte, m int, w window) error {
 func (g *region) take(env *Env, m int, w window) (lease, error) {
 	width := w.cols() * g.item
 	if n := w.rows() * width; int64(width) == g.rowStride {
-		if p, e := env.lent(g.src.File, g.at(m, w.r0, w.c0), n, n); e != nil {
+		if p, e, _ := env.lent(g.src.File, g.at(m, w.r0, w.c0), n, n); e != nil {
 			return lease{bytes: p, stride: width, rows: w.rows(), entry: e}, nil
 		}
 	}
+	return g.copied(env, m, w)
+}
+
+// copied reads all of a window of matrix m, as stored.
+func (g *region) copied(env *Env, m int, w window) (lease, error) {
+	width := w.cols() * g.item
 	b := getBuffer(w.rows() * width)
 	l := lease{bytes: b.bytes, stride: width, rows: w.rows(), buf: b}
 	if err := g.read(env, b.bytes, width, m, w); err != nil {
