@@ -25,7 +25,7 @@ type stream struct {
 	reads int64 // how many there were, and of how many bytes
 	bytes int64
 
-	advised, dropped int64 // see advise
+	claimed, dropped int64 // see claim, drop
 }
 
 // run is what a read is part of.
@@ -55,7 +55,7 @@ func (t *streams) touch(size, off, n, clock int64) run {
 	r := run{clock: clock, slot: slot, sequential: true}
 	if slot < 0 {
 		r.slot, r.sequential = t.oldest(), false
-		t.slots[r.slot] = stream{front: off, start: clock, advised: off, dropped: off}
+		t.slots[r.slot] = stream{front: off, start: clock, claimed: off, dropped: off}
 	}
 	s := &t.slots[r.slot]
 	s.reads++

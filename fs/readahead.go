@@ -5,13 +5,7 @@ import "github.com/dequantfs/dequantfs/adapter/expr"
 const (
 	readAhead  = 32 << 20 // of a file, how far before a stream its source is read, but not twice as far as it has come
 	streamStep = 4 << 20  // of a file, how far a stream goes before more of its source is read, or let go
-	dropBehind = 48 << 20 // of a file, how far behind a stream its source is let go
 )
-
-// adviser is a source file that passes advice on to the system.
-type adviser interface {
-	Advise(off, n int64, dontneed bool)
-}
 
 // readAhead reads what row-contiguous recipes will need of the source when the stream gets there.
 func (s *session) readAhead() {
@@ -19,19 +13,6 @@ func (s *session) readAhead() {
 	if to = min(to, s.file.Size()); from < to {
 		s.file.ranges(from, to, func(f expr.File, off, n int64) bool { return s.fs.blocks.fetch(s, f, off, n, to) })
 	}
-}
-
-// dropBehind lets go of source bytes in the page cache that the stream has left behind.
-func (s *session) dropBehind() {
-	from, to := s.file.streams.drop(s.run, dropBehind, streamStep)
-	s.file.ranges(from, to, dontNeed)
-}
-
-func dontNeed(f expr.File, off, n int64) bool {
-	if a, ok := f.(adviser); ok {
-		a.Advise(off, n, true)
-	}
-	return true
 }
 
 // ranges yields the ranges of source files that [from, to) reads without a unit.
@@ -50,32 +31,10 @@ func (t *streams) claim(r run, ahead, step int64) (from, to int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &t.slots[r.slot]
-	from, to = max(s.advised, s.front), s.front+min(ahead, 2*s.bytes)
+	from, to = max(s.claimed, s.front), s.front+min(ahead, 2*s.bytes)
 	if s.start != r.start || to-from < step {
 		return 0, 0
 	}
-	s.advised = to
+	s.claimed = to
 	return from, to
-}
-
-// drop gives the part behind the stream that nobody has let go of yet, once that is a step.
-func (t *streams) drop(r run, behind, step int64) (from, to int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := &t.slots[r.slot]
-	from, to = s.dropped, s.front-behind
-	if s.start != r.start || to-from < step {
-		return 0, 0
-	}
-	s.dropped = to
-	return from, to
-}
-
-// dropUnit lets go of the source of a filled unit. A panic here costs nobody anything: the unit is filled.
-func (f *FS) dropUnit(key expr.UnitKey) {
-	var ignored error // logged
-	defer f.recover("letting go of a source", &ignored)
-	if f.options.SourceCache == SourceDrop {
-		dontNeed(key.File, key.Offset, key.Rows*max(key.Stride, key.Cols))
-	}
 }
