@@ -357,7 +357,23 @@ func (m *mounted) serve(ctx context.Context, idle time.Duration) error {
 	}
 	go boundMemory()
 	err := m.mount.Wait()
-	return errors.Join(err, m.source.Close())
+	return errors.Join(err, m.closeSource())
+}
+
+// patience is how long a mount that is gone waits for what it is still reading.
+const patience = 5 * time.Second
+
+// closeSource closes the source. A file of it that does not answer holds up nobody: there is nothing left to lose.
+func (m *mounted) closeSource() error {
+	closed := make(chan error, 1)
+	go func() { closed <- m.source.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(patience):
+		m.log.Warn("a file of the source does not answer: it is left as it is")
+		return nil
+	}
 }
 
 // detach unmounts. What is still in use is detached: its readers are served until they close.
