@@ -271,7 +271,9 @@ func (c *cache) finish(s *session) {
 			c.mu.Unlock()
 			where := spanOf(s.file, e.key, s.off, s.n) // asks the recipe, so not under the lock
 			c.mu.Lock()
-			e.span, e.read = where, 0
+			if !e.fits(s) { // another session may have looked meanwhile, and noted what it read
+				e.span, e.read = where, 0
+			}
 		}
 	}
 	defer c.mu.Unlock()

@@ -1,6 +1,9 @@
 package fs
 
 import (
+	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -25,5 +28,43 @@ func TestSpansAreWhereAUnitIsNeeded(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// meeting is a recipe where those who look for a unit wait for each other.
+type meeting struct {
+	expr.Node
+	arrived atomic.Int64
+	all     chan struct{}
+}
+
+func (m *meeting) Units(int64, int64, func(*expr.Unit) bool) bool {
+	if m.arrived.Add(1) == 2 {
+		close(m.all)
+	}
+	<-m.all
+	return true
+}
+
+// Both find that nobody knows yet where the unit is needed, and both look; what each has read counts all the same.
+func TestReadsThatEndAtOnceBothCount(t *testing.T) {
+	c, f := testCache(t, 1<<20)
+	tensor := &segment{node: &meeting{all: make(chan struct{})}}
+	tensor.kind.Store(uint32(kindTranspose))
+	f.segments, f.ends = append(f.segments, tensor), []int64{0, 1000}
+	u := fakeUnits(1, 500)[0]
+	var wg sync.WaitGroup
+	for _, off := range []int64{0, 500} {
+		wg.Go(func() {
+			if err := use(context.Background(), f, off, 500, u); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[u.Key()]; e.read != 1000 || !e.isSpent() {
+		t.Errorf("%d bytes of 1000 were read", e.read)
 	}
 }
