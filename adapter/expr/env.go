@@ -20,7 +20,7 @@ type Env struct {
 	// ReadAt is how source bytes are read. nil: f.ReadAt.
 	ReadAt func(f File, p []byte, off int64) (int, error)
 
-	// Lend, if there is one, lends source bytes that are in memory: those of [off, off+n) that it has from off on,
+	// Lend, if there is one, lends source bytes that it has, or reads, in memory of its own: those of [off, off+n) from off on,
 	// in whole rows of width bytes, and the entry to be released. Or it lends nothing, and says after how many bytes, which
 	// have to be read, it is worth asking again.
 	Lend func(f File, off int64, n, width int) (p []byte, e Entry, skip int)

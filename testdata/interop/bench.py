@@ -1,6 +1,7 @@
 """Figures, not checks: the reference's from_hf against a mount, and the full-size mount."""
 
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
@@ -30,11 +31,20 @@ def peer():
         report("ok", f"reference from_hf: {size / 1e9 / seconds():.3f} GB/s ({size / 1e9:.2f} GB in {seconds():.1f} s)")
         theirs = size / seconds()
         del native, tensors
+        ours = in_memory(directory)
+        report("ok", f"in memory, native view: {ours / 1e9:.3f} GB/s, {ours / theirs:.1f} times the reference")
         for layout in ("native", "hf"):
             with mount(directory, "--layout", layout) as point, timed() as seconds:
                 size = sum(drain(p) for p in sorted(point.glob("*.safetensors")))
             ratio = size / seconds() / theirs
             report("ok", f"mount, {layout} view: {size / 1e9 / seconds():.3f} GB/s, {ratio:.1f} times the reference")
+
+
+def in_memory(directory):
+    """Bytes a second of the native view from a warm source into a buffer, without FUSE."""
+    run = [BINARY, "bench", directory, "--layout", "native", "--only", "virtual", "--json"]
+    out = subprocess.run(run, check=True, capture_output=True).stdout
+    return next(m["median"] for m in json.loads(out)["measures"] if m["name"] == "virtual-warm")
 
 
 def layer(directory, experts, hidden, inner):
