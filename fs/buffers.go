@@ -1,69 +1,112 @@
 package fs
 
-import "sync"
+import (
+	"math/bits"
+	"slices"
+	"sync"
+)
 
-// buffers recycles the memory of units, outside of the garbage collector's heap
+// buffers recycles the memory of units and of what is loaded of the source, outside of the garbage collector's heap
 // where the system allows. Buffers come back dirty.
 type buffers struct {
+	most int64 // bytes that are kept for later
+
 	mu    sync.Mutex
-	list  [][]byte
+	list  [][]byte // oldest first
 	held  int64
 	freed bool
 }
 
 const (
-	minMapped  = 1 << 20  // smaller buffers are ordinary memory
-	maxBuffers = 64 << 20 // most that the free list keeps
+	minMapped = 1 << 20  // smaller buffers are ordinary memory
+	maxUnits  = 64 << 20 // most that is kept of the memory of units, where the budget has room for it
+
+	minLoads = 8 // buffers of loads that are kept for the next ones, at least and at most
+	maxLoads = 32
 )
 
+// loadsKept is how much is kept for loads: what a worker uses at once, twice.
+func loadsKept(workers int) int64 { return int64(min(max(2*workers, minLoads), maxLoads)) * loadBuffer }
+
 // get gives a buffer of n bytes.
-func (b *buffers) get(n int64) []byte {
-	if n < minMapped {
+func (b *buffers) get(n int64) []byte { return b.getWithin(n, b.most) }
+
+// getWithin gives a buffer of n bytes. New memory is only taken once what is kept is keep bytes at most: buffers of other
+// sizes than those that are asked for would otherwise stay for ever.
+func (b *buffers) getWithin(n, keep int64) []byte {
+	size := bufferSize(n)
+	buf, excess := b.take(size, keep)
+	unmapAll(excess)
+	switch {
+	case buf != nil:
+		return buf[:n]
+	case n < minMapped:
 		return make([]byte, n)
 	}
-	size := (n + hugePage - 1) &^ (hugePage - 1)
+	return mapMemory(size)[:n]
+}
+
+// take finds the newest buffer of a size, or throws out what is beyond keep.
+func (b *buffers) take(size, keep int64) (buf []byte, excess [][]byte) {
 	b.mu.Lock()
-	for i, buf := range b.list {
+	defer b.mu.Unlock()
+	for i, buf := range slices.Backward(b.list) {
 		if int64(cap(buf)) == size {
-			last := len(b.list) - 1
-			b.list[i] = b.list[last]
-			b.list = b.list[:last]
+			b.list = slices.Delete(b.list, i, i+1)
 			b.held -= size
-			b.mu.Unlock()
-			return buf[:n]
+			return buf, nil
 		}
 	}
-	b.mu.Unlock()
-	return mapMemory(size)[:n]
+	return nil, b.trim(keep)
+}
+
+// trim takes the oldest out until no more than keep bytes are kept.
+func (b *buffers) trim(keep int64) (excess [][]byte) {
+	n := 0
+	for ; b.held > keep; n++ {
+		b.held -= int64(cap(b.list[n]))
+	}
+	excess = slices.Clone(b.list[:n])
+	b.list = slices.Delete(b.list, 0, n)
+	return excess
 }
 
 // put takes a buffer back.
 func (b *buffers) put(buf []byte) {
-	size := int64(cap(buf))
 	if len(buf) < minMapped {
 		return
 	}
+	unmapAll(b.add(buf[:cap(buf)]))
+}
+
+func (b *buffers) add(buf []byte) (excess [][]byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for len(b.list) > 0 && b.held+size > maxBuffers {
-		b.held -= int64(cap(b.list[0]))
-		unmapMemory(b.list[0])
-		b.list = b.list[1:]
-	}
+	b.list = append(b.list, buf)
+	b.held += int64(len(buf))
 	if b.freed {
-		unmapMemory(buf[:size])
-		return
+		return b.trim(0)
 	}
-	b.list = append(b.list, buf[:size])
-	b.held += size
+	return b.trim(b.most)
 }
 
 // free gives all memory back to the system.
 func (b *buffers) free() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, buf := range b.list {
+	b.freed = true
+	unmapAll(b.trim(0))
+}
+
+func unmapAll(list [][]byte) {
+	for _, buf := range list {
 		unmapMemory(buf)
 	}
-	b.list, b.held, b.freed = nil, 0, true
+}
+
+// bufferSize is what is taken from the system for n bytes: a sixteenth more at most, since the budget counts n, and in few
+// sizes, so that units of about the same size use the same memory.
+func bufferSize(n int64) int64 {
+	grain := min(int64(1)<<bits.Len64(uint64(n>>5)), hugePage)
+	return (n + grain - 1) &^ (grain - 1)
 }

@@ -102,6 +102,7 @@ func newCache(f *FS, budget int64) *cache {
 		fs: f, budget: budget, grace: grace, patience: patience,
 		entries: map[expr.UnitKey]*entry{}, sessions: map[*session]struct{}{},
 		keepSpent: min(max(budget/64, minSpent), maxSpent),
+		buffers:   buffers{most: maxUnits},
 	}
 	c.idle, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	c.spent, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)

@@ -27,14 +27,14 @@ func (c *cache) start(u unit, deferred bool) *entry {
 	}
 	c.fs.counters.fills.Add(1)
 	c.fills.Add(1)
-	go c.fill(e)
+	go c.fill(e, max(c.budget-c.used, 0))
 	return e
 }
 
-// fill computes a unit and hands it to all who wait.
-func (c *cache) fill(e *entry) {
+// fill computes a unit and hands it to all who wait. The budget leaves room for spare bytes of free buffers.
+func (c *cache) fill(e *entry, spare int64) {
 	defer c.fills.Done()
-	buf := c.buffers.get(e.size)
+	buf := c.buffers.getWithin(e.size, spare)
 	err := c.fs.fillUnit(e.unit, buf)
 	c.fs.dropUnit(e.key)
 	c.mu.Lock()

@@ -112,6 +112,7 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	if o.CacheSize < 0 {
 		f.grids.max, f.computed.max, f.blocks.max = 0, 0, 0
 	}
+	f.loads.most = loadsKept(o.Workers)
 	f.workers = newWorkers(o.Workers)
 	f.sessions.New = func() any { return newSession(f) }
 	if err := f.build(); err != nil {

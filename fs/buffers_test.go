@@ -1,0 +1,118 @@
+package fs
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+)
+
+func TestABufferIsASixteenthLargerAtMost(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	sizes := []int64{minMapped, minMapped + 1, loadBuffer, loadBuffer + 1, 14 << 20, 56 << 20, 1<<30 - 1}
+	for range 10_000 {
+		sizes = append(sizes, minMapped+rng.Int64N(int64(1)<<(20+rng.IntN(12))))
+	}
+	for _, n := range sizes {
+		if size := bufferSize(n); size < n || size > n+n/16 || size%(64<<10) != 0 {
+			t.Errorf("%d bytes for %d", size, n)
+		}
+	}
+	for _, n := range []int64{minMapped, loadBuffer, 14 << 20, 56 << 20} { // experts of DeepSeek-V3 among them
+		if size := bufferSize(n); size != n {
+			t.Errorf("%d bytes for %d, which is a multiple of large pages", size, n)
+		}
+	}
+}
+
+func TestABufferIsUsedAgainForItsSize(t *testing.T) {
+	b := buffers{most: 8 << 20}
+	defer b.free()
+	first := b.get(2<<20 - 100)
+	other := b.get(3 << 20)
+	if len(first) != 2<<20-100 || len(other) != 3<<20 {
+		t.Fatalf("%d and %d bytes", len(first), len(other))
+	}
+	at := unsafe.SliceData(first)
+	b.put(first)
+	b.put(other)
+	if b.held != 5<<20 {
+		t.Errorf("%d bytes are kept", b.held)
+	}
+	again := b.get(2 << 20)
+	if unsafe.SliceData(again) != at || len(again) != 2<<20 {
+		t.Error("it was not used again")
+	}
+	b.put(again)
+}
+
+func TestOfFreeBuffersTheOldestGoFirst(t *testing.T) {
+	b := buffers{most: 4 << 20}
+	defer b.free()
+	all := [][]byte{b.get(1 << 20), b.get(2 << 20), b.get(2<<20 + 1)}
+	for _, buf := range all {
+		b.put(buf)
+	}
+	if b.held > b.most || len(b.list) != 1 {
+		t.Errorf("%d bytes are kept, in %d buffers", b.held, len(b.list))
+	}
+	b.put(b.getWithin(4<<20, b.most-b.held)) // what is kept stays
+	if len(b.list) != 1 || b.held != 4<<20 {
+		t.Errorf("%d bytes are kept, in %d buffers", b.held, len(b.list))
+	}
+	b.put(b.getWithin(2<<20, 0)) // what is kept goes
+	if len(b.list) != 1 || b.held != 2<<20 {
+		t.Errorf("%d bytes are kept, in %d buffers", b.held, len(b.list))
+	}
+}
+
+func TestABufferThatComesBackLateIsNotKept(t *testing.T) {
+	b := buffers{most: 8 << 20}
+	buf := b.get(2 << 20)
+	b.free()
+	b.put(buf)
+	if b.held != 0 || len(b.list) != 0 {
+		t.Errorf("%d bytes are kept, in %d buffers", b.held, len(b.list))
+	}
+}
+
+// memory is what units and free buffers take together.
+func (c *cache) memory() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.buffers.mu.Lock()
+	defer c.buffers.mu.Unlock()
+	n := c.buffers.held
+	for _, e := range c.entries {
+		n += int64(cap(e.buf))
+	}
+	return n
+}
+
+func TestUnitsAndFreeBuffersStayWithinTheBudget(t *testing.T) {
+	const budget = 24 << 20
+	c, f := testCache(t, budget)
+	c.grace, c.patience = 0, 0
+	var units []*fakeUnit
+	for i, size := range []int64{300_000, 1_100_000, 2 << 20, 3_000_001, 5 << 20, 9_000_000} {
+		for _, u := range fakeUnits(20, size) {
+			u.number += int64(20 * i) // each list has a file of its own, but numbers are bytes
+			units = append(units, u)
+		}
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	most := int64(0)
+	for range 600 {
+		u := units[rng.IntN(len(units))]
+		if err := use(context.Background(), f, u.number<<23, u.size, u); err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, c.memory())
+	}
+	if most > budget+budget/16 {
+		t.Errorf("%d bytes, and the budget is %d", most, budget)
+	}
+	if most < budget/2 {
+		t.Errorf("only %d bytes: nothing was shown", most)
+	}
+}
