@@ -65,11 +65,14 @@ func (b *benchFlags) register(c *cobra.Command) {
 	flags.BoolVar(&b.json, "json", false, "print JSON")
 }
 
-// benchGroups are what a round goes through, in this order.
-var benchGroups = []struct {
+// benchGroup is what is measured in one go.
+type benchGroup struct {
 	name string
 	run  func(*bench, context.Context) error
-}{
+}
+
+// benchGroups are what a round goes through, in this order or backwards.
+var benchGroups = []benchGroup{
 	{"source", (*bench).readSource},
 	{"copy", (*bench).readCopy},
 	{"decode", (*bench).decode},
@@ -184,13 +187,13 @@ func (b *bench) wants(group string) bool {
 }
 
 // rounds measures everything once a round, so that a slow moment of the machine does
-// not fall on one thing only.
+// not fall on one thing only. Every other round goes backwards: what is read first gets the pages that lie together, and
+// what is read later those that are left, and so the same file of memory was read warm at 6.4 to 6.9 GB/s after a mount and at
+// 6.4 to 6.7 before, and the mount at 6.4 to 6.6 before it and at 6.6 to 7.0 after.
 func (b *bench) rounds(ctx context.Context) error {
+	groups := slices.DeleteFunc(slices.Clone(benchGroups), func(g benchGroup) bool { return !b.wants(g.name) })
 	for round := range b.benchFlags.rounds {
-		for _, g := range benchGroups {
-			if !b.wants(g.name) {
-				continue
-			}
+		for _, g := range groups {
 			b.say("round %d of %d: %s", round+1, b.benchFlags.rounds, g.name)
 			err := b.chill()
 			if err == nil {
@@ -200,6 +203,7 @@ func (b *bench) rounds(ctx context.Context) error {
 				return fmt.Errorf("%s: %w", g.name, err)
 			}
 		}
+		slices.Reverse(groups)
 	}
 	return nil
 }
