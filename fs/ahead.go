@@ -50,7 +50,7 @@ func (a *ahead) unit(u *expr.Unit) bool {
 			return true
 		}
 	}
-	a.bytes += u.Size()
+	a.bytes += taken(u)
 	if a.count++; a.count > 2 && a.bytes > a.limit {
 		return false
 	}
@@ -72,7 +72,7 @@ func (c *cache) prefetch(u unit, since int64) bool {
 	if old, ok := c.ghosts.Peek(u.Key()); ok && old.spent && old.clock >= since {
 		return false
 	}
-	for c.used+u.Size() > c.budget {
+	for c.used+taken(u) > c.budget {
 		if len(c.queue) > 0 || !c.evictOne(prefetching) {
 			return false
 		}

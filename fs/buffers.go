@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"math/bits"
 	"slices"
 	"sync"
 )
@@ -104,9 +103,17 @@ func unmapAll(list [][]byte) {
 	}
 }
 
-// bufferSize is what is taken from the system for n bytes: a sixteenth more at most, since the budget counts n, and in few
-// sizes, so that units of about the same size use the same memory.
+// bufferSize is how much memory n bytes take: up to a third more, so that it is large pages all over. A first touch costs
+// 30 µs for each MiB of them and 150 to 400 of small ones, and there are no large ones where the size is not a multiple; filling takes 500.
+// An expert of Qwen3-30B-A3B has 3 MiB and takes 4; one of DeepSeek-V3, 14, takes what it has. The budget counts
+// what is taken.
 func bufferSize(n int64) int64 {
-	grain := min(int64(1)<<bits.Len64(uint64(n>>5)), hugePage)
-	return (n + grain - 1) &^ (grain - 1)
+	const small = 64 << 10
+	switch large := (n + hugePage - 1) &^ (hugePage - 1); {
+	case n < minMapped:
+		return n
+	case large-n <= n/3:
+		return large
+	}
+	return (n + small - 1) &^ (small - 1)
 }

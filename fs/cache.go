@@ -18,7 +18,7 @@ const grace = 200 * time.Millisecond
 // patience is how long a reader waits for room before it may take it from streams that do go on.
 const patience = time.Second
 
-// cache is the tensor cache: filled units by key, counted in bytes.
+// cache is the tensor cache: filled units by key, counted in the bytes of memory that they take.
 //
 // A session (one read) names all units that it needs and is admitted when there is room for
 // those that are missing; until then it holds nothing, so sessions never wait for each other in
@@ -61,11 +61,14 @@ type unit interface {
 	String() string
 }
 
+// taken is the memory that a unit takes.
+func taken(u unit) int64 { return bufferSize(u.Size()) }
+
 // entry is a unit in the cache.
 type entry struct {
 	unit    unit
 	key     expr.UnitKey
-	size    int64
+	size    int64 // of the memory that it takes
 	state   state
 	shelved bool
 	pins    int
@@ -198,7 +201,7 @@ func (c *cache) hold(s *session) (missing int64, stalled bool) {
 		key := u.Key()
 		e := c.entries[key]
 		if e == nil {
-			missing += u.Size()
+			missing += taken(u)
 			stalled = stalled || c.fs.sources.isStalled(key.File)
 			continue
 		}

@@ -11,7 +11,7 @@ import (
 // start begins a fill.
 func (c *cache) start(u unit, deferred bool) *entry {
 	c.recycle()
-	e := &entry{unit: u, key: u.Key(), size: u.Size(), done: make(chan struct{}), clock: c.fs.clock.Load()}
+	e := &entry{unit: u, key: u.Key(), size: taken(u), done: make(chan struct{}), clock: c.fs.clock.Load()}
 	c.entries[e.key] = e
 	c.used += e.size
 	c.filling += e.size
@@ -34,7 +34,7 @@ func (c *cache) start(u unit, deferred bool) *entry {
 // fill computes a unit and hands it to all who wait. The budget leaves room for spare bytes of free buffers.
 func (c *cache) fill(e *entry, spare int64) {
 	defer c.fills.Done()
-	buf := c.buffers.getWithin(e.size, spare)
+	buf := c.buffers.getWithin(e.unit.Size(), spare)
 	err := c.fs.fillUnit(e.unit, buf)
 	c.fs.dropUnit(e.key)
 	c.mu.Lock()
