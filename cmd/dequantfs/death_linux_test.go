@@ -140,22 +140,23 @@ func (s *session) sourceSums() map[string][sha256.Size]byte {
 
 // mountUnderLoad exports the native view, mounts it with a cache that is too small, in a process that the test
 // can wait for, and lets readers begin.
-func mountUnderLoad(t *testing.T) (s *session, daemon *exec.Cmd, l *load, want string) {
+func mountUnderLoad(t *testing.T, flags ...string) (s *session, daemon *exec.Cmd, l *load, want string) {
 	t.Helper()
 	requireFUSE(t)
 	s = newSession(t)
 	want = filepath.Join(s.dir, "want")
 	s.run("export", s.source, want, "--layout", "native")
-	daemon = s.serve()
+	daemon = s.serve(flags...)
 	l = startLoad(s, want)
 	l.more(t, 10)
 	return s, daemon, l, want
 }
 
 // serve mounts the native view in the foreground and returns once it is ready.
-func (s *session) serve() *exec.Cmd {
+func (s *session) serve(flags ...string) *exec.Cmd {
 	s.t.Helper()
-	daemon := s.command("mount", "--foreground", "--layout", "native", "--cache-size", "64KiB", s.source, s.mnt)
+	args := append([]string{"mount", "--foreground", "--layout", "native", "--cache-size", "64KiB", s.source, s.mnt}, flags...)
+	daemon := s.command(args...)
 	var said bytes.Buffer
 	daemon.Stdout, daemon.Stderr = &said, &said
 	if err := daemon.Start(); err != nil {
@@ -239,6 +240,13 @@ func TestTerminatedUnderLoad(t *testing.T) {
 			t.Errorf("a reader ended with %v", err)
 		}
 	}
+	endsWell(t, daemon)
+	s.mountsAgain(want, before)
+}
+
+// endsWell waits until a process ends, and wants it to end with 0.
+func endsWell(t *testing.T, daemon *exec.Cmd) {
+	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- daemon.Wait() }()
 	eventually(t.Fatalf, func() error {
@@ -249,6 +257,25 @@ func TestTerminatedUnderLoad(t *testing.T) {
 	})
 	if err := <-ended; err != nil {
 		t.Errorf("the process behind the mount: %v", err)
+	}
+}
+
+// Readers that never close their files do not keep it: they get errors once --drain is over.
+func TestTerminatedUnderLoadThatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	s, daemon, l, want := mountUnderLoad(t, "--drain", "500ms")
+	before := s.sourceSums()
+	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	endsWell(t, daemon)
+	for _, err := range l.results(t) {
+		if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EIO) {
+			t.Errorf("a reader ended with %v", err)
+		}
+	}
+	if below, err := mountsBelow(s.dir); err != nil || len(below) > 0 {
+		t.Errorf("still mounted: %q, %v", below, err)
 	}
 	s.mountsAgain(want, before)
 }

@@ -103,7 +103,7 @@ func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
 	if err := p.ready(); err != nil {
 		return errors.Join(err, m.close())
 	}
-	return m.serve(c.Context(), 0)
+	return m.serve(c.Context(), 0, drainTime)
 }
 
 func demoWithoutMount(c *cobra.Command) error {

@@ -43,7 +43,7 @@ type mountFlags struct {
 	sourceCache string
 	allowOther  bool
 	uid, gid    string
-	idle        time.Duration
+	idle, drain time.Duration
 	metrics     string
 	options     []string
 }
@@ -62,6 +62,7 @@ func (m *mountFlags) register(c *cobra.Command) {
 	flags.StringVar(&m.uid, "uid", "", "`UID` that owns the files (default the caller)")
 	flags.StringVar(&m.gid, "gid", "", "`GID` that owns the files (default the caller's)")
 	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for so long, as in 30m")
+	flags.DurationVar(&m.drain, "drain", drainTime, "serve open files for so long after SIGTERM")
 	flags.StringVar(&m.metrics, "metrics", "", "serve Prometheus on `ADDR`; :PORT is local only")
 	flags.StringVar(&m.log.file, "log-file", "", "log to `FILE` (default in the state directory)")
 	flags.StringVar(&m.log.format, "log-format", "", "text or json")
@@ -119,6 +120,9 @@ func (m *mountFlags) check() error {
 	}
 	if m.idle < 0 {
 		return flagError("idle", m.idle.String(), "a time such as 30m")
+	}
+	if m.drain < 0 {
+		return flagError("drain", m.drain.String(), "a time such as 45s")
 	}
 	_, _, err := m.owner()
 	return err
@@ -182,7 +186,7 @@ func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string
 		late.become(m.log.lasting(os.Stderr))
 	}
 	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
-	return logged(log, mounted.serve(c.Context(), m.idle))
+	return logged(log, mounted.serve(c.Context(), m.idle, m.drain))
 }
 
 // handler says where messages go: in the foreground to the log file if there is
@@ -347,16 +351,26 @@ func (m *mounted) announce(r record) (end func()) {
 }
 
 // serve serves until the mount is gone. When ctx ends, or the mount has been idle for
-// so long, it unmounts.
-func (m *mounted) serve(ctx context.Context, idle time.Duration) error {
+// so long, it unmounts; open files are served for drain after that, and then their readers get errors.
+func (m *mounted) serve(ctx context.Context, idle, drain time.Duration) error {
 	done, finish := context.WithCancel(context.WithoutCancel(ctx))
 	defer finish()
-	defer context.AfterFunc(ctx, m.detach)()
+	drained := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(drained)
+		m.detach(done, drain)
+	})()
 	if idle > 0 {
 		go watchIdle(done, idle, m.fs.Stats, m.leave)
 	}
 	go boundMemory()
-	err := m.mount.Wait()
+	gone := make(chan error, 1)
+	go func() { gone <- m.mount.Wait() }()
+	var err error
+	select {
+	case err = <-gone:
+	case <-drained:
+	}
 	return errors.Join(err, m.closeSource())
 }
 
@@ -376,16 +390,28 @@ func (m *mounted) closeSource() error {
 	}
 }
 
-// detach unmounts. What is still in use is detached: its readers are served until they close.
-func (m *mounted) detach() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+// drainTime is less than what those who end processes wait before they kill them: a minute in our examples of services.
+const drainTime = 45 * time.Second
+
+// detach unmounts. What is still in use after a few seconds is detached, and its readers are served for the rest of drain.
+// It returns when that is over, or done ends since the mount is gone.
+func (m *mounted) detach(done context.Context, drain time.Duration) {
+	end, cancel := context.WithTimeout(done, drain)
+	defer cancel()
+	ctx, cancel := context.WithTimeout(end, patience)
 	defer cancel()
 	err := m.mount.Shutdown(ctx)
 	switch {
+	case done.Err() != nil:
+		return
 	case errors.Is(err, context.DeadlineExceeded):
-		m.log.Warn("the mount is in use: it is detached, and open files are served until they are closed")
+		m.log.Warn("the mount is in use: it is detached, and open files are served until they are closed, but no longer than --drain says", "drain", drain)
 	case err != nil:
 		m.log.Error("cannot unmount", "err", err)
+	}
+	<-end.Done()
+	if done.Err() == nil {
+		m.log.Warn("open files are served no more: their readers get errors")
 	}
 }
 
