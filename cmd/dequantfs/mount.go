@@ -405,7 +405,7 @@ func (m *mounted) detach(done context.Context, drain time.Duration) {
 	case done.Err() != nil:
 		return
 	case errors.Is(err, context.DeadlineExceeded):
-		m.log.Warn("the mount is in use: it is detached, and open files are served until they are closed, but no longer than --drain says", "drain", drain)
+		m.log.Warn("the mount is in use: it is detached, and open files are served until they are closed, but no longer than --drain says; a second signal ends that", "drain", drain)
 	case err != nil:
 		m.log.Error("cannot unmount", "err", err)
 	}
