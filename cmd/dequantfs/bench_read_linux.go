@@ -145,7 +145,7 @@ func readersText(n int) string {
 // readMemory reads the file that costs nothing.
 func (b *bench) readMemory(ctx context.Context) error {
 	total := sampleBytes(b.sample)
-	return b.served(ctx, []string{"bench", "memory", b.path("mount"), strconv.FormatInt(total, 10)}, func(dir string) error {
+	return b.served(ctx, []string{"bench", "memory", b.path("mount"), strconv.FormatInt(total, 10)}, func(dir string, _ int) error {
 		file := filepath.Join(dir, fs.MemoryName)
 		if err := b.coldAndWarm("memory", "FUSE file of memory", func() error { return readFile(file, 0, total, 0) }); err != nil {
 			return err
@@ -280,12 +280,16 @@ func (b *bench) drop(path string, off, n int64) error {
 // mounted reads a fresh mount of the view.
 func (b *bench) mounted(ctx context.Context, read func(dir string) error) error {
 	args := append([]string{"mount", "--foreground", b.name, b.path("mount")}, b.args...)
-	return b.served(ctx, args, read)
+	return b.served(ctx, args, func(dir string, pid int) error {
+		err := read(dir)
+		b.resident = max(b.resident, peakResident(pid))
+		return err
+	})
 }
 
 // served runs this program with args, which mount something, and reads it: in a process of
 // its own, since who reads his own mount by mmap may wait for himself.
-func (b *bench) served(ctx context.Context, args []string, read func(dir string) error) error {
+func (b *bench) served(ctx context.Context, args []string, read func(dir string, pid int) error) error {
 	dir := b.path("mount")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -306,8 +310,7 @@ func (b *bench) served(ctx context.Context, args []string, read func(dir string)
 		child.Process.Kill()
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
 	}
-	err = read(dir)
-	b.resident = max(b.resident, peakResident(child.Process.Pid))
+	err = read(dir, child.Process.Pid)
 	err = errors.Join(err, umount(context.WithoutCancel(ctx), dir, err != nil))
 	if err != nil {
 		child.Process.Kill()
