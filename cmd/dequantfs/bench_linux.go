@@ -187,9 +187,9 @@ func (b *bench) wants(group string) bool {
 }
 
 // rounds measures everything once a round, so that a slow moment of the machine does
-// not fall on one thing only. Every other round goes backwards: what is read first gets the pages that lie together, and
-// what is read later those that are left, and so the same file of memory was read warm at 6.4 to 6.9 GB/s after a mount and at
-// 6.4 to 6.7 before, and the mount at 6.4 to 6.6 before it and at 6.6 to 7.0 after.
+// not fall on one thing only. Every other round goes backwards: what is read first gets pages that were freed here and there,
+// and what is read next those that lie together, and so a file of memory was read warm at 6.5 to 6.9 GB/s after a mount and at
+// 6.4 to 6.7 before it, and the mount at 6.5 to 6.6 when it came first and at 6.6 to 7.0 when it did not.
 func (b *bench) rounds(ctx context.Context) error {
 	groups := slices.DeleteFunc(slices.Clone(benchGroups), func(g benchGroup) bool { return !b.wants(g.name) })
 	for round := range b.benchFlags.rounds {
