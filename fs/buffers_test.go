@@ -2,7 +2,10 @@ package fs
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 )
@@ -91,8 +94,15 @@ func (c *cache) memory() int64 {
 	return n
 }
 
+// Whatever is filled at once: no unit is larger than a reader's share, so nobody is admitted beyond the budget.
 func TestUnitsAndFreeBuffersStayWithinTheBudget(t *testing.T) {
-	const budget = 24 << 20
+	for _, readers := range []int{1, 8} {
+		t.Run(fmt.Sprint(readers), func(t *testing.T) { fillMixed(t, readers) })
+	}
+}
+
+func fillMixed(t *testing.T, readers int) {
+	const budget, fills = 96 << 20, 1600
 	c, f := testCache(t, budget)
 	c.grace, c.patience = 0, 0
 	var units []*fakeUnit
@@ -102,19 +112,30 @@ func TestUnitsAndFreeBuffersStayWithinTheBudget(t *testing.T) {
 			units = append(units, u)
 		}
 	}
-	rng := rand.New(rand.NewPCG(1, 2))
-	most := int64(0)
-	for range 600 {
-		u := units[rng.IntN(len(units))]
-		if err := use(context.Background(), f, u.number<<23, u.size, u); err != nil {
-			t.Fatal(err)
-		}
-		most = max(most, c.memory())
+	var most atomic.Int64
+	var wg sync.WaitGroup
+	for reader := range readers {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(1, uint64(reader)))
+			for range fills / readers {
+				u := units[rng.IntN(len(units))]
+				if err := use(context.Background(), f, u.number<<23, u.size, u); err != nil {
+					t.Error(err)
+					return
+				}
+				for now, old := c.memory(), most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
+				}
+			}
+		})
 	}
-	if most > budget {
-		t.Errorf("%d bytes, and the budget is %d", most, budget)
+	wg.Wait()
+	if n := c.memory(); n > budget {
+		t.Errorf("%d bytes at the end, and the budget is %d", n, budget)
 	}
-	if most < budget/2 {
-		t.Errorf("only %d bytes: nothing was shown", most)
+	if readers == 1 && most.Load() > budget {
+		t.Errorf("%d bytes, and the budget is %d", most.Load(), budget)
+	}
+	if most.Load() < budget/2 {
+		t.Errorf("only %d bytes: nothing was shown", most.Load())
 	}
 }

@@ -27,14 +27,21 @@ func (c *cache) start(u unit, deferred bool) *entry {
 	}
 	c.fs.counters.fills.Add(1)
 	c.fills.Add(1)
-	go c.fill(e, max(c.budget-c.used, 0))
+	go c.fill(e)
 	return e
 }
 
-// fill computes a unit and hands it to all who wait. The budget leaves room for spare bytes of free buffers.
-func (c *cache) fill(e *entry, spare int64) {
+// spare is what the budget leaves for free buffers.
+func (c *cache) spare() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return max(c.budget-c.used, 0)
+}
+
+// fill computes a unit and hands it to all who wait.
+func (c *cache) fill(e *entry) {
 	defer c.fills.Done()
-	buf := c.buffers.getWithin(e.unit.Size(), spare)
+	buf := c.buffers.getWithin(e.unit.Size(), c.spare()) // as it is now: others have begun since this was started
 	err := c.fs.fillUnit(e.unit, buf)
 	c.fs.dropUnit(e.key)
 	c.mu.Lock()

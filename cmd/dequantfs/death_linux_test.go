@@ -260,22 +260,27 @@ func endsWell(t *testing.T, daemon *exec.Cmd) {
 	}
 }
 
-// Readers that never close their files do not keep it: they get errors once --drain is over.
+// Readers that never close their files do not keep it: they get errors once --drain is over, before the mount has been
+// detached or after.
 func TestTerminatedUnderLoadThatDoesNotEnd(t *testing.T) {
-	t.Parallel()
-	s, daemon, l, want := mountUnderLoad(t, "--drain", "500ms")
-	before := s.sourceSums()
-	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+	for _, drain := range []string{"500ms", "6s"} {
+		t.Run(drain, func(t *testing.T) {
+			t.Parallel()
+			s, daemon, l, want := mountUnderLoad(t, "--drain", drain)
+			before := s.sourceSums()
+			if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			endsWell(t, daemon)
+			for _, err := range l.results(t) {
+				if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EIO) {
+					t.Errorf("a reader ended with %v", err)
+				}
+			}
+			if below, err := mountsBelow(s.dir); err != nil || len(below) > 0 {
+				t.Errorf("still mounted: %q, %v", below, err)
+			}
+			s.mountsAgain(want, before)
+		})
 	}
-	endsWell(t, daemon)
-	for _, err := range l.results(t) {
-		if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EIO) {
-			t.Errorf("a reader ended with %v", err)
-		}
-	}
-	if below, err := mountsBelow(s.dir); err != nil || len(below) > 0 {
-		t.Errorf("still mounted: %q, %v", below, err)
-	}
-	s.mountsAgain(want, before)
 }
