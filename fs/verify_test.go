@@ -55,7 +55,7 @@ var damages = []struct {
 		if err := os.Mkdir(filepath.Join(dir, "config.json"), 0o777); err != nil {
 			t.Fatal(err)
 		}
-	}, []string{"config.json: is no regular file"}},
+	}, []string{"config.json: is a directory, not a regular file"}},
 }
 
 // flip changes one byte; a negative offset counts from the end.
@@ -138,12 +138,9 @@ func TestVerifyNamesWhatDoesNotBelong(t *testing.T) {
 func TestVerifyOfWhatIsNoExport(t *testing.T) {
 	unfinished := t.TempDir()
 	begin(t, unfinished, func(*Manifest) {})
-	escaping := t.TempDir()
-	write(t, filepath.Join(escaping, stateDir, manifestName), `{"version":1,"files":[{"name":"../x","size":1}]}`)
 	for dir, want := range map[string]string{
 		t.TempDir(): "is no export",
 		unfinished:  "unfinished export",
-		escaping:    `"../x"`,
 	} {
 		if _, err := Verify(context.Background(), dir, VerifyOptions{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)

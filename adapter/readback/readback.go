@@ -19,7 +19,6 @@ import (
 	"cmp"
 	"encoding"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	iofs "io/fs"
@@ -50,15 +49,15 @@ func Open(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := Regular(name, info.Mode()); err != nil {
-		return nil, err
+	if !info.Mode().IsRegular() {
+		return nil, &NotRegularError{name, info.Mode()}
 	}
 	f, err := os.OpenFile(name, os.O_RDONLY|Nonblock, 0)
 	if err != nil {
 		return nil, err
 	}
-	if info, err = f.Stat(); err == nil {
-		err = Regular(name, info.Mode())
+	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
+		err = &NotRegularError{name, info.Mode()}
 	}
 	if err != nil {
 		f.Close()
@@ -67,15 +66,15 @@ func Open(name string) (*os.File, error) {
 	return f, nil
 }
 
-// ErrNotRegular is the cause of the error for everything that is not a regular file.
-var ErrNotRegular = errors.New("not a regular file")
+// NotRegularError is the error for everything that is not a regular file.
+type NotRegularError struct {
+	Name string
+	Mode iofs.FileMode
+}
 
-// Regular returns an error that says what a file is, unless it is a regular one.
-func Regular(name string, mode iofs.FileMode) error {
-	if mode.IsRegular() {
-		return nil
-	}
-	return fmt.Errorf("%s is %s, %w", name, Kind(mode), ErrNotRegular)
+// Error says what the file is.
+func (e *NotRegularError) Error() string {
+	return fmt.Sprintf("%s is %s, not a regular file", e.Name, Kind(e.Mode))
 }
 
 // kinds are the types of files that have a name.
