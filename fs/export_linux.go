@@ -81,9 +81,13 @@ func allocated(info iofs.FileInfo) int64 {
 	return 0
 }
 
-// syncDir brings a directory's names to disk, where the file system can do that.
+// syncDir brings a directory's names to disk. Many file systems cannot do that, and say so in many ways.
 func syncDir(dir *os.File) error {
-	return syncFile(dir)
+	err := dir.Sync()
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return nil
 }
 
 // syncFile brings a file to disk, where the file system can do that.

@@ -58,6 +58,9 @@ func (t fakeTree) open(name string) (ReaderAtContext, error) {
 
 func (t fakeTree) manifest() *Manifest {
 	m := &Manifest{Version: manifestVersion, Source: sumOf("fake"), Views: []ViewRecord{{Layout: "native", DType: "BF16", MTP: "auto", Scales: "amax"}}}
+	if t["config.json"] == nil && t["hf/config.json"] != nil {
+		m.Views[0].Dir = "hf"
+	}
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		m.Files = append(m.Files, FileRecord{Name: name, Size: t[name].Size()})
 	}

@@ -19,6 +19,7 @@ import (
 	"cmp"
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	iofs "io/fs"
@@ -264,6 +265,9 @@ func (d *decoder) scalar(v reflect.Value) error {
 func setNumber(v reflect.Value, text string) error {
 	switch {
 	case v.CanInt():
+		if text == "-0" {
+			return errors.New("-0 where a whole number should be")
+		}
 		n, err := strconv.ParseInt(text, 10, v.Type().Bits())
 		v.SetInt(n)
 		return err

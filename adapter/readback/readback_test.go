@@ -94,6 +94,7 @@ func TestDecodeIsStrict(t *testing.T) {
 		{"a string for a number", `{"version":"1","name":"n","size":2}`, `version: byte 14: "1" where a number`},
 		{"a fraction", `{"version":1.0,"name":"n","size":2}`, `parsing "1.0"`},
 		{"an exponent", `{"version":1e0,"name":"n","size":2}`, `parsing "1e0"`},
+		{"a negative zero", `{"version":-0,"name":"n","size":2}`, "-0 where"},
 		{"too large", `{"version":1,"name":"n","size":9223372036854775808}`, "out of range"},
 		{"too large for a byte", `{` + least + `,"small":128}`, "out of range"},
 		{"negative", `{` + least + `,"count":-1}`, `parsing "-1"`},
