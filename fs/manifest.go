@@ -28,8 +28,10 @@ const (
 // ReadManifest reads the manifest of a finished export. It gives a manifest that an export can have
 // written, or an error. Whether the files are as it says is for Verify to find out.
 func ReadManifest(dir string) (*Manifest, error) {
-	name := filepath.Join(dir, stateDir, manifestName)
-	f, err := readback.Open(name)
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("%s is %s: give the directory of an export, or a mountpoint", dir, readback.Kind(info.Mode()))
+	}
+	f, err := readback.Open(filepath.Join(dir, stateDir, manifestName))
 	if err != nil {
 		return nil, err
 	}
@@ -242,8 +244,10 @@ func (f *FileRecord) check(finished bool) error {
 		return errors.New("it has checksums before it is written")
 	case finished && !isSum(f.SHA256):
 		return fmt.Errorf("sha256: %.80q is not a SHA-256", f.SHA256)
-	case len(f.Tensors) == 0:
+	case f.Tensors == nil:
 		return nil
+	case len(f.Tensors) == 0:
+		return errors.New("tensors: an empty list, which no export writes")
 	case !isShard(f.Name):
 		return errors.New("it has tensors, but is not a safetensors file")
 	}

@@ -111,6 +111,7 @@ var edits = []struct {
 	{"a sum that is too short", `"sha256":"83e2`, `"sha256":"`, `is not a SHA-256`},
 	{"a sum in capitals", `"sha256":"83e2`, `"sha256":"83E2`, `is not a SHA-256`},
 	{"tensors of a file that has none", `("hf/config.json".*)\}`, `$1,"tensors":[{"name":"a","dtype":"U8","shape":[882],"begin":10,"end":892,"sha256":"` + strings.Repeat("0", 64) + `"}]}`, "is not a safetensors file"},
+	{"no tensors in so many words", `("hf/config.json".*)\}`, `$1,"tensors":[]}`, "an empty list"},
 	{"a tensor that ends far beyond the file", `"end":4352`, `"end":1099511632128`, `"model.embed_tokens.weight": it ends at byte 1099511632128`},
 	{"a tensor that ends before it begins", `"end":4352`, `"end":5`, `it ends at byte 5`},
 	{"a tensor that begins elsewhere", `"begin":4352`, `"begin":4353`, `it begins at byte 4353, not at 4352`},
@@ -263,6 +264,8 @@ func FuzzReadManifest(f *testing.F) {
 	f.Add(recorded(f, "manifest.json"))
 	f.Add(recorded(f, "export.json"))
 	f.Add([]byte(`{"version":99,"files":[]}`))
+	f.Add([]byte(`{"version":1,"source":"","views":[{"directory":"","layout":"hf","dtype":"U8","ep_rank":0,"ep_size":0,"mtp":"auto","scales":"amax","shard_size":0}],"files":[` +
+		`{"name":"a.safetensors","size":13,"sha256":"` + sumOf("") + `","tensors":[{"name":"a","dtype":"U8","shape":[3],"begin":10,"end":13,"sha256":"` + sumOf("") + `"}]}]}`))
 	dir := f.TempDir()
 	name := filepath.Join(dir, stateDir, manifestName)
 	if err := os.Mkdir(filepath.Dir(name), 0o777); err != nil {

@@ -473,12 +473,12 @@ func (m *mutated) plant() string {
 	return m.put(name, pick(m, "a file", "a link", "a FIFO", "a directory", "a hard link"), m.victim)
 }
 
-// resize makes a file far larger than it should be.
+// resize makes a file far larger than it should be, and than any manifest here says: to verify a terabyte takes its time.
 func (m *mutated) resize() string {
 	name, data := m.file()
 	m.rewrite(name, data)
 	if name != "" {
-		if err := os.Truncate(m.path(name), pick(m, 1<<21, int64(manifestBytes)-1, manifestBytes+1, 1<<40)); err != nil {
+		if err := os.Truncate(m.path(name), pick(m, 1<<21, int64(manifestBytes)-1, manifestBytes+1, 1<<40+4321)); err != nil {
 			m.t.Fatal(err)
 		}
 	}
