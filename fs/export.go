@@ -188,7 +188,7 @@ func (x *exporter) complete() (*Manifest, error) {
 			err = x.whole(&m.Files[i], content)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: but %s says that it was finished: remove that manifest to export again", err, x.dir.name(inState(manifestName)))
+			return nil, fmt.Errorf("%w: but %s says that it was finished: remove %s to export again, or give another directory", err, x.dir.name(inState(manifestName)), x.path)
 		}
 	}
 	for _, f := range m.Files {
@@ -583,9 +583,14 @@ func (x *exporter) finish(ctx context.Context, last []FileRecord) (*Manifest, er
 		return nil, err
 	}
 	for i, f := range m.Files {
-		if r := x.finished(f); r != nil {
-			m.Files[i] = *r
+		if f.SHA256 != "" {
+			continue
 		}
+		r := x.finished(f)
+		if r == nil {
+			return nil, fmt.Errorf("%s was changed while it was exported: run the export again", x.dir.name(f.Name))
+		}
+		m.Files[i] = *r
 	}
 	data, err := m.encode()
 	if err != nil {

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -301,8 +300,7 @@ func (t *TensorRecord) check(at int64) error {
 
 // isSum reports whether s is a SHA-256 as we write it.
 func isSum(s string) bool {
-	b, err := hex.DecodeString(s)
-	return err == nil && len(b) == 32 && strings.ToLower(s) == s
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // validName reports whether a slash-separated path is the name of a file that an export can hold: it leads

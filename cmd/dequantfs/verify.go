@@ -22,7 +22,9 @@ func newVerify() *cobra.Command {
 		Long: "Check the files of an export against the SHA-256 in its manifest, or with --source against bytes\n" +
 			"computed anew from the source. A mount of this user is checked against its source. Which views\n" +
 			"there are is known from the export or the mount, unless flags say otherwise. What differs is printed\n" +
-			"by tensor, and then the exit status is 1.",
+			"by tensor, and then the exit status is 1.\n\n" +
+			"A manifest proves that nothing has changed since somebody wrote it. Where it may not be trusted,\n" +
+			"give --source.",
 		Example: "  dequantfs verify /data/v3-bf16\n" +
 			"  dequantfs verify /data/v3-bf16 --source ~/models/DeepSeek-V3\n" +
 			"  dequantfs verify /mnt/v3",
