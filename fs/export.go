@@ -410,7 +410,7 @@ func (x *exporter) whole(r *FileRecord, content ReaderAtContext) error {
 	}
 	tensors, err := tensorsOf(r.Name, content, content.Size())
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", r.Name, err)
 	}
 	if tensor, problem := r.disagree(tensors); problem != "" {
 		return fmt.Errorf("%s: %s %s", x.dir.name(r.Name), tensor, problem)
@@ -458,7 +458,7 @@ func (x *exporter) file(ctx context.Context, f FileRecord) error {
 	}
 	tensors, err := tensorsOf(f.Name, r, r.Size())
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", f.Name, err)
 	}
 	sums := newChecksums(f.Name, f.Size, tensors)
 	if err := x.write(ctx, f, r, sums); err != nil {

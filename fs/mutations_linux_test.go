@@ -21,42 +21,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/testdata/size"
 )
-
-// newTinyTree is a tree of a few small files of every kind.
-func newTinyTree(t testing.TB) fakeTree {
-	t.Helper()
-	tree := fakeTree{}
-	add := func(name string, data []byte) { tree[name] = &fakeFile{Reader: bytes.NewReader(data)} }
-	rng := rand.New(rand.NewPCG(5, 6))
-	weights := map[string]string{}
-	for i, dtype := range []safetensors.DType{safetensors.BF16, safetensors.F32} {
-		file := fmt.Sprintf("model-%05d-of-00002.safetensors", i+1)
-		h, head, err := safetensors.NewHeader([]safetensors.Tensor{
-			{Name: fmt.Sprint("layers.", i, ".weight"), DType: dtype, Shape: []int64{3, 5}},
-			{Name: fmt.Sprint("layers.", i, ".empty"), DType: dtype, Shape: []int64{0}},
-			{Name: fmt.Sprint("layers.", i, ".bias"), DType: safetensors.F32, Shape: []int64{5}},
-		}, nil, 8)
-		if err != nil {
-			t.Fatal(err)
-		}
-		add("hf/"+file, append(head, randomBytes(rng, int(h.Tensors[len(h.Tensors)-1].End))...))
-		for _, x := range h.Tensors {
-			weights[x.Name] = file
-		}
-	}
-	index, err := json.Marshal(map[string]any{"metadata": map[string]any{"total_size": 100}, "weight_map": weights})
-	if err != nil {
-		t.Fatal(err)
-	}
-	add("hf/"+indexName, index)
-	add("hf/config.json", []byte(`{"model_type":"tiny"}`))
-	add("hf/1_Pooling/config.json", []byte(`{}`))
-	add("hf/empty.txt", nil)
-	return tree
-}
 
 // tempInMemory is a directory in memory, where there is one: nothing waits for a disk.
 func tempInMemory(t testing.TB) string {

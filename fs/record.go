@@ -248,7 +248,7 @@ func tensorsOf(name string, r io.ReaderAt, size int64) ([]TensorRecord, error) {
 	}
 	h, err := safetensors.ReadHeader(r, size)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, err
 	}
 	list := make([]TensorRecord, len(h.Tensors))
 	for i, t := range h.Tensors {

@@ -100,7 +100,7 @@ func verifyTree(ctx context.Context, m *Manifest, open func(string) (ReaderAtCon
 			return err
 		}
 		if r.Tensors, err = tensorsOf(r.Name, content, content.Size()); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", r.Name, err)
 		}
 		return v.againstContent(ctx, r, file, content)
 	})
