@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -325,50 +324,89 @@ func TestAnExportFollowsNoLinkThatIsSwappedIn(t *testing.T) {
 	}
 }
 
-func TestAFileThatIsExchangedWhileItIsOpenedIsRefused(t *testing.T) {
-	dir := t.TempDir()
-	write(t, filepath.Join(dir, "a"), "a")
-	write(t, filepath.Join(dir, "b"), "b")
-	d, err := openExportDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	stop := make(chan struct{})
-	swapped := make(chan struct{})
+// swapping lets somebody exchange what is under a name, again and again, as long as do runs.
+func swapping(exchange func(i int), do func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(swapped)
+		defer close(stopped)
 		for i := 0; ; i++ {
 			select {
 			case <-stop:
 				return
 			default:
+				exchange(i)
 			}
-			os.Remove(filepath.Join(dir, "new"))
-			if i%2 == 0 {
-				os.Symlink("b", filepath.Join(dir, "new"))
-			} else {
-				os.Link(filepath.Join(dir, "a"), filepath.Join(dir, "new"))
-			}
-			os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "name"))
 		}
 	}()
-	opened := 0
-	for range 20_000 {
-		f, err := d.open("name", os.O_RDONLY)
-		if err != nil {
-			continue
-		}
-		opened++
-		var got [1]byte
-		if n, _ := f.Read(got[:]); n != 1 || !bytes.Equal(got[:], []byte("a")) {
-			t.Fatalf("%q was read through a link", got)
-		}
-		f.Close()
-	}
+	do()
 	close(stop)
-	<-swapped
+	<-stopped
+}
+
+func TestAFileThatIsExchangedWhileItIsOpenedIsRefused(t *testing.T) {
+	d := openPlace(t, map[string]string{"a": "a", "b": "b"})
+	at := func(name string) string { return filepath.Join(d.path, name) }
+	opened := 0
+	swapping(func(i int) {
+		os.Remove(at("new"))
+		if i%2 == 0 {
+			os.Symlink("b", at("new"))
+		} else {
+			os.Link(at("a"), at("new"))
+		}
+		os.Rename(at("new"), at("name"))
+	}, func() {
+		for range 20_000 {
+			f, err := d.open("name", os.O_RDONLY)
+			if err != nil {
+				continue
+			}
+			opened++
+			var got [1]byte
+			if n, _ := f.Read(got[:]); n != 1 || got[0] != 'a' {
+				t.Errorf("%q was read through a link", got)
+			}
+			f.Close()
+		}
+	})
 	if opened == 0 {
 		t.Error("the file was never there")
 	}
+}
+
+func TestNothingIsWrittenThroughALinkThatIsMadeMeanwhile(t *testing.T) {
+	d := openPlace(t, map[string]string{"b": "b"})
+	at := func(name string) string { return filepath.Join(d.path, name) }
+	made := 0
+	swapping(func(i int) {
+		os.Symlink("b", at("name"))
+		os.Remove(at("name"))
+	}, func() {
+		for range 20_000 {
+			f, err := d.create("name")
+			if err != nil {
+				continue
+			}
+			made++
+			f.Write([]byte("mine"))
+			f.Close()
+			d.remove("name", 0)
+		}
+	})
+	if data, err := os.ReadFile(at("b")); err != nil || string(data) != "b" || made == 0 {
+		t.Errorf("%q is in it after %d files were made: %v", data, made, err)
+	}
+}
+
+// openPlace opens a directory with files in it as that of an export.
+func openPlace(t *testing.T, files map[string]string) *exportDir {
+	t.Helper()
+	dir := tempInMemory(t)
+	restore(t, dir, files)
+	d, err := openExportDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.close)
+	return d
 }

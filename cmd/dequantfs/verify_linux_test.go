@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -63,6 +64,7 @@ func TestVerifyEndsAlthoughAFileSystemDoesNotAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keepFUSE(t)
 	defer server.Wait()
 	defer unix.Unmount(s.mnt, unix.MNT_DETACH)
 	c := s.command("verify", s.mnt)
@@ -93,6 +95,21 @@ func TestVerifyEndsAlthoughAFileSystemDoesNotAnswer(t *testing.T) {
 	})
 	if err := <-ended; err == nil || !strings.Contains(stderr.String(), "interrupted") {
 		t.Errorf("%v: %s", err, &stderr)
+	}
+}
+
+// keepFUSE keeps FUSE descriptors from programs that are started: one that has them would wait for itself.
+func keepFUSE(t *testing.T) {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		fd, err := strconv.Atoi(e.Name())
+		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && target == "/dev/fuse" {
+			unix.CloseOnExec(fd)
+		}
 	}
 }
 
