@@ -128,6 +128,17 @@ func (x *exporter) run(ctx context.Context) (*Manifest, error) {
 		return nil, err
 	}
 	defer x.dir.close()
+	m, err := x.write(ctx)
+	if err != nil && ctx.Err() == nil { // another part may have come to its end meanwhile, and cleared up
+		if done, again := x.complete(); done != nil && again == nil {
+			return done, nil
+		}
+	}
+	return m, err
+}
+
+// write writes what this part has to write.
+func (x *exporter) write(ctx context.Context) (*Manifest, error) {
 	if m, err := x.begin(); m != nil || err != nil {
 		return m, err
 	}
@@ -158,11 +169,6 @@ func (x *exporter) begin() (*Manifest, error) {
 	}
 	if err == nil && !ours {
 		err = x.claim()
-	}
-	if err != nil { // another part may have come to its end meanwhile
-		if m, again := x.complete(); m != nil && again == nil {
-			return m, nil
-		}
 	}
 	return nil, err
 }
@@ -461,7 +467,7 @@ func (x *exporter) file(ctx context.Context, f FileRecord) error {
 		return fmt.Errorf("%s: %w", f.Name, err)
 	}
 	sums := newChecksums(f.Name, f.Size, tensors)
-	if err := x.write(ctx, f, r, sums); err != nil {
+	if err := x.content(ctx, f, r, sums); err != nil {
 		return err
 	}
 	record, err := sums.result()
@@ -479,8 +485,8 @@ func (x *exporter) file(ctx context.Context, f FileRecord) error {
 	return nil
 }
 
-// write brings the bytes of a file to disk under its name.
-func (x *exporter) write(ctx context.Context, f FileRecord, r ReaderAtContext, sums *checksums) error {
+// content brings the bytes of a file to disk under its name.
+func (x *exporter) content(ctx context.Context, f FileRecord, r ReaderAtContext, sums *checksums) error {
 	for _, dir := range []string{path.Dir(partialOf(f.Name)), path.Dir(f.Name)} {
 		if err := x.dir.mkdir(dir); err != nil {
 			return err

@@ -67,7 +67,7 @@ func (e *foreignError) Error() string {
 	return fmt.Sprintf("%s is %s that no export has made: remove it, or give another directory", e.name, readback.Kind(e.mode))
 }
 
-// stat says what is under a name. Neither the name nor one of the directories above it may be a link.
+// stat says what is under a name. None of the directories above it may be a link.
 func (d *exportDir) stat(name string) (iofs.FileInfo, error) {
 	for i, c := range name {
 		if c != '/' {
