@@ -33,7 +33,6 @@ type all struct {
 	Parts []part           `json:"parts,omitempty"`
 	Kinds map[string]int64 `json:"kinds,omitempty" most:"2"`
 	Other int              `json:"-"`
-	none  int
 }
 
 type inner struct {
