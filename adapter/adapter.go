@@ -70,6 +70,8 @@ type Options struct {
 	// Exclude leaves out tensors whose name in the view matches at its start.
 	Exclude *regexp.Regexp
 	Scales  string // hf-fp8: "amax" (computed; or empty), "ones" (as the reference)
+	// Unscaled reads FP8 weights that have no scale as plain numbers. Without it they are refused.
+	Unscaled bool
 }
 
 // Tensor is one virtual tensor.

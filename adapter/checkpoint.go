@@ -1,10 +1,13 @@
 package adapter
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -39,15 +42,19 @@ type Checkpoint struct {
 	tensors  []*Stored
 	byKey    map[string]*Stored
 	unlisted int // tensors that the index does not have
-	side     []SideFile
-	pairing  pairing
-	files    []*sourceFile
+
+	tensorParallel int // tp_size of the index: in how many shards fused matrices were saved; 0: it does not say
+
+	side    []SideFile
+	pairing pairing
+	files   []*sourceFile
 }
 
 // Stored is a tensor of the source with the shard that it lies in.
 type Stored struct {
 	expr.Source
 	Shard string
+	at    int32 // position in Checkpoint.Tensors, once weights are paired with their scales
 }
 
 // OpenOptions change how a source is opened. The zero value is right for most.
@@ -149,6 +156,7 @@ func (c *Checkpoint) openFolder(d *folder) error {
 	if err := c.openShards(d, shards, index); err != nil {
 		return err
 	}
+	c.tensorParallel = tensorParallelOf(index)
 	return c.openSide(d)
 }
 
@@ -211,6 +219,19 @@ func openIndex(d *folder) (*safetensors.Index, error) {
 		return nil, fmt.Errorf("%s: %w", indexName, err)
 	}
 	return index, nil
+}
+
+// tensorParallelOf reads tp_size of the index; 0 if it does not say.
+func tensorParallelOf(index *safetensors.Index) int {
+	if index == nil {
+		return 0
+	}
+	number, _ := index.Metadata["tp_size"].(json.Number)
+	n, err := strconv.Atoi(number.String())
+	if err != nil || n < 1 || n > math.MaxInt32 {
+		return 0
+	}
+	return n
 }
 
 // openShards opens shards and reads their headers. All are opened before the first is

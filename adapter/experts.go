@@ -123,7 +123,7 @@ func (x *expertLayer) experts() int {
 		n = max(n, len(s))
 	}
 	for _, g := range x.grouped {
-		n = max(n, int(g.Shape[0]))
+		n = max(n, int(g.shape()[0]))
 	}
 	return n
 }

@@ -18,6 +18,14 @@ type family struct {
 	// beside those that none does.
 	plain []string
 
+	// larger are endings of keys whose grid of scales may be larger than it needs: it is read from
+	// the top left, as the family's reference does.
+	larger []string
+
+	// scales opens an FP8 weight whose scales lie where neither shapes nor configuration tell. A nil
+	// decoder: they lie where those of every family may.
+	scales func(o *opening, scale *Stored) (decoder, error)
+
 	// experts says how published checkpoints name experts; nil for dense models.
 	experts *expertKeys
 
@@ -92,6 +100,9 @@ func familyOf(s settings) *family {
 	}
 	return nil
 }
+
+// takesLarger says whether the grid over a key may be larger than it needs.
+func (f *family) takesLarger(key string) bool { return f != nil && endsIn(f.larger, key) }
 
 // view finds the family's row for a layout.
 func (f *family) view(layout string) (*view, bool) {

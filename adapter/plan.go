@@ -93,9 +93,6 @@ func (p *planner) configure() (err error) {
 		if p.count > maxExperts {
 			return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned", p.countField(), p.count, maxExperts)
 		}
-		if p.count > maxExperts {
-			return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned", p.countField(), p.count, maxExperts)
-		}
 	}
 	return p.options()
 }
@@ -139,10 +136,16 @@ func (p *planner) options() error {
 }
 
 // pair joins weights and scales.
-func (p *planner) pair() (err error) {
-	if p.weights, p.acc, err = p.c.pair(p.s); err != nil {
+func (p *planner) pair() error {
+	q, err := p.c.pair(p.s, p.family)
+	if err != nil {
 		return err
 	}
+	if t := q.bare; t != nil && !p.o.Unscaled {
+		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s_scale_inv or %s_scale beside it; where there are none, --unscaled reads FP8 codes as plain numbers",
+			t.Shard, t.Key, t.Key, t.Key)
+	}
+	p.weights, p.acc, p.notes = slices.Clone(q.weights), slices.Clone(q.acc), slices.Clone(q.notes)
 	p.nodes, err = p.c.recipes(p.dtype)
 	return err
 }
@@ -211,8 +214,8 @@ func (p *planner) collectExpert(i int, w *weight) error {
 	if !ok {
 		return nil
 	}
-	if len(w.Shape) != 3 {
-		return fmt.Errorf("%s: %s: grouped experts of shape %v: expected three axes", w.Shard, w.Key, w.Shape)
+	if len(w.shape()) != 3 {
+		return fmt.Errorf("%s: %s: grouped experts of shape %v: expected three axes", w.Shard, w.Key, w.shape())
 	}
 	p.expert[i] = p.layer(at) + 1
 	x := p.layers[p.expert[i]-1]
@@ -261,8 +264,8 @@ func (p *planner) check() error {
 			return err
 		}
 		for _, g := range x.grouped {
-			if n := p.experts(x); int(g.Shape[0]) != n {
-				return fmt.Errorf("%s: %s: shape %v holds %d experts, expected %d", g.Shard, g.Key, g.Shape, g.Shape[0], n)
+			if n := p.experts(x); int(g.shape()[0]) != n {
+				return fmt.Errorf("%s: %s: shape %v holds %d experts, expected %d", g.Shard, g.Key, g.shape(), g.shape()[0], n)
 			}
 		}
 		if len(p.layout.groups) > 0 {
@@ -341,12 +344,12 @@ func (p *planner) pass(w *weight, at place) error {
 // accounts for what they are made of.
 func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error {
 	fate := Used
-	if len(ws) == 1 && ws[0].scaleAt < 0 && isLoad(n, ws[0]) && !p.quantizes(name, n) {
+	if len(ws) == 1 && ws[0].decoder == nil && isLoad(n, ws[0]) && !p.quantizes(name, n) {
 		fate = Passed
 	}
 	if excluded(p.o.Exclude, name) {
 		for _, w := range ws {
-			if p.acc[w.at].Into == nil {
+			if p.acc[w.parts[0]].Into == nil {
 				p.acc.dropWeight(w, "excluded")
 			}
 		}

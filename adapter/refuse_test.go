@@ -44,9 +44,9 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 			func(c *synth.Checkpoint) { without(c, "0.self_attn.q_a_proj.weight_scale_inv$") }, Options{},
 			[]string{q, "without its scale", ".safetensors"},
 		},
-		"grid too small": {
-			func(c *synth.Checkpoint) { reshaped(c, expert+"0.gate_proj.weight_scale_inv", "F32", 1, 1) }, Options{},
-			[]string{expert + "0.gate_proj.weight_scale_inv", "too small", "at least [1 2]"},
+		"grid of no known blocks": {
+			func(c *synth.Checkpoint) { reshaped(c, expert+"0.gate_proj.weight_scale_inv", "F32", 2, 1) }, Options{},
+			[]string{expert + "0.gate_proj.weight_scale_inv", expert + "0.gate_proj.weight", "[128 256]", "blocks of 128 × 128 [1 2]"},
 		},
 		"integer grid": {
 			func(c *synth.Checkpoint) { reshaped(c, q+"_scale_inv", "I32", 1, 2) }, Options{},
@@ -135,12 +135,12 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 			}, Options{Layout: "hf"},
 			[]string{"model.layers.0.x.weight", "INT8"},
 		},
-		"MXFP8": {
+		"groups where blocks are configured": {
 			func(c *synth.Checkpoint) {
 				with(c, "model.layers.0.x.weight", "F8_E4M3", 8, 64)
 				with(c, "model.layers.0.x.weight_scale_inv", "U8", 8, 2)
 			}, Options{Layout: "hf"},
-			[]string{"model.layers.0.x.weight_scale_inv", "MXFP8"},
+			[]string{"model.layers.0.x.weight_scale_inv", "larger grid", "groups of 32 in a row"},
 		},
 		"other FP8": {
 			func(c *synth.Checkpoint) { with(c, "model.layers.0.x.weight", "F8_E4M3FNUZ", 8, 64) }, Options{Layout: "hf"},

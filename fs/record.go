@@ -41,6 +41,7 @@ type ViewRecord struct {
 	MTP       string `json:"mtp"`
 	Exclude   string `json:"exclude,omitempty"`
 	Scales    string `json:"scales"`
+	Unscaled  bool   `json:"unscaled,omitempty"`
 	ShardSize int64  `json:"shard_size"`
 }
 
@@ -69,7 +70,7 @@ func RecordView(v View) ViewRecord {
 	o := v.Plan.Options
 	r := ViewRecord{
 		Dir: v.Dir, Layout: o.Layout, DType: safetensors.BF16.String(), Rank: o.EP.Rank, Ranks: o.EP.Size,
-		MTP: cmp.Or(o.MTP, "auto"), Scales: cmp.Or(o.Scales, "amax"), ShardSize: v.ShardSize,
+		MTP: cmp.Or(o.MTP, "auto"), Scales: cmp.Or(o.Scales, "amax"), Unscaled: o.Unscaled, ShardSize: v.ShardSize,
 	}
 	if o.DType != safetensors.Invalid {
 		r.DType = o.DType.String()
@@ -86,7 +87,7 @@ func (r ViewRecord) View(c *adapter.Checkpoint) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	o := adapter.Options{Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks}, MTP: r.MTP, Scales: r.Scales}
+	o := adapter.Options{Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks}, MTP: r.MTP, Scales: r.Scales, Unscaled: r.Unscaled}
 	if r.Exclude != "" {
 		if o.Exclude, err = regexp.Compile(r.Exclude); err != nil {
 			return View{}, err

@@ -107,6 +107,9 @@ func examineSource(c *cobra.Command, name string) []finding {
 		ok("format", "%s", formatCounts(dtypes)),
 		ok("family", "%s", checkpoint.Config.ModelType),
 	}
+	if line, err := summaryOf(checkpoint); err == nil { // else every layout fails with the same error
+		found = append(found, ok("weights", "%s", line))
+	}
 	for _, layout := range adapter.Layouts(checkpoint) {
 		p, err := adapter.NewPlan(checkpoint, adapter.Options{Layout: layout})
 		if err != nil {

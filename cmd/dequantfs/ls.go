@@ -21,7 +21,7 @@ import (
 
 func newLs() *cobra.Command {
 	var view viewFlags
-	var asJSON bool
+	var asJSON, summary bool
 	c := &cobra.Command{
 		Use:   "ls SOURCE",
 		Short: "list the virtual tensors of a checkpoint",
@@ -36,6 +36,9 @@ func newLs() *cobra.Command {
 				return err
 			}
 			defer s.Close()
+			if summary {
+				return writeSummary(c.OutOrStdout(), s.checkpoint, asJSON)
+			}
 			listings, err := list(s)
 			if err != nil {
 				return err
@@ -48,6 +51,7 @@ func newLs() *cobra.Command {
 	}
 	view.register(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&summary, "summary", false, "print only how many weights are stored in which way")
 	return c
 }
 

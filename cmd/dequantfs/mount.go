@@ -179,6 +179,9 @@ func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string
 		log = log.With("metrics", exporter.address())
 	}
 	defer mounted.announce(m.record(mounted, p, exporter))()
+	if line, err := summaryOf(mounted.checkpoint); err == nil { // it was planned without one
+		log.Debug(line)
+	}
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}

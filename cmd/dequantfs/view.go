@@ -24,6 +24,7 @@ type viewFlags struct {
 	exclude   string
 	scales    string
 	shardSize size
+	unscaled  bool // FP8 weights without a scale are plain numbers
 	follow    bool // symlinks out of the source
 
 	// every says that without --layout all forward layouts are shown, each in its
@@ -46,6 +47,7 @@ func (v *viewFlags) register(c *cobra.Command) {
 	flags.StringVar(&v.exclude, "exclude", "", "leave out tensors whose name `REGEX` matches")
 	flags.Var(&v.shardSize, "shard-size", "largest file (default by layer; hf: as the source)")
 	flags.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax or ones")
+	flags.BoolVar(&v.unscaled, "unscaled", false, "read FP8 weights that have no scale as plain numbers")
 	flags.BoolVar(&v.follow, "follow-links", false, "follow symlinks that lead out of the source")
 	for flag, values := range flagValues {
 		// It fails for a flag that is not there only, and these were added above.
@@ -70,7 +72,7 @@ var viewDTypes = map[string]safetensors.DType{
 
 // options reads the flags that do not depend on the checkpoint.
 func (v *viewFlags) options() (adapter.Options, error) {
-	o := adapter.Options{MTP: v.mtp, Scales: v.scales}
+	o := adapter.Options{MTP: v.mtp, Scales: v.scales, Unscaled: v.unscaled}
 	var ok bool
 	if o.DType, ok = viewDTypes[strings.ToLower(v.dtype)]; !ok {
 		return o, flagError("dtype", v.dtype, "bf16, f16 or f32")
