@@ -2,7 +2,6 @@ package adapter
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -77,14 +76,13 @@ func (o *opening) located(scale *Stored, fused fusion) (decoder, error) {
 // newFP8Weight lays a grid over a weight. Its scales get the shape of the grid.
 func newFP8Weight(w, scale *Stored, where *partition) *fp8Weight {
 	d := &fp8Weight{codes: &w.Source, scales: &scale.Source, where: where}
-	shape := scale.Shape
-	if f := frameOf(w.Shape); where.shared {
-		shape = nil
-	} else if !where.larger {
-		shape = f.needed(*where)
-	}
-	if !slices.Equal(shape, scale.Shape) {
-		d.scales = reshapedSource(&scale.Source, shape)
+	f := frameOf(w.Shape)
+	switch g := f.grid(*where); {
+	case where.larger, !f.stack && len(scale.Shape) == 2 && scale.Shape[0] == g[0] && scale.Shape[1] == g[1]:
+	case where.shared:
+		d.scales = reshapedSource(&scale.Source, nil)
+	default:
+		d.scales = reshapedSource(&scale.Source, f.needed(*where))
 	}
 	return d
 }

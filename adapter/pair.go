@@ -16,7 +16,6 @@ type pairing struct {
 	once    sync.Once
 	weights []weight
 	acc     accounts
-	summary []Count
 	notes   []string
 	bare    *Stored // the first FP8 weight without a scale; nil if there is none
 	err     error
@@ -34,7 +33,6 @@ func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 			return
 		}
 		p.weights, p.acc, p.notes, p.bare = w.weights, w.acc, w.notes, w.bare
-		p.summary = summarize(p.weights)
 	})
 	return p, p.err
 }
@@ -69,12 +67,14 @@ type pairer struct {
 	q         *quantization
 	quantized bool // anything in the checkpoint is, or the configuration says so
 
-	modules []module
-	of      []int32          // of each tensor: 1 + its module; 0 if it is a part of none
-	named   map[string]int32 // modules without codes, by name
-	heads   []int32          // of each tensor: 1 + the decoded weight that it stands for
-	opened  []weight
-	orphan  map[string]*Stored // scales of modules without codes of their own, by module
+	modules  []module
+	of       []int32          // of each tensor: 1 + its module; 0 if it is a part of none
+	named    map[string]int32 // modules without codes, by name
+	heads    []int32          // of each tensor: 1 + the decoded weight that it stands for
+	opened   []weight
+	consumed []int32 // the parts of the weights, one after the other
+	opening  opening
+	orphan   map[string]*Stored // scales of modules without codes of their own, by module
 
 	weights []weight
 	acc     accounts
@@ -98,6 +98,7 @@ func (p *pairer) gather() error {
 	tensors := p.c.Tensors()
 	p.of = make([]int32, len(tensors))
 	p.heads = make([]int32, len(tensors))
+	p.consumed = make([]int32, 0, len(tensors))
 	p.named = map[string]int32{}
 	p.orphan = map[string]*Stored{}
 	for i, t := range tensors {
@@ -134,6 +135,9 @@ func (p *pairer) add(t *Stored, name string, e uint8) {
 		n := p.named[name]
 		at = &n
 	}
+	if p.modules == nil { // checkpoints are quantized nearly throughout, or not at all
+		p.modules = make([]module, 0, len(p.of)/2)
+	}
 	if *at == 0 {
 		p.modules = append(p.modules, module{name: name, codes: codes, ending: end})
 		*at = int32(len(p.modules))
@@ -156,11 +160,11 @@ func (p *pairer) codesOf(key, module string, e uint8) (*Stored, string) {
 		}
 		return p.c.byKey[module], ""
 	}
-	name := module + ".weight"
-	if strings.HasPrefix(endings[e].text, ".weight") {
-		name = key[:len(name)]
+	const weight = ".weight"
+	if strings.HasPrefix(endings[e].text, weight) {
+		return p.c.byKey[key[:len(module)+len(weight)]], weight
 	}
-	return p.c.byKey[name], ".weight"
+	return p.c.byKey[module+weight], weight
 }
 
 // configure reads what the configuration says of scales.
@@ -174,6 +178,7 @@ func (p *pairer) configure() (err error) {
 // open makes the decoders of the modules.
 func (p *pairer) open() error {
 	p.quantized = p.q.there
+	p.opened = make([]weight, 0, len(p.modules))
 	for i := range p.modules {
 		m := &p.modules[i]
 		r := formatOf(m)
@@ -218,7 +223,8 @@ func (p *pairer) decode(m *module, r *row) error {
 	if err := p.surplus(m, r); err != nil {
 		return err
 	}
-	o := &opening{module: m, c: p.c, settings: p.s, family: p.family, quantization: p.q}
+	o := &p.opening
+	*o = opening{module: m, c: p.c, settings: p.s, family: p.family, quantization: p.q, shared: o.shared[:0]}
 	d, err := r.open(o)
 	if err != nil {
 		return err
@@ -256,15 +262,17 @@ func (p *pairer) surplus(m *module, r *row) error {
 
 // consume takes the parts of a module into a weight.
 func (p *pairer) consume(w weight, m *module, shared []*Stored) {
-	w.parts = append(w.parts, w.at)
+	begin := len(p.consumed)
+	p.consumed = append(p.consumed, w.at)
 	for _, x := range m.parts {
 		if x.Stored != w.Stored {
-			w.parts = append(w.parts, x.at)
+			p.consumed = append(p.consumed, x.at)
 		}
 	}
 	for _, t := range shared {
-		w.parts = append(w.parts, t.at)
+		p.consumed = append(p.consumed, t.at)
 	}
+	w.parts = slices.Clip(p.consumed[begin:])
 	p.opened = append(p.opened, w)
 	p.heads[w.at] = int32(len(p.opened))
 	p.quantized = true

@@ -146,7 +146,7 @@ func (q *quantization) intern(p partition) *partition {
 	})
 	if i < 0 {
 		i = len(q.partitions)
-		q.partitions = append(q.partitions, &p)
+		q.partitions = append(q.partitions, &partition{block: p.block, shared: p.shared, larger: p.larger})
 	}
 	return q.partitions[i]
 }

@@ -20,7 +20,7 @@ type Count struct {
 func Summary(c *Checkpoint) ([]Count, error) {
 	s := configOf(c)
 	p, err := c.pair(s, familyOf(s))
-	return p.summary, err
+	return summarize(p.weights), err
 }
 
 func summarize(weights []weight) []Count {
