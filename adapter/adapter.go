@@ -32,11 +32,15 @@
 //
 // # Plans
 //
-// Weights and scales are paired over all shards (pair.go), and the grid of scales is laid
-// over its weight by shape and configuration (quantization.go). Experts are found by the
-// family's table (family.go, families.go) and arranged by the layout's (layout.go,
-// merge.go); all other keys get the names that the family has in that layout (names.go).
-// What cannot be decoded is refused by name, never shown undecoded. Adding a family is
+// Which stored tensors make one weight is a table of formats (formats.go); a new format is a file
+// with its rows and a line in the table. Tensors are put together over all shards (pair.go). Where
+// scales lie is decided once, from the shapes and the configuration together (partition.go,
+// quantization.go): they must fit exactly one known partition, or several that give the same bytes.
+// Tensors that belong to a quantization and to no weight are dropped (leftovers.go).
+//
+// Experts are found by the family's table (family.go, families.go) and arranged by the layout's
+// (layout.go, merge.go). All other keys get the names that the family has in that layout
+// (names.go). What cannot be decoded is refused by name, never shown undecoded. Adding a family is
 // adding a row; testdata/plans shows what becomes of each.
 //
 // A dequantized value is float32(code) × scale, rounded to the view's dtype: two roundings, to

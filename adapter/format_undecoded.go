@@ -35,7 +35,7 @@ var undecodedFormats = []*format{
 	sign("AQLM (codebooks)", ".codebooks"),
 	sign("HQQ", ".W_q"),
 	sign("EETQ", ".weight_scales"),
-	sign("torchao", ":_data", ":qdata", "_weight_qdata"),
+	sign("torchao", ":_data", ":qdata", "._weight_qdata"),
 }
 
 // undecodedTypes are recognised and refused by name. They are told by the dtypes of a weight and of

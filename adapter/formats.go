@@ -79,7 +79,7 @@ type module struct {
 // part is a tensor of a module other than the codes.
 type part struct {
 	*Stored
-	ending uint8 // position in endings
+	ending *ending
 }
 
 // part finds a tensor of the module by its ending; nil if there is none.
@@ -88,7 +88,7 @@ func (m *module) part(ending string) *Stored {
 		return m.codes
 	}
 	for _, x := range m.parts {
-		if endings[x.ending].text == ending {
+		if x.ending.text == ending {
 			return x.Stored
 		}
 	}
@@ -103,7 +103,7 @@ func (m *module) named() *Stored {
 	return m.parts[0].Stored
 }
 
-// endingSet is a set of positions in endings.
+// endingSet is a set of endings, by their numbers.
 type endingSet [2]uint64
 
 func (s *endingSet) add(i uint8) { s[i/64] |= 1 << (i % 64) }
@@ -115,6 +115,7 @@ func (s endingSet) meets(any endingSet) bool { return s[0]&any[0]|s[1]&any[1] !=
 // ending is how the key of a part ends.
 type ending struct {
 	text    string
+	number  uint8
 	certain bool // only parts of formats end so
 }
 
@@ -124,33 +125,37 @@ type row struct {
 	needs, allows endingSet
 }
 
-// The table as it is looked up. endings that begin with a dot are found by what is behind their
-// last dot; the others are tried one after the other, the longest first.
-var (
+// formatTable is rows as they are looked up. Endings that begin with a dot are found by what is
+// behind their last dot; the others are tried one after the other, the longest first.
+type formatTable struct {
 	rows    []row
-	endings []ending
-	dotted  = map[string][]uint8{}
-	joined  []uint8
-)
+	endings []*ending
+	dotted  map[string][]*ending
+	joined  []*ending
+}
 
-func init() {
+var knownFormats = newFormatTable(formats)
+
+// newFormatTable prepares rows for look-up.
+func newFormatTable(formats []*format) *formatTable {
+	t := &formatTable{dotted: map[string][]*ending{}}
 	for _, f := range formats {
-		rows = append(rows, row{f, registered(f.needed(), f), registered(f.optional, f)})
+		t.rows = append(t.rows, row{f, t.register(f.needed(), f), t.register(f.optional, f)})
 	}
-	for i := range endings {
-		text := endings[i].text
-		if text[0] == '.' {
-			last := text[strings.LastIndexByte(text, '.')+1:]
-			dotted[last] = append(dotted[last], uint8(i))
+	for _, e := range t.endings {
+		if e.text[0] == '.' {
+			last := e.text[strings.LastIndexByte(e.text, '.')+1:]
+			t.dotted[last] = append(t.dotted[last], e)
 		} else {
-			joined = append(joined, uint8(i))
+			t.joined = append(t.joined, e)
 		}
 	}
-	longest := func(i, j uint8) int { return cmp.Compare(len(endings[j].text), len(endings[i].text)) }
-	slices.SortFunc(joined, longest)
-	for _, d := range dotted {
-		slices.SortFunc(d, longest)
+	longest := func(a, b *ending) int { return cmp.Compare(len(b.text), len(a.text)) }
+	slices.SortStableFunc(t.joined, longest)
+	for _, d := range t.dotted {
+		slices.SortStableFunc(d, longest)
 	}
+	return t
 }
 
 // needed are the endings of all parts but codes that are called as the module.
@@ -161,37 +166,38 @@ func (f *format) needed() []string {
 	return append([]string{f.codes}, f.parts...)
 }
 
-// registered adds endings to the table and gives them as a set.
-func registered(texts []string, f *format) (s endingSet) {
+// register adds endings to the table and gives them as a set.
+func (t *formatTable) register(texts []string, f *format) (s endingSet) {
 	for _, text := range texts {
-		i := slices.IndexFunc(endings, func(e ending) bool { return e.text == text })
+		i := slices.IndexFunc(t.endings, func(e *ending) bool { return e.text == text })
 		if i < 0 {
-			i = len(endings)
-			endings = append(endings, ending{text: text})
+			i = len(t.endings)
+			t.endings = append(t.endings, &ending{text: text, number: uint8(i)})
 		}
-		endings[i].certain = endings[i].certain || !f.loose
+		t.endings[i].certain = t.endings[i].certain || !f.loose
 		s.add(uint8(i))
 	}
 	return s
 }
 
-// splitEnding finds the module and the ending of a key that may be a part.
-func splitEnding(key string) (module string, e uint8, ok bool) {
+// split finds the module and the ending of a key that may be a part; the ending is nil if it is
+// none.
+func (t *formatTable) split(key string) (module string, e *ending) {
 	last := key[strings.LastIndexByte(key, '.')+1:]
 	if last == "weight" || last == "bias" {
-		return "", 0, false
+		return "", nil
 	}
-	for _, i := range dotted[last] {
-		if module, ok := strings.CutSuffix(key, endings[i].text); ok {
-			return module, i, true
+	for _, e := range t.dotted[last] {
+		if module, ok := strings.CutSuffix(key, e.text); ok {
+			return module, e
 		}
 	}
-	for _, i := range joined {
-		if text := endings[i].text; len(last) > len(text) && strings.HasSuffix(last, text) {
-			return key[:len(key)-len(text)], i, true
+	for _, e := range t.joined {
+		if len(last) > len(e.text) && strings.HasSuffix(last, e.text) {
+			return key[:len(key)-len(e.text)], e
 		}
 	}
-	return "", 0, false
+	return "", nil
 }
 
 // is says whether a module is of the format.
@@ -205,11 +211,11 @@ func (r *row) is(m *module) bool {
 	return m.has.holds(r.needs) && (r.fits == nil || r.fits(m))
 }
 
-// formatOf finds the format of a module; nil if it has none.
-func formatOf(m *module) *row {
-	for i := range rows {
-		if rows[i].is(m) {
-			return &rows[i]
+// find finds the format of a module; nil if it has none.
+func (t *formatTable) find(m *module) *row {
+	for i := range t.rows {
+		if t.rows[i].is(m) {
+			return &t.rows[i]
 		}
 	}
 	return nil

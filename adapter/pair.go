@@ -28,7 +28,7 @@ type pairing struct {
 func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 	p := &c.pairing
 	p.once.Do(func() {
-		w := &pairer{c: c, s: s, family: f, acc: newAccounts(c.Tensors())}
+		w := &pairer{c: c, s: s, family: f, table: knownFormats, acc: newAccounts(c.Tensors())}
 		if p.err = w.run(); p.err != nil {
 			return
 		}
@@ -61,6 +61,7 @@ func (c *Checkpoint) recipes(d safetensors.DType) ([]expr.Node, error) {
 
 // pairer finds which stored tensors make which weight.
 type pairer struct {
+	table     *formatTable
 	c         *Checkpoint
 	s         settings
 	family    *family
@@ -105,19 +106,19 @@ func (p *pairer) gather() error {
 		t.at = int32(i)
 	}
 	for _, t := range tensors {
-		if name, e, ok := splitEnding(t.Key); ok {
+		if name, e := p.table.split(t.Key); e != nil {
 			p.add(t, name, e)
 		}
 	}
 	for i := range p.modules {
 		m := &p.modules[i]
-		if r := formatOf(m); r != nil && r.open == nil {
+		if r := p.table.find(m); r != nil && r.open == nil {
 			return r.refused(m.named(), p.s)
 		}
 	}
 	for i, t := range tensors {
 		if p.of[i] == 0 && !floating(t.DType) && strings.HasSuffix(t.Key, ".weight") {
-			if r := formatOf(&module{codes: t, ending: ".weight"}); r != nil && r.open == nil {
+			if r := p.table.find(&module{codes: t, ending: ".weight"}); r != nil && r.open == nil {
 				return r.refused(t, p.s)
 			}
 		}
@@ -126,7 +127,7 @@ func (p *pairer) gather() error {
 }
 
 // add puts a tensor to the others of its module.
-func (p *pairer) add(t *Stored, name string, e uint8) {
+func (p *pairer) add(t *Stored, name string, e *ending) {
 	codes, end := p.codesOf(t.Key, name, e)
 	var at *int32
 	if codes != nil {
@@ -147,21 +148,21 @@ func (p *pairer) add(t *Stored, name string, e uint8) {
 	}
 	m := &p.modules[*at-1]
 	m.parts = append(m.parts, part{t, e})
-	m.has.add(e)
+	m.has.add(e.number)
 	p.of[t.at] = *at
 }
 
 // codesOf finds the tensor that is called as a module, with ".weight" or, for endings without a
 // dot, without.
-func (p *pairer) codesOf(key, module string, e uint8) (*Stored, string) {
-	if endings[e].text[0] != '.' {
-		if _, _, isPart := splitEnding(module); isPart {
+func (p *pairer) codesOf(key, module string, e *ending) (*Stored, string) {
+	if e.text[0] != '.' {
+		if _, part := p.table.split(module); part != nil {
 			return nil, ""
 		}
 		return p.c.byKey[module], ""
 	}
 	const weight = ".weight"
-	if strings.HasPrefix(endings[e].text, weight) {
+	if strings.HasPrefix(e.text, weight) {
 		return p.c.byKey[key[:len(module)+len(weight)]], weight
 	}
 	return p.c.byKey[module+weight], weight
@@ -181,7 +182,7 @@ func (p *pairer) open() error {
 	p.opened = make([]weight, 0, len(p.modules))
 	for i := range p.modules {
 		m := &p.modules[i]
-		r := formatOf(m)
+		r := p.table.find(m)
 		var err error
 		switch {
 		case r != nil:
@@ -201,7 +202,7 @@ func (p *pairer) open() error {
 // certain is the first tensor of the module that can only be a part of a format.
 func (m *module) certain() *Stored {
 	for _, x := range m.parts {
-		if endings[x.ending].certain {
+		if x.ending.certain {
 			return x.Stored
 		}
 	}
@@ -246,11 +247,11 @@ func (p *pairer) surplus(m *module, r *row) error {
 	kept := m.parts[:0]
 	for _, x := range m.parts {
 		var one endingSet
-		one.add(x.ending)
+		one.add(x.ending.number)
 		switch {
 		case r.needs.holds(one) || r.allows.holds(one):
 			kept = append(kept, x)
-		case endings[x.ending].certain:
+		case x.ending.certain:
 			return fmt.Errorf("%s: %s: second scale of %s beside %s", x.Shard, x.Key, m.codes.Key, m.part(r.parts[0]).Key)
 		default:
 			p.of[x.at] = 0
@@ -281,8 +282,8 @@ func (p *pairer) consume(w weight, m *module, shared []*Stored) {
 // incomplete says what a module lacks that is of no format.
 func (p *pairer) incomplete(m *module) error {
 	scale := m.certain()
-	switch _, _, isPart := splitEnding(m.name); {
-	case isPart && p.c.byKey[m.name] != nil:
+	switch _, part := p.table.split(m.name); {
+	case part != nil && p.c.byKey[m.name] != nil:
 		return fmt.Errorf("%s: %s: scale of %s, which is a scale itself", scale.Shard, scale.Key, m.name)
 	case m.codes == nil && slices.ContainsFunc(wholeScaleShapes, func(s []int64) bool { return slices.Equal(s, scale.Shape) }):
 		p.orphan[m.name] = scale // perhaps of many weights below the module
