@@ -303,13 +303,16 @@ func TestUnknownTensorsOfQuantizedModulesAreNamed(t *testing.T) {
 	with(c, "a.x.weight_scale", "F32")
 	with(c, "a.x.bias", "BF16", 4)
 	with(c, "a.x.lora_a", "BF16", 4, 4)
+	with(c, "a.z.weight", "F8_E4M3", 4, 4)
+	with(c, "a.z.weight_scale", "F32")
+	with(c, "a.z.lora_a", "BF16", 4, 4)
 	with(c, "a.y.weight", "BF16", 4, 4)
 	with(c, "a.y.gain", "BF16", 4)
 	d := dict(t, opened(t, c), Options{Layout: "hf"})
 	if _, ok := d.Tensor("a.x.lora_a"); !ok {
 		t.Error("a.x.lora_a is not shown")
 	}
-	if len(d.Plan.Notes) != 1 || !strings.Contains(d.Plan.Notes[0], "a.x.lora_a") {
+	if len(d.Plan.Notes) != 1 || !strings.Contains(d.Plan.Notes[0], "a.x.lora_a (and 1 more)") {
 		t.Errorf("notes %q, want one about a.x.lora_a", d.Plan.Notes)
 	}
 }

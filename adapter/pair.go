@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -80,6 +81,7 @@ type pairer struct {
 	weights []weight
 	acc     accounts
 	notes   []string
+	odd     map[string]*oddity // by the last part of their keys
 	bare    *Stored
 }
 
@@ -102,6 +104,7 @@ func (p *pairer) gather() error {
 	p.consumed = make([]int32, 0, len(tensors))
 	p.named = map[string]int32{}
 	p.orphan = map[string]*Stored{}
+	p.odd = map[string]*oddity{}
 	for i, t := range tensors {
 		t.at = int32(i)
 	}
@@ -325,6 +328,7 @@ func (p *pairer) collect() error {
 		}
 		p.list(w)
 	}
+	p.noteOddities()
 	return nil
 }
 
@@ -406,7 +410,27 @@ func (p *pairer) remark(t *Stored) {
 	switch last := t.Key[i+1:]; {
 	case last == "weight" || last == "bias":
 	case p.isQuantized(t.Key[:i]):
-		p.notes = append(p.notes, fmt.Sprintf("%s: it belongs to a quantized module and is neither weight nor bias: it is shown as it is", t.Key))
+		o := p.odd[last]
+		if o == nil {
+			o = &oddity{first: t.Key}
+			p.odd[last] = o
+		}
+		o.more++
+	}
+}
+
+// oddity counts tensors of quantized modules that have one name that is not known.
+type oddity struct {
+	first string // key
+	more  int
+}
+
+// noteOddities gives a warning for each name, in the order of names.
+func (p *pairer) noteOddities() {
+	for _, name := range slices.Sorted(maps.Keys(p.odd)) {
+		o := p.odd[name]
+		p.notes = append(p.notes, fmt.Sprintf("%s%s: it belongs to a quantized module and is neither weight nor bias: it is shown as it is",
+			o.first, andMore(o.more-1)))
 	}
 }
 

@@ -31,6 +31,9 @@ func newLs() *cobra.Command {
 		Example: "  dequantfs ls ~/models/DeepSeek-V3 --layout hf",
 		Args:    arity(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if summary && len(view.layouts) == 0 {
+				view.layouts = []string{"hf"} // which every checkpoint has
+			}
 			s, err := openSource(c, args[0], &view, fs.Options{})
 			if err != nil {
 				return err
