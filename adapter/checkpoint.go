@@ -31,6 +31,10 @@ type Checkpoint struct {
 	Path   string  // what was opened, for messages
 	Config *Config // nil for a single file that has no config.json beside it
 
+	// quantizeFiles holds those files of quantizeNames that the source has, by name: JSON
+	// objects, checked like config.json. Numbers that JSON lacks are still in them.
+	quantizeFiles map[string][]byte
+
 	shards   []string
 	tensors  []*Stored
 	byKey    map[string]*Stored
@@ -116,10 +120,12 @@ func (c *Checkpoint) open(source string, o OpenOptions) error {
 
 // openSingle opens one shard, and the config.json beside it if there is one.
 func (c *Checkpoint) openSingle(d *folder, name string) error {
+	describe := c.openQuantize
 	if d.has(configName) {
-		if err := c.openConfig(d); err != nil {
-			return err
-		}
+		describe = c.openConfig
+	}
+	if err := describe(d); err != nil {
+		return err
 	}
 	return c.openShards(d, []string{name}, nil)
 }
@@ -146,16 +152,49 @@ func (c *Checkpoint) openFolder(d *folder) error {
 	return c.openSide(d)
 }
 
-// openConfig reads config.json.
+// openConfig reads config.json and the files that describe the quantization beside it.
 func (c *Checkpoint) openConfig(d *folder) error {
-	raw, err := d.read(configName, maxConfig)
+	config, err := d.config(configName)
 	if err != nil {
 		return err
 	}
-	if c.Config, err = parseConfig(raw); err != nil {
-		return fmt.Errorf("%s: %w", configName, err)
+	c.Config = config
+	return c.openQuantize(d)
+}
+
+// quantizeNames are the files in which ModelOpt and AutoGPTQ describe a quantization. They
+// are not true of a view, so no view shows them.
+var quantizeNames = []string{"hf_quant_config.json", "quantize_config.json"}
+
+// openQuantize reads the files that describe the quantization, where there are any.
+func (c *Checkpoint) openQuantize(d *folder) error {
+	for _, name := range quantizeNames {
+		if !d.has(name) {
+			continue
+		}
+		config, err := d.config(name)
+		if err != nil {
+			return err
+		}
+		if c.quantizeFiles == nil {
+			c.quantizeFiles = map[string][]byte{}
+		}
+		c.quantizeFiles[name] = config.Raw
 	}
 	return nil
+}
+
+// config reads a file that holds a JSON object.
+func (d *folder) config(name string) (*Config, error) {
+	raw, err := d.read(name, maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	config, err := parseConfig(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return config, nil
 }
 
 // openIndex reads the index; nil if there is none.

@@ -239,10 +239,12 @@ func TestSideFilesAreTheRegularFilesThatSayNothingOfWeights(t *testing.T) {
 	for _, name := range []string{
 		"tokenizer.json", "generation_config.json", "modeling.py", "README.md", "binary", "x.bin.txt",
 		".gitattributes", "pytorch_model.bin", "other.safetensors", "consolidated.00.pth", "consolidated.safetensors",
-		"hf_quant_config.json", "pytorch_model.bin.index.json", "model.fp16.index.json", "x.incomplete",
+		"pytorch_model.bin.index.json", "model.fp16.index.json", "x.incomplete",
 	} {
 		write(t, dir, name, []byte(name))
 	}
+	write(t, dir, "hf_quant_config.json", []byte("{}"))
+	write(t, dir, "quantize_config.json", []byte("{}"))
 	write(t, filepath.Join(dir, "original"), "params.json", nil)
 	link(t, "tokenizer.json", filepath.Join(dir, "linked.json"))
 	link(t, "original", filepath.Join(dir, "linked-folder"))

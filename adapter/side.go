@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -55,7 +56,7 @@ var (
 
 // isHidden says whether an entry of the folder is not to be shown.
 func isHidden(name string) bool {
-	if name == configName || name == "hf_quant_config.json" || !isFileName(name) {
+	if name == configName || slices.Contains(quantizeNames, name) || !isFileName(name) {
 		return true
 	}
 	for _, s := range hiddenStarts {
