@@ -49,7 +49,8 @@ var disguises = []struct {
 	{notEnding(".html", ".htm", ".xhtml", ".svg", ".md", ".xml", ".plist"), head.xml, signInAgain},
 	{ending(".json", shardEnd), head.jsonError, signInAgain},
 	{notEnding(".html", ".htm", ".md", ".py"), head.textError, signInAgain},
-	{ending(".json", shardEnd), head.otherFormat, "show a checkpoint in safetensors"},
+	{ending(".json"), head.otherFormat, downloadAgain},
+	{ending(shardEnd), head.otherFormat, "show a checkpoint in safetensors"},
 	{ending(shardEnd), head.text, signInAgain},
 }
 
@@ -219,7 +220,7 @@ func (h head) otherFormat() string {
 	}
 	for _, m := range magics {
 		if bytes.HasPrefix(h.data, []byte(m.magic)) {
-			return m.is + ", not safetensors"
+			return m.is
 		}
 	}
 	return ""

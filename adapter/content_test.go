@@ -39,14 +39,14 @@ var disguised = []struct {
 	{"many zeros", strings.Repeat("\x00", 5000), "its first 4096 bytes are zero, as a download that was stopped leaves them", "its first 4096 bytes are zero", "its first 4096 bytes are zero"},
 	{"text", "These are notes about weights.\r\n\tNot weights.", `text that begins with "These are notes about weights.`, "not a JSON object|bad index", ""},
 	{"text in Chinese", strings.Repeat("权重", 3000), `text that begins with "权重`, "not a JSON object|bad index", ""},
-	{"zip", "PK\x03\x04\x14\x00\x08\x08\x08\x00rest", "a zip archive, as torch.save writes, not safetensors", "a zip archive", ""},
-	{"pickle", "\x80\x02}q\x00X\x05\x00\x00\x00hello", "a pickle, as torch.save writes, not safetensors", "a pickle", ""},
-	{"gzip", "\x1f\x8b\x08\x00\x01\x02\x03\x04\x05", "compressed with gzip, not safetensors", "compressed with gzip", ""},
+	{"zip", "PK\x03\x04\x14\x00\x08\x08\x08\x00rest", "a zip archive, as torch.save writes: show a checkpoint in safetensors", "a zip archive, as torch.save writes: remove it and download it again", ""},
+	{"pickle", "\x80\x02}q\x00X\x05\x00\x00\x00hello", "a pickle, as torch.save writes", "a pickle", ""},
+	{"gzip", "\x1f\x8b\x08\x00\x01\x02\x03\x04\x05", "compressed with gzip", "compressed with gzip", ""},
 	{"zstd", "\x28\xb5\x2f\xfd\x24\x01\x02\x03\x04", "compressed with zstd", "compressed with zstd", ""},
 	{"xz", "\xfd7zXZ\x00\x00\x04\xe6", "compressed with xz", "compressed with xz", ""},
 	{"bzip2", "BZh91AY&SY", "compressed with bzip2", "compressed with bzip2", ""},
 	{"7z", "7z\xbc\xaf\x27\x1c\x00\x04", "a 7z archive", "a 7z archive", ""},
-	{"GGUF", "GGUF\x03\x00\x00\x00\x01\x00", "a GGUF file, for llama.cpp, not safetensors: show a checkpoint in safetensors", "a GGUF file", ""},
+	{"GGUF", "GGUF\x03\x00\x00\x00\x01\x00", "a GGUF file, for llama.cpp: show a checkpoint in safetensors", "a GGUF file", ""},
 	{"HDF5", "\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes", "an HDF5 file", ""},
 	{"NumPy", "\x93NUMPY\x01\x00", "an array of NumPy", "an array of NumPy", ""},
 	{"a list", "[]", `text that begins with "[]"`, "not a JSON object|bad index", ""},
@@ -281,7 +281,7 @@ func TestASingleFileOfAnotherFormatSaysWhatItIs(t *testing.T) {
 	dir := t.TempDir()
 	for name, want := range map[string]string{
 		"model.gguf": "GGUF, for llama.cpp: show the checkpoint", "pytorch_model.bin": "weights saved with torch.save: convert them first",
-		"notes.txt": "neither a folder nor a .safetensors file", "x.safetensors": "a GGUF file, for llama.cpp, not safetensors",
+		"notes.txt": "neither a folder nor a .safetensors file", "x.safetensors": "a GGUF file, for llama.cpp",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte("GGUF\x03\x00\x00\x00\x01"), 0o644); err != nil {

@@ -18,12 +18,14 @@ import (
 // maxSide is how many side files are held open.
 const maxSide = 1000
 
-// A subfolder is shown if it is small: so many files, so many bytes together, and
-// subfolders so deep in it.
+// A subfolder is shown if it is small: so many files, so many bytes together, and folders so
+// deep in it. So many entries of it are looked at, and so many subfolders of a source.
 const (
-	maxFolderFiles = 200
-	maxFolderBytes = 64 << 20
-	maxFolderDepth = 3
+	maxFolderFiles   = 200
+	maxFolderBytes   = 64 << 20
+	maxFolderDepth   = 3
+	maxFolderEntries = 10 * maxFolderFiles
+	maxFolders       = 100
 )
 
 // SideFile is a regular file of the source that is not a shard. Reading it keeps the same
@@ -55,7 +57,11 @@ func (c *Checkpoint) openSide(d *folder) {
 			s.tooMany++
 		}
 	}
-	for _, name := range folders {
+	for i, name := range folders {
+		if i == maxFolders {
+			s.leftOut = append(s.leftOut, fmt.Sprintf("%d that are too many", len(folders)-i))
+			break
+		}
 		s.openFolder(name)
 	}
 	s.warn()
@@ -70,6 +76,7 @@ type sideFiles struct {
 	found   []SideFile
 	odd     map[string][]string // what files are that are not what their names say, to their names
 	tooMany int
+	leftOut []string // subfolders, and why
 }
 
 // open opens one side file.
@@ -102,6 +109,9 @@ func (s *sideFiles) warn() {
 	if s.tooMany > 0 {
 		s.d.logger.Warn("side files left out: there are too many", "most", maxSide)
 	}
+	if len(s.leftOut) > 0 {
+		s.d.logger.Warn("subfolders left out: " + few(s.leftOut))
+	}
 	for _, is := range slices.Sorted(maps.Keys(s.odd)) {
 		s.d.logger.Warn("not what its name says: " + few(s.odd[is]) + ": " + is)
 	}
@@ -118,13 +128,13 @@ func (s *sideFiles) openFolder(name string) {
 	w := folderWalk{d: s.d}
 	err := w.walk(name, 1, 0o777)
 	if err == nil && len(s.found)+len(w.files) > maxSide {
-		err = fmt.Errorf("more than %d side files with it", maxSide)
+		err = fmt.Errorf("would make more than %d side files", maxSide)
 	}
 	if err == nil {
 		err = w.open()
 	}
 	if err != nil {
-		s.d.logger.Warn("subfolder left out", "folder", fmt.Sprintf("%q", name), "reason", err)
+		s.leftOut = append(s.leftOut, fmt.Sprintf("%s %v", name, err))
 		return
 	}
 	for _, f := range w.files {
@@ -136,8 +146,9 @@ func (s *sideFiles) openFolder(name string) {
 
 // folderWalk collects the files of a subfolder.
 type folderWalk struct {
-	d     *folder
-	files []nestedFile
+	d       *folder
+	files   []nestedFile
+	entries int
 }
 
 // nestedFile is a file of a subfolder.
@@ -147,14 +158,18 @@ type nestedFile struct {
 	file *sourceFile // nil if it cannot be opened
 }
 
-// walk lists the files of a folder, if they are few and none of them holds weights.
+// walk lists the files of a folder, if they are few and none of them holds weights. Its errors
+// go on where the folder's name ends.
 func (w *folderWalk) walk(folder string, depth int, perm uint32) error {
 	if depth > maxFolderDepth {
-		return fmt.Errorf("folders deeper than %d", maxFolderDepth)
+		return fmt.Errorf("has folders deeper than %d", maxFolderDepth)
 	}
 	entries, mode, err := w.d.readFolder(folder)
 	if err != nil {
 		return err
+	}
+	if w.entries += len(entries); w.entries > maxFolderEntries {
+		return fmt.Errorf("has more than %d entries", maxFolderEntries)
 	}
 	perm &= throughFolder(mode)
 	for _, e := range entries {
@@ -166,12 +181,12 @@ func (w *folderWalk) walk(folder string, depth int, perm uint32) error {
 				return err
 			}
 		case isShardName(e.Name()) || isOtherWeights(e.Name()):
-			return fmt.Errorf("it holds weights (%s)", name)
+			return fmt.Errorf("holds weights (%s)", name)
 		default:
 			w.files = append(w.files, nestedFile{name: name, perm: perm})
 		}
 		if len(w.files) > maxFolderFiles {
-			return fmt.Errorf("more than %d files", maxFolderFiles)
+			return fmt.Errorf("has more than %d files", maxFolderFiles)
 		}
 	}
 	return nil
@@ -189,7 +204,7 @@ func (w *folderWalk) open() error {
 		w.files[i].file = f
 		if size += f.Size(); size > maxFolderBytes {
 			w.close()
-			return fmt.Errorf("more than %s", formatBytes(maxFolderBytes))
+			return fmt.Errorf("has more than %s", formatBytes(maxFolderBytes))
 		}
 	}
 	return nil
@@ -246,33 +261,39 @@ func (d *folder) isFolder(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// readFolder lists a subfolder, and gives its mode. Links to folders are not followed: they
-// may go round.
+// readFolder lists a subfolder, up to one entry more than are looked at, and gives its mode.
+// Links to folders are not followed: they may go round.
 func (d *folder) readFolder(name string) ([]fs.DirEntry, fs.FileMode, error) {
 	inside := filepath.Join(d.inside, filepath.FromSlash(name))
 	info, err := d.root.Lstat(inside)
 	if err == nil && !info.IsDir() {
-		err = errors.New("a link to a folder is not followed")
+		return nil, 0, errors.New("is a link")
+	}
+	var entries []fs.DirEntry
+	if err == nil {
+		entries, info, err = d.entriesOf(inside)
 	}
 	if err != nil {
-		return nil, 0, cause(err)
-	}
-	f, err := d.root.OpenFile(inside, os.O_RDONLY|nonblock, 0)
-	if err != nil {
-		return nil, 0, cause(err)
-	}
-	defer f.Close()
-	if info, err = f.Stat(); err != nil {
-		return nil, 0, cause(err)
-	}
-	const most = 10 * maxFolderFiles // with those that are not shown
-	entries, err := f.ReadDir(most + 1)
-	if err != nil && err != io.EOF {
-		return nil, 0, cause(err)
-	}
-	if len(entries) > most {
-		return nil, 0, fmt.Errorf("more than %d entries", most)
+		return nil, 0, fmt.Errorf("cannot be read: %w", cause(err))
 	}
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
 	return entries, info.Mode(), nil
+}
+
+// entriesOf opens and lists a folder by its path in the root.
+func (d *folder) entriesOf(inside string) ([]fs.DirEntry, fs.FileInfo, error) {
+	f, err := d.root.OpenFile(inside, os.O_RDONLY|nonblock, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := f.ReadDir(maxFolderEntries + 1)
+	if err == io.EOF {
+		err = nil
+	}
+	return entries, info, err
 }

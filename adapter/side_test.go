@@ -31,12 +31,15 @@ func sideSource(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, data := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		folder, file := filepath.Split(filepath.Join(dir, name))
+		if strings.HasSuffix(name, "/") {
+			folder, file = filepath.Join(dir, name), ""
+		}
+		if err := os.MkdirAll(folder, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if !strings.HasSuffix(name, "/") {
-			if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
+		if file != "" {
+			if err := os.WriteFile(filepath.Join(folder, file), []byte(data), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -104,14 +107,17 @@ func TestSubfoldersThatAreNotShown(t *testing.T) {
 		{"openvino", map[string]string{"openvino/openvino_model.xml": "x"}, "", ""},
 		{"gguf", map[string]string{"gguf/README.md": "x"}, "", ""},
 		{"hidden", map[string]string{".cache/huggingface/x": "x", ".git/config": "x", "__pycache__/a.pyc": "x"}, "", ""},
-		{"weights", map[string]string{"2_Dense/config.json": "{}", "2_Dense/model.safetensors": emptyShard}, "", `"2_Dense" reason="it holds weights (2_Dense/model.safetensors)"`},
-		{"weights saved with torch.save", map[string]string{"2_Dense/pytorch_model.bin": "x"}, "", "it holds weights (2_Dense/pytorch_model.bin)"},
-		{"weights deeper down", map[string]string{"a/b/c/x.GGUF": "x"}, "", "it holds weights (a/b/c/x.GGUF)"},
-		{"many files", many(201, "a/%d.txt"), "", `"a" reason="more than 200 files"`},
-		{"many files deeper down", many(201, "a/%d/x.txt"), "", `"a" reason="more than 200 files"`},
-		{"many hidden files", many(2001, "a/.%d"), "", `"a" reason="more than 2000 entries"`},
-		{"large", map[string]string{"a/x.txt": "x", "a/y.bmp": "y"}, "a/y.bmp", `"a" reason="more than 67.1 MB"`},
-		{"deep", map[string]string{"a/b/c/d/x.txt": "x"}, "", `"a" reason="folders deeper than 3"`},
+		{"weights", map[string]string{"2_Dense/config.json": "{}", "2_Dense/model.safetensors": emptyShard}, "", `2_Dense holds weights (2_Dense/model.safetensors)"`},
+		{"weights saved with torch.save", map[string]string{"2_Dense/pytorch_model.bin": "x"}, "", "2_Dense holds weights (2_Dense/pytorch_model.bin)"},
+		{"weights deeper down", map[string]string{"a/b/c/x.GGUF": "x"}, "", "a holds weights (a/b/c/x.GGUF)"},
+		{"many files", many(201, "a/%d.txt"), "", "a has more than 200 files"},
+		{"many files deeper down", many(201, "a/%d/x.txt"), "", "a has more than 200 files"},
+		{"many hidden files", many(2001, "a/.%d"), "", "a has more than 2000 entries"},
+		{"many folders", many(2001, "a/%d/"), "", "a has more than 2000 entries"},
+		{"many folders deeper down", many(1999, "a/b/%d/"), "", ""},
+		{"more folders deeper down", many(2000, "a/b/%d/"), "", "a has more than 2000 entries"},
+		{"large", map[string]string{"a/x.txt": "x", "a/y.bmp": "y"}, "a/y.bmp", "a has more than 67.1 MB"},
+		{"deep", map[string]string{"a/b/c/d/x.txt": "x"}, "", "a has folders deeper than 3"},
 		{"named like a shard", map[string]string{"model-00001-of-00001.safetensors.index.json/x.txt": "x", "x.safetensors/y.txt": "y", "y.bin/z.txt": "z"}, "", ""},
 		{"named like an adapter", map[string]string{"adapter_x/config.json": "{}"}, "", ""},
 	} {
@@ -129,7 +135,7 @@ func TestSubfoldersThatAreNotShown(t *testing.T) {
 			switch {
 			case c.want == "" && len(lines) != 0:
 				t.Errorf("warned: %q", lines)
-			case c.want != "" && (len(lines) != 1 || !strings.Contains(lines[0], "subfolder left out") || !strings.Contains(lines[0], c.want)):
+			case c.want != "" && (len(lines) != 1 || !strings.Contains(lines[0], "subfolders left out: ") || !strings.Contains(lines[0], c.want)):
 				t.Errorf("got %q, want %q", lines, c.want)
 			}
 		})
@@ -158,7 +164,22 @@ func TestASubfolderIsLeftOutWholeWhenThereAreTooManySideFiles(t *testing.T) {
 	}
 	files["a/1.txt"], files["b/1.txt"], files["b/2.txt"] = "x", "x", "x"
 	lines, side := warned(t, sideSource(t, files))
-	if len(side) != maxSide || len(lines) != 1 || !strings.Contains(lines[0], `"b" reason="more than 1000 side files with it"`) {
+	if len(side) != maxSide || len(lines) != 1 || !strings.Contains(lines[0], "b would make more than 1000 side files") {
+		t.Errorf("%d side files, log %q", len(side), lines)
+	}
+}
+
+func TestManySubfoldersAreOneWarning(t *testing.T) {
+	files := map[string]string{}
+	for i := range maxFolders + 20 {
+		files[fmt.Sprintf("%03d/x.txt", i)] = "x"
+	}
+	for i := range 10 {
+		files[fmt.Sprintf("%03d/x.bin", i)] = "x"
+	}
+	lines, side := warned(t, sideSource(t, files))
+	want := "subfolders left out: 000 holds weights (000/x.bin), 001 holds weights (001/x.bin), 002 holds weights (002/x.bin) and 8 more"
+	if len(side) != maxFolders-10 || len(lines) != 1 || !strings.Contains(lines[0], want) {
 		t.Errorf("%d side files, log %q", len(side), lines)
 	}
 }
@@ -187,7 +208,10 @@ func TestLinksInSubfoldersLeadNowhereOutside(t *testing.T) {
 		t.Error(diff)
 	}
 	log := strings.Join(lines, "\n")
-	for _, name := range []string{"templates/outside.txt", "templates/relative.txt", "templates/device.txt", "templates/dangling.txt", "templates/folder", "elsewhere", "linked", "round"} {
+	if !strings.Contains(log, "subfolders left out: linked is a link, round is a link") {
+		t.Errorf("links to folders are not told of: %s", log)
+	}
+	for _, name := range []string{"templates/outside.txt", "templates/relative.txt", "templates/device.txt", "templates/dangling.txt", "templates/folder", "elsewhere"} {
 		if strings.Count(log, `"`+name+`"`) != 1 {
 			t.Errorf("%s should be told of once: %s", name, log)
 		}
