@@ -13,7 +13,8 @@
 // # Sources
 //
 // A folder has a config.json and .safetensors shards, listed by
-// model.safetensors.index.json or found by their names. Names are resolved once, when the
+// model.safetensors.index.json or found by their names; shards.go has the rules. A file that
+// is not what its name says is reported as what it is (content.go). Names are resolved once, when the
 // source is opened, inside its folder; a snapshot of the Hugging Face cache may link to the
 // blobs of its own model. Only regular files are opened. Nothing is downloaded and nothing
 // is written.

@@ -49,7 +49,7 @@ func TestFilesThatDescribeTheQuantizationAreReadAndNotShown(t *testing.T) {
 
 func TestAFileThatDescribesTheQuantizationAndIsNotAnObjectIsRefused(t *testing.T) {
 	for _, name := range quantizeNames {
-		for _, text := range []string{"", "[]", "null", "{", "{} {}", "{\"\xff\":1}", strings.Repeat(`{"a":`, 100)} {
+		for _, text := range []string{"[]", "null", "{", "{} {}", "{\"\xff\":1}", strings.Repeat(`{"a":`, 100)} {
 			dir := t.TempDir()
 			for name, data := range map[string]string{name: text, "model.safetensors": emptyShard, configName: "{}"} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {

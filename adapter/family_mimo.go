@@ -1,9 +1,14 @@
 package adapter
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
 // mimoV2Scales is where scales lie in MiMo-V2's fused matrices of query, key and value. Their rows
@@ -28,7 +33,7 @@ func mimoV2Scales(o *opening, scale *Stored) (decoder, error) {
 	if !slices.Equal(frameOf(w.Shape).needed(p), scale.Shape) {
 		return o.located(scale, fusion{})
 	}
-	return newPieces(w, scale, &p), nil
+	return newParted(w, scale, &p), nil
 }
 
 // mimoV2FlashScales is where scales lie in MiMo-V2-Flash's keys and values. Where the grid of
@@ -49,9 +54,9 @@ func mimoV2FlashScales(o *opening, scale *Stored) (decoder, error) {
 	case !ok:
 		return nil, nil
 	case isKey:
-		return newPieces(w, scale, &partition{block: h.block, parts: slices.Repeat([]int64{h.rows}, h.count)}), nil
+		return newParted(w, scale, &partition{block: h.block, parts: slices.Repeat([]int64{h.rows}, h.count)}), nil
 	}
-	return o.valuePieces(scale, h)
+	return o.valueRuns(scale, h)
 }
 
 // keyHeads is the grid of a layer's keys that goes head by head.
@@ -79,8 +84,8 @@ func (o *opening) keyHeads(name string) (h keyHeads, ok bool) {
 		s.Shape[1] == ceilDiv(w.Shape[1], b)
 }
 
-// valuePieces cuts the values of each head where a row of scales ends.
-func (o *opening) valuePieces(scale *Stored, h keyHeads) (decoder, error) {
+// valueRuns cuts the values of each head where a row of scales ends.
+func (o *opening) valueRuns(scale *Stored, h keyHeads) (decoder, error) {
 	w, b := o.codes, h.block[0]
 	rows := w.Shape[0] / int64(h.count)
 	own := ceilDiv(h.rows+rows, b) - h.blocks
@@ -90,15 +95,28 @@ func (o *opening) valuePieces(scale *Stored, h keyHeads) (decoder, error) {
 			scale.Shard, scale.Key, scale.Shape, w.Key, w.Shape, int64(h.count)*own, cols)
 	}
 	o.shared = append(o.shared, h.scale)
-	d := &pieces{codes: &w.Source, where: fmt.Sprintf("blocks of %d × %d that begin with the keys of each head", b, b)}
+	d := &partedWeight{codes: &w.Source, where: fmt.Sprintf("blocks of %d × %d that begin with the keys of each head", b, b)}
 	first := min(rows, h.blocks*b-h.rows) // under the last scales of the keys
 	for i := range int64(h.count) {
 		if first > 0 {
-			d.pieces = append(d.pieces, piece{first, scaleRows(h.scale, (i+1)*h.blocks-1, 1, cols), h.block})
+			d.runs = append(d.runs, run{first, scaleRows(h.scale, (i+1)*h.blocks-1, 1, cols), h.block})
 		}
 		if rows > first {
-			d.pieces = append(d.pieces, piece{rows - first, scaleRows(scale, i*own, own, cols), h.block})
+			d.runs = append(d.runs, run{rows - first, scaleRows(scale, i*own, own, cols), h.block})
 		}
 	}
 	return d, nil
+}
+
+// tensorParallelOf reads tp_size of an index; 0 if it does not say.
+func tensorParallelOf(index *safetensors.Index) int {
+	if index == nil {
+		return 0
+	}
+	number, _ := index.Metadata["tp_size"].(json.Number)
+	n, err := strconv.Atoi(number.String())
+	if err != nil || n < 1 || n > math.MaxInt32 {
+		return 0
+	}
+	return n
 }

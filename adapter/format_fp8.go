@@ -68,7 +68,7 @@ func (o *opening) located(scale *Stored, fused fusion) (decoder, error) {
 		return nil, fmt.Errorf("%s: %s: scales of %s: %w", scale.Shard, scale.Key, w.Key, err)
 	}
 	if len(p.parts) > 0 {
-		return newPieces(w, scale, &p), nil
+		return newParted(w, scale, &p), nil
 	}
 	return newFP8Weight(w, scale, o.quantization.intern(p)), nil
 }
@@ -136,28 +136,28 @@ func (d *fp8Weight) node(out safetensors.DType) (expr.Node, error) {
 	return expr.Reshape(n, d.codes.Shape...)
 }
 
-// pieces is a matrix of which runs of rows have grids of their own.
-type pieces struct {
-	codes  *expr.Source
-	pieces []piece
-	where  string
+// partedWeight is a matrix of which runs of rows have grids of their own.
+type partedWeight struct {
+	codes *expr.Source
+	runs  []run
+	where string
 }
 
-// piece is a run of rows under a grid of blocks that begins with the run.
-type piece struct {
+// run is a run of rows under a grid of blocks that begins with the run.
+type run struct {
 	rows   int64
 	scales *expr.Source
 	block  [2]int64
 }
 
-// newPieces gives each part of a fused matrix its rows of the grid.
-func newPieces(w, scale *Stored, p *partition) *pieces {
-	d := &pieces{codes: &w.Source, where: p.String()}
+// newParted gives each part of a fused matrix its rows of the grid.
+func newParted(w, scale *Stored, p *partition) *partedWeight {
+	d := &partedWeight{codes: &w.Source, where: p.String()}
 	cols := blocksIn(w.Shape[1], p.block[1])
 	var at int64
 	for _, rows := range p.parts {
 		n := blocksIn(rows, p.block[0])
-		d.pieces = append(d.pieces, piece{rows, scaleRows(scale, at, n, cols), p.block})
+		d.runs = append(d.runs, run{rows, scaleRows(scale, at, n, cols), p.block})
 		at += n
 	}
 	return d
@@ -171,15 +171,15 @@ func scaleRows(scale *Stored, from, n, cols int64) *expr.Source {
 	return &s
 }
 
-func (d *pieces) shape() []int64 { return d.codes.Shape }
+func (d *partedWeight) shape() []int64 { return d.codes.Shape }
 
-func (d *pieces) describe() (string, safetensors.DType) { return d.where, d.pieces[0].scales.DType }
+func (d *partedWeight) describe() (string, safetensors.DType) { return d.where, d.runs[0].scales.DType }
 
-func (d *pieces) node(out safetensors.DType) (expr.Node, error) {
-	nodes := make([]expr.Node, 0, len(d.pieces))
+func (d *partedWeight) node(out safetensors.DType) (expr.Node, error) {
+	nodes := make([]expr.Node, 0, len(d.runs))
 	width := d.codes.Shape[1] * int64(d.codes.DType.Bits()/8)
 	codes := *d.codes
-	for _, p := range d.pieces {
+	for _, p := range d.runs {
 		part := codes
 		part.Shape = []int64{p.rows, d.codes.Shape[1]}
 		codes.Offset += p.rows * width

@@ -74,6 +74,11 @@ func findFile(source string, info os.FileInfo) (folder, single string, err error
 		return "", "", err
 	}
 	if !strings.HasSuffix(source, shardEnd) {
+		for _, o := range otherFormats {
+			if endsWith(o.end)(source) {
+				return "", "", fmt.Errorf("%s: %s", o.is, o.way)
+			}
+		}
 		return "", "", fmt.Errorf("neither a folder nor a %s file", shardEnd)
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(source))

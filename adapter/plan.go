@@ -40,6 +40,8 @@ type planner struct {
 	buckets  map[string]*bucket
 	names    map[string]string // of virtual tensors, to the key they come from
 	notes    []string
+
+	sawExcluded bool // Options.Exclude matched something
 }
 
 // bucket is the tensors of one file group.
@@ -55,7 +57,7 @@ type bucket struct {
 // file and key.
 func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	p := &planner{c: c, o: o, buckets: map[string]*bucket{}, byLayer: map[layerID]int32{}}
-	for _, step := range []func() error{p.configure, p.pair, p.publish, p.collect, p.check, p.emit, p.settle} {
+	for _, step := range []func() error{p.configure, p.checkAbsent, p.pair, p.publish, p.collect, p.check, p.emit, p.settle} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -348,6 +350,7 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 		fate = Passed
 	}
 	if excluded(p.o.Exclude, name) {
+		p.sawExcluded = true
 		for _, w := range ws {
 			if p.acc[w.parts[0]].Into == nil {
 				p.acc.dropWeight(w, "excluded")
@@ -449,7 +452,18 @@ func (p *planner) settle() error {
 	if p.o.MTP == "drop" && !p.sawMTP {
 		p.notes = append(p.notes, "mtp drop: the model has no multi-token-prediction layers, nothing was dropped")
 	}
+	if p.o.Exclude != nil && !p.sawExcluded {
+		p.notes = append(p.notes, "exclude: the pattern matches the beginning of no name in "+p.where()+", nothing is left out: begin it with .* to match anywhere")
+	}
 	return nil
+}
+
+// where names the view, for messages.
+func (p *planner) where() string {
+	if p.o.EP.Size > 1 {
+		return fmt.Sprintf("layout %s of rank %d", p.layout.name, p.o.EP.Rank)
+	}
+	return "layout " + p.layout.name
 }
 
 // excluded says whether a name matches the pattern at its start.

@@ -9,10 +9,10 @@ import (
 	"io"
 	iofs "io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -213,9 +213,13 @@ func (x *exporter) claim() error {
 // work lists the files to write in this part, and those that the last part to end writes.
 func (x *exporter) work() (todo, last []FileRecord, err error) {
 	var rest []FileRecord
+	comesLast := map[string]bool{}
+	for _, v := range x.manifest.Views {
+		comesLast[path.Join(v.Dir, configName)] = true
+		comesLast[path.Join(v.Dir, indexName)] = true
+	}
 	for _, f := range x.manifest.Files {
-		if f.Name == configName || f.Name == indexName ||
-			strings.HasSuffix(f.Name, "/"+configName) || strings.HasSuffix(f.Name, "/"+indexName) {
+		if comesLast[f.Name] {
 			last = append(last, f)
 		} else {
 			rest = append(rest, f)

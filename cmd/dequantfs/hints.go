@@ -13,6 +13,7 @@ var hints = []struct {
 	hint string
 }{
 	{incomplete, "fetch what is missing: hf download ORG/NAME --local-dir DIRECTORY"},
+	{says("index and shards disagree"), "if the model can do without what no shard holds, leave it out: --exclude 'NAME'"},
 	{says("has no table for layout"), "--layout hf shows every model"},
 	{says("config.json: missing"), "SOURCE is the folder with config.json and *.safetensors, one .safetensors file, or ORG/NAME in the local cache"},
 	{says("its link leads to", "outside of"), "if you know where its links lead: --follow-links"},
@@ -26,10 +27,15 @@ var hints = []struct {
 	{errno(syscall.ESTALE), "the source changed since it was opened; mount it again"},
 }
 
-// incomplete fits the errors of a source that was not downloaded in full.
+// incomplete fits the errors of a source that was not downloaded in full, but for those
+// that say themselves how to go on.
 func incomplete(err error) bool {
-	for _, part := range []string{".safetensors: missing", "is truncated", "may be incomplete", "which does not hold it"} {
-		if strings.Contains(err.Error(), part) {
+	text := err.Error()
+	if strings.Contains(text, "hf download") {
+		return false
+	}
+	for _, part := range []string{".safetensors: missing", "shards is missing", "shards are missing", "is truncated", "may be incomplete"} {
+		if strings.Contains(text, part) {
 			return true
 		}
 	}
