@@ -16,7 +16,7 @@ import (
 type pairing struct {
 	once    sync.Once
 	weights []weight
-	acc     accounts
+	drops   []dropped
 	notes   []string
 	bare    *Stored // the first FP8 weight without a scale; nil if there is none
 	err     error
@@ -25,15 +25,21 @@ type pairing struct {
 	nodes map[safetensors.DType][]expr.Node
 }
 
+// dropped is a stored tensor that no view shows.
+type dropped struct {
+	at     int32 // position in Checkpoint.Tensors
+	reason string
+}
+
 // pair works the pairing out.
 func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 	p := &c.pairing
 	p.once.Do(func() {
-		w := &pairer{c: c, s: s, family: f, table: knownFormats, acc: newAccounts(c.Tensors())}
+		w := &pairer{c: c, s: s, family: f, table: knownFormats}
 		if p.err = w.run(); p.err != nil {
 			return
 		}
-		p.weights, p.acc, p.notes, p.bare = w.weights, w.acc, w.notes, w.bare
+		p.weights, p.drops, p.notes, p.bare = w.weights, w.drops, w.notes, w.bare
 	})
 	return p, p.err
 }
@@ -79,7 +85,7 @@ type pairer struct {
 	orphan   map[string]*Stored // scales of modules without codes of their own, by module
 
 	weights []weight
-	acc     accounts
+	drops   []dropped
 	notes   []string
 	odd     map[string]*oddity // by the last part of their keys
 	bare    *Stored
@@ -319,7 +325,7 @@ func (p *pairer) collect() error {
 			continue
 		}
 		if reason := p.leftover(t); reason != "" {
-			p.acc.drop(i, reason)
+			p.drops = append(p.drops, dropped{int32(i), reason})
 			continue
 		}
 		w := weight{Stored: t, hf: t.Key, parts: own[i : i+1 : i+1]}

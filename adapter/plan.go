@@ -147,7 +147,11 @@ func (p *planner) pair() error {
 		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s_scale_inv or %s_scale beside it; where there are none, --unscaled reads FP8 codes as plain numbers",
 			t.Shard, t.Key, t.Key, t.Key)
 	}
-	p.weights, p.acc, p.notes = slices.Clone(q.weights), slices.Clone(q.acc), slices.Clone(q.notes)
+	p.weights, p.notes = slices.Clone(q.weights), slices.Clone(q.notes)
+	p.acc = newAccounts(p.c.Tensors())
+	for _, d := range q.drops {
+		p.acc.drop(int(d.at), d.reason)
+	}
 	p.nodes, err = p.c.recipes(p.dtype)
 	return err
 }
