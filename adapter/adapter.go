@@ -27,6 +27,10 @@
 // milliseconds on most) that also keeps the size cannot be told from none. A read that
 // failed may be tried again; failures are not remembered.
 //
+// [Checkpoint.Readers] says which other users may read the source, for programs that pass its bytes
+// on. It counts owners, groups, modes and ACLs of each file and of the folders on the way to it, as they
+// are at that moment.
+//
 // Checkpoints come from strangers. Numbers in headers, in config.json and in keys are
 // believed only as far as there are bytes behind them, or up to a limit that published
 // checkpoints do not come near.

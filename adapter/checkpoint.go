@@ -46,6 +46,8 @@ type Checkpoint struct {
 	side    []SideFile
 	pairing pairing
 	files   []*sourceFile
+	folder  string  // where it lies, without symlinks
+	read    []grant // of the files that were read as it was opened, and are not open any more
 }
 
 // Stored is a tensor of the source with the shard that it lies in.
@@ -130,6 +132,8 @@ func (c *Checkpoint) open(source string, o OpenOptions) error {
 		return err
 	}
 	defer d.close()
+	c.folder = d.path
+	defer func() { c.read = d.grants }()
 	if single != "" {
 		return c.openSingle(d, single)
 	}

@@ -27,6 +27,7 @@ type folder struct {
 	repo    *repository // what the snapshot is of; nil if the folder is none
 	follow  bool
 	logger  *slog.Logger
+	grants  []grant // of the files that were read
 }
 
 // openFolder opens a directory.
@@ -198,6 +199,7 @@ func (d *folder) read(name string, limit int64) ([]byte, error) {
 	}
 	data := make([]byte, f.Size())
 	_, err = f.ReadAt(data, 0)
+	d.grants = append(d.grants, f.grant(new(mountTable)))
 	return data, err
 }
 

@@ -211,7 +211,7 @@ func (b *builder) side(d *node, dir string) error {
 	if b.fs.checkpoint == nil {
 		return nil
 	}
-	for _, s := range b.fs.checkpoint.SideFiles() {
+	for i, s := range b.fs.checkpoint.SideFiles() {
 		if d.byName[s.Name] != nil || strings.HasSuffix(s.Name, ".safetensors") || s.Name == indexName {
 			continue
 		}
@@ -227,6 +227,14 @@ func (b *builder) side(d *node, dir string) error {
 		c := &section{fs: b.fs, name: path.Join(at, name), r: s.ReaderAt, size: s.Size}
 		if err := b.file(parent, at, name, c, s.Mode, mtime); err != nil {
 			return err
+		}
+		parent.byName[name].side = i + 1
+		for folder := path.Dir(s.Name); folder != "."; folder = path.Dir(folder) {
+			d, err := b.mkdir(path.Join(dir, folder))
+			if err != nil {
+				return err
+			}
+			d.folder = folder
 		}
 	}
 	return nil
