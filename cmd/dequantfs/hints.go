@@ -16,7 +16,7 @@ var hints = []struct {
 	{incomplete, "fetch what is missing: hf download ORG/NAME --local-dir DIRECTORY"},
 	{says("index and shards disagree"), "if the model can do without what no shard holds, leave it out: --exclude 'NAME'"},
 	{says("has no layout transformers"), "the library transformers reads layout hf"},
-	{says("config.json: missing beside"), "fetch config.json too, or give one .safetensors file as SOURCE: layout hf needs no config.json"},
+	{says("config.json: missing beside"), "fetch config.json too; a model in one file can be SOURCE itself: layout hf needs no config.json"},
 	{says("config.json: missing"), "SOURCE is the folder with config.json and *.safetensors, one .safetensors file, or ORG/NAME in the local cache"},
 	{says("its link leads to", "outside of"), "if you know where its links lead: --follow-links"},
 	{says("not a JSON object"), "correct the file, or remove it and download it again"},
