@@ -310,7 +310,7 @@ func (r *shardReader) add(t *Stored) error {
 func (r *shardReader) twice(t *Stored) error {
 	i := slices.IndexFunc(r.c.tensors, func(other *Stored) bool { return other.Key == t.Key })
 	return fmt.Errorf("it is in %s too, and no index says which one counts: if they are pieces of it, consolidate them; "+
-		"else give the shards of one model a folder of their own", r.c.tensors[i].Shard)
+		"else give one file as SOURCE, or the shards of one model a folder of their own", r.c.tensors[i].Shard)
 }
 
 // finish compares what was found with the index.

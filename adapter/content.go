@@ -50,7 +50,7 @@ var disguises = []struct {
 	{endsWith(".json", shardEnd), head.jsonError, signInAgain},
 	{endsOtherwise(".html", ".htm", ".md", ".py"), head.textError, signInAgain},
 	{endsWith(".json"), head.otherFormat, downloadAgain},
-	{endsWith(shardEnd), head.otherFormat, "show a checkpoint in safetensors"},
+	{endsWith(shardEnd), head.otherFormat, "use a checkpoint in safetensors"},
 	{endsWith(shardEnd), head.text, signInAgain},
 }
 
@@ -304,7 +304,7 @@ func (d *folder) way(way string) string {
 // What to do about weights of other formats.
 const (
 	pickled  = "convert them first: load the model with transformers and save it with save_pretrained"
-	madeFrom = "show the checkpoint in safetensors that it was made from"
+	madeFrom = "use the safetensors checkpoint that it was made from"
 )
 
 // otherFormats are files of weights that are not safetensors, by how their names end.
@@ -338,14 +338,16 @@ func isOtherWeights(name string) bool {
 	return false
 }
 
-// noConfig refuses a folder without config.json.
+// noConfig refuses a folder without config.json. An adapter never has one: the message names it instead.
 func (d *folder) noConfig() error {
-	if len(d.weights()) == 0 {
-		if err := d.noWeights(); err != nil {
-			return err
-		}
+	models := slices.DeleteFunc(d.weights(), func(name string) bool { return notTheModel(name) != "" })
+	if len(models) > 0 {
+		return d.incomplete(fmt.Errorf("%s: missing beside %s", configName, few(models)))
 	}
-	return d.incomplete(fmt.Errorf("%s: missing: not a checkpoint's folder", configName))
+	if err := d.noWeights(); err != nil {
+		return err
+	}
+	return d.incomplete(fmt.Errorf("%s: missing, and no *%s: not a checkpoint's folder", configName, shardEnd))
 }
 
 // noWeights says what is in a folder that has no weights to show, if that can be told.

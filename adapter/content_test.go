@@ -39,14 +39,14 @@ var disguised = []struct {
 	{"many zeros", strings.Repeat("\x00", 5000), "its first 4096 bytes are zero, as a download that was stopped leaves them", "its first 4096 bytes are zero", "its first 4096 bytes are zero"},
 	{"text", "These are notes about weights.\r\n\tNot weights.", `text that begins with "These are notes about weights.`, "not a JSON object|bad index", ""},
 	{"text in Chinese", strings.Repeat("权重", 3000), `text that begins with "权重`, "not a JSON object|bad index", ""},
-	{"zip", "PK\x03\x04\x14\x00\x08\x08\x08\x00rest", "a zip archive, as torch.save writes: show a checkpoint in safetensors", "a zip archive, as torch.save writes: remove it and download it again", ""},
+	{"zip", "PK\x03\x04\x14\x00\x08\x08\x08\x00rest", "a zip archive, as torch.save writes: use a checkpoint in safetensors", "a zip archive, as torch.save writes: remove it and download it again", ""},
 	{"pickle", "\x80\x02}q\x00X\x05\x00\x00\x00hello", "a pickle, as torch.save writes", "a pickle", ""},
 	{"gzip", "\x1f\x8b\x08\x00\x01\x02\x03\x04\x05", "compressed with gzip", "compressed with gzip", ""},
 	{"zstd", "\x28\xb5\x2f\xfd\x24\x01\x02\x03\x04", "compressed with zstd", "compressed with zstd", ""},
 	{"xz", "\xfd7zXZ\x00\x00\x04\xe6", "compressed with xz", "compressed with xz", ""},
 	{"bzip2", "BZh91AY&SY", "compressed with bzip2", "compressed with bzip2", ""},
 	{"7z", "7z\xbc\xaf\x27\x1c\x00\x04", "a 7z archive", "a 7z archive", ""},
-	{"GGUF", "GGUF\x03\x00\x00\x00\x01\x00", "a GGUF file, for llama.cpp: show a checkpoint in safetensors", "a GGUF file", ""},
+	{"GGUF", "GGUF\x03\x00\x00\x00\x01\x00", "a GGUF file, for llama.cpp: use a checkpoint in safetensors", "a GGUF file", ""},
 	{"HDF5", "\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes", "an HDF5 file", ""},
 	{"NumPy", "\x93NUMPY\x01\x00", "an array of NumPy", "an array of NumPy", ""},
 	{"a list", "[]", `text that begins with "[]"`, "not a JSON object|bad index", ""},
@@ -239,7 +239,7 @@ func TestAFolderWithoutSafetensorsSaysWhatItHas(t *testing.T) {
 		want  string
 		not   string
 	}{
-		{"GGUF alone", []string{"model-Q4_K_M.gguf", "README.md"}, "no *.safetensors, but model-Q4_K_M.gguf: GGUF, for llama.cpp: show the checkpoint in safetensors that it was made from", "config.json"},
+		{"GGUF alone", []string{"model-Q4_K_M.gguf", "README.md"}, "no *.safetensors, but model-Q4_K_M.gguf: GGUF, for llama.cpp: use the safetensors checkpoint that it was made from", "config.json"},
 		{"GGUF in capitals", []string{"MODEL.GGUF", configName}, "no *.safetensors, but MODEL.GGUF: GGUF, for llama.cpp", ""},
 		{"many GGUF", []string{"a.gguf", "b.gguf", "c.gguf", "d.gguf"}, "but a.gguf, b.gguf, c.gguf and 1 more: GGUF", ""},
 		{"torch", []string{"pytorch_model.bin", configName}, "no *.safetensors, but pytorch_model.bin: weights saved with torch.save: convert them first: load the model with transformers and save it with save_pretrained", ""},
@@ -253,10 +253,12 @@ func TestAFolderWithoutSafetensorsSaysWhatItHas(t *testing.T) {
 		{"ONNX", []string{"model.onnx", "model.onnx_data", configName}, "but model.onnx: an ONNX graph", ""},
 		{"LiteRT", []string{"model.tflite"}, "but model.tflite: a graph of LiteRT", ""},
 		{"shards in subfolders", []string{"model_index.json", "transformer/model.safetensors", "vae/x.safetensors", "scheduler/config.json"}, "no *.safetensors in it, but in its subfolders (transformer, vae): give one of them as SOURCE", ""},
-		{"shards in hidden subfolders", []string{".cache/x.safetensors"}, "config.json: missing: not a checkpoint's folder", "subfolders"},
-		{"nothing", []string{"README.md"}, "config.json: missing: not a checkpoint's folder", ""},
+		{"shards in hidden subfolders", []string{".cache/x.safetensors"}, "config.json: missing, and no *.safetensors: not a checkpoint's folder", "subfolders"},
+		{"nothing", []string{"README.md"}, "config.json: missing, and no *.safetensors: not a checkpoint's folder", ""},
 		{"nothing but a configuration", []string{configName}, "no model.safetensors.index.json and no *.safetensors", ""},
-		{"shards without a configuration", []string{"model.safetensors", "model.gguf"}, "config.json: missing: not a checkpoint's folder", "gguf"},
+		{"shards without a configuration", []string{"model.safetensors", "model.gguf"}, "config.json: missing beside model.safetensors", "gguf"},
+		{"an adapter, which has no configuration of a model", []string{"adapter_model.safetensors", "adapter_config.json"}, "the only weights are adapter_model.safetensors: an adapter, not a model: merge it into the model that it adapts", "config.json"},
+		{"Mistral's format", []string{"consolidated.safetensors", "params.json"}, "the only weights are consolidated.safetensors: the model in the format of Mistral: use the same model in the format of transformers", "config.json"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -280,8 +282,8 @@ func TestAFolderWithoutSafetensorsSaysWhatItHas(t *testing.T) {
 func TestASingleFileOfAnotherFormatSaysWhatItIs(t *testing.T) {
 	dir := t.TempDir()
 	for name, want := range map[string]string{
-		"model.gguf": "GGUF, for llama.cpp: show the checkpoint", "pytorch_model.bin": "weights saved with torch.save: convert them first",
-		"notes.txt": "neither a folder nor a .safetensors file", "x.safetensors": "a GGUF file, for llama.cpp",
+		"model.gguf": "GGUF, for llama.cpp: use the safetensors checkpoint", "pytorch_model.bin": "weights saved with torch.save: convert them first",
+		"notes.txt": "neither a folder nor a .safetensors file: give the folder with config.json", "x.safetensors": "a GGUF file, for llama.cpp",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte("GGUF\x03\x00\x00\x00\x01"), 0o644); err != nil {

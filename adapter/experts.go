@@ -166,6 +166,6 @@ func (m *missingKeys) err(ep EP) error {
 	if n := m.n - len(m.first); n > 0 {
 		more = fmt.Sprintf(" and %d more", n)
 	}
-	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete or corrupted",
+	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete, or config.json that of another model",
 		rank, strings.Join(m.first, ", "), more)
 }

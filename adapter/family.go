@@ -154,14 +154,16 @@ func knownTypes() string {
 func choose(f *family, s settings, name string) (*layout, *view, error) {
 	l, ok := layoutNamed(name)
 	if !ok {
-		return nil, nil, fmt.Errorf("unknown layout %q: there are %s", name, strings.Join(f.layouts(), ", "))
+		return nil, nil, fmt.Errorf("unknown layout %q: there are %s and hf-fp8", name, strings.Join(f.layouts(), ", "))
 	}
 	v, ok := f.view(name)
 	switch {
 	case ok:
 		return l, v, nil
+	case f == nil && s.modelType() == "":
+		return nil, nil, fmt.Errorf("layout %s needs the model_type of a config.json, and there is none: give --layout hf, which works for every model", name)
 	case f == nil:
-		return nil, nil, fmt.Errorf("config.json: model_type %q has no table for layout %s: known are %s; layout hf works for every model",
+		return nil, nil, fmt.Errorf("config.json: model_type %q is not known to layout %s: give --layout hf, which works for every model; known are %s",
 			s.modelType(), name, knownTypes())
 	default:
 		return nil, nil, fmt.Errorf("model_type %q has no layout %s: it has %s", s.modelType(), name, strings.Join(f.layouts(), ", "))

@@ -65,7 +65,7 @@ func (o *opening) located(scale *Stored, fused fusion) (decoder, error) {
 	w := o.codes
 	p, err := findPartition(w.Shape, scale.Shape, o.quantization.schemeOf(w.Key), fused, o.family.takesLarger(w.Key))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: scales of %s: %w", scale.Shard, scale.Key, w.Key, err)
+		return nil, fmt.Errorf("%s: %s: for %s: %w", scale.Shard, scale.Key, w.Key, err)
 	}
 	if len(p.parts) > 0 {
 		return newParted(w, scale, &p), nil
@@ -113,7 +113,7 @@ func (d *fp8Weight) shape() []int64 { return d.codes.Shape }
 
 func (d *fp8Weight) describe() (string, safetensors.DType) {
 	if d.scales == nil {
-		return "no scales", safetensors.Invalid
+		return "without scales", safetensors.Invalid
 	}
 	return d.where.String(), d.scales.DType
 }

@@ -346,7 +346,11 @@ func (f frame) noneFits(scale []int64, s *scheme, all []partition, fused fusion)
 	needs := make([]string, 0, len(all))
 	for _, p := range f.distinct(all) {
 		if !p.larger && !p.shared {
-			needs = append(needs, fmt.Sprintf("%s %v", p, f.needed(p)))
+			name := p.String()
+			if len(needs) > 0 {
+				name = strings.TrimPrefix(name, "one scale ")
+			}
+			needs = append(needs, fmt.Sprintf("%s %v", name, f.needed(p)))
 		}
 	}
 	return fmt.Errorf("scales %v fit weight %v in no known way: expected %s%s; %s",

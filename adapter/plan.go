@@ -131,7 +131,7 @@ func (p *planner) options() error {
 		return fmt.Errorf("scales %q: expected amax or ones", p.o.Scales)
 	}
 	if p.family == nil && p.o.EP != (EP{}) {
-		return fmt.Errorf("config.json: model_type %q is unknown, so its experts are too: expert-parallel ranks need one of %s",
+		return fmt.Errorf("config.json: model_type %q is not known, so neither are its experts: leave --ep out; known are %s",
 			p.s.modelType(), knownTypes())
 	}
 	return p.o.EP.check()
@@ -144,7 +144,7 @@ func (p *planner) pair() error {
 		return err
 	}
 	if t := q.bare; t != nil && !p.o.Unscaled {
-		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s_scale_inv or %s_scale beside it; where there are none, --unscaled reads FP8 codes as plain numbers",
+		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s_scale_inv or %s_scale beside it; if the checkpoint has no scales at all, --unscaled reads FP8 codes as plain numbers",
 			t.Shard, t.Key, t.Key, t.Key)
 	}
 	p.weights, p.notes = slices.Clone(q.weights), slices.Clone(q.notes)
@@ -194,7 +194,7 @@ func (p *planner) believe(part expertPart, x *expertLayer, w *weight) error {
 	p.slots += max(0, part.number+1-len(x.split[part.role]))
 	switch {
 	case p.count >= 0 && part.number >= p.count:
-		return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d", w.Shard, w.Key, part.number, p.countField(), p.count)
+		return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d, counted from 0: restore the published config.json", w.Shard, w.Key, part.number, p.countField(), p.count)
 	case part.number >= maxExperts || p.slots > maxSlots:
 		return fmt.Errorf("%s: %s: the expert's number is beyond what is planned", w.Shard, w.Key)
 	}

@@ -178,9 +178,9 @@ func (s *scheme) names(p partition) bool {
 // wayOut says what to do about scales that are in no known place, or in several.
 func (s *scheme) wayOut() string {
 	if len(s.blocks) > 0 {
-		return "the configuration and the scales contradict each other: restore the published quantization_config, or correct its block size"
+		return "the configuration and the scales contradict each other: restore the published files, or correct the configured block size"
 	}
-	return "say it in config.json: quantization_config with weight_block_size, or the publisher's own"
+	return "say in config.json which it is: add weight_block_size to quantization_config, or restore the published one"
 }
 
 // applies says whether the rule is for a module.

@@ -121,7 +121,7 @@ func TestScalesThatDoNotFitAreRefused(t *testing.T) {
 		{"padded grid", block128, shape{300, 200}, shape{8, 2}, "blocks of 128 × 128 [3 2]"},
 		{"padded grid without configuration", noConfig, shape{300, 200}, shape{8, 4}, "blocks of 64 × 64 [5 4]"},
 		{"blocks of another size than configured", block128, shape{300, 200}, shape{5, 4}, "contradict"},
-		{"list of columns", noConfig, shape{300, 200}, shape{200}, "one scale per row [300 1]"},
+		{"list of columns", noConfig, shape{300, 200}, shape{200}, "one scale per matrix [1 1], per row [300 1], per column [1 200]"},
 		{"stack of another size", block128, shape{4, 300, 200}, shape{3, 3, 2}, "[4 3 2]"},
 		{"one list for all of a stack", noConfig, shape{4, 300, 200}, shape{300}, "[4 300 1]"},
 		{"empty", block128, shape{300, 200}, shape{0}, "[3 2]"},

@@ -62,7 +62,7 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		},
 		"missing experts": {
 			func(c *synth.Checkpoint) { without(c, `experts\.[123]\.`) }, Options{},
-			[]string{"missing", expert + "1.gate_proj.weight, " + expert + "2.gate_proj.weight, " + expert + "3.gate_proj.weight, " + expert + "1.up_proj.weight", "and 4 more", "incomplete or corrupted"},
+			[]string{"missing", expert + "1.gate_proj.weight, " + expert + "2.gate_proj.weight, " + expert + "3.gate_proj.weight, " + expert + "1.up_proj.weight", "and 4 more", "may be incomplete, or config.json that of another model"},
 		},
 		"missing experts of the rank": {
 			func(c *synth.Checkpoint) { without(c, `experts\.[12]\.down_proj`) }, Options{EP: EP{1, 2}},
@@ -152,7 +152,7 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		},
 		"unknown layout": {
 			func(*synth.Checkpoint) {}, Options{Layout: "gguf"},
-			[]string{`"gguf"`, "native, hf, transformers, torchtitan"},
+			[]string{`"gguf"`, "there are native, hf, transformers, torchtitan and hf-fp8"},
 		},
 		"layout that the family has not": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "deepseek_v32" }, Options{Layout: "torchtitan"},
@@ -160,11 +160,15 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		},
 		"unknown family": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "native"},
-			[]string{`"novel"`, "known are", "deepseek_v3", "hf works"},
+			[]string{`"novel"`, "known are", "deepseek_v3", "--layout hf, which works for every model"},
+		},
+		"no family": {
+			func(c *synth.Checkpoint) { delete(c.Config, "model_type") }, Options{Layout: "native"},
+			[]string{"layout native needs the model_type of a config.json", "--layout hf, which works for every model"},
 		},
 		"rank of an unknown family": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "hf", EP: EP{0, 2}},
-			[]string{`"novel"`, "deepseek_v3"},
+			[]string{`"novel"`, "leave --ep out; known are", "deepseek_v3"},
 		},
 		"dtype": {
 			func(*synth.Checkpoint) {}, Options{DType: safetensors.I8},

@@ -161,7 +161,7 @@ func (d *folder) weights() []string {
 // an index lists them.
 var otherModels = []struct{ start, is, way string }{
 	{"adapter_", "an adapter, not a model", "merge it into the model that it adapts"},
-	{"consolidated", "the model in the format of Mistral", "show the same model in the format of transformers"},
+	{"consolidated", "the model in the format of Mistral", "use the same model in the format of transformers"},
 }
 
 // notTheModel says by its name what a file of weights is if it is not the model.

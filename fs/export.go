@@ -140,7 +140,7 @@ func (x *exporter) begin() (*Manifest, error) {
 		if ok, err := x.ours(); ok || err != nil { // another part was quicker
 			return nil, err
 		}
-		return nil, fmt.Errorf("%s is not empty (it holds %s) and no export: give an empty or a new directory", x.dir, e.Name())
+		return nil, fmt.Errorf("%s is not empty (it holds %s) and not an export: give an empty or a new directory", x.dir, e.Name())
 	}
 	return nil, x.claim()
 }

@@ -155,7 +155,7 @@ func (f *FS) place(mountpoint string) (string, error) {
 	if st, err := os.Stat(real); err != nil {
 		return "", err
 	} else if !st.IsDir() {
-		return "", fmt.Errorf("%s: is no directory", real)
+		return "", fmt.Errorf("%s: is not a directory", real)
 	}
 	if mounted, kind, _ := mountAt(real); mounted {
 		return "", fmt.Errorf("%s: %w (%s); unmount it or choose another directory", real, ErrMounted, kind)

@@ -157,11 +157,42 @@ func (m *Manifest) difference(other *Manifest) string {
 	case m.Source != other.Source:
 		return "of another source"
 	case !slices.Equal(m.Views, other.Views):
-		return fmt.Sprintf("of another view: %+v, not %+v", other.Views, m.Views)
+		return fmt.Sprintf("of another view: %s, not %s", flagsOf(other.Views), flagsOf(m.Views))
 	case !slices.EqualFunc(m.Files, other.Files, sameFile):
 		return "of other files"
 	}
 	return ""
+}
+
+// flagsOf gives views as the command line asks for them.
+func flagsOf(views []ViewRecord) string {
+	all := make([]string, len(views))
+	for i, v := range views {
+		all[i] = v.flags()
+	}
+	return strings.Join(all, " and ")
+}
+
+// flags gives a view as the command line asks for it, without the defaults of the rarer flags.
+func (r ViewRecord) flags() string {
+	s := "--layout " + r.Layout + " --dtype " + strings.ToLower(r.DType)
+	for _, f := range []struct {
+		given bool
+		text  string
+	}{
+		{r.Ranks > 0, fmt.Sprintf(" --ep %d/%d", r.Rank, r.Ranks)},
+		{r.MTP != "auto", " --mtp " + r.MTP},
+		{r.Exclude != "", fmt.Sprintf(" --exclude %q", r.Exclude)},
+		{r.Scales != "amax", " --scales " + r.Scales},
+		{r.Unscaled, " --unscaled"},
+		{r.ShardSize > 0, fmt.Sprintf(" --shard-size %dB", r.ShardSize)},
+		{r.Dir != "", " in " + r.Dir},
+	} {
+		if f.given {
+			s += f.text
+		}
+	}
+	return s
 }
 
 func sameFile(a, b FileRecord) bool { return a.Name == b.Name && a.Size == b.Size }

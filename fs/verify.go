@@ -55,7 +55,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (*Verification, er
 		if _, err := os.Stat(filepath.Join(dir, stateDir, exportName)); err == nil {
 			return nil, fmt.Errorf("%s is an unfinished export: run the export again to finish it", dir)
 		}
-		return nil, fmt.Errorf("%s is no export: it has no %s/%s", dir, stateDir, manifestName)
+		return nil, fmt.Errorf("%s is not an export: it has no %s/%s", dir, stateDir, manifestName)
 	}
 	if err != nil {
 		return nil, err
@@ -158,7 +158,7 @@ func (v *verifier) file(ctx context.Context, r FileRecord, check func(context.Co
 		return err
 	}
 	if !s.Mode().IsRegular() {
-		v.differ(r.Name, "", "is no regular file")
+		v.differ(r.Name, "", "is not a regular file")
 		return nil
 	}
 	if s.Size() != r.Size {

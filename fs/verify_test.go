@@ -55,7 +55,7 @@ var damages = []struct {
 		if err := os.Mkdir(filepath.Join(dir, "config.json"), 0o777); err != nil {
 			t.Fatal(err)
 		}
-	}, []string{"config.json: is no regular file"}},
+	}, []string{"config.json: is not a regular file"}},
 }
 
 // flip changes one byte; a negative offset counts from the end.
@@ -141,7 +141,7 @@ func TestVerifyOfWhatIsNoExport(t *testing.T) {
 	escaping := t.TempDir()
 	write(t, filepath.Join(escaping, stateDir, manifestName), `{"version":1,"files":[{"name":"../x","size":1}]}`)
 	for dir, want := range map[string]string{
-		t.TempDir(): "is no export",
+		t.TempDir(): "is not an export",
 		unfinished:  "unfinished export",
 		escaping:    `"../x"`,
 	} {

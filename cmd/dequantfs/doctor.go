@@ -71,9 +71,13 @@ func worst(findings []finding) error {
 	return nil
 }
 
+// writeFindings prints a line for each finding. A reason that breaks several is said once.
 func writeFindings(w io.Writer, findings []finding) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	for _, f := range findings {
+	for i, f := range findings {
+		if i > 0 && f.State == "broken" && f.Says == findings[i-1].Says {
+			f.Says, f.Mend = "for the same reason", ""
+		}
 		fmt.Fprintf(table, "%s\t%s\t%s\n", f.State, f.Part, oneLine(f.Says))
 		if f.Mend != "" {
 			fmt.Fprintf(table, "\t\t→ %s\n", oneLine(f.Mend))
@@ -106,7 +110,7 @@ func examineSource(c *cobra.Command, name string) []finding {
 	}
 	found := []finding{
 		examineTensors(checkpoint),
-		ok("format", "%s", formatCounts(dtypes)),
+		ok("dtypes", "%s", formatCounts(dtypes)),
 		ok("family", "%s", familyOf(checkpoint)),
 	}
 	if line, err := summaryOf(checkpoint); err == nil { // else every layout fails with the same error
@@ -129,7 +133,7 @@ func examineSource(c *cobra.Command, name string) []finding {
 // examineTensors compares the shards with the index.
 func examineTensors(c *adapter.Checkpoint) finding {
 	const part = "source"
-	says := fmt.Sprintf("%d tensors in %d files", len(c.Tensors()), len(c.Shards()))
+	says := fmt.Sprintf("%d tensors in %d %s", len(c.Tensors()), len(c.Shards()), plural(len(c.Shards()), "file", "files"))
 	if absent := c.Absent(); len(absent) > 0 {
 		return better(part, says+"; the index names others, which no shard holds: "+firstFew(absent), "if the model can do without them: --exclude 'NAME'")
 	}

@@ -25,7 +25,7 @@ func newLs() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ls SOURCE",
 		Short: "list the virtual tensors of a checkpoint",
-		Long: "List every virtual tensor: name, dtype, shape, bytes, the virtual file it lies\n" +
+		Long: "List every virtual tensor: name, dtype, shape, bytes, the virtual file it is\n" +
 			"in, and the recipe that computes it; then the keys of the source that are left\n" +
 			"out, and why.",
 		Example: "  dequantfs ls ~/models/DeepSeek-V3 --layout hf",
@@ -153,7 +153,7 @@ func (l *listing) write(w io.Writer) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s: %d tensors, %s\n", l.Layout, len(l.Tensors), formatSize(total))
+	fmt.Fprintf(w, "%s: %d %s, %s\n", l.Layout, len(l.Tensors), plural(len(l.Tensors), "tensor", "tensors"), formatSize(total))
 	return l.writeDropped(w)
 }
 

@@ -55,9 +55,9 @@ var sourceCaches = map[string]fs.SourceCache{"auto": fs.SourceAuto, "keep": fs.S
 func (m *mountFlags) register(c *cobra.Command) {
 	m.readAhead = 16 << 20
 	flags := c.Flags()
-	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay; SIGINT and SIGTERM unmount")
-	flags.Var(&m.cacheSize, "cache-size", "for experts (default a tenth of memory)")
-	flags.Var(&m.readAhead, "read-ahead", "of the kernel, if we may")
+	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay attached; SIGINT and SIGTERM unmount")
+	flags.Var(&m.cacheSize, "cache-size", "memory for experts (default a tenth of all)")
+	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages in memory: auto (those read twice), keep, drop")
 	flags.BoolVar(&m.allowOther, "allow-other", false, "let others read what the source lets them")
 	flags.StringVar(&m.uid, "uid", "", "owner of the files, a `UID` (default the caller)")

@@ -44,7 +44,7 @@ func writeSummary(w io.Writer, c *adapter.Checkpoint, asJSON bool) error {
 }
 
 // formatSummary joins the counts: "1,234 weights in FP8, blocks of 128 × 128, scales F32; 61 per
-// row; 204 tensors as they are". What a count has in common with the one before is not repeated.
+// row; 204 tensors not quantized". What a count has in common with the one before is not repeated.
 func formatSummary(counts []adapter.Count) string {
 	parts := make([]string, len(counts))
 	var before adapter.Count
@@ -58,7 +58,7 @@ func formatSummary(counts []adapter.Count) string {
 func formatCount(n, before adapter.Count) string {
 	number := humanize.Comma(int64(n.Weights))
 	if n.Format == "" {
-		return number + " tensors as they are"
+		return number + " tensors not quantized"
 	}
 	where := strings.TrimPrefix(n.Where, "one scale ")
 	s := number + " weights in " + n.Format + ", " + where

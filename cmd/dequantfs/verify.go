@@ -18,10 +18,11 @@ func newVerify() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify DIRECTORY|MOUNTPOINT",
 		Short: "check an export or a mount",
-		Long: "Check the files of an export against the SHA-256 in its manifest, or with --source against bytes\n" +
-			"computed anew from the source. A mount of this user is checked against its source. Which views\n" +
-			"there are is known from the export or the mount, unless flags say otherwise. What differs is printed\n" +
-			"by tensor, and then the exit status is 1.",
+		Long: "Check the files of an export against the SHA-256 in its manifest, or with\n" +
+			"--source against bytes computed anew from the source. A mount of this user is\n" +
+			"checked against its source. Which views there are is known from the export or\n" +
+			"the mount, unless flags say otherwise. What differs is printed by tensor, and\n" +
+			"then the exit status is 1.",
 		Example: "  dequantfs verify /data/v3-bf16\n" +
 			"  dequantfs verify /data/v3-bf16 --source ~/models/DeepSeek-V3\n" +
 			"  dequantfs verify /mnt/v3",
