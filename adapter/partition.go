@@ -125,6 +125,7 @@ type scaleForms struct {
 	each   bool       // one number for each matrix of a stack
 	grids  [][2]int64 // rows and columns of each matrix's grid
 	vector int64      // a list of so many numbers for each matrix, without the other axis; 0: it is none
+	plain  bool       // the grids are stored without further axes
 }
 
 // forms reads a scale's shape. Exporters write axes of one element in between ([m, 1, n, 1]) and
@@ -149,7 +150,7 @@ func (f frame) forms(scale []int64) scaleForms {
 	case 1:
 		forms.vector = rest[0]
 	case 2:
-		forms.grids = [][2]int64{{rest[0], rest[1]}}
+		forms.grids, forms.plain = [][2]int64{{rest[0], rest[1]}}, true
 	case 3:
 		forms.grids = withoutOne(rest)
 	case 4:
@@ -179,7 +180,7 @@ func (f frame) fits(p partition, s scaleForms) bool {
 	need := f.grid(p)
 	switch {
 	case p.larger:
-		return slices.ContainsFunc(s.grids, func(g [2]int64) bool {
+		return s.plain && slices.ContainsFunc(s.grids, func(g [2]int64) bool {
 			return g != need && g[0] >= need[0] && g[1] >= need[1] && need[0] > 0 && need[1] > 0
 		})
 	case p.shared:
@@ -206,10 +207,7 @@ func (f frame) lists(p partition) bool {
 
 // same says whether two partitions that fit the same scale use it for the same elements.
 func (f frame) same(p, q partition) bool {
-	if p.larger || q.larger {
-		return p.larger == q.larger && p.block == q.block
-	}
-	if p.shared != q.shared && f.count != 1 || blockIn(f.cols, p.block[1]) != blockIn(f.cols, q.block[1]) {
+	if p.larger != q.larger || p.shared != q.shared && f.count != 1 || blockIn(f.cols, p.block[1]) != blockIn(f.cols, q.block[1]) {
 		return false
 	}
 	if p.parts == nil && q.parts == nil {
@@ -269,11 +267,12 @@ func (f frame) candidates(s *scheme, fused fusion, larger bool) []partition {
 		}
 	}
 	if larger {
-		b := [2]int64{BlockSize, BlockSize}
-		if len(s.blocks) > 0 {
-			b = s.blocks[0]
+		if len(s.blocks) == 0 {
+			blocks = [][2]int64{{BlockSize, BlockSize}}
 		}
-		all = append(all, partition{block: b, larger: true})
+		for _, b := range blocks {
+			all = append(all, partition{block: b, larger: true})
+		}
 	}
 	return all
 }
@@ -287,14 +286,13 @@ func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (part
 	f := frameOf(w)
 	forms := f.forms(scale)
 	all := f.candidates(s, fused, larger)
-	fits := f.distinct(slices.DeleteFunc(slices.Clone(all), func(p partition) bool { return !f.fits(p, forms) }))
+	fitting := slices.DeleteFunc(slices.Clone(all), func(p partition) bool { return !f.fits(p, forms) })
+	fits := f.distinct(fitting)
 	if len(fits) == 1 && fits[0].larger {
 		fits = append(fits, f.others(forms, s)...)
 	}
-	if len(fits) > 1 {
-		if named := slices.DeleteFunc(slices.Clone(fits), func(p partition) bool { return !s.names(p) }); len(named) == 1 {
-			fits = named
-		}
+	if named := f.named(fits, fitting, s); len(fits) > 1 && len(named) == 1 {
+		fits = named
 	}
 	switch {
 	case len(fits) == 0:
@@ -307,6 +305,16 @@ func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (part
 		return partition{}, fmt.Errorf("scales %v over the stack %v: %s is not decoded", scale, w, fits[0])
 	}
 	return fits[0], nil
+}
+
+// named keeps those partitions that the configuration speaks of, or of another that gives the same bytes.
+func (f frame) named(fits, fitting []partition, s *scheme) (kept []partition) {
+	for _, p := range fits {
+		if slices.ContainsFunc(fitting, func(q partition) bool { return s.names(q) && f.same(p, q) }) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
 }
 
 // others are the known blocks that a larger grid is exactly the grid of. Under configured blocks

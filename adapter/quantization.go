@@ -151,13 +151,14 @@ func (q *quantization) intern(p partition) *partition {
 	return q.partitions[i]
 }
 
-// join adds what another scheme says.
+// join adds what another scheme says. The result does not depend on which of them came first.
 func (s *scheme) join(o *scheme) {
 	for _, b := range o.blocks {
 		if !slices.Contains(s.blocks, b) {
 			s.blocks = append(s.blocks, b)
 		}
 	}
+	slices.SortFunc(s.blocks, func(a, b [2]int64) int { return slices.Compare(b[:], a[:]) })
 	s.tensor = s.tensor || o.tensor
 	s.channel = s.channel || o.channel
 }

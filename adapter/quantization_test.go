@@ -77,6 +77,7 @@ func TestScalesLieWhereShapeAndConfigurationSay(t *testing.T) {
 		{"[ceil(M/128),1] is a grid, not rows", block128, shape{300, 100}, shape{3, 1}, [2]int64{128, 128}},
 		{"[M,1] under blocks is rows", block128, shape{300, 100}, shape{300, 1}, rows},
 		{"[M,1] under blocks, wider than a block", block128, shape{300, 200}, shape{300, 1}, rows},
+		{"[1,M,1] of a square under groups", ctGroup, shape{64, 64}, shape{1, 64, 1}, rows},
 		{"as many rows as a grid has", block128, shape{3, 200}, shape{3, 1}, rows},
 		{"one row", block128, shape{1, 100}, shape{1, 1}, [2]int64{128, 128}},
 		{"rows of a mixture", ctMixed, shape{300, 200}, shape{300, 1}, rows},
@@ -176,10 +177,20 @@ func TestLargerGridsAreForSomeFamilies(t *testing.T) {
 		{[]int64{300, 200}, []int64{8, 2}, false, false},
 		{[]int64{300, 200}, []int64{2, 4}, true, false},
 		{[]int64{300, 200}, []int64{3, 2}, true, true},
-		{[]int64{300, 100}, []int64{300, 1}, true, false}, // rows, or a larger grid
+		{[]int64{300, 100}, []int64{300, 1}, true, false},     // rows, or a larger grid
+		{[]int64{300, 200}, []int64{4, 1, 2, 1}, true, false}, // other axes make no larger grid
 	} {
 		if p, err := findPartition(test.weight, test.scale, s, fusion{}, test.larger); (err == nil) != test.ok {
 			t.Errorf("%v over %v, larger %t: %v, error %v", test.scale, test.weight, test.larger, p, err)
+		}
+	}
+	both := &scheme{blocks: [][2]int64{{128, 128}, {64, 64}}}
+	for _, test := range []struct {
+		weight []int64
+		ok     bool
+	}{{[]int64{300, 200}, false}, {[]int64{60, 50}, true}} {
+		if p, err := findPartition(test.weight, []int64{12, 12}, both, fusion{}, true); (err == nil) != test.ok {
+			t.Errorf("a larger grid over %v in blocks of 128 or of 64: %v, error %v", test.weight, p, err)
 		}
 	}
 	var none *family
@@ -205,6 +216,7 @@ func TestPartsOfFusedMatricesComeFromTheConfiguration(t *testing.T) {
 		{"not fused", "x.k_proj.weight", heads, []int64{600, 200}, []int64{6, 2}, ""},
 		{"gate and up apart", "x.gate_up_proj.weight", settings{"intermediate_size": 150.0}, []int64{300, 200}, []int64{4, 2}, "blocks of 128 × 128 in each of 2 parts"},
 		{"gate and up, either way", "x.gate_up_proj.weight", heads, []int64{400, 200}, []int64{4, 2}, ""},
+		{"gate and up, either way, a block each", "x.gate_up_proj.weight", settings{"intermediate_size": 100.0}, []int64{200, 100}, []int64{2, 1}, ""},
 		{"gate and up without configuration", "x.gate_up_proj.weight", nil, []int64{300, 200}, []int64{4, 2}, ""},
 		{"gate and up, multiples of a block", "x.gate_up_proj.weight", nil, []int64{512, 200}, []int64{4, 2}, "blocks of 128 × 128"},
 	} {

@@ -40,7 +40,7 @@ func summarize(weights []weight) []Count {
 	}
 	slices.SortFunc(all, func(a, b Count) int {
 		return cmp.Or(-boolCompare(a.Format != "", b.Format != ""), cmp.Compare(b.Weights, a.Weights),
-			cmp.Compare(a.Where, b.Where), cmp.Compare(a.Scales, b.Scales))
+			cmp.Compare(a.Format, b.Format), cmp.Compare(a.Where, b.Where), cmp.Compare(a.Scales, b.Scales))
 	})
 	return all
 }
