@@ -213,7 +213,11 @@ func TestFP8WithoutScalesIsReadOnlyWhenAskedFor(t *testing.T) {
 		c.Tensors, want = append(c.Tensors, w), append(want, plain)
 	}
 	checkpoint := opened(t, c)
-	equal(t, dict(t, checkpoint, Options{Layout: "hf", Unscaled: true}), want)
+	d := dict(t, checkpoint, Options{Layout: "hf", Unscaled: true})
+	equal(t, d, want)
+	if len(d.Plan.Notes) != 1 || !strings.Contains(d.Plan.Notes[0], "(and 2 more): FP8 without a scale") {
+		t.Errorf("notes %q, want one about three tensors without a scale", d.Plan.Notes)
+	}
 	_, err := NewPlan(checkpoint, Options{Layout: "hf"})
 	if err == nil || !strings.Contains(err.Error(), "without its scale") || !strings.Contains(err.Error(), "--unscaled") {
 		t.Errorf("error %v, want one that names --unscaled", err)

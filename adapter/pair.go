@@ -84,11 +84,12 @@ type pairer struct {
 	opening  opening
 	orphan   map[string]*Stored // scales of modules without codes of their own, by module
 
-	weights []weight
-	drops   []dropped
-	notes   []string
-	odd     map[string]*oddity // by the last part of their keys
-	bare    *Stored
+	weights  []weight
+	drops    []dropped
+	notes    []string
+	odd      map[string]*oddity // by the last part of their keys
+	bare     *Stored
+	unscaled int // FP8 tensors without a scale
 }
 
 // run does its steps one after the other. Formats that are not decoded are refused before any
@@ -335,6 +336,10 @@ func (p *pairer) collect() error {
 		p.list(w)
 	}
 	p.noteOddities()
+	if p.bare != nil { // seen only by those who asked to read them
+		p.notes = append(p.notes, fmt.Sprintf("%s%s: FP8 without a scale, read as plain numbers: if other weights have scales, one may be lost",
+			p.bare.Key, andMore(p.unscaled-1)))
+	}
 	return nil
 }
 
@@ -388,6 +393,7 @@ func (p *pairer) plain(w *weight) error {
 		if p.bare == nil {
 			p.bare = t
 		}
+		p.unscaled++
 		w.format, w.decoder = fp8Formats[0], &fp8Weight{codes: &t.Source}
 	case !passable(t.DType):
 		return fmt.Errorf("%s: %s: a packed or quantized tensor of dtype %s is not decoded: only FP8 weights with scales are", t.Shard, t.Key, t.DType)
