@@ -229,7 +229,6 @@ func (w *tableWeight) positions(k *knownPartition, stored []int64) []int64 {
 // reading is one way to use a stored scale tensor: the partitions that come to the same bytes.
 type reading struct {
 	members []knownPartition
-	at      []int64 // position of the scale of each element
 }
 
 // namedBy says whether a configuration speaks of one of the partitions.
@@ -265,17 +264,23 @@ func (v *verdict) names() string {
 	return strings.Join(all, ", or ")
 }
 
+// scalesOf gives the position of the scale of each element. All members agree on it.
+func (w *tableWeight) scalesOf(r *reading, stored []int64) []int64 {
+	return w.positions(&r.members[0], stored)
+}
+
 // readingsOf puts the partitions that fit together by what they come to.
 func (w *tableWeight) readingsOf(all []knownPartition, stored []int64) (out []reading) {
+	var maps [][]int64 // of the readings
 	for _, k := range all {
 		if !w.fits(&k, stored) {
 			continue
 		}
 		at := w.positions(&k, stored)
-		if i := slices.IndexFunc(out, func(r reading) bool { return slices.Equal(r.at, at) }); i >= 0 {
+		if i := slices.IndexFunc(maps, func(other []int64) bool { return slices.Equal(other, at) }); i >= 0 {
 			out[i].members = append(out[i].members, k)
 		} else {
-			out = append(out, reading{[]knownPartition{k}, at})
+			out, maps = append(out, reading{[]knownPartition{k}}), append(maps, at)
 		}
 	}
 	return out

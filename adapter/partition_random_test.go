@@ -102,7 +102,7 @@ func TestRandomPartitionsAgreeWithTheOracle(t *testing.T) {
 			case err == nil && v.chosen == nil:
 				t.Fatalf("%s: %v; it fits %s: %s", what, p, v.names(), v.says)
 			case err == nil:
-				if k := w.asKnown(p); !slices.Equal(w.positions(&k, stored), v.chosen.at) {
+				if k := w.asKnown(p); !slices.Equal(w.positions(&k, stored), w.scalesOf(v.chosen, stored)) {
 					t.Fatalf("%s: %v; it fits %s", what, p, v.names())
 				}
 			}
