@@ -13,7 +13,8 @@
 // # Sources
 //
 // A folder has a config.json and .safetensors shards, listed by
-// model.safetensors.index.json or found by their names. Names are resolved once, when the
+// model.safetensors.index.json or found by their names; shards.go has the rules. A file that
+// is not what its name says is reported as what it is (content.go). Names are resolved once, when the
 // source is opened, inside its folder; a snapshot of the Hugging Face cache may link to the
 // blobs of its own model. Only regular files are opened. Nothing is downloaded and nothing
 // is written.
@@ -26,17 +27,25 @@
 // milliseconds on most) that also keeps the size cannot be told from none. A read that
 // failed may be tried again; failures are not remembered.
 //
+// [Checkpoint.Readers] says which other users may read the source, for programs that pass its bytes
+// on. It counts owners, groups, modes and ACLs of each file and of the folders on the way to it, as they
+// are at that moment.
+//
 // Checkpoints come from strangers. Numbers in headers, in config.json and in keys are
 // believed only as far as there are bytes behind them, or up to a limit that published
 // checkpoints do not come near.
 //
 // # Plans
 //
-// Weights and scales are paired over all shards (pair.go), and the grid of scales is laid
-// over its weight by shape and configuration (quantization.go). Experts are found by the
-// family's table (family.go, families.go) and arranged by the layout's (layout.go,
-// merge.go); all other keys get the names that the family has in that layout (names.go).
-// What cannot be decoded is refused by name, never shown undecoded. Adding a family is
+// Which stored tensors make one weight is a table of formats (formats.go); a new format is a file
+// with its rows and a line in the table. Tensors are put together over all shards (pair.go). Where
+// scales lie is decided once, from the shapes and the configuration together (partition.go,
+// quantization.go): they must fit exactly one known partition, or several that give the same bytes.
+// Tensors that belong to a quantization and to no weight are dropped (leftovers.go).
+//
+// Experts are found by the family's table (family.go, families.go) and arranged by the layout's
+// (layout.go, merge.go). All other keys get the names that the family has in that layout
+// (names.go). What cannot be decoded is refused by name, never shown undecoded. Adding a family is
 // adding a row; testdata/plans shows what becomes of each.
 //
 // A dequantized value is float32(code) × scale, rounded to the view's dtype: two roundings, to
@@ -70,6 +79,8 @@ type Options struct {
 	// Exclude leaves out tensors whose name in the view matches at its start.
 	Exclude *regexp.Regexp
 	Scales  string // hf-fp8: "amax" (computed; or empty), "ones" (as the reference)
+	// Unscaled reads FP8 weights that have no scale as plain numbers. Without it they are refused.
+	Unscaled bool
 }
 
 // Tensor is one virtual tensor.

@@ -65,7 +65,7 @@ func checkObject(raw []byte) error {
 		case !begun && token != json.Delim('{'):
 			return fmt.Errorf("it begins with %.100q", fmt.Sprint(token))
 		case depth == 0 && len(bytes.TrimSpace(raw[d.InputOffset():])) > 0:
-			return errors.New("something stands behind it")
+			return errors.New("something follows it")
 		}
 	}
 }

@@ -77,8 +77,9 @@ func versionOf(f *os.File, limit int64) int {
 	return v.Version
 }
 
-// manifestLimit is how long a manifest may be: as long as the files in its directory can need. A tensor's
-// entry takes at most eight times as many bytes in a manifest as in the header of its file.
+// manifestLimit is how long a manifest may be: as long as the files in its directory can need. A
+// tensor's entry takes at most eight times as many bytes in a manifest as in the header of its
+// file.
 func manifestLimit(manifest *os.File, dir string) (int64, error) {
 	info, err := manifest.Stat()
 	if err != nil || info.Size() <= manifestBytes {
@@ -117,7 +118,8 @@ func headerLength(path string) int64 {
 	return min(dataOffset(f), info.Size())
 }
 
-// dataOffset is where the data of a safetensors file begin by what its first bytes say, 0 if it has none.
+// dataOffset is where the data of a safetensors file begin by what its first bytes say, 0 if it has
+// none.
 func dataOffset(f io.ReaderAt) int64 {
 	var length [8]byte
 	if n, _ := f.ReadAt(length[:], 0); n < len(length) {
@@ -132,7 +134,8 @@ func dataOffset(f io.ReaderAt) int64 {
 
 func isShard(name string) bool { return strings.HasSuffix(name, ".safetensors") }
 
-// check makes sure that a manifest is one that an export writes. If it is finished it has all checksums, else none.
+// check makes sure that a manifest is one that an export writes. If it is finished it has all
+// checksums, else none.
 func (m *Manifest) check(finished bool) error {
 	switch {
 	case m.Version != manifestVersion:
@@ -156,7 +159,8 @@ func (m *Manifest) check(finished bool) error {
 	return m.checkPlaces()
 }
 
-// checkPlaces makes sure that each file is in a view, that each view has files, and that the sizes can be added up.
+// checkPlaces makes sure that each file is in a view, that each view has files, and that the sizes
+// can be added up.
 func (m *Manifest) checkPlaces() error {
 	views, files := map[string]bool{}, map[string]bool{} // whether a view has files; the names
 	for i := range m.Views {
@@ -232,7 +236,8 @@ func isWord(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(c rune) bool { return c != '-' && (c < 'a' || c > 'z') && (c < '0' || c > '9') })
 }
 
-// check makes sure that a record is one that an export writes, with all checksums if it is finished and none if it is not.
+// check makes sure that a record is one that an export writes, with all checksums if it is finished
+// and none if it is not.
 func (f *FileRecord) check(finished bool) error {
 	switch {
 	case !validName(f.Name):
@@ -303,8 +308,8 @@ func isSum(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// validName reports whether a slash-separated path is the name of a file that an export can hold: it leads
-// nowhere else on any system, and nothing in it is hidden or drives a terminal.
+// validName reports whether a slash-separated path is the name of a file that an export can hold:
+// it leads nowhere else on any system, and nothing in it is hidden or drives a terminal.
 func validName(name string) bool {
 	if !iofs.ValidPath(name) || len(name) > maxNameBytes || !filepath.IsLocal(filepath.FromSlash(name)) {
 		return false

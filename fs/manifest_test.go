@@ -179,7 +179,8 @@ func TestAManifestIsAsLongAsItsFilesCanNeed(t *testing.T) {
 	}
 }
 
-// The manifest of DeepSeek-V3 has 92,000 tensors. The one that is read here is of one file with many, and each costs little.
+// The manifest of DeepSeek-V3 has 92,000 tensors. The one that is read here is of one file with
+// many, and each costs little.
 func TestAManifestOfManyTensorsTakesLittleMemory(t *testing.T) {
 	const n = 50_000
 	f := FileRecord{Name: "a.safetensors", Size: 4096 + n*256, SHA256: sumOf("header")}

@@ -24,6 +24,7 @@ type Mount struct {
 	mountpoint string
 	server     *fuse.Server
 	done       chan struct{}
+	lockedOut  []string
 }
 
 // closeOnExec keeps FUSE descriptors from programs that we start, which go-fuse forgets when it mounts directly: a child
@@ -54,7 +55,8 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 			return nil, err
 		}
 	}
-	server, err := gofs.Mount(mountpoint, &dirNode{fs: f, node: f.root, options: &o}, f.fuseOptions(o, direct))
+	looks := f.newLooks(&o, o.AllowOther || !direct)
+	server, err := gofs.Mount(mountpoint, &dirNode{fs: f, node: f.root, looks: looks}, f.fuseOptions(o, direct))
 	if err != nil {
 		if direct {
 			detach(mountpoint) // go-fuse leaves a mount behind whose first exchange failed
@@ -62,7 +64,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	closeOnExec()
-	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{})}
+	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}), lockedOut: f.lockedOut(looks)}
 	go func() {
 		server.Wait()
 		close(m.done)
@@ -153,7 +155,7 @@ func (f *FS) place(mountpoint string) (string, error) {
 	if st, err := os.Stat(real); err != nil {
 		return "", err
 	} else if !st.IsDir() {
-		return "", fmt.Errorf("%s: is no directory", real)
+		return "", fmt.Errorf("%s: is not a directory", real)
 	}
 	if mounted, kind, _ := mountAt(real); mounted {
 		return "", fmt.Errorf("%s: %w (%s); unmount it or choose another directory", real, ErrMounted, kind)
@@ -217,6 +219,10 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 		f.log.Info("read-ahead stays as the kernel has it; reading will be slower", slog.String("knob", knob), slog.Any("error", err))
 	}
 }
+
+// LockedOut says which other users cannot read what of the mount, and why, a line each. When the kernel
+// refuses them, they see an errno only.
+func (m *Mount) LockedOut() []string { return m.lockedOut }
 
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() error {

@@ -58,7 +58,7 @@ func newMutated(t testing.TB, seed uint64) *mutated {
 	base := tempInMemory(t)
 	m := &mutated{t: t, rng: rand.New(rand.NewPCG(seed, 0)), tree: tree, victim: filepath.Join(base, "victim"), dir: filepath.Join(base, "export")}
 	m.intact = newVictim(t, m.victim)
-	complete := texts(look(t, exportTo(t, tree, filepath.Join(base, "complete"))))
+	complete := texts(lookAt(t, exportTo(t, tree, filepath.Join(base, "complete"))))
 	m.starts = append(m.starts, complete, complete)
 	for _, name := range []string{"hf/model-00002-of-00002.safetensors", "hf/config.json"} {
 		m.starts = append(m.starts, begunUntil(t, tree, filepath.Join(base, "begun-"+filepath.Base(name)), name))
@@ -90,12 +90,12 @@ func begunUntil(t testing.TB, tree fakeTree, dir, file string) map[string]string
 	if _, err := tree.export(context.Background(), dir, ExportOptions{Jobs: 1}); err == nil {
 		t.Fatal("it was not interrupted")
 	}
-	all := texts(look(t, dir))
+	all := texts(lookAt(t, dir))
 	all[partialOf(file)], all[inState(".new-77")] = "half of it", "half of it"
 	return all
 }
 
-// texts gives the contents of the files that look has found.
+// texts gives the contents of the files that lookAt has found.
 func texts(looked map[string]string) map[string]string {
 	files := map[string]string{}
 	for name, data := range looked {
@@ -154,7 +154,8 @@ func (m *mutated) inside(name string) bool {
 	return true
 }
 
-// rewrite puts other bytes into a file of the directory. A link there is replaced, not written through.
+// rewrite puts other bytes into a file of the directory. A link there is replaced, not written
+// through.
 func (m *mutated) rewrite(name string, data []byte) {
 	if name == "" || !m.inside(name) {
 		return
@@ -309,8 +310,8 @@ func (m *mutated) change(v *any, depth int) string {
 	return fmt.Sprintf("%.60s for %.60s", now, was)
 }
 
-// mutateEntry changes what a manifest says of a file, and computes its checksums anew from the file: only what the file
-// itself says can show that it is wrong.
+// mutateEntry changes what a manifest says of a file, and computes its checksums anew from the
+// file: only what the file itself says can show that it is wrong.
 func (m *mutated) mutateEntry() string {
 	root, _ := plain(string(readOr(m.path(inState(manifestName))))).(map[string]any)
 	files, _ := root["files"].([]any)
@@ -439,7 +440,8 @@ func (m *mutated) plant() string {
 	return m.put(name, pick(m, "a file", "a link", "a FIFO", "a directory", "a hard link"), m.victim)
 }
 
-// resize makes a file far larger than it should be, and than any manifest here says: to verify a terabyte takes its time.
+// resize makes a file far larger than it should be, and than any manifest here says: to verify a
+// terabyte takes its time.
 func (m *mutated) resize() string {
 	name, data := m.file()
 	m.rewrite(name, data)
@@ -534,7 +536,7 @@ func (m *mutated) round(count tally) {
 	default:
 		m.verify("verify", count)
 	}
-	if got := look(m.t, m.victim); !maps.Equal(got, m.intact) {
+	if got := lookAt(m.t, m.victim); !maps.Equal(got, m.intact) {
 		m.fail("what is not the export's was changed:\n%s", cmp.Diff(m.intact, got))
 	}
 }
@@ -573,8 +575,8 @@ func (m *mutated) unchanged() bool {
 	return true
 }
 
-// wantRight makes sure that a manifest is the right one, or leaves out only what verify has named or nobody can know of, and that the
-// files that it names have the right bytes.
+// wantRight makes sure that a manifest is the right one, or leaves out only what verify has named
+// or nobody can know of, and that the files that it names have the right bytes.
 func (m *mutated) wantRight(found *Verification) {
 	root, _ := plain(string(readOr(m.path(inState(manifestName))))).(map[string]any)
 	files, _ := root["files"].([]any)
@@ -654,7 +656,7 @@ func (m *mutated) export(count tally) {
 	before := map[string]map[string]string{}
 	for name, foreign := range m.foreign {
 		if foreign {
-			before[name] = look(m.t, m.path(name))
+			before[name] = lookAt(m.t, m.path(name))
 		}
 	}
 	var done *Manifest
@@ -663,7 +665,7 @@ func (m *mutated) export(count tally) {
 		return err
 	})
 	for name, was := range before {
-		if now := look(m.t, m.path(name)); !maps.Equal(was, now) {
+		if now := lookAt(m.t, m.path(name)); !maps.Equal(was, now) {
 			m.fail("the export (%v) changed %s, which it has not made:\n%s", err, name, cmp.Diff(was, now))
 		}
 	}
@@ -710,9 +712,10 @@ func watchHeap() (stop func() uint64) {
 	}
 }
 
-// TestPreparedDirectoriesAndMutatedManifests exports to, and verifies, directories to which one to three random things have
-// happened: to the text or the values of what is read back, to bytes, sizes and kinds of files. Nothing panics or hangs, nothing
-// outside of the directory and nothing foreign in it is changed, verify never says "right" of what is not, and memory is bounded.
+// TestPreparedDirectoriesAndMutatedManifests exports to, and verifies, directories to which one to
+// three random things have happened: to the text or the values of what is read back, to bytes,
+// sizes and kinds of files. Nothing panics or hangs, nothing outside of the directory and nothing
+// foreign in it is changed, verify never says "right" of what is not, and memory is bounded.
 func TestPreparedDirectoriesAndMutatedManifests(t *testing.T) {
 	const bound = 256 << 20
 	stop, count := watchHeap(), tally{}

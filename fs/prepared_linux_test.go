@@ -19,7 +19,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/size"
 )
 
-// put puts something of a kind in the place of a file. Links lead to the file or directory that is given.
+// put puts something of a kind in the place of a file. Links lead to the file or directory that is
+// given.
 func put(t testing.TB, name, kind, target string) {
 	t.Helper()
 	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o777), os.RemoveAll(name)); err != nil {
@@ -66,8 +67,8 @@ func makeSocket(name string) error {
 	return l.Close()
 }
 
-// look describes what is below a directory, or one thing: kinds, contents, where links lead.
-func look(t testing.TB, name string) map[string]string {
+// lookAt describes what is below a directory, or one thing: kinds, contents, where links lead.
+func lookAt(t testing.TB, name string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	err := filepath.WalkDir(name, func(path string, d iofs.DirEntry, err error) error {
@@ -117,7 +118,7 @@ func newVictim(t testing.TB, dir string) map[string]string {
 			t.Fatal(err)
 		}
 	}
-	return look(t, dir)
+	return lookAt(t, dir)
 }
 
 // within runs something that must come to its end.
@@ -155,8 +156,9 @@ func TestExportLeavesWhatSomebodyPrepared(t *testing.T) {
 	}
 }
 
-// prepared exports into a directory in which something of a kind is in the place of one file. What was put there stays, and is
-// named; only a file under a name that an export makes may be replaced, and then nothing is written through it.
+// prepared exports into a directory in which something of a kind is in the place of one file. What
+// was put there stays, and is named; only a file under a name that an export makes may be replaced,
+// and then nothing is written through it.
 func prepared(t *testing.T, tree fakeTree, start map[string]string, name, kind string) {
 	dir, victim := tempInMemory(t), tempInMemory(t)
 	untouched := newVictim(t, victim)
@@ -167,13 +169,13 @@ func prepared(t *testing.T, tree fakeTree, start map[string]string, name, kind s
 	}
 	path := filepath.Join(dir, filepath.FromSlash(name))
 	put(t, path, kind, target)
-	before := look(t, path)
+	before := lookAt(t, path)
 	var err error
 	within(t, "the export", func() { _, err = tree.export(context.Background(), dir, ExportOptions{}) })
-	if d := cmp.Diff(untouched, look(t, victim)); d != "" {
+	if d := cmp.Diff(untouched, lookAt(t, victim)); d != "" {
 		t.Errorf("the export changed what is not its own:\n%s", d)
 	}
-	if d := cmp.Diff(before, look(t, path)); d != "" && (err != nil || !mayReplace(tree, start, name, kind)) {
+	if d := cmp.Diff(before, lookAt(t, path)); d != "" && (err != nil || !mayReplace(tree, start, name, kind)) {
 		t.Errorf("the export (%v) changed what was prepared:\n%s", err, d)
 	}
 	if err == nil {
@@ -200,7 +202,8 @@ func prepared(t *testing.T, tree fakeTree, start map[string]string, name, kind s
 	}
 }
 
-// mayReplace says whether an export may replace or use what is under a name: a file or directory that an export makes there.
+// mayReplace says whether an export may replace or use what is under a name: a file or directory
+// that an export makes there.
 func mayReplace(tree fakeTree, start map[string]string, name, kind string) bool {
 	want, made := tree.manifest().made()[name]
 	isDir := want.IsDir()
@@ -318,7 +321,7 @@ func TestAnExportFollowsNoLinkThatIsSwappedIn(t *testing.T) {
 		if !swapped || err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: swapped %v, error %v", name, swapped, err)
 		}
-		if d := cmp.Diff(untouched, look(t, victim)); d != "" {
+		if d := cmp.Diff(untouched, lookAt(t, victim)); d != "" {
 			t.Errorf("%s: the export changed what is not its own:\n%s", name, d)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	iofs "io/fs"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -39,6 +40,7 @@ type ViewRecord struct {
 	MTP       string `json:"mtp"`
 	Exclude   string `json:"exclude,omitempty"`
 	Scales    string `json:"scales"`
+	Unscaled  bool   `json:"unscaled,omitempty"`
 	ShardSize int64  `json:"shard_size"`
 }
 
@@ -67,7 +69,7 @@ func RecordView(v View) ViewRecord {
 	o := v.Plan.Options
 	r := ViewRecord{
 		Dir: v.Dir, Layout: o.Layout, DType: safetensors.BF16.String(), Rank: o.EP.Rank, Ranks: o.EP.Size,
-		MTP: cmp.Or(o.MTP, "auto"), Scales: cmp.Or(o.Scales, "amax"), ShardSize: v.ShardSize,
+		MTP: cmp.Or(o.MTP, "auto"), Scales: cmp.Or(o.Scales, "amax"), Unscaled: o.Unscaled, ShardSize: v.ShardSize,
 	}
 	if o.DType != safetensors.Invalid {
 		r.DType = o.DType.String()
@@ -84,7 +86,7 @@ func (r ViewRecord) View(c *adapter.Checkpoint) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	o := adapter.Options{Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks}, MTP: r.MTP, Scales: r.Scales}
+	o := adapter.Options{Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks}, MTP: r.MTP, Scales: r.Scales, Unscaled: r.Unscaled}
 	if r.Exclude != "" {
 		if o.Exclude, err = regexp.Compile(r.Exclude); err != nil {
 			return View{}, err
@@ -160,7 +162,7 @@ func (m *Manifest) difference(other *Manifest) string {
 	case m.Source != other.Source:
 		return "of another source"
 	case !slices.Equal(m.Views, other.Views):
-		return fmt.Sprintf("of another view: %+v, not %+v", other.Views, m.Views)
+		return fmt.Sprintf("of another view: %s, not %s", flagsOf(other.Views), flagsOf(m.Views))
 	case !slices.EqualFunc(m.Files, other.Files, sameFile):
 		return "of other files"
 	}
@@ -189,6 +191,37 @@ func sameTensor(a, b *TensorRecord) bool {
 // String says what a tensor is and where.
 func (t *TensorRecord) String() string {
 	return fmt.Sprintf("%.200q, %s of shape %v, bytes %d to %d", t.Name, t.DType, t.Shape, t.Begin, t.End)
+}
+
+// flagsOf gives views as the command line asks for them.
+func flagsOf(views []ViewRecord) string {
+	all := make([]string, len(views))
+	for i, v := range views {
+		all[i] = v.flags()
+	}
+	return strings.Join(all, " and ")
+}
+
+// flags gives a view as the command line asks for it, without the defaults of the rarer flags.
+func (r ViewRecord) flags() string {
+	s := "--layout " + r.Layout + " --dtype " + strings.ToLower(r.DType)
+	for _, f := range []struct {
+		given bool
+		text  string
+	}{
+		{r.Ranks > 0, fmt.Sprintf(" --ep %d/%d", r.Rank, r.Ranks)},
+		{r.MTP != "auto", " --mtp " + r.MTP},
+		{r.Exclude != "", fmt.Sprintf(" --exclude %q", r.Exclude)},
+		{r.Scales != "amax", " --scales " + r.Scales},
+		{r.Unscaled, " --unscaled"},
+		{r.ShardSize > 0, fmt.Sprintf(" --shard-size %dB", r.ShardSize)},
+		{r.Dir != "", " in " + r.Dir},
+	} {
+		if f.given {
+			s += f.text
+		}
+	}
+	return s
 }
 
 func sameFile(a, b FileRecord) bool { return a.Name == b.Name && a.Size == b.Size }

@@ -65,7 +65,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (*Verification, er
 		if _, err := os.Lstat(filepath.Join(dir, stateDir, exportName)); err == nil {
 			return nil, fmt.Errorf("%s is an unfinished export: run the export again to finish it", dir)
 		}
-		return nil, fmt.Errorf("%s is no export: it has no %s/%s", dir, stateDir, manifestName)
+		return nil, fmt.Errorf("%s is not an export: it has no %s/%s", dir, stateDir, manifestName)
 	}
 	if err != nil {
 		return nil, err

@@ -225,7 +225,7 @@ func TestVerifyOfWhatIsNoExport(t *testing.T) {
 	unfinished := t.TempDir()
 	begin(t, unfinished, func(*Manifest) {})
 	for dir, want := range map[string]string{
-		t.TempDir(): "is no export",
+		t.TempDir(): "is not an export",
 		unfinished:  "unfinished export",
 	} {
 		if _, err := Verify(context.Background(), dir, VerifyOptions{}); err == nil || !strings.Contains(err.Error(), want) {

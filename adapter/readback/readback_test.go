@@ -248,8 +248,8 @@ func TestKindNamesFiles(t *testing.T) {
 	}
 }
 
-// FuzzDecode compares with encoding/json: what is taken strictly means the same to it, and what is taken at all is
-// the same in both ways of reading.
+// FuzzDecode compares with encoding/json: what is taken strictly means the same to it, and what is
+// taken at all is the same in both ways of reading.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{` + least + `}`))
 	f.Add([]byte(`{` + least + `,"kinds":{"a":1},"parts":[{"name":"p"}],"shape":[1,-2],"at":"2026-01-02T03:04:05Z","on":true,"share":-1.5e3}`))

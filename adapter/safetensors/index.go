@@ -26,7 +26,7 @@ func ParseIndex(data []byte) (*Index, error) {
 		switch k := s.key(); string(k) {
 		case "weight_map":
 			if x.WeightMap != nil {
-				s.fail("weight_map stands twice")
+				s.fail("weight_map is in it twice")
 			}
 			x.weightMap(s)
 		case "metadata":
@@ -60,7 +60,7 @@ func (x *Index) weightMap(s *scanner) {
 			files[file] = file
 		}
 		if _, twice := x.WeightMap[key]; twice {
-			s.fail("tensor %.100q stands in it twice", key)
+			s.fail("tensor %.100q is in it twice", key)
 		}
 		if len(x.WeightMap) == maxTensors {
 			s.fail("more than %d tensors", maxTensors)

@@ -88,7 +88,8 @@ func TestRecordsThatSayNothingAreRefused(t *testing.T) {
 	}
 }
 
-// FuzzReadState: what is read of a record is what encoding/json reads, and written again it is the same.
+// FuzzReadState: what is read of a record is what encoding/json reads, and written again it is the
+// same.
 func FuzzReadState(f *testing.F) {
 	f.Add(recorded(f, "state.json"))
 	f.Add([]byte(`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z","new":[{}]}`))

@@ -19,12 +19,13 @@ func newVerify() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify DIRECTORY|MOUNTPOINT",
 		Short: "check an export or a mount",
-		Long: "Check the files of an export against the SHA-256 in its manifest, or with --source against bytes\n" +
-			"computed anew from the source. A mount of this user is checked against its source. Which views\n" +
-			"there are is known from the export or the mount, unless flags say otherwise. What differs is printed\n" +
-			"by tensor, and then the exit status is 1.\n\n" +
-			"A manifest proves that nothing has changed since somebody wrote it. Where it may not be trusted,\n" +
-			"give --source.",
+		Long: "Check the files of an export against the SHA-256 in its manifest, or with\n" +
+			"--source against bytes computed anew from the source. A mount of this user is\n" +
+			"checked against its source. Which views there are is known from the export or\n" +
+			"the mount, unless flags say otherwise. What differs is printed by tensor, and\n" +
+			"then the exit status is 1.\n\n" +
+			"A manifest proves that nothing has changed since somebody wrote it. Where it\n" +
+			"may not be trusted, give --source.",
 		Example: "  dequantfs verify /data/v3-bf16\n" +
 			"  dequantfs verify /data/v3-bf16 --source ~/models/DeepSeek-V3\n" +
 			"  dequantfs verify /mnt/v3",
@@ -128,7 +129,7 @@ func (v *verifyFlags) expected(ctx context.Context, dir string) (source string, 
 }
 
 // viewFlagNames are the flags that say what is shown.
-var viewFlagNames = []string{"layout", "dtype", "ep", "mtp", "exclude", "scales", "shard-size"}
+var viewFlagNames = []string{"layout", "dtype", "ep", "mtp", "exclude", "scales", "shard-size", "unscaled"}
 
 // changed says whether any flag was given that says what is shown.
 func (v *viewFlags) changed(c *cobra.Command) bool {

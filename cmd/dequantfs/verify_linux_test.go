@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// silent is a directory of a file system that answers no read before its reader is killed. (The kernel
-// lets no process end that waits for one that does not answer even then.)
+// silent is a directory of a file system that answers no read before its reader is killed. (The
+// kernel lets no process end that waits for one that does not answer even then.)
 type silent struct {
 	*gofs.LoopbackNode
 	asked *atomic.Int64
@@ -98,7 +98,8 @@ func TestVerifyEndsAlthoughAFileSystemDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// keepFUSE keeps FUSE descriptors from programs that are started: one that has them would wait for itself.
+// keepFUSE keeps FUSE descriptors from programs that are started: one that has them would wait for
+// itself.
 func keepFUSE(t *testing.T) {
 	t.Helper()
 	list, err := os.ReadDir("/proc/self/fd")
