@@ -38,7 +38,13 @@ func newExport() *cobra.Command {
 		Example: "  dequantfs export ~/models/DeepSeek-V3 /data/v3-bf16 --layout hf\n" +
 			"  sbatch --array=0-7 --wrap 'dequantfs export /models/V3 /data/v3-bf16'",
 		Args: arity(2, 2),
-		RunE: func(c *cobra.Command, args []string) error { return e.run(c, args[0], args[1]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			err := interruptible(c.Context(), func() error { return e.run(c, args[0], args[1]) })
+			if errors.Is(err, context.Canceled) {
+				return withHint(errors.New("interrupted"), "what is finished is kept: run the same command again to go on")
+			}
+			return err
+		},
 	}
 	e.view.register(c)
 	e.register(c)
@@ -80,10 +86,7 @@ func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
 	show := e.reporter(c, dir)
 	m, err := s.fs.Export(c.Context(), dir, fs.ExportOptions{Part: share.part, Parts: share.of, Jobs: e.jobs, Progress: show.event})
 	show.close()
-	switch {
-	case errors.Is(err, context.Canceled):
-		return withHint(errors.New("interrupted"), "what is finished is kept: run the same command again to go on")
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	return show.end(m)
