@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -120,6 +121,25 @@ func (c *Checkpoint) Shards() []string { return c.shards }
 // generation config, code, also those of small subfolders. config.json is not among them.
 // Not to be changed.
 func (c *Checkpoint) SideFiles() []SideFile { return c.side }
+
+// Unseen says which changes of the source reads would not notice, the reason, and the way out: one
+// line for all files that have these in common.
+func (c *Checkpoint) Unseen() []string {
+	first := map[string]string{} // name of a file, by what is not seen of it
+	count := map[string]int{}
+	for _, f := range c.files {
+		what := f.proof.unseen()
+		if what != "" && count[what] == 0 {
+			first[what] = f.name
+		}
+		count[what]++
+	}
+	var lines []string
+	for _, what := range slices.Sorted(maps.Keys(first)) {
+		lines = append(lines, first[what]+andMore(count[what]-1)+": "+what)
+	}
+	return lines
+}
 
 // open does what Open says.
 func (c *Checkpoint) open(source string, o OpenOptions) error {

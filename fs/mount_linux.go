@@ -64,6 +64,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	closeOnExec()
+	f.warn()
 	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}), lockedOut: f.lockedOut(looks)}
 	go func() {
 		server.Wait()
@@ -73,6 +74,16 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		f.setReadAhead(mountpoint, o.ReadAhead)
 	}
 	return m, nil
+}
+
+// warn logs which changes of the source reads would not notice.
+func (f *FS) warn() {
+	if f.checkpoint == nil {
+		return
+	}
+	for _, line := range f.checkpoint.Unseen() {
+		f.log.Warn(line)
+	}
 }
 
 // fuseOptions are the options for go-fuse. A file of memory, read by one reader on two cores (GB/s, medians of three;

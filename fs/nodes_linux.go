@@ -174,7 +174,7 @@ func (f *FS) errno(name string, err error) syscall.Errno {
 	case errors.Is(err, context.Canceled):
 		f.counters.interrupted.Add(1)
 		return syscall.EINTR
-	case errors.Is(err, adapter.ErrChanged):
+	case errors.Is(err, adapter.ErrChanged), errors.Is(err, syscall.ESTALE): // the latter from the source's own server
 		errno = syscall.ESTALE
 	default:
 		errno = syscall.EIO
