@@ -5,17 +5,28 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/dequantfs/dequantfs/testdata/size"
 )
 
-// TestImplementationsAgree compares the kernels with the portable ones over 10^8 random pairs of code and scale:
-// half of the scales are any bits at all, half such as weights have.
+// Each round of TestImplementationsAgree has so many pairs of code and scale.
+const crossRows, crossCols = 64, 512
+
+// TestImplementationsAgree compares the kernels with the portable ones over random pairs of code and scale,
+// 10^6 or 10^8 of them: half of the scales are any bits at all, half such as weights have.
 func TestImplementationsAgree(t *testing.T) {
 	if best() == generic {
 		return // nothing to compare
 	}
-	const rows, cols = 64, 4096
-	rounds := 100_000_000/(rows*cols)/thinning + 1
-	r := rand.New(rand.NewPCG(21, 22))
+	for _, seed := range size.Seeds(t) {
+		implementationsAgree(t, seed, size.Count(1_000_000, 100_000_000)/3)
+	}
+}
+
+func implementationsAgree(t *testing.T, seed uint64, pairs int) {
+	const rows, cols = crossRows, crossCols
+	rounds := max(16, pairs/(rows*cols)/thinning+1) // 16 have every kind of matrix among them
+	r := rand.New(rand.NewPCG(seed, 22))
 	codes, scales := make([]byte, rows*cols), make([]float32, rows*cols)
 	want, got := make([]byte, 4*rows*cols), make([]byte, 4*rows*cols)
 	defer func(was implementation) { using = was }(using)
@@ -28,7 +39,7 @@ func TestImplementationsAgree(t *testing.T) {
 		for using = avx2; using <= best(); using++ {
 			Dequantize(got[:n], cols*out.Size(), out, m)
 			if !bytes.Equal(got[:n], want[:n]) {
-				t.Fatalf("round %d: %v to %v, blocks of %v: %v differs from generic", i, m.Format, out, m.Block, using)
+				t.Fatalf("seed %d, round %d: %v to %v, blocks of %v: %v differs from generic", seed, i, m.Format, out, m.Block, using)
 			}
 		}
 	}
@@ -42,11 +53,11 @@ func randomPairs(r *rand.Rand, codes []byte, scales []float32, i int) *Matrix {
 			codes[j+k] = byte(u >> (8 * k))
 		}
 	}
-	m := &Matrix{Format: E4M3FN, Codes: codes, Stride: 4096, Rows: 64, Cols: 4096, Block: [][2]int{{1, 1}, {16, 32}, {8, 128}, {64, 1}}[i/4%4], Scales: scales, ScaleStride: 4096}
+	m := &Matrix{Format: E4M3FN, Codes: codes, Stride: crossCols, Rows: crossRows, Cols: crossCols, Block: [][2]int{{1, 1}, {16, 32}, {8, 128}, {64, 1}}[i/4%4], Scales: scales, ScaleStride: crossCols}
 	if i%16 == 7 {
 		m.Format = E5M2
 	}
-	for j := range m.Scales[:4096*ceilDiv(64, m.Block[0])] {
+	for j := range m.Scales[:crossCols*ceilDiv(crossRows, m.Block[0])] {
 		u := r.Uint32()
 		if i&1 == 0 {
 			u = u&^(0xff<<23) | (100+u>>23&31)<<23 // 2^-27 to 2^4
@@ -62,7 +73,7 @@ func TestRoundingsAgree(t *testing.T) {
 		return // nothing to compare
 	}
 	const n = 1 << 16
-	r := rand.New(rand.NewPCG(23, 24))
+	r := rand.New(rand.NewPCG(size.Seeds(t)[0], 24))
 	src, want, got := make([]byte, 4*n), make([]byte, 4*n), make([]byte, 4*n)
 	defer func(was implementation) { using = was }(using)
 	for i := range 24/thinning + 1 {
