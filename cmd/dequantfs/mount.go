@@ -287,7 +287,7 @@ func (m *mountFlags) sayWhoReadsWhat(c *cobra.Command, s *source, mountpoint str
 			continue
 		}
 		said[layout] = true
-		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", filepath.Join(mountpoint, layout), readers[layout])
+		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", oneLine(filepath.Join(mountpoint, layout)), readers[layout])
 	}
 }
 
