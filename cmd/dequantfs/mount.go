@@ -77,7 +77,7 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	mountpoint, err := filepath.Abs(mountpoint)
+	mountpoint, err := realMountpoint(mountpoint)
 	if err != nil {
 		return err
 	}
@@ -96,6 +96,19 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 		return startBackground(c.ErrOrStderr(), log, os.Args[1:]...)
 	}
 	return m.serve(c, p, name, mountpoint)
+}
+
+// realMountpoint gives the path that the kernel will know a mountpoint by. One in a folder that is missing
+// will be made.
+func realMountpoint(path string) (string, error) {
+	if strings.HasPrefix(path, "/dev/fd/") {
+		return path, nil
+	}
+	real, err := fs.ResolveMountpoint(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return filepath.Abs(path)
+	}
+	return real, err
 }
 
 // absolute makes the path of a file that is there absolute. What is no path, such

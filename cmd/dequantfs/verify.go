@@ -99,7 +99,7 @@ func (v *verifyFlags) expected(ctx context.Context, dir string) (source string, 
 	if v.source != "" {
 		return v.source, nil, nil
 	}
-	mountpoint, err := resolveMountpoint(dir)
+	mountpoint, err := fs.ResolveMountpoint(dir)
 	if err != nil {
 		return "", nil, err
 	}
