@@ -54,7 +54,7 @@ var sourceCaches = map[string]fs.SourceCache{"auto": fs.SourceAuto, "keep": fs.S
 func (m *mountFlags) register(c *cobra.Command) {
 	m.readAhead = 16 << 20
 	flags := c.Flags()
-	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay; SIGINT and SIGTERM unmount")
+	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay; SIGINT, SIGTERM and SIGHUP unmount")
 	flags.Var(&m.cacheSize, "cache-size", "for experts being read (default a tenth of memory)")
 	flags.Var(&m.readAhead, "read-ahead", "of the kernel, if we may")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages in memory: auto (those read twice), keep, drop")
