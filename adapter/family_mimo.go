@@ -20,6 +20,9 @@ func mimoV2Scales(o *opening, scale *Stored) (decoder, error) {
 		return nil, nil
 	}
 	shards, ok := o.c.tensorParallel, true
+	if shards == unreadable {
+		return nil, fmt.Errorf("%s: its metadata is too large to be read, and tp_size there may say where the scales of %s lie: take out what is not tp_size", indexName, w.Key)
+	}
 	if shards == 0 {
 		shards, ok = o.settings.integer("num_key_value_heads")
 	}
@@ -108,10 +111,16 @@ func (o *opening) valueRuns(scale *Stored, h keyHeads) (decoder, error) {
 	return d, nil
 }
 
+// unreadable is the tp_size of an index whose metadata is not read.
+const unreadable = -1
+
 // tensorParallelOf reads tp_size of an index; 0 if it does not say.
 func tensorParallelOf(index *safetensors.Index) int {
-	if index == nil {
+	switch {
+	case index == nil:
 		return 0
+	case index.Large:
+		return unreadable
 	}
 	number, _ := index.Metadata["tp_size"].(json.Number)
 	n, err := strconv.Atoi(number.String())

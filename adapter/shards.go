@@ -61,16 +61,16 @@ func (d *folder) selectShards(c *Config) (*selection, error) {
 
 // selectExplicit takes the file that config.json names, as transformers does.
 func (d *folder) selectExplicit(c *Config) (*selection, error) {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(hideNumbers(c.Raw), &fields) != nil {
-		return nil, nil // parseConfig has read it; this cannot fail
+	all, err := members(c.Raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", configName, err)
 	}
-	value := fields[explicitField]
-	if value == nil || string(value) == "null" {
+	i := slices.IndexFunc(all, func(m member) bool { return m.key == explicitField })
+	if i < 0 || string(all[i].value) == "null" {
 		return nil, nil
 	}
-	var name string
-	if json.Unmarshal(value, &name) != nil {
+	name, err := unquote(all[i].value)
+	if err != nil || !isString(all[i].value) {
 		return nil, fmt.Errorf("%s: %s is not a string: expected the name of a file", configName, explicitField)
 	}
 	reason := fmt.Sprintf("%s says that the weights are in %s", configName, name)

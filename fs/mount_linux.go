@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -149,19 +148,15 @@ func (w logWriter) Write(p []byte) (int, error) {
 
 // place checks a mountpoint and gives its real path.
 func (f *FS) place(mountpoint string) (string, error) {
-	abs, err := filepath.Abs(mountpoint)
+	real, err := ResolveMountpoint(mountpoint)
 	if err != nil {
 		return "", err
 	}
-	if dead(abs) {
-		f.log.Warn("unmounting what a dead process left behind", slog.String("mountpoint", abs))
-		if err := detach(abs); err != nil {
-			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s", abs, err, abs)
+	if dead(real) {
+		f.log.Warn("unmounting what a dead process left behind", slog.String("mountpoint", real))
+		if err := detach(real); err != nil {
+			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s", real, err, real)
 		}
-	}
-	real, err := filepath.EvalSymlinks(abs)
-	if err != nil {
-		return "", err
 	}
 	if st, err := os.Stat(real); err != nil {
 		return "", err

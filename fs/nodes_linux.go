@@ -38,6 +38,8 @@ var (
 	_ gofs.NodeGetattrer = (*fileNode)(nil)
 	_ gofs.NodeOpener    = (*fileNode)(nil)
 	_ gofs.NodeReader    = (*fileNode)(nil)
+	_ gofs.NodeFsyncer   = (*fileNode)(nil)
+	_ gofs.NodeFsyncer   = (*dirNode)(nil)
 	_ gofs.NodeStatfser  = (*fileNode)(nil)
 	_ gofs.FileReleaser  = (*handle)(nil)
 )
@@ -128,6 +130,12 @@ func (n *fileNode) Read(ctx context.Context, h gofs.FileHandle, dest []byte, off
 	}
 	return fuse.ReadResultData(dest[:got]), 0
 }
+
+// Fsync has nothing to do: nothing is written. Programs that copy call it on what they have read, too.
+func (n *fileNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
+
+// Fsync has nothing to do.
+func (d *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 // Statfs says how large all files are together.
 func (d *dirNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {

@@ -28,10 +28,13 @@ const (
 type process struct{ child bool }
 
 func newProcess() *process {
-	p := &process{child: os.Getenv(childEnv) != ""}
+	p := &process{child: inBackground()}
 	os.Unsetenv(childEnv)
 	return p
 }
+
+// inBackground says whether this process was started to be the one behind a mount.
+func inBackground() bool { return os.Getenv(childEnv) != "" }
 
 // ready tells whoever waits that the mount can be read.
 func (p *process) ready() error {

@@ -14,6 +14,8 @@ type process struct{ child bool }
 
 func newProcess() *process { return new(process) }
 
+func inBackground() bool { return false }
+
 func (p *process) ready() error { return nil }
 
 func startBackground(io.Writer, string, ...string) error {

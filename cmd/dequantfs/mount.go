@@ -55,7 +55,7 @@ var sourceCaches = map[string]fs.SourceCache{"auto": fs.SourceAuto, "keep": fs.S
 func (m *mountFlags) register(c *cobra.Command) {
 	m.readAhead = 16 << 20
 	flags := c.Flags()
-	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay attached; SIGINT and SIGTERM unmount")
+	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay; SIGINT, SIGTERM and SIGHUP unmount")
 	flags.Var(&m.cacheSize, "cache-size", "memory for experts (default a tenth of all)")
 	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages in memory: auto (those read twice), keep, drop")
@@ -79,7 +79,7 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	mountpoint, err := filepath.Abs(mountpoint)
+	mountpoint, err := realMountpoint(mountpoint)
 	if err != nil {
 		return err
 	}
@@ -98,6 +98,19 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 		return startBackground(c.ErrOrStderr(), log, os.Args[1:]...)
 	}
 	return m.serve(c, p, name, mountpoint)
+}
+
+// realMountpoint gives the path that the kernel will know a mountpoint by. One in a folder that is missing
+// will be made.
+func realMountpoint(path string) (string, error) {
+	if strings.HasPrefix(path, "/dev/fd/") {
+		return path, nil
+	}
+	real, err := fs.ResolveMountpoint(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return filepath.Abs(path)
+	}
+	return real, err
 }
 
 // absolute makes the path of a file that is there absolute. What is no path, such
@@ -302,7 +315,7 @@ func (m *mountFlags) sayWhoReadsWhat(c *cobra.Command, s *source, mountpoint str
 			continue
 		}
 		said[layout] = true
-		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", filepath.Join(mountpoint, layout), readers[layout])
+		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", oneLine(filepath.Join(mountpoint, layout)), readers[layout])
 	}
 }
 

@@ -10,6 +10,19 @@ func configs() []Source {
 	text := func(name, text string) Source {
 		return Source{Name: name, do: func(f *folder) { f.write("config.json", []byte(text)) }}
 	}
+	// A bomb is a config.json of the largest size that is read: a text, another one over and over, and an end.
+	bomb := func(name, head, piece, end string) Source {
+		return Source{Name: name, Big: true, do: func(f *folder) {
+			many := strings.Repeat(piece, 1000)
+			f.stream("config.json", 16<<20, `{"model_type":"deepseek_v3",`+head, func(int) string { return many }, end+"}")
+		}}
+	}
+	// A full one is as much as is taken.
+	full := func(name, more string) Source {
+		s := text(name, `{"model_type":"deepseek_v3",`+more+"}")
+		s.Big = true
+		return s
+	}
 	return []Source{
 		{Name: "config-is-missing", do: func(f *folder) { f.remove("config.json") }},
 		{Name: "config-too-large", do: func(f *folder) { f.sparse("config.json", []byte("{"), 1<<40) }},
@@ -23,6 +36,20 @@ func configs() []Source {
 		text("config-nests-deep", strings.Repeat(`{"text_config":`, 100_000)),
 		text("config-nests-deep-and-ends", strings.Repeat(`{"text_config":`, 5_000)+"{}"+strings.Repeat("}", 5_000)),
 		text("config-lists-deep-and-ends", `{"x":`+strings.Repeat("[", 9_000)+strings.Repeat("]", 9_000)+"}"),
+		text("config-nests-to-the-limit", `{"model_type":"deepseek_v3","x":`+strings.Repeat("[", 63)+strings.Repeat("]", 63)+"}"),
+		text("config-nests-beyond-the-limit", `{"model_type":"deepseek_v3","x":`+strings.Repeat("[", 64)+strings.Repeat("]", 64)+"}"),
+		bomb("config-of-lists", `"x":[0`, `,[]`, `]`),
+		bomb("config-of-objects", `"x":[0`, `,{"":{}}`, `]`),
+		bomb("config-of-numbers-far-down", `"x":`+strings.Repeat("[", 62)+`0`, `,0`, strings.Repeat("]", 62)),
+		full("config-of-as-many-objects-as-there-may-be", `"quantization_config":{"x":[0`+
+			strings.Repeat(","+strings.Repeat(`{"":`, 60)+"0"+strings.Repeat("}", 60), 2890)+"]}"),
+		full("config-of-as-many-numbers-as-there-may-be", `"x":`+strings.Repeat("[", 62)+strings.Repeat("0,", 524_000)+"0"+strings.Repeat("]", 62)),
+		bomb("config-of-not-a-number", `"x":[0`, `,NaN`, `]`),
+		text("config-of-one-long-type", `{"model_type":"deepseek_v3","model_type":"x`+strings.Repeat(`y`, 100_000)+`"}`),
+		text("config-of-one-long-method", `{"model_type":"deepseek_v3","quantization_config":{"quant_method":"x`+strings.Repeat(`y`, 100_000)+`"}}`),
+		text("config-of-one-long-block", `{"model_type":"deepseek_v3","quantization_config":{"weight_block_size":"x`+strings.Repeat(`y`, 100_000)+`"}}`),
+		text("config-of-one-long-number", `{"model_type":"deepseek_v3","num_hidden_layers":1`+strings.Repeat(`0`, 100_000)+`}`),
+		text("config-of-one-long-name", `{"model_type":"deepseek_v3","x`+strings.Repeat(`y`, 100_000)+`":0}`),
 		text("config-with-a-number-for-a-type", `{"model_type":3}`),
 		text("config-with-an-unknown-type", `{"model_type":"x\u001b[2J"}`),
 		text("config-with-a-type-in-a-type", `{"model_type":"deepseek_v3","text_config":{"model_type":"qwen3_moe"}}`),
