@@ -53,7 +53,14 @@ type block struct {
 	end   int64
 }
 
-func newBlocks(f *FS) *blocks { return &blocks{fs: f, max: maxBlocks, size: loadSize, least: minBlock} }
+func newBlocks(f *FS) *blocks { return &blocks{fs: f, size: loadSize, least: minBlock} }
+
+// setMax changes how many there may be.
+func (b *blocks) setMax(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.max = n
+}
 
 // fetch begins to read a range ahead of a session's stream, which needs it up to end in its file. It says whether
 // there was room. What is in the page cache is left there: read in small pieces it stays in the core's own cache until it

@@ -45,6 +45,7 @@ type cache struct {
 	closed   bool
 	fills    sync.WaitGroup
 
+	most                  int64 // bytes of units that a request needs, at most; 0: not known
 	used, pinned, filling int64 // bytes; used counts idle ones too
 	shelved               int64 // bytes of fills whose source is stalled; in none of the others
 	spentBytes, keepSpent int64 // bytes in spent; how many are kept while there is room, see recycle
@@ -111,6 +112,22 @@ func newCache(f *FS, budget int64) *cache {
 	c.spent, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	c.ghosts, _ = simplelru.NewLRU[expr.UnitKey, ghost](1<<14, nil)
 	return c
+}
+
+// setBudget changes the budget; most is what one request may need at once.
+func (c *cache) setBudget(n, most int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.budget, c.most = n, most
+	c.keepSpent = min(max(n/64, minSpent), maxSpent)
+	c.trim()
+}
+
+// step is the most bytes of units that one session may need, and whether that has to be looked at.
+func (c *cache) step() (n int64, look bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return max(c.budget, c.most), c.most > 0 && c.budget < 8*c.most
 }
 
 // acquire pins all units that a session wants and waits until they are filled.

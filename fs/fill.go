@@ -70,27 +70,29 @@ func (c *cache) fill(e *entry) {
 // fillUnit computes a unit; a panic becomes an error.
 func (f *FS) fillUnit(u unit, buf []byte) (err error) {
 	defer f.recover("fill of "+u.String(), &err)
-	env := expr.Env{Context: f.ctx, ReadAt: f.readSource, Lend: f.lend, Go: f.together}
+	of := u.Key().File
+	together := func(fns ...func() error) error { return f.together(of, fns) }
+	env := expr.Env{Context: f.ctx, ReadAt: f.readSource, Lend: f.lend, Go: together}
 	if err := u.Fill(&env, buf); err != nil {
 		return fmt.Errorf("%s: %w", u, err)
 	}
 	return nil
 }
 
-// together runs the functions at the same time, so that slow sources overlap,
+// together runs the strips of a unit at the same time, so that slow sources overlap,
 // and gives the first error once all have ended.
-func (f *FS) together(fns ...func() error) error {
+func (f *FS) together(of expr.File, strips []func() error) error {
 	var wg sync.WaitGroup
-	errs := make([]error, len(fns))
-	next := make(chan int, len(fns))
-	for i := range fns {
+	errs := make([]error, len(strips))
+	next := make(chan int, len(strips))
+	for i := range strips {
 		next <- i
 	}
 	close(next)
-	for range min(len(fns), maxPieces) {
+	for range min(len(strips), maxPieces) {
 		wg.Go(func() {
 			for i := range next {
-				errs[i] = f.guarded(fns[i])
+				errs[i] = f.strip(of, strips[i])
 			}
 		})
 	}
@@ -98,8 +100,12 @@ func (f *FS) together(fns ...func() error) error {
 	return or(errs...)
 }
 
-// guarded runs fn; a panic becomes an error.
-func (f *FS) guarded(fn func() error) (err error) {
+// strip computes a strip as soon as there is memory for it; a panic becomes an error.
+func (f *FS) strip(of expr.File, fn func() error) (err error) {
 	defer f.recover("strip", &err)
+	if !f.strips.begin(f.ctx, of) {
+		return ErrClosed
+	}
+	defer f.strips.end(of)
 	return fn()
 }

@@ -36,6 +36,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -78,6 +79,9 @@ type FS struct {
 	computed *computed
 	blocks   *blocks
 	loads    buffers       // for what is loaded of the source
+	strips   strips        // of units, that are computed at once
+	shares   shares        // of memory
+	heap     int64         // what the garbage collector may manage, once it is mounted
 	lost     expr.Counters // values that a narrower dtype could not hold
 	workers  *workers
 	sources  sources
@@ -97,22 +101,21 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	if o.CacheSize == 0 {
-		o.CacheSize = DefaultCacheSize()
-	}
 	f := &FS{checkpoint: c, views: views, options: o, log: o.Logger}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	f.cache = newCache(f, max(o.CacheSize, 0))
-	f.grids = newGrids(int64(maxGrids))
+	f.grids = newGrids(0)
 	f.computed = newComputed(f)
 	f.blocks = newBlocks(f)
-	if o.CacheSize < 0 {
-		f.grids.max, f.computed.max, f.blocks.max = 0, 0, 0
+	f.strips.sources = &f.sources
+	most := mostShares(needs{computed: maxComputed}, allowed(os.ReadFile).bytes)
+	if o.CacheSize > 0 {
+		most.cache = o.CacheSize
 	}
-	f.loads.most = loadsKept(o.Workers)
+	f.take(most, needs{})
 	f.workers = newWorkers(o.Workers)
 	f.sessions.New = func() any { return newSession(f) }
 	if err := f.build(); err != nil {

@@ -53,6 +53,9 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 			return nil, err
 		}
 	}
+	if err := f.fit(o.allowance(), heapInUse()); err != nil {
+		return nil, err
+	}
 	server, err := gofs.Mount(mountpoint, &dirNode{fs: f, node: f.root, options: &o}, f.fuseOptions(o, direct))
 	if err != nil {
 		if direct {
@@ -104,9 +107,9 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 		MountOptions: fuse.MountOptions{
 			AllowOther:           o.AllowOther,
 			Options:              options,
-			MaxBackground:        background(),
-			CongestionThreshold:  background(),
-			MaxWrite:             requestSize,
+			MaxBackground:        f.shares.requests,
+			CongestionThreshold:  f.shares.requests,
+			MaxWrite:             f.shares.requestSize,
 			FsName:               name,
 			Name:                 "dequantfs",
 			DisableXAttrs:        true,
@@ -212,6 +215,9 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 		f.log.Info("read-ahead stays as the kernel has it; reading will be slower", slog.String("knob", knob), slog.Any("error", err))
 	}
 }
+
+// Heap is what the garbage collector may manage so that all of the process stays within its memory.
+func (m *Mount) Heap() int64 { return m.fs.heap }
 
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() error {
