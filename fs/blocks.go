@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -153,7 +154,11 @@ func (b *blocks) load(k *block) {
 	defer b.mu.Unlock()
 	source := b.fs.sources.of(k.file)
 	source.loading--
-	source.loaded(time.Since(begin))
+	took := time.Since(begin)
+	source.loaded(took)
+	if took > b.fs.slowly.after {
+		b.fs.slow("reading ahead of the source took long", slog.String("file", k.file.Name()), slog.Int64("offset", k.off), slog.Duration("after", took))
+	}
 	b.next(k.file)
 	if err != nil {
 		k.failed = true
@@ -185,7 +190,7 @@ func (b *blocks) at(f expr.File, off, n int64) (k *block, gap int64) {
 
 // lend lends what a block has of [off, off+n) from off on, in whole rows of width bytes, once it is loaded. Without a
 // block it tells how far the next one is, or n.
-func (b *blocks) lend(ctx context.Context, f expr.File, off, n, width int64) (p []byte, k *block, gap int64) {
+func (b *blocks) lend(ctx context.Context, w *waits, f expr.File, off, n, width int64) (p []byte, k *block, gap int64) {
 	b.mu.Lock()
 	k, gap = b.at(f, off, n)
 	if k == nil {
@@ -200,7 +205,10 @@ func (b *blocks) lend(ctx context.Context, f expr.File, off, n, width int64) (p 
 	}
 	k.pins++
 	b.mu.Unlock()
-	if b.fs.wait(ctx, k.done) != nil || k.failed || check(f) != nil {
+	begun := w.begin(forAhead)
+	err := b.fs.wait(ctx, k.done)
+	w.end(forAhead, begun)
+	if err != nil || k.failed || check(f) != nil {
 		k.Release()
 		return nil, nil, whole
 	}

@@ -142,7 +142,10 @@ func (c *cache) acquire(ctx context.Context, s *session) error {
 		c.queue = append(c.queue, s)
 		c.wakeLater()
 		c.mu.Unlock()
-		if err := c.fs.wait(ctx, s.admitted); err != nil {
+		begun := s.waits.begin(forRoom)
+		err := c.fs.wait(ctx, s.admitted)
+		s.waits.end(forRoom, begun)
+		if err != nil {
 			c.giveUp(s)
 			return err
 		}
@@ -160,7 +163,13 @@ func (c *cache) acquire(ctx context.Context, s *session) error {
 func (s *session) await(ctx context.Context) error {
 	defer s.fs.cache.stopWaiting(s)
 	for _, e := range s.held {
-		if err := s.fs.wait(ctx, e.done); err != nil {
+		begun := s.waits.begin(forUnit)
+		err := s.fs.wait(ctx, e.done)
+		s.waits.end(forUnit, begun)
+		if time.Since(begun) > s.fs.slowly.after/2 {
+			s.unit = e.unit.String()
+		}
+		if err != nil {
 			return err
 		}
 		if e.err != nil {

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -70,10 +71,25 @@ func (c *cache) fill(e *entry) {
 // fillUnit computes a unit; a panic becomes an error.
 func (f *FS) fillUnit(u unit, buf []byte) (err error) {
 	defer f.recover("fill of "+u.String(), &err)
-	of := u.Key().File
-	together := func(fns ...func() error) error { return f.together(of, fns) }
-	env := expr.Env{Context: f.ctx, ReadAt: f.readSource, Lend: f.lend, Go: together}
-	if err := u.Fill(&env, buf); err != nil {
+	of, w, begun := u.Key().File, new(waits), time.Now()
+	env := expr.Env{
+		Context: f.ctx,
+		ReadAt: func(file expr.File, p []byte, off int64) (int, error) {
+			defer w.end(forSource, w.begin(forSource))
+			return f.readSource(file, p, off)
+		},
+		Lend: func(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
+			defer w.end(forSource, w.begin(forSource))
+			return f.lend(file, off, n)
+		},
+		Go: func(fns ...func() error) error { return f.together(of, w, fns) },
+	}
+	err = u.Fill(&env, buf)
+	if took := time.Since(begun); took > f.slowly.after {
+		f.slow("a unit took long to compute", slog.String("unit", u.String()),
+			slog.Duration("after", took.Round(time.Millisecond)), slog.String("waited_for", w.String()))
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", u, err)
 	}
 	return nil
@@ -81,7 +97,7 @@ func (f *FS) fillUnit(u unit, buf []byte) (err error) {
 
 // together runs the strips of a unit at the same time, so that slow sources overlap,
 // and gives the first error once all have ended.
-func (f *FS) together(of expr.File, strips []func() error) error {
+func (f *FS) together(of expr.File, w *waits, strips []func() error) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(strips))
 	next := make(chan int, len(strips))
@@ -92,7 +108,7 @@ func (f *FS) together(of expr.File, strips []func() error) error {
 	for range min(len(strips), maxPieces) {
 		wg.Go(func() {
 			for i := range next {
-				errs[i] = f.strip(of, strips[i])
+				errs[i] = f.strip(of, w, strips[i])
 			}
 		})
 	}
@@ -101,9 +117,12 @@ func (f *FS) together(of expr.File, strips []func() error) error {
 }
 
 // strip computes a strip as soon as there is memory for it; a panic becomes an error.
-func (f *FS) strip(of expr.File, fn func() error) (err error) {
+func (f *FS) strip(of expr.File, w *waits, fn func() error) (err error) {
 	defer f.recover("strip", &err)
-	if !f.strips.begin(f.ctx, of) {
+	begun := w.begin(forTurn)
+	ok := f.strips.begin(f.ctx, of)
+	w.end(forTurn, begun)
+	if !ok {
 		return ErrClosed
 	}
 	defer f.strips.end(of)

@@ -31,6 +31,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -58,6 +60,8 @@ type Options struct {
 	Workers     int         // goroutines that one read may use; 0: GOMAXPROCS
 	SourceCache SourceCache // what becomes of source bytes in the system's page cache
 	Logger      *slog.Logger
+
+	slowAfter time.Duration // what takes longer is logged; 0: the constant of that name
 }
 
 // FS is the tree. It implements io/fs.FS, ReadDirFS and StatFS; its files implement io.ReaderAt.
@@ -87,6 +91,8 @@ type FS struct {
 	sources  sources
 	sessions sync.Pool
 	live     live
+	slowly   slowLog
+	watching sync.WaitGroup
 
 	ctx  context.Context // of fills and prefetches
 	stop context.CancelFunc
@@ -117,11 +123,13 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	}
 	f.take(most, needs{})
 	f.workers = newWorkers(o.Workers)
+	f.slowly.after = cmp.Or(o.slowAfter, slowAfter)
 	f.sessions.New = func() any { return newSession(f) }
 	if err := f.build(); err != nil {
 		f.Close()
 		return nil, err
 	}
+	f.watching.Go(f.watchSlow)
 	return f, nil
 }
 
@@ -133,6 +141,7 @@ func (f *FS) Close() error {
 	f.blocks.close()
 	f.loads.free()
 	f.workers.close()
+	f.watching.Wait()
 	return nil
 }
 

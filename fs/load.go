@@ -91,7 +91,7 @@ type loan struct {
 
 // lend loads what a unit is computed from. Errors are dropped: the recipe then reads for itself, and reports its
 // own error.
-func (f *FS) lend(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
+func (f *FS) lend(file expr.File, off int64, n int) ([]byte, expr.Entry, int) {
 	if n > loadSize {
 		return nil, nil, n
 	}
