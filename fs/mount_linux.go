@@ -54,6 +54,9 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 			return nil, err
 		}
 	}
+	if err := f.fit(o.allowance(), heapInUse()); err != nil {
+		return nil, err
+	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
 	server, err := gofs.Mount(mountpoint, &dirNode{fs: f, node: f.root, looks: looks}, f.fuseOptions(o, direct))
 	if err != nil {
@@ -117,9 +120,9 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 		MountOptions: fuse.MountOptions{
 			AllowOther:           o.AllowOther,
 			Options:              options,
-			MaxBackground:        background(),
-			CongestionThreshold:  background(),
-			MaxWrite:             requestSize,
+			MaxBackground:        f.shares.requests,
+			CongestionThreshold:  f.shares.requests,
+			MaxWrite:             f.shares.requestSize,
 			FsName:               name,
 			Name:                 "dequantfs",
 			DisableXAttrs:        true,
@@ -229,6 +232,9 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 // LockedOut says which other users cannot read what of the mount, and why, a line each. When the kernel
 // refuses them, they see an errno only.
 func (m *Mount) LockedOut() []string { return m.lockedOut }
+
+// Heap is what the garbage collector may manage so that all of the process stays within its memory.
+func (m *Mount) Heap() int64 { return m.fs.heap }
 
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() error {

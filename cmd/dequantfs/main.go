@@ -23,6 +23,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	_ "github.com/dequantfs/dequantfs/cmd/dequantfs/startup" // before all that opens files
 )
 
 // commands makes the subcommands, in the order of the help text.
