@@ -330,24 +330,29 @@ func (x *exporter) claim() error {
 	return err
 }
 
-// work lists the files to write in this part, and those that the last part to end writes.
-func (x *exporter) work() (todo, last []FileRecord, err error) {
-	var rest []FileRecord
+// order parts the files in those that are written first and those that come last, when all others are whole.
+func (m *Manifest) order() (first, last []FileRecord) {
 	comesLast := map[string]bool{}
-	for _, v := range x.manifest.Views {
+	for _, v := range m.Views {
 		comesLast[path.Join(v.Dir, configName)] = true
 		comesLast[path.Join(v.Dir, indexName)] = true
 	}
-	for _, f := range x.manifest.Files {
+	for _, f := range m.Files {
 		if comesLast[f.Name] {
 			last = append(last, f)
 		} else {
-			rest = append(rest, f)
+			first = append(first, f)
 		}
 	}
+	return first, last
+}
+
+// work lists the files to write in this part, and those that the last part to end writes.
+func (x *exporter) work() (todo, last []FileRecord, err error) {
+	first, last := x.manifest.order()
 	var need int64
 	var done []FileRecord
-	for _, f := range share(rest, x.options.Part, x.options.Parts) {
+	for _, f := range share(first, x.options.Part, x.options.Parts) {
 		if x.finished(f) != nil {
 			done = append(done, f)
 			continue

@@ -14,19 +14,21 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/readback"
 )
 
-// exportDir is the directory that an export is written to. Somebody else may have prepared it: a link, a
-// FIFO or a device in the place of a file would be written through, or waited for. So files are made
-// only where nothing is, and opened again only if they are regular files under that very name.
+// exportDir is the directory that an export is written to. Somebody else may have prepared it: a
+// link, a FIFO or a device in the place of a file would be written through, or waited for. So files
+// are made only where nothing is, and opened again only if they are regular files under that very
+// name.
 //
-// Names are slash-separated and of files below the directory. Nothing outside of it is touched, also
-// while somebody swaps its parts: os.Root sees to that. Links within it, which os.Root follows, are
-// refused here.
+// Names are slash-separated and of files below the directory. Nothing outside of it is touched,
+// also while somebody swaps its parts: os.Root sees to that. Links within it, which os.Root
+// follows, are refused here.
 type exportDir struct {
 	root *os.Root
 	path string
 }
 
-// openExportDir opens a directory, which is made if it is missing. The directory itself may be a link.
+// openExportDir opens a directory, which is made if it is missing. The directory itself may be a
+// link.
 func openExportDir(dir string) (*exportDir, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
@@ -85,7 +87,8 @@ func (d *exportDir) stat(name string) (iofs.FileInfo, error) {
 	return info, d.whole(err)
 }
 
-// expect makes sure that there is nothing under a name, or something of one type: 0 for a regular file.
+// expect makes sure that there is nothing under a name, or something of one type: 0 for a regular
+// file.
 func (d *exportDir) expect(name string, want iofs.FileMode) (iofs.FileInfo, error) {
 	info, err := d.stat(name)
 	if err == nil && info.Mode().Type() != want {
@@ -254,7 +257,8 @@ func (d *exportDir) writeTemp(dir string, data []byte) (name string, err error) 
 	return name, nil
 }
 
-// canRename finds out whether files can be renamed, which some file systems refuse, before anything large is written.
+// canRename finds out whether files can be renamed, which some file systems refuse, before anything
+// large is written.
 func (d *exportDir) canRename(from, to string) error {
 	temp, err := d.writeTemp(from, nil)
 	if err != nil {

@@ -81,7 +81,8 @@ func allocated(info iofs.FileInfo) int64 {
 	return 0
 }
 
-// syncDir brings a directory's names to disk. Many file systems cannot do that, and say so in many ways.
+// syncDir brings a directory's names to disk. Many file systems cannot do that, and say so in many
+// ways.
 func syncDir(dir *os.File) error {
 	err := dir.Sync()
 	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {

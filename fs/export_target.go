@@ -18,8 +18,8 @@ type target struct {
 	direct bool
 }
 
-// createTarget makes a file for writing, which nobody else may be writing, and reserves its room. What
-// a run that was killed has left there is removed.
+// createTarget makes a file for writing, which nobody else may be writing, and reserves its room.
+// What a run that was killed has left there is removed.
 func createTarget(dir *exportDir, name string, size int64) (*target, error) {
 	if err := removeStale(dir, name); err != nil {
 		return nil, err
@@ -36,8 +36,8 @@ func createTarget(dir *exportDir, name string, size int64) (*target, error) {
 		file.Close()
 		return nil, err
 	}
-	// Past the page cache where that works: an export is as large as the disk and would otherwise push
-	// everything else out of memory.
+	// Past the page cache where that works: an export is as large as the disk and would otherwise
+	// push everything else out of memory.
 	t.direct = directAlign > 1 && setDirect(file, true) == nil
 	if err := reserve(file, size); err != nil {
 		t.abandon()

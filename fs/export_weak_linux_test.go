@@ -12,8 +12,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// weakness is what a file system answers to calls that it does not know, as object stores behind FUSE and
-// some network file systems do: 0 where it knows them.
+// weakness is what a file system answers to calls that it does not know, as object stores behind
+// FUSE and some network file systems do: 0 where it knows them.
 type weakness struct {
 	optional syscall.Errno // chmod, chown, utimens, truncate, link, fallocate, fsync of a directory
 	rename   syscall.Errno
