@@ -26,7 +26,7 @@ var filesystems = map[uint32]filesystem{
 	unix.XFS_SUPER_MAGIC:       {name: "xfs", leases: true, swaps: true},
 	unix.BTRFS_SUPER_MAGIC:     {name: "btrfs", leases: true},
 	unix.TMPFS_MAGIC:           {name: "tmpfs", leases: true, memory: true},
-	unix.OVERLAYFS_SUPER_MAGIC: {name: "an overlay"},
+	unix.OVERLAYFS_SUPER_MAGIC: {name: "an overlay", swaps: true}, // in a layer
 	unix.SQUASHFS_MAGIC:        {name: "squashfs", fixed: true},
 	unix.EROFS_SUPER_MAGIC_V1:  {name: "erofs", fixed: true},
 	unix.ISOFS_SUPER_MAGIC:     {name: "iso9660", fixed: true},

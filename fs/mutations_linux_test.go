@@ -42,6 +42,12 @@ func (w *world) String() string {
 	return w.system + ", owner"
 }
 
+// behind is where the files of the world really lie.
+func (w *world) behind() string {
+	root, sub := filepath.Split(w.root)
+	return filepath.Join(mutate.Behind(filepath.Clean(root)), sub)
+}
+
 // tally counts what became of sequences and of reads.
 type tally struct {
 	sequences        int
@@ -343,9 +349,11 @@ func (w *nobodyWatcher) close() error { return nil } // when it opens the next o
 
 // sequence is what happens to a source.
 type sequence struct {
-	seed   uint64
+	number uint64
 	early  string // what is there before it is opened
 	ops    []mutate.Op
+	quiet  bool // the time of modification is put back after each of them
+	behind bool // they happen where the file really lies
 	beside bool // it is read meanwhile, too
 }
 
@@ -355,19 +363,24 @@ func (s sequence) String() string {
 	for _, o := range s.ops {
 		names = append(names, fmt.Sprintf("%s at %d", o.Name, o.Off))
 	}
-	return fmt.Sprintf("sequence %d: first %q, then %s; read meanwhile: %v", s.seed, s.early, strings.Join(names, ", "), s.beside)
+	return fmt.Sprintf("sequence %d: first %q, then %s; quiet %v, behind %v, read meanwhile %v",
+		s.number, s.early, strings.Join(names, ", "), s.quiet, s.behind, s.beside)
 }
 
 // newSequence makes one of up to four mutations of a file of that size.
 func newSequence(seed, number uint64, size int64) sequence {
 	rng := rand.New(rand.NewPCG(seed, number))
-	s := sequence{seed: number, beside: rng.IntN(4) == 0}
+	s := sequence{number: number, beside: rng.IntN(4) == 0, behind: rng.IntN(4) == 0, quiet: rng.IntN(2) == 0}
 	if rng.IntN(3) == 0 {
 		s.early = mutate.Early[1+rng.IntN(len(mutate.Early)-1)]
 	}
-	names := slices.Sorted(maps.Keys(mutate.Mutations))
+	names := append(slices.Sorted(maps.Keys(mutate.Mutations)), "mapped store", "mapped store") // hard to see
 	if rng.IntN(3) == 0 { // harmless ones alone are rare else
+		s.behind = false
 		names = slices.DeleteFunc(names, func(n string) bool { return !mutate.Mutations[n].Harmless })
+	}
+	if s.behind { // an overlay does not expect that names of its layers change
+		names = slices.DeleteFunc(names, func(n string) bool { return mutate.Mutations[n].Harmless })
 	}
 	pages := size/4096 - 1 // all but the last, which is not whole
 	for range 1 + rng.IntN(4) {
@@ -398,6 +411,9 @@ func (w *world) excused(s sequence) bool {
 	if late, ok := mutate.UnseenMeanwhile[w.system]; ok && !w.leased(s) && s.beside && s.has(late) {
 		return true
 	}
+	if s.behind && s.has("exchange blocks") && !w.leased(s) {
+		return true // which leaves the times of what lies there as they are
+	}
 	name, ok := mutate.Unseen[w.system]
 	return ok && !w.leased(s) && s.has(name) && (w.system != "volatile overlay" || s.early == "dirty mapping")
 }
@@ -427,10 +443,13 @@ func (m *mutations) open(w *world, dir string) (watcher, error) {
 
 // run lets a sequence happen and says what is wrong with what was read.
 func (m *mutations) run(w *world, s sequence) (got tally, err error) {
-	dir := filepath.Join(w.root, fmt.Sprint("source", s.seed))
+	dir := filepath.Join(w.root, fmt.Sprint("source", s.number))
 	shard, err := m.place(dir)
 	if err != nil {
 		return got, err
+	}
+	if s.behind {
+		shard = filepath.Join(w.behind(), filepath.Base(dir), singleName)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if err := m.child.Begin(shard, s.early); err != nil {
@@ -442,19 +461,22 @@ func (m *mutations) run(w *world, s sequence) (got tally, err error) {
 		return got, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	warned := !w.leased(s) && (mutate.Unseen[w.system] != "" || w.system == "fuse")
+	warned := !w.leased(s) && w.system != "btrfs"
 	if lines := r.unseen(); len(lines) > 1 || (len(lines) == 1) != warned {
 		return got, fmt.Errorf("warned with %q", lines)
 	}
 	end := m.readBeside(w, s, r, &got)
 	defer end()
 	for i, o := range s.ops {
-		t, err := r.read(s.seed+uint64(i), i%2*4)
+		t, err := r.read(s.number+uint64(i), i%2*4)
 		if err != nil {
 			return got, err
 		}
 		got.add(t)
 		_ = m.child.Do(o) // what is not possible is a change that does not happen
+		if s.quiet {
+			_ = m.child.Do(mutate.Op{Name: "utimens"})
+		}
 	}
 	end()
 	t, err := r.read(0, 0)
