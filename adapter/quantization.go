@@ -193,14 +193,28 @@ func (r *rule) applies(module string) bool {
 type targets struct {
 	all      bool            // the name of a class is among them, such as Linear: every module may be of it
 	names    map[string]bool // of modules
-	under    []string        // what the names of modules begin with
+	above    map[string]bool // names that all modules below have in front
 	patterns []*regexp.Regexp
 }
 
+func newTargets() *targets { return &targets{names: map[string]bool{}, above: map[string]bool{}} }
+
 func (t *targets) match(module string) bool {
-	return t.all || t.names[module] ||
-		slices.ContainsFunc(t.under, func(s string) bool { return strings.HasPrefix(module, s) }) ||
+	return t.all || t.names[module] || t.below(module) ||
 		slices.ContainsFunc(t.patterns, func(re *regexp.Regexp) bool { return re.MatchString(module) })
+}
+
+// below says whether a module lies below one of the names.
+func (t *targets) below(module string) bool {
+	if len(t.above) == 0 {
+		return false
+	}
+	for i, r := range module {
+		if r == '.' && t.above[module[:i]] {
+			return true
+		}
+	}
+	return false
 }
 
 // addTarget reads a target of compressed-tensors: "re:PATTERN", which matches at the start, a
@@ -209,10 +223,15 @@ func (t *targets) match(module string) bool {
 func (t *targets) addTarget(s string) {
 	first, _ := utf8.DecodeRuneInString(s)
 	pattern, isPattern := strings.CutPrefix(s, "re:")
-	switch re, err := regexp.Compile("^(?:" + pattern + ")"); {
-	case isPattern && err == nil:
+	switch {
+	case isPattern:
+		re, err := regexp.Compile("^(?:" + pattern + ")")
+		if err != nil {
+			t.all = true
+			return
+		}
 		t.patterns = append(t.patterns, re)
-	case isPattern, unicode.IsUpper(first):
+	case unicode.IsUpper(first):
 		t.all = true
 	default:
 		t.names[s] = true
@@ -226,8 +245,7 @@ func (t *targets) addGlob(s string) {
 		t.patterns = append(t.patterns, regexp.MustCompile("^"+strings.ReplaceAll(regexp.QuoteMeta(s), `\*`, ".*")+"$"))
 		return
 	}
-	t.names[s] = true
-	t.under = append(t.under, s+".")
+	t.names[s], t.above[s] = true, true
 }
 
 // readTargets reads a list of strings; what is not a string is left out. nil: there is no list.
@@ -236,7 +254,7 @@ func readTargets(v any, add func(*targets, string)) *targets {
 	if !ok {
 		return nil
 	}
-	t := &targets{names: map[string]bool{}}
+	t := newTargets()
 	for _, e := range list {
 		if s, ok := e.(string); ok {
 			add(t, s)

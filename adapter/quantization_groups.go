@@ -3,10 +3,10 @@ package adapter
 // readConfigGroups reads the config_groups of compressed-tensors. Groups of other types than 8-bit
 // floats say nothing about FP8 weights.
 func readConfigGroups(o settings) (rules []rule, err error) {
-	groups := asObject(o["config_groups"])
+	groups, ignore := asObject(o["config_groups"]), readTargets(o["ignore"], (*targets).addTarget)
 	for _, name := range sortedKeys(groups) {
 		g := asObject(groups[name])
-		r := rule{targets: readTargets(g["targets"], (*targets).addTarget), ignore: readTargets(o["ignore"], (*targets).addTarget)}
+		r := rule{targets: readTargets(g["targets"], (*targets).addTarget), ignore: ignore}
 		if r.scheme, err = groupScheme(asObject(g["weights"])); err != nil {
 			return nil, err
 		}

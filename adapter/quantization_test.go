@@ -282,3 +282,33 @@ const (
 		"z": {"targets": ["re:.*attn"], "weights": {"strategy": "block", "block_structure": [64, 64]}},
 		"x": {"targets": ["re:a\\..*", "other"], "weights": {"strategy": "block", "block_structure": [128, 128]}}}}`
 )
+
+// Mixtures name tens of thousands of layers. What each weight costs must not grow with them.
+func TestLayersThatAreDescribedAlikeShareARule(t *testing.T) {
+	layers := map[string]any{}
+	for i := range 300 {
+		layers[fmt.Sprintf("model.layers.%d.mlp", i)] = map[string]any{"quant_algo": "FP8"}
+		layers[fmt.Sprintf("model.layers.%d.self_attn.q_proj", i)] = map[string]any{"quant_algo": "MXFP8", "group_size": 32.0}
+		layers[fmt.Sprintf("model.layers.%d.self_attn.o*", i)] = map[string]any{"quant_algo": "FP8"}
+	}
+	rules, err := readModelOpt(settings{"quant_algo": "MIXED_PRECISION", "quantized_layers": layers})
+	if err != nil || len(rules) != 2 {
+		t.Fatalf("%d rules, error %v: want 2", len(rules), err)
+	}
+	q := &quantization{schemes: map[string]*scheme{}, rules: rules}
+	q.settle()
+	for key, want := range map[string]scheme{
+		"model.layers.7.mlp.weight":                     {tensor: true},
+		"model.layers.299.mlp.experts.3.up_proj.weight": {tensor: true},
+		"model.layers.29.self_attn.q_proj.weight":       {blocks: [][2]int64{{1, 32}}},
+		"model.layers.7.self_attn.o_proj.weight":        {tensor: true},
+		"model.layers.300.mlp.weight":                   {},
+		"model.layers.7.mlps.weight":                    {},
+		"model.layers.7.self_attn.q_projection.weight":  {},
+		"x.model.layers.7.mlp.experts.3.up_proj.weight": {},
+	} {
+		if got := *q.schemeOf(key); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", key, got, want)
+		}
+	}
+}
