@@ -11,6 +11,10 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
+// maxRuns is how many runs of rows of a matrix are believed to have grids of their own: memory
+// follows them.
+const maxRuns = 1 << 16
+
 // mimoV2Scales is where scales lie in MiMo-V2's fused matrices of query, key and value. Their rows
 // come in shards, each with its own grid. The number of shards is the degree of tensor parallelism
 // that the index names, else the number of key-value heads (the reference's _dequantize_interleaved_qkv).
@@ -23,7 +27,7 @@ func mimoV2Scales(o *opening, scale *Stored) (decoder, error) {
 	if shards == 0 {
 		shards, ok = o.settings.integer("num_key_value_heads")
 	}
-	if !ok || shards < 1 || w.Shape[0]%int64(shards) != 0 {
+	if !ok || shards < 1 || shards > maxRuns || w.Shape[0]%int64(shards) != 0 {
 		return o.located(scale, fusion{})
 	}
 	p := partition{
@@ -74,7 +78,7 @@ func (o *opening) keyHeads(name string) (h keyHeads, ok bool) {
 	s, okScale := o.c.Tensor(name + ".k_proj.weight_scale_inv")
 	heads, okHeads := o.settings.integer("num_key_value_heads")
 	dim, okDim := o.settings.integer("head_dim")
-	if !okWeight || !okScale || !okHeads || !okDim || len(w.Shape) != 2 || len(s.Shape) != 2 || dim < 1 {
+	if !okWeight || !okScale || !okHeads || !okDim || len(w.Shape) != 2 || len(s.Shape) != 2 || dim < 1 || heads > maxRuns {
 		return h, false
 	}
 	const b = BlockSize
