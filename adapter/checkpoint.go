@@ -41,6 +41,8 @@ type Checkpoint struct {
 	index   string      // name of the index
 	absent  []absentKey // by key
 
+	kernelOrder map[string]bool // shards whose metadata says that exponents in them are in the order of a kernel
+
 	tensorParallel int // tp_size of the index: in how many shards fused matrices were saved; 0: it does not say
 
 	side    []SideFile
@@ -266,6 +268,12 @@ func (r *shardReader) read(f *sourceFile) error {
 	}
 	if r.pieces, err = piecesOf(h); err != nil {
 		return err
+	}
+	if inKernelOrder(h) {
+		if r.c.kernelOrder == nil {
+			r.c.kernelOrder = map[string]bool{}
+		}
+		r.c.kernelOrder[f.name] = true
 	}
 	stored := make([]Stored, len(h.Tensors))
 	r.c.tensors = slices.Grow(r.c.tensors, len(stored))
