@@ -55,6 +55,8 @@ func mimoV2FlashScales(o *opening, scale *Stored) (decoder, error) {
 	}
 	h, ok := o.keyHeads(head)
 	switch {
+	case !ok && isValue:
+		return nil, o.needsKeys(head, scale)
 	case !ok:
 		return nil, nil
 	case isKey:
@@ -86,6 +88,26 @@ func (o *opening) keyHeads(name string) (h keyHeads, ok bool) {
 	rows := int64(heads) * h.blocks
 	return h, w.Shape[0] == int64(heads)*h.rows && s.Shape[0] == rows && rows > ceilDiv(w.Shape[0], b) &&
 		s.Shape[1] == ceilDiv(w.Shape[1], b)
+}
+
+// needsKeys refuses values whose keys are not there, or have no scales under their usual name, if
+// their grid may be one that goes on where that of the keys ends.
+func (o *opening) needsKeys(name string, scale *Stored) error {
+	keys := name + ".k_proj.weight"
+	_, okWeight := o.c.Tensor(keys)
+	_, okScale := o.c.Tensor(keys + "_scale_inv")
+	heads, okHeads := o.settings.integer("num_key_value_heads")
+	dim, okDim := o.settings.integer("head_dim")
+	if okWeight && okScale || !okHeads || !okDim || heads < 1 || dim < 1 || len(o.codes.Shape) != 2 || len(scale.Shape) != 2 {
+		return nil
+	}
+	const b = BlockSize
+	rows := o.codes.Shape[0] / int64(heads)
+	if own := ceilDiv(int64(dim)+rows, b) - ceilDiv(int64(dim), b); int64(dim)%b == 0 || scale.Shape[0] != int64(heads)*own {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: the values of a head may begin under the scales of its keys, and %s is not there with its %s_scale_inv: show them together",
+		o.codes.Shard, o.codes.Key, keys, keys)
 }
 
 // valueRuns cuts the values of each head where a row of scales ends.
