@@ -221,6 +221,9 @@ func (d *folder) config(name string) (*Config, error) {
 // openShards opens shards and reads their headers. All are opened before the first is
 // read, so that a slow disk can fetch the headers side by side.
 func (c *Checkpoint) openShards(d *folder, model *selection) error {
+	if err := d.finished(model.shards); err != nil {
+		return err
+	}
 	r := shardReader{c: c, d: d, model: model}
 	c.tensorParallel = tensorParallelOf(model.index)
 	c.shards = model.shards
