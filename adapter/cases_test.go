@@ -365,6 +365,19 @@ func TestUnknownTensorsOfQuantizedModulesAreNamed(t *testing.T) {
 	}
 }
 
+func TestWarningsOfUnknownTensorsAreFew(t *testing.T) {
+	c := &synth.Checkpoint{Config: map[string]any{}}
+	with(c, "a.weight", "F8_E4M3", 4, 4)
+	with(c, "a.weight_scale", "F32")
+	for i := range 300 {
+		with(c, fmt.Sprintf("a.x%d", i), "BF16", 1)
+	}
+	notes := dict(t, opened(t, c), Options{Layout: "hf"}).Plan.Notes
+	if len(notes) != maxOddities+1 || !strings.HasPrefix(notes[0], "a.x0: ") || !strings.HasPrefix(notes[maxOddities], "280 more names: ") {
+		t.Errorf("%d notes: %.200q", len(notes), notes)
+	}
+}
+
 func TestSummaryCountsFormatsAndPartitions(t *testing.T) {
 	c := &synth.Checkpoint{Config: configured(t, block128)}
 	for i := range 3 {

@@ -441,12 +441,19 @@ type oddity struct {
 	more  int
 }
 
-// noteOddities gives a warning for each name, in the order of names.
+// maxOddities is how many names get a warning of their own.
+const maxOddities = 20
+
+// noteOddities gives a warning for each name, in the order of names, and one for all beyond.
 func (p *pairer) noteOddities() {
-	for _, name := range slices.Sorted(maps.Keys(p.odd)) {
+	const odd = ": it belongs to a quantized module and is neither weight nor bias: it is shown as it is"
+	names := slices.Sorted(maps.Keys(p.odd))
+	for _, name := range names[:min(len(names), maxOddities)] {
 		o := p.odd[name]
-		p.notes = append(p.notes, fmt.Sprintf("%s%s: it belongs to a quantized module and is neither weight nor bias: it is shown as it is",
-			o.first, andMore(o.more-1)))
+		p.notes = append(p.notes, o.first+andMore(o.more-1)+odd)
+	}
+	if n := len(names) - maxOddities; n > 0 {
+		p.notes = append(p.notes, fmt.Sprintf("%d more names%s", n, odd))
 	}
 }
 
