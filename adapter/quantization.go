@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"unicode"
@@ -218,19 +219,13 @@ func (t *targets) below(module string) bool {
 }
 
 // addTarget reads a target of compressed-tensors: "re:PATTERN", which matches at the start, a
-// module's name, or a class. A pattern that only Python can read counts as one that matches
-// everything. That does no harm, since the scales must fit what it says.
-func (t *targets) addTarget(s string) {
+// module's name, or a class.
+func (t *targets) addTarget(s string, left *budget) {
 	first, _ := utf8.DecodeRuneInString(s)
 	pattern, isPattern := strings.CutPrefix(s, "re:")
 	switch {
 	case isPattern:
-		re, err := regexp.Compile("^(?:" + pattern + ")")
-		if err != nil {
-			t.all = true
-			return
-		}
-		t.patterns = append(t.patterns, re)
+		t.addPattern("^(?:"+pattern+")", left)
 	case unicode.IsUpper(first):
 		t.all = true
 	default:
@@ -240,16 +235,56 @@ func (t *targets) addTarget(s string) {
 
 // addGlob reads a name of ModelOpt, in which "*" is anything. Without one it is the name of a
 // module or of what is above it.
-func (t *targets) addGlob(s string) {
+func (t *targets) addGlob(s string, left *budget) {
 	if strings.Contains(s, "*") {
-		t.patterns = append(t.patterns, regexp.MustCompile("^"+strings.ReplaceAll(regexp.QuoteMeta(s), `\*`, ".*")+"$"))
+		t.addPattern("^"+strings.ReplaceAll(regexp.QuoteMeta(s), `\*`, ".*")+"$", left)
 		return
 	}
 	t.names[s], t.above[s] = true, true
 }
 
+// addPattern takes a pattern in. One that only Python can read, or that is beyond the budget, counts
+// as one that matches everything. That does no harm, since the scales must fit what it says.
+func (t *targets) addPattern(pattern string, left *budget) {
+	if !left.take(pattern) {
+		t.all = true
+		return
+	}
+	t.patterns = append(t.patterns, regexp.MustCompile(pattern))
+}
+
+// budget is how many instructions the patterns of a description may still have together. Ten
+// letters such as (.{900}){9} can be a megabyte of them.
+type budget int
+
+const (
+	maxInstructions budget = 1 << 18 // a thousand patterns at most, since each counts as 256 and more
+	maxPattern             = 4096    // letters of one
+)
+
+// take says whether a pattern can be read and has room, and takes it.
+func (b *budget) take(pattern string) bool {
+	if len(pattern) > maxPattern {
+		return false
+	}
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return false
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return false
+	}
+	n := budget(len(program.Inst)) + 256
+	if n > *b {
+		return false
+	}
+	*b -= n
+	return true
+}
+
 // readTargets reads a list of strings; what is not a string is left out. nil: there is no list.
-func readTargets(v any, add func(*targets, string)) *targets {
+func readTargets(v any, left *budget) *targets {
 	list, ok := v.([]any)
 	if !ok {
 		return nil
@@ -257,7 +292,7 @@ func readTargets(v any, add func(*targets, string)) *targets {
 	t := newTargets()
 	for _, e := range list {
 		if s, ok := e.(string); ok {
-			add(t, s)
+			t.addTarget(s, left)
 		}
 	}
 	return t

@@ -14,7 +14,7 @@ func readModelOpt(o settings) (rules []rule, err error) {
 		s, err := algorithmScheme(o)
 		return []rule{{scheme: s}}, err
 	}
-	byScheme := map[string]int{} // to the position of its rule
+	left, byScheme := maxInstructions, map[string]int{} // to the position of its rule
 	for _, name := range sortedKeys(layers) {
 		s, err := algorithmScheme(asObject(layers[name]))
 		if err != nil {
@@ -27,7 +27,7 @@ func readModelOpt(o settings) (rules []rule, err error) {
 			byScheme[like] = i
 			rules = append(rules, rule{targets: newTargets(), scheme: s})
 		}
-		rules[i].targets.addGlob(name)
+		rules[i].targets.addGlob(name, &left)
 	}
 	return rules, nil
 }

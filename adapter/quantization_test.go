@@ -3,6 +3,7 @@ package adapter
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -309,6 +310,34 @@ func TestLayersThatAreDescribedAlikeShareARule(t *testing.T) {
 	} {
 		if got := *q.schemeOf(key); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, want %+v", key, got, want)
+		}
+	}
+}
+
+// Patterns are programs that a few letters make large. Beyond a budget they count as matching
+// everything, as those do that only Python can read.
+func TestPatternsBeyondABudgetMatchEverything(t *testing.T) {
+	list := func(n int, pattern string) (all []any) {
+		for i := range n {
+			all = append(all, fmt.Sprintf("re:%s%d$", pattern, i))
+		}
+		return all
+	}
+	for name, test := range map[string]struct {
+		list []any
+		all  bool
+	}{
+		"hundreds of the usual":      {list(500, `.*layers\.7\..*proj`), false},
+		"more of them":               {list(2000, `.*layers\.7\..*proj`), true},
+		"repeated":                   {list(1000, `.{900}`), true},
+		"long":                       {[]any{"re:" + strings.Repeat("a", 5000)}, true},
+		"that only Python can read":  {[]any{"re:(?!a)"}, true},
+		"beyond what is compiled":    {[]any{"re:(((a{1000}){1000}){1000})"}, true},
+		"names, however many, count": {slices.Repeat([]any{"model.a"}, 100_000), false},
+	} {
+		left := maxInstructions
+		if got := readTargets(test.list, &left).match("x"); got != test.all {
+			t.Errorf("%s: matches %t, want %t", name, got, test.all)
 		}
 	}
 }
