@@ -5,6 +5,9 @@ package adapter
 func readConfigGroups(o settings) (rules []rule, err error) {
 	left := maxInstructions
 	groups, ignore := asObject(o["config_groups"]), readTargets(o["ignore"], &left)
+	if ignore != nil {
+		ignore.all = false // a class, or what only Python can read, takes no rule from every weight
+	}
 	for _, name := range sortedKeys(groups) {
 		g := asObject(groups[name])
 		r := rule{targets: readTargets(g["targets"], &left), ignore: ignore}

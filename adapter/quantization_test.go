@@ -265,6 +265,9 @@ func TestConfigurationsOfEveryDialect(t *testing.T) {
 		{"not a target", ctTargets, "b.weight", scheme{}},
 		{"ignored by pattern", ctTargets, "c.weight", scheme{}},
 		{"a pattern that only Python reads", ctPython, "c.weight", scheme{blocks: blocks{{128, 128}}}},
+		{"ignored by a class", ctIgnored(`"Embedding"`), "x.weight", scheme{blocks: blocks{{256, 256}}}},
+		{"ignored by a pattern that only Python reads", ctIgnored(`"re:(?!.*mlp).*"`), "x.mlp.weight", scheme{blocks: blocks{{256, 256}}}},
+		{"ignored by name too", ctIgnored(`"Embedding", "x"`), "x.weight", scheme{}},
 		{"integers", `{"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}}}}`, "x.weight", scheme{}},
 	} {
 		if got := *schemeUnder(t, test.config, test.key); !reflect.DeepEqual(got, test.want) {
@@ -340,4 +343,10 @@ func TestPatternsBeyondABudgetMatchEverything(t *testing.T) {
 			t.Errorf("%s: matches %t, want %t", name, got, test.all)
 		}
 	}
+}
+
+// ctIgnored is blocks of a size that scales alone do not tell, with exceptions.
+func ctIgnored(ignore string) string {
+	return `{"quant_method": "compressed-tensors", "ignore": [` + ignore + `], "config_groups": {"a": {"targets": ["Linear"],
+		"weights": {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [256, 256]}}}}`
 }
