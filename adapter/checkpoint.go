@@ -42,6 +42,8 @@ type Checkpoint struct {
 	index   string      // name of the index
 	absent  []absentKey // by key
 
+	kernelOrder map[string]bool // shards whose metadata says that exponents in them are in the order of a kernel
+
 	tensorParallel int // tp_size of the index: in how many shards fused matrices were saved; 0: it does not say
 
 	side    []SideFile
@@ -239,6 +241,9 @@ func (d *folder) config(name string) (*Config, error) {
 // openShards opens shards and reads their headers. All are opened before the first is
 // read, so that a slow disk can fetch the headers side by side.
 func (c *Checkpoint) openShards(d *folder, model *selection) error {
+	if err := d.finished(model.shards); err != nil {
+		return err
+	}
 	r := shardReader{c: c, d: d, model: model}
 	c.tensorParallel = tensorParallelOf(model.index)
 	c.shards = model.shards
@@ -286,6 +291,12 @@ func (r *shardReader) read(f *sourceFile) error {
 	}
 	if r.pieces, err = piecesOf(h); err != nil {
 		return err
+	}
+	if inKernelOrder(h) {
+		if r.c.kernelOrder == nil {
+			r.c.kernelOrder = map[string]bool{}
+		}
+		r.c.kernelOrder[f.name] = true
 	}
 	stored := make([]Stored, len(h.Tensors))
 	r.c.tensors = slices.Grow(r.c.tensors, len(stored))

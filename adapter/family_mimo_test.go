@@ -157,3 +157,19 @@ func TestSlicesOfPiecesAreSlicesOfTheWhole(t *testing.T) {
 		}
 	}
 }
+
+// Whether the grid of values goes on where that of the keys ends, only the keys tell.
+func TestMiMoV2FlashRefusesValuesWithoutTheirKeys(t *testing.T) {
+	c, _, _, v, vs := mimoFlash(rand.New(rand.NewPCG(23, 24)), 4, 2)
+	plain := synth.Tensor{Name: "model.layers.0.self_attn.k_proj.weight", DType: "BF16", Shape: []int64{2 * 192, 140}, Data: make([]byte, 2*2*192*140)}
+	for name, tensors := range map[string][]synth.Tensor{"alone": {v, vs}, "beside keys in BF16": {plain, v, vs}} {
+		c.Tensors = tensors
+		_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
+		if err == nil || !strings.Contains(err.Error(), v.Name+": ") || !strings.Contains(err.Error(), "k_proj.weight is not there") {
+			t.Errorf("%s: error %v, want one about the keys", name, err)
+		}
+	}
+	c.Config["head_dim"] = 128 // keys of whole blocks: nothing is shared
+	c.Tensors = []synth.Tensor{v, vs}
+	equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), []synth.Tensor{values(v, func(i, j int64) float32 { return number32(vs, i/128*2+j/128) })})
+}

@@ -282,6 +282,25 @@ func (d *folder) present(names []string, index *safetensors.Index) error {
 	return d.incomplete(fmt.Errorf("%d of %d shards %s missing%s: %s", len(absent), len(names), are, size, few(absent)))
 }
 
+// controlEnd is how the file ends that aria2 keeps beside one that it has not downloaded to its end. That
+// one has its full size from the start, and zeros where nothing has come yet.
+const controlEnd = ".aria2"
+
+// finished refuses shards that a download has reserved and not filled.
+func (d *folder) finished(names []string) error {
+	var left []string
+	for _, name := range names {
+		if d.has(name + controlEnd) {
+			left = append(left, name)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d shards are not downloaded to their end, since a file *%s is beside them: %s: run the download again",
+		len(left), len(names), controlEnd, few(left))
+}
+
 // absent gives the names that the folder does not have, or only as links that lead nowhere.
 func (d *folder) absent(names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
