@@ -14,6 +14,7 @@ var undecodedFormats = []*format{
 	sign("NVFP4-CSF", ".weight_scale.nvfp4_csf_fixed"),
 	sign("a pack with AWQ scales (ModelOpt)", ".pre_quant_scale"),
 	sign("a pack with low-rank corrections (SVDQuant)", ".svdquant_lora_a", ".svdquant_lora_b"),
+	loose(&format{name: "a weight with low-rank corrections (SDNQ)", codes: ".svd_up", parts: []string{".svd_down"}}),
 	sign("NVFP4 (ModelOpt)", ".weight_scale_2", "_weight_scale_2"),
 	sign("a sparse pack (compressed-tensors)", ".weight.bitmask", ".weight.compressed"),
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".compressed", parts: []string{".bitmask"}}),
@@ -112,7 +113,7 @@ func typed(pairs ...any) func(*module) bool {
 // undecodedMethods are values of quant_method whose weights are never FP8 with scales.
 var undecodedMethods = []string{
 	"aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "fp_quant", "gptq", "higgs", "hqq",
-	"mxfp4", "quanto", "quip", "spqr", "sinq", "torchao", "vptq",
+	"mxfp4", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
 }
 
 // refuseConfigured refuses what only config.json tells: methods whose tensors do not show what they

@@ -221,6 +221,7 @@ func TestFormatsThatAreNotDecodedAreRefusedByName(t *testing.T) {
 		"NVFP4 (ModelOpt) ":  {{"experts.up_proj", "U8", []int64{2, 8, 16}}, {"experts.up_proj_weight_scale", "F8_E4M3", []int64{2, 8, 2}}, {"experts.up_proj_weight_scale_2", "F32", []int64{2}}},
 		"AWQ scales":         {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale", "F32", nil}, {"x.pre_quant_scale", "F32", []int64{32}}},
 		"SVDQuant":           {{"x.weight", "U8", m(8, 16)}, {"x.svdquant_lora_a", "BF16", m(4, 32)}},
+		"SDNQ":               {{"x.weight", "F8_E4M3", m(8, 16)}, {"x.scale", "F32", m(8, 1)}, {"x.svd_up", "BF16", m(8, 4)}, {"x.svd_down", "BF16", m(4, 16)}},
 		"NVFP4-CSF":          {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale.nvfp4_csf_fixed", "U8", m(8, 2)}},
 		"FP4 of DeepSeek-V4": {{"x.weight", "I8", m(8, 16)}, {"x.scale", "F8_E8M0", m(8, 1)}},
 		"MXFP4 (gpt-oss)":    {{"mlp.experts.up_proj_blocks", "U8", []int64{2, 8, 1, 16}}, {"mlp.experts.up_proj_scales", "U8", []int64{2, 8, 1}}},
