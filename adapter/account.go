@@ -38,12 +38,9 @@ func (a accounts) drop(i int, reason string) {
 	a[i].Fate, a[i].Reason = Dropped, reason
 }
 
-// use says that the weight and its scale go into the tensors named.
+// use says that all that the weight is made of goes into the tensors named.
 func (a accounts) use(w *weight, fate Fate, into []string) {
-	for _, i := range []int{w.at, w.scaleAt} {
-		if i < 0 {
-			continue
-		}
+	for _, i := range w.parts {
 		a[i].Fate, a[i].Reason = fate, ""
 		if a[i].Into == nil {
 			a[i].Into = into
@@ -53,10 +50,11 @@ func (a accounts) use(w *weight, fate Fate, into []string) {
 	}
 }
 
-// dropWeight gives up a weight with its scale.
+// dropWeight gives up a weight with all that it is made of.
 func (a accounts) dropWeight(w *weight, reason string) {
-	a.drop(w.at, reason)
-	if w.scaleAt >= 0 {
-		a.drop(w.scaleAt, reason)
+	for _, i := range w.parts {
+		if a[i].Into == nil { // else another weight uses it
+			a.drop(int(i), reason)
+		}
 	}
 }

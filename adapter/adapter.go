@@ -13,18 +13,27 @@
 // # Sources
 //
 // A folder has a config.json and .safetensors shards, listed by
-// model.safetensors.index.json or found by their names. Names are resolved once, when the
+// model.safetensors.index.json or found by their names; shards.go has the rules. A file that
+// is not what its name says is reported as what it is (content.go). Names are resolved once, when the
 // source is opened, inside its folder; a snapshot of the Hugging Face cache may link to the
 // blobs of its own model. Only regular files are opened. Nothing is downloaded and nothing
 // is written.
 //
 // A source may change while it is open. Each read looks at its file after the bytes were
-// read and gives the bytes of the file as it was when it was opened, or fails: with
-// [ErrChanged] if size, time of modification or time of change are others. Removing a file,
-// replacing it by another or linking to it does no harm, since the open file stays what it
-// was. A rewrite within one tick of the file system's clock after opening (some
-// milliseconds on most) that also keeps the size cannot be told from none. A read that
-// failed may be tried again; failures are not remembered.
+// read and gives the bytes of the file as it was when it was opened, or fails with
+// [ErrChanged]. A read that failed may be tried again; failures are not remembered.
+//
+// Sizes and times say that something has happened to a file, not what (identity_linux.go).
+// A read lease shows that nobody has it open for writing, and a watch that nobody has cut it
+// to another size (lease_linux.go, watch_linux.go). With both, removing the file, linking to
+// it or changing its mode does no harm, and opening it for writing ends reads. Without them
+// every change of its times does. [Checkpoint.Unseen] says which changes go unnoticed, which
+// depends on the file system (filesystem_linux.go). The kernel asks for leases by SIGIO,
+// which a program that uses this package leaves to it.
+//
+// [Checkpoint.Readers] says which other users may read the source, for programs that pass its bytes
+// on. It counts owners, groups, modes and ACLs of each file and of the folders on the way to it, as they
+// are at that moment.
 //
 // Checkpoints come from strangers. Numbers in headers, in config.json and in keys are
 // believed only as far as there are bytes behind them, or up to a limit that published
@@ -32,11 +41,15 @@
 //
 // # Plans
 //
-// Weights and scales are paired over all shards (pair.go), and the grid of scales is laid
-// over its weight by shape and configuration (quantization.go). Experts are found by the
-// family's table (family.go, families.go) and arranged by the layout's (layout.go,
-// merge.go); all other keys get the names that the family has in that layout (names.go).
-// What cannot be decoded is refused by name, never shown undecoded. Adding a family is
+// Which stored tensors make one weight is a table of formats (formats.go); a new format is a file
+// with its rows and a line in the table. Tensors are put together over all shards (pair.go). Where
+// scales lie is decided once, from the shapes and the configuration together (partition.go,
+// quantization.go): they must fit exactly one known partition, or several that give the same bytes.
+// Tensors that belong to a quantization and to no weight are dropped (leftovers.go).
+//
+// Experts are found by the family's table (family.go, families.go) and arranged by the layout's
+// (layout.go, merge.go). All other keys get the names that the family has in that layout
+// (names.go). What cannot be decoded is refused by name, never shown undecoded. Adding a family is
 // adding a row; testdata/plans shows what becomes of each.
 //
 // A dequantized value is float32(code) × scale, rounded to the view's dtype: two roundings, to
@@ -70,6 +83,8 @@ type Options struct {
 	// Exclude leaves out tensors whose name in the view matches at its start.
 	Exclude *regexp.Regexp
 	Scales  string // hf-fp8: "amax" (computed; or empty), "ones" (as the reference)
+	// Unscaled reads FP8 weights that have no scale as plain numbers. Without it they are refused.
+	Unscaled bool
 }
 
 // Tensor is one virtual tensor.

@@ -24,6 +24,21 @@ func BenchmarkFullSize(b *testing.B) {
 			}
 		}
 	})
+	b.Run("open and plan", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			c, err := Open(dir, OpenOptions{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := NewPlan(c, Options{Layout: "hf"}); err != nil {
+				b.Fatal(err)
+			}
+			if err := c.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	c, err := Open(dir, OpenOptions{})
 	if err != nil {
 		b.Fatal(err)

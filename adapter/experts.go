@@ -123,7 +123,7 @@ func (x *expertLayer) experts() int {
 		n = max(n, len(s))
 	}
 	for _, g := range x.grouped {
-		n = max(n, int(g.Shape[0]))
+		n = max(n, int(g.shape()[0]))
 	}
 	return n
 }
@@ -166,6 +166,6 @@ func (m *missingKeys) err(ep EP) error {
 	if n := m.n - len(m.first); n > 0 {
 		more = fmt.Sprintf(" and %d more", n)
 	}
-	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete or corrupted",
+	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete, or config.json that of another model",
 		rank, strings.Join(m.first, ", "), more)
 }

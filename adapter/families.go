@@ -93,12 +93,14 @@ var families = []family{
 	{
 		name:    "deepseek_v3",
 		types:   []string{"deepseek_v3", "kimi_k2"},
+		larger:  []string{".weight"},
 		experts: mlpExperts("n_routed_experts"),
 		views:   []view{plainNative, plainTransformers, titanDeepSeek},
 	},
 	{
 		name:    "deepseek_v32",
 		types:   []string{"deepseek_v32"},
+		larger:  []string{".weight"},
 		plain:   []string{"indexer.k_norm.", "indexer.weights_proj."},
 		experts: mlpExperts("n_routed_experts"),
 		views:   []view{plainNative, plainTransformers},
@@ -131,12 +133,15 @@ var families = []family{
 	{
 		name:    "mimo_v2_flash",
 		types:   []string{"mimo_v2_flash"},
+		larger:  []string{".k_proj.weight"},
+		scales:  mimoV2FlashScales,
 		plain:   []string{"self_attn.o_proj.weight"},
 		experts: mlpExperts("n_routed_experts"),
 		views: []view{plainNative, {layout: "transformers", renames: []rename{
 			{".self_attn.attention_sink_bias$", ".self_attn.sinks"},
 		}}},
 	},
+	{name: "mimo_v2", types: []string{"mimo_v2"}, scales: mimoV2Scales},
 	{
 		name:    "qwen3_moe",
 		types:   []string{"qwen3_moe"},

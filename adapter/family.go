@@ -18,6 +18,14 @@ type family struct {
 	// beside those that none does.
 	plain []string
 
+	// larger are endings of keys whose grid of scales may be larger than it needs: it is read from
+	// the top left, as the family's reference does.
+	larger []string
+
+	// scales opens an FP8 weight whose scales lie where neither shapes nor configuration tell. A nil
+	// decoder: they lie where those of every family may.
+	scales func(o *opening, scale *Stored) (decoder, error)
+
 	// experts says how published checkpoints name experts; nil for dense models.
 	experts *expertKeys
 
@@ -93,6 +101,9 @@ func familyOf(s settings) *family {
 	return nil
 }
 
+// takesLarger says whether the grid over a key may be larger than it needs.
+func (f *family) takesLarger(key string) bool { return f != nil && endsIn(f.larger, key) }
+
 // view finds the family's row for a layout.
 func (f *family) view(layout string) (*view, bool) {
 	if layout == "hf" || layout == "hf-fp8" {
@@ -143,14 +154,16 @@ func knownTypes() string {
 func choose(f *family, s settings, name string) (*layout, *view, error) {
 	l, ok := layoutNamed(name)
 	if !ok {
-		return nil, nil, fmt.Errorf("unknown layout %q: there are %s", name, strings.Join(f.layouts(), ", "))
+		return nil, nil, fmt.Errorf("unknown layout %q: there are %s and hf-fp8", name, strings.Join(f.layouts(), ", "))
 	}
 	v, ok := f.view(name)
 	switch {
 	case ok:
 		return l, v, nil
+	case f == nil && s.modelType() == "":
+		return nil, nil, fmt.Errorf("layout %s needs the model_type of a config.json, and there is none: give --layout hf, which works for every model", name)
 	case f == nil:
-		return nil, nil, fmt.Errorf("config.json: model_type %q has no table for layout %s: known are %s; layout hf works for every model",
+		return nil, nil, fmt.Errorf("config.json: model_type %q is not known to layout %s: give --layout hf, which works for every model; known are %s",
 			s.modelType(), name, knownTypes())
 	default:
 		return nil, nil, fmt.Errorf("model_type %q has no layout %s: it has %s", s.modelType(), name, strings.Join(f.layouts(), ", "))

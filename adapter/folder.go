@@ -1,23 +1,17 @@
 package adapter
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
 // maxEntries is how many files a source's folder may have.
@@ -33,6 +27,7 @@ type folder struct {
 	repo    *repository // what the snapshot is of; nil if the folder is none
 	follow  bool
 	logger  *slog.Logger
+	grants  []grant // of the files that were read
 }
 
 // openFolder opens a directory.
@@ -151,6 +146,28 @@ func openRegular(path string) (*os.File, error) {
 	return file, cause(err)
 }
 
+// dangling says where a link of the folder leads if nothing is there.
+func (d *folder) dangling(name string) error {
+	path := filepath.Join(d.path, name)
+	target, err := os.Readlink(path)
+	if err != nil {
+		return nil
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("its link leads to %s, which does not exist", target)
+}
+
+// size is a file's size, as far as it can be told without opening it.
+func (d *folder) size(name string) (n int64, ok bool) {
+	info, err := d.root.Stat(filepath.Join(d.inside, name))
+	if err != nil || !info.Mode().IsRegular() {
+		return 0, false
+	}
+	return info.Size(), true
+}
+
 // missing says so of a file that is not there.
 func (d *folder) missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
@@ -182,90 +199,8 @@ func (d *folder) read(name string, limit int64) ([]byte, error) {
 	}
 	data := make([]byte, f.Size())
 	_, err = f.ReadAt(data, 0)
+	d.grants = append(d.grants, f.grant(new(mountTable)))
 	return data, err
-}
-
-// shards names the shards in natural order: those of the index, else those of the folder.
-func (d *folder) shards(index *safetensors.Index) ([]string, error) {
-	if index != nil {
-		names, err := shardsOf(index)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", indexName, err)
-		}
-		return names, d.present(names)
-	}
-	var names []string
-	for _, name := range d.entries {
-		if isShardName(name) && !strings.HasPrefix(name, "consolidated") {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
-		return nil, d.incomplete(fmt.Errorf("no %s and no *%s", indexName, shardEnd))
-	}
-	slices.SortFunc(names, natural)
-	return names, d.present(withSiblings(names))
-}
-
-// shardsOf names the shards of an index. Only files of the folder itself may be shards.
-func shardsOf(index *safetensors.Index) ([]string, error) {
-	shards := map[string]bool{} // to whether the name will do
-	var bad []string            // keys
-	for key, name := range index.WeightMap {
-		good, seen := shards[name]
-		if !seen {
-			good = isShardName(name)
-			shards[name] = good
-		}
-		if !good {
-			bad = append(bad, key)
-		}
-	}
-	if len(bad) > 0 {
-		first := slices.Min(bad)
-		return nil, fmt.Errorf("tensor %.100q is said to be in %.100q%s: not the name of a %s file in the folder",
-			first, index.WeightMap[first], andMore(len(bad)-1), shardEnd)
-	}
-	if len(shards) == 0 {
-		return nil, errors.New("no shards in it")
-	}
-	return slices.SortedFunc(maps.Keys(shards), natural), nil
-}
-
-// present makes sure that all shards are there, be it as links that lead nowhere.
-func (d *folder) present(names []string) error {
-	absent := slices.DeleteFunc(slices.Clone(names), d.has)
-	if len(absent) == 0 {
-		return nil
-	}
-	return d.incomplete(fmt.Errorf("%s: missing%s", absent[0], andMore(len(absent)-1)))
-}
-
-var numbered = regexp.MustCompile(`^(.*-)(\d{1,6})(-of-(\d{1,6})\.safetensors)$`)
-
-// withSiblings adds the shards that a name like model-00001-of-00163.safetensors
-// says that there are.
-func withSiblings(names []string) []string {
-	all := slices.Clone(names)
-	seen := map[string]bool{}
-	for _, name := range names {
-		m := numbered.FindStringSubmatch(name)
-		if m == nil || seen[m[1]+m[3]] {
-			continue
-		}
-		seen[m[1]+m[3]] = true
-		n, _ := strconv.Atoi(m[4])
-		for i := 1; i <= n; i++ {
-			all = append(all, fmt.Sprintf("%s%0*d%s", m[1], len(m[2]), i, m[3]))
-		}
-	}
-	return all
-}
-
-// isShardName says whether a name is that of a file in the folder itself that may
-// hold tensors.
-func isShardName(name string) bool {
-	return strings.HasSuffix(name, shardEnd) && isFileName(name)
 }
 
 // isFileName says whether a name is one that can be shown: no path, no hidden file,
@@ -273,28 +208,4 @@ func isShardName(name string) bool {
 func isFileName(name string) bool {
 	return name != "" && len(name) <= 255 && name[0] != '.' && utf8.ValidString(name) &&
 		!strings.ContainsAny(name, `/\`) && !strings.ContainsFunc(name, unicode.IsControl)
-}
-
-// natural compares names so that numbers in them count as numbers.
-func natural(a, b string) int {
-	for a != "" && b != "" {
-		x, y := leadingDigits(a), leadingDigits(b)
-		if x == "" || y == "" {
-			if a[0] != b[0] {
-				return cmp.Compare(a[0], b[0])
-			}
-			a, b = a[1:], b[1:]
-			continue
-		}
-		m, n := strings.TrimLeft(x, "0"), strings.TrimLeft(y, "0")
-		if c := cmp.Or(cmp.Compare(len(m), len(n)), cmp.Compare(m, n), cmp.Compare(len(x), len(y))); c != 0 {
-			return c
-		}
-		a, b = a[len(x):], b[len(y):]
-	}
-	return cmp.Compare(len(a), len(b))
-}
-
-func leadingDigits(s string) string {
-	return s[:len(s)-len(strings.TrimLeft(s, "0123456789"))]
 }

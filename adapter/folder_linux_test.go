@@ -85,6 +85,65 @@ func TestALinkThatIsSwappedWhileOpeningLeadsNowhereElse(t *testing.T) {
 	}
 }
 
+// TestASubfolderThatIsSwappedWhileOpeningShowsNothingFromElsewhere puts a link to the
+// outside, a pipe and the folder itself in one place in turn, and does the same with a file
+// in the folder.
+func TestASubfolderThatIsSwappedWhileOpeningShowsNothingFromElsewhere(t *testing.T) {
+	outside := t.TempDir()
+	write(t, outside, "x", []byte("evil"))
+	dir := source(t, t.TempDir())
+	write(t, filepath.Join(dir, "sub"), "x", []byte("good"))
+	write(t, filepath.Join(dir, "files"), "y", []byte("good"))
+	link(t, "y", filepath.Join(dir, "files", "x"))
+	if n := len(open(t, dir).SideFiles()); n != 3 { // while nobody swaps
+		t.Fatalf("%d side files", n)
+	}
+	defer swapping(t, filepath.Join(dir, "files", "x"), "y", filepath.Join(outside, "x"), "../../"+filepath.Base(outside)+"/x", "/dev/zero")()
+
+	sub, away := filepath.Join(dir, "sub"), filepath.Join(dir, ".away")
+	others := []func() error{
+		func() error { return os.Symlink(outside, sub) },
+		func() error { return syscall.Mkfifo(sub, 0o644) },
+	}
+	done := make(chan struct{})
+	var swapper sync.WaitGroup
+	swapper.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			for _, step := range []func() error{
+				func() error { return os.Rename(sub, away) }, others[i%2],
+				func() error { return os.Remove(sub) }, func() error { return os.Rename(away, sub) },
+			} {
+				if err := step(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	})
+	defer swapper.Wait()
+	defer close(done)
+	for range 300 {
+		c, err := adapter.Open(dir, adapter.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range c.SideFiles() {
+			data := make([]byte, s.Size)
+			if n, err := s.ReadAt(data, 0); err == nil && string(data[:n]) != "good" {
+				t.Errorf("%s: read %q from outside", s.Name, data[:n])
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // openedInside opens a source and makes sure that it is the right one, or refused:
 // which error it is depends on the moment.
 func openedInside(t *testing.T, dir string) {

@@ -74,7 +74,12 @@ func findFile(source string, info os.FileInfo) (folder, single string, err error
 		return "", "", err
 	}
 	if !strings.HasSuffix(source, shardEnd) {
-		return "", "", fmt.Errorf("neither a folder nor a %s file", shardEnd)
+		for _, o := range otherFormats {
+			if endsWith(o.end)(source) {
+				return "", "", fmt.Errorf("%s: %s", o.is, o.way)
+			}
+		}
+		return "", "", fmt.Errorf("neither a folder nor a %s file: give the folder with %s", shardEnd, configName)
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(source))
 	if err != nil {

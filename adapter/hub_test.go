@@ -125,8 +125,8 @@ func TestOpenSaysHowToDownload(t *testing.T) {
 		want string
 	}{
 		{"missing blob", func() { remove(t, filepath.Join(model, "blobs"), "blob-of-"+shard2) }, shard2 + ": its link leads to ../../blobs/blob-of-" + shard2 + ", which does not exist"},
-		{"missing shard", func() { remove(t, snapshot, shard2) }, shard2 + ": missing"},
-		{"missing shards", func() { remove(t, snapshot, shard1) }, shard1 + ": missing (and 1 more)"},
+		{"missing shard", func() { remove(t, snapshot, shard2) }, "1 of 2 shards is missing, about 152 bytes: " + shard2},
+		{"missing shards", func() { remove(t, snapshot, shard1) }, "2 of 2 shards are missing: " + shard1 + ", " + shard2},
 		{"missing index", func() { remove(t, snapshot, index) }, "no " + index},
 		{"missing config", func() { remove(t, snapshot, "config.json") }, "config.json: missing"},
 	} {
@@ -145,7 +145,7 @@ func TestOpenNamesADownloadThatIsNotFinished(t *testing.T) {
 	write(t, filepath.Join(dir, ".cache", "huggingface", "download"), "x.incomplete", nil)
 	open(t, dir)
 	remove(t, dir, shard2)
-	refuses(t, dir, shard2+": missing: a download into this folder is not finished")
+	refuses(t, dir, "1 of 2 shards is missing, about 152 bytes: "+shard2+": a download into this folder is not finished")
 }
 
 func TestReferencesLeadNowhereElse(t *testing.T) {
@@ -239,10 +239,12 @@ func TestSideFilesAreTheRegularFilesThatSayNothingOfWeights(t *testing.T) {
 	for _, name := range []string{
 		"tokenizer.json", "generation_config.json", "modeling.py", "README.md", "binary", "x.bin.txt",
 		".gitattributes", "pytorch_model.bin", "other.safetensors", "consolidated.00.pth", "consolidated.safetensors",
-		"hf_quant_config.json", "pytorch_model.bin.index.json", "model.fp16.index.json", "x.incomplete",
+		"pytorch_model.bin.index.json", "model.fp16.index.json", "x.incomplete",
 	} {
 		write(t, dir, name, []byte(name))
 	}
+	write(t, dir, "hf_quant_config.json", []byte("{}"))
+	write(t, dir, "quantize_config.json", []byte("{}"))
 	write(t, filepath.Join(dir, "original"), "params.json", nil)
 	link(t, "tokenizer.json", filepath.Join(dir, "linked.json"))
 	link(t, "original", filepath.Join(dir, "linked-folder"))

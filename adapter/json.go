@@ -59,7 +59,7 @@ func findObject(text []byte) error {
 	end := r.at
 	switch r.peek(); {
 	case r.at < len(text):
-		return errors.New("something stands behind it")
+		return errors.New("something follows it")
 	case c != '{':
 		return fmt.Errorf("it begins with %s", shorten(string(text[from:end])))
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-var update = flag.Bool("update", false, "write testdata/plans and testdata/hostile/errors.txt anew")
+var update = flag.Bool("update", false, "write testdata/plans, testdata/hostile/errors.txt and testdata/partitions/refused.txt anew")
 
 // listed are small sources, one for each family: a config.json and lines "key dtype shape".
 // "FP8" stands for F8_E4M3 with its scale in F32 beside it.

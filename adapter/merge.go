@@ -74,8 +74,8 @@ func (p *planner) groupNode(x *expertLayer, g *group, parts []role, lo, hi int) 
 		joined := make([]expr.Node, 0, len(parts))
 		for _, r := range parts {
 			w := x.split[r][e]
-			if one := x.split[r][lo]; !slices.Equal(w.Shape, one.Shape) {
-				return nil, nil, fmt.Errorf("%s: %s: shape %v, but %s has %v", w.Shard, w.Key, w.Shape, one.Key, one.Shape)
+			if one := x.split[r][lo]; !slices.Equal(w.shape(), one.shape()) {
+				return nil, nil, fmt.Errorf("%s: %s: shape %v, but %s has %v", w.Shard, w.Key, w.shape(), one.Key, one.shape())
 			}
 			n, err := p.cast(w)
 			if err != nil {

@@ -32,7 +32,7 @@ func (p *planner) rooted(key string) string {
 // root is "model." if keys of the source begin with it.
 func (p *planner) root() string {
 	for i := range p.weights {
-		if strings.HasPrefix(p.weights[i].Key, "model.") {
+		if strings.HasPrefix(p.weights[i].hf, "model.") {
 			return "model."
 		}
 	}

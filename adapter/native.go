@@ -11,9 +11,6 @@ import (
 // layout starts from these. A native source is told by its grouped experts; shown as
 // native it stays as it is.
 func (p *planner) publish() error {
-	for i := range p.weights {
-		p.weights[i].hf = p.weights[i].Key
-	}
 	if p.family == nil || !p.isNative() {
 		return nil
 	}
@@ -27,7 +24,7 @@ func (p *planner) publish() error {
 	}
 	p.back = native
 	for i := range p.weights {
-		p.weights[i].hf = p.published(p.weights[i].Key)
+		p.weights[i].hf = p.published(p.weights[i].hf)
 	}
 	return nil
 }
@@ -45,7 +42,7 @@ func (p *planner) isNative() bool {
 	l, _ := layoutNamed("native")
 	for i := range p.weights {
 		for _, g := range l.groups {
-			if strings.HasSuffix(p.weights[i].Key, g.name) {
+			if strings.HasSuffix(p.weights[i].hf, g.name) {
 				return true
 			}
 		}

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -10,50 +11,37 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// weight is a tensor of the source with the scale that belongs to it, if it has one.
-type weight struct {
-	*Stored
-	hf          string // its published name; Key but for native sources
-	i           int    // position in the list of weights
-	at, scaleAt int    // positions in Checkpoint.Tensors; scaleAt -1: shown as it is
-
-	grid  *expr.Source // the scale, its shape made that of the grid
-	block [2]int64     // rows and columns of one scale; 0: the whole axis
-}
-
-// node makes the recipe of the tensor: dequantized to d, or as it is.
-func (w *weight) node(d safetensors.DType) (n expr.Node, err error) {
-	if w.scaleAt < 0 {
-		n, err = expr.Load(&w.Source)
-	} else {
-		n, err = expr.Dequantize(&w.Source, w.grid, expr.DequantizeOptions{Block: w.block, Out: d})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
-	}
-	return n, nil
-}
-
-// pairing is what all views of a checkpoint share: its weights with their scales, and
-// for each dtype their recipes. It is worked out when the first view needs it.
+// pairing is what all views of a checkpoint share: its weights with the tensors that each
+// consumes, and for each dtype their recipes. It is worked out when the first view needs it.
 type pairing struct {
 	once    sync.Once
 	weights []weight
-	acc     accounts
+	drops   []dropped
+	notes   []string
+	bare    *Stored // the first FP8 weight without a scale; nil if there is none
 	err     error
 
 	mu    sync.Mutex
 	nodes map[safetensors.DType][]expr.Node
 }
 
-// pair gives a copy of the weights and of the account so far.
-func (c *Checkpoint) pair(s settings) ([]weight, accounts, error) {
+// dropped is a stored tensor that no view shows.
+type dropped struct {
+	at     int32 // position in Checkpoint.Tensors
+	reason string
+}
+
+// pair works the pairing out.
+func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 	p := &c.pairing
 	p.once.Do(func() {
-		p.acc = newAccounts(c.Tensors())
-		p.weights, p.err = pair(c, s, p.acc)
+		w := &pairer{c: c, s: s, family: f, table: knownFormats}
+		if p.err = w.run(); p.err != nil {
+			return
+		}
+		p.weights, p.drops, p.notes, p.bare = w.weights, w.drops, w.notes, w.bare
 	})
-	return slices.Clone(p.weights), slices.Clone(p.acc), p.err
+	return p, p.err
 }
 
 // recipes gives the recipe of each weight in dtype d. The slice is shared.
@@ -78,195 +66,403 @@ func (c *Checkpoint) recipes(d safetensors.DType) ([]expr.Node, error) {
 	return nodes, nil
 }
 
-// scaleSuffixes are the endings of scales and those of the weights they belong to.
-// A certain one is a scale whatever else there is; the others are names that models
-// use for parameters too, and are scales only beside an FP8 weight.
-var scaleSuffixes = []struct {
-	scale, weight string
-	certain       bool
-}{
-	{".weight_scale_inv", ".weight", true},
-	{".weight_scale", ".weight", true},
-	{".qscale_weight", ".weight", true},
-	{"_scale_inv", "", true}, // of grouped tensors: gate_up_proj_scale_inv
-	{".scale", ".weight", false},
-	{"_scale", "", false},
+// pairer finds which stored tensors make which weight.
+type pairer struct {
+	table     *formatTable
+	c         *Checkpoint
+	s         settings
+	family    *family
+	q         *quantization
+	quantized bool // anything in the checkpoint is, or the configuration says so
+
+	modules  []module
+	of       []int32          // of each tensor: 1 + its module; 0 if it is a part of none
+	named    map[string]int32 // modules without codes, by name
+	heads    []int32          // of each tensor: 1 + the decoded weight that it stands for
+	opened   []weight
+	consumed []int32 // the parts of the weights, one after the other
+	opening  opening
+	orphan   map[string]*Stored // scales of modules without codes of their own, by module
+
+	weights  []weight
+	drops    []dropped
+	notes    []string
+	odd      map[string]*oddity // by the last part of their keys
+	bare     *Stored
+	unscaled int // FP8 tensors without a scale
 }
 
-// activationSuffixes are scales of activations and of the key-value cache, which
-// have no part in the weights.
-var activationSuffixes = []string{
-	".input_scale", ".activation_scale", "_activation_scale", "_input_scale", ".qscale_act",
-	".k_scale", ".v_scale", ".q_scale", ".prob_output_scale", ".output_scale",
-}
-
-// scaled finds the weight that a key is the scale of.
-func scaled(c *Checkpoint, key string) (w *Stored, certain bool) {
-	if key == "" || key[len(key)-1] != 'v' && key[len(key)-1] != 'e' && !strings.HasSuffix(key, "qscale_weight") {
-		return nil, false
-	}
-	for _, s := range scaleSuffixes {
-		base, ok := strings.CutSuffix(key, s.scale)
-		if !ok {
-			continue
-		}
-		w, ok = c.Tensor(base + s.weight)
-		switch {
-		case s.certain:
-			return w, true
-		case ok && fp8Coded(w.DType):
-			return w, false
+// run does its steps one after the other. Formats that are not decoded are refused before any
+// check of scales.
+func (p *pairer) run() error {
+	for _, step := range []func() error{p.gather, p.configure, p.open, p.collect} {
+		if err := step(); err != nil {
+			return err
 		}
 	}
-	return nil, false
+	return nil
 }
 
-// pair joins weights and scales, over all shards, and refuses what it cannot decode.
-// The weights come in the order of the source.
-func pair(c *Checkpoint, s settings, acc accounts) ([]weight, error) {
-	tensors := c.Tensors()
-	if m := s.object(quantizationFields...).text("quant_method"); slices.Contains(foreignMethods, m) {
-		return nil, fmt.Errorf("config.json: quant_method %q is not decoded: only FP8 weights with scales are", m)
+// gather puts tensors together that their names say belong to one module, and refuses formats that are not decoded.
+func (p *pairer) gather() error {
+	tensors := p.c.Tensors()
+	p.of = make([]int32, len(tensors))
+	p.heads = make([]int32, len(tensors))
+	p.consumed = make([]int32, 0, len(tensors))
+	p.named = map[string]int32{}
+	p.orphan = map[string]*Stored{}
+	p.odd = map[string]*oddity{}
+	for i, t := range tensors {
+		t.at = int32(i)
 	}
-	scales, err := findScales(c, s, acc)
-	if err != nil {
-		return nil, err
+	for _, t := range tensors {
+		if name, e := p.table.split(t.Key); e != nil {
+			p.add(t, name, e)
+		}
 	}
-	q, err := quantizationOf(s)
-	if err != nil {
-		return nil, err
-	}
-	weights := make([]weight, 0, len(tensors)-len(scales))
-	isScale := make([]bool, len(tensors))
-	for _, i := range scales {
-		isScale[i] = true
+	for i := range p.modules {
+		m := &p.modules[i]
+		if r := p.table.find(m); r != nil && r.open == nil {
+			return r.refused(m.named(), p.s)
+		}
 	}
 	for i, t := range tensors {
-		if isScale[i] || acc[i].Fate == Dropped {
-			continue
+		if p.of[i] == 0 && !floating(t.DType) && strings.HasSuffix(t.Key, ".weight") {
+			if r := p.table.find(&module{codes: t, ending: ".weight"}); r != nil && r.open == nil {
+				return r.refused(t, p.s)
+			}
 		}
-		w := weight{Stored: t, i: len(weights), at: i, scaleAt: -1}
-		if at, ok := scales[t]; ok {
-			w.scaleAt = at
-			err = w.measure(tensors[at], q)
-		} else {
-			err = plain(t, s)
+	}
+	return nil
+}
+
+// add puts a tensor to the others of its module.
+func (p *pairer) add(t *Stored, name string, e *ending) {
+	codes, end := p.codesOf(t.Key, name, e)
+	var at *int32
+	if codes != nil {
+		at = &p.of[codes.at]
+	} else {
+		n := p.named[name]
+		at = &n
+	}
+	if p.modules == nil { // checkpoints are quantized nearly throughout, or not at all
+		p.modules = make([]module, 0, len(p.of)/2)
+	}
+	if *at == 0 {
+		p.modules = append(p.modules, module{name: name, codes: codes, ending: end})
+		*at = int32(len(p.modules))
+		if codes == nil {
+			p.named[name] = *at
+		}
+	}
+	m := &p.modules[*at-1]
+	m.parts = append(m.parts, part{t, e})
+	m.has.add(e.number)
+	p.of[t.at] = *at
+}
+
+// codesOf finds the tensor that is called as a module, with ".weight" or, for endings without a
+// dot, without.
+func (p *pairer) codesOf(key, module string, e *ending) (*Stored, string) {
+	if e.text[0] != '.' {
+		if _, part := p.table.split(module); part != nil {
+			return nil, ""
+		}
+		codes := p.c.byKey[module]
+		if codes == nil && strings.HasPrefix(e.text, "_weight") { // w13_weight and w13_weight_scale
+			codes = p.c.byKey[module+"_weight"]
+		}
+		return codes, ""
+	}
+	const weight = ".weight"
+	if strings.HasPrefix(e.text, weight) {
+		return p.c.byKey[key[:len(module)+len(weight)]], weight
+	}
+	return p.c.byKey[module+weight], weight
+}
+
+// configure reads what the configuration says of scales.
+func (p *pairer) configure() (err error) {
+	if p.q, err = readQuantization(p.c, p.s); err != nil {
+		return err
+	}
+	return refuseConfigured(p.q, p.s)
+}
+
+// open makes the decoders of the modules.
+func (p *pairer) open() error {
+	p.quantized = p.q.there || slices.ContainsFunc(p.c.Tensors(), func(t *Stored) bool { return fp8Coded(t.DType) })
+	p.opened = make([]weight, 0, len(p.modules))
+	for i := range p.modules {
+		m := &p.modules[i]
+		r := p.table.find(m)
+		var err error
+		switch {
+		case r != nil:
+			err = p.decode(m, r)
+		case m.certain() != nil:
+			err = p.incomplete(m)
+		default:
+			p.release(m)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		weights = append(weights, w)
 	}
-	return weights, nil
+	return nil
 }
 
-// findScales maps each quantized weight to the position of its scale and drops the scales of activations.
-func findScales(c *Checkpoint, s settings, acc accounts) (map[*Stored]int, error) {
-	tensors, quantized := c.Tensors(), len(s.object(quantizationFields...)) > 0
-	scales := make(map[*Stored]int, len(tensors)/2)
+// certain is the first tensor of the module that can only be a part of a format.
+func (m *module) certain() *Stored {
+	for _, x := range m.parts {
+		if x.ending.certain {
+			return x.Stored
+		}
+	}
+	return nil
+}
+
+// release gives the tensors of a module back: they are parameters.
+func (p *pairer) release(m *module) {
+	for _, x := range m.parts {
+		p.of[x.at] = 0
+	}
+	if m.codes != nil {
+		p.of[m.codes.at] = 0
+	}
+}
+
+// decode makes the weight of a module.
+func (p *pairer) decode(m *module, r *row) error {
+	if err := p.surplus(m, r); err != nil {
+		return err
+	}
+	o := &p.opening
+	*o = opening{module: m, c: p.c, settings: p.s, family: p.family, quantization: p.q, shared: o.shared[:0]}
+	d, err := r.open(o)
+	if err != nil {
+		return err
+	}
+	w := weight{Stored: m.codes, format: r.format, decoder: d}
+	if w.Stored == nil {
+		w.Stored = m.part(r.codes)
+	}
+	w.hf = w.Key
+	if m.codes == nil {
+		w.hf = m.name + ".weight"
+	}
+	p.consume(w, m, o.shared)
+	return nil
+}
+
+// surplus refuses a second scale beside the one that the format needs.
+func (p *pairer) surplus(m *module, r *row) error {
+	kept := m.parts[:0]
+	for _, x := range m.parts {
+		var one endingSet
+		one.add(x.ending.number)
+		switch {
+		case r.needs.holds(one) || r.allows.holds(one):
+			kept = append(kept, x)
+		case x.ending.certain:
+			return fmt.Errorf("%s: %s: second scale of %s beside %s", x.Shard, x.Key, m.codes.Key, m.part(r.parts[0]).Key)
+		default:
+			p.of[x.at] = 0
+		}
+	}
+	m.parts = kept
+	return nil
+}
+
+// consume takes the parts of a module into a weight.
+func (p *pairer) consume(w weight, m *module, shared []*Stored) {
+	begin := len(p.consumed)
+	p.consumed = append(p.consumed, w.at)
+	for _, x := range m.parts {
+		if x.Stored != w.Stored {
+			p.consumed = append(p.consumed, x.at)
+		}
+	}
+	for _, t := range shared {
+		p.consumed = append(p.consumed, t.at)
+	}
+	w.parts = slices.Clip(p.consumed[begin:])
+	p.opened = append(p.opened, w)
+	p.heads[w.at] = int32(len(p.opened))
+	p.quantized = true
+}
+
+// incomplete says what a module lacks that is of no format.
+func (p *pairer) incomplete(m *module) error {
+	scale := m.certain()
+	switch _, part := p.table.split(m.name); {
+	case part != nil && p.c.byKey[m.name] != nil:
+		return fmt.Errorf("%s: %s: scale of %s, which is a scale itself", scale.Shard, scale.Key, m.name)
+	case m.codes == nil && len(m.parts) == 1 && slices.ContainsFunc(wholeScaleShapes, func(s []int64) bool { return slices.Equal(s, scale.Shape) }):
+		p.orphan[m.name] = scale // perhaps of many weights below the module
+		return nil
+	case m.codes == nil:
+		return withoutWeight(scale)
+	}
+	return fmt.Errorf("%s: %s: weight with scale %s has dtype %s: expected F8_E4M3", m.codes.Shard, m.codes.Key, scale.Key, m.codes.DType)
+}
+
+func withoutWeight(scale *Stored) error {
+	return fmt.Errorf("%s: %s: scale without its weight: the checkpoint may be incomplete", scale.Shard, scale.Key)
+}
+
+// collect lists the weights in the order of the source, and accounts for what is dropped.
+func (p *pairer) collect() error {
+	tensors := p.c.Tensors()
+	if err := p.shareScales(); err != nil {
+		return err
+	}
+	p.weights = make([]weight, 0, len(tensors))
+	own := make([]int32, len(tensors))
 	for i, t := range tensors {
-		w, certain := scaled(c, t.Key)
-		if w == nil {
-			if ofActivations(t.Key) && (quantized || isQuantized(c, t.Key)) {
-				acc.drop(i, "scale of activations, has no part in the weights")
-			} else if certain {
-				return nil, fmt.Errorf("%s: %s: scale without its weight: the checkpoint may be incomplete", t.Shard, t.Key)
-			}
+		own[i] = int32(i)
+		switch {
+		case p.heads[i] > 0:
+			p.list(p.opened[p.heads[i]-1])
+			continue
+		case p.of[i] > 0:
 			continue
 		}
-		if again, _ := scaled(c, w.Key); again != nil && !fp8Coded(w.DType) {
-			return nil, fmt.Errorf("%s: %s: scale of %s, which is a scale itself", t.Shard, t.Key, w.Key)
+		if reason := p.leftover(t); reason != "" {
+			p.drops = append(p.drops, dropped{int32(i), reason})
+			continue
 		}
-		if old, ok := scales[w]; ok {
-			return nil, fmt.Errorf("%s: %s: second scale of %s beside %s", t.Shard, t.Key, w.Key, tensors[old].Key)
+		w := weight{Stored: t, hf: t.Key, parts: own[i : i+1 : i+1]}
+		if err := p.plain(&w); err != nil {
+			return err
 		}
-		scales[w] = i
+		p.list(w)
 	}
-	return scales, nil
-}
-
-// ofActivations says whether a key ends as a scale of activations does.
-func ofActivations(key string) bool {
-	if key[len(key)-1] != 'e' && key[len(key)-1] != 't' {
-		return false
-	}
-	for _, s := range activationSuffixes {
-		if strings.HasSuffix(key, s) {
-			return true
-		}
-	}
-	return false
-}
-
-// isQuantized says whether the module of an activation's scale has FP8 weights, so
-// that the scale is no parameter of the model.
-func isQuantized(c *Checkpoint, key string) bool {
-	module := key[:strings.LastIndexAny(key, "._")]
-	for _, name := range []string{module + ".weight", module} {
-		if w, ok := c.Tensor(name); ok && fp8Coded(w.DType) {
-			return true
-		}
-	}
-	return false
-}
-
-// fp8Coded says whether elements are FP8 codes that we decode.
-func fp8Coded(d safetensors.DType) bool {
-	return d == safetensors.F8E4M3 || d == safetensors.F8E5M2
-}
-
-// measure works out which element belongs to which scale.
-func (w *weight) measure(scale *Stored, q quantization) error {
-	if !fp8Coded(w.DType) {
-		if f, ok := foreignFormat(w.Stored, scale); ok {
-			return fmt.Errorf("%s: %s: %s is not decoded: only FP8 weights are", w.Shard, w.Key, f)
-		}
-		return fmt.Errorf("%s: %s: weight with scale %s has dtype %s: expected F8_E4M3", w.Shard, w.Key, scale.Key, w.DType)
-	}
-	g, err := q.grid(w.Stored, scale)
-	if err != nil {
-		return fmt.Errorf("%s: %s: %w", scale.Shard, scale.Key, err)
-	}
-	w.grid, w.block = &scale.Source, g.block
-	if !slices.Equal(g.shape, scale.Shape) {
-		src := scale.Source
-		src.Shape = g.shape
-		w.grid = &src
+	p.noteOddities()
+	if p.bare != nil { // seen only by those who asked to read them
+		p.notes = append(p.notes, fmt.Sprintf("%s%s: FP8 without a scale, read as plain numbers: if other weights have scales, one may be lost",
+			p.bare.Key, andMore(p.unscaled-1)))
 	}
 	return nil
 }
 
-// plain refuses tensors without a scale that only a decoder could show.
-func plain(t *Stored, s settings) error {
-	switch {
+func (p *pairer) list(w weight) {
+	w.i = int32(len(p.weights))
+	p.weights = append(p.weights, w)
+}
+
+// shareScales gives scales of whole modules to the FP8 weights below them that have none.
+func (p *pairer) shareScales() error {
+	if len(p.orphan) == 0 {
+		return nil
+	}
+	used := map[*Stored]bool{}
+	for i, t := range p.c.Tensors() {
+		if p.of[i] > 0 || !fp8Coded(t.DType) || !strings.HasSuffix(t.Key, ".weight") {
+			continue
+		}
+		if scale := p.above(t.Key); scale != nil {
+			if err := checkScale(scale); err != nil {
+				return err
+			}
+			used[scale] = true
+			w := weight{Stored: t, hf: t.Key, format: fp8Formats[0], decoder: newFP8Weight(t, scale, p.q.intern(sharedPartition))}
+			p.consume(w, &module{}, []*Stored{scale})
+		}
+	}
+	for _, t := range p.c.Tensors() {
+		if i := p.of[t.at]; i > 0 && p.orphan[p.modules[i-1].name] == t && !used[t] {
+			return withoutWeight(t)
+		}
+	}
+	return nil
+}
+
+// above finds the nearest scale of a whole module that a key is below.
+func (p *pairer) above(key string) *Stored {
+	for i := strings.LastIndexByte(key, '.'); i > 0; i = strings.LastIndexByte(key[:i], '.') {
+		if scale := p.orphan[key[:i]]; scale != nil {
+			return scale
+		}
+	}
+	return nil
+}
+
+// plain looks at a tensor that no format consumed: it is shown as it is, or it is FP8 without a
+// scale, or it cannot be shown.
+func (p *pairer) plain(w *weight) error {
+	switch t := w.Stored; {
 	case fp8Coded(t.DType):
-		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s_scale_inv or %s_scale beside it", t.Shard, t.Key, t.Key, t.Key)
-	case !passable(t):
-		name, ok := foreignFormat(t, nil)
-		if !ok {
-			name = fmt.Sprintf("a packed or quantized tensor of dtype %s", t.DType)
+		if p.bare == nil {
+			p.bare = t
 		}
-		if m := s.object(quantizationFields...).text("quant_method"); m != "" {
-			name += fmt.Sprintf(" (quant_method %q)", m)
-		}
-		return fmt.Errorf("%s: %s: %s is not decoded: only FP8 weights with scales are", t.Shard, t.Key, name)
+		p.unscaled++
+		w.format, w.decoder = fp8Formats[0], &fp8Weight{codes: &t.Source}
+	case !passable(t.DType):
+		return fmt.Errorf("%s: %s: a packed or quantized tensor of dtype %s is not decoded: only FP8 weights with scales are", t.Shard, t.Key, t.DType)
+	default:
+		p.remark(t)
 	}
 	return nil
 }
 
-// passable says whether a tensor means what its dtype says, so that it can be shown as it is.
-func passable(t *Stored) bool {
-	switch t.DType {
-	case safetensors.F32, safetensors.BF16, safetensors.F16, safetensors.F64:
-		if strings.HasSuffix(t.Key, ".weight") || strings.HasSuffix(t.Key, ".bias") {
+// passable says whether a dtype means values that can be shown as they are.
+func passable(d safetensors.DType) bool {
+	switch d {
+	case safetensors.F32, safetensors.BF16, safetensors.F16, safetensors.F64, safetensors.Bool, safetensors.I64, safetensors.I32,
+		safetensors.I16, safetensors.I8, safetensors.U8, safetensors.U16, safetensors.U32, safetensors.U64, safetensors.C64:
+		return true
+	}
+	return false
+}
+
+// remark warns of a tensor of a quantized module that is neither weight nor bias.
+func (p *pairer) remark(t *Stored) {
+	i := strings.LastIndexByte(t.Key, '.')
+	if i < 0 || !p.quantized {
+		return
+	}
+	switch last := t.Key[i+1:]; {
+	case last == "weight" || last == "bias":
+	case p.isQuantized(t.Key[:i]):
+		o := p.odd[last]
+		if o == nil {
+			o = &oddity{first: t.Key}
+			p.odd[last] = o
+		}
+		o.more++
+	}
+}
+
+// oddity counts tensors of quantized modules that have one name that is not known.
+type oddity struct {
+	first string // key
+	more  int
+}
+
+// maxOddities is how many names get a warning of their own.
+const maxOddities = 20
+
+// noteOddities gives a warning for each name, in the order of names, and one for all beyond.
+func (p *pairer) noteOddities() {
+	const odd = ": it belongs to a quantized module and is neither weight nor bias: it is shown as it is"
+	names := slices.Sorted(maps.Keys(p.odd))
+	for _, name := range names[:min(len(names), maxOddities)] {
+		o := p.odd[name]
+		p.notes = append(p.notes, o.first+andMore(o.more-1)+odd)
+	}
+	if n := len(names) - maxOddities; n > 0 {
+		p.notes = append(p.notes, fmt.Sprintf("%d more names%s", n, odd))
+	}
+}
+
+// isQuantized says whether a module has a weight that is decoded, or FP8 without a scale.
+func (p *pairer) isQuantized(module string) bool {
+	for _, name := range []string{module + ".weight", module, module + "_weight"} {
+		if t, ok := p.c.byKey[name]; ok && (p.heads[t.at] > 0 || fp8Coded(t.DType)) {
 			return true
 		}
-		_, foreign := foreignFormat(t, nil)
-		return !foreign
-	case safetensors.Bool, safetensors.I64, safetensors.I32, safetensors.I16, safetensors.I8,
-		safetensors.U8, safetensors.U16, safetensors.U32, safetensors.U64, safetensors.C64:
-		_, foreign := foreignFormat(t, nil)
-		return !foreign && !strings.HasSuffix(t.Key, ".weight")
 	}
 	return false
 }

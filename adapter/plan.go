@@ -40,6 +40,8 @@ type planner struct {
 	buckets  map[string]*bucket
 	names    map[string]string // of virtual tensors, to the key they come from
 	notes    []string
+
+	sawExcluded bool // Options.Exclude matched something
 }
 
 // bucket is the tensors of one file group.
@@ -55,7 +57,7 @@ type bucket struct {
 // file and key.
 func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	p := &planner{c: c, o: o, buckets: map[string]*bucket{}, byLayer: map[layerID]int32{}}
-	for _, step := range []func() error{p.configure, p.pair, p.publish, p.collect, p.check, p.emit, p.settle} {
+	for _, step := range []func() error{p.configure, p.checkAbsent, p.pair, p.publish, p.collect, p.check, p.emit, p.settle} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -89,9 +91,6 @@ func (p *planner) configure() (err error) {
 	if p.family != nil && p.family.experts != nil {
 		if p.count, err = p.field(p.family.experts.count...); err != nil {
 			return err
-		}
-		if p.count > maxExperts {
-			return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned", p.countField(), p.count, maxExperts)
 		}
 		if p.count > maxExperts {
 			return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned", p.countField(), p.count, maxExperts)
@@ -132,16 +131,26 @@ func (p *planner) options() error {
 		return fmt.Errorf("scales %q: expected amax or ones", p.o.Scales)
 	}
 	if p.family == nil && p.o.EP != (EP{}) {
-		return fmt.Errorf("config.json: model_type %q is unknown, so its experts are too: expert-parallel ranks need one of %s",
+		return fmt.Errorf("config.json: model_type %q is not known, so neither are its experts: leave --ep out; known are %s",
 			p.s.modelType(), knownTypes())
 	}
 	return p.o.EP.check()
 }
 
 // pair joins weights and scales.
-func (p *planner) pair() (err error) {
-	if p.weights, p.acc, err = p.c.pair(p.s); err != nil {
+func (p *planner) pair() error {
+	q, err := p.c.pair(p.s, p.family)
+	if err != nil {
 		return err
+	}
+	if t := q.bare; t != nil && !p.o.Unscaled {
+		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s_scale_inv or %s_scale beside it; if the checkpoint has no scales at all, --unscaled reads FP8 codes as plain numbers",
+			t.Shard, t.Key, t.Key, t.Key)
+	}
+	p.weights, p.notes = slices.Clone(q.weights), slices.Clone(q.notes)
+	p.acc = newAccounts(p.c.Tensors())
+	for _, d := range q.drops {
+		p.acc.drop(int(d.at), d.reason)
 	}
 	p.nodes, err = p.c.recipes(p.dtype)
 	return err
@@ -185,7 +194,7 @@ func (p *planner) believe(part expertPart, x *expertLayer, w *weight) error {
 	p.slots += max(0, part.number+1-len(x.split[part.role]))
 	switch {
 	case p.count >= 0 && part.number >= p.count:
-		return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d", w.Shard, w.Key, part.number, p.countField(), p.count)
+		return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d, counted from 0: restore the published config.json", w.Shard, w.Key, part.number, p.countField(), p.count)
 	case part.number >= maxExperts || p.slots > maxSlots:
 		return fmt.Errorf("%s: %s: the expert's number is beyond what is planned", w.Shard, w.Key)
 	}
@@ -211,8 +220,8 @@ func (p *planner) collectExpert(i int, w *weight) error {
 	if !ok {
 		return nil
 	}
-	if len(w.Shape) != 3 {
-		return fmt.Errorf("%s: %s: grouped experts of shape %v: expected three axes", w.Shard, w.Key, w.Shape)
+	if len(w.shape()) != 3 {
+		return fmt.Errorf("%s: %s: grouped experts of shape %v: expected three axes", w.Shard, w.Key, w.shape())
 	}
 	p.expert[i] = p.layer(at) + 1
 	x := p.layers[p.expert[i]-1]
@@ -261,8 +270,8 @@ func (p *planner) check() error {
 			return err
 		}
 		for _, g := range x.grouped {
-			if n := p.experts(x); int(g.Shape[0]) != n {
-				return fmt.Errorf("%s: %s: shape %v holds %d experts, expected %d", g.Shard, g.Key, g.Shape, g.Shape[0], n)
+			if n := p.experts(x); int(g.shape()[0]) != n {
+				return fmt.Errorf("%s: %s: shape %v holds %d experts, expected %d", g.Shard, g.Key, g.shape(), g.shape()[0], n)
 			}
 		}
 		if len(p.layout.groups) > 0 {
@@ -341,12 +350,13 @@ func (p *planner) pass(w *weight, at place) error {
 // accounts for what they are made of.
 func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error {
 	fate := Used
-	if len(ws) == 1 && ws[0].scaleAt < 0 && isLoad(n, ws[0]) && !p.quantizes(name, n) {
+	if len(ws) == 1 && ws[0].decoder == nil && isLoad(n, ws[0]) && !p.quantizes(name, n) {
 		fate = Passed
 	}
 	if excluded(p.o.Exclude, name) {
+		p.sawExcluded = true
 		for _, w := range ws {
-			if p.acc[w.at].Into == nil {
+			if p.acc[w.parts[0]].Into == nil {
 				p.acc.dropWeight(w, "excluded")
 			}
 		}
@@ -446,7 +456,18 @@ func (p *planner) settle() error {
 	if p.o.MTP == "drop" && !p.sawMTP {
 		p.notes = append(p.notes, "mtp drop: the model has no multi-token-prediction layers, nothing was dropped")
 	}
+	if p.o.Exclude != nil && !p.sawExcluded {
+		p.notes = append(p.notes, "exclude: the pattern matches the beginning of no name in "+p.where()+", nothing is left out: begin it with .* to match anywhere")
+	}
 	return nil
+}
+
+// where names the view, for messages.
+func (p *planner) where() string {
+	if p.o.EP.Size > 1 {
+		return fmt.Sprintf("layout %s of rank %d", p.layout.name, p.o.EP.Rank)
+	}
+	return "layout " + p.layout.name
 }
 
 // excluded says whether a name matches the pattern at its start.

@@ -431,7 +431,7 @@ func TestOneFileWithoutConfig(t *testing.T) {
 	if d.Plan.Config != nil {
 		t.Errorf("a config.json out of nowhere: %s", d.Plan.Config)
 	}
-	if _, err := NewPlan(c, Options{Layout: "native"}); err == nil || !strings.Contains(err.Error(), "layout hf works") {
+	if _, err := NewPlan(c, Options{Layout: "native"}); err == nil || !strings.Contains(err.Error(), "--layout hf, which works for every model") {
 		t.Errorf("error %v, want one that says what works", err)
 	}
 }

@@ -18,6 +18,9 @@ var plainWeights = []string{
 	"visual.", "vision_tower.", "vision_model.", "multi_modal_projector.", "mm_projector.", "audio",
 }
 
+// BlockSize is the side of a block of DeepSeek-V3's scales, and of those that views write.
+const BlockSize = 128
+
 // quantizes says whether the view shows a tensor as codes and scales.
 func (p *planner) quantizes(name string, n expr.Node) bool {
 	if !p.layout.quantizes || len(n.Shape()) != 2 || !floating(n.DType()) {
@@ -51,7 +54,11 @@ func (p *planner) putQuantized(name string, n expr.Node, b *bucket, from string)
 // passQuantized shows a weight that is quantized already in the form that the view
 // writes, codes and scales as they are.
 func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
-	if !p.layout.quantizes || !w.inBlocks() {
+	if !p.layout.quantizes {
+		return false, nil
+	}
+	grid, ok := w.inBlocks()
+	if !ok {
 		return false, nil
 	}
 	if excluded(p.o.Exclude, w.hf) {
@@ -62,7 +69,7 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	scales, err := expr.Load(w.grid)
+	scales, err := expr.Load(grid)
 	if err != nil {
 		return false, err
 	}
@@ -74,14 +81,15 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	return true, nil
 }
 
-// inBlocks says whether a weight is quantized as DeepSeek-V3's are: E4M3 codes under a
-// float grid of just the 128 × 128 blocks that it needs.
-func (w *weight) inBlocks() bool {
-	if w.scaleAt < 0 || w.DType != safetensors.F8E4M3 || len(w.Shape) != 2 || !floating(w.grid.DType) {
-		return false
+// inBlocks gives the scales of a weight that is quantized as DeepSeek-V3's are: E4M3 codes under
+// a float grid of just the 128 × 128 blocks that it needs.
+func (w *weight) inBlocks() (grid *expr.Source, ok bool) {
+	d, ok := w.decoder.(*fp8Weight)
+	if !ok || d.scales == nil || w.DType != safetensors.F8E4M3 || len(w.Shape) != 2 || !floating(d.scales.DType) {
+		return nil, false
 	}
-	r, c := ceilDiv(w.Shape[0], BlockSize), ceilDiv(w.Shape[1], BlockSize)
-	return slices.Equal(w.grid.Shape, []int64{r, c}) && (w.block == [2]int64{BlockSize, BlockSize} || r == 1 && c == 1)
+	f, blocks := frameOf(w.Shape), partition{block: [2]int64{BlockSize, BlockSize}}
+	return d.scales, slices.Equal(d.scales.Shape, f.needed(blocks)) && f.same(blocks, *d.where)
 }
 
 // quantizationConfig is what the view's config.json says about its scales, with every

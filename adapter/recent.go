@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -32,18 +33,26 @@ func (u *recentUnit) Bytes() []byte { return u.bytes }
 // Release does nothing: units not kept any more are garbage.
 func (u *recentUnit) Release() {}
 
-// Get gives a filled unit. A failed fill is not kept. Fills are not cancelled, since
-// others may wait for them.
+// errPanicked is the error of a fill that did not end. Others may wait for it.
+var errPanicked = errors.New("computing this part panicked")
+
+// Get gives a filled unit. A fill that failed or panicked is not kept. Fills are not cancelled,
+// since others may wait for them.
 func (r *recentUnits) Get(_ context.Context, u *expr.Unit) (expr.Entry, error) {
 	e := r.entry(u.Key())
+	defer func() {
+		if e.err != nil {
+			r.forget(e)
+		}
+	}()
 	e.fill.Do(func() {
+		e.err = errPanicked
 		b := make([]byte, u.Size())
 		if e.err = u.Fill(&expr.Env{}, b); e.err == nil {
 			e.bytes = b
 		}
 	})
 	if e.err != nil {
-		r.forget(e)
 		return nil, e.err
 	}
 	return e, nil

@@ -44,9 +44,9 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 			func(c *synth.Checkpoint) { without(c, "0.self_attn.q_a_proj.weight_scale_inv$") }, Options{},
 			[]string{q, "without its scale", ".safetensors"},
 		},
-		"grid too small": {
-			func(c *synth.Checkpoint) { reshaped(c, expert+"0.gate_proj.weight_scale_inv", "F32", 1, 1) }, Options{},
-			[]string{expert + "0.gate_proj.weight_scale_inv", "too small", "at least [1 2]"},
+		"grid of no known blocks": {
+			func(c *synth.Checkpoint) { reshaped(c, expert+"0.gate_proj.weight_scale_inv", "F32", 2, 1) }, Options{},
+			[]string{expert + "0.gate_proj.weight_scale_inv", expert + "0.gate_proj.weight", "[128 256]", "blocks of 128 × 128 [1 2]"},
 		},
 		"integer grid": {
 			func(c *synth.Checkpoint) { reshaped(c, q+"_scale_inv", "I32", 1, 2) }, Options{},
@@ -62,7 +62,7 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		},
 		"missing experts": {
 			func(c *synth.Checkpoint) { without(c, `experts\.[123]\.`) }, Options{},
-			[]string{"missing", expert + "1.gate_proj.weight, " + expert + "2.gate_proj.weight, " + expert + "3.gate_proj.weight, " + expert + "1.up_proj.weight", "and 4 more", "incomplete or corrupted"},
+			[]string{"missing", expert + "1.gate_proj.weight, " + expert + "2.gate_proj.weight, " + expert + "3.gate_proj.weight, " + expert + "1.up_proj.weight", "and 4 more", "may be incomplete, or config.json that of another model"},
 		},
 		"missing experts of the rank": {
 			func(c *synth.Checkpoint) { without(c, `experts\.[12]\.down_proj`) }, Options{EP: EP{1, 2}},
@@ -135,12 +135,12 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 			}, Options{Layout: "hf"},
 			[]string{"model.layers.0.x.weight", "INT8"},
 		},
-		"MXFP8": {
+		"groups where blocks are configured": {
 			func(c *synth.Checkpoint) {
 				with(c, "model.layers.0.x.weight", "F8_E4M3", 8, 64)
 				with(c, "model.layers.0.x.weight_scale_inv", "U8", 8, 2)
 			}, Options{Layout: "hf"},
-			[]string{"model.layers.0.x.weight_scale_inv", "MXFP8"},
+			[]string{"model.layers.0.x.weight_scale_inv", "larger grid", "groups of 32 in a row"},
 		},
 		"other FP8": {
 			func(c *synth.Checkpoint) { with(c, "model.layers.0.x.weight", "F8_E4M3FNUZ", 8, 64) }, Options{Layout: "hf"},
@@ -152,7 +152,7 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		},
 		"unknown layout": {
 			func(*synth.Checkpoint) {}, Options{Layout: "gguf"},
-			[]string{`"gguf"`, "native, hf, transformers, torchtitan"},
+			[]string{`"gguf"`, "there are native, hf, transformers, torchtitan and hf-fp8"},
 		},
 		"layout that the family has not": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "deepseek_v32" }, Options{Layout: "torchtitan"},
@@ -160,11 +160,15 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		},
 		"unknown family": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "native"},
-			[]string{`"novel"`, "known are", "deepseek_v3", "hf works"},
+			[]string{`"novel"`, "known are", "deepseek_v3", "--layout hf, which works for every model"},
+		},
+		"no family": {
+			func(c *synth.Checkpoint) { delete(c.Config, "model_type") }, Options{Layout: "native"},
+			[]string{"layout native needs the model_type of a config.json", "--layout hf, which works for every model"},
 		},
 		"rank of an unknown family": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "hf", EP: EP{0, 2}},
-			[]string{`"novel"`, "deepseek_v3"},
+			[]string{`"novel"`, "leave --ep out; known are", "deepseek_v3"},
 		},
 		"dtype": {
 			func(*synth.Checkpoint) {}, Options{DType: safetensors.I8},

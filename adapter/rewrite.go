@@ -21,8 +21,9 @@ func newMember(key string, value json.RawMessage) member {
 	return member{key, []byte(`"` + key + `"`), value}
 }
 
-// rewriteConfig gives the view's config.json: without quantization, with the view's
-// dtype, without prediction layers if they were dropped, and all else as it was, in its order.
+// rewriteConfig gives the view's config.json: without quantization, without the name of the
+// source's weights, with the view's dtype, without prediction layers if they were dropped,
+// and all else as it was, in its order.
 func (p *planner) rewriteConfig() ([]byte, error) {
 	if p.c.Config == nil {
 		return nil, nil
@@ -61,7 +62,7 @@ var mtpFields = map[string]bool{"num_nextn_predict_layers": true, "num_mtp_modul
 func (p *planner) editor(lang bool) func(key string, value json.RawMessage) (json.RawMessage, error) {
 	return func(key string, value json.RawMessage) (json.RawMessage, error) {
 		switch {
-		case slices.Contains(quantizationFields, key):
+		case slices.Contains(quantizationFields, key), key == explicitField: // the view's files have names of their own
 			return nil, nil
 		case mtpFields[key] && p.sawMTP && p.dropsMTP():
 			return json.RawMessage("0"), nil

@@ -9,7 +9,7 @@ import (
 )
 
 func TestConfigIsRewritten(t *testing.T) {
-	const source = `{"b": 1.0, "model_type": "x", "torch_dtype": "float8_e4m3fn", "num_nextn_predict_layers": 1, "rope": {"z": 1e-06, "a": [1, {"torch_dtype": "k"}]},
+	const source = `{"b": 1.0, "transformers_weights": "x.safetensors", "model_type": "x", "torch_dtype": "float8_e4m3fn", "num_nextn_predict_layers": 1, "rope": {"z": 1e-06, "a": [1, {"torch_dtype": "k"}]},
  "quantization_config": {"quant_method": "fp8"}, "text_config": {"dtype": "auto", "compression_config": {}, "num_nextn_predict_layers": 2, "y": "<é>"}, "vision_config": {"torch_dtype": "float16", "quantization_config": 1}, "big": 123456789012345678901234567890}`
 	for _, test := range []struct {
 		name string

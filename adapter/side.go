@@ -1,61 +1,245 @@
 package adapter
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 )
 
 // maxSide is how many side files are held open.
 const maxSide = 1000
 
-// SideFile is a regular file of the source's top folder. Reading it keeps the same
+// A subfolder is shown if it is small: so many files, so many bytes together, and folders so
+// deep in it. So many entries of it are looked at, and so many subfolders of a source.
+const (
+	maxFolderFiles   = 200
+	maxFolderBytes   = 64 << 20
+	maxFolderDepth   = 3
+	maxFolderEntries = 10 * maxFolderFiles
+	maxFolders       = 100
+)
+
+// SideFile is a regular file of the source that is not a shard. Reading it keeps the same
 // promise as reading a shard: its bytes as they were, or an error.
 type SideFile struct {
-	Name string
+	Name string // slash-separated: files of small subfolders are side files too
 	Size int64
 	Mode uint32 // permission bits of the source
 	io.ReaderAt
 }
 
-// openSide opens the files beside the shards. One that cannot be opened is left out
-// with a warning: no tokenizer is worth a mount.
-func (c *Checkpoint) openSide(d *folder) error {
+// openSide opens the files beside the shards, and those of small subfolders. What cannot
+// be opened is left out with a warning: no tokenizer is worth a mount.
+func (c *Checkpoint) openSide(d *folder) {
+	s := sideFiles{c: c, d: d, odd: map[string][]string{}}
 	shards := map[string]bool{}
 	for _, name := range c.shards {
 		shards[name] = true
 	}
+	var folders []string
 	for _, name := range d.entries {
-		if shards[name] || isHidden(name) || d.isFolder(name) {
-			continue
+		switch {
+		case shards[name] || isHidden(name):
+		case d.isFolder(name):
+			folders = append(folders, name)
+		case len(s.found) < maxSide:
+			s.open(name)
+		default:
+			s.tooMany++
 		}
-		if len(c.side) == maxSide {
-			d.logger.Warn("side files left out: there are too many", "most", maxSide)
+	}
+	for i, name := range folders {
+		if i == maxFolders {
+			s.leftOut = append(s.leftOut, fmt.Sprintf("%d that are too many", len(folders)-i))
 			break
 		}
-		f, err := d.open(name)
-		if err != nil {
-			d.logger.Warn("side file left out", "file", fmt.Sprintf("%q", name), "error", err)
-			continue
+		s.openFolder(name)
+	}
+	s.warn()
+	slices.SortFunc(s.found, func(a, b SideFile) int { return cmp.Compare(a.Name, b.Name) })
+	c.side = s.found
+}
+
+// sideFiles collects the side files of a source.
+type sideFiles struct {
+	c       *Checkpoint
+	d       *folder
+	found   []SideFile
+	odd     map[string][]string // what files are that are not what their names say, to their names
+	tooMany int
+	leftOut []string // subfolders, and why
+}
+
+// open opens one side file.
+func (s *sideFiles) open(name string) {
+	f, err := s.d.open(name)
+	if err != nil {
+		s.d.logger.Warn("side file left out", "file", fmt.Sprintf("%q", name), "error", err)
+		return
+	}
+	s.add(f, 0o777)
+}
+
+// add takes a file in, with the permissions that the folders on its way leave. A file that is
+// not what its name says is shown all the same, since a model may do without it.
+func (s *sideFiles) add(f *sourceFile, perm uint32) {
+	s.c.files = append(s.c.files, f)
+	s.found = append(s.found, SideFile{Name: f.name, Size: f.Size(), Mode: f.Mode() & perm, ReaderAt: f})
+	h, err := headOf(f)
+	if err != nil {
+		return // whoever reads it learns why
+	}
+	if is, way := h.recognise(); is != "" {
+		is += ": " + s.d.way(way)
+		s.odd[is] = append(s.odd[is], f.name)
+	}
+}
+
+// warn says what is odd about all of them.
+func (s *sideFiles) warn() {
+	if s.tooMany > 0 {
+		s.d.logger.Warn("side files left out: there are too many", "most", maxSide)
+	}
+	if len(s.leftOut) > 0 {
+		s.d.logger.Warn("subfolders left out: " + few(s.leftOut))
+	}
+	for _, is := range slices.Sorted(maps.Keys(s.odd)) {
+		s.d.logger.Warn("not what its name says: " + few(s.odd[is]) + ": " + is)
+	}
+}
+
+// hiddenFolders hold the same model in other formats, or nothing that a model needs.
+var hiddenFolders = []string{"original", "onnx", "openvino", "gguf", "__pycache__"}
+
+// openFolder opens the files of a subfolder, all of them or none.
+func (s *sideFiles) openFolder(name string) {
+	if slices.Contains(hiddenFolders, name) {
+		return
+	}
+	w := folderWalk{d: s.d}
+	err := w.walk(name, 1, 0o777)
+	if err == nil && len(s.found)+len(w.files) > maxSide {
+		err = fmt.Errorf("would make more than %d side files", maxSide)
+	}
+	if err == nil {
+		err = w.open()
+	}
+	if err != nil {
+		s.leftOut = append(s.leftOut, fmt.Sprintf("%s %v", name, err))
+		return
+	}
+	for _, f := range w.files {
+		if f.file != nil {
+			s.add(f.file, f.perm)
 		}
-		c.files = append(c.files, f)
-		c.side = append(c.side, SideFile{Name: name, Size: f.Size(), Mode: f.Mode(), ReaderAt: f})
+	}
+}
+
+// folderWalk collects the files of a subfolder.
+type folderWalk struct {
+	d       *folder
+	files   []nestedFile
+	entries int
+}
+
+// nestedFile is a file of a subfolder.
+type nestedFile struct {
+	name string
+	perm uint32      // what the folders on its way permit
+	file *sourceFile // nil if it cannot be opened
+}
+
+// walk lists the files of a folder, if they are few and none of them holds weights. Its errors
+// go on where the folder's name ends.
+func (w *folderWalk) walk(folder string, depth int, perm uint32) error {
+	if depth > maxFolderDepth {
+		return fmt.Errorf("has folders deeper than %d", maxFolderDepth)
+	}
+	entries, mode, err := w.d.readFolder(folder)
+	if err != nil {
+		return err
+	}
+	if w.entries += len(entries); w.entries > maxFolderEntries {
+		return fmt.Errorf("has more than %d entries", maxFolderEntries)
+	}
+	perm &= throughFolder(mode)
+	for _, e := range entries {
+		name := path.Join(folder, e.Name())
+		switch {
+		case !isFileName(e.Name()) || strings.HasSuffix(e.Name(), ".incomplete"):
+		case e.IsDir():
+			if err := w.walk(name, depth+1, perm); err != nil {
+				return err
+			}
+		case isShardName(e.Name()) || isOtherWeights(e.Name()):
+			return fmt.Errorf("holds weights (%s)", name)
+		default:
+			w.files = append(w.files, nestedFile{name: name, perm: perm})
+		}
+		if len(w.files) > maxFolderFiles {
+			return fmt.Errorf("has more than %d files", maxFolderFiles)
+		}
 	}
 	return nil
+}
+
+// open opens the files, if they are small together.
+func (w *folderWalk) open() error {
+	var size int64
+	for i := range w.files {
+		f, err := w.d.open(w.files[i].name)
+		if err != nil {
+			w.d.logger.Warn("side file left out", "file", fmt.Sprintf("%q", w.files[i].name), "error", err)
+			continue
+		}
+		w.files[i].file = f
+		if size += f.Size(); size > maxFolderBytes {
+			w.close()
+			return fmt.Errorf("has more than %s", formatBytes(maxFolderBytes))
+		}
+	}
+	return nil
+}
+
+// close closes what was opened.
+func (w *folderWalk) close() {
+	for _, f := range w.files {
+		if f.file != nil {
+			_ = f.file.close() // nothing was read
+		}
+	}
+}
+
+// throughFolder says who may read a file in a folder that the file's own bits let read: those
+// who may enter the folder.
+func throughFolder(mode fs.FileMode) uint32 {
+	enter := uint32(mode.Perm()) & 0o111
+	return enter | enter<<1 | enter<<2
 }
 
 // hiddenEnds and hiddenStarts are how names of files begin and end that a loader might
 // take for weights, or that say something of the source that is not true of a view.
 var (
-	hiddenEnds   = []string{shardEnd, ".bin", ".index.json", ".incomplete"}
-	hiddenStarts = []string{".", "consolidated"}
+	hiddenEnds   = []string{shardEnd, ".index.json", ".incomplete", controlEnd}
+	hiddenStarts = []string{".", "consolidated", "adapter_"}
 )
+
+// variantIndex matches the indexes of variants: model.safetensors.index.fp16.json.
+var variantIndex = regexp.MustCompile(`\.(?:safetensors|bin)\.index\..*\.json$`)
 
 // isHidden says whether an entry of the folder is not to be shown.
 func isHidden(name string) bool {
-	if name == configName || name == "hf_quant_config.json" || !isFileName(name) {
+	if name == configName || slices.Contains(quantizeNames, name) || !isFileName(name) || isOtherWeights(name) ||
+		variantIndex.MatchString(name) {
 		return true
 	}
 	for _, s := range hiddenStarts {
@@ -71,11 +255,45 @@ func isHidden(name string) bool {
 	return false
 }
 
-// isFolder says whether an entry is a subfolder, which views do not show.
+// isFolder says whether an entry is a subfolder, or a link to one.
 func (d *folder) isFolder(name string) bool {
-	info, err := d.root.Lstat(filepath.Join(d.inside, name))
-	if err == nil && info.Mode()&os.ModeSymlink != 0 {
-		info, err = d.root.Stat(filepath.Join(d.inside, name))
-	}
+	info, err := d.root.Stat(filepath.Join(d.inside, name))
 	return err == nil && info.IsDir()
+}
+
+// readFolder lists a subfolder, up to one entry more than are looked at, and gives its mode.
+// Links to folders are not followed: they may go round.
+func (d *folder) readFolder(name string) ([]fs.DirEntry, fs.FileMode, error) {
+	inside := filepath.Join(d.inside, filepath.FromSlash(name))
+	info, err := d.root.Lstat(inside)
+	if err == nil && !info.IsDir() {
+		return nil, 0, errors.New("is a link")
+	}
+	var entries []fs.DirEntry
+	if err == nil {
+		entries, info, err = d.entriesOf(inside)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot be read: %w", cause(err))
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
+	return entries, info.Mode(), nil
+}
+
+// entriesOf opens and lists a folder by its path in the root.
+func (d *folder) entriesOf(inside string) ([]fs.DirEntry, fs.FileInfo, error) {
+	f, err := d.root.OpenFile(inside, os.O_RDONLY|nonblock, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := f.ReadDir(maxFolderEntries + 1)
+	if err == io.EOF {
+		err = nil
+	}
+	return entries, info, err
 }

@@ -60,8 +60,8 @@ func (p *planner) unfuse(f fused, w *weight, at place, n expr.Node) error {
 	for _, r := range rows {
 		total += r
 	}
-	if len(w.Shape) != 2 || w.Shape[0] != total {
-		return fmt.Errorf("%s: %s: shape %v, but the parts by config.json have %d rows together", w.Shard, w.Key, w.Shape, total)
+	if len(w.shape()) != 2 || w.shape()[0] != total {
+		return fmt.Errorf("%s: %s: shape %v, but the parts by config.json have %d rows together", w.Shard, w.Key, w.shape(), total)
 	}
 	head := strings.TrimSuffix(w.hf, f.from)
 	for i, lo := 0, int64(0); i < len(rows); i++ {

@@ -9,13 +9,14 @@ import (
 	"io"
 	iofs "io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dequantfs/dequantfs/adapter/readback"
 )
 
 // What an export keeps beside its files. A dot-directory, so that no loader and no view of the
@@ -85,8 +86,10 @@ func (f *FS) Export(ctx context.Context, dir string, o ExportOptions) (*Manifest
 type exporter struct {
 	manifest *Manifest // without checksums
 	open     func(name string) (ReaderAtContext, error)
-	dir      string
+	path     string
+	dir      *exportDir
 	options  ExportOptions
+	made     map[string]iofs.FileMode // what is made in the state directory, and its type
 	buffers  chan []byte
 	mu       sync.Mutex // progress
 }
@@ -98,13 +101,43 @@ func newExporter(m *Manifest, open func(string) (ReaderAtContext, error), dir st
 	if o.Progress == nil {
 		o.Progress = func(ExportEvent) {}
 	}
-	return &exporter{manifest: m, open: open, dir: dir, options: o}
+	return &exporter{manifest: m, open: open, path: dir, options: o, made: m.made()}
+}
+
+// made gives what an export makes in the state directory, and its type.
+func (m *Manifest) made() map[string]iofs.FileMode {
+	made := map[string]iofs.FileMode{inState(manifestName): 0, inState(exportName): 0}
+	for _, f := range m.Files {
+		for _, name := range []string{partialOf(f.Name), recordOf(f.Name)} {
+			made[name] = 0
+			for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+				made[dir] = iofs.ModeDir
+			}
+		}
+	}
+	return made
 }
 
 func (x *exporter) run(ctx context.Context) (*Manifest, error) {
 	if x.options.Part < 0 || x.options.Part >= x.options.Parts {
 		return nil, fmt.Errorf("part %d of %d: parts are numbered from 0 to %d", x.options.Part, x.options.Parts, x.options.Parts-1)
 	}
+	var err error
+	if x.dir, err = openExportDir(x.path); err != nil {
+		return nil, err
+	}
+	defer x.dir.close()
+	m, err := x.write(ctx)
+	if err != nil && ctx.Err() == nil { // another part may have come to its end meanwhile, and cleared up
+		if done, again := x.complete(); done != nil && again == nil {
+			return done, nil
+		}
+	}
+	return m, err
+}
+
+// write writes what this part has to write.
+func (x *exporter) write(ctx context.Context) (*Manifest, error) {
 	if m, err := x.begin(); m != nil || err != nil {
 		return m, err
 	}
@@ -120,34 +153,28 @@ func (x *exporter) run(ctx context.Context) (*Manifest, error) {
 
 // begin makes the directory ours. It returns the manifest if the export is complete already.
 func (x *exporter) begin() (*Manifest, error) {
-	if err := os.MkdirAll(x.dir, 0o777); err != nil {
-		return nil, err
-	}
 	if m, err := x.complete(); m != nil || err != nil {
 		return m, err
 	}
-	if ok, err := x.ours(); ok || err != nil {
-		return nil, err
+	ours, err := x.ours()
+	if err == nil {
+		err = x.survey()
 	}
-	entries, err := os.ReadDir(x.dir)
-	if err != nil {
-		return nil, err
+	if err == nil && !ours {
+		err = x.vacant()
 	}
-	for _, e := range entries {
-		if e.Name() == stateDir || e.Name() == "lost+found" {
-			continue
-		}
-		if ok, err := x.ours(); ok || err != nil { // another part was quicker
-			return nil, err
-		}
-		return nil, fmt.Errorf("%s is not empty (it holds %s) and no export: give an empty or a new directory", x.dir, e.Name())
+	if err == nil {
+		err = x.tryRename()
 	}
-	return nil, x.claim()
+	if err == nil && !ours {
+		err = x.claim()
+	}
+	return nil, err
 }
 
 // complete finds the manifest of a finished export of the same tree.
 func (x *exporter) complete() (*Manifest, error) {
-	m, err := ReadManifest(x.dir)
+	m, err := x.readManifest(manifestName, true)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil, nil
 	}
@@ -155,21 +182,48 @@ func (x *exporter) complete() (*Manifest, error) {
 		return nil, err
 	}
 	if d := x.manifest.difference(m); d != "" {
-		return nil, fmt.Errorf("%s holds an export %s: give another directory", x.dir, d)
+		return nil, fmt.Errorf("%s holds an export %s: give another directory", x.path, d)
+	}
+	if err := x.survey(); err != nil {
+		return nil, err
+	}
+	for i := range m.Files {
+		content, err := x.open(m.Files[i].Name)
+		if err == nil {
+			err = x.whole(&m.Files[i], content)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: but %s says that it was finished: remove %s to export again, or give another directory", err, x.dir.name(inState(manifestName)), x.path)
+		}
 	}
 	for _, f := range m.Files {
-		if s, err := os.Stat(x.path(f.Name)); err != nil || s.Size() != f.Size {
-			return nil, fmt.Errorf("%s is missing or not of %d bytes, but %s says it was finished: remove that manifest to export again", x.path(f.Name), f.Size, x.state(manifestName))
-		}
 		x.tell(ExportEvent{Kind: ExportSkipped, File: f.Name, Bytes: f.Size})
 	}
 	x.tell(ExportEvent{Kind: ExportComplete})
 	return m, x.tidy()
 }
 
+// readManifest reads a manifest in the state directory.
+func (x *exporter) readManifest(name string, finished bool) (*Manifest, error) {
+	f, err := x.dir.open(inState(name), os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	limit, err := manifestLimit(f, x.path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := decodeManifest(f, limit, finished)
+	if err != nil {
+		return nil, fmt.Errorf("%w: remove %s and what is exported there, or give another directory", err, x.dir.name(stateDir))
+	}
+	return m, nil
+}
+
 // ours says whether an export of the same tree was begun here.
 func (x *exporter) ours() (bool, error) {
-	m, err := readJSON[Manifest](x.state(exportName))
+	m, err := x.readManifest(exportName, false)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return false, nil
 	}
@@ -177,9 +231,78 @@ func (x *exporter) ours() (bool, error) {
 		return false, err
 	}
 	if d := x.manifest.difference(m); d != "" {
-		return false, fmt.Errorf("%s holds an unfinished export %s: give another directory, or remove that one", x.dir, d)
+		return false, fmt.Errorf("%s holds an unfinished export %s: give another directory, or remove that one", x.path, d)
 	}
 	return true, nil
+}
+
+// survey makes sure that nothing is in the state directory, or under the name of a file to come, that an
+// export of this tree has not made.
+func (x *exporter) survey() error {
+	err := x.walkState(stateDir, func(name string, known bool) error {
+		if !known {
+			return fmt.Errorf("%s is not of this export: remove it, or give another directory", x.dir.name(name))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, f := range x.manifest.Files {
+		if _, err := x.dir.expect(f.Name, 0); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// walkState visits what is in a part of the state directory, and then that part itself. What an export
+// makes there has to be of the type that it makes; of the rest nothing is looked at but the name.
+func (x *exporter) walkState(name string, visit func(name string, known bool) error) error {
+	want, known := x.made[name]
+	known = known || isTemp(path.Base(name))
+	if !known {
+		return visit(name, false)
+	}
+	if _, err := x.dir.expect(name, want); err != nil {
+		if errors.Is(err, iofs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if want.IsDir() {
+		err := x.dir.each(name, func(name string) error { return x.walkState(name, visit) })
+		if err != nil {
+			return err
+		}
+	}
+	return visit(name, true)
+}
+
+// vacant makes sure that nothing is in the directory but the state of an export that was hardly begun.
+func (x *exporter) vacant() error {
+	return x.dir.each(".", func(name string) error {
+		if name == stateDir || name == "lost+found" {
+			return nil
+		}
+		if ok, err := x.ours(); ok || err != nil { // another part was quicker
+			return err
+		}
+		return fmt.Errorf("%s is not empty (it holds %s) and not an export: give an empty or a new directory", x.path, name)
+	})
+}
+
+// tryRename finds out whether files can be renamed. If not nothing is left behind that was not there.
+func (x *exporter) tryRename() error {
+	err := x.dir.mkdir(inState(partialDir))
+	if err == nil {
+		err = x.dir.canRename(stateDir, inState(partialDir))
+	}
+	if err != nil {
+		x.dir.remove(inState(partialDir), iofs.ModeDir)
+		x.dir.remove(stateDir, iofs.ModeDir)
+	}
+	return err
 }
 
 // claim writes down what is being exported. Of several that try, the first wins.
@@ -188,42 +311,48 @@ func (x *exporter) claim() error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(x.state(), 0o777); err != nil {
-		return err
-	}
-	temp, err := writeTemp(x.state(), data)
+	temp, err := x.dir.writeTemp(stateDir, data)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp)
-	err = os.Link(temp, x.state(exportName))
+	defer x.dir.remove(temp, 0)
+	err = x.dir.link(temp, inState(exportName))
 	if err != nil && !errors.Is(err, iofs.ErrExist) { // no hard links here
-		err = os.Rename(temp, x.state(exportName))
+		err = x.dir.rename(temp, inState(exportName))
 	}
 	if err != nil && !errors.Is(err, iofs.ErrExist) {
 		return err
 	}
-	if err := syncDir(x.state()); err != nil {
+	if err := x.dir.sync(stateDir); err != nil {
 		return err
 	}
 	_, err = x.ours()
 	return err
 }
 
-// work lists the files to write in this part, and those that the last part to end writes.
-func (x *exporter) work() (todo, last []FileRecord, err error) {
-	var rest []FileRecord
-	for _, f := range x.manifest.Files {
-		if f.Name == configName || f.Name == indexName ||
-			strings.HasSuffix(f.Name, "/"+configName) || strings.HasSuffix(f.Name, "/"+indexName) {
+// order parts the files in those that are written first and those that come last, when all others are whole.
+func (m *Manifest) order() (first, last []FileRecord) {
+	comesLast := map[string]bool{}
+	for _, v := range m.Views {
+		comesLast[path.Join(v.Dir, configName)] = true
+		comesLast[path.Join(v.Dir, indexName)] = true
+	}
+	for _, f := range m.Files {
+		if comesLast[f.Name] {
 			last = append(last, f)
 		} else {
-			rest = append(rest, f)
+			first = append(first, f)
 		}
 	}
+	return first, last
+}
+
+// work lists the files to write in this part, and those that the last part to end writes.
+func (x *exporter) work() (todo, last []FileRecord, err error) {
+	first, last := x.manifest.order()
 	var need int64
 	var done []FileRecord
-	for _, f := range share(rest, x.options.Part, x.options.Parts) {
+	for _, f := range share(first, x.options.Part, x.options.Parts) {
 		if x.finished(f) != nil {
 			done = append(done, f)
 			continue
@@ -256,27 +385,66 @@ func share(files []FileRecord, i, n int) []FileRecord {
 
 // finished gives the record of a file that an earlier run finished.
 func (x *exporter) finished(f FileRecord) *FileRecord {
-	r, err := readJSON[FileRecord](x.recordPath(f.Name))
-	if err != nil || !sameFile(*r, f) {
+	file, err := x.dir.open(recordOf(f.Name), os.O_RDONLY)
+	if err != nil {
 		return nil
 	}
-	if s, err := os.Stat(x.path(f.Name)); err != nil || s.Size() != f.Size {
+	defer file.Close()
+	content, err := x.open(f.Name)
+	if err != nil {
+		return nil
+	}
+	r := new(FileRecord)
+	if err := readback.DecodeFile(file, r, readback.Limits{Bytes: recordLimit(content)}); err != nil {
+		return nil
+	}
+	if r.check(true) != nil || !sameFile(*r, f) || x.whole(r, content) != nil {
 		return nil
 	}
 	return r
 }
 
+// recordLimit is how long the record of a file may be: see manifestLimit.
+func recordLimit(content ReaderAtContext) int64 {
+	limit := int64(2 * maxNameBytes * 6)
+	if n := dataOffset(content); n <= content.Size() {
+		limit += 8 * n
+	}
+	return limit
+}
+
+// whole makes sure that a file is there, as long as its record says, and that the record has the tensors of its content.
+func (x *exporter) whole(r *FileRecord, content ReaderAtContext) error {
+	info, err := x.dir.expect(r.Name, 0)
+	if err != nil {
+		return err
+	}
+	if info.Size() != r.Size {
+		return fmt.Errorf("%s has %d bytes, not %d", x.dir.name(r.Name), info.Size(), r.Size)
+	}
+	tensors, err := tensorsOf(r.Name, content, content.Size())
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.Name, err)
+	}
+	if tensor, problem := r.disagree(tensors); problem != "" {
+		return fmt.Errorf("%s: %s %s", x.dir.name(r.Name), tensor, problem)
+	}
+	return nil
+}
+
 // fits checks that there is room for what is to be written.
 func (x *exporter) fits(todo []FileRecord, need int64) error {
-	free, ok := freeSpace(x.dir)
+	free, ok := freeSpace(x.path)
 	if !ok {
 		return nil
 	}
 	for _, f := range todo { // an unfinished file gives its room back
-		free += allocated(x.partial(f.Name))
+		if info, err := x.dir.expect(partialOf(f.Name), 0); err == nil {
+			free += allocated(info)
+		}
 	}
 	if free < need {
-		return fmt.Errorf("%s: %d bytes are to be written, but only %d are free", x.dir, need, free)
+		return fmt.Errorf("%s: %d bytes are to be written, but only %d are free", x.path, need, free)
 	}
 	return nil
 }
@@ -302,12 +470,12 @@ func (x *exporter) file(ctx context.Context, f FileRecord) error {
 	if err != nil {
 		return err
 	}
-	tensors, err := tensorsOf(f.Name, r)
+	tensors, err := tensorsOf(f.Name, r, r.Size())
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", f.Name, err)
 	}
 	sums := newChecksums(f.Name, f.Size, tensors)
-	if err := x.write(ctx, f, r, sums); err != nil {
+	if err := x.content(ctx, f, r, sums); err != nil {
 		return err
 	}
 	record, err := sums.result()
@@ -318,36 +486,35 @@ func (x *exporter) file(ctx context.Context, f FileRecord) error {
 	if err := record.encode(&line); err != nil {
 		return err
 	}
-	if err := replace(x.recordPath(f.Name), line.Bytes()); err != nil {
+	if err := x.dir.replace(recordOf(f.Name), line.Bytes()); err != nil {
 		return err
 	}
 	x.tell(ExportEvent{Kind: ExportFinished, File: f.Name, Bytes: f.Size})
 	return nil
 }
 
-// write brings the bytes of a file to disk under its name.
-func (x *exporter) write(ctx context.Context, f FileRecord, r ReaderAtContext, sums *checksums) error {
-	partial, path := x.partial(f.Name), x.path(f.Name)
-	for _, p := range []string{partial, path} {
-		if err := os.MkdirAll(filepath.Dir(p), 0o777); err != nil {
+// content brings the bytes of a file to disk under its name.
+func (x *exporter) content(ctx context.Context, f FileRecord, r ReaderAtContext, sums *checksums) error {
+	for _, dir := range []string{path.Dir(partialOf(f.Name)), path.Dir(f.Name)} {
+		if err := x.dir.mkdir(dir); err != nil {
 			return err
 		}
 	}
-	t, err := createTarget(partial, f.Size)
+	t, err := createTarget(x.dir, partialOf(f.Name), f.Size)
 	if err != nil {
-		return explainFull(x.dir, f, err)
+		return explainFull(x.path, f, err)
 	}
 	if err := x.copy(ctx, t, f, r, sums); err != nil {
 		t.abandon()
-		return explainFull(x.dir, f, err)
+		return explainFull(x.path, f, err)
 	}
 	if err := t.finish(); err != nil {
-		return explainFull(x.dir, f, err)
+		return explainFull(x.path, f, err)
 	}
-	if err := os.Rename(partial, path); err != nil {
+	if err := x.dir.rename(partialOf(f.Name), f.Name); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return x.dir.sync(path.Dir(f.Name))
 }
 
 // copy reads, sums and writes at the same time: while one piece is written the next is computed.
@@ -405,14 +572,17 @@ func (x *exporter) recycle(b []byte) {
 func (x *exporter) finish(ctx context.Context, last []FileRecord) (*Manifest, error) {
 	m := *x.manifest
 	m.Files = slices.Clone(m.Files)
-	unlock, err := lockFile(x.state(exportName))
+	lock, err := x.dir.open(inState(exportName), os.O_RDWR)
 	if errors.Is(err, iofs.ErrNotExist) { // another part has finished it
 		return x.complete()
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer lock.Close()
+	if err := lockFile(lock); err != nil {
+		return nil, err
+	}
 	for i, f := range m.Files {
 		if slices.ContainsFunc(last, func(l FileRecord) bool { return l.Name == f.Name }) {
 			continue
@@ -427,30 +597,38 @@ func (x *exporter) finish(ctx context.Context, last []FileRecord) (*Manifest, er
 		return nil, err
 	}
 	for i, f := range m.Files {
-		if r := x.finished(f); r != nil {
-			m.Files[i] = *r
+		if f.SHA256 != "" {
+			continue
 		}
+		r := x.finished(f)
+		if r == nil {
+			return nil, fmt.Errorf("%s was changed while it was exported: run the export again", x.dir.name(f.Name))
+		}
+		m.Files[i] = *r
 	}
 	data, err := m.encode()
 	if err != nil {
 		return nil, err
 	}
-	if err := replace(x.state(manifestName), data); err != nil {
+	if err := x.dir.replace(inState(manifestName), data); err != nil {
 		return nil, err
 	}
 	x.tell(ExportEvent{Kind: ExportComplete})
 	return &m, x.tidy()
 }
 
-// tidy removes what only an unfinished export needs.
+// tidy removes what only an unfinished export needs, also what killed runs have left.
 func (x *exporter) tidy() error {
-	entries, err := os.ReadDir(x.state())
-	for _, e := range entries {
-		if e.Name() != manifestName { // also what killed runs left
-			err = errors.Join(err, os.RemoveAll(x.state(e.Name())))
+	return x.walkState(stateDir, func(name string, known bool) error {
+		switch {
+		case !known || name == stateDir || name == inState(manifestName):
+			return nil
+		case x.made[name].IsDir(): // with whatever came into it just now
+			x.dir.remove(name, iofs.ModeDir)
+			return nil
 		}
-	}
-	return err
+		return x.dir.remove(name, 0)
+	})
 }
 
 func (x *exporter) tell(e ExportEvent) {
@@ -459,48 +637,7 @@ func (x *exporter) tell(e ExportEvent) {
 	x.options.Progress(e)
 }
 
-func (x *exporter) path(name string) string {
-	return filepath.Join(x.dir, filepath.FromSlash(name))
-}
-
-func (x *exporter) state(names ...string) string {
-	return filepath.Join(append([]string{x.dir, stateDir}, names...)...)
-}
-
-func (x *exporter) partial(name string) string {
-	return x.state(partialDir, filepath.FromSlash(name))
-}
-
-func (x *exporter) recordPath(name string) string {
-	return x.state(recordsDir, filepath.FromSlash(name)+".json")
-}
-
-// replace writes a file so that it is either the old or the new one, whatever happens.
-func replace(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return err
-	}
-	temp, err := writeTemp(filepath.Dir(path), data)
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
-		os.Remove(temp)
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// writeTemp writes data to disk under a name of its own.
-func writeTemp(dir string, data []byte) (string, error) {
-	f, err := os.CreateTemp(dir, ".new-*")
-	if err != nil {
-		return "", err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		os.Remove(f.Name())
-		return "", err
-	}
-	return f.Name(), nil
-}
+// The names in the state directory.
+func inState(name string) string   { return path.Join(stateDir, name) }
+func partialOf(name string) string { return path.Join(stateDir, partialDir, name) }
+func recordOf(name string) string  { return path.Join(stateDir, recordsDir, name+".json") }

@@ -2,7 +2,9 @@ package fs
 
 import (
 	"errors"
+	iofs "io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -10,20 +12,6 @@ import (
 // directAlign is what offsets, lengths and addresses of direct writes are multiples of. Some
 // disks are content with 512.
 const directAlign = 4096
-
-// openForWriting opens a file past the page cache where that works: an export is as large as the
-// disk and would otherwise push everything else out of memory.
-func openForWriting(path string) (file *os.File, direct bool, err error) {
-	file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|unix.O_DIRECT, 0o666)
-	if err == nil {
-		return file, true, nil
-	}
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, false, err
-	}
-	file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o666)
-	return file, false, err
-}
 
 // setDirect switches direct writes on or off.
 func setDirect(file *os.File, on bool) error {
@@ -48,10 +36,11 @@ func reserve(file *os.File, size int64) error {
 	for errors.Is(err, unix.EINTR) {
 		err = unix.Fallocate(int(file.Fd()), 0, 0, size)
 	}
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
-		return nil
+	// Whatever else keeps it from reserving, the room may be there.
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG) {
+		return os.NewSyscallError("fallocate", err)
 	}
-	return os.NewSyscallError("fallocate", err)
+	return nil
 }
 
 // tryLock locks a file until it is closed. File systems without locks are taken as they are.
@@ -59,17 +48,9 @@ func tryLock(file *os.File) error {
 	return lock(file, unix.LOCK_EX|unix.LOCK_NB)
 }
 
-// lockFile waits for the lock of an existing file.
-func lockFile(path string) (unlock func(), err error) {
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := lock(file, unix.LOCK_EX); err != nil {
-		file.Close()
-		return nil, err
-	}
-	return func() { file.Close() }, nil
+// lockFile waits for the lock of a file.
+func lockFile(file *os.File) error {
+	return lock(file, unix.LOCK_EX)
 }
 
 func lock(file *os.File, how int) error {
@@ -92,24 +73,29 @@ func freeSpace(dir string) (int64, bool) {
 	return int64(s.Bavail) * s.Frsize, true
 }
 
-// allocated is the room that a file takes on disk; 0 if there is none.
-func allocated(path string) int64 {
-	var s unix.Stat_t
-	if unix.Stat(path, &s) != nil {
-		return 0
+// allocated is the room that a file takes on disk.
+func allocated(info iofs.FileInfo) int64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Blocks * 512
 	}
-	return s.Blocks * 512
+	return 0
 }
 
-// syncDir brings a directory's names to disk.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOPNOTSUPP) {
+// syncDir brings a directory's names to disk. Many file systems cannot do that, and say so in many
+// ways.
+func syncDir(dir *os.File) error {
+	err := dir.Sync()
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return err
 	}
 	return nil
+}
+
+// syncFile brings a file to disk, where the file system can do that.
+func syncFile(file *os.File) error {
+	err := file.Sync()
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
 }

@@ -3,51 +3,84 @@ package fs
 import (
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"os"
 	"syscall"
 )
 
 // target is a file being written, in order and in large pieces.
 type target struct {
+	dir    *exportDir
+	name   string
 	file   *os.File
 	size   int64
 	at     int64
 	direct bool
 }
 
-// createTarget opens a file for writing, which nobody else may be writing, and reserves its room.
-func createTarget(path string, size int64) (*target, error) {
-	file, direct, err := openForWriting(path)
+// createTarget makes a file for writing, which nobody else may be writing, and reserves its room.
+// What a run that was killed has left there is removed.
+func createTarget(dir *exportDir, name string, size int64) (*target, error) {
+	if err := removeStale(dir, name); err != nil {
+		return nil, err
+	}
+	file, err := dir.create(name)
+	if errors.Is(err, iofs.ErrExist) {
+		return nil, errTaken(dir, name)
+	}
 	if err != nil {
 		return nil, err
 	}
-	t := &target{file: file, size: size, direct: direct}
-	if err := t.begin(path); err != nil {
+	t := &target{dir: dir, name: name, file: file, size: size}
+	if err := lockNamed(dir, name, file); err != nil {
 		file.Close()
 		return nil, err
 	}
-	if err := errors.Join(file.Truncate(0), reserve(file, size)); err != nil {
+	// Past the page cache where that works: an export is as large as the disk and would otherwise
+	// push everything else out of memory.
+	t.direct = directAlign > 1 && setDirect(file, true) == nil
+	if err := reserve(file, size); err != nil {
 		t.abandon()
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", dir.name(name), err)
 	}
 	return t, nil
 }
 
-// begin locks the file and makes sure that it still has its name: the process that had it
-// locked may have finished it.
-func (t *target) begin(path string) error {
-	if err := tryLock(t.file); err != nil {
-		return fmt.Errorf("%s is being written by another export: %w", path, err)
+// removeStale removes a file that nobody is writing.
+func removeStale(dir *exportDir, name string) error {
+	file, err := dir.open(name, os.O_WRONLY)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
 	}
-	opened, err := t.file.Stat()
 	if err != nil {
 		return err
 	}
-	named, err := os.Stat(path)
+	defer file.Close()
+	if err := lockNamed(dir, name, file); err != nil {
+		return err
+	}
+	return dir.remove(name, 0)
+}
+
+// lockNamed locks a file and makes sure that it still has its name: the process that had it locked
+// may have finished it.
+func lockNamed(dir *exportDir, name string, file *os.File) error {
+	if err := tryLock(file); err != nil {
+		return fmt.Errorf("%s is being written by another export: %w", dir.name(name), err)
+	}
+	opened, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := dir.stat(name)
 	if err != nil || !os.SameFile(opened, named) {
-		return fmt.Errorf("%s was finished by another export just now: run this one again", path)
+		return errTaken(dir, name)
 	}
 	return nil
+}
+
+func errTaken(dir *exportDir, name string) error {
+	return fmt.Errorf("%s was begun or finished by another export just now: run this one again", dir.name(name))
 }
 
 // write appends p while also runs on it too.
@@ -72,10 +105,9 @@ func (t *target) append(p []byte) error {
 	if err := t.writeAt(p[:whole]); err != nil || whole == len(p) {
 		return err
 	}
-	if err := setDirect(t.file, false); err != nil {
+	if err := t.notDirect(); err != nil {
 		return err
 	}
-	t.direct = false
 	return t.writeAt(p[whole:])
 }
 
@@ -84,24 +116,31 @@ func (t *target) writeAt(p []byte) error {
 		return nil
 	}
 	n, err := t.file.WriteAt(p, t.at)
-	if t.direct && n == 0 && errors.Is(err, syscall.EINVAL) { // it can be opened so, but not written
-		if err := setDirect(t.file, false); err != nil {
+	if t.direct && n == 0 && errors.Is(err, syscall.EINVAL) { // it can be set so, but not written
+		if err := t.notDirect(); err != nil {
 			return err
 		}
-		t.direct = false
 		n, err = t.file.WriteAt(p, t.at)
 	}
 	t.at += int64(n)
 	return err
 }
 
+// notDirect goes on through the page cache.
+func (t *target) notDirect() error {
+	if !t.direct {
+		return nil
+	}
+	t.direct = false
+	return setDirect(t.file, false)
+}
+
 // finish brings the file to disk.
 func (t *target) finish() error {
+	err := syncFile(t.file)
 	if t.at != t.size {
-		t.abandon()
-		return fmt.Errorf("%s: %d of %d bytes were written", t.file.Name(), t.at, t.size)
+		err = fmt.Errorf("%s: %d of %d bytes were written", t.dir.name(t.name), t.at, t.size)
 	}
-	err := t.file.Sync()
 	if err != nil {
 		t.abandon()
 		return err
@@ -112,7 +151,7 @@ func (t *target) finish() error {
 // abandon gives the room back.
 func (t *target) abandon() {
 	t.file.Truncate(0)
-	os.Remove(t.file.Name())
+	t.dir.remove(t.name, 0)
 	t.file.Close()
 }
 

@@ -57,11 +57,20 @@ func (t fakeTree) open(name string) (ReaderAtContext, error) {
 }
 
 func (t fakeTree) manifest() *Manifest {
-	m := &Manifest{Version: manifestVersion, Source: "fake", Views: []ViewRecord{{Layout: "native"}}}
+	m := &Manifest{Version: manifestVersion, Source: sumOf("fake"), Views: []ViewRecord{{Layout: "native", DType: "BF16", MTP: "auto", Scales: "amax"}}}
+	if t["config.json"] == nil && t["hf/config.json"] != nil {
+		m.Views[0].Dir = "hf"
+	}
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		m.Files = append(m.Files, FileRecord{Name: name, Size: t[name].Size()})
 	}
 	return m
+}
+
+// sumOf is the SHA-256 of a text as a manifest has it.
+func sumOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
 }
 
 // testChunk is small, so that files have many pieces.
@@ -88,8 +97,52 @@ func newFakeTree(t *testing.T) fakeTree {
 	}
 	add("config.json", []byte("{}"))
 	add("hf/config.json", []byte("{ }"))
-	add(indexName, []byte(`{"weight_map":{}}`))
+	add(indexName, []byte(`{"metadata":{"total_size":1},"weight_map":{"a":"model-00001-of-00003.safetensors","b":"model-00002-of-00003.safetensors","empty":"model-00003-of-00003.safetensors"}}`))
 	return tree
+}
+
+// newTinyTree is a tree of a few small files of every kind.
+func newTinyTree(t testing.TB) fakeTree {
+	t.Helper()
+	tree := fakeTree{}
+	add := func(name string, data []byte) { tree[name] = &fakeFile{Reader: bytes.NewReader(data)} }
+	rng := rand.New(rand.NewPCG(5, 6))
+	weights := map[string]string{}
+	for i, dtype := range []safetensors.DType{safetensors.BF16, safetensors.F32} {
+		file := fmt.Sprintf("model-%05d-of-00002.safetensors", i+1)
+		h, head, err := safetensors.NewHeader([]safetensors.Tensor{
+			{Name: fmt.Sprint("layers.", i, ".weight"), DType: dtype, Shape: []int64{3, 5}},
+			{Name: fmt.Sprint("layers.", i, ".empty"), DType: dtype, Shape: []int64{0}},
+			{Name: fmt.Sprint("layers.", i, ".bias"), DType: safetensors.F32, Shape: []int64{5}},
+		}, nil, 8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		add("hf/"+file, append(head, randomBytes(rng, int(h.Tensors[len(h.Tensors)-1].End))...))
+		for _, x := range h.Tensors {
+			weights[x.Name] = file
+		}
+	}
+	index, err := json.Marshal(map[string]any{"metadata": map[string]any{"total_size": 100}, "weight_map": weights})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add("hf/"+indexName, index)
+	add("hf/config.json", []byte(`{"model_type":"tiny"}`))
+	add("hf/1_Pooling/config.json", []byte(`{}`))
+	add("hf/empty.txt", nil)
+	return tree
+}
+
+// restore writes files into a directory.
+func restore(t testing.TB, dir string, files map[string]string) {
+	t.Helper()
+	for name, data := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777), os.WriteFile(path, []byte(data), 0o666)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func randomBytes(rng *rand.Rand, n int) []byte {
@@ -203,10 +256,6 @@ func TestExportWritesEveryFileAndAManifest(t *testing.T) {
 // checkManifest computes every checksum of a manifest again.
 func checkManifest(t *testing.T, m *Manifest, files map[string]string) {
 	t.Helper()
-	sum := func(s string) string {
-		h := sha256.Sum256([]byte(s))
-		return hex.EncodeToString(h[:])
-	}
 	tensors := 0
 	for _, f := range m.Files {
 		data := files[f.Name]
@@ -214,12 +263,12 @@ func checkManifest(t *testing.T, m *Manifest, files map[string]string) {
 		if len(f.Tensors) > 0 {
 			before = data[:f.Tensors[0].Begin]
 		}
-		if f.SHA256 != sum(before) || f.Size != int64(len(data)) {
+		if f.SHA256 != sumOf(before) || f.Size != int64(len(data)) {
 			t.Errorf("%s: %+v", f.Name, f)
 		}
 		for _, r := range f.Tensors {
 			tensors++
-			if r.SHA256 != sum(data[r.Begin:r.End]) {
+			if r.SHA256 != sumOf(data[r.Begin:r.End]) {
 				t.Errorf("%s: %+v", f.Name, r)
 			}
 		}
@@ -323,7 +372,7 @@ func TestExportRefusesWhatIsNotItsOwn(t *testing.T) {
 			write(t, filepath.Join(dir, "notes.txt"), "mine")
 		}, "it holds notes.txt"},
 		{"another source", func(t *testing.T, dir string) {
-			begin(t, dir, func(m *Manifest) { m.Source = "other" })
+			begin(t, dir, func(m *Manifest) { m.Source = sumOf("other") })
 		}, "of another source"},
 		{"another view", func(t *testing.T, dir string) {
 			begin(t, dir, func(m *Manifest) { m.Views[0].Layout = "hf" })
@@ -462,13 +511,17 @@ func TestExportOfOneFileByTwoIsRefused(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("files are locked on linux only")
 	}
-	path := filepath.Join(t.TempDir(), "partial")
-	first, err := createTarget(path, 10)
+	dir, err := openExportDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.close()
+	first, err := createTarget(dir, "partial", 10)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.abandon()
-	if _, err := createTarget(path, 10); err == nil || !strings.Contains(err.Error(), "another export") {
+	if _, err := createTarget(dir, "partial", 10); err == nil || !strings.Contains(err.Error(), "another export") {
 		t.Errorf("error %v", err)
 	}
 }

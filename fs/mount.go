@@ -12,11 +12,15 @@ import (
 // MountOptions are how a filesystem is mounted. Useful zero values.
 type MountOptions struct {
 	ReadAhead  int64 // bytes; 0: 16 MiB
-	AllowOther bool
-	UID, GID   *uint32
-	FsName     string
-	Debug      bool
-	Memory     int64 // bytes that the process may use; 0: what the machine, its cgroup and ulimit allow
+	AllowOther bool  // other users may read what the source lets them read
+	// UID and GID are the owner and the group that the files show, Mode is their mode, of the bits of
+	// 0444. Each is a grant, whatever the source says: to that user, to that group, to those whom the
+	// mode lets read. nil: the user who mounts, the group that the source lets read, what the source
+	// grants.
+	UID, GID, Mode *uint32
+	FsName         string
+	Debug          bool
+	Memory         int64 // bytes that the process may use; 0: what the machine, its cgroup and ulimit allow
 }
 
 // allowance is how much memory the process may use.

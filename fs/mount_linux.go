@@ -23,6 +23,7 @@ type Mount struct {
 	mountpoint string
 	server     *fuse.Server
 	done       chan struct{}
+	lockedOut  []string
 }
 
 // closeOnExec keeps FUSE descriptors from programs that we start, which go-fuse forgets when it mounts directly: a child
@@ -56,7 +57,8 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	if err := f.fit(o.allowance(), heapInUse()); err != nil {
 		return nil, err
 	}
-	server, err := gofs.Mount(mountpoint, &dirNode{fs: f, node: f.root, options: &o}, f.fuseOptions(o, direct))
+	looks := f.newLooks(&o, o.AllowOther || !direct)
+	server, err := gofs.Mount(mountpoint, &dirNode{fs: f, node: f.root, looks: looks}, f.fuseOptions(o, direct))
 	if err != nil {
 		if direct {
 			detach(mountpoint) // go-fuse leaves a mount behind whose first exchange failed
@@ -64,7 +66,8 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	closeOnExec()
-	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{})}
+	f.warn()
+	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}), lockedOut: f.lockedOut(looks)}
 	go func() {
 		server.Wait()
 		close(m.done)
@@ -73,6 +76,16 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		f.setReadAhead(mountpoint, o.ReadAhead)
 	}
 	return m, nil
+}
+
+// warn logs which changes of the source reads would not notice.
+func (f *FS) warn() {
+	if f.checkpoint == nil {
+		return
+	}
+	for _, line := range f.checkpoint.Unseen() {
+		f.log.Warn(line)
+	}
 }
 
 // fuseOptions are the options for go-fuse. A file of memory, read by one reader on two cores (GB/s, medians of three;
@@ -151,7 +164,7 @@ func (f *FS) place(mountpoint string) (string, error) {
 	if st, err := os.Stat(real); err != nil {
 		return "", err
 	} else if !st.IsDir() {
-		return "", fmt.Errorf("%s: is no directory", real)
+		return "", fmt.Errorf("%s: is not a directory", real)
 	}
 	if mounted, kind, _ := mountAt(real); mounted {
 		return "", fmt.Errorf("%s: %w (%s); unmount it or choose another directory", real, ErrMounted, kind)
@@ -215,6 +228,10 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 		f.log.Info("read-ahead stays as the kernel has it; reading will be slower", slog.String("knob", knob), slog.Any("error", err))
 	}
 }
+
+// LockedOut says which other users cannot read what of the mount, and why, a line each. When the kernel
+// refuses them, they see an errno only.
+func (m *Mount) LockedOut() []string { return m.lockedOut }
 
 // Heap is what the garbage collector may manage so that all of the process stays within its memory.
 func (m *Mount) Heap() int64 { return m.fs.heap }

@@ -15,6 +15,9 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	return nil, errors.ErrUnsupported
 }
 
+// LockedOut says which other users cannot read what of the mount.
+func (m *Mount) LockedOut() []string { return nil }
+
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() error { return nil }
 

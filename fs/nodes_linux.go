@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	iofs "io/fs"
 	"log/slog"
 	"syscall"
 	"time"
@@ -18,17 +17,17 @@ import (
 // dirNode is a directory as go-fuse knows it.
 type dirNode struct {
 	gofs.Inode
-	fs      *FS
-	node    *node
-	options *MountOptions
+	fs    *FS
+	node  *node
+	looks *looks
 }
 
 // fileNode is a file as go-fuse knows it.
 type fileNode struct {
 	gofs.Inode
-	fs      *FS
-	node    *node
-	options *MountOptions
+	fs    *FS
+	node  *node
+	looks *looks
 }
 
 var (
@@ -52,12 +51,12 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if n == nil {
 		return nil, syscall.ENOENT
 	}
-	attributes(n, d.options, &out.Attr)
+	attributes(n, d.looks, &out.Attr)
 	id := gofs.StableAttr{Mode: out.Mode & syscall.S_IFMT, Ino: n.ino}
 	if n.content == nil {
-		return d.NewInode(ctx, &dirNode{fs: d.fs, node: n, options: d.options}, id), 0
+		return d.NewInode(ctx, &dirNode{fs: d.fs, node: n, looks: d.looks}, id), 0
 	}
-	return d.NewInode(ctx, &fileNode{fs: d.fs, node: n, options: d.options}, id), 0
+	return d.NewInode(ctx, &fileNode{fs: d.fs, node: n, looks: d.looks}, id), 0
 }
 
 // Readdir lists the directory.
@@ -71,13 +70,13 @@ func (d *dirNode) Readdir(context.Context) (gofs.DirStream, syscall.Errno) {
 
 // Getattr describes the directory.
 func (d *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	attributes(d.node, d.options, &out.Attr)
+	attributes(d.node, d.looks, &out.Attr)
 	return 0
 }
 
 // Getattr describes the file.
 func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	attributes(n.node, n.options, &out.Attr)
+	attributes(n.node, n.looks, &out.Attr)
 	return 0
 }
 
@@ -163,19 +162,14 @@ func fileType(n *node) uint32 {
 }
 
 // attributes fills in what stat shows.
-func attributes(n *node, o *MountOptions, out *fuse.Attr) {
+func attributes(n *node, l *looks, out *fuse.Attr) {
+	look := l.of(n)
 	out.Ino, out.Nlink = n.ino, 1
-	out.Mode = fileType(n) | uint32(n.mode&iofs.ModePerm)
+	out.Mode = fileType(n) | look.mode
 	out.Size = uint64(n.size())
 	out.Blksize = 4096
 	out.Blocks = (out.Size + 4095) / 4096 * 8
-	out.Uid, out.Gid = uint32(syscall.Geteuid()), uint32(syscall.Getegid())
-	if o.UID != nil {
-		out.Uid = *o.UID
-	}
-	if o.GID != nil {
-		out.Gid = *o.GID
-	}
+	out.Uid, out.Gid = l.uid, look.gid
 	out.SetTimes(&n.mtime, &n.mtime, &n.mtime)
 }
 
@@ -188,7 +182,7 @@ func (f *FS) errno(name string, err error) syscall.Errno {
 	case errors.Is(err, context.Canceled):
 		f.counters.interrupted.Add(1)
 		return syscall.EINTR
-	case errors.Is(err, adapter.ErrChanged):
+	case errors.Is(err, adapter.ErrChanged), errors.Is(err, syscall.ESTALE): // the latter from the source's own server
 		errno = syscall.ESTALE
 	default:
 		errno = syscall.EIO

@@ -8,9 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash"
+	"io"
 	iofs "io/fs"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,8 +23,8 @@ import (
 type Manifest struct {
 	Version int          `json:"version"`
 	Source  string       `json:"source"` // see Fingerprint
-	Views   []ViewRecord `json:"views"`
-	Files   []FileRecord `json:"files"` // by name
+	Views   []ViewRecord `json:"views" most:"65536"`
+	Files   []FileRecord `json:"files" most:"1048576"` // by name
 }
 
 // manifestVersion is the version of the manifest's form.
@@ -41,6 +40,7 @@ type ViewRecord struct {
 	MTP       string `json:"mtp"`
 	Exclude   string `json:"exclude,omitempty"`
 	Scales    string `json:"scales"`
+	Unscaled  bool   `json:"unscaled,omitempty"`
 	ShardSize int64  `json:"shard_size"`
 }
 
@@ -51,14 +51,14 @@ type FileRecord struct {
 	// SHA256 is of the bytes before the first tensor, of all of a file that has none: so each byte is in
 	// one sum. To sum files whole as well made an export on two cores 1.6 times as slow.
 	SHA256  string         `json:"sha256,omitempty"`
-	Tensors []TensorRecord `json:"tensors,omitempty"` // in the order of their bytes
+	Tensors []TensorRecord `json:"tensors,omitempty" most:"1048576"` // in the order of their bytes
 }
 
 // TensorRecord is one tensor of a file.
 type TensorRecord struct {
 	Name   string  `json:"name"`
 	DType  string  `json:"dtype"`
-	Shape  []int64 `json:"shape"`
+	Shape  []int64 `json:"shape" most:"64"`
 	Begin  int64   `json:"begin"` // in the file
 	End    int64   `json:"end"`
 	SHA256 string  `json:"sha256"`
@@ -69,7 +69,7 @@ func RecordView(v View) ViewRecord {
 	o := v.Plan.Options
 	r := ViewRecord{
 		Dir: v.Dir, Layout: o.Layout, DType: safetensors.BF16.String(), Rank: o.EP.Rank, Ranks: o.EP.Size,
-		MTP: cmp.Or(o.MTP, "auto"), Scales: cmp.Or(o.Scales, "amax"), ShardSize: v.ShardSize,
+		MTP: cmp.Or(o.MTP, "auto"), Scales: cmp.Or(o.Scales, "amax"), Unscaled: o.Unscaled, ShardSize: v.ShardSize,
 	}
 	if o.DType != safetensors.Invalid {
 		r.DType = o.DType.String()
@@ -86,7 +86,7 @@ func (r ViewRecord) View(c *adapter.Checkpoint) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	o := adapter.Options{Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks}, MTP: r.MTP, Scales: r.Scales}
+	o := adapter.Options{Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks}, MTP: r.MTP, Scales: r.Scales, Unscaled: r.Unscaled}
 	if r.Exclude != "" {
 		if o.Exclude, err = regexp.Compile(r.Exclude); err != nil {
 			return View{}, err
@@ -144,8 +144,14 @@ func (f *FS) manifest() (*Manifest, error) {
 		}
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
 	slices.SortFunc(m.Files, func(a, b FileRecord) int { return cmp.Compare(a.Name, b.Name) })
-	return m, err
+	if err := m.check(false); err != nil { // what is written can be read back
+		return nil, fmt.Errorf("there can be no manifest of these views: %w", err)
+	}
+	return m, nil
 }
 
 // difference says in what way two manifests are of different things, or nothing if they are not.
@@ -156,11 +162,66 @@ func (m *Manifest) difference(other *Manifest) string {
 	case m.Source != other.Source:
 		return "of another source"
 	case !slices.Equal(m.Views, other.Views):
-		return fmt.Sprintf("of another view: %+v, not %+v", other.Views, m.Views)
+		return fmt.Sprintf("of another view: %s, not %s", flagsOf(other.Views), flagsOf(m.Views))
 	case !slices.EqualFunc(m.Files, other.Files, sameFile):
 		return "of other files"
 	}
 	return ""
+}
+
+// flagsOf gives views as the command line asks for them.
+func flagsOf(views []ViewRecord) string {
+	all := make([]string, len(views))
+	for i, v := range views {
+		all[i] = v.flags()
+	}
+	return strings.Join(all, " and ")
+}
+
+// flags gives a view as the command line asks for it, without the defaults of the rarer flags.
+func (r ViewRecord) flags() string {
+	s := "--layout " + r.Layout + " --dtype " + strings.ToLower(r.DType)
+	for _, f := range []struct {
+		given bool
+		text  string
+	}{
+		{r.Ranks > 0, fmt.Sprintf(" --ep %d/%d", r.Rank, r.Ranks)},
+		{r.MTP != "auto", " --mtp " + r.MTP},
+		{r.Exclude != "", fmt.Sprintf(" --exclude %q", r.Exclude)},
+		{r.Scales != "amax", " --scales " + r.Scales},
+		{r.Unscaled, " --unscaled"},
+		{r.ShardSize > 0, fmt.Sprintf(" --shard-size %dB", r.ShardSize)},
+		{r.Dir != "", " in " + r.Dir},
+	} {
+		if f.given {
+			s += f.text
+		}
+	}
+	return s
+}
+
+// disagree finds the first tensor in which a record and the header of its file disagree, and says how.
+func (f *FileRecord) disagree(header []TensorRecord) (tensor, problem string) {
+	for i := range max(len(f.Tensors), len(header)) {
+		switch {
+		case i == len(f.Tensors):
+			return header[i].Name, "is in the header of the file, but not in the manifest"
+		case i == len(header):
+			return f.Tensors[i].Name, "is in the manifest, but not in the header of the file"
+		case !sameTensor(&f.Tensors[i], &header[i]):
+			return f.Tensors[i].Name, fmt.Sprintf("is %v in the manifest, but %v in the header of the file", &f.Tensors[i], &header[i])
+		}
+	}
+	return "", ""
+}
+
+func sameTensor(a, b *TensorRecord) bool {
+	return a.Name == b.Name && a.DType == b.DType && a.Begin == b.Begin && a.End == b.End && slices.Equal(a.Shape, b.Shape)
+}
+
+// String says what a tensor is and where.
+func (t *TensorRecord) String() string {
+	return fmt.Sprintf("%.200q, %s of shape %v, bytes %d to %d", t.Name, t.DType, t.Shape, t.Begin, t.End)
 }
 
 func sameFile(a, b FileRecord) bool { return a.Name == b.Name && a.Size == b.Size }
@@ -213,40 +274,14 @@ func (f FileRecord) encode(b *bytes.Buffer) error {
 	return nil
 }
 
-// ReadManifest reads the manifest of a finished export.
-func ReadManifest(dir string) (*Manifest, error) {
-	m, err := readJSON[Manifest](filepath.Join(dir, stateDir, manifestName))
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range m.Files {
-		if !iofs.ValidPath(f.Name) || f.Size < 0 {
-			return nil, fmt.Errorf("%s: %q of %d bytes is no file of an export", filepath.Join(dir, stateDir, manifestName), f.Name, f.Size)
-		}
-	}
-	return m, nil
-}
-
-func readJSON[T any](path string) (*T, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	v := new(T)
-	if err := json.Unmarshal(data, v); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return v, nil
-}
-
 // tensorsOf lists the tensors of a file, none for files that are not safetensors.
-func tensorsOf(name string, r ReaderAtContext) ([]TensorRecord, error) {
-	if !strings.HasSuffix(name, ".safetensors") {
+func tensorsOf(name string, r io.ReaderAt, size int64) ([]TensorRecord, error) {
+	if !isShard(name) {
 		return nil, nil
 	}
-	h, err := safetensors.ReadHeader(r, r.Size())
+	h, err := safetensors.ReadHeader(r, size)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, err
 	}
 	list := make([]TensorRecord, len(h.Tensors))
 	for i, t := range h.Tensors {

@@ -23,6 +23,8 @@ type node struct {
 	kids    []*node // listed, by name
 	byName  map[string]*node
 	subdirs int
+	side    int    // which of the checkpoint's side files it is, from 1; 0: it is computed
+	folder  string // which subfolder of the source it is; empty: none
 }
 
 // content is the bytes of a file.

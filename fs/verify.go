@@ -8,14 +8,19 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dequantfs/dequantfs/adapter/readback"
 )
 
 // VerifyOptions say how files are checked. Useful zero values.
@@ -49,19 +54,30 @@ func (d Difference) String() string {
 }
 
 // Verify checks an export against its manifest.
+//
+// Nothing is taken for granted. The manifest has to be one that an export writes (see ReadManifest), the
+// header of each file has to list the tensors that the manifest lists, and an index no others. It proves
+// that the files are those of the manifest: whoever can change both can change what is right. FS.Verify
+// needs no manifest.
 func Verify(ctx context.Context, dir string, o VerifyOptions) (*Verification, error) {
 	m, err := ReadManifest(dir)
 	if errors.Is(err, iofs.ErrNotExist) {
-		if _, err := os.Stat(filepath.Join(dir, stateDir, exportName)); err == nil {
+		if _, err := os.Lstat(filepath.Join(dir, stateDir, exportName)); err == nil {
 			return nil, fmt.Errorf("%s is an unfinished export: run the export again to finish it", dir)
 		}
-		return nil, fmt.Errorf("%s is no export: it has no %s/%s", dir, stateDir, manifestName)
+		return nil, fmt.Errorf("%s is not an export: it has no %s/%s", dir, stateDir, manifestName)
 	}
 	if err != nil {
 		return nil, err
 	}
+	return m.Verify(ctx, dir, o)
+}
+
+// Verify checks the files of a directory against a manifest that was read from there.
+func (m *Manifest) Verify(ctx context.Context, dir string, o VerifyOptions) (*Verification, error) {
 	v := newVerifier(dir, o)
-	err = v.all(ctx, m.Files, v.againstRecord)
+	v.manifest = m
+	err := v.all(ctx, m.Files, v.againstRecord)
 	return v.result(), err
 }
 
@@ -83,8 +99,8 @@ func verifyTree(ctx context.Context, m *Manifest, open func(string) (ReaderAtCon
 		if err != nil {
 			return err
 		}
-		if r.Tensors, err = tensorsOf(r.Name, content); err != nil {
-			return err
+		if r.Tensors, err = tensorsOf(r.Name, content, content.Size()); err != nil {
+			return fmt.Errorf("%s: %w", r.Name, err)
 		}
 		return v.againstContent(ctx, r, file, content)
 	})
@@ -93,8 +109,9 @@ func verifyTree(ctx context.Context, m *Manifest, open func(string) (ReaderAtCon
 
 // verifier collects what a check finds.
 type verifier struct {
-	dir     string
-	options VerifyOptions
+	dir      string
+	options  VerifyOptions
+	manifest *Manifest // nil: the files are compared with a tree
 
 	mu    sync.Mutex
 	found Verification
@@ -144,22 +161,15 @@ func (v *verifier) file(ctx context.Context, r FileRecord, check func(context.Co
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	file, err := os.Open(filepath.Join(v.dir, filepath.FromSlash(r.Name)))
-	if errors.Is(err, iofs.ErrNotExist) {
-		v.differ(r.Name, "", "is missing")
-		return nil
-	}
+	file, err := readback.Open(filepath.Join(v.dir, filepath.FromSlash(r.Name)))
 	if err != nil {
-		return err
+		v.differ(r.Name, "", "%s", notOpened(err))
+		return nil
 	}
 	defer file.Close()
 	s, err := file.Stat()
 	if err != nil {
 		return err
-	}
-	if !s.Mode().IsRegular() {
-		v.differ(r.Name, "", "is no regular file")
-		return nil
 	}
 	if s.Size() != r.Size {
 		v.differ(r.Name, "", "has %d bytes, not %d", s.Size(), r.Size)
@@ -169,6 +179,22 @@ func (v *verifier) file(ctx context.Context, r FileRecord, check func(context.Co
 		return err
 	}
 	return nil
+}
+
+// notOpened says why a file could not be opened.
+func notOpened(err error) string {
+	var other *readback.NotRegularError
+	switch {
+	case errors.Is(err, iofs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		return "is missing"
+	case errors.As(err, &other):
+		return "is " + readback.Kind(other.Mode) + ", not a regular file"
+	}
+	var path *iofs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return "cannot be opened: " + err.Error()
 }
 
 // errUnreadable ends the check of a file that was found to be unreadable.
@@ -195,9 +221,86 @@ func (v *verifier) againstRecord(ctx context.Context, r FileRecord, file *os.Fil
 	}
 	if got.SHA256 != r.SHA256 {
 		v.differ(r.Name, "", "SHA-256 of what is no tensor is %s, not %s", got.SHA256, r.SHA256)
+	} else {
+		v.content(r, file)
 	}
 	v.checked(r)
 	return nil
+}
+
+// content compares what a file says of itself with what the manifest says of it.
+func (v *verifier) content(r FileRecord, file *os.File) {
+	switch {
+	case isShard(r.Name):
+		v.header(r, file)
+	case path.Base(r.Name) == indexName && v.manifest.hasView(path.Dir(r.Name)):
+		v.index(r, file)
+	}
+}
+
+// header compares the tensors in the header of a file with those of its record.
+func (v *verifier) header(r FileRecord, file *os.File) {
+	begin := r.Size
+	if len(r.Tensors) > 0 {
+		begin = r.Tensors[0].Begin
+	}
+	if at := dataOffset(file); at != begin { // so no more is read than the manifest has room for
+		v.differ(r.Name, "", "its tensors begin at byte %d, not at %d as the manifest says", at, begin)
+		return
+	}
+	tensors, err := tensorsOf(r.Name, file, r.Size)
+	if err != nil {
+		v.differ(r.Name, "", "has the checksums of the manifest, but is no safetensors file: %v", err)
+		return
+	}
+	if tensor, problem := r.disagree(tensors); problem != "" {
+		v.differ(r.Name, tensor, "%s", problem)
+	}
+}
+
+// indexBytes is the largest index that is looked into. One of a million tensors has 100 MB.
+const indexBytes = 256 << 20
+
+// index makes sure that the manifest has all tensors that an index names: a shard that is missing in
+// both the directory and the manifest shows in the index.
+func (v *verifier) index(r FileRecord, file *os.File) {
+	var index struct {
+		WeightMap map[string]string `json:"weight_map" most:"1048576"`
+	}
+	_, err := file.Seek(0, io.SeekStart)
+	if err == nil {
+		err = readback.DecodeFile(file, &index, readback.Limits{Bytes: indexBytes, Loose: true})
+	}
+	if err != nil {
+		v.differ(r.Name, "", "has the checksum of the manifest, but is no index: %v", err)
+		return
+	}
+	known := v.manifest.tensorsIn(path.Dir(r.Name))
+	for _, key := range slices.Sorted(maps.Keys(index.WeightMap)) {
+		if name := index.WeightMap[key]; !known[[2]string{name, key}] {
+			v.differ(r.Name, key, "should be in %s by the index, but the manifest does not have it", name)
+			return
+		}
+	}
+}
+
+// hasView reports whether a directory of the export is the root of a view.
+func (m *Manifest) hasView(dir string) bool {
+	return slices.ContainsFunc(m.Views, func(r ViewRecord) bool { return path.Clean(r.Dir) == dir })
+}
+
+// tensorsIn gives the tensors of the files in a directory: the names of file and tensor.
+func (m *Manifest) tensorsIn(dir string) map[[2]string]bool {
+	known := map[[2]string]bool{}
+	for _, f := range m.Files {
+		if path.Dir(f.Name) != dir {
+			continue
+		}
+		for _, t := range f.Tensors {
+			known[[2]string{path.Base(f.Name), t.Name}] = true
+		}
+	}
+	return known
 }
 
 func (v *verifier) checked(r FileRecord) {
@@ -209,7 +312,7 @@ func (v *verifier) checked(r FileRecord) {
 
 // againstContent compares a file with bytes computed anew.
 func (v *verifier) againstContent(ctx context.Context, r FileRecord, file *os.File, content ReaderAtContext) error {
-	want := make([]byte, exportChunk)
+	want := make([]byte, min(exportChunk, r.Size))
 	var spots spots
 	err := v.pieces(ctx, r, file, func(p []byte, off int64) error {
 		w := want[:len(p)]
@@ -270,7 +373,7 @@ func tensorAt(tensors []TensorRecord, at int64) string {
 
 // pieces reads a file from its beginning to its end.
 func (v *verifier) pieces(ctx context.Context, r FileRecord, file *os.File, check func(p []byte, off int64) error) error {
-	buf := make([]byte, exportChunk)
+	buf := make([]byte, min(exportChunk, r.Size))
 	for off := int64(0); off < r.Size; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -291,6 +394,10 @@ func (v *verifier) pieces(ctx context.Context, r FileRecord, file *os.File, chec
 
 // extra lists files that are in the directory but not in the list.
 func (v *verifier) extra(files []FileRecord) error {
+	known := make(map[string]bool, len(files))
+	for _, r := range files {
+		known[r.Name] = true
+	}
 	return filepath.WalkDir(v.dir, func(path string, d iofs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -306,7 +413,7 @@ func (v *verifier) extra(files []FileRecord) error {
 			}
 			return nil
 		}
-		if !slices.ContainsFunc(files, func(r FileRecord) bool { return r.Name == name }) {
+		if !known[name] {
 			v.found.Extra = append(v.found.Extra, name)
 		}
 		return nil

@@ -133,11 +133,12 @@ func headerBytes(t adapter.Tensor) int64 {
 }
 
 // nameShards names the files: the source's names where each file is a file of the source,
-// numbers else, and model.safetensors for one that stands alone.
+// numbers else, and model.safetensors for one that stands alone. Where there are several,
+// none is called model.safetensors: transformers would read that one and no other.
 func nameShards(shards []*shard) {
 	numbered := false
 	for _, s := range shards {
-		if !strings.HasSuffix(s.group, ".safetensors") || path.Base(s.group) != s.group {
+		if !strings.HasSuffix(s.group, ".safetensors") || path.Base(s.group) != s.group || len(shards) > 1 && s.group == singleName {
 			numbered = true
 		}
 	}
@@ -204,19 +205,36 @@ func (b *builder) blob(d *node, dir, name string, data []byte) error {
 	return b.file(d, dir, name, &section{fs: b.fs, name: path.Join(dir, name), r: bytes.NewReader(data), size: int64(len(data))}, b.perm, time.Time{})
 }
 
-// side adds the checkpoint's side files, but for those that the view writes itself.
+// side adds the checkpoint's side files, but for those that the view writes itself. Files of
+// subfolders are in subfolders of the view.
 func (b *builder) side(d *node, dir string) error {
 	if b.fs.checkpoint == nil {
 		return nil
 	}
-	for _, s := range b.fs.checkpoint.SideFiles() {
+	for i, s := range b.fs.checkpoint.SideFiles() {
 		if d.byName[s.Name] != nil || strings.HasSuffix(s.Name, ".safetensors") || s.Name == indexName {
 			continue
 		}
-		_, mtime := b.attributes(s.ReaderAt, 0o444, time.Time{})
-		c := &section{fs: b.fs, name: path.Join(dir, s.Name), r: s.ReaderAt, size: s.Size}
-		if err := b.file(d, dir, s.Name, c, s.Mode, mtime); err != nil {
+		at, name := dir, s.Name
+		if folder := path.Dir(s.Name); folder != "." {
+			at, name = path.Join(dir, folder), path.Base(s.Name)
+		}
+		parent, err := b.mkdir(at)
+		if err != nil {
 			return err
+		}
+		_, mtime := b.attributes(s.ReaderAt, 0o444, time.Time{})
+		c := &section{fs: b.fs, name: path.Join(at, name), r: s.ReaderAt, size: s.Size}
+		if err := b.file(parent, at, name, c, s.Mode, mtime); err != nil {
+			return err
+		}
+		parent.byName[name].side = i + 1
+		for folder := path.Dir(s.Name); folder != "."; folder = path.Dir(folder) {
+			d, err := b.mkdir(path.Join(dir, folder))
+			if err != nil {
+				return err
+			}
+			d.folder = folder
 		}
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -164,6 +166,29 @@ func TestNamesOfShards(t *testing.T) {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+// TestNoneOfSeveralShardsIsCalledModelSafetensors: transformers reads a file of that name and
+// no index.
+func TestNoneOfSeveralShardsIsCalledModelSafetensors(t *testing.T) {
+	_, dir := writeSynth(t, synth.Options{Shards: 2})
+	index := filepath.Join(dir, "model.safetensors.index.json")
+	data, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const first = "model-00001-of-000002.safetensors"
+	if err := os.Rename(filepath.Join(dir, first), filepath.Join(dir, "model.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(index, bytes.ReplaceAll(data, []byte(first), []byte("model.safetensors")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f := openViews(t, dir, Options{}, layout("", "hf", 0))
+	want := []string{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
+	if got := shardsOf(t, f, "."); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -40,7 +40,7 @@ type dequantize struct {
 }
 
 // Dequantize multiplies the codes w (2-D, or 3-D with a leading axis of matrices) by their
-// scales. The scales are F32, BF16, F16 or E8M0. Their grid is that of the matrix's blocks, or larger (it is
+// scales. The scales are F32, BF16, F16 or E8M0 (as F8_E8M0 or U8); with nil for them the codes are the values. Their grid is that of the matrix's blocks, or larger (it is
 // indexed from the top left); an axis with one block may be left out, so [M] and [M, 1] are scales of whole rows, and
 // [], [1] and [1, 1] the scale of a whole matrix. 3-D weights have a grid for each matrix ([E], [E, 1, 1], …) or one of
 // rank 0 or 1 for all.
@@ -146,6 +146,9 @@ func (n *dequantize) index(i int64) (node, error) {
 
 func (n *dequantize) String() string {
 	key, block := n.region.src.Key, n.grid.block
+	if n.grid.src == nil {
+		return n.named(fmt.Sprintf("decode(%s, %s)", n.region.name(), strings.ToLower(n.dtype.String())))
+	}
 	scale := n.grid.src.Key
 	if rest, ok := strings.CutPrefix(scale, key); ok {
 		scale = "…" + rest
@@ -153,7 +156,11 @@ func (n *dequantize) String() string {
 	if n.region.transposed {
 		block[0], block[1] = block[1], block[0]
 	}
-	s := fmt.Sprintf("dequantize(%s, %s, %s×%s, %s)", n.region.name(), scale, blockName(block[0]), blockName(block[1]), strings.ToLower(n.dtype.String()))
+	return n.named(fmt.Sprintf("dequantize(%s, %s, %s×%s, %s)", n.region.name(), scale, blockName(block[0]), blockName(block[1]), strings.ToLower(n.dtype.String())))
+}
+
+// named adds to a recipe's text that it is transposed.
+func (n *dequantize) named(s string) string {
 	if n.region.transposed {
 		return "transpose(" + s + ")"
 	}

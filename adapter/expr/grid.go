@@ -23,16 +23,27 @@ type grid struct {
 	units       []Unit
 }
 
-// newGrid checks the scales of w.
+// scaleFormats are the dtypes of scales. A byte is always an exponent, never a number.
+var scaleFormats = map[safetensors.DType]fp8.Format{
+	safetensors.F8E8M0: fp8.E8M0,
+	safetensors.U8:     fp8.E8M0,
+	safetensors.BF16:   fp8.BF16,
+	safetensors.F16:    fp8.F16,
+	safetensors.F32:    fp8.F32,
+}
+
+// newGrid checks the scales of w. Without scales every scale is one.
 func newGrid(w, scale *Source, block [2]int64) (grid, error) {
+	if scale == nil {
+		return grid{batch: 1}, nil
+	}
 	h, err := checkSource(scale)
 	if err != nil {
 		return grid{}, err
 	}
-	switch scale.DType {
-	case safetensors.F32, safetensors.BF16, safetensors.F16, safetensors.F8E8M0:
-	default:
-		return grid{}, fmt.Errorf("%s: scales of dtype %s: expected F32, BF16, F16 or F8_E8M0", scale.Key, scale.DType)
+	format, ok := scaleFormats[scale.DType]
+	if !ok {
+		return grid{}, fmt.Errorf("%s: scales of dtype %s: expected F32, BF16, F16, F8_E8M0 or U8 (exponents)", scale.Key, scale.DType)
 	}
 	if block[0] < 0 || block[1] < 0 || block[0] > math.MaxInt32 || block[1] > math.MaxInt32 {
 		return grid{}, fmt.Errorf("%s: blocks of %d × %d", scale.Key, block[0], block[1])
@@ -41,7 +52,7 @@ func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 	if err != nil {
 		return grid{}, err
 	}
-	g := grid{src: scale, format: formats[scale.DType], offset: scale.Offset, batch: 1, block: [2]int{int(block[0]), int(block[1])}}
+	g := grid{src: scale, format: format, offset: scale.Offset, batch: 1, block: [2]int{int(block[0]), int(block[1])}}
 	g.rows, g.cols = int(shape[1]), int(shape[2])
 	if len(w.Shape) == 3 {
 		g.batch = int(w.Shape[0])
@@ -118,6 +129,9 @@ func (g grid) narrow(fromEnd int, lo, hi int64) grid {
 
 // seal makes the units.
 func (g *grid) seal() {
+	if g.src == nil {
+		return
+	}
 	g.units = make([]Unit, 1)
 	if g.batchStride > 0 {
 		g.units = make([]Unit, g.batch)
@@ -158,6 +172,10 @@ func (g *grid) borrow(env *Env, m int, w window) (scales, error) {
 	r1, _ := first(g.origin[0]+w.r1-1, g.block[0])
 	c1, _ := first(g.origin[1]+w.c1-1, g.block[1])
 	s := scales{floats: getFloats((r1 - r0 + 1) * (c1 - c0 + 1)), stride: c1 - c0 + 1, row: row, col: col}
+	if g.src == nil {
+		s.floats.values[0] = 1
+		return s, nil
+	}
 	if err := g.gather(env, m, s.floats.values, window{r0, r1 + 1, c0, c1 + 1}); err != nil {
 		s.release()
 		return scales{}, err

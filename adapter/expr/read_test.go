@@ -77,6 +77,20 @@ var recipes = []struct {
 	{"dequantize E8M0", func(m *maker) both {
 		return m.dequantize(quantized{block: [2]int64{1, 32}, scale: e8m0, out: f32}, 5, 100)
 	}},
+	{"dequantize exponents as bytes", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{1, 32}, scale: safetensors.U8}, 5, 100)
+	}},
+	{"dequantize exponents as bytes, transposed", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{1, 32}, scale: safetensors.U8, out: f32}, 40, 100).transpose().slice(0, 7, 77)
+	}},
+	{"dequantize without scales", func(m *maker) both { return m.dequantize(quantized{bare: true}, 30, 40).slice(1, 3, 37) }},
+	{"dequantize without scales, transposed", func(m *maker) both {
+		return m.dequantize(quantized{bare: true, out: f16}, 3, 30, 40).transpose().index(2)
+	}},
+	{"dequantize columns [1,N]", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{0, 1}}, 30, 40).transpose() }},
+	{"dequantize 3-D by columns", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{0, 1}}, 3, 20, 40).slice(0, 1, 3).slice(2, 5, 39)
+	}},
 	{"dequantize whole tensor", func(m *maker) both { return m.dequantize(quantized{stored: []int64{}}, 30, 40) }},
 	{"dequantize whole tensor [1]", func(m *maker) both {
 		return m.dequantize(quantized{stored: []int64{1}, scale: bf16}, 30, 40).transpose()

@@ -169,7 +169,7 @@ var floatFields = map[safetensors.DType][2]int{
 }
 
 func decodeBits(u uint64, d safetensors.DType) float64 {
-	if d == safetensors.F8E8M0 {
+	if d == safetensors.F8E8M0 || d == safetensors.U8 { // bytes are exponents
 		if u == 255 {
 			return math.NaN()
 		}

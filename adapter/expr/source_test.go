@@ -180,7 +180,7 @@ func (m *maker) scales(d safetensors.DType, shape ...int64) tensor {
 	positions(shape, func([]int64) {
 		v := m.rng.ExpFloat64() / 100
 		switch {
-		case d == safetensors.F8E8M0:
+		case d == safetensors.F8E8M0 || d == safetensors.U8:
 			t.bits = append(t.bits, 120+m.rng.Uint64N(16))
 			return
 		case m.rng.IntN(8) == 0:
@@ -217,6 +217,7 @@ type quantized struct {
 	block             [2]int64
 	grid              []int64 // shape, of the weight's rank; nil: as needed
 	stored            []int64 // shape of the same scales in the file; nil: grid
+	bare              bool    // there are no scales
 }
 
 func (m *maker) dequantize(q quantized, shape ...int64) both {
@@ -226,8 +227,12 @@ func (m *maker) dequantize(q quantized, shape ...int64) both {
 	if q.grid == nil {
 		q.grid = gridFor(shape, q.block)
 	}
-	s := m.scales(q.scale, q.grid...)
 	key := m.key("weight")
+	if q.bare {
+		one := func(_, _, _ int64) float64 { return 1 }
+		return m.both(dequantizeTensor(w, one, q.block, q.out))(Dequantize(m.store(key, w), nil, DequantizeOptions{Out: q.out}))
+	}
+	s := m.scales(q.scale, q.grid...)
 	want := dequantizeTensor(w, s.scaleOf(), q.block, q.out)
 	if q.stored != nil {
 		s = s.reshape(q.stored...)

@@ -120,7 +120,7 @@ func Size(d DType, shape []int64) (int64, error) {
 		return 0, fmt.Errorf("%v of shape %v overflows", d, shape)
 	}
 	if n%8 != 0 {
-		return 0, fmt.Errorf("%v of shape %v is no whole number of bytes", d, shape)
+		return 0, fmt.Errorf("%v of shape %v is not a whole number of bytes", d, shape)
 	}
 	return int64(n / 8), nil
 }

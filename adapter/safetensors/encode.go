@@ -40,9 +40,9 @@ func (h *Header) layOut() error {
 		if _, twice := seen[t.Name]; err == nil {
 			switch {
 			case twice:
-				err = errors.New("stands twice")
+				err = errors.New("is in it twice")
 			case t.Name == "" || t.Name == metadataKey || !utf8.ValidString(t.Name):
-				err = errors.New("is no name for a tensor")
+				err = errors.New("is not a name for a tensor")
 			case at > math.MaxInt64-size:
 				err = errors.New("the file's size overflows")
 			}

@@ -62,7 +62,7 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 // readHeaderBytes reads what stands between the length and the data.
 func readHeaderBytes(r io.ReaderAt, size int64) ([]byte, error) {
 	if size < lengthBytes {
-		return nil, fmt.Errorf("no safetensors file: %d bytes are less than the %d of the header's length", size, lengthBytes)
+		return nil, fmt.Errorf("not a safetensors file: %d bytes are less than the %d of the header's length", size, lengthBytes)
 	}
 	var length [lengthBytes]byte
 	if err := readFull(r, length[:], 0); err != nil {
@@ -71,7 +71,7 @@ func readHeaderBytes(r io.ReaderAt, size int64) ([]byte, error) {
 	n := binary.LittleEndian.Uint64(length[:])
 	switch {
 	case n > maxHeaderBytes:
-		return nil, fmt.Errorf("header of %d bytes, at most %d are allowed: no safetensors file, or a damaged one", n, maxHeaderBytes)
+		return nil, fmt.Errorf("header of %d bytes, at most %d are allowed: not a safetensors file, or a damaged one", n, maxHeaderBytes)
 	case int64(n) > size-lengthBytes:
 		return nil, fmt.Errorf("header of %d bytes in a file of %d: the file is truncated", n, size)
 	case n == 0:
@@ -131,7 +131,7 @@ func (p *headerParser) entry() {
 		return
 	}
 	if _, twice := p.seen[string(key)]; twice {
-		p.fail("tensor %q stands in it twice", key)
+		p.fail("tensor %q is in it twice", key)
 		return
 	}
 	name := string(key)
@@ -167,7 +167,7 @@ func (p *headerParser) metadata() {
 	for first := true; p.more(&first, '}'); {
 		k := string(p.key())
 		if _, twice := m[k]; twice {
-			p.fail("%.100q stands twice", k)
+			p.fail("%.100q is in it twice", k)
 		}
 		if len(m) == maxMetadataEntries {
 			p.fail("more than %d entries", maxMetadataEntries)
@@ -186,7 +186,7 @@ func (p *headerParser) tensor(name string) (Tensor, error) {
 	t, seen := Tensor{Name: name}, 0
 	once := func(field int) {
 		if seen&field != 0 {
-			p.fail("a field stands twice")
+			p.fail("a field is in it twice")
 		}
 		seen |= field
 	}

@@ -92,11 +92,11 @@ func TestReadHeaderRefuses(t *testing.T) {
 		{"no colon", `{"x"{}}`, 0, "':'"},
 		{"empty name", `{"":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0, "name of 0 bytes"},
 		{"endless name", `{"` + strings.Repeat("x", 5000) + `":{}}`, 0, "name of 5000 bytes"},
-		{"twice", `{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"\u0078":{}}`, 0, `"x" stands in it twice`},
+		{"twice", `{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"\u0078":{}}`, 0, `"x" is in it twice`},
 		{"two metadata", `{"__metadata__":{},"__metadata__":{}}`, 0, "twice"},
-		{"metadata key twice", `{"__metadata__":{"a":"","a":""}}`, 0, `"a" stands twice`},
+		{"metadata key twice", `{"__metadata__":{"a":"","a":""}}`, 0, `"a" is in it twice`},
 		{"metadata with a number", `{"__metadata__":{"a":1}}`, 0, "__metadata__"},
-		{"field twice", `{"x":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0, "field stands twice"},
+		{"field twice", `{"x":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0, "field is in it twice"},
 		{"field missing", `{"x":{"dtype":"U8","shape":[0]}}`, 0, `tensor "x": dtype, shape or`},
 		{"no object", `{"x":3}`, 0, `tensor "x"`},
 		{"unknown dtype", entry("F7", "[0]", "[0,0]"), 0, `tensor "x": unknown dtype "F7"`},
@@ -149,14 +149,14 @@ func TestReadHeaderRefusesLengthsThatLie(t *testing.T) {
 		file []byte
 		want string
 	}{
-		{"no file", nil, "no safetensors file"},
-		{"seven bytes", make([]byte, 7), "no safetensors file"},
+		{"no file", nil, "not a safetensors file"},
+		{"seven bytes", make([]byte, 7), "not a safetensors file"},
 		{"no header", make([]byte, 8), "empty"},
 		{"beyond the file", []byte{3, 0, 0, 0, 0, 0, 0, 0, '{', '}'}, "truncated"},
 		{"beyond the limit", []byte{1, 0xe1, 0xf5, 5, 0, 0, 0, 0}, "at most 100000000"},
 		{"largest number", bytes.Repeat([]byte{0xff}, 16), "at most 100000000"},
 		{"sign bit", []byte{0, 0, 0, 0, 0, 0, 0, 0x80, '{', '}'}, "at most 100000000"},
-		{"a zip file", []byte("PK\x03\x04aaaaaaaaaaaaaaaa"), "no safetensors file"},
+		{"a zip file", []byte("PK\x03\x04aaaaaaaaaaaaaaaa"), "not a safetensors file"},
 	} {
 		if _, err := read(c.file); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)

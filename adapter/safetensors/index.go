@@ -11,6 +11,7 @@ import (
 // Index is model.safetensors.index.json.
 type Index struct {
 	Metadata  map[string]any    // total_size and what else stood there, if that is short; numbers are json.Number when parsed
+	Large     bool              // there was more metadata than is decoded, and Metadata has none of it
 	WeightMap map[string]string // key to file name
 }
 
@@ -26,7 +27,7 @@ func ParseIndex(data []byte) (*Index, error) {
 		switch k := s.key(); string(k) {
 		case "weight_map":
 			if x.WeightMap != nil {
-				s.fail("weight_map stands twice")
+				s.fail("weight_map is in it twice")
 			}
 			x.weightMap(s)
 		case "metadata":
@@ -60,7 +61,7 @@ func (x *Index) weightMap(s *scanner) {
 			files[file] = file
 		}
 		if _, twice := x.WeightMap[key]; twice {
-			s.fail("tensor %.100q stands in it twice", key)
+			s.fail("tensor %.100q is in it twice", key)
 		}
 		if len(x.WeightMap) == maxTensors {
 			s.fail("more than %d tensors", maxTensors)
@@ -82,7 +83,7 @@ func (x *Index) metadata(s *scanner) {
 	case s.err != nil:
 		return
 	case open == '{' && s.pos-from > maxMetadata:
-		x.Metadata = nil
+		x.Metadata, x.Large = nil, true
 		return
 	}
 	d := json.NewDecoder(bytes.NewReader(s.data[from:s.pos]))

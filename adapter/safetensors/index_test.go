@@ -31,7 +31,7 @@ func TestParseIndexRefuses(t *testing.T) {
 		{"no object", "[]", "'{'"},
 		{"no map", "{}", "no weight_map"},
 		{"two maps", `{"weight_map":{},"weight_map":{}}`, "twice"},
-		{"a key twice", `{"weight_map":{"a":"x","a":"x"}}`, `tensor "a" stands in it twice`},
+		{"a key twice", `{"weight_map":{"a":"x","a":"x"}}`, `tensor "a" is in it twice`},
 		{"a number for a file", `{"weight_map":{"a":1}}`, "'\"'"},
 		{"null for a map", `{"weight_map":null}`, "'{'"},
 		{"a list for metadata", `{"metadata":[1],"weight_map":{}}`, "metadata"},

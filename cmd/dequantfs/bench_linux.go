@@ -22,13 +22,13 @@ func newBench() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench SOURCE",
 		Short: "measure what this machine reaches with a checkpoint, and what holds it back",
-		Long: "Measure, in rounds that go through all of it one after the other: reading the\n" +
+		Long: "Measure in rounds, and in each round one after the other: reading the\n" +
 			"source, decoding in memory, reading a virtual file without FUSE, reading the\n" +
 			"mount in several ways, reading a copy of the same bytes from disk, and reading a\n" +
 			"FUSE file that costs nothing to produce. Cold means that the files were dropped\n" +
 			"from memory before, which is checked. Then the medians and what holds reading back.\n\n" +
-			"The copy is written to --scratch and removed again, unless --against names an export that is there\n" +
-			"already. The source and the copy should lie on the same disk.",
+			"The copy is written to --scratch and removed again, unless --against names an\n" +
+			"export that is there already. Source and copy should be on the same disk.",
 		Example: "  dequantfs bench ~/models/DeepSeek-V3\n" +
 			"  dequantfs bench ~/models/DeepSeek-V3 --layout hf --against /data/v3-bf16 --json",
 		Args: arity(1, 1),

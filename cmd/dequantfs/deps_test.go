@@ -15,11 +15,12 @@ const module = "github.com/dequantfs/dequantfs/"
 var arrows = map[string][]string{
 	"fp8":                   {},
 	"adapter/safetensors":   {},
+	"adapter/readback":      {},
 	"adapter/expr":          {"fp8", "adapter/safetensors"},
 	"adapter":               {"fp8", "adapter/safetensors", "adapter/expr"},
-	"fs":                    {"adapter/safetensors", "adapter/expr", "adapter"},
+	"fs":                    {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/expr", "adapter", "fs"},
+	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs"},
 }
 
 // onlyIn says which packages may import a module.

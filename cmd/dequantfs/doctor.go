@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -70,9 +71,13 @@ func worst(findings []finding) error {
 	return nil
 }
 
+// writeFindings prints a line for each finding. A reason that breaks several is said once.
 func writeFindings(w io.Writer, findings []finding) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	for _, f := range findings {
+	for i, f := range findings {
+		if i > 0 && f.State == "broken" && f.Says == findings[i-1].Says {
+			f.Says, f.Mend = "for the same reason", ""
+		}
 		fmt.Fprintf(table, "%s\t%s\t%s\n", f.State, f.Part, oneLine(f.Says))
 		if f.Mend != "" {
 			fmt.Fprintf(table, "\t\t→ %s\n", oneLine(f.Mend))
@@ -92,7 +97,8 @@ func examineProgram() []finding {
 
 // examineSource opens a checkpoint and plans every view of it.
 func examineSource(c *cobra.Command, name string) []finding {
-	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: logger(c)})
+	log := logger(c)
+	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: log})
 	if err != nil {
 		return []finding{broken("source", err.Error(), hintFor(err))}
 	}
@@ -103,19 +109,43 @@ func examineSource(c *cobra.Command, name string) []finding {
 		dtypes[t.DType.String()]++
 	}
 	found := []finding{
-		ok("source", "complete: %d tensors in %d files", len(tensors), len(checkpoint.Shards())),
-		ok("format", "%s", formatCounts(dtypes)),
-		ok("family", "%s", checkpoint.Config.ModelType),
+		examineTensors(checkpoint),
+		ok("dtypes", "%s", formatCounts(dtypes)),
+		ok("family", "%s", familyOf(checkpoint)),
 	}
+	if line, err := summaryOf(checkpoint); err == nil { // else every layout fails with the same error
+		found = append(found, ok("weights", "%s", line))
+	}
+	var plans []*adapter.Plan
 	for _, layout := range adapter.Layouts(checkpoint) {
 		p, err := adapter.NewPlan(checkpoint, adapter.Options{Layout: layout})
 		if err != nil {
 			found = append(found, broken("layout "+layout, err.Error(), hintFor(err)))
 			continue
 		}
+		plans = append(plans, p)
 		found = append(found, ok("layout "+layout, "%d tensors, %s in bf16", len(p.Tensors), formatSize(planSize(p))))
 	}
+	sayNotes(log, plans...)
 	return append(found, examineDisk(checkpoint.Path)...)
+}
+
+// examineTensors compares the shards with the index.
+func examineTensors(c *adapter.Checkpoint) finding {
+	const part = "source"
+	says := fmt.Sprintf("%d tensors in %d %s", len(c.Tensors()), len(c.Shards()), plural(len(c.Shards()), "file", "files"))
+	if absent := c.Absent(); len(absent) > 0 {
+		return better(part, says+"; the index names others, which no shard holds: "+firstFew(absent), "if the model can do without them: --exclude 'NAME'")
+	}
+	return ok(part, "complete: %s", says)
+}
+
+// familyOf says what config.json says.
+func familyOf(c *adapter.Checkpoint) string {
+	if c.Config == nil {
+		return "unknown: there is no config.json"
+	}
+	return cmp.Or(c.Config.ModelType, "unknown: config.json has no model_type")
 }
 
 func planSize(p *adapter.Plan) (n int64) {

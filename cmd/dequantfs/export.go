@@ -25,17 +25,26 @@ func newExport() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "export SOURCE DIRECTORY",
 		Short: "write a view to disk",
-		Long: "Write the files that a mount would show into DIRECTORY, which must be new, empty, or an\n" +
-			"unfinished export of the same view: that one is continued. Files appear under their names once\n" +
-			"they are whole and on disk, config.json last. Sizes and SHA-256 of every file and tensor are in\n" +
-			"DIRECTORY/.dequantfs/manifest.json; dequantfs verify checks them.\n\n" +
-			"Several processes, also on several machines, share the work with --part I/N, I from 0. In a Slurm\n" +
-			"array I and N come from SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT, in an indexed Kubernetes\n" +
-			"Job I comes from JOB_COMPLETION_INDEX and N from --parts.",
+		Long: "Write the files that a mount would show into DIRECTORY, which must be new,\n" +
+			"empty, or an unfinished export of the same view: that one is continued. For\n" +
+			"transformers, vLLM, SGLang or llama.cpp give --layout hf. Files appear under\n" +
+			"their names once they are whole and on disk, config.json last. Sizes and SHA-256\n" +
+			"of every file and tensor are in DIRECTORY/.dequantfs/manifest.json; dequantfs\n" +
+			"verify checks them.\n\n" +
+			"Several processes, also on several machines, share the work with --part I/N, I\n" +
+			"from 0. In a Slurm array I and N come from SLURM_ARRAY_TASK_ID and\n" +
+			"SLURM_ARRAY_TASK_COUNT, in an indexed Kubernetes Job I comes from\n" +
+			"JOB_COMPLETION_INDEX and N from --parts.",
 		Example: "  dequantfs export ~/models/DeepSeek-V3 /data/v3-bf16 --layout hf\n" +
 			"  sbatch --array=0-7 --wrap 'dequantfs export /models/V3 /data/v3-bf16'",
 		Args: arity(2, 2),
-		RunE: func(c *cobra.Command, args []string) error { return e.run(c, args[0], args[1]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			err := interruptible(c.Context(), func() error { return e.run(c, args[0], args[1]) })
+			if errors.Is(err, context.Canceled) {
+				return withHint(errors.New("interrupted"), "what is finished is kept: run the same command again to go on")
+			}
+			return err
+		},
 	}
 	e.view.register(c)
 	e.register(c)
@@ -77,10 +86,7 @@ func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
 	show := e.reporter(c, dir)
 	m, err := s.fs.Export(c.Context(), dir, fs.ExportOptions{Part: share.part, Parts: share.of, Jobs: e.jobs, Progress: show.event})
 	show.close()
-	switch {
-	case errors.Is(err, context.Canceled):
-		return withHint(errors.New("interrupted"), "what is finished is kept: run the same command again to go on")
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	return show.end(m)

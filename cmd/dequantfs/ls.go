@@ -21,21 +21,27 @@ import (
 
 func newLs() *cobra.Command {
 	var view viewFlags
-	var asJSON bool
+	var asJSON, summary bool
 	c := &cobra.Command{
 		Use:   "ls SOURCE",
 		Short: "list the virtual tensors of a checkpoint",
-		Long: "List every virtual tensor: name, dtype, shape, bytes, the virtual file it lies\n" +
+		Long: "List every virtual tensor: name, dtype, shape, bytes, the virtual file it is\n" +
 			"in, and the recipe that computes it; then the keys of the source that are left\n" +
 			"out, and why.",
 		Example: "  dequantfs ls ~/models/DeepSeek-V3 --layout hf",
 		Args:    arity(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if summary && len(view.layouts) == 0 {
+				view.layouts = []string{"hf"} // which every checkpoint has
+			}
 			s, err := openSource(c, args[0], &view, fs.Options{})
 			if err != nil {
 				return err
 			}
 			defer s.Close()
+			if summary {
+				return writeSummary(c.OutOrStdout(), s.checkpoint, asJSON)
+			}
 			listings, err := list(s)
 			if err != nil {
 				return err
@@ -48,6 +54,7 @@ func newLs() *cobra.Command {
 	}
 	view.register(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&summary, "summary", false, "print only how many weights are stored in which way")
 	return c
 }
 
@@ -146,7 +153,7 @@ func (l *listing) write(w io.Writer) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s: %d tensors, %s\n", l.Layout, len(l.Tensors), formatSize(total))
+	fmt.Fprintf(w, "%s: %d %s, %s\n", l.Layout, len(l.Tensors), plural(len(l.Tensors), "tensor", "tensors"), formatSize(total))
 	return l.writeDropped(w)
 }
 

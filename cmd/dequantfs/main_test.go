@@ -62,6 +62,30 @@ func TestErrorsAreOneLineWithTheirHint(t *testing.T) {
 	}
 }
 
+// Each hint fits the messages that it was written for, and no message gets that of another.
+func TestHintsFitTheirMessages(t *testing.T) {
+	for message, want := range map[string]string{
+		`x: model_type "qwen3" has no layout transformers: it has native, hf`:                      "reads layout hf",
+		"x: config.json: missing beside model.safetensors":                                         "layout hf needs no config.json",
+		"x: config.json: missing, and no *.safetensors":                                            "ORG/NAME in the local cache",
+		"x: no model.safetensors.index.json and no *.safetensors":                                  "fetch what is missing",
+		"x: k: scale without its weight: the checkpoint may be incomplete":                         "give their folder",
+		"x: 1 of 2 shards is missing":                                                              "fetch what is missing",
+		"x: config.json: not a JSON object: unexpected EOF":                                        "correct the file",
+		"x: bad header: byte 2 of the JSON":                                                        damaged,
+		"x: 1 bytes more in the file than its header describes":                                    damaged,
+		`x: tensor "a": a hole of 1 bytes before its data_offsets [1,5]`:                           damaged,
+		"https://host/a/b: no such file or directory":                                              "then SOURCE is ORG/NAME",
+		"nowhere: no such file or directory":                                                       "",
+		"layout native needs the model_type of a config.json, and there is none: give --layout hf": "",
+		`unknown layout "x": there are hf and hf-fp8`:                                              "",
+	} {
+		if got := hintFor(errors.New(message)); (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: hint %q, want %q", message, got, want)
+		}
+	}
+}
+
 func TestLogForPeople(t *testing.T) {
 	var b bytes.Buffer
 	late := newLateHandler(newPeopleHandler(&b, slog.LevelInfo))

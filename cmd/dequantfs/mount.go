@@ -45,6 +45,7 @@ type mountFlags struct {
 	sourceCache string
 	allowOther  bool
 	uid, gid    string
+	mode        string
 	idle, drain time.Duration
 	metrics     string
 	options     []string
@@ -57,14 +58,15 @@ func (m *mountFlags) register(c *cobra.Command) {
 	m.readAhead = 16 << 20
 	flags := c.Flags()
 	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay; SIGINT, SIGTERM and SIGHUP unmount")
-	flags.Var(&m.cacheSize, "cache-size", "for experts being read (default a tenth of memory)")
-	flags.Var(&m.readAhead, "read-ahead", "of the kernel, if we may")
+	flags.Var(&m.cacheSize, "cache-size", "memory for experts (default a tenth of all)")
+	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages in memory: auto (those read twice), keep, drop")
-	flags.BoolVar(&m.allowOther, "allow-other", false, "let other users read the mount")
-	flags.StringVar(&m.uid, "uid", "", "`UID` that owns the files (default the caller)")
-	flags.StringVar(&m.gid, "gid", "", "`GID` that owns the files (default the caller's)")
+	flags.BoolVar(&m.allowOther, "allow-other", false, "let others read what the source lets them")
+	flags.StringVar(&m.uid, "uid", "", "owner of the files, a `UID` (default the caller)")
+	flags.StringVar(&m.gid, "gid", "", "group that may read, a `GID` (default as source)")
+	flags.StringVar(&m.mode, "mode", "", "`MODE` of the files, as 0444 (default as source)")
 	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for so long, as in 30m")
-	flags.DurationVar(&m.drain, "drain", drainTime, "serve open files for so long after SIGTERM")
+	flags.DurationVar(&m.drain, "drain", drainTime, "serve open files after SIGTERM")
 	flags.StringVar(&m.metrics, "metrics", "", "serve Prometheus on `ADDR`; :PORT is local only")
 	flags.StringVar(&m.log.file, "log-file", "", "log to `FILE` (default in the state directory)")
 	flags.StringVar(&m.log.format, "log-format", "", "text or json")
@@ -139,16 +141,24 @@ func (m *mountFlags) check() error {
 	if m.drain < 0 {
 		return flagError("drain", m.drain.String(), "a time such as 45s")
 	}
-	_, _, err := m.owner()
-	return err
+	return m.grants(new(fs.MountOptions))
 }
 
-// owner reads --uid and --gid.
-func (m *mountFlags) owner() (uid, gid *uint32, err error) {
-	if uid, err = parseID("uid", m.uid); err == nil {
-		gid, err = parseID("gid", m.gid)
+// grants reads --uid, --gid and --mode.
+func (m *mountFlags) grants(o *fs.MountOptions) (err error) {
+	if o.UID, err = parseID("uid", m.uid); err != nil {
+		return err
 	}
-	return uid, gid, err
+	if o.GID, err = parseID("gid", m.gid); err != nil || m.mode == "" {
+		return err
+	}
+	mode, err := strconv.ParseUint(m.mode, 8, 32)
+	if err != nil || mode&^0o444 != 0 {
+		return flagError("mode", m.mode, "made of read bits only, such as 0444 or 0440")
+	}
+	bits := uint32(mode)
+	o.Mode = &bits
+	return nil
 }
 
 func parseID(flag, text string) (*uint32, error) {
@@ -196,6 +206,10 @@ func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string
 		log = log.With("metrics", exporter.address())
 	}
 	defer mounted.announce(m.record(mounted, p, exporter))()
+	if line, err := summaryOf(mounted.checkpoint); err == nil { // it was planned without one
+		log.Debug(line)
+	}
+	mounted.sayLockedOut(slog.New(m.log.people(c.ErrOrStderr())))
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
@@ -203,6 +217,9 @@ func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string
 		var w io.Writer
 		w, end = unhurried(os.Stderr)
 		late.become(m.log.lasting(w))
+	}
+	if p.child || m.log.file != "" {
+		mounted.sayLockedOut(log)
 	}
 	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
 	return logged(log, mounted.serve(c.Context(), m.idle, m.drain))
@@ -268,17 +285,15 @@ func (m *mountFlags) mount(c *cobra.Command, log *slog.Logger, name, mountpoint 
 	if err != nil {
 		return nil, err
 	}
-	uid, gid, err := m.owner()
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
 	place, err := absolute(s.checkpoint.Path)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	mounted, err := mountSource(s, mountpoint, fs.MountOptions{
-		ReadAhead: int64(m.readAhead), AllowOther: m.allowOther, UID: uid, GID: gid, FsName: place,
-	})
+	o := fs.MountOptions{ReadAhead: int64(m.readAhead), AllowOther: m.allowOther, FsName: place}
+	if err := m.grants(&o); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	mounted, err := mountSource(s, mountpoint, o)
 	if err != nil {
 		return nil, err
 	}
@@ -318,6 +333,17 @@ func (m *mountFlags) sayWhoReadsWhat(c *cobra.Command, s *source, mountpoint str
 		}
 		said[layout] = true
 		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", oneLine(filepath.Join(mountpoint, layout)), readers[layout])
+	}
+}
+
+// sayLockedOut says which other users cannot read what. The kernel refuses them with an errno and no
+// reason, so the reason goes to the user who mounts and to the log.
+func (m *mounted) sayLockedOut(log *slog.Logger) {
+	for i, line := range m.mount.LockedOut() {
+		if i == 0 {
+			line += "; --mode 0444 lets all users read everything, --gid GID one group, --uid UID one user"
+		}
+		log.Warn(line)
 	}
 }
 

@@ -15,7 +15,7 @@ type size int64
 func (s *size) Set(text string) error {
 	n, err := humanize.ParseBytes(text)
 	if err != nil || n > math.MaxInt64 {
-		return fmt.Errorf("%q is no size such as 512MiB or 16GiB", text)
+		return fmt.Errorf("%q is not a size such as 512MiB or 16GiB", text)
 	}
 	*s = size(n)
 	return nil

@@ -25,28 +25,24 @@ func openSource(c *cobra.Command, name string, v *viewFlags, o fs.Options) (*sou
 	if o.Logger == nil {
 		o.Logger = logger(c)
 	}
-	s, err := openViews(name, o, v.follow, v.views)
-	if err == nil {
-		s.sayNotes(o.Logger)
-	}
-	return s, err
+	return openViews(name, o, v.follow, v.views)
 }
 
 // sayNotes says what a person should know of the plans, once.
-func (s *source) sayNotes(log *slog.Logger) {
+func sayNotes(log *slog.Logger, plans ...*adapter.Plan) {
 	said := map[string]bool{}
-	for _, v := range s.views {
-		for _, note := range v.Plan.Notes {
+	for _, p := range plans {
+		for _, note := range p.Notes {
 			if !said[note] {
-				log.Info(note)
+				log.Warn(note)
 			}
 			said[note] = true
 		}
 	}
 }
 
-// openViews opens a checkpoint and lays out the views that plan makes of it. Symlinks may lead out of
-// the checkpoint if follow says so.
+// openViews opens a checkpoint, lays out the views that plan makes of it, and says what is odd about
+// both. Symlinks may lead out of the checkpoint if follow says so.
 func openViews(name string, o fs.Options, follow bool, plan func(*adapter.Checkpoint) ([]fs.View, error)) (*source, error) {
 	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: o.Logger, FollowLinks: follow})
 	if err != nil {
@@ -59,6 +55,11 @@ func openViews(name string, o fs.Options, follow bool, plan func(*adapter.Checkp
 	if err != nil {
 		return nil, errors.Join(err, checkpoint.Close())
 	}
+	plans := make([]*adapter.Plan, len(s.views))
+	for i, v := range s.views {
+		plans[i] = v.Plan
+	}
+	sayNotes(o.Logger, plans...)
 	return s, nil
 }
 

@@ -3,12 +3,15 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/dequantfs/dequantfs/adapter/readback"
 	"github.com/dequantfs/dequantfs/fs"
 )
 
@@ -21,7 +24,7 @@ import (
 type record struct {
 	Mountpoint string          `json:"mountpoint"`
 	Source     string          `json:"source"`
-	Views      []fs.ViewRecord `json:"views"`
+	Views      []fs.ViewRecord `json:"views" most:"65536"`
 	PID        int             `json:"pid"`
 	Started    time.Time       `json:"started"`
 	Log        string          `json:"log,omitempty"`
@@ -70,11 +73,47 @@ func recordsOf(dir, mountpoint string) map[string]record {
 		if !isRecord || !strings.HasPrefix(f.Name(), stateName(mountpoint)+"-") {
 			continue
 		}
-		var r record
-		data, err := os.ReadFile(path + ".json")
-		if err == nil && json.Unmarshal(data, &r) == nil && r.Mountpoint == mountpoint {
+		if r, err := readRecord(path); err == nil && r.Mountpoint == mountpoint {
 			found[path] = r
 		}
 	}
 	return found
+}
+
+// Another version of dequantfs may have written a record or an answer, and mounts outlive upgrades.
+var (
+	recordLimits = readback.Limits{Bytes: 16 << 20, Loose: true}
+	answerLimits = readback.Limits{Bytes: 16 << 20, Loose: true}
+)
+
+// readRecord reads the record of a mount.
+func readRecord(path string) (r record, err error) {
+	if err := readback.File(path+".json", &r, recordLimits); err != nil {
+		return record{}, err
+	}
+	if err := r.check(); err != nil {
+		return record{}, fmt.Errorf("%s.json: %w", path, err)
+	}
+	return r, nil
+}
+
+// check makes sure that a record says which process serves what.
+func (r *record) check() error {
+	switch {
+	case !filepath.IsAbs(r.Mountpoint):
+		return fmt.Errorf("%.200q is not a mountpoint", r.Mountpoint)
+	case r.PID <= 0:
+		return fmt.Errorf("%d is not the number of a process", r.PID)
+	case r.Started.IsZero():
+		return errors.New("it does not say when the mount began")
+	}
+	return nil
+}
+
+// readAnswer reads what the socket of a mount answers.
+func readAnswer(answer io.Reader) (s snapshot, err error) {
+	if err := readback.Decode(answer, &s, answerLimits); err != nil {
+		return snapshot{}, err
+	}
+	return s, s.check()
 }

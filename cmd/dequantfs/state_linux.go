@@ -95,10 +95,19 @@ func register(r record, stats func() fs.Stats) (*control, error) {
 // writeFile writes a file that is either there in full or not at all.
 func writeFile(name string, data []byte) error {
 	temporary := name + ".new"
-	if err := os.WriteFile(temporary, data, 0o600); err != nil {
+	os.Remove(temporary) // of a process that was killed
+	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(temporary, name)
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(temporary, name)
+	}
+	if err != nil {
+		os.Remove(temporary)
+	}
+	return err
 }
 
 func (c *control) serve(r record, stats func() fs.Stats) {
@@ -164,7 +173,7 @@ func states(ctx context.Context) ([]mountState, error) {
 			continue // unmounted meanwhile
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, withHint(err, "if nothing is mounted that it can be of, remove that file")
 		}
 		if m.State != stateAlive && !mountedAt(here, m.Mountpoint) {
 			if m.State == stateDead {
@@ -195,18 +204,14 @@ func latest(all []mountState) (kept []mountState) {
 }
 
 // stateOf reads a record and asks the process behind it.
-func stateOf(ctx context.Context, path string) (mountState, error) {
-	m := mountState{path: path, State: stateAlive}
-	data, err := os.ReadFile(path + ".json")
-	if err != nil {
-		return m, err
-	}
-	if err := json.Unmarshal(data, &m.record); err != nil {
+func stateOf(ctx context.Context, path string) (m mountState, err error) {
+	m.path, m.State = path, stateAlive
+	if m.record, err = readRecord(path); err != nil {
 		return m, err
 	}
 	answer, err := ask(ctx, path+".sock")
 	switch {
-	case err == nil:
+	case err == nil && answer.PID == m.PID && answer.Mountpoint == m.Mountpoint:
 		m.snapshot = answer
 	case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) || ended(m.PID):
 		m.State = stateDead
@@ -267,12 +272,13 @@ func ask(ctx context.Context, path string) (s snapshot, err error) {
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
-	return s, json.NewDecoder(conn).Decode(&s)
+	return readAnswer(conn)
 }
 
 // forget removes the files of a mount that is gone, less its log.
 func forget(path string) {
 	os.Remove(path + ".json")
+	os.Remove(path + ".json.new")
 	os.Remove(path + ".sock")
 }
 

@@ -28,7 +28,7 @@ func detach(ctx context.Context, mountpoint string, lazy bool) error {
 	switch err := unmountIdle(ctx, mountpoint, lazy); {
 	case errors.Is(err, unix.EBUSY):
 		return withHint(fmt.Errorf("%s: %w%s", mountpoint, err, usedBy(mountpoint)),
-			"end what uses it, or detach it with dequantfs umount --lazy")
+			"end what uses it (a mapped file is in use too), or detach it with dequantfs umount --lazy")
 	case err != nil:
 		return fmt.Errorf("%s: %w", mountpoint, err)
 	}

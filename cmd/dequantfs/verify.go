@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -18,10 +19,13 @@ func newVerify() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify DIRECTORY|MOUNTPOINT",
 		Short: "check an export or a mount",
-		Long: "Check the files of an export against the SHA-256 in its manifest, or with --source against bytes\n" +
-			"computed anew from the source. A mount of this user is checked against its source. Which views\n" +
-			"there are is known from the export or the mount, unless flags say otherwise. What differs is printed\n" +
-			"by tensor, and then the exit status is 1.",
+		Long: "Check the files of an export against the SHA-256 in its manifest, or with\n" +
+			"--source against bytes computed anew from the source. A mount of this user is\n" +
+			"checked against its source. Which views there are is known from the export or\n" +
+			"the mount, unless flags say otherwise. What differs is printed by tensor, and\n" +
+			"then the exit status is 1.\n\n" +
+			"A manifest proves that nothing has changed since somebody wrote it. Where it\n" +
+			"may not be trusted, give --source.",
 		Example: "  dequantfs verify /data/v3-bf16\n" +
 			"  dequantfs verify /data/v3-bf16 --source ~/models/DeepSeek-V3\n" +
 			"  dequantfs verify /mnt/v3",
@@ -44,7 +48,12 @@ type verifyFlags struct {
 }
 
 func (v *verifyFlags) run(c *cobra.Command, dir string) error {
-	found, against, err := v.verify(c, dir)
+	var found *fs.Verification
+	var against string
+	err := interruptible(c.Context(), func() (err error) {
+		found, against, err = v.verify(c, dir)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -62,13 +71,20 @@ func (v *verifyFlags) run(c *cobra.Command, dir string) error {
 // verify checks against the manifest or against a source, and says which.
 func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verification, against string, err error) {
 	o := fs.VerifyOptions{Jobs: v.jobs}
-	source, views, err := v.expected(c.Context(), dir)
-	if err != nil {
-		return nil, "", err
-	}
-	if source == "" {
-		found, err = fs.Verify(c.Context(), dir, o)
-		return found, "its manifest", err
+	source, views := v.source, []fs.ViewRecord(nil)
+	if source == "" || !v.view.changed(c) { // else all is said, and what is in dir need not be readable
+		var m *fs.Manifest
+		source, views, m, err = v.expected(c.Context(), dir)
+		switch {
+		case err != nil:
+			return nil, "", err
+		case m != nil && source == "":
+			found, err = m.Verify(c.Context(), dir, o)
+			return found, "its manifest", err
+		case source == "":
+			found, err = fs.Verify(c.Context(), dir, o) // which says what is missing
+			return found, "its manifest", err
+		}
 	}
 	if err := v.view.check(); err != nil {
 		return nil, "", err
@@ -87,39 +103,37 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verificati
 }
 
 // expected finds out what should be in dir: the source, none where the manifest is to be compared
-// with, and the views as far as an export or a mount tells.
-func (v *verifyFlags) expected(ctx context.Context, dir string) (source string, views []fs.ViewRecord, err error) {
-	m, err := fs.ReadManifest(dir)
+// with, the views as far as an export or a mount tells, and the manifest of an export.
+func (v *verifyFlags) expected(ctx context.Context, dir string) (source string, views []fs.ViewRecord, m *fs.Manifest, err error) {
+	m, err = fs.ReadManifest(dir)
 	if err == nil {
-		return v.source, m.Views, nil
+		return v.source, m.Views, m, nil
 	}
 	if !errors.Is(err, iofs.ErrNotExist) {
-		return "", nil, err
+		return "", nil, nil, err
 	}
 	if v.source != "" {
-		return v.source, nil, nil
+		return v.source, nil, nil, nil
 	}
 	mountpoint, err := fs.ResolveMountpoint(dir)
 	if err != nil {
-		return "", nil, err
+		return "", nil, nil, err
 	}
 	all, err := states(ctx)
-	for _, m := range all {
-		if m.Mountpoint == mountpoint {
-			return m.Source, m.Views, nil
+	for _, s := range all {
+		if s.Mountpoint == mountpoint {
+			return s.Source, s.Views, nil, nil
 		}
 	}
-	return "", nil, err
+	return "", nil, nil, err
 }
 
-// changed says whether any flag of the view was given.
+// viewFlagNames are the flags that say what is shown.
+var viewFlagNames = []string{"layout", "dtype", "ep", "mtp", "exclude", "scales", "shard-size", "unscaled"}
+
+// changed says whether any flag was given that says what is shown.
 func (v *viewFlags) changed(c *cobra.Command) bool {
-	for _, name := range []string{"layout", "dtype", "ep", "mtp", "exclude", "scales", "shard-size"} {
-		if c.Flags().Changed(name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(viewFlagNames, c.Flags().Changed)
 }
 
 // planRecorded plans the views that an export or a mount says it holds.

@@ -24,6 +24,7 @@ type viewFlags struct {
 	exclude   string
 	scales    string
 	shardSize size
+	unscaled  bool // FP8 weights without a scale are plain numbers
 	follow    bool // symlinks out of the source
 
 	// every says that without --layout all forward layouts are shown, each in its
@@ -43,12 +44,13 @@ func (v *viewFlags) register(c *cobra.Command) {
 	}
 	flags := c.Flags()
 	flags.StringSliceVar(&v.layouts, "layout", nil, "native, hf, transformers, torchtitan, hf-fp8, or several: `A,B` (default "+standard+")")
-	flags.StringVar(&v.dtype, "dtype", "bf16", "bf16, f16 or f32, of what is computed")
-	flags.StringVar(&v.ep, "ep", "", "experts of rank `R/N` only, from 0; or all/N")
+	flags.StringVar(&v.dtype, "dtype", "bf16", "if computed: bf16, f16, f32")
+	flags.StringVar(&v.ep, "ep", "", "only experts of rank `R/N`, R from 0; or all/N")
 	flags.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")
-	flags.StringVar(&v.exclude, "exclude", "", "leave out tensors whose name `REGEX` matches")
-	flags.Var(&v.shardSize, "shard-size", "largest file (default by layer; hf: as the source)")
+	flags.StringVar(&v.exclude, "exclude", "", "leave out names that `REGEX` matches at the start")
+	flags.Var(&v.shardSize, "shard-size", "largest file (default by layer or shard)")
 	flags.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax or ones")
+	flags.BoolVar(&v.unscaled, "unscaled", false, "read FP8 that has no scales as plain numbers")
 	flags.BoolVar(&v.follow, "follow-links", false, "follow symlinks that lead out of the source")
 	for flag, values := range flagValues {
 		// It fails for a flag that is not there only, and these were added above.
@@ -73,7 +75,7 @@ var viewDTypes = map[string]safetensors.DType{
 
 // options reads the flags that do not depend on the checkpoint.
 func (v *viewFlags) options() (adapter.Options, error) {
-	o := adapter.Options{MTP: v.mtp, Scales: v.scales}
+	o := adapter.Options{MTP: v.mtp, Scales: v.scales, Unscaled: v.unscaled}
 	var ok bool
 	if o.DType, ok = viewDTypes[strings.ToLower(v.dtype)]; !ok {
 		return o, flagError("dtype", v.dtype, "bf16, f16 or f32")

@@ -371,7 +371,37 @@ func files() []Source {
 	linked := func(name, file, target string) Source {
 		return Source{Name: name, do: func(f *folder) { f.link(target, file) }}
 	}
+	// inside is a source with a subfolder.
+	inside := func(name string, do func(f *folder)) Source {
+		return Source{Name: name, do: func(f *folder) {
+			f.try(func() error { return os.Mkdir(f.path("sub"), 0o755) })
+			f.write("sub/config.json", []byte("{}"))
+			do(f)
+		}}
+	}
 	return append([]Source{
+		linked("subfolder-links-to-etc", "sub", "/etc"),
+		linked("subfolder-links-to-the-folder", "sub", "."),
+		inside("subfolder-holds-links-to-etc", func(f *folder) { f.link("/etc/passwd", "sub/a") }),
+		inside("subfolder-holds-a-circle", func(f *folder) { f.link("../sub", "sub/sub") }),
+		inside("subfolder-holds-a-name-with-a-terminal-sequence", func(f *folder) { f.write("sub/a\x1b[2Jb", nil) }),
+		inside("subfolder-holds-terabytes", func(f *folder) { f.sparse("sub/a", nil, 1<<43) }),
+		inside("subfolder-is-deep", func(f *folder) {
+			f.try(func() error { return os.MkdirAll(f.path("sub"+strings.Repeat("/a", 1000)), 0o755) })
+		}),
+		inside("subfolder-has-thousands-of-files", func(f *folder) {
+			for i := range 2_500 {
+				f.write(fmt.Sprintf("sub/%d", i), nil)
+			}
+		}),
+		{Name: "config-names-weights-elsewhere", do: func(f *folder) {
+			f.write("config.json", []byte(`{"transformers_weights":"../../etc/x.safetensors"}`))
+		}},
+		{Name: "config-names-weights-by-a-list", do: func(f *folder) {
+			f.write("config.json", []byte(`{"transformers_weights":["`+Shard1+`"]}`))
+		}},
+		single("pieces-that-begin-at-no-number", file(`{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{\"saved_offsets\":[1e300]}}"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
+		single("pieces-that-nest-deep", file(`{"__metadata__":{"DCP_SHARDING_INFO":"`+strings.Repeat("[", 100_000)+`"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
 		linked("shard-links-to-etc", Shard2, "/etc/passwd"),
 		linked("shard-links-out-of-the-folder", Shard2, "../outside.safetensors"),
 		linked("shard-links-to-itself", Shard2, Shard2),

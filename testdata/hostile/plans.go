@@ -104,6 +104,10 @@ func plans() []Source {
 		return plan(name, `{"model_type":"deepseek_v3","quantization_config":{"weight_block_size":`+size+`}}`,
 			tensor{weight, "F8_E4M3", []int{4, 4}}, tensor{grid, "F32", []int{1, 1}})
 	}
+	fused := func(name, fields, module string, w, s []int) Source {
+		key := "model.layers.0." + module + ".weight"
+		return plan(name, "{"+fields+"}", tensor{key, "F8_E4M3", w}, tensor{key + "_scale_inv", "F32", s})
+	}
 	count := func(name, n string, more ...tensor) Source {
 		all := append(experts("1", "0", "BF16", 2, 4), more...)
 		return plan(name, `{"model_type":"deepseek_v3","num_hidden_layers":2,"n_routed_experts":`+n+`}`, all...)
@@ -129,6 +133,11 @@ func plans() []Source {
 		pair("weight-of-five-dimensions", "F8_E4M3", []int{1, 1, 1, 2, 2}, "F32", []int{1, 1}),
 		pair("weight-without-rows", "F8_E4M3", []int{0, 128}, "F32", []int{0, 1}),
 		pair("weight-without-columns", "F8_E4M3", []int{128, 0}, "F32", []int{1, 0}),
+		fused("parts-of-endless-rows-without-columns", `"model_type":"phi3"`, "gate_up_proj", []int{1 << 40, 0}, []int{3, 3}),
+		fused("parts-of-negative-rows", `"model_type":"phi3","num_attention_heads":6,"num_key_value_heads":-1,"head_dim":1`, "qkv_proj", []int{4, 4}, []int{3}),
+		fused("shards-of-no-rows", `"model_type":"mimo_v2","num_key_value_heads":2147483647`, "qkv_proj", []int{0, 128}, []int{0, 1}),
+		fused("shards-of-one-row-without-columns", `"model_type":"mimo_v2","num_key_value_heads":1073741824`, "qkv_proj", []int{1 << 30, 0}, []int{1 << 30, 0}),
+		fused("heads-of-one-row-without-columns", `"model_type":"mimo_v2_flash","num_key_value_heads":2147483647,"head_dim":1`, "k_proj", []int{1<<31 - 1, 0}, []int{1<<31 - 1, 0}),
 		blocks("block-of-zero", `[0,0]`),
 		blocks("block-negative", `[-128,-128]`),
 		blocks("block-of-half", `[0.5,0.5]`),

@@ -26,12 +26,108 @@ SIZES = {
 }
 GROUPS = {"n_routed_experts": 8, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
 MLA = {"q_lora_rank": 96, "kv_lora_rank": 64, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32}
+DENSE = {k: v for k, v in SIZES.items() if "moe" not in k and "experts" not in k}
+INDEX = {"index_n_heads": 2, "index_head_dim": 32, "index_topk": 8}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+PIXTRAL = VISION | {"model_type": "pixtral"}
 MODELS = {
     "deepseek_v3": SIZES | GROUPS | MLA | {"num_nextn_predict_layers": 1},
-    "qwen3_moe": SIZES | {"head_dim": 48, "num_experts": 8},
+    "deepseek_v32": SIZES | GROUPS | MLA | INDEX,
+    "deepseek_v4": SIZES
+    | INDEX
+    | {
+        "q_lora_rank": 96,
+        "n_routed_experts": 4,
+        "head_dim": 32,
+        "num_key_value_heads": 1,
+        "qk_rope_head_dim": 8,
+        "o_groups": 2,
+        "o_lora_rank": 32,
+        "hc_mult": 2,
+        "num_hash_layers": 1,
+        "compress_ratios": [0, 4, 128],
+        "sliding_window": 16,
+    },
+    "glm_moe_dsa": SIZES | GROUPS | MLA | INDEX,
     "glm4_moe": SIZES | GROUPS | {"head_dim": 48, "num_nextn_predict_layers": 0},
-    "llama": {k: v for k, v in SIZES.items() if "moe" not in k and "experts" not in k},
+    "llama": DENSE,
+    "llama_ragged": DENSE | {"hidden_size": 200, "intermediate_size": 330},
+    "llama4_text": SIZES | {"intermediate_size_mlp": 320, "head_dim": 48, "num_local_experts": 4, "moe_layers": [1]},
+    "mimo_v2_flash": SIZES
+    | {
+        "head_dim": 192,
+        "v_head_dim": 128,
+        "n_routed_experts": 4,
+        "swa_num_key_value_heads": 8,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+    },
+    "minimax_m2": SIZES | {"head_dim": 48, "num_local_experts": 4, "intermediate_size": 160},
+    "minimax_m3": {
+        "text_config": SIZES
+        | {
+            "head_dim": 48,
+            "num_local_experts": 4,
+            "intermediate_size": 96,
+            "dense_intermediate_size": 320,
+            "shared_intermediate_size": 96,
+            "moe_layer_freq": [0, 1, 1],
+            "sparse_attention_config": {
+                "sparse_num_index_heads": 4,
+                "sparse_index_dim": 32,
+                "sparse_attention_freq": [0, 1, 1],
+            },
+        },
+        "vision_config": VISION,
+        "projector_hidden_size": 48,
+    },
+    "ministral3": {
+        "text_config": DENSE | {"model_type": "ministral3", "head_dim": 48},
+        "vision_config": PIXTRAL,
+        "tie_word_embeddings": False,
+    },
+    "mistral4": {
+        "text_config": SIZES | GROUPS | MLA | {"model_type": "mistral4", "first_k_dense_replace": 0},
+        "vision_config": PIXTRAL,
+        "tie_word_embeddings": False,
+    },
+    "mixtral": SIZES | {"head_dim": 48, "num_local_experts": 4, "intermediate_size": 160},
+    "phi3": DENSE | {"num_key_value_heads": 2, "pad_token_id": 0},
+    "qwen3": DENSE | {"head_dim": 48},
+    "qwen3_moe": SIZES | {"head_dim": 48, "num_experts": 8},
+    "qwen3_next": SIZES
+    | {
+        "head_dim": 48,
+        "num_experts": 4,
+        "shared_expert_intermediate_size": 96,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    },
+    "qwen3_vl_moe": {
+        "text_config": SIZES | {"head_dim": 48, "num_experts": 4, "moe_intermediate_size": 160},
+        "vision_config": {
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "patch_size": 4,
+            "out_hidden_size": 192,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+    },
 }
+# The model_type of those that are called otherwise here.
+TYPES = {"llama_ragged": "llama", "minimax_m3": "minimax_m3_vl", "ministral3": "mistral3", "mistral4": "mistral3"}
 # What stays in BF16, as in DeepSeek's checkpoints.
 PLAIN = re.compile(r".*(norm|embed_tokens|lm_head|mlp\.gate|eh_proj|shared_head\.head)\.")
 
@@ -54,14 +150,41 @@ def saved(name, directory):
     import transformers
 
     torch.manual_seed(7)
-    config = transformers.AutoConfig.for_model(name, **MODELS[name])
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    config = transformers.AutoConfig.for_model(TYPES.get(name, name), **MODELS[name])
+    images = "vision_config" in MODELS[name]
+    auto = transformers.AutoModelForImageTextToText if images else transformers.AutoModelForCausalLM
+    model = auto.from_config(config, dtype=torch.bfloat16)
     with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(1.0 if p.ndim == 1 else 0.0, 0.05)  # norms and biases too
+        for p in model.state_dict().values():  # norms, biases and buffers too
+            if p.is_floating_point():
+                p.normal_(1.0 if p.ndim == 1 else 0.0, 0.05)
+            else:
+                p.random_(0, 4)
     model.save_pretrained(directory)
     config = json.loads((pathlib.Path(directory) / "config.json").read_text())
-    return {k: np.array(v) for k, v in container.read_all(directory).items()}, config
+    return published(config["model_type"], container.read_all(directory)), config
+
+
+# DeepSeek-V4 is published under names that transformers reads but does not write.
+PUBLISHED = {
+    "deepseek_v4": [
+        (r"^model\.", ""),
+        (r"^embed_tokens\.", "embed."),
+        (r"^hc_head\.", ""),
+        (r"^hc_(fn|base|scale)$", r"hc_head_\1"),
+        (r"\.attn\.norm\.", ".attn.kv_norm."),
+    ]
+}
+
+
+def published(model_type, tensors):
+    """The arrays that transformers saves, under the names that they are published by."""
+    out = {}
+    for key, a in tensors.items():
+        for pattern, name in PUBLISHED.get(model_type, ()):
+            key = re.sub(pattern, name, key)
+        out[key] = np.array(a)
+    return out
 
 
 def with_mtp(tensors, layer):

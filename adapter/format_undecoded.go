@@ -1,0 +1,131 @@
+package adapter
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// undecodedFormats are recognised and refused by name. They are told by the endings of keys.
+var undecodedFormats = []*format{
+	sign("NVFP4 (compressed-tensors)", ".weight_global_scale"),
+	sign("NVFP4-CSF", ".weight_scale.nvfp4_csf_fixed"),
+	sign("a pack with AWQ scales (ModelOpt)", ".pre_quant_scale"),
+	sign("a pack with low-rank corrections (SVDQuant)", ".svdquant_lora_a", ".svdquant_lora_b"),
+	sign("NVFP4 (ModelOpt)", ".weight_scale_2", "_weight_scale_2"),
+	sign("a sparse pack (compressed-tensors)", ".weight.bitmask", ".weight.compressed"),
+	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".compressed", parts: []string{".bitmask"}}),
+	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed", parts: []string{".weight_packed"}}),
+	kernelOrder,
+	{
+		name: "MXFP4 (compressed-tensors)", codes: ".weight_packed", parts: []string{".weight_scale"},
+		fits: typed(".weight_packed", safetensors.U8, ".weight_scale", safetensors.U8),
+	},
+	sign("an INT4 or INT8 pack of compressed-tensors (pack-quantized)", ".weight_packed", ".weight_shape", ".weight_g_idx"),
+	sign("an integer format with zero points (compressed-tensors)", ".weight_zero_point"),
+	{
+		name: "MXFP4 (gpt-oss)", parts: []string{"_blocks", "_scales"}, anyPart: true, loose: true,
+		fits: func(m *module) bool { return m.parts[0].DType == safetensors.U8 },
+	},
+	sign("GPTQ or AWQ", ".qweight", ".qzeros", ".g_idx"),
+	sign("bitsandbytes NF4", ".quant_state.bitsandbytes__nf4"),
+	sign("bitsandbytes FP4", ".quant_state.bitsandbytes__fp4"),
+	sign("bitsandbytes", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"),
+	sign("bitsandbytes INT8", ".SCB"),
+	sign("EXL3", ".trellis", ".suh", ".svh"),
+	loose(&format{name: "EXL2", codes: ".q_weight", parts: []string{".q_scale_max"}}),
+	loose(&format{name: "AQLM (codebooks)", codes: ".codebooks", parts: []string{".codes"}}),
+	sign("HQQ", ".W_q"),
+	loose(&format{name: "EETQ", codes: ".weight", parts: []string{".weight_scales"}, fits: typed(".weight", safetensors.I8)}),
+	sign("torchao", ":_data", ":qdata", "._weight_qdata"),
+}
+
+// kernelOrder is groups of 32 in a row as ComfyUI writes them: its exponents are in the order in which a
+// kernel reads them, under a shape that does not show it. Only a description beside the weight or in
+// the shard's metadata does.
+var kernelOrder = loose(&format{
+	name: "exponents in the order of a kernel (ComfyUI)", codes: ".weight", parts: []string{".weight_scale", ".comfy_quant"},
+	fits:    func(m *module) bool { return isExponents(m.part(".weight_scale")) },
+	instead: "use the model in FP8 with one scale per tensor, or in BF16",
+})
+
+// inKernelOrder says whether a shard's metadata describes weights of this kind.
+func inKernelOrder(h *safetensors.Header) bool {
+	return strings.Contains(h.Metadata["_quantization_metadata"], "mxfp8")
+}
+
+// undecodedTypes are recognised and refused by name. They are told by the dtypes of a weight and of
+// its scale.
+var undecodedTypes = []*format{
+	{
+		name: "FP4 of DeepSeek-V4", codes: ".weight", parts: []string{".scale"}, loose: true,
+		fits: typed(".weight", safetensors.I8, ".scale", safetensors.F8E8M0),
+	},
+	{
+		name: "NVFP4", codes: ".weight", parts: []string{".weight_scale"},
+		fits: typed(".weight", safetensors.U8, ".weight_scale", safetensors.F8E4M3),
+	},
+	{
+		name: "MXFP4", codes: ".weight", parts: []string{".weight_scale"},
+		fits: typed(".weight", safetensors.U8, ".weight_scale", safetensors.U8),
+	},
+	{
+		name: "MLX", codes: ".weight", parts: []string{".scales"}, optional: []string{".biases"}, loose: true,
+		fits: typed(".weight", safetensors.U32),
+	},
+	coded("INT8", safetensors.I8),
+	coded("a pack of bytes (BitNet, bitsandbytes or MXFP4)", safetensors.U8),
+	coded("a pack of integers", safetensors.I32),
+	coded("a pack of integers (MLX)", safetensors.U32),
+	coded("FP4", safetensors.F4),
+	coded("FP6", safetensors.F6E2M3),
+	coded("FP6", safetensors.F6E3M2),
+	coded("FP8 E4M3FNUZ", safetensors.F8E4M3FNUZ),
+	coded("FP8 E5M2FNUZ", safetensors.F8E5M2FNUZ),
+}
+
+// sign is a format that one of the endings tells.
+func sign(name string, endings ...string) *format {
+	return &format{name: name, parts: endings, anyPart: true}
+}
+
+// coded is a format that the dtype of a weight tells.
+func coded(name string, d safetensors.DType) *format {
+	return &format{name: name, codes: ".weight", fits: typed(".weight", d)}
+}
+
+// typed says whether the parts of a module have these dtypes: pairs of ending and dtype.
+func typed(pairs ...any) func(*module) bool {
+	return func(m *module) bool {
+		for i := 0; i < len(pairs); i += 2 {
+			t := m.part(pairs[i].(string))
+			if t == nil || t.DType != pairs[i+1].(safetensors.DType) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// undecodedMethods are values of quant_method whose weights are never FP8 with scales.
+var undecodedMethods = []string{
+	"aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "fp_quant", "gptq", "higgs", "hqq",
+	"mxfp4", "quanto", "quip", "spqr", "sinq", "torchao", "vptq",
+}
+
+// refuseConfigured refuses what only config.json tells: methods whose tensors do not show what they
+// are, and rotations that a loader would have to undo while the model runs.
+func refuseConfigured(q *quantization, s settings) error {
+	o := s.object(quantizationFields...)
+	switch {
+	case slices.Contains(undecodedMethods, q.method):
+		return fmt.Errorf("config.json: quant_method %q is not decoded: only FP8 weights with scales are", q.method)
+	case len(asObject(o["transform_config"])) > 0:
+		return fmt.Errorf("config.json: transform_config: the stored weights are rotated, and the model turns them back while it runs: use a checkpoint without it")
+	case s["online-rotate"] != nil:
+		return fmt.Errorf("config.json: online-rotate: the stored weights are rotated, and the model turns them back while it runs: use a checkpoint without it")
+	}
+	return nil
+}

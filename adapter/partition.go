@@ -1,0 +1,393 @@
+package adapter
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// partition is one way in which scales lie over a weight. A weight is a matrix, or a stack of
+// matrices; all matrices of a stack are divided alike.
+type partition struct {
+	// block is the rows and columns under one scale; 0 is the whole axis.
+	block [2]int64
+	// parts are the rows of each part of a fused matrix. Blocks begin anew in each part. nil: the
+	// matrix is not fused.
+	parts []int64
+	// shared: one grid for all matrices of a stack.
+	shared bool
+	// larger: the grid may have more rows and columns than it needs; it is read from the top left.
+	larger bool
+}
+
+// The partitions that have no size.
+var (
+	wholePartition   = partition{}
+	rowPartition     = partition{block: [2]int64{1, 0}}
+	columnPartition  = partition{block: [2]int64{0, 1}}
+	sharedPartition  = partition{shared: true}
+	knownBlocks      = [][2]int64{{128, 128}, {64, 64}, {32, 32}, {1, 128}, {1, 64}, {1, 32}, {1, 512}}
+	wholeScaleShapes = [][]int64{{}, {1}, {1, 1}, {1, 1, 1}}
+)
+
+// String names the partition for messages and summaries.
+func (p partition) String() string {
+	name := p.divides()
+	switch {
+	case len(p.parts) > 0 && p.block == [2]int64{}:
+		name = fmt.Sprintf("one scale per part of %d", len(p.parts))
+	case len(p.parts) > 0:
+		name += fmt.Sprintf(" in each of %d parts", len(p.parts))
+	case p.shared:
+		name = "one scale per tensor"
+	}
+	if p.larger {
+		name += " (top left of a larger grid)"
+	}
+	return name
+}
+
+func (p partition) divides() string {
+	switch {
+	case p.block == [2]int64{}:
+		return "one scale per matrix"
+	case p.block == rowPartition.block:
+		return "one scale per row"
+	case p.block == columnPartition.block:
+		return "one scale per column"
+	case p.block[0] == 1:
+		return fmt.Sprintf("groups of %d in a row", p.block[1])
+	}
+	return fmt.Sprintf("blocks of %d × %d", p.block[0], p.block[1])
+}
+
+// frame is the shape of a weight as a partition sees it: matrices of rows × cols.
+type frame struct {
+	shape      []int64 // as stored
+	stack      bool    // there is an axis of matrices before rows and columns
+	count      int64   // of matrices
+	rows, cols int64
+}
+
+// frameOf gives the frame of a shape. A tensor of other than two or three axes is the matrix of
+// its first axis and all the others together.
+func frameOf(shape []int64) frame {
+	f := frame{shape: shape, count: 1, rows: 1, cols: 1}
+	switch n := len(shape); n {
+	case 0:
+	case 1:
+		f.cols = shape[0]
+	case 3:
+		f.stack, f.count, f.rows, f.cols = true, shape[0], shape[1], shape[2]
+	default:
+		f.rows, f.cols = shape[0], product(shape[1:])
+	}
+	return f
+}
+
+// regular says whether the weight is a matrix or a stack of matrices.
+func (f frame) regular() bool { return len(f.shape) == 2 || len(f.shape) == 3 }
+
+// grid is the shape of the grid of scales that the partition needs: rows and columns.
+func (f frame) grid(p partition) [2]int64 {
+	parts := p.parts
+	if parts == nil {
+		parts = []int64{f.rows}
+	}
+	var rows int64
+	for _, n := range parts {
+		rows += blocksIn(n, p.block[0])
+	}
+	return [2]int64{rows, blocksIn(f.cols, p.block[1])}
+}
+
+// blocksIn is the number of blocks in an axis of size n.
+func blocksIn(n, block int64) int64 {
+	if block == 0 {
+		return min(n, 1)
+	}
+	return ceilDiv(n, block)
+}
+
+func ceilDiv(a, b int64) int64 { return a/b + min(a%b, 1) }
+
+func product(shape []int64) int64 {
+	n := int64(1)
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+// scaleForms are the ways to read the shape of a stored scale as a grid for each matrix.
+type scaleForms struct {
+	whole  bool       // one number for everything
+	each   bool       // one number for each matrix of a stack
+	grids  [][2]int64 // rows and columns of each matrix's grid
+	vector int64      // a list of so many numbers for each matrix, without the other axis; 0: it is none
+	plain  bool       // the grids are stored without further axes
+}
+
+// forms reads a scale's shape. Exporters write axes of one element in between ([m, 1, n, 1]) and
+// leave out axes of one element ([m] for [m, 1], [] and [1] for [1, 1]).
+func (f frame) forms(scale []int64) scaleForms {
+	forms := scaleForms{whole: slices.ContainsFunc(wholeScaleShapes, func(s []int64) bool { return slices.Equal(s, scale) })}
+	if !f.regular() {
+		if len(scale) == len(f.shape) && len(scale) > 0 && product(scale[1:]) == 1 {
+			forms.grids = [][2]int64{{scale[0], 1}}
+		}
+		return forms
+	}
+	rest := scale
+	if f.stack {
+		if len(scale) == 0 || scale[0] != f.count {
+			return forms
+		}
+		rest = scale[1:]
+		forms.each = product(rest) == 1 && len(rest) <= 2
+	}
+	switch len(rest) {
+	case 1:
+		forms.vector = rest[0]
+	case 2:
+		forms.grids, forms.plain = [][2]int64{{rest[0], rest[1]}}, true
+	case 3:
+		forms.grids = withoutOne(rest)
+	case 4:
+		if rest[1] == 1 && rest[3] == 1 {
+			forms.grids = [][2]int64{{rest[0], rest[2]}}
+		}
+	}
+	return forms
+}
+
+// withoutOne gives what is left of three axes without one of size one.
+func withoutOne(axes []int64) (grids [][2]int64) {
+	for i, n := range axes {
+		if n != 1 {
+			continue
+		}
+		left := slices.Delete(slices.Clone(axes), i, i+1)
+		if g := [2]int64{left[0], left[1]}; !slices.Contains(grids, g) {
+			grids = append(grids, g)
+		}
+	}
+	return grids
+}
+
+// fits says whether a scale of these forms can be the partition's.
+func (f frame) fits(p partition, s scaleForms) bool {
+	need := f.grid(p)
+	switch {
+	case p.larger:
+		return s.plain && slices.ContainsFunc(s.grids, func(g [2]int64) bool {
+			return g != need && g[0] >= need[0] && g[1] >= need[1] && need[0] > 0 && need[1] > 0
+		})
+	case p.shared:
+		return s.whole
+	case need == [2]int64{1, 1} && (s.each || s.whole && !f.stack):
+		return true
+	case s.vector > 1 && f.lists(p):
+		return s.vector == need[0]*need[1]
+	}
+	return slices.Contains(s.grids, need)
+}
+
+// lists says whether exporters leave out an axis of the partition's grid. A grid of blocks has both
+// axes. A list over a matrix is one number for each row or part; over a stack it may be for columns.
+func (f frame) lists(p partition) bool {
+	switch p.block {
+	case rowPartition.block:
+		return true
+	case columnPartition.block:
+		return f.stack
+	}
+	return len(p.parts) > 0 && p.block == wholePartition.block
+}
+
+// same says whether two partitions that fit the same scale use it for the same elements.
+func (f frame) same(p, q partition) bool {
+	if p.larger != q.larger || p.shared != q.shared && f.count != 1 || blockIn(f.cols, p.block[1]) != blockIn(f.cols, q.block[1]) {
+		return false
+	}
+	if p.parts == nil && q.parts == nil {
+		return blockIn(f.rows, p.block[0]) == blockIn(f.rows, q.block[0])
+	}
+	return slices.Equal(f.heights(p), f.heights(q))
+}
+
+// blockIn is the size of a block in an axis of size n, the same for all sizes that hold the axis.
+func blockIn(n, block int64) int64 {
+	if block >= n {
+		return 0
+	}
+	return block
+}
+
+// heightRun is rows of a grid that are equally high.
+type heightRun struct{ height, count int64 }
+
+// heights are how many rows of the matrix each row of the grid covers, from the top. Equal ones are
+// counted: a header may speak of more rows than fit into memory.
+func (f frame) heights(p partition) (runs []heightRun) {
+	add := func(height, count int64) {
+		switch last := len(runs) - 1; {
+		case height == 0 || count == 0:
+		case last >= 0 && runs[last].height == height:
+			runs[last].count += count
+		default:
+			runs = append(runs, heightRun{height, count})
+		}
+	}
+	if p.parts == nil {
+		p.parts = []int64{f.rows}
+	}
+	for _, n := range p.parts {
+		height := min(cmp.Or(p.block[0], n), n)
+		if height > 0 {
+			add(height, n/height)
+			add(n%height, 1)
+		}
+	}
+	return runs
+}
+
+// candidates are the partitions that the scale of a weight may have.
+func (f frame) candidates(s *scheme, fused fusion, larger bool) []partition {
+	all := []partition{wholePartition, rowPartition}
+	if f.stack {
+		all = append(all, sharedPartition)
+	}
+	if !f.regular() {
+		return all
+	}
+	all = append(all, columnPartition)
+	blocks := s.blocks
+	if len(blocks) == 0 {
+		blocks = knownBlocks
+	}
+	for _, b := range blocks {
+		all = append(all, partition{block: b})
+	}
+	for _, parts := range fused.parts {
+		all = append(all, partition{parts: parts})
+		for _, b := range blocks {
+			all = append(all, partition{block: b, parts: parts})
+		}
+	}
+	if larger {
+		if len(s.blocks) == 0 {
+			blocks = [][2]int64{{BlockSize, BlockSize}}
+		}
+		for _, b := range blocks {
+			all = append(all, partition{block: b, larger: true})
+		}
+	}
+	return all
+}
+
+// findPartition decides where a scale lies over a weight: it must fit exactly one of the partitions, or
+// several that give the same bytes. Where several fit, the configuration breaks the tie.
+func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (partition, error) {
+	if p, ok := s.usual(w, scale, fused); ok {
+		return p, nil
+	}
+	f := frameOf(w)
+	forms := f.forms(scale)
+	all := f.candidates(s, fused, larger)
+	fitting := slices.DeleteFunc(slices.Clone(all), func(p partition) bool { return !f.fits(p, forms) })
+	fits := f.distinct(fitting)
+	if len(fits) == 1 && fits[0].larger {
+		fits = append(fits, f.others(forms, s)...)
+	}
+	if named := f.named(fits, fitting, s); len(fits) > 1 && len(named) == 1 {
+		fits = named
+	}
+	switch {
+	case len(fits) == 0:
+		return partition{}, f.noneFits(scale, s, all, fused)
+	case len(fits) > 1:
+		return partition{}, fmt.Errorf("scales %v fit weight %v in several ways: %s; %s", scale, w, joinNames(fits), s.wayOut())
+	case len(fits[0].parts) > 0 && fused.missing != "":
+		return partition{}, fmt.Errorf("scales %v fit weight %v only as %s%s", scale, w, fits[0], fused.note())
+	case len(fits[0].parts) > 0 && f.stack:
+		return partition{}, fmt.Errorf("scales %v over the stack %v: %s is not decoded", scale, w, fits[0])
+	}
+	return fits[0], nil
+}
+
+// named keeps those partitions that the configuration speaks of, or of another that gives the same bytes.
+func (f frame) named(fits, fitting []partition, s *scheme) (kept []partition) {
+	for _, p := range fits {
+		if slices.ContainsFunc(fitting, func(q partition) bool { return s.names(q) && f.same(p, q) }) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// others are the known blocks that a larger grid is exactly the grid of. Under configured blocks
+// only groups in a row count: such scales were not made in blocks.
+func (f frame) others(forms scaleForms, s *scheme) (fits []partition) {
+	for _, b := range knownBlocks {
+		if p := (partition{block: b}); (b[0] == 1 || len(s.blocks) == 0) && f.fits(p, forms) {
+			fits = append(fits, p)
+		}
+	}
+	return fits
+}
+
+// usual is the answer for nearly all weights: a matrix under just the grid of the only blocks that
+// the configuration gives. No other partition has that grid with other bytes unless the matrix is
+// fused.
+func (s *scheme) usual(w, scale []int64, fused fusion) (p partition, ok bool) {
+	if len(w) != 2 || len(scale) != 2 || len(s.blocks) != 1 || len(fused.parts) > 0 {
+		return p, false
+	}
+	b := s.blocks[0]
+	return partition{block: b}, scale[0] == ceilDiv(w[0], b[0]) && scale[1] == ceilDiv(w[1], b[1])
+}
+
+// distinct keeps one of those partitions that give the same bytes.
+func (f frame) distinct(all []partition) (kept []partition) {
+	for _, p := range all {
+		if !slices.ContainsFunc(kept, func(q partition) bool { return f.same(p, q) }) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// noneFits says what each partition would need.
+func (f frame) noneFits(scale []int64, s *scheme, all []partition, fused fusion) error {
+	needs := make([]string, 0, len(all))
+	for _, p := range f.distinct(all) {
+		if !p.larger && !p.shared {
+			name := p.String()
+			if len(needs) > 0 {
+				name = strings.TrimPrefix(name, "one scale ")
+			}
+			needs = append(needs, fmt.Sprintf("%s %v", name, f.needed(p)))
+		}
+	}
+	return fmt.Errorf("scales %v fit weight %v in no known way: expected %s%s; %s",
+		scale, f.shape, strings.Join(needs, ", "), fused.note(), s.wayOut())
+}
+
+// needed is the whole shape of the scales that a partition needs.
+func (f frame) needed(p partition) []int64 {
+	g := f.grid(p)
+	if !f.stack {
+		return g[:]
+	}
+	return []int64{f.count, g[0], g[1]}
+}
+
+func joinNames(all []partition) string {
+	names := make([]string, len(all))
+	for i, p := range all {
+		names[i] = p.String()
+	}
+	return strings.Join(names, ", or ")
+}

@@ -1,0 +1,420 @@
+package adapter
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+const (
+	wholeName = "model.safetensors"
+	indexName = wholeName + ".index.json"
+	indexEnd  = ".safetensors.index.json"
+
+	// explicitField is a field of config.json that names the file of weights, or the index.
+	explicitField = "transformers_weights"
+)
+
+// selection is which files of a folder are the model.
+type selection struct {
+	shards []string           // in natural order
+	index  *safetensors.Index // says which shard has which tensor; nil if nothing does
+	name   string             // of the index
+	reason string             // why other files of weights are left out
+}
+
+// selectionRules decide which files of a folder are the model, in this order. A rule that
+// does not apply gives nil, and the next is asked. The order is that of transformers, so
+// that a view has the tensors that transformers loads from the source.
+var selectionRules = []func(d *folder, c *Config) (*selection, error){
+	(*folder).selectExplicit, // config.json names a file
+	(*folder).selectWhole,    // model.safetensors is there
+	(*folder).selectIndexed,  // model.safetensors.index.json is there
+	(*folder).selectNamed,    // by the names of the files
+}
+
+// selectShards decides which files are the model and makes sure that all are there.
+func (d *folder) selectShards(c *Config) (*selection, error) {
+	for _, rule := range selectionRules {
+		s, err := rule(d, c)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			d.warnLeftOut(s)
+			return s, nil
+		}
+	}
+	if err := d.noWeights(); err != nil {
+		return nil, err
+	}
+	return nil, d.incomplete(fmt.Errorf("no %s and no *%s", indexName, shardEnd))
+}
+
+// selectExplicit takes the file that config.json names, as transformers does.
+func (d *folder) selectExplicit(c *Config) (*selection, error) {
+	all, err := members(c.Raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", configName, err)
+	}
+	i := slices.IndexFunc(all, func(m member) bool { return m.key == explicitField })
+	if i < 0 || string(all[i].value) == "null" {
+		return nil, nil
+	}
+	name, err := unquote(all[i].value)
+	if err != nil || !isString(all[i].value) {
+		return nil, fmt.Errorf("%s: %s is not a string: expected the name of a file", configName, explicitField)
+	}
+	reason := fmt.Sprintf("%s says that the weights are in %s", configName, name)
+	switch {
+	case isFileName(name) && strings.HasSuffix(name, indexEnd):
+		return d.selectByIndex(name, reason)
+	case isShardName(name):
+		return &selection{shards: []string{name}, reason: reason}, d.present([]string{name}, nil)
+	}
+	return nil, fmt.Errorf("%s: %s is %.100q: expected a *%s or a *%s file of the folder", configName, explicitField, name, shardEnd, indexEnd)
+}
+
+// selectWhole takes model.safetensors alone: an index beside it is left over from other
+// shards. But an index that has model.safetensors among several shards knows more.
+func (d *folder) selectWhole(*Config) (*selection, error) {
+	if !d.has(wholeName) || d.isFolder(wholeName) || d.dangling(wholeName) != nil {
+		return nil, nil
+	}
+	s := &selection{shards: []string{wholeName}, reason: wholeName + " is the whole model"}
+	if !d.has(indexName) {
+		return s, nil
+	}
+	index, names, err := d.readIndex(indexName)
+	if err != nil {
+		d.logger.Warn("the index is not read: "+wholeName+" is the whole model", "error", err)
+		return s, nil
+	}
+	switch {
+	case slices.Contains(names, wholeName) && len(names) > 1:
+		return &selection{shards: names, index: index, name: indexName, reason: indexName + " does not list it"}, d.present(names, index)
+	case !slices.Contains(names, wholeName) && len(d.absent(names)) == 0:
+		s.reason = fmt.Sprintf("%s is read, as transformers does, though the shards of %s are all there too", wholeName, indexName)
+	}
+	return s, nil
+}
+
+// selectIndexed takes the shards that the index names.
+func (d *folder) selectIndexed(*Config) (*selection, error) {
+	if !d.has(indexName) {
+		return nil, nil
+	}
+	return d.selectByIndex(indexName, indexName+" does not list it")
+}
+
+// selectByIndex takes the shards that an index names.
+func (d *folder) selectByIndex(name, reason string) (*selection, error) {
+	index, names, err := d.readIndex(name)
+	if err != nil {
+		return nil, err
+	}
+	return &selection{shards: names, index: index, name: name, reason: reason}, d.present(names, index)
+}
+
+// selectNamed takes the files whose names say nothing against it: no index says more.
+// Of several variants one is the model only if it is the only one.
+func (d *folder) selectNamed(*Config) (*selection, error) {
+	var names, variants []string
+	tokens := map[string]bool{}
+	for _, name := range d.weights() {
+		switch token := variant(name); {
+		case notTheModel(name) != "":
+		case token != "":
+			variants, tokens[token] = append(variants, name), true
+		default:
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 && len(tokens) > 1 {
+		return nil, fmt.Errorf("variants of the weights (%s), but neither %s nor %s: give the one to show as SOURCE, as in %s",
+			strings.Join(slices.Sorted(maps.Keys(tokens)), ", "), wholeName, indexName, variants[0])
+	}
+	if len(names) == 0 {
+		names = variants
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	slices.SortFunc(names, natural)
+	return &selection{shards: names, reason: "a variant of the weights"}, d.present(withSiblings(names), nil)
+}
+
+// weights names the files of the folder that may be shards.
+func (d *folder) weights() []string {
+	return d.where(func(name string) bool { return isShardName(name) && !d.isFolder(name) })
+}
+
+// otherModels are how names of files of weights begin that are not the model's own, unless
+// an index lists them.
+var otherModels = []struct{ start, is, way string }{
+	{"adapter_", "an adapter, not a model", "merge it into the model that it adapts"},
+	{"consolidated", "the model in the format of Mistral", "use the same model in the format of transformers"},
+}
+
+// notTheModel says by its name what a file of weights is if it is not the model.
+func notTheModel(name string) string {
+	for _, o := range otherModels {
+		if strings.HasPrefix(name, o.start) {
+			return o.is
+		}
+	}
+	return ""
+}
+
+// variants are names such as model.fp16.safetensors, model.fp16-00001-of-00002.safetensors
+// and model-00001-of-00002.fp16.safetensors. Only words that are known to name a variant
+// count: model.safetensors-00001-of-00002.safetensors is not one.
+var variants = regexp.MustCompile(`^[^.]+(?:-\d+-of-\d+)?\.((?:no_|non_)?ema|half|(?:nv|mx)?(?:fp|bf|f|float|bfloat|int|uint)\d+(?:_\w+)?|\d+bit)(?:-\d+-of-\d+)?\.safetensors$`)
+
+// variant gives the word that makes a name that of a variant; empty if there is none.
+func variant(name string) string {
+	if m := variants.FindStringSubmatch(name); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// warnLeftOut names the files of weights that are not the model, one line for each reason.
+func (d *folder) warnLeftOut(s *selection) {
+	chosen := map[string]bool{}
+	for _, name := range s.shards {
+		chosen[name] = true
+	}
+	names := map[string][]string{}
+	for _, name := range d.where(isShardName) {
+		if chosen[name] || d.isFolder(name) {
+			continue
+		}
+		reason := cmp.Or(notTheModel(name), s.reason)
+		names[reason] = append(names[reason], name)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(names)) {
+		say := d.logger.Warn
+		if strings.HasPrefix(names[reason][0], "consolidated") {
+			say = d.logger.Info // it holds nothing that the view lacks
+		}
+		say("weights left out: " + few(names[reason]) + ": " + reason)
+	}
+}
+
+// few names the first of several, and says how many others there are.
+func few(names []string) string {
+	const most = 3
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// readIndex reads an index, and the names of its shards.
+func (d *folder) readIndex(name string) (*safetensors.Index, []string, error) {
+	raw, err := d.read(name, maxIndex)
+	if err != nil {
+		return nil, nil, err
+	}
+	index, err := safetensors.ParseIndex(raw)
+	var names []string
+	if err == nil {
+		names, err = shardsOf(index)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, d.unlikeJSON(raw, err))
+	}
+	return index, names, nil
+}
+
+// shardsOf names the shards of an index. Only files of the folder itself may be shards.
+func shardsOf(index *safetensors.Index) ([]string, error) {
+	shards := map[string]bool{} // to whether the name will do
+	var bad []string            // keys
+	for key, name := range index.WeightMap {
+		good, seen := shards[name]
+		if !seen {
+			good = isShardName(name)
+			shards[name] = good
+		}
+		if !good {
+			bad = append(bad, key)
+		}
+	}
+	if len(bad) > 0 {
+		first := slices.Min(bad)
+		return nil, fmt.Errorf("tensor %.100q is said to be in %.100q%s: not the name of a %s file in the folder",
+			first, index.WeightMap[first], andMore(len(bad)-1), shardEnd)
+	}
+	if len(shards) == 0 {
+		return nil, errors.New("no shards in it")
+	}
+	return slices.SortedFunc(maps.Keys(shards), natural), nil
+}
+
+// present makes sure that all shards are there. It counts those that are missing, and says
+// about how large they are, where the sizes of the others or the index tell.
+func (d *folder) present(names []string, index *safetensors.Index) error {
+	absent := d.absent(names)
+	if len(absent) == 0 {
+		return nil
+	}
+	if !slices.ContainsFunc(absent, func(name string) bool { return !d.has(name) }) {
+		return d.incomplete(fmt.Errorf("%s: %w%s", absent[0], d.dangling(absent[0]), andMore(len(absent)-1)))
+	}
+	size := ""
+	if n := d.missingBytes(names, len(absent), index); n > 0 {
+		size = ", about " + formatBytes(n)
+	}
+	are := "are"
+	if len(absent) == 1 {
+		are = "is"
+	}
+	return d.incomplete(fmt.Errorf("%d of %d shards %s missing%s: %s", len(absent), len(names), are, size, few(absent)))
+}
+
+// controlEnd is how the file ends that aria2 keeps beside one that it has not downloaded to its end. That
+// one has its full size from the start, and zeros where nothing has come yet.
+const controlEnd = ".aria2"
+
+// finished refuses shards that a download has reserved and not filled.
+func (d *folder) finished(names []string) error {
+	var left []string
+	for _, name := range names {
+		if d.has(name + controlEnd) {
+			left = append(left, name)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d shards are not downloaded to their end, since a file *%s is beside them: %s: run the download again",
+		len(left), len(names), controlEnd, few(left))
+}
+
+// absent gives the names that the folder does not have, or only as links that lead nowhere.
+func (d *folder) absent(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return d.has(name) && d.dangling(name) == nil
+	})
+}
+
+// missingBytes estimates the size of the shards that are missing: what the index's total
+// leaves over, or else as much for each as the others have on average. 0 is unknown, also
+// where too few are there for an average.
+func (d *folder) missingBytes(names []string, absent int, index *safetensors.Index) int64 {
+	var have int64
+	files := 0
+	for _, name := range names {
+		if n, ok := d.size(name); ok {
+			have, files = have+n, files+1
+		}
+	}
+	if total := totalSize(index); total > have {
+		return total - have
+	}
+	if files < absent {
+		return 0
+	}
+	return int64(float64(have) / float64(files) * float64(absent))
+}
+
+// totalSize is the size of all tensors as an index gives it; 0 if it does not.
+func totalSize(index *safetensors.Index) int64 {
+	if index == nil {
+		return 0
+	}
+	n, _ := index.Metadata["total_size"].(json.Number)
+	size, err := strconv.ParseFloat(string(n), 64)
+	if err != nil || size < 1 || size > 1<<60 {
+		return 0
+	}
+	return int64(size)
+}
+
+// formatBytes prints a size as the Hub does: 12.6 GB.
+func formatBytes(n int64) string {
+	value, unit := float64(n), 0
+	units := []string{"bytes", "kB", "MB", "GB", "TB", "PB", "EB"}
+	for value >= 999.95 && unit < len(units)-1 {
+		value, unit = value/1000, unit+1
+	}
+	if unit == 0 {
+		return fmt.Sprintf("%d %s", n, units[0])
+	}
+	return fmt.Sprintf("%.1f %s", value, units[unit])
+}
+
+var numbered = regexp.MustCompile(`^(.*-)(\d{1,6})(-of-(\d{1,6})\.safetensors)$`)
+
+// withSiblings adds the shards that a name like model-00001-of-00163.safetensors says that
+// there are. A set that has a shard 0 is counted from 0, and ends one earlier, unless the
+// last is there too.
+func withSiblings(names []string) []string {
+	all, there := slices.Clone(names), map[string]bool{}
+	for _, name := range names {
+		there[name] = true
+	}
+	seen := map[string]bool{}
+	for _, name := range names {
+		m := numbered.FindStringSubmatch(name)
+		if m == nil || seen[m[1]+m[3]] {
+			continue
+		}
+		seen[m[1]+m[3]] = true
+		number := func(i int) string { return fmt.Sprintf("%s%0*d%s", m[1], len(m[2]), i, m[3]) }
+		first := 1
+		last, _ := strconv.Atoi(m[4])
+		if there[number(0)] {
+			first = 0
+			if !there[number(last)] {
+				last--
+			}
+		}
+		for i := first; i <= last; i++ {
+			if name := number(i); !there[name] {
+				all = append(all, name)
+			}
+		}
+	}
+	return all
+}
+
+// isShardName says whether a name is that of a file in the folder itself that may
+// hold tensors.
+func isShardName(name string) bool {
+	return strings.HasSuffix(name, shardEnd) && isFileName(name)
+}
+
+// natural compares names so that numbers in them count as numbers.
+func natural(a, b string) int {
+	for a != "" && b != "" {
+		x, y := leadingDigits(a), leadingDigits(b)
+		if x == "" || y == "" {
+			if a[0] != b[0] {
+				return cmp.Compare(a[0], b[0])
+			}
+			a, b = a[1:], b[1:]
+			continue
+		}
+		m, n := strings.TrimLeft(x, "0"), strings.TrimLeft(y, "0")
+		if c := cmp.Or(cmp.Compare(len(m), len(n)), cmp.Compare(m, n), cmp.Compare(len(x), len(y))); c != 0 {
+			return c
+		}
+		a, b = a[len(x):], b[len(y):]
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+func leadingDigits(s string) string {
+	return s[:len(s)-len(strings.TrimLeft(s, "0123456789"))]
+}

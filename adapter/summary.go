@@ -1,0 +1,56 @@
+package adapter
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// Count is how many weights of a checkpoint are stored in one way.
+type Count struct {
+	Weights int
+	Format  string            // "FP8"; empty: not quantized
+	Where   string            // where scales lie: "blocks of 128 × 128"; empty: not quantized
+	Scales  safetensors.DType // of the scales; Invalid: there are none
+}
+
+// Summary counts the weights of a checkpoint by format, by where their scales lie and by the dtype
+// of these, the most frequent first. Tensors that are not quantized come last.
+func Summary(c *Checkpoint) ([]Count, error) {
+	s := configOf(c)
+	p, err := c.pair(s, familyOf(s))
+	return summarize(p.weights), err
+}
+
+func summarize(weights []weight) []Count {
+	counts := map[Count]int{}
+	for i := range weights {
+		var k Count
+		if w := &weights[i]; w.decoder != nil {
+			k.Format = w.format.name
+			k.Where, k.Scales = w.decoder.describe()
+		}
+		counts[k]++
+	}
+	all := make([]Count, 0, len(counts))
+	for k, n := range counts {
+		k.Weights = n
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b Count) int {
+		return cmp.Or(-boolCompare(a.Format != "", b.Format != ""), cmp.Compare(b.Weights, a.Weights),
+			cmp.Compare(a.Format, b.Format), cmp.Compare(a.Where, b.Where), cmp.Compare(a.Scales, b.Scales))
+	})
+	return all
+}
+
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}

@@ -1,0 +1,39 @@
+package adapter
+
+import (
+	"fmt"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// weight is a tensor of the model: a stored tensor as it is, or values decoded from several.
+type weight struct {
+	*Stored         // holds the codes; of a weight that is not quantized, the tensor itself
+	hf      string  // its published name
+	parts   []int32 // positions in Checkpoint.Tensors of every stored tensor that it consumes
+	i       int32   // position in the list of weights
+	format  *format // nil: shown as it is
+	decoder decoder // nil: shown as it is
+}
+
+// shape is that of the values.
+func (w *weight) shape() []int64 {
+	if w.decoder != nil {
+		return w.decoder.shape()
+	}
+	return w.Shape
+}
+
+// node makes the recipe of the tensor: dequantized to d, or as it is.
+func (w *weight) node(d safetensors.DType) (n expr.Node, err error) {
+	if w.decoder == nil {
+		n, err = expr.Load(&w.Source)
+	} else {
+		n, err = w.decoder.node(d)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+	}
+	return n, nil
+}

@@ -1,0 +1,24 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// interruptible does work that stops when ctx ends. A file system that does not answer can keep work from
+// stopping: then it is left alone after a while, and ends with the process.
+func interruptible(ctx context.Context, work func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- work() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// recorded reads what the first version wrote.
+func recorded(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("../../testdata/records", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// readState reads a record from a file with this text.
+func readState(t testing.TB, text []byte) (record, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mnt-1")
+	if err := os.WriteFile(path+".json", text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return readRecord(path)
+}
+
+func TestRecordsAndAnswersOfTheFirstVersionAreRead(t *testing.T) {
+	r, err := readState(t, recorded(t, "state.json"))
+	if err != nil || r.Mountpoint != "/mnt/v3" || r.PID != 4242 || len(r.Views) != 4 || r.Views[1].Layout != "hf" || r.Started.Year() != 2026 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	s, err := readAnswer(bytes.NewReader(recorded(t, "answer.json")))
+	if err != nil || !reflect.DeepEqual(s.record, r) || s.Stats.CacheBudget != 2527651430 || len(s.Stats.Latency["header"].Counts) != 20 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// A mount outlives an upgrade: what it has more or less than this version knows must not hide it.
+func TestRecordsOfOtherVersionsAreRead(t *testing.T) {
+	const least = `"mountpoint":"/mnt/v3","pid":7,"started":"2026-01-02T03:04:05Z"`
+	for _, text := range []string{
+		`{` + least + `}`,
+		`{` + least + `,"new":{"a":[1,{"b":null}]},"views":null}`,
+		`{"version":2,` + least + `,"views":[{"layout":"hf","new":1}],"log":"/l"}`,
+	} {
+		r, err := readState(t, []byte(text))
+		if err != nil || r.Mountpoint != "/mnt/v3" || r.PID != 7 {
+			t.Errorf("%s: %+v, %v", text, r, err)
+		}
+		s, err := readAnswer(strings.NewReader(text[:len(text)-1] + `,"stats":{"bytes":5,"new":[],"reading":null}}` + "\n"))
+		if err != nil || s.PID != 7 || s.Stats.Bytes != 5 {
+			t.Errorf("%s: %+v, %v", text, s, err)
+		}
+	}
+}
+
+func TestRecordsThatSayNothingAreRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		``:     "unexpected EOF",
+		`{}`:   `"" is not a mountpoint`,
+		`null`: "null where",
+		`{"mountpoint":"mnt","pid":7,"started":"2026-01-02T03:04:05Z"}`:                               `"mnt" is not a mountpoint`,
+		`{"mountpoint":"/m","pid":0,"started":"2026-01-02T03:04:05Z"}`:                                `0 is not the number of a process`,
+		`{"mountpoint":"/m","pid":-1,"started":"2026-01-02T03:04:05Z"}`:                               `-1 is not the number of a process`,
+		`{"mountpoint":"/m","pid":7}`:                                                                 `when the mount began`,
+		`{"mountpoint":"/m","pid":"7","started":"2026-01-02T03:04:05Z"}`:                              `a number`,
+		`{"mountpoint":"/m","mountpoint":"/n","pid":7,"started":"2026-01-02T03:04:05Z"}`:              `twice`,
+		`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z"}{}`:                              `follows`,
+		`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z","x":` + strings.Repeat("[", 999): `nested deeper`,
+	} {
+		_, err := readState(t, []byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "mnt-1.json") {
+			t.Errorf("%.80s: error %v, want one with %q and the file", text, err, want)
+		}
+		if _, err := readAnswer(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.80s: error of an answer %v, want %q", text, err, want)
+		}
+	}
+}
+
+// FuzzReadState: what is read of a record is what encoding/json reads, and written again it is the same.
+func FuzzReadState(f *testing.F) {
+	f.Add(recorded(f, "state.json"))
+	f.Add([]byte(`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z","new":[{}]}`))
+	path := filepath.Join(f.TempDir(), "mnt-1")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(path+".json", data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := readRecord(path)
+		if err != nil {
+			return
+		}
+		if r.PID <= 0 || !filepath.IsAbs(r.Mountpoint) || r.Started.IsZero() {
+			t.Errorf("%+v", r)
+		}
+		again, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same, err := readState(t, again)
+		if d := cmp.Diff(r, same); err != nil || d != "" {
+			t.Errorf("written and read again: %v %s", err, d)
+		}
+	})
+}
+
+// FuzzReadAnswer: likewise for the answer of a socket, which status prints.
+func FuzzReadAnswer(f *testing.F) {
+	f.Add(recorded(f, "answer.json"))
+	f.Add([]byte(`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z","stats":{"reading":["a"],"latency":{"x":{"sum":1e3}}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := readAnswer(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		if s.PID <= 0 || !filepath.IsAbs(s.Mountpoint) || s.Started.IsZero() {
+			t.Errorf("%+v", s)
+		}
+		again, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same, err := readAnswer(bytes.NewReader(again))
+		if d := cmp.Diff(s, same, cmp.AllowUnexported(snapshot{})); err != nil || d != "" {
+			t.Errorf("written and read again: %v %s", err, d)
+		}
+		var shown strings.Builder
+		m := mountState{State: stateAlive, snapshot: s}
+		if err := writeStatus(&shown, []mountState{m}, nil, false); err != nil {
+			t.Error(err)
+		}
+		if lines := strings.Count(shown.String(), "\n"); lines > 10+len(s.Stats.Reading) {
+			t.Errorf("%d lines", lines)
+		}
+	})
+}
+
+// endless answers for ever.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = "[1,"[i%3]
+	}
+	return len(p), nil
+}
+
+func TestAnAnswerIsReadWithinItsBound(t *testing.T) {
+	for _, head := range []string{"", `{"views":[{}`, `{"stats":{"reading":["`} {
+		if _, err := readAnswer(struct{ *strings.Reader }{strings.NewReader(head + strings.Repeat(`,{}`, 100))}); err == nil {
+			t.Errorf("%q: it was read", head)
+		}
+	}
+	if _, err := readAnswer(endless{}); err == nil {
+		t.Error("an endless answer was read")
+	}
+	long := fmt.Sprintf(`{"mountpoint":"/m","pid":7,"started":%q,"stats":{"reading":[%s"a"]}}`, time.Now().Format(time.RFC3339), strings.Repeat(`"a",`, 5000))
+	if _, err := readAnswer(strings.NewReader(long)); err == nil || !strings.Contains(err.Error(), "more than 4096 elements") {
+		t.Errorf("5000 readers: %v", err)
+	}
+}

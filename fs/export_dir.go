@@ -1,0 +1,273 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"math/rand/v2"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/readback"
+)
+
+// exportDir is the directory that an export is written to. Somebody else may have prepared it: a
+// link, a FIFO or a device in the place of a file would be written through, or waited for. So files
+// are made only where nothing is, and opened again only if they are regular files under that very
+// name.
+//
+// Names are slash-separated and of files below the directory. Nothing outside of it is touched,
+// also while somebody swaps its parts: os.Root sees to that. Links within it, which os.Root
+// follows, are refused here.
+type exportDir struct {
+	root *os.Root
+	path string
+}
+
+// openExportDir opens a directory, which is made if it is missing. The directory itself may be a
+// link.
+func openExportDir(dir string) (*exportDir, error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	// The separator makes sure that a FIFO is not waited for.
+	root, err := os.OpenRoot(filepath.Clean(dir) + string(filepath.Separator))
+	if err != nil {
+		return nil, err
+	}
+	return &exportDir{root: root, path: dir}, nil
+}
+
+func (d *exportDir) close() { d.root.Close() }
+
+// name is the whole path of a file, for messages.
+func (d *exportDir) name(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
+
+// whole puts the whole path into an error of os.Root, which knows the part below it only.
+func (d *exportDir) whole(err error) error {
+	var one *iofs.PathError
+	var two *os.LinkError
+	switch {
+	case errors.As(err, &one):
+		one.Path = d.name(one.Path)
+	case errors.As(err, &two):
+		two.Old, two.New = d.name(two.Old), d.name(two.New)
+	}
+	return err
+}
+
+// foreignError names something that no export makes.
+type foreignError struct {
+	name string
+	mode iofs.FileMode
+}
+
+func (e *foreignError) Error() string {
+	return fmt.Sprintf("%s is %s that no export has made: remove it, or give another directory", e.name, readback.Kind(e.mode))
+}
+
+// stat says what is under a name. None of the directories above it may be a link.
+func (d *exportDir) stat(name string) (iofs.FileInfo, error) {
+	for i, c := range name {
+		if c != '/' {
+			continue
+		}
+		info, err := d.root.Lstat(filepath.FromSlash(name[:i]))
+		if err != nil {
+			return nil, d.whole(err)
+		}
+		if !info.IsDir() {
+			return nil, &foreignError{d.name(name[:i]), info.Mode()}
+		}
+	}
+	info, err := d.root.Lstat(filepath.FromSlash(name))
+	return info, d.whole(err)
+}
+
+// expect makes sure that there is nothing under a name, or something of one type: 0 for a regular
+// file.
+func (d *exportDir) expect(name string, want iofs.FileMode) (iofs.FileInfo, error) {
+	info, err := d.stat(name)
+	if err == nil && info.Mode().Type() != want {
+		return nil, &foreignError{d.name(name), info.Mode()}
+	}
+	return info, err
+}
+
+// open opens a regular file that is there.
+func (d *exportDir) open(name string, flag int) (*os.File, error) {
+	info, err := d.expect(name, 0)
+	if err != nil {
+		return nil, err
+	}
+	f, err := d.root.OpenFile(filepath.FromSlash(name), flag|readback.Nonblock, 0)
+	if err != nil {
+		return nil, d.whole(err)
+	}
+	opened, err := f.Stat()
+	if err == nil && !os.SameFile(info, opened) { // a link has taken its place
+		err = fmt.Errorf("%s was exchanged just now: run the export again", d.name(name))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// create makes a file where there is nothing.
+func (d *exportDir) create(name string) (*os.File, error) {
+	if _, err := d.stat(name); err == nil || !errors.Is(err, iofs.ErrNotExist) {
+		if err == nil {
+			err = &iofs.PathError{Op: "create", Path: d.name(name), Err: iofs.ErrExist}
+		}
+		return nil, err
+	}
+	f, err := d.root.OpenFile(filepath.FromSlash(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	return f, d.whole(err)
+}
+
+// mkdir makes a directory and those above it.
+func (d *exportDir) mkdir(name string) error {
+	if name == "." {
+		return nil
+	}
+	_, err := d.expect(name, iofs.ModeDir)
+	if !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	if err := d.mkdir(path.Dir(name)); err != nil {
+		return err
+	}
+	err = d.root.Mkdir(filepath.FromSlash(name), 0o777)
+	if errors.Is(err, iofs.ErrExist) { // another part was quicker
+		_, err = d.expect(name, iofs.ModeDir)
+	}
+	return d.whole(err)
+}
+
+// rename gives a file its name. A file of that name is replaced, anything else is not.
+func (d *exportDir) rename(from, to string) error {
+	if _, err := d.expect(to, 0); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	return d.whole(d.root.Rename(filepath.FromSlash(from), filepath.FromSlash(to)))
+}
+
+// link gives a file a second name, unless there is something of that name.
+func (d *exportDir) link(from, to string) error {
+	return d.whole(d.root.Link(filepath.FromSlash(from), filepath.FromSlash(to)))
+}
+
+// remove removes a file, or a directory that is empty. What is not there is removed already.
+func (d *exportDir) remove(name string, want iofs.FileMode) error {
+	_, err := d.expect(name, want)
+	if err == nil {
+		err = d.whole(d.root.Remove(filepath.FromSlash(name)))
+	}
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// each visits the names in a directory, in no order. A directory that is not there has none.
+func (d *exportDir) each(dir string, visit func(name string) error) error {
+	f, err := d.openDir(dir)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		names, err := f.Readdirnames(1000)
+		for _, name := range names {
+			if err := visit(path.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// openDir opens a directory that is not a link.
+func (d *exportDir) openDir(name string) (*os.File, error) {
+	if _, err := d.expect(name, iofs.ModeDir); err != nil {
+		return nil, err
+	}
+	f, err := d.root.Open(filepath.FromSlash(name))
+	return f, d.whole(err)
+}
+
+// sync brings the names in a directory to disk.
+func (d *exportDir) sync(name string) error {
+	f, err := d.openDir(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return syncDir(f)
+}
+
+// replace writes a file so that it is either the old or the new one, whatever happens.
+func (d *exportDir) replace(name string, data []byte) error {
+	if err := d.mkdir(path.Dir(name)); err != nil {
+		return err
+	}
+	temp, err := d.writeTemp(path.Dir(name), data)
+	if err != nil {
+		return err
+	}
+	if err := d.rename(temp, name); err != nil {
+		return errors.Join(err, d.remove(temp, 0))
+	}
+	return d.sync(path.Dir(name))
+}
+
+// tempPrefix begins the names of files that are not finished.
+const tempPrefix = ".new-"
+
+// isTemp reports whether a file was begun by writeTemp.
+func isTemp(name string) bool {
+	number, ok := strings.CutPrefix(name, tempPrefix)
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
+}
+
+// writeTemp writes data to disk under a name of its own.
+func (d *exportDir) writeTemp(dir string, data []byte) (name string, err error) {
+	name = path.Join(dir, fmt.Sprint(tempPrefix, rand.Uint32()))
+	f, err := d.create(name)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, syncFile(f), f.Close()); err != nil {
+		return "", errors.Join(err, d.remove(name, 0))
+	}
+	return name, nil
+}
+
+// canRename finds out whether files can be renamed, which some file systems refuse, before anything
+// large is written.
+func (d *exportDir) canRename(from, to string) error {
+	temp, err := d.writeTemp(from, nil)
+	if err != nil {
+		return err
+	}
+	moved := path.Join(to, path.Base(temp))
+	if err := d.rename(temp, moved); err != nil {
+		d.remove(temp, 0)
+		return fmt.Errorf("%s: files cannot be renamed there: %w: export to a local disk, and copy from there", d.path, err)
+	}
+	return d.remove(moved, 0)
+}
