@@ -299,7 +299,7 @@ func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (part
 	fitting := slices.DeleteFunc(slices.Clone(all), func(p partition) bool { return !f.fits(p, forms) })
 	fits := f.distinct(fitting)
 	if len(fits) == 1 && fits[0].larger {
-		fits = append(fits, f.others(forms)...)
+		fits = append(fits, f.others(forms, s)...)
 	}
 	if named := f.named(fits, fitting, s); len(fits) > 1 && len(named) == 1 {
 		fits = named
@@ -327,11 +327,11 @@ func (f frame) named(fits, fitting []partition, s *scheme) (kept []partition) {
 	return kept
 }
 
-// others are the known blocks that a larger grid is exactly the grid of, whatever the configuration
-// says: it may be left over from before the weights were quantized anew.
-func (f frame) others(forms scaleForms) (fits []partition) {
+// others are the known blocks that a larger grid is exactly the grid of. Under configured blocks
+// only groups in a row count: such scales were not made in blocks.
+func (f frame) others(forms scaleForms, s *scheme) (fits []partition) {
 	for _, b := range knownBlocks {
-		if p := (partition{block: b}); f.fits(p, forms) {
+		if p := (partition{block: b}); (b[0] == 1 || len(s.blocks) == 0) && f.fits(p, forms) {
 			fits = append(fits, p)
 		}
 	}

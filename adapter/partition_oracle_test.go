@@ -294,12 +294,14 @@ func (w *tableWeight) judge(c words, dtype string, stored []int64) (v verdict) {
 	}
 	v.readings = w.readingsOf(w.known(c), stored)
 	if len(v.readings) == 1 && v.readings[0].members[0].larger {
-		// Blocks of another size may be what it was made in, and the configuration left over.
-		var blocks []knownPartition
+		// Groups in a row are never made where blocks are meant, so such a grid is not a larger one.
+		var groups []knownPartition
 		for _, b := range listedBlocks {
-			blocks = append(blocks, w.blocked(b, nil))
+			if b[0] == 1 {
+				groups = append(groups, w.blocked(b, nil))
+			}
 		}
-		v.readings = append(v.readings, w.readingsOf(blocks, stored)...)
+		v.readings = append(v.readings, w.readingsOf(groups, stored)...)
 	}
 	left := v.readings
 	if len(left) > 1 {
