@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filesystems are those whose permissions are known, by the number that statfs gives: mode and
+// readableSystems are those whose permissions are known, by the number that statfs gives: mode and
 // POSIX ACL alone decide, unless a function finds something else. On any other, who knows: a server
 // may decide, or an ACL of another kind.
-var filesystems = map[uint32]func(g *grant, fd int, m mount) string{
+var readableSystems = map[uint32]func(g *grant, fd int, m mount) string{
 	unix.EXT4_SUPER_MAGIC:      nil, // ext2 and ext3 too
 	unix.XFS_SUPER_MAGIC:       nil,
 	unix.BTRFS_SUPER_MAGIC:     nil,
@@ -47,7 +47,7 @@ func (g *grant) filesystem(fd int, m *mountTable) string {
 		return "cannot be looked at: " + err.Error()
 	}
 	kind := uint32(st.Type)
-	look, known := filesystems[kind]
+	look, known := readableSystems[kind]
 	switch {
 	case !known:
 		return fmt.Sprintf("is on a file system (%#x) that may have other rules than its modes", kind)

@@ -20,12 +20,16 @@
 // is written.
 //
 // A source may change while it is open. Each read looks at its file after the bytes were
-// read and gives the bytes of the file as it was when it was opened, or fails: with
-// [ErrChanged] if size, time of modification or time of change are others. Removing a file,
-// replacing it by another or linking to it does no harm, since the open file stays what it
-// was. A rewrite within one tick of the file system's clock after opening (some
-// milliseconds on most) that also keeps the size cannot be told from none. A read that
-// failed may be tried again; failures are not remembered.
+// read and gives the bytes of the file as it was when it was opened, or fails with
+// [ErrChanged]. A read that failed may be tried again; failures are not remembered.
+//
+// Sizes and times say that something has happened to a file, not what (identity_linux.go).
+// A read lease shows that nobody has it open for writing, and a watch that nobody has cut it
+// to another size (lease_linux.go, watch_linux.go). With both, removing the file, linking to
+// it or changing its mode does no harm, and opening it for writing ends reads. Without them
+// every change of its times does. [Checkpoint.Unseen] says which changes go unnoticed, which
+// depends on the file system (filesystem_linux.go). The kernel asks for leases by SIGIO,
+// which a program that uses this package leaves to it.
 //
 // [Checkpoint.Readers] says which other users may read the source, for programs that pass its bytes
 // on. It counts owners, groups, modes and ACLs of each file and of the folders on the way to it, as they

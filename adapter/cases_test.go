@@ -255,6 +255,10 @@ func TestLeftoversOfAQuantizationAreDropped(t *testing.T) {
 		{tensor{attn + "kv_scale", "F32", nil}, true},
 		{tensor{attn + "attn.q_scale", "F32", nil}, true},
 		{tensor{attn + "prob_output_scale", "F32", nil}, true},
+		{tensor{attn + "k_scale", "BF16", []int64{8, 1, 1}}, true}, // one for each head
+		{tensor{"backbone.layers.1.mixer.k_proj.k_scale", "F32", nil}, true},
+		{tensor{"backbone.layers.1.mixer.v_proj.v_scale", "F32", nil}, true},
+		{tensor{"decoder.block.0.layer.0.SelfAttention.k_scale", "F32", nil}, true},
 		{tensor{attn + "q_fake_quantizer.qscale_act", "F32", nil}, true},
 		{tensor{"scaled_fp8", "F8_E4M3", []int64{2}}, true},
 		{tensor{attn + "k_scale", "BF16", []int64{64}}, false},                 // a parameter
@@ -301,6 +305,46 @@ func keeps(t *testing.T, config string, tensors []tensor, key string, want bool)
 	}
 }
 
+// FP8 without scales is quantized too: what belongs to its modules goes likewise.
+func TestLeftoversOfUnscaledWeightsAreDropped(t *testing.T) {
+	c := &synth.Checkpoint{Config: map[string]any{}}
+	with(c, "a.weight", "F8_E4M3", 4, 4)
+	with(c, "a.comfy_quant", "U8", 27)
+	with(c, "a.input_scale", "F32", 4)
+	with(c, "scaled_fp8", "F8_E4M3", 2)
+	d := dict(t, opened(t, c), Options{Layout: "hf", Unscaled: true})
+	if _, ok := d.Tensor("a.weight"); !ok || d.Len() != 1 {
+		t.Errorf("%d tensors, want a.weight alone", d.Len())
+	}
+}
+
+// Grouped weights may be called X_weight, as servers that save what they have loaded call them.
+func TestScalesOfWeightsWithoutADotAreFound(t *testing.T) {
+	for _, test := range []scaled{
+		{key: "experts.w13_weight", weight: []int64{2, 140, 40}, scale: "experts.w13_weight_scale_inv", shape: []int64{2, 2, 1}, at: func(e, i, _ int64) int64 { return 2*e + i/128 }},
+		{key: "experts.w2_weight", weight: []int64{2, 14, 40}, scale: "experts.w2_weight_scale", shape: []int64{2, 14, 1}, at: func(e, i, _ int64) int64 { return 14*e + i }},
+		{key: "attn.in_proj_weight", weight: []int64{24, 8}, scale: "attn.in_proj_weight_scale", at: func(_, _, _ int64) int64 { return 0 }},
+		{key: "experts.gate_up_proj", weight: []int64{2, 14, 40}, scale: "experts.gate_up_proj_weight_scale", shape: []int64{2, 1, 1}, at: func(e, _, _ int64) int64 { return e }},
+	} {
+		codes, scales, want := test.tensors(rand.New(rand.NewPCG(33, 34)))
+		input := synth.Tensor{Name: strings.TrimSuffix(test.key, "_weight") + "_input_scale", DType: "F32", Shape: []int64{2}, Data: make([]byte, 8)}
+		c := &synth.Checkpoint{Config: map[string]any{}, Tensors: []synth.Tensor{scales, codes, input}}
+		equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), []synth.Tensor{want})
+	}
+}
+
+// Two scales of a module whose weight is not there are both told of.
+func TestTwoScalesWithoutAWeightAreRefused(t *testing.T) {
+	c := &synth.Checkpoint{Config: map[string]any{}}
+	with(c, "a.weight_scale", "F32")
+	with(c, "a.weight_scale_inv", "F32", 2, 2)
+	with(c, "a.0.weight", "F8_E4M3", 200, 200)
+	_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
+	if err == nil || !strings.Contains(err.Error(), "a.weight_scale: scale without its weight") {
+		t.Errorf("error %v, want one about a.weight_scale", err)
+	}
+}
+
 func TestUnknownTensorsOfQuantizedModulesAreNamed(t *testing.T) {
 	c := &synth.Checkpoint{Config: map[string]any{}}
 	with(c, "a.x.weight", "F8_E4M3", 4, 4)
@@ -318,6 +362,19 @@ func TestUnknownTensorsOfQuantizedModulesAreNamed(t *testing.T) {
 	}
 	if len(d.Plan.Notes) != 1 || !strings.Contains(d.Plan.Notes[0], "a.x.lora_a (and 1 more)") {
 		t.Errorf("notes %q, want one about a.x.lora_a", d.Plan.Notes)
+	}
+}
+
+func TestWarningsOfUnknownTensorsAreFew(t *testing.T) {
+	c := &synth.Checkpoint{Config: map[string]any{}}
+	with(c, "a.weight", "F8_E4M3", 4, 4)
+	with(c, "a.weight_scale", "F32")
+	for i := range 300 {
+		with(c, fmt.Sprintf("a.x%d", i), "BF16", 1)
+	}
+	notes := dict(t, opened(t, c), Options{Layout: "hf"}).Plan.Notes
+	if len(notes) != maxOddities+1 || !strings.HasPrefix(notes[0], "a.x0: ") || !strings.HasPrefix(notes[maxOddities], "280 more names: ") {
+		t.Errorf("%d notes: %.200q", len(notes), notes)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -40,6 +41,8 @@ type Checkpoint struct {
 	byKey   map[string]*Stored
 	index   string      // name of the index
 	absent  []absentKey // by key
+
+	kernelOrder map[string]bool // shards whose metadata says that exponents in them are in the order of a kernel
 
 	tensorParallel int // tp_size of the index: in how many shards fused matrices were saved; 0: it does not say
 
@@ -120,6 +123,25 @@ func (c *Checkpoint) Shards() []string { return c.shards }
 // generation config, code, also those of small subfolders. config.json is not among them.
 // Not to be changed.
 func (c *Checkpoint) SideFiles() []SideFile { return c.side }
+
+// Unseen says which changes of the source reads would not notice, the reason, and the way out: one
+// line for all files that have these in common.
+func (c *Checkpoint) Unseen() []string {
+	first := map[string]string{} // name of a file, by what is not seen of it
+	count := map[string]int{}
+	for _, f := range c.files {
+		what := f.proof.unseen()
+		if what != "" && count[what] == 0 {
+			first[what] = f.name
+		}
+		count[what]++
+	}
+	var lines []string
+	for _, what := range slices.Sorted(maps.Keys(first)) {
+		lines = append(lines, first[what]+andMore(count[what]-1)+": "+what)
+	}
+	return lines
+}
 
 // open does what Open says.
 func (c *Checkpoint) open(source string, o OpenOptions) error {
@@ -219,6 +241,9 @@ func (d *folder) config(name string) (*Config, error) {
 // openShards opens shards and reads their headers. All are opened before the first is
 // read, so that a slow disk can fetch the headers side by side.
 func (c *Checkpoint) openShards(d *folder, model *selection) error {
+	if err := d.finished(model.shards); err != nil {
+		return err
+	}
 	r := shardReader{c: c, d: d, model: model}
 	c.tensorParallel = tensorParallelOf(model.index)
 	c.shards = model.shards
@@ -266,6 +291,12 @@ func (r *shardReader) read(f *sourceFile) error {
 	}
 	if r.pieces, err = piecesOf(h); err != nil {
 		return err
+	}
+	if inKernelOrder(h) {
+		if r.c.kernelOrder == nil {
+			r.c.kernelOrder = map[string]bool{}
+		}
+		r.c.kernelOrder[f.name] = true
 	}
 	stored := make([]Stored, len(h.Tensors))
 	r.c.tensors = slices.Grow(r.c.tensors, len(stored))

@@ -2,8 +2,13 @@ package adapter
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestParseConfigTakesObjects(t *testing.T) {
@@ -83,18 +88,93 @@ func TestNumbersThatJSONLacksAreKept(t *testing.T) {
 	}
 }
 
+// TestStringsThatLookLikeNumbersStayStrings has strings and keys that are easily taken for the
+// numbers that JSON lacks.
+func TestStringsThatLookLikeNumbersStayStrings(t *testing.T) {
+	const raw = `{"a":"\u0000NaN","\u0000NaN":[NaN,"NaN","\u0000Infinity"],"-Infinity":"-Infinity","\"NaN":"\\","<&>":1e400}`
+	c, err := parseConfig([]byte(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPlan(&Checkpoint{Config: c}, Options{Layout: "hf"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{
+  "a": "\u0000NaN",
+  "\u0000NaN": [
+    NaN,
+    "NaN",
+    "\u0000Infinity"
+  ],
+  "-Infinity": "-Infinity",
+  "\"NaN": "\\",
+  "<&>": 1e400
+}
+`
+	if string(p.Config) != want {
+		t.Errorf("got %s", p.Config)
+	}
+	s, err := parseSettings([]byte(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s["a"] != "\x00NaN" || s["<&>"] != math.Inf(1) {
+		t.Errorf("%q", s)
+	}
+}
+
+// TestMessagesShowNumbersAsTheyStand has values that are no counts.
+func TestMessagesShowNumbersAsTheyStand(t *testing.T) {
+	long := strings.Repeat("é", 1000)
+	for written, want := range map[string]string{
+		"NaN": "NaN", "-Infinity": "-Infinity", "1e400": "Infinity", "-1e400": "-Infinity", "1.5": "1.5", "1e300": "1e+300", "-1": "-1",
+		`"2"`: `"2"`, `[1e400, NaN, "x"]`: `[Infinity,NaN,"x"]`, `{"b": 1, "a": {}}`: `{"a":{},"b":1}`,
+		`"` + long + `"`: `"` + long[:98] + "…", "[" + strings.Repeat("1,", 1000) + "1]": "[" + strings.Repeat("1,", 49) + "1…",
+	} {
+		s, err := parseSettings([]byte(`{"num_experts": ` + written + `}`))
+		if err != nil {
+			t.Errorf("%.40s: %v", written, err)
+			continue
+		}
+		_, _, err = s.whole("num_experts")
+		if want := "config.json: num_experts is " + want + ": expected a whole number"; err == nil || err.Error() != want {
+			t.Errorf("%.40s: got %v, want %s", written, err, want)
+		}
+	}
+}
+
+// FuzzParseConfig has what is taken decoded and written anew, and compares both with encoding/json
+// where that can read it.
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"model_type":"deepseek_v3","text_config":{"a":[1,2.5e3,null,true,"x"]}}`))
+	f.Add([]byte(`{"a":[NaN,-Infinity,1e400,-0.0,[],{}],"\u0000NaN":"\u0000NaN","\ud800":"\\\"","":""}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		c, err := parseConfig(raw)
-		if err != nil {
+		if _, err := parseConfig(raw); err != nil {
+			if json.Valid(raw) && utf8.Valid(raw) && bytes.TrimSpace(raw)[0] == '{' && !strings.Contains(err.Error(), "nested deeper") {
+				t.Fatalf("%q: %v, but it is a JSON object", raw, err)
+			}
 			return
 		}
-		if got := showNumbers(hideNumbers(raw)); !bytes.Contains(raw, []byte("u0000")) && !bytes.Equal(got, raw) {
-			t.Fatalf("%q came back as %q", raw, got)
+		got, err := decodeJSON(raw)
+		if err != nil {
+			t.Fatalf("%q is taken, but cannot be decoded: %v", raw, err)
 		}
-		if _, err := members(hideNumbers(c.Raw)); err != nil {
-			t.Fatalf("taken, but its members cannot be read: %v", err)
+		var want any
+		if json.Unmarshal(raw, &want) == nil && !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q: got %v, want %v", raw, got, want)
+		}
+		written, err := indentJSON(raw)
+		if err != nil {
+			t.Fatalf("%q is taken, but cannot be written: %v", raw, err)
+		}
+		var indented bytes.Buffer
+		if json.Indent(&indented, bytes.TrimSpace(raw), "", "  ") == nil && !bytes.Equal(written, indented.Bytes()) {
+			t.Fatalf("%q: got %q, want %q", raw, written, indented.Bytes())
+		}
+		again, err := decodeJSON(written)
+		if err != nil || fmt.Sprint(again) != fmt.Sprint(got) { // as text: NaN is not equal to itself
+			t.Fatalf("%q: read again it is %v, not %v (%v)", raw, again, got, err)
 		}
 	})
 }

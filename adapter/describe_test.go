@@ -49,7 +49,10 @@ func TestFilesThatDescribeTheQuantizationAreReadAndNotShown(t *testing.T) {
 
 func TestAFileThatDescribesTheQuantizationAndIsNotAnObjectIsRefused(t *testing.T) {
 	for _, name := range quantizeNames {
-		for _, text := range []string{"[]", "null", "{", "{} {}", "{\"\xff\":1}", strings.Repeat(`{"a":`, 100)} {
+		for text, want := range map[string]string{
+			"[]": "not a JSON object", "null": "not a JSON object", "{": "not a JSON object", "{} {}": "not a JSON object",
+			"{\"\xff\":1}": "not a JSON object", strings.Repeat(`{"a":`, 100): "nested deeper than 64",
+		} {
 			dir := t.TempDir()
 			for name, data := range map[string]string{name: text, "model.safetensors": emptyShard, configName: "{}"} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
@@ -60,7 +63,7 @@ func TestAFileThatDescribesTheQuantizationAndIsNotAnObjectIsRefused(t *testing.T
 			if err == nil {
 				_ = c.Close()
 			}
-			if err == nil || !strings.Contains(err.Error(), name+": not a JSON object") {
+			if err == nil || !strings.Contains(err.Error(), name+": "+want) {
 				t.Errorf("%s of %.20q: got %v", name, text, err)
 			}
 		}

@@ -19,7 +19,7 @@ type direct struct {
 	mu   sync.Mutex
 	fd   int  // of the open file; valid if open
 	open bool // there is one
-	off  bool // there can be none
+	off  bool // there can be none, as the file system says; any other failure is tried again
 }
 
 // ReadDirect reads like ReadAt, but past the page cache if it can and the bytes are not there already. The buffer's address
@@ -84,7 +84,7 @@ func (f *sourceFile) directly(off, n int64) (fd int, ok bool) {
 	if !d.open && !d.off {
 		// The file that is open, not whatever has its name by now.
 		fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(f.fd)), unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		d.fd, d.open, d.off = fd, err == nil, err != nil
+		d.fd, d.open, d.off = fd, err == nil, err == unix.EINVAL || err == unix.EOPNOTSUPP
 	}
 	return d.fd, d.open && !d.off
 }

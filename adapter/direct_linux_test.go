@@ -112,24 +112,37 @@ func TestAFileThatCannotBeReadThatWayIsReadAsUsual(t *testing.T) {
 	checkDirect(t, f, want, aligned(t, 0, 64<<10), 4096)
 }
 
-func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
-	_, f, want, path := large(t)
+// uncached drops a file from the page cache and gives a function that counts its pages there.
+func uncached(t *testing.T, path string) (pages func() uint64) {
+	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {
 		t.Skipf("this filesystem has no direct reads: %v", err)
 	}
-	defer unix.Close(fd)
-	pages := func() uint64 {
+	t.Cleanup(func() { unix.Close(fd) })
+	pages = func() uint64 {
 		var s unix.Cachestat_t
 		if err := unix.Cachestat(uint(fd), &unix.CachestatRange{}, &s, 0); err != nil {
 			t.Skipf("this system does not tell what is in its page cache: %v", err)
 		}
 		return s.Cache
 	}
+	if _, err := os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if pages() == 0 {
+		t.Skip("this filesystem has its pages elsewhere, as an overlay")
+	}
 	forget(t, path)
 	if n := pages(); n > 0 {
 		t.Skipf("this filesystem keeps its pages: %d of them", n)
 	}
+	return pages
+}
+
+func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
+	_, f, want, path := large(t)
+	pages := uncached(t, path)
 	if f.Cached(0, 1<<20) {
 		t.Error("said to be in memory, but is not")
 	}
@@ -147,6 +160,42 @@ func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
 	checkDirect(t, f, want, aligned(t, 0, 1<<20), 0)
 	if got := pages(); all == 0 || got != all {
 		t.Errorf("%d pages of the file were in memory, now %d", all, got)
+	}
+}
+
+// TestTooManyOpenFilesDoNotEndDirectReads lets the first direct read find no descriptor. It reads
+// as usual then, and the next one, for which there is a descriptor, past the page cache.
+func TestTooManyOpenFilesDoNotEndDirectReads(t *testing.T) {
+	_, f, want, path := large(t)
+	pages := uncached(t, path)
+	buf := aligned(t, 0, 1<<20)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	free, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(free)
+	// Up to the first descriptor that is free.
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = unix.Dup(0)
+	checkDirect(t, f, want, buf, 0)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err != unix.EMFILE || pages() == 0 {
+		t.Fatalf("there was a descriptor: %v, %d pages in memory", err, pages())
+	}
+	for pages() > 0 { // what the kernel reads ahead comes late
+		forget(t, path)
+	}
+	checkDirect(t, f, want, buf, 0)
+	if got := pages(); got > 0 {
+		t.Errorf("%d pages of the file are in memory: direct reads are off", got)
 	}
 }
 

@@ -11,6 +11,10 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
+// maxRuns is how many runs of rows of a matrix are believed to have grids of their own: memory
+// follows them.
+const maxRuns = 1 << 16
+
 // mimoV2Scales is where scales lie in MiMo-V2's fused matrices of query, key and value. Their rows
 // come in shards, each with its own grid. The number of shards is the degree of tensor parallelism
 // that the index names, else the number of key-value heads (the reference's _dequantize_interleaved_qkv).
@@ -20,10 +24,13 @@ func mimoV2Scales(o *opening, scale *Stored) (decoder, error) {
 		return nil, nil
 	}
 	shards, ok := o.c.tensorParallel, true
+	if shards == unreadable {
+		return nil, fmt.Errorf("%s: its metadata is too large to be read, and tp_size there may say where the scales of %s lie: take out what is not tp_size", indexName, w.Key)
+	}
 	if shards == 0 {
 		shards, ok = o.settings.integer("num_key_value_heads")
 	}
-	if !ok || shards < 1 || w.Shape[0]%int64(shards) != 0 {
+	if !ok || shards < 1 || shards > maxRuns || w.Shape[0]%int64(shards) != 0 {
 		return o.located(scale, fusion{})
 	}
 	p := partition{
@@ -51,6 +58,8 @@ func mimoV2FlashScales(o *opening, scale *Stored) (decoder, error) {
 	}
 	h, ok := o.keyHeads(head)
 	switch {
+	case !ok && isValue:
+		return nil, o.needsKeys(head, scale)
 	case !ok:
 		return nil, nil
 	case isKey:
@@ -74,7 +83,7 @@ func (o *opening) keyHeads(name string) (h keyHeads, ok bool) {
 	s, okScale := o.c.Tensor(name + ".k_proj.weight_scale_inv")
 	heads, okHeads := o.settings.integer("num_key_value_heads")
 	dim, okDim := o.settings.integer("head_dim")
-	if !okWeight || !okScale || !okHeads || !okDim || len(w.Shape) != 2 || len(s.Shape) != 2 || dim < 1 {
+	if !okWeight || !okScale || !okHeads || !okDim || len(w.Shape) != 2 || len(s.Shape) != 2 || dim < 1 || heads > maxRuns {
 		return h, false
 	}
 	const b = BlockSize
@@ -82,6 +91,26 @@ func (o *opening) keyHeads(name string) (h keyHeads, ok bool) {
 	rows := int64(heads) * h.blocks
 	return h, w.Shape[0] == int64(heads)*h.rows && s.Shape[0] == rows && rows > ceilDiv(w.Shape[0], b) &&
 		s.Shape[1] == ceilDiv(w.Shape[1], b)
+}
+
+// needsKeys refuses values whose keys are not there, or have no scales under their usual name, if
+// their grid may be one that goes on where that of the keys ends.
+func (o *opening) needsKeys(name string, scale *Stored) error {
+	keys := name + ".k_proj.weight"
+	_, okWeight := o.c.Tensor(keys)
+	_, okScale := o.c.Tensor(keys + "_scale_inv")
+	heads, okHeads := o.settings.integer("num_key_value_heads")
+	dim, okDim := o.settings.integer("head_dim")
+	if okWeight && okScale || !okHeads || !okDim || heads < 1 || dim < 1 || len(o.codes.Shape) != 2 || len(scale.Shape) != 2 {
+		return nil
+	}
+	const b = BlockSize
+	rows := o.codes.Shape[0] / int64(heads)
+	if own := ceilDiv(int64(dim)+rows, b) - ceilDiv(int64(dim), b); int64(dim)%b == 0 || scale.Shape[0] != int64(heads)*own {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: the values of a head may begin under the scales of its keys, and %s is not there with its %s_scale_inv: show them together",
+		o.codes.Shard, o.codes.Key, keys, keys)
 }
 
 // valueRuns cuts the values of each head where a row of scales ends.
@@ -108,10 +137,16 @@ func (o *opening) valueRuns(scale *Stored, h keyHeads) (decoder, error) {
 	return d, nil
 }
 
+// unreadable is the tp_size of an index whose metadata is not read.
+const unreadable = -1
+
 // tensorParallelOf reads tp_size of an index; 0 if it does not say.
 func tensorParallelOf(index *safetensors.Index) int {
-	if index == nil {
+	switch {
+	case index == nil:
 		return 0
+	case index.Large:
+		return unreadable
 	}
 	number, _ := index.Metadata["tp_size"].(json.Number)
 	n, err := strconv.Atoi(number.String())

@@ -71,6 +71,26 @@ func TestMiMoV2ReadsTheGridOfEachShard(t *testing.T) {
 	}
 }
 
+// Metadata that is too large to be read may hold a tp_size, so nothing is guessed.
+func TestMiMoV2RefusesAnIndexWhoseMetadataIsNotRead(t *testing.T) {
+	const key = "model.layers.0.self_attn.qkv_proj.weight"
+	rng := rand.New(rand.NewPCG(13, 14))
+	index, err := json.Marshal(map[string]any{"metadata": map[string]any{"tp_size": 4, "more": strings.Repeat("x", 1<<17)},
+		"weight_map": map[string]string{key: "model-00001-of-000001.safetensors", key + "_scale_inv": "model-00001-of-000001.safetensors"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &synth.Checkpoint{
+		Config:  map[string]any{"model_type": "mimo_v2", "num_key_value_heads": 2},
+		Tensors: []synth.Tensor{random(rng, key, "F8_E4M3", 512, 140), random(rng, key+"_scale_inv", "F32", 4, 2)},
+		NoIndex: true, Side: map[string][]byte{indexName: index},
+	}
+	_, err = NewPlan(opened(t, c), Options{Layout: "hf"})
+	if err == nil || !strings.Contains(err.Error(), "tp_size") || !strings.Contains(err.Error(), key) {
+		t.Errorf("error %v, want one that names tp_size and %s", err, key)
+	}
+}
+
 // mimoFlash is a layer of MiMo-V2-Flash with two heads of keys of 192 rows and values of 128.
 func mimoFlash(rng *rand.Rand, keyGrid, valueGrid int64) (c *synth.Checkpoint, k, ks, v, vs synth.Tensor) {
 	const p, cols = "model.layers.0.self_attn.", 140
@@ -136,4 +156,20 @@ func TestSlicesOfPiecesAreSlicesOfTheWhole(t *testing.T) {
 			t.Errorf("rows from %d are not those of the whole", lo)
 		}
 	}
+}
+
+// Whether the grid of values goes on where that of the keys ends, only the keys tell.
+func TestMiMoV2FlashRefusesValuesWithoutTheirKeys(t *testing.T) {
+	c, _, _, v, vs := mimoFlash(rand.New(rand.NewPCG(23, 24)), 4, 2)
+	plain := synth.Tensor{Name: "model.layers.0.self_attn.k_proj.weight", DType: "BF16", Shape: []int64{2 * 192, 140}, Data: make([]byte, 2*2*192*140)}
+	for name, tensors := range map[string][]synth.Tensor{"alone": {v, vs}, "beside keys in BF16": {plain, v, vs}} {
+		c.Tensors = tensors
+		_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
+		if err == nil || !strings.Contains(err.Error(), v.Name+": ") || !strings.Contains(err.Error(), "k_proj.weight is not there") {
+			t.Errorf("%s: error %v, want one about the keys", name, err)
+		}
+	}
+	c.Config["head_dim"] = 128 // keys of whole blocks: nothing is shared
+	c.Tensors = []synth.Tensor{v, vs}
+	equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), []synth.Tensor{values(v, func(i, j int64) float32 { return number32(vs, i/128*2+j/128) })})
 }

@@ -11,35 +11,38 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// ErrChanged says that a source file is no longer what it was when it was opened: its
-// size, its time of modification, or its time of change, which also shows a rewrite
-// that put the time of modification back. Removing the file or linking to it is no
-// change: its bytes stay as they are.
+// ErrChanged says that a source file may not be what it was when it was opened. Its size or time of
+// modification is another; or its time of change is, and nothing shows that only its names, links or
+// permissions were changed; or it was opened for writing.
 var ErrChanged = errors.New("source has changed since it was opened")
+
+// errExposed is ErrChanged for a file that was opened for writing.
+var errExposed = fmt.Errorf("%w, or may have: a program has opened it for writing", ErrChanged)
 
 var _ expr.File = (*sourceFile)(nil)
 
 // sourceFile is a file of the source. It is opened once and read by position; its name
 // is never resolved again. Safe for concurrent use.
 type sourceFile struct {
-	name string
-	file *os.File
-	fd   uintptr  // of file
-	was  identity // what it was when it was opened; ctime and nlink follow links
+	name  string
+	file  *os.File
+	fd    uintptr  // of file
+	was   identity // what it was when it was opened; ctime and links follow harmless changes
+	proof proof    // of what size and times do not show
 
 	direct direct
 
 	use    sync.RWMutex // held for reading by whoever uses the descriptor
 	closed bool         // guarded by use
 
-	links sync.Mutex // guards was.ctime and was.nlink
+	changes sync.Mutex // guards was, whose size and mtime never change
 }
 
 // identity is what a file is known by while it is open.
 type identity struct {
 	size         int64
 	mtime, ctime int64 // nanoseconds
-	nlink        uint64
+	links        uint64
 }
 
 // newSourceFile takes over an open file, which must be a regular one.
@@ -50,9 +53,10 @@ func newSourceFile(name string, file *os.File) (*sourceFile, error) {
 	}
 	f := &sourceFile{name: name, file: file, fd: file.Fd()}
 	if err == nil {
-		f.was, err = identify(f)
+		f.was, err = f.begin()
 	}
 	if err != nil {
+		f.proof.end()
 		_ = file.Close() // it was only read
 		return nil, err
 	}
@@ -134,14 +138,16 @@ func (f *sourceFile) check() error {
 	if err != nil {
 		return cause(err)
 	}
-	f.links.Lock()
-	defer f.links.Unlock()
-	if now == f.was {
-		return nil
+	if f.proof.exposed() {
+		return errExposed
 	}
-	// Linking and unlinking change the time of change and nothing else: taken over.
-	if now.size == f.was.size && now.mtime == f.was.mtime && now.nlink != f.was.nlink {
-		f.was.ctime, f.was.nlink = now.ctime, now.nlink
+	f.changes.Lock()
+	defer f.changes.Unlock()
+	switch {
+	case now == f.was:
+		return nil
+	case now.size == f.was.size && now.mtime == f.was.mtime && f.proof.harmless(now):
+		f.was.ctime, f.was.links = now.ctime, now.links
 		return nil
 	}
 	return ErrChanged
@@ -155,6 +161,7 @@ func (f *sourceFile) close() error {
 		return nil
 	}
 	f.closed = true
+	f.proof.end()
 	f.direct.close()
 	return f.file.Close()
 }

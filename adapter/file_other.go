@@ -4,8 +4,8 @@ package adapter
 
 const nonblock = 0
 
-// identify looks at an open file. The system does not tell the time of change.
-func identify(f *sourceFile) (identity, error) {
+// identifyHere looks at an open file. The system does not tell the time of change.
+func identifyHere(f *sourceFile) (identity, error) {
 	info, err := f.file.Stat()
 	if err != nil {
 		return identity{}, err

@@ -39,6 +39,11 @@ func fp8Coded(d safetensors.DType) bool {
 	return d == safetensors.F8E4M3 || d == safetensors.F8E5M2
 }
 
+// isExponents says whether scales are exponents of two, in either of their dtypes.
+func isExponents(scale *Stored) bool {
+	return scale.DType == safetensors.U8 || scale.DType == safetensors.F8E8M0
+}
+
 // fp8Weight is codes under one grid of scales, or under a grid for each matrix of a stack.
 type fp8Weight struct {
 	codes  *expr.Source
@@ -50,6 +55,9 @@ type fp8Weight struct {
 func openFP8(o *opening, scale *Stored) (decoder, error) {
 	if err := checkScale(scale); err != nil {
 		return nil, err
+	}
+	if isExponents(scale) && o.c.kernelOrder[scale.Shard] {
+		return nil, kernelOrder.refused(o.codes, o.settings)
 	}
 	if o.family != nil && o.family.scales != nil {
 		if d, err := o.family.scales(o, scale); d != nil || err != nil {

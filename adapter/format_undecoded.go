@@ -3,6 +3,7 @@ package adapter
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
@@ -13,8 +14,12 @@ var undecodedFormats = []*format{
 	sign("NVFP4-CSF", ".weight_scale.nvfp4_csf_fixed"),
 	sign("a pack with AWQ scales (ModelOpt)", ".pre_quant_scale"),
 	sign("a pack with low-rank corrections (SVDQuant)", ".svdquant_lora_a", ".svdquant_lora_b"),
+	loose(&format{name: "a weight with low-rank corrections (SDNQ)", codes: ".svd_up", parts: []string{".svd_down"}}),
 	sign("NVFP4 (ModelOpt)", ".weight_scale_2", "_weight_scale_2"),
-	sign("a sparse pack (compressed-tensors)", ".weight.bitmask", ".weight.compressed", ".scale_packed"),
+	sign("a sparse pack (compressed-tensors)", ".weight.bitmask", ".weight.compressed"),
+	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".compressed", parts: []string{".bitmask"}}),
+	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed", parts: []string{".weight_packed"}}),
+	kernelOrder,
 	{
 		name: "MXFP4 (compressed-tensors)", codes: ".weight_packed", parts: []string{".weight_scale"},
 		fits: typed(".weight_packed", safetensors.U8, ".weight_scale", safetensors.U8),
@@ -31,11 +36,25 @@ var undecodedFormats = []*format{
 	sign("bitsandbytes", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"),
 	sign("bitsandbytes INT8", ".SCB"),
 	sign("EXL3", ".trellis", ".suh", ".svh"),
-	sign("EXL2", ".q_weight", ".q_scale_max"),
-	sign("AQLM (codebooks)", ".codebooks"),
+	loose(&format{name: "EXL2", codes: ".q_weight", parts: []string{".q_scale_max"}}),
+	loose(&format{name: "AQLM (codebooks)", codes: ".codebooks", parts: []string{".codes"}}),
 	sign("HQQ", ".W_q"),
-	sign("EETQ", ".weight_scales"),
+	loose(&format{name: "EETQ", codes: ".weight", parts: []string{".weight_scales"}, fits: typed(".weight", safetensors.I8)}),
 	sign("torchao", ":_data", ":qdata", "._weight_qdata"),
+}
+
+// kernelOrder is groups of 32 in a row as ComfyUI writes them: its exponents are in the order in which a
+// kernel reads them, under a shape that does not show it. Only a description beside the weight or in
+// the shard's metadata does.
+var kernelOrder = loose(&format{
+	name: "exponents in the order of a kernel (ComfyUI)", codes: ".weight", parts: []string{".weight_scale", ".comfy_quant"},
+	fits:    func(m *module) bool { return isExponents(m.part(".weight_scale")) },
+	instead: "use the model in FP8 with one scale per tensor, or in BF16",
+})
+
+// inKernelOrder says whether a shard's metadata describes weights of this kind.
+func inKernelOrder(h *safetensors.Header) bool {
+	return strings.Contains(h.Metadata["_quantization_metadata"], "mxfp8")
 }
 
 // undecodedTypes are recognised and refused by name. They are told by the dtypes of a weight and of
@@ -94,7 +113,7 @@ func typed(pairs ...any) func(*module) bool {
 // undecodedMethods are values of quant_method whose weights are never FP8 with scales.
 var undecodedMethods = []string{
 	"aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "fp_quant", "gptq", "higgs", "hqq",
-	"mxfp4", "quanto", "quip", "spqr", "sinq", "torchao", "vptq",
+	"mxfp4", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
 }
 
 // refuseConfigured refuses what only config.json tells: methods whose tensors do not show what they

@@ -221,6 +221,7 @@ func TestFormatsThatAreNotDecodedAreRefusedByName(t *testing.T) {
 		"NVFP4 (ModelOpt) ":  {{"experts.up_proj", "U8", []int64{2, 8, 16}}, {"experts.up_proj_weight_scale", "F8_E4M3", []int64{2, 8, 2}}, {"experts.up_proj_weight_scale_2", "F32", []int64{2}}},
 		"AWQ scales":         {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale", "F32", nil}, {"x.pre_quant_scale", "F32", []int64{32}}},
 		"SVDQuant":           {{"x.weight", "U8", m(8, 16)}, {"x.svdquant_lora_a", "BF16", m(4, 32)}},
+		"SDNQ":               {{"x.weight", "F8_E4M3", m(8, 16)}, {"x.scale", "F32", m(8, 1)}, {"x.svd_up", "BF16", m(8, 4)}, {"x.svd_down", "BF16", m(4, 16)}},
 		"NVFP4-CSF":          {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale.nvfp4_csf_fixed", "U8", m(8, 2)}},
 		"FP4 of DeepSeek-V4": {{"x.weight", "I8", m(8, 16)}, {"x.scale", "F8_E8M0", m(8, 1)}},
 		"MXFP4 (gpt-oss)":    {{"mlp.experts.up_proj_blocks", "U8", []int64{2, 8, 1, 16}}, {"mlp.experts.up_proj_scales", "U8", []int64{2, 8, 1}}},
@@ -234,6 +235,10 @@ func TestFormatsThatAreNotDecodedAreRefusedByName(t *testing.T) {
 		"AQLM":               {{"x.codebooks", "F16", []int64{1, 4, 1, 8}}, {"x.codes", "I8", m(8, 2)}, {"x.scales", "F16", m(8, 1)}},
 		"torchao":            {{"x._weight_qdata", "I8", m(8, 16)}, {"x._weight_scale", "BF16", m(8, 1)}},
 		"sparse pack":        {{"x.weight.compressed", "BF16", m(8, 8)}, {"x.weight.bitmask", "U8", m(8, 2)}},
+		"sparse pack ":       {{"x.weight_scale", "F32", m(8, 1)}, {"x.compressed", "F8_E4M3", m(8, 8)}, {"x.bitmask", "U8", m(8, 2)}, {"x.shape", "I64", []int64{2}}},
+		"sparse pack  ":      {{"x.weight_scale", "F32", []int64{1}}, {"x.compressed", "F8_E4M3", []int64{64}}, {"x.bitmask", "U8", m(8, 2)}, {"x.row_offsets", "I64", m(8, 1)}},
+		"order of a kernel":  {{"x.weight", "F8_E4M3", m(128, 128)}, {"x.weight_scale", "U8", m(128, 4)}, {"x.comfy_quant", "U8", []int64{20}}},
+		"order of a kernel ": {{"x.weight", "F8_E4M3", m(128, 128)}, {"x.weight_scale", "F8_E8M0", m(128, 4)}, {"x.comfy_quant", "U8", []int64{20}}},
 		"MLX":                {{"x.weight", "U32", m(8, 4)}, {"x.scales", "BF16", m(8, 1)}, {"x.biases", "BF16", m(8, 1)}},
 		"MXFP4":              {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale", "U8", m(8, 1)}},
 		"NVFP4":              {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale", "F8_E4M3", m(8, 2)}},
@@ -277,4 +282,42 @@ func TestRotatedWeightsAreRefused(t *testing.T) {
 			t.Errorf("%s: error %v", config, err)
 		}
 	}
+}
+
+// A shard's metadata may say instead of a tensor that exponents are in the order of a kernel. Their
+// shape is that of exponents row by row.
+func TestExponentsInTheOrderOfAKernelAreRefused(t *testing.T) {
+	tensors := []safetensors.Tensor{
+		{Name: "x.weight", DType: safetensors.F8E4M3, Shape: []int64{128, 128}, End: 128 * 128},
+		{Name: "x.weight_scale", DType: safetensors.U8, Shape: []int64{128, 4}, Begin: 128 * 128, End: 128 * 132},
+	}
+	for metadata, refused := range map[string]bool{
+		`{"format_version": "1.0", "layers": {"x": {"format": "mxfp8"}}}`:         true,
+		`{"format_version": "1.0", "layers": {"x": {"format": "hybrid_mxfp8"}}}`:  true,
+		`{"format_version": "1.0", "layers": {"x": {"format": "float8_e4m3fn"}}}`: false,
+	} {
+		_, b, err := safetensors.NewHeader(tensors, map[string]string{"_quantization_metadata": metadata}, 8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		for name, data := range map[string][]byte{"config.json": []byte("{}"), "model.safetensors": append(b, make([]byte, 128*132)...)} {
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err = NewPlan(openedAt(t, dir), Options{Layout: "hf"})
+		if (err != nil) != refused || refused && !strings.Contains(err.Error(), "x.weight: exponents in the order of a kernel (ComfyUI) is not decoded: ") {
+			t.Errorf("%s: error %v", metadata, err)
+		}
+	}
+}
+
+// Endings that formats share with parameters of models make no format alone.
+func TestParametersThatAreCalledAsPartsOfFormatsPass(t *testing.T) {
+	c := &synth.Checkpoint{Config: map[string]any{}}
+	for _, key := range []string{"attn.q_weight", "quantizer.codebooks", "a.weight_scales", "b.scale_packed", "c.compressed", "d.bitmask", "e.q_scale_max"} {
+		c.Tensors = append(c.Tensors, random(rand.New(rand.NewPCG(31, 32)), "model.layers.0."+key, "F32", 4, 4))
+	}
+	equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), c.Tensors)
 }

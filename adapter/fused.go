@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -42,7 +43,7 @@ func (s settings) fusionOf(key string, shape []int64) (f fusion) {
 		}
 		rows := shape[len(shape)-2]
 		for _, parts := range n.parts(s) {
-			if total(parts) == rows {
+			if total(parts) == rows && slices.Min(parts) > 0 {
 				f.parts = append(f.parts, parts)
 			}
 		}

@@ -76,6 +76,9 @@ func checkGolden(t *testing.T, got map[string]string) {
 		want[name] = text
 	}
 	for name, text := range got {
+		if len(text) > 1000 {
+			t.Errorf("%s: a message of %d bytes", name, len(text))
+		}
 		if !updating() && want[name] != text {
 			t.Errorf("%s:\n got %s\nwant %s", name, text, want[name])
 		}

@@ -65,18 +65,23 @@ func (p *pairer) leftover(t *Stored) (reason string) {
 		return ""
 	}
 	l := leftovers[name]
-	switch number := slices.ContainsFunc(wholeScaleShapes[:2], func(s []int64) bool { return slices.Equal(s, t.Shape) }); {
+	number := slices.ContainsFunc(wholeScaleShapes[:2], func(s []int64) bool { return slices.Equal(s, t.Shape) })
+	eachHead := len(t.Shape) == 3 && t.Shape[1] == 1 && t.Shape[2] == 1
+	switch {
 	case p.isQuantized(module):
 		return l.reason
 	case !p.quantized:
 		return ""
-	case l.cache && number && inAttention(t.Key), !l.cache && number, name == "scaled_fp8":
+	case l.cache && (number || eachHead) && inAttention(t.Key), !l.cache && number, name == "scaled_fp8":
 		return l.reason
 	}
 	return ""
 }
 
-// inAttention says whether a key lies under an attention module.
+// inAttention says whether a key lies under an attention module, or under a projection of one that is
+// called otherwise: Nemotron-H calls it a mixer.
 func inAttention(key string) bool {
-	return strings.Contains(key, "attn") || strings.Contains(key, "attention")
+	key = strings.ToLower(key)
+	return slices.ContainsFunc([]string{"attn", "attention", ".mixer.", ".q_proj.", ".k_proj.", ".v_proj.", ".qkv_proj."},
+		func(part string) bool { return strings.Contains(key, part) })
 }

@@ -169,7 +169,11 @@ func (p *pairer) codesOf(key, module string, e *ending) (*Stored, string) {
 		if _, part := p.table.split(module); part != nil {
 			return nil, ""
 		}
-		return p.c.byKey[module], ""
+		codes := p.c.byKey[module]
+		if codes == nil && strings.HasPrefix(e.text, "_weight") { // w13_weight and w13_weight_scale
+			codes = p.c.byKey[module+"_weight"]
+		}
+		return codes, ""
 	}
 	const weight = ".weight"
 	if strings.HasPrefix(e.text, weight) {
@@ -188,7 +192,7 @@ func (p *pairer) configure() (err error) {
 
 // open makes the decoders of the modules.
 func (p *pairer) open() error {
-	p.quantized = p.q.there
+	p.quantized = p.q.there || slices.ContainsFunc(p.c.Tensors(), func(t *Stored) bool { return fp8Coded(t.DType) })
 	p.opened = make([]weight, 0, len(p.modules))
 	for i := range p.modules {
 		m := &p.modules[i]
@@ -295,7 +299,7 @@ func (p *pairer) incomplete(m *module) error {
 	switch _, part := p.table.split(m.name); {
 	case part != nil && p.c.byKey[m.name] != nil:
 		return fmt.Errorf("%s: %s: scale of %s, which is a scale itself", scale.Shard, scale.Key, m.name)
-	case m.codes == nil && slices.ContainsFunc(wholeScaleShapes, func(s []int64) bool { return slices.Equal(s, scale.Shape) }):
+	case m.codes == nil && len(m.parts) == 1 && slices.ContainsFunc(wholeScaleShapes, func(s []int64) bool { return slices.Equal(s, scale.Shape) }):
 		p.orphan[m.name] = scale // perhaps of many weights below the module
 		return nil
 	case m.codes == nil:
@@ -437,19 +441,26 @@ type oddity struct {
 	more  int
 }
 
-// noteOddities gives a warning for each name, in the order of names.
+// maxOddities is how many names get a warning of their own.
+const maxOddities = 20
+
+// noteOddities gives a warning for each name, in the order of names, and one for all beyond.
 func (p *pairer) noteOddities() {
-	for _, name := range slices.Sorted(maps.Keys(p.odd)) {
+	const odd = ": it belongs to a quantized module and is neither weight nor bias: it is shown as it is"
+	names := slices.Sorted(maps.Keys(p.odd))
+	for _, name := range names[:min(len(names), maxOddities)] {
 		o := p.odd[name]
-		p.notes = append(p.notes, fmt.Sprintf("%s%s: it belongs to a quantized module and is neither weight nor bias: it is shown as it is",
-			o.first, andMore(o.more-1)))
+		p.notes = append(p.notes, o.first+andMore(o.more-1)+odd)
+	}
+	if n := len(names) - maxOddities; n > 0 {
+		p.notes = append(p.notes, fmt.Sprintf("%d more names%s", n, odd))
 	}
 }
 
-// isQuantized says whether a module has a weight that is decoded.
+// isQuantized says whether a module has a weight that is decoded, or FP8 without a scale.
 func (p *pairer) isQuantized(module string) bool {
-	for _, name := range []string{module + ".weight", module} {
-		if t, ok := p.c.byKey[name]; ok && p.heads[t.at] > 0 {
+	for _, name := range []string{module + ".weight", module, module + "_weight"} {
+		if t, ok := p.c.byKey[name]; ok && (p.heads[t.at] > 0 || fp8Coded(t.DType)) {
 			return true
 		}
 	}

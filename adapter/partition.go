@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -213,7 +214,7 @@ func (f frame) same(p, q partition) bool {
 	if p.parts == nil && q.parts == nil {
 		return blockIn(f.rows, p.block[0]) == blockIn(f.rows, q.block[0])
 	}
-	return slices.Equal(f.starts(p), f.starts(q))
+	return slices.Equal(f.heights(p), f.heights(q))
 }
 
 // blockIn is the size of a block in an axis of size n, the same for all sizes that hold the axis.
@@ -224,23 +225,32 @@ func blockIn(n, block int64) int64 {
 	return block
 }
 
-// starts are the first rows of each row of the grid.
-func (f frame) starts(p partition) (rows []int64) {
+// heightRun is rows of a grid that are equally high.
+type heightRun struct{ height, count int64 }
+
+// heights are how many rows of the matrix each row of the grid covers, from the top. Equal ones are
+// counted: a header may speak of more rows than fit into memory.
+func (f frame) heights(p partition) (runs []heightRun) {
+	add := func(height, count int64) {
+		switch last := len(runs) - 1; {
+		case height == 0 || count == 0:
+		case last >= 0 && runs[last].height == height:
+			runs[last].count += count
+		default:
+			runs = append(runs, heightRun{height, count})
+		}
+	}
 	if p.parts == nil {
 		p.parts = []int64{f.rows}
 	}
-	var begin int64
 	for _, n := range p.parts {
-		step := p.block[0]
-		if step == 0 {
-			step = max(n, 1)
+		height := min(cmp.Or(p.block[0], n), n)
+		if height > 0 {
+			add(height, n/height)
+			add(n%height, 1)
 		}
-		for r := int64(0); r < n; r += step {
-			rows = append(rows, begin+r)
-		}
-		begin += n
 	}
-	return rows
+	return runs
 }
 
 // candidates are the partitions that the scale of a weight may have.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"unicode"
@@ -193,26 +194,39 @@ func (r *rule) applies(module string) bool {
 type targets struct {
 	all      bool            // the name of a class is among them, such as Linear: every module may be of it
 	names    map[string]bool // of modules
-	under    []string        // what the names of modules begin with
+	above    map[string]bool // names that all modules below have in front
 	patterns []*regexp.Regexp
 }
 
+func newTargets() *targets { return &targets{names: map[string]bool{}, above: map[string]bool{}} }
+
 func (t *targets) match(module string) bool {
-	return t.all || t.names[module] ||
-		slices.ContainsFunc(t.under, func(s string) bool { return strings.HasPrefix(module, s) }) ||
+	return t.all || t.names[module] || t.below(module) ||
 		slices.ContainsFunc(t.patterns, func(re *regexp.Regexp) bool { return re.MatchString(module) })
 }
 
+// below says whether a module lies below one of the names.
+func (t *targets) below(module string) bool {
+	if len(t.above) == 0 {
+		return false
+	}
+	for i, r := range module {
+		if r == '.' && t.above[module[:i]] {
+			return true
+		}
+	}
+	return false
+}
+
 // addTarget reads a target of compressed-tensors: "re:PATTERN", which matches at the start, a
-// module's name, or a class. A pattern that only Python can read counts as one that matches
-// everything. That does no harm, since the scales must fit what it says.
-func (t *targets) addTarget(s string) {
+// module's name, or a class.
+func (t *targets) addTarget(s string, left *budget) {
 	first, _ := utf8.DecodeRuneInString(s)
 	pattern, isPattern := strings.CutPrefix(s, "re:")
-	switch re, err := regexp.Compile("^(?:" + pattern + ")"); {
-	case isPattern && err == nil:
-		t.patterns = append(t.patterns, re)
-	case isPattern, unicode.IsUpper(first):
+	switch {
+	case isPattern:
+		t.addPattern("^(?:"+pattern+")", left)
+	case unicode.IsUpper(first):
 		t.all = true
 	default:
 		t.names[s] = true
@@ -221,25 +235,64 @@ func (t *targets) addTarget(s string) {
 
 // addGlob reads a name of ModelOpt, in which "*" is anything. Without one it is the name of a
 // module or of what is above it.
-func (t *targets) addGlob(s string) {
+func (t *targets) addGlob(s string, left *budget) {
 	if strings.Contains(s, "*") {
-		t.patterns = append(t.patterns, regexp.MustCompile("^"+strings.ReplaceAll(regexp.QuoteMeta(s), `\*`, ".*")+"$"))
+		t.addPattern("^"+strings.ReplaceAll(regexp.QuoteMeta(s), `\*`, ".*")+"$", left)
 		return
 	}
-	t.names[s] = true
-	t.under = append(t.under, s+".")
+	t.names[s], t.above[s] = true, true
+}
+
+// addPattern takes a pattern in. One that only Python can read, or that is beyond the budget, counts
+// as one that matches everything. That does no harm, since the scales must fit what it says.
+func (t *targets) addPattern(pattern string, left *budget) {
+	if !left.take(pattern) {
+		t.all = true
+		return
+	}
+	t.patterns = append(t.patterns, regexp.MustCompile(pattern))
+}
+
+// budget is how many instructions the patterns of a description may still have together. Ten
+// letters such as (.{900}){9} can be a megabyte of them.
+type budget int
+
+const (
+	maxInstructions budget = 1 << 18 // a thousand patterns at most, since each counts as 256 and more
+	maxPattern             = 4096    // letters of one
+)
+
+// take says whether a pattern can be read and has room, and takes it.
+func (b *budget) take(pattern string) bool {
+	if len(pattern) > maxPattern {
+		return false
+	}
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return false
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return false
+	}
+	n := budget(len(program.Inst)) + 256
+	if n > *b {
+		return false
+	}
+	*b -= n
+	return true
 }
 
 // readTargets reads a list of strings; what is not a string is left out. nil: there is no list.
-func readTargets(v any, add func(*targets, string)) *targets {
+func readTargets(v any, left *budget) *targets {
 	list, ok := v.([]any)
 	if !ok {
 		return nil
 	}
-	t := &targets{names: map[string]bool{}}
+	t := newTargets()
 	for _, e := range list {
 		if s, ok := e.(string); ok {
-			add(t, s)
+			t.addTarget(s, left)
 		}
 	}
 	return t

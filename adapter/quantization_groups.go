@@ -3,10 +3,14 @@ package adapter
 // readConfigGroups reads the config_groups of compressed-tensors. Groups of other types than 8-bit
 // floats say nothing about FP8 weights.
 func readConfigGroups(o settings) (rules []rule, err error) {
-	groups := asObject(o["config_groups"])
+	left := maxInstructions
+	groups, ignore := asObject(o["config_groups"]), readTargets(o["ignore"], &left)
+	if ignore != nil {
+		ignore.all = false // a class, or what only Python can read, takes no rule from every weight
+	}
 	for _, name := range sortedKeys(groups) {
 		g := asObject(groups[name])
-		r := rule{targets: readTargets(g["targets"], (*targets).addTarget), ignore: readTargets(o["ignore"], (*targets).addTarget)}
+		r := rule{targets: readTargets(g["targets"], &left), ignore: ignore}
 		if r.scheme, err = groupScheme(asObject(g["weights"])); err != nil {
 			return nil, err
 		}

@@ -2,27 +2,32 @@ package adapter
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 )
 
 // readModelOpt reads quant_algo of ModelOpt, and of each of the quantized_layers of a mixture.
-func readModelOpt(o settings) ([]rule, error) {
+// Layers that are described alike have one rule, since mixtures name each expert of each layer.
+func readModelOpt(o settings) (rules []rule, err error) {
 	layers := asObject(o["quantized_layers"])
-	rules := make([]rule, 0, len(layers)+1)
-	whole := rule{}
-	var err error
-	if whole.scheme, err = algorithmScheme(o); err != nil {
-		return nil, err
-	}
 	if len(layers) == 0 {
-		return append(rules, whole), nil
+		s, err := algorithmScheme(o)
+		return []rule{{scheme: s}}, err
 	}
+	left, byScheme := maxInstructions, map[string]int{} // to the position of its rule
 	for _, name := range sortedKeys(layers) {
-		r := rule{targets: readTargets([]any{name}, (*targets).addGlob)}
-		if r.scheme, err = algorithmScheme(asObject(layers[name])); err != nil {
+		s, err := algorithmScheme(asObject(layers[name]))
+		if err != nil {
 			return nil, err
 		}
-		rules = append(rules, r)
+		like := fmt.Sprint(s)
+		i, ok := byScheme[like]
+		if !ok {
+			i = len(rules)
+			byScheme[like] = i
+			rules = append(rules, rule{targets: newTargets(), scheme: s})
+		}
+		rules[i].targets.addGlob(name, &left)
 	}
 	return rules, nil
 }

@@ -3,6 +3,7 @@ package adapter
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -264,6 +265,9 @@ func TestConfigurationsOfEveryDialect(t *testing.T) {
 		{"not a target", ctTargets, "b.weight", scheme{}},
 		{"ignored by pattern", ctTargets, "c.weight", scheme{}},
 		{"a pattern that only Python reads", ctPython, "c.weight", scheme{blocks: blocks{{128, 128}}}},
+		{"ignored by a class", ctIgnored(`"Embedding"`), "x.weight", scheme{blocks: blocks{{256, 256}}}},
+		{"ignored by a pattern that only Python reads", ctIgnored(`"re:(?!.*mlp).*"`), "x.mlp.weight", scheme{blocks: blocks{{256, 256}}}},
+		{"ignored by name too", ctIgnored(`"Embedding", "x"`), "x.weight", scheme{}},
 		{"integers", `{"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}}}}`, "x.weight", scheme{}},
 	} {
 		if got := *schemeUnder(t, test.config, test.key); !reflect.DeepEqual(got, test.want) {
@@ -282,3 +286,67 @@ const (
 		"z": {"targets": ["re:.*attn"], "weights": {"strategy": "block", "block_structure": [64, 64]}},
 		"x": {"targets": ["re:a\\..*", "other"], "weights": {"strategy": "block", "block_structure": [128, 128]}}}}`
 )
+
+// Mixtures name tens of thousands of layers. What each weight costs must not grow with them.
+func TestLayersThatAreDescribedAlikeShareARule(t *testing.T) {
+	layers := map[string]any{}
+	for i := range 300 {
+		layers[fmt.Sprintf("model.layers.%d.mlp", i)] = map[string]any{"quant_algo": "FP8"}
+		layers[fmt.Sprintf("model.layers.%d.self_attn.q_proj", i)] = map[string]any{"quant_algo": "MXFP8", "group_size": 32.0}
+		layers[fmt.Sprintf("model.layers.%d.self_attn.o*", i)] = map[string]any{"quant_algo": "FP8"}
+	}
+	rules, err := readModelOpt(settings{"quant_algo": "MIXED_PRECISION", "quantized_layers": layers})
+	if err != nil || len(rules) != 2 {
+		t.Fatalf("%d rules, error %v: want 2", len(rules), err)
+	}
+	q := &quantization{schemes: map[string]*scheme{}, rules: rules}
+	q.settle()
+	for key, want := range map[string]scheme{
+		"model.layers.7.mlp.weight":                     {tensor: true},
+		"model.layers.299.mlp.experts.3.up_proj.weight": {tensor: true},
+		"model.layers.29.self_attn.q_proj.weight":       {blocks: [][2]int64{{1, 32}}},
+		"model.layers.7.self_attn.o_proj.weight":        {tensor: true},
+		"model.layers.300.mlp.weight":                   {},
+		"model.layers.7.mlps.weight":                    {},
+		"model.layers.7.self_attn.q_projection.weight":  {},
+		"x.model.layers.7.mlp.experts.3.up_proj.weight": {},
+	} {
+		if got := *q.schemeOf(key); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", key, got, want)
+		}
+	}
+}
+
+// Patterns are programs that a few letters make large. Beyond a budget they count as matching
+// everything, as those do that only Python can read.
+func TestPatternsBeyondABudgetMatchEverything(t *testing.T) {
+	list := func(n int, pattern string) (all []any) {
+		for i := range n {
+			all = append(all, fmt.Sprintf("re:%s%d$", pattern, i))
+		}
+		return all
+	}
+	for name, test := range map[string]struct {
+		list []any
+		all  bool
+	}{
+		"hundreds of the usual":      {list(500, `.*layers\.7\..*proj`), false},
+		"more of them":               {list(2000, `.*layers\.7\..*proj`), true},
+		"repeated":                   {list(1000, `.{900}`), true},
+		"long":                       {[]any{"re:" + strings.Repeat("a", 5000)}, true},
+		"that only Python can read":  {[]any{"re:(?!a)"}, true},
+		"beyond what is compiled":    {[]any{"re:(((a{1000}){1000}){1000})"}, true},
+		"names, however many, count": {slices.Repeat([]any{"model.a"}, 100_000), false},
+	} {
+		left := maxInstructions
+		if got := readTargets(test.list, &left).match("x"); got != test.all {
+			t.Errorf("%s: matches %t, want %t", name, got, test.all)
+		}
+	}
+}
+
+// ctIgnored is blocks of a size that scales alone do not tell, with exceptions.
+func ctIgnored(ignore string) string {
+	return `{"quant_method": "compressed-tensors", "ignore": [` + ignore + `], "config_groups": {"a": {"targets": ["Linear"],
+		"weights": {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [256, 256]}}}}`
+}

@@ -1,18 +1,24 @@
 package adapter
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// member is one entry of a JSON object, its value as it was written.
+// member is one entry of a JSON object, its key and value as they were written.
 type member struct {
-	key   string
-	value json.RawMessage
+	key     string // without quotes and escapes
+	written []byte // the key with them
+	value   json.RawMessage
+}
+
+// newMember is an entry with a key that needs no escapes.
+func newMember(key string, value json.RawMessage) member {
+	return member{key, []byte(`"` + key + `"`), value}
 }
 
 // rewriteConfig gives the view's config.json: without quantization, without the name of the
@@ -22,7 +28,7 @@ func (p *planner) rewriteConfig() ([]byte, error) {
 	if p.c.Config == nil {
 		return nil, nil
 	}
-	raw, err := rewriteObject(hideNumbers(p.c.Config.Raw), p.editor(true))
+	raw, err := rewriteObject(p.c.Config.Raw, p.editor(true))
 	if err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)
 	}
@@ -36,12 +42,11 @@ func (p *planner) rewriteConfig() ([]byte, error) {
 			return nil, fmt.Errorf("config.json: %w", err)
 		}
 	}
-	var out bytes.Buffer
-	if err := json.Indent(&out, raw, "", "  "); err != nil {
+	out, err := indentJSON(raw)
+	if err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)
 	}
-	out.WriteByte('\n')
-	return showNumbers(out.Bytes()), nil
+	return append(out, '\n'), nil
 }
 
 // torchName is what configurations call a dtype.
@@ -72,45 +77,41 @@ func (p *planner) editor(lang bool) func(key string, value json.RawMessage) (jso
 
 func isString(v json.RawMessage) bool { return len(v) > 0 && v[0] == '"' }
 
-// members reads a JSON object in its order.
-func members(raw []byte) ([]member, error) {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, fmt.Errorf("not a JSON object")
+// members reads a JSON object in its order. The values are parts of raw.
+func members(raw []byte) (all []member, err error) {
+	r := &jsonReader{text: raw}
+	if r.peek() != '{' {
+		return nil, errors.New("not a JSON object")
 	}
-	var all []member
-	for d.More() {
-		t, err := d.Token()
+	err = r.each(func(key []byte) error {
+		name, err := unquote(key)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		m := member{key: t.(string)}
-		if err := d.Decode(&m.value); err != nil {
-			return nil, err
-		}
-		all = append(all, m)
-	}
-	return all, nil
+		r.peek()
+		from := r.at
+		err = r.check(0)
+		all = append(all, member{name, key, raw[from:r.at]})
+		return err
+	})
+	return all, err
 }
 
 // object writes members as a JSON object.
-func object(all []member) ([]byte, error) {
-	var out bytes.Buffer
-	out.WriteByte('{')
+func object(all []member) []byte {
+	size := 2
+	for _, m := range all {
+		size += len(m.written) + len(m.value) + 2
+	}
+	out := append(make([]byte, 0, size), '{')
 	for i, m := range all {
 		if i > 0 {
-			out.WriteByte(',')
+			out = append(out, ',')
 		}
-		k, err := json.Marshal(m.key)
-		if err != nil {
-			return nil, err
-		}
-		out.Write(k)
-		out.WriteByte(':')
-		out.Write(m.value)
+		out = append(append(out, m.written...), ':')
+		out = append(out, m.value...)
 	}
-	out.WriteByte('}')
-	return out.Bytes(), nil
+	return append(out, '}')
 }
 
 // rewriteObject gives an object with each member's value replaced.
@@ -128,7 +129,7 @@ func rewriteObject(raw []byte, edit func(key string, value json.RawMessage) (jso
 			kept = append(kept, m)
 		}
 	}
-	return object(kept)
+	return object(kept), nil
 }
 
 // setQuantization appends what the view's scales are.
@@ -141,7 +142,7 @@ func (p *planner) setQuantization(raw []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return object(append(all, member{quantizationFields[0], q}))
+	return object(append(all, newMember(quantizationFields[0], q))), nil
 }
 
 // setDType sets the outermost dtype under both of its names; the newer one follows the older.
@@ -162,8 +163,8 @@ func setDType(raw []byte, name string) ([]byte, error) {
 			}
 		}
 		if !found {
-			all = append(all, member{key, value})
+			all = append(all, newMember(key, value))
 		}
 	}
-	return object(all)
+	return object(all), nil
 }

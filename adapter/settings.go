@@ -3,7 +3,10 @@ package adapter
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 )
 
 // settings are the fields of a config.json, those of the language model inside
@@ -16,11 +19,14 @@ var inner = []string{"text_config", "language_config", "llm_config", "thinker_co
 
 // parseSettings reads a config.json.
 func parseSettings(raw []byte) (settings, error) {
-	var s settings
-	if err := json.Unmarshal(hideNumbers(raw), &s); err != nil {
-		return nil, fmt.Errorf("config.json: not a JSON object: %w", err)
+	if err := checkObject(raw); err != nil {
+		return nil, fmt.Errorf("config.json: %w", err)
 	}
-	return s, nil
+	v, err := decodeJSON(raw)
+	if err != nil {
+		return nil, fmt.Errorf("config.json: %w", err)
+	}
+	return asObject(v), nil
 }
 
 // configOf reads a checkpoint's settings; there are none if it has no readable config.json.
@@ -81,13 +87,67 @@ func (s settings) whole(names ...string) (n int, found bool, err error) {
 	return 0, false, nil
 }
 
-// shown is a value as it stands in the file.
-func shown(v any) string {
+// shown is a value for a message, as it stands in the file, and not all of a long one.
+func shown(v any) string { return shorten(string(appendShown(nil, v))) }
+
+func appendShown(out []byte, v any) []byte {
+	switch v := v.(type) {
+	case []any:
+		out = append(out, '[')
+		for i, e := range v {
+			if len(out) > mostShown {
+				return out
+			}
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = appendShown(out, e)
+		}
+		return append(out, ']')
+	case map[string]any:
+		out = append(out, '{')
+		for i, name := range slices.Sorted(maps.Keys(v)) {
+			if len(out) > mostShown {
+				return out
+			}
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = appendShown(append(appendShown(out, name), ':'), v[name])
+		}
+		return append(out, '}')
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return append(out, pythonNumber(v)...)
+		}
+	}
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Sprint(v)
+		return fmt.Append(out, v)
 	}
-	return string(b)
+	return append(out, b...)
+}
+
+// pythonNumber is how Python writes a number that JSON lacks.
+func pythonNumber(v float64) string {
+	switch {
+	case math.IsNaN(v):
+		return "NaN"
+	case v < 0:
+		return "-Infinity"
+	}
+	return "Infinity"
+}
+
+// mostShown is how many bytes of a value are put into a message.
+const mostShown = 100
+
+// shorten cuts a long text.
+func shorten(text string) string {
+	if len(text) <= mostShown {
+		return text
+	}
+	return strings.ToValidUTF8(text[:mostShown], "") + "…"
 }
 
 // text finds a string field.

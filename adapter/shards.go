@@ -61,16 +61,16 @@ func (d *folder) selectShards(c *Config) (*selection, error) {
 
 // selectExplicit takes the file that config.json names, as transformers does.
 func (d *folder) selectExplicit(c *Config) (*selection, error) {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(hideNumbers(c.Raw), &fields) != nil {
-		return nil, nil // parseConfig has read it; this cannot fail
+	all, err := members(c.Raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", configName, err)
 	}
-	value := fields[explicitField]
-	if value == nil || string(value) == "null" {
+	i := slices.IndexFunc(all, func(m member) bool { return m.key == explicitField })
+	if i < 0 || string(all[i].value) == "null" {
 		return nil, nil
 	}
-	var name string
-	if json.Unmarshal(value, &name) != nil {
+	name, err := unquote(all[i].value)
+	if err != nil || !isString(all[i].value) {
 		return nil, fmt.Errorf("%s: %s is not a string: expected the name of a file", configName, explicitField)
 	}
 	reason := fmt.Sprintf("%s says that the weights are in %s", configName, name)
@@ -280,6 +280,25 @@ func (d *folder) present(names []string, index *safetensors.Index) error {
 		are = "is"
 	}
 	return d.incomplete(fmt.Errorf("%d of %d shards %s missing%s: %s", len(absent), len(names), are, size, few(absent)))
+}
+
+// controlEnd is how the file ends that aria2 keeps beside one that it has not downloaded to its end. That
+// one has its full size from the start, and zeros where nothing has come yet.
+const controlEnd = ".aria2"
+
+// finished refuses shards that a download has reserved and not filled.
+func (d *folder) finished(names []string) error {
+	var left []string
+	for _, name := range names {
+		if d.has(name + controlEnd) {
+			left = append(left, name)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d shards are not downloaded to their end, since a file *%s is beside them: %s: run the download again",
+		len(left), len(names), controlEnd, few(left))
 }
 
 // absent gives the names that the folder does not have, or only as links that lead nowhere.

@@ -601,3 +601,12 @@ func TestEverySelectionCanBeOpenedAgainAlone(t *testing.T) {
 		t.Errorf("%v, alone %v", want, got)
 	}
 }
+
+// aria2 reserves the whole file first. What it has not filled yet would be read as zeros.
+func TestShardsThatAria2HasNotFinishedAreRefused(t *testing.T) {
+	const first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+	dir := folderOf(t, map[string][]string{first: {weight}, second: {head}}, map[string]string{second + ".aria2": "\x00\x01", "tokenizer.json.aria2": ""})
+	refuses(t, dir, "1 of 2 shards are not downloaded to their end, since a file *.aria2 is beside them: "+second+": run the download again")
+	refuses(t, filepath.Join(dir, second), "1 of 1 shards are not downloaded")
+	open(t, filepath.Join(dir, first))
+}

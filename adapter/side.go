@@ -229,7 +229,7 @@ func throughFolder(mode fs.FileMode) uint32 {
 // hiddenEnds and hiddenStarts are how names of files begin and end that a loader might
 // take for weights, or that say something of the source that is not true of a view.
 var (
-	hiddenEnds   = []string{shardEnd, ".index.json", ".incomplete"}
+	hiddenEnds   = []string{shardEnd, ".index.json", ".incomplete", controlEnd}
 	hiddenStarts = []string{".", "consolidated", "adapter_"}
 )
 

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -53,7 +54,14 @@ type block struct {
 	end   int64
 }
 
-func newBlocks(f *FS) *blocks { return &blocks{fs: f, max: maxBlocks, size: loadSize, least: minBlock} }
+func newBlocks(f *FS) *blocks { return &blocks{fs: f, size: loadSize, least: minBlock} }
+
+// setMax changes how many there may be.
+func (b *blocks) setMax(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.max = n
+}
 
 // fetch begins to read a range ahead of a session's stream, which needs it up to end in its file. It says whether
 // there was room. What is in the page cache is left there: read in small pieces it stays in the core's own cache until it
@@ -146,7 +154,11 @@ func (b *blocks) load(k *block) {
 	defer b.mu.Unlock()
 	source := b.fs.sources.of(k.file)
 	source.loading--
-	source.loaded(time.Since(begin))
+	took := time.Since(begin)
+	source.loaded(took)
+	if took > b.fs.slowly.after {
+		b.fs.slow("reading ahead of the source took long", slog.String("file", k.file.Name()), slog.Int64("offset", k.off), slog.Duration("after", took))
+	}
 	b.next(k.file)
 	if err != nil {
 		k.failed = true
@@ -178,7 +190,7 @@ func (b *blocks) at(f expr.File, off, n int64) (k *block, gap int64) {
 
 // lend lends what a block has of [off, off+n) from off on, in whole rows of width bytes, once it is loaded. Without a
 // block it tells how far the next one is, or n.
-func (b *blocks) lend(ctx context.Context, f expr.File, off, n, width int64) (p []byte, k *block, gap int64) {
+func (b *blocks) lend(ctx context.Context, w *waits, f expr.File, off, n, width int64) (p []byte, k *block, gap int64) {
 	b.mu.Lock()
 	k, gap = b.at(f, off, n)
 	if k == nil {
@@ -193,7 +205,10 @@ func (b *blocks) lend(ctx context.Context, f expr.File, off, n, width int64) (p 
 	}
 	k.pins++
 	b.mu.Unlock()
-	if b.fs.wait(ctx, k.done) != nil || k.failed || check(f) != nil {
+	begun := w.begin(forAhead)
+	err := b.fs.wait(ctx, k.done)
+	w.end(forAhead, begun)
+	if err != nil || k.failed || check(f) != nil {
 		k.Release()
 		return nil, nil, whole
 	}

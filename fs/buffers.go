@@ -27,8 +27,16 @@ const (
 // loadsKept is how much is kept for loads: what a worker uses at once, twice.
 func loadsKept(workers int) int64 { return int64(min(max(2*workers, minLoads), maxLoads)) * loadBuffer }
 
+// setMost changes how many bytes are kept for later.
+func (b *buffers) setMost(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.most = n
+	unmapAll(b.trim(n))
+}
+
 // get gives a buffer of n bytes.
-func (b *buffers) get(n int64) []byte { return b.getWithin(n, b.most) }
+func (b *buffers) get(n int64) []byte { return b.getWithin(n, noLimit) }
 
 // getWithin gives a buffer of n bytes. New memory is only taken once what is kept is keep bytes at most: buffers of other
 // sizes than those that are asked for would otherwise stay for ever.

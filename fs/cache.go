@@ -45,6 +45,7 @@ type cache struct {
 	closed   bool
 	fills    sync.WaitGroup
 
+	most                  int64 // bytes of units that a request needs, at most; 0: not known
 	used, pinned, filling int64 // bytes; used counts idle ones too
 	shelved               int64 // bytes of fills whose source is stalled; in none of the others
 	spentBytes, keepSpent int64 // bytes in spent; how many are kept while there is room, see recycle
@@ -113,6 +114,22 @@ func newCache(f *FS, budget int64) *cache {
 	return c
 }
 
+// setBudget changes the budget; most is what one request may need at once.
+func (c *cache) setBudget(n, most int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.budget, c.most = n, most
+	c.keepSpent = min(max(n/64, minSpent), maxSpent)
+	c.trim()
+}
+
+// step is the most bytes of units that one session may need, and whether that has to be looked at.
+func (c *cache) step() (n int64, look bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return max(c.budget, c.most), c.most > 0 && c.budget < 8*c.most
+}
+
 // acquire pins all units that a session wants and waits until they are filled.
 func (c *cache) acquire(ctx context.Context, s *session) error {
 	c.mu.Lock()
@@ -125,7 +142,10 @@ func (c *cache) acquire(ctx context.Context, s *session) error {
 		c.queue = append(c.queue, s)
 		c.wakeLater()
 		c.mu.Unlock()
-		if err := c.fs.wait(ctx, s.admitted); err != nil {
+		begun := s.waits.begin(forRoom)
+		err := c.fs.wait(ctx, s.admitted)
+		s.waits.end(forRoom, begun)
+		if err != nil {
 			c.giveUp(s)
 			return err
 		}
@@ -143,7 +163,13 @@ func (c *cache) acquire(ctx context.Context, s *session) error {
 func (s *session) await(ctx context.Context) error {
 	defer s.fs.cache.stopWaiting(s)
 	for _, e := range s.held {
-		if err := s.fs.wait(ctx, e.done); err != nil {
+		begun := s.waits.begin(forUnit)
+		err := s.fs.wait(ctx, e.done)
+		s.waits.end(forUnit, begun)
+		if time.Since(begun) > s.fs.slowly.after/2 {
+			s.unit = e.unit.String()
+		}
+		if err != nil {
 			return err
 		}
 		if e.err != nil {

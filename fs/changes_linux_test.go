@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/mutate"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -27,15 +28,27 @@ import (
 type faults struct {
 	mu   sync.Mutex
 	err  syscall.Errno
+	from int64         // err is of reads that reach beyond it
+	flip bool          // reads give other bytes
 	hold chan struct{} // reads wait until it is closed
 	held atomic.Int64  // reads that wait
 }
 
 // fail lets every read from now on fail, or with 0 succeed.
-func (f *faults) fail(err syscall.Errno) {
+func (f *faults) fail(err syscall.Errno) { f.failFrom(0, err) }
+
+// failFrom does that to reads that reach beyond an offset.
+func (f *faults) failFrom(from int64, err syscall.Errno) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.err = err
+	f.from, f.err = from, err
+}
+
+// lie lets every read from now on give other bytes.
+func (f *faults) lie() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.flip = true
 }
 
 // stall lets every read from now on wait for release.
@@ -52,17 +65,20 @@ func (f *faults) stall() (release func()) {
 	})
 }
 
-// meet is what a read does first.
-func (f *faults) meet() syscall.Errno {
+// meet is what a read up to end does first.
+func (f *faults) meet(end int64) (flip bool, err syscall.Errno) {
 	f.mu.Lock()
-	err, hold := f.err, f.hold
+	err, hold, flip := f.err, f.hold, f.flip
+	if end <= f.from {
+		err = 0
+	}
 	f.mu.Unlock()
 	if hold != nil {
 		f.held.Add(1)
 		<-hold
 		f.held.Add(-1)
 	}
-	return err
+	return flip, err
 }
 
 // faultyNode is a file or directory of a faulty mount.
@@ -93,10 +109,19 @@ type faultyHandle struct {
 
 // Read reads the file unless a fault comes first.
 func (h *faultyHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	if errno := h.faults.meet(); errno != 0 {
+	flip, errno := h.faults.meet(off + int64(len(dest)))
+	if errno != 0 {
 		return nil, errno
 	}
-	return h.file.(gofs.FileReader).Read(ctx, dest, off)
+	got, errno := h.file.(gofs.FileReader).Read(ctx, dest, off)
+	if errno != 0 || !flip {
+		return got, errno
+	}
+	p, status := got.Bytes(make([]byte, len(dest)))
+	for i := range p {
+		p[i] ^= 0x5a
+	}
+	return fuse.ReadResultData(p), syscall.Errno(status)
 }
 
 // Release closes the file.
@@ -162,22 +187,30 @@ func mountChanging(t *testing.T, which, dir, shard string) *changing {
 	c.fs = openViews(t, dir, Options{Logger: slog.New(slog.NewTextHandler(c.log, nil))}, layout("", k.layout, 0))
 	_, root := mountFS(t, c.fs, MountOptions{})
 	for _, name := range shardsOf(t, before, ".") {
-		data := readTree(t, before, name)
-		h, err := safetensors.ReadHeader(bytes.NewReader(data), int64(len(data)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, x := range h.Tensors {
-			if strings.HasSuffix(x.Name, k.key) {
-				c.path, c.off = filepath.Join(root, name), h.DataOffset+x.Begin
-				c.want = data[c.off : h.DataOffset+x.End]
-			}
+		if off, want := tensorIn(t, readTree(t, before, name), k.key); want != nil {
+			c.path, c.off, c.want = filepath.Join(root, name), off, want
 		}
 	}
 	if len(c.want) == 0 {
 		t.Fatalf("no tensor %s", k.key)
 	}
 	return c
+}
+
+// tensorIn finds the tensor whose key ends so in a whole safetensors file; want is nil if there is
+// none.
+func tensorIn(t *testing.T, data []byte, key string) (off int64, want []byte) {
+	t.Helper()
+	h, err := safetensors.ReadHeader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range h.Tensors {
+		if strings.HasSuffix(x.Name, key) {
+			off, want = h.DataOffset+x.Begin, data[h.DataOffset+x.Begin:h.DataOffset+x.End]
+		}
+	}
+	return off, want
 }
 
 // pread reads len(p) bytes, past the page cache if flags say O_DIRECT.
@@ -389,7 +422,8 @@ func TestAMountOfASourceThatChanges(t *testing.T) {
 	}
 }
 
-// A source that is deleted or replaced is read on: its bytes are there until we close it.
+// A source that is deleted or replaced is read on: its bytes are there until we close it. So is one
+// whose links or permissions are changed. Where nothing shows that only these were, reads fail.
 func TestAMountOfASourceThatGoesAway(t *testing.T) {
 	for name, remove := range map[string]func(path string) error{
 		"deleted": os.Remove,
@@ -397,21 +431,65 @@ func TestAMountOfASourceThatGoesAway(t *testing.T) {
 			return errors.Join(os.WriteFile(path+".new", []byte("other"), 0o644), os.Rename(path+".new", path))
 		},
 		"its folder too": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+		"copied by links, and the copy removed": func(path string) error {
+			return errors.Join(os.Link(path, path+".copy"), os.Remove(path+".copy"))
+		},
+		"deleted with all links": func(path string) error {
+			return errors.Join(os.Link(path, path+".copy"), os.Remove(path), os.Remove(path+".copy"))
+		},
+		"given other permissions": func(path string) error { return os.Chmod(path, 0o400) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			forKinds(t, func(t *testing.T, which string) {
 				dir, shard := smallSource(t)
+				known, err := mutate.Leases(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
 				kept, fresh := mountChanging(t, which, dir, shard), mountChanging(t, which, dir, shard)
 				kept.wants(t, nil)
 				if err := remove(shard); err != nil {
 					t.Fatal(err)
 				}
 				for range 2 {
-					kept.wants(t, nil)
-					fresh.wants(t, nil)
+					for _, c := range []*changing{kept, fresh} {
+						if known {
+							c.wants(t, nil)
+							c.wantLogged(t, 0)
+						} else {
+							c.wants(t, unix.ESTALE)
+						}
+					}
 				}
-				kept.wantLogged(t, 0)
-				fresh.wantLogged(t, 0)
+			})
+		})
+	}
+}
+
+// A rewrite is seen also if the source is then removed, replaced or linked, which changes the same
+// time.
+func TestAMountOfASourceThatChangesAndGoesAway(t *testing.T) {
+	for name, then := range map[string]func(path string) error{
+		"deleted": os.Remove,
+		"linked":  func(path string) error { return os.Link(path, path+".copy") },
+		"replaced": func(path string) error {
+			return errors.Join(os.WriteFile(path+".new", []byte("other"), 0o644), os.Rename(path+".new", path))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			forKinds(t, func(t *testing.T, which string) {
+				dir, shard := smallSource(t)
+				kept, fresh := mountChanging(t, which, dir, shard), mountChanging(t, which, dir, shard)
+				kept.wants(t, nil)
+				rewriteBehind(t, shard)
+				if err := then(shard); err != nil {
+					t.Fatal(err)
+				}
+				for _, c := range []*changing{kept, fresh} {
+					c.wants(t, unix.ESTALE)
+					c.wants(t, unix.ESTALE)
+					c.wantLogged(t, 1)
+				}
 			})
 		})
 	}
@@ -483,6 +561,76 @@ func TestAnErrorOfTheSourceDoesNotStick(t *testing.T) {
 		c.wants(t, nil)
 		c.wantLogged(t, 1)
 	})
+}
+
+// A server that has lost a file says ESTALE, and so does the mount.
+func TestAStaleFileOfTheSourceIsStaleInTheMount(t *testing.T) {
+	forKinds(t, func(t *testing.T, which string) {
+		dir, shard := smallSource(t)
+		dir, faults := mountFaulty(t, dir)
+		c := mountChanging(t, which, dir, shard)
+		faults.fail(syscall.ESTALE)
+		c.wants(t, unix.ESTALE)
+		c.wantLogged(t, 1)
+		faults.fail(0)
+		c.wants(t, nil)
+	})
+}
+
+// What a server changes without saying so in sizes and times is not noticed: the mount warns of it.
+func TestAServerThatKeepsChangesQuietIsWarnedOf(t *testing.T) {
+	forKinds(t, func(t *testing.T, which string) {
+		dir, shard := smallSource(t)
+		dir, faults := mountFaulty(t, dir)
+		c := mountChanging(t, which, dir, shard)
+		if said := c.log.String(); strings.Count(said, "level=WARN") != 1 || !strings.Contains(said, "on fuse: reads do not notice") {
+			t.Errorf("warned with %q", said)
+		}
+		faults.lie()
+		p := make([]byte, 4096)
+		if err := pread(c.path, unix.O_DIRECT, p, c.off); err != nil || bytes.Equal(p, c.want[:len(p)]) {
+			t.Errorf("the change was noticed: %v", err)
+		}
+	})
+}
+
+// A read whose source fails in the middle: with O_DIRECT the kernel gives the error alone, and the
+// buffer holds anything; through the page cache it gives what comes before, and then the error.
+func TestAReadThatFailsInTheMiddle(t *testing.T) {
+	const key, whole = "model.embed_tokens.weight", 4 << 20 // requests are of a MiB at most
+	_, dir := writeSynth(t, synth.Options{Layers: 1, Experts: 2, Hidden: 512, Vocab: whole / 1024, Single: true})
+	before := openViews(t, dir, Options{}, layout("", "hf", 0))
+	dir, faults := mountFaulty(t, dir)
+	f := openViews(t, dir, Options{}, layout("", "hf", 0))
+	_, root := mountFS(t, f, MountOptions{})
+	name := shardsOf(t, f, ".")[0]
+	off, want := tensorIn(t, readTree(t, before, name), key)
+	source, ok := f.checkpoint.Tensor(key)
+	if !ok || len(want) != whole {
+		t.Fatalf("a tensor of %d bytes", len(want))
+	}
+	faults.failFrom(source.Offset+whole/2, syscall.EIO)
+	p, err := unix.Mmap(-1, 0, whole, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Munmap(p) })
+	path := filepath.Join(root, name)
+	if err := pread(path, unix.O_DIRECT, p, off); !errors.Is(err, unix.EIO) {
+		t.Errorf("with O_DIRECT: %v", err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	n, err := unix.Pread(int(file.Fd()), p, off)
+	if err != nil || n == 0 || n > whole/2+1<<20 || !bytes.Equal(p[:n], want[:n]) {
+		t.Errorf("through the page cache: %d bytes, or wrong ones, %v", n, err)
+	}
+	if _, err := unix.Pread(int(file.Fd()), p, off+int64(n)); !errors.Is(err, unix.EIO) {
+		t.Errorf("what follows: %v", err)
+	}
 }
 
 // A read whose source does not answer waits; the mount goes on. What it then gets is right, or an error if the source

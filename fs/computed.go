@@ -23,7 +23,7 @@ type computed struct {
 }
 
 func newComputed(f *FS) *computed {
-	return &computed{fs: f, grids: newGrids(maxComputed), calls: map[expr.UnitKey]*entry{}}
+	return &computed{fs: f, grids: newGrids(0), calls: map[expr.UnitKey]*entry{}}
 }
 
 // get finds a grid, or waits until it is computed.

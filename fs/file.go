@@ -48,8 +48,8 @@ func (f *file) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 	defer f.fs.counters.active.Add(-1)
 	n := 0
 	for n < len(p) {
-		step := p[n:min(len(p), n+stepSize)]
-		if err := f.step(ctx, step, off+int64(n)); err != nil {
+		step := p[n : n+int(f.step(off+int64(n), int64(min(len(p)-n, stepSize))))]
+		if err := f.readStep(ctx, step, off+int64(n)); err != nil {
 			return f.fs.served(n, err)
 		}
 		n += len(step)
@@ -87,8 +87,34 @@ func (f *FS) served(n int, err error) (int, error) {
 	return n, err
 }
 
-// step reads one step in a session of its own, split over idle cores.
-func (f *file) step(ctx context.Context, p []byte, off int64) error {
+// minStep is how far steps are made smaller.
+const minStep = 4096
+
+// step gives how much of [off, off+n) is read at once: less than all of it if that needs more units than
+// there is room for.
+func (f *file) step(off, n int64) int64 {
+	most, look := f.fs.cache.step()
+	for look && n > minStep && f.needs(off, n) > most {
+		n = max((off+n/2)&^(minStep-1)-off, minStep)
+	}
+	return n
+}
+
+// needs is how many bytes of units [off, off+n) needs.
+func (f *file) needs(off, n int64) (bytes int64) {
+	seen := make(map[expr.UnitKey]bool, 8)
+	f.units(off, n, func(u *expr.Unit) bool {
+		if key := u.Key(); key.Kind == expr.Transposed && !seen[key] {
+			seen[key] = true
+			bytes += taken(u)
+		}
+		return true
+	})
+	return bytes
+}
+
+// readStep reads one step in a session of its own, split over idle cores.
+func (f *file) readStep(ctx context.Context, p []byte, off int64) error {
 	s := f.fs.session(ctx, f, off, int64(len(p)))
 	defer s.end()
 	return s.readAt(p)

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -70,27 +71,44 @@ func (c *cache) fill(e *entry) {
 // fillUnit computes a unit; a panic becomes an error.
 func (f *FS) fillUnit(u unit, buf []byte) (err error) {
 	defer f.recover("fill of "+u.String(), &err)
-	env := expr.Env{Context: f.ctx, ReadAt: f.readSource, Lend: f.lend, Go: f.together}
-	if err := u.Fill(&env, buf); err != nil {
+	of, w, begun := u.Key().File, new(waits), time.Now()
+	env := expr.Env{
+		Context: f.ctx,
+		ReadAt: func(file expr.File, p []byte, off int64) (int, error) {
+			defer w.end(forSource, w.begin(forSource))
+			return f.readSource(file, p, off)
+		},
+		Lend: func(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
+			defer w.end(forSource, w.begin(forSource))
+			return f.lend(file, off, n)
+		},
+		Go: func(fns ...func() error) error { return f.together(of, w, fns) },
+	}
+	err = u.Fill(&env, buf)
+	if took := time.Since(begun); took > f.slowly.after {
+		f.slow("a unit took long to compute", slog.String("unit", u.String()),
+			slog.Duration("after", took.Round(time.Millisecond)), slog.String("waited_for", w.String()))
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", u, err)
 	}
 	return nil
 }
 
-// together runs the functions at the same time, so that slow sources overlap,
+// together runs the strips of a unit at the same time, so that slow sources overlap,
 // and gives the first error once all have ended.
-func (f *FS) together(fns ...func() error) error {
+func (f *FS) together(of expr.File, w *waits, strips []func() error) error {
 	var wg sync.WaitGroup
-	errs := make([]error, len(fns))
-	next := make(chan int, len(fns))
-	for i := range fns {
+	errs := make([]error, len(strips))
+	next := make(chan int, len(strips))
+	for i := range strips {
 		next <- i
 	}
 	close(next)
-	for range min(len(fns), maxPieces) {
+	for range min(len(strips), maxPieces) {
 		wg.Go(func() {
 			for i := range next {
-				errs[i] = f.guarded(fns[i])
+				errs[i] = f.strip(of, w, strips[i])
 			}
 		})
 	}
@@ -98,8 +116,15 @@ func (f *FS) together(fns ...func() error) error {
 	return or(errs...)
 }
 
-// guarded runs fn; a panic becomes an error.
-func (f *FS) guarded(fn func() error) (err error) {
+// strip computes a strip as soon as there is memory for it; a panic becomes an error.
+func (f *FS) strip(of expr.File, w *waits, fn func() error) (err error) {
 	defer f.recover("strip", &err)
+	begun := w.begin(forTurn)
+	ok := f.strips.begin(f.ctx, of)
+	w.end(forTurn, begun)
+	if !ok {
+		return ErrClosed
+	}
+	defer f.strips.end(of)
 	return fn()
 }

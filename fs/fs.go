@@ -31,14 +31,17 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -57,6 +60,8 @@ type Options struct {
 	Workers     int         // goroutines that one read may use; 0: GOMAXPROCS
 	SourceCache SourceCache // what becomes of source bytes in the system's page cache
 	Logger      *slog.Logger
+
+	slowAfter time.Duration // what takes longer is logged; 0: the constant of that name
 }
 
 // FS is the tree. It implements io/fs.FS, ReadDirFS and StatFS; its files implement io.ReaderAt.
@@ -78,11 +83,16 @@ type FS struct {
 	computed *computed
 	blocks   *blocks
 	loads    buffers       // for what is loaded of the source
+	strips   strips        // of units, that are computed at once
+	shares   shares        // of memory
+	heap     int64         // what the garbage collector may manage, once it is mounted
 	lost     expr.Counters // values that a narrower dtype could not hold
 	workers  *workers
 	sources  sources
 	sessions sync.Pool
 	live     live
+	slowly   slowLog
+	watching sync.WaitGroup
 
 	ctx  context.Context // of fills and prefetches
 	stop context.CancelFunc
@@ -97,28 +107,29 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	if o.CacheSize == 0 {
-		o.CacheSize = DefaultCacheSize()
-	}
 	f := &FS{checkpoint: c, views: views, options: o, log: o.Logger}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	f.cache = newCache(f, max(o.CacheSize, 0))
-	f.grids = newGrids(int64(maxGrids))
+	f.grids = newGrids(0)
 	f.computed = newComputed(f)
 	f.blocks = newBlocks(f)
-	if o.CacheSize < 0 {
-		f.grids.max, f.computed.max, f.blocks.max = 0, 0, 0
+	f.strips.sources = &f.sources
+	most := mostShares(needs{computed: maxComputed}, allowed(os.ReadFile).bytes)
+	if o.CacheSize > 0 {
+		most.cache = o.CacheSize
 	}
-	f.loads.most = loadsKept(o.Workers)
+	f.take(most, needs{})
 	f.workers = newWorkers(o.Workers)
+	f.slowly.after = cmp.Or(o.slowAfter, slowAfter)
 	f.sessions.New = func() any { return newSession(f) }
 	if err := f.build(); err != nil {
 		f.Close()
 		return nil, err
 	}
+	f.watching.Go(f.watchSlow)
 	return f, nil
 }
 
@@ -130,6 +141,7 @@ func (f *FS) Close() error {
 	f.blocks.close()
 	f.loads.free()
 	f.workers.close()
+	f.watching.Wait()
 	return nil
 }
 

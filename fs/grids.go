@@ -27,6 +27,22 @@ func newGrids(limit int64) *grids {
 	return g
 }
 
+// setMax changes how many bytes are kept.
+func (g *grids) setMax(n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.max = n
+	g.trim()
+}
+
+// trim throws the oldest out while there are too many.
+func (g *grids) trim() {
+	for g.bytes > g.max {
+		_, old, _ := g.lru.RemoveOldest()
+		g.bytes -= old.size
+	}
+}
+
 // get finds a grid or fills it.
 func (g *grids) get(env *expr.Env, u unit) (*entry, error) {
 	key := u.Key()
@@ -51,10 +67,8 @@ func (g *grids) add(e *entry) {
 		return
 	}
 	g.lru.Add(e.key, e)
-	for g.bytes += e.size; g.bytes > g.max; {
-		_, old, _ := g.lru.RemoveOldest()
-		g.bytes -= old.size
-	}
+	g.bytes += e.size
+	g.trim()
 }
 
 // check asks a source file whether it is what it was: kept bytes of a file that has changed are wrong.

@@ -15,9 +15,9 @@ type live struct {
 }
 
 func (l *live) add(s *session) {
-	s.began = time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s.began, s.slow = time.Now(), false
 	s.prev, s.next = nil, l.head
 	if l.head != nil {
 		l.head.prev = s

@@ -89,8 +89,9 @@ type loan struct {
 	buf []byte
 }
 
-// lend loads what a unit is computed from. An error is nobody's: who gets nothing reads, and gets his own.
-func (f *FS) lend(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
+// lend loads what a unit is computed from. Errors are dropped: the recipe then reads for itself, and reports its
+// own error.
+func (f *FS) lend(file expr.File, off int64, n int) ([]byte, expr.Entry, int) {
 	if n > loadSize {
 		return nil, nil, n
 	}

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/testdata/cgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -88,33 +89,13 @@ func readShuffled(args []string) error {
 
 const limitedReaders = 8
 
-// limit makes a memory cgroup of n bytes, of whichever version there is, and gives what puts a process into it.
-func limit(t *testing.T, n int64) (join func(pid int) error, ok bool) {
-	t.Helper()
-	for root, file := range map[string]string{"/sys/fs/cgroup": "memory.max", "/sys/fs/cgroup/memory": "memory.limit_in_bytes"} {
-		dir := filepath.Join(root, "dequantfs-test-"+strconv.Itoa(os.Getpid()))
-		if os.Mkdir(dir, 0o755) != nil {
-			continue
-		}
-		t.Cleanup(func() { unix.Rmdir(dir) })
-		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil {
-			continue // where hierarchies are mounted, but none itself
-		}
-		if os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(n, 10)), 0) == nil {
-			return func(pid int) error {
-				return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
-			}, true
-		}
-	}
-	return nil, false
-}
-
 func TestMemoryLimit(t *testing.T) {
 	needFUSE(t)
-	join, ok := limit(t, 512<<20)
-	if !ok {
-		t.Skip("no memory cgroup to be had here")
+	group, err := cgroup.New(512 << 20)
+	if err != nil {
+		t.Skip(err)
 	}
+	defer group.Remove()
 	dir := t.TempDir()
 	daemon := exec.Command(os.Args[0], "-test.run=^TestServeLimited$", "-test.timeout=10m")
 	daemon.Env = append(os.Environ(), serveEnv+"="+dir)
@@ -122,7 +103,7 @@ func TestMemoryLimit(t *testing.T) {
 	in, _ := daemon.StdinPipe()
 	pipe, _ := daemon.StdoutPipe()
 	out := bufio.NewReader(pipe)
-	if err := errors.Join(daemon.Start(), join(daemon.Process.Pid)); err != nil {
+	if err := errors.Join(daemon.Start(), group.Join(daemon.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}
 	defer detach(dir)

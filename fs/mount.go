@@ -20,6 +20,15 @@ type MountOptions struct {
 	UID, GID, Mode *uint32
 	FsName         string
 	Debug          bool
+	Memory         int64 // bytes that the process may use; 0: what the machine, its cgroup and ulimit allow
+}
+
+// allowance is how much memory the process may use.
+func (o *MountOptions) allowance() allowance {
+	if o.Memory > 0 {
+		return allowance{o.Memory, "MountOptions", o.Memory}
+	}
+	return least(allowed(os.ReadFile), addressSpace())
 }
 
 const (

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -55,6 +54,9 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 			return nil, err
 		}
 	}
+	if err := f.fit(o.allowance(), heapInUse()); err != nil {
+		return nil, err
+	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
 	server, err := gofs.Mount(mountpoint, &dirNode{fs: f, node: f.root, looks: looks}, f.fuseOptions(o, direct))
 	if err != nil {
@@ -64,6 +66,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	closeOnExec()
+	f.warn()
 	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}), lockedOut: f.lockedOut(looks)}
 	go func() {
 		server.Wait()
@@ -73,6 +76,16 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		f.setReadAhead(mountpoint, o.ReadAhead)
 	}
 	return m, nil
+}
+
+// warn logs which changes of the source reads would not notice.
+func (f *FS) warn() {
+	if f.checkpoint == nil {
+		return
+	}
+	for _, line := range f.checkpoint.Unseen() {
+		f.log.Warn(line)
+	}
 }
 
 // fuseOptions are the options for go-fuse. A file of memory, read by one reader on two cores (GB/s, medians of three;
@@ -107,9 +120,9 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 		MountOptions: fuse.MountOptions{
 			AllowOther:           o.AllowOther,
 			Options:              options,
-			MaxBackground:        background(),
-			CongestionThreshold:  background(),
-			MaxWrite:             requestSize,
+			MaxBackground:        f.shares.requests,
+			CongestionThreshold:  f.shares.requests,
+			MaxWrite:             f.shares.requestSize,
 			FsName:               name,
 			Name:                 "dequantfs",
 			DisableXAttrs:        true,
@@ -138,19 +151,15 @@ func (w logWriter) Write(p []byte) (int, error) {
 
 // place checks a mountpoint and gives its real path.
 func (f *FS) place(mountpoint string) (string, error) {
-	abs, err := filepath.Abs(mountpoint)
+	real, err := ResolveMountpoint(mountpoint)
 	if err != nil {
 		return "", err
 	}
-	if dead(abs) {
-		f.log.Warn("unmounting what a dead process left behind", slog.String("mountpoint", abs))
-		if err := detach(abs); err != nil {
-			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s", abs, err, abs)
+	if dead(real) {
+		f.log.Warn("unmounting what a dead process left behind", slog.String("mountpoint", real))
+		if err := detach(real); err != nil {
+			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s", real, err, real)
 		}
-	}
-	real, err := filepath.EvalSymlinks(abs)
-	if err != nil {
-		return "", err
 	}
 	if st, err := os.Stat(real); err != nil {
 		return "", err
@@ -223,6 +232,9 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 // LockedOut says which other users cannot read what of the mount, and why, a line each. When the kernel
 // refuses them, they see an errno only.
 func (m *Mount) LockedOut() []string { return m.lockedOut }
+
+// Heap is what the garbage collector may manage so that all of the process stays within its memory.
+func (m *Mount) Heap() int64 { return m.fs.heap }
 
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() error {

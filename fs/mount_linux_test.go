@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/mutate"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,13 @@ import (
 const childEnv = "DEQUANTFS_TEST_CHILD"
 
 func TestMain(m *testing.M) {
+	if mutate.IsChild() {
+		if err := mutate.Serve(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if how := os.Getenv(childEnv); how != "" {
 		if err := child(how, os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)

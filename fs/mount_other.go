@@ -26,3 +26,6 @@ func (m *Mount) Unmount(lazy bool) error { return errors.ErrUnsupported }
 
 // Shutdown unmounts, lazily if need be.
 func (m *Mount) Shutdown(ctx context.Context) error { return errors.ErrUnsupported }
+
+// Heap is what the garbage collector may manage.
+func (m *Mount) Heap() int64 { return 0 }

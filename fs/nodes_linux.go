@@ -38,6 +38,8 @@ var (
 	_ gofs.NodeGetattrer = (*fileNode)(nil)
 	_ gofs.NodeOpener    = (*fileNode)(nil)
 	_ gofs.NodeReader    = (*fileNode)(nil)
+	_ gofs.NodeFsyncer   = (*fileNode)(nil)
+	_ gofs.NodeFsyncer   = (*dirNode)(nil)
 	_ gofs.NodeStatfser  = (*fileNode)(nil)
 	_ gofs.FileReleaser  = (*handle)(nil)
 )
@@ -129,6 +131,12 @@ func (n *fileNode) Read(ctx context.Context, h gofs.FileHandle, dest []byte, off
 	return fuse.ReadResultData(dest[:got]), 0
 }
 
+// Fsync has nothing to do: nothing is written. Programs that copy call it on what they have read, too.
+func (n *fileNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
+
+// Fsync has nothing to do.
+func (d *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
+
 // Statfs says how large all files are together.
 func (d *dirNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	return d.fs.statfs(out)
@@ -174,7 +182,7 @@ func (f *FS) errno(name string, err error) syscall.Errno {
 	case errors.Is(err, context.Canceled):
 		f.counters.interrupted.Add(1)
 		return syscall.EINTR
-	case errors.Is(err, adapter.ErrChanged):
+	case errors.Is(err, adapter.ErrChanged), errors.Is(err, syscall.ESTALE): // the latter from the source's own server
 		errno = syscall.ESTALE
 	default:
 		errno = syscall.EIO

@@ -169,30 +169,6 @@ func (m *Manifest) difference(other *Manifest) string {
 	return ""
 }
 
-// disagree finds the first tensor in which a record and the header of its file disagree, and says how.
-func (f *FileRecord) disagree(header []TensorRecord) (tensor, problem string) {
-	for i := range max(len(f.Tensors), len(header)) {
-		switch {
-		case i == len(f.Tensors):
-			return header[i].Name, "is in the header of the file, but not in the manifest"
-		case i == len(header):
-			return f.Tensors[i].Name, "is in the manifest, but not in the header of the file"
-		case !sameTensor(&f.Tensors[i], &header[i]):
-			return f.Tensors[i].Name, fmt.Sprintf("is %v in the manifest, but %v in the header of the file", &f.Tensors[i], &header[i])
-		}
-	}
-	return "", ""
-}
-
-func sameTensor(a, b *TensorRecord) bool {
-	return a.Name == b.Name && a.DType == b.DType && a.Begin == b.Begin && a.End == b.End && slices.Equal(a.Shape, b.Shape)
-}
-
-// String says what a tensor is and where.
-func (t *TensorRecord) String() string {
-	return fmt.Sprintf("%.200q, %s of shape %v, bytes %d to %d", t.Name, t.DType, t.Shape, t.Begin, t.End)
-}
-
 // flagsOf gives views as the command line asks for them.
 func flagsOf(views []ViewRecord) string {
 	all := make([]string, len(views))
@@ -222,6 +198,30 @@ func (r ViewRecord) flags() string {
 		}
 	}
 	return s
+}
+
+// disagree finds the first tensor in which a record and the header of its file disagree, and says how.
+func (f *FileRecord) disagree(header []TensorRecord) (tensor, problem string) {
+	for i := range max(len(f.Tensors), len(header)) {
+		switch {
+		case i == len(f.Tensors):
+			return header[i].Name, "is in the header of the file, but not in the manifest"
+		case i == len(header):
+			return f.Tensors[i].Name, "is in the manifest, but not in the header of the file"
+		case !sameTensor(&f.Tensors[i], &header[i]):
+			return f.Tensors[i].Name, fmt.Sprintf("is %v in the manifest, but %v in the header of the file", &f.Tensors[i], &header[i])
+		}
+	}
+	return "", ""
+}
+
+func sameTensor(a, b *TensorRecord) bool {
+	return a.Name == b.Name && a.DType == b.DType && a.Begin == b.Begin && a.End == b.End && slices.Equal(a.Shape, b.Shape)
+}
+
+// String says what a tensor is and where.
+func (t *TensorRecord) String() string {
+	return fmt.Sprintf("%.200q, %s of shape %v, bytes %d to %d", t.Name, t.DType, t.Shape, t.Begin, t.End)
 }
 
 func sameFile(a, b FileRecord) bool { return a.Name == b.Name && a.Size == b.Size }

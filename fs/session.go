@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -37,7 +38,11 @@ type session struct {
 	run    run
 	ahead  ahead
 
+	waits waits
+	unit  string // that it waited long for
+
 	began      time.Time
+	slow       bool     // that is logged; guarded by live.mu, as the next two are
 	prev, next *session // see live
 
 	wg     sync.WaitGroup
@@ -68,6 +73,7 @@ func (f *FS) session(ctx context.Context, at *file, off, n int64) *session {
 	s := f.sessions.Get().(*session)
 	s.ctx, s.env.Context = ctx, ctx
 	s.file, s.off, s.n = at, off, n
+	s.waits.reset()
 	f.live.add(s)
 	return s
 }
@@ -75,13 +81,27 @@ func (f *FS) session(ctx context.Context, at *file, off, n int64) *session {
 // end gives back what the session holds.
 func (s *session) end() {
 	s.fs.live.remove(s)
-	s.fs.counters.latency[s.file.kindOf(s.off)].add(time.Since(s.began))
+	took := time.Since(s.began)
+	s.fs.counters.latency[s.file.kindOf(s.off)].add(took)
+	if took > s.fs.slowly.after {
+		s.sayWhy(took)
+	}
 	s.fs.cache.finish(s)
 	clear(s.wants)
 	s.wants = s.wants[:0]
 	s.queued, s.served = time.Time{}, false
 	s.ctx, s.env.Context, s.file = nil, nil, nil
 	s.fs.sessions.Put(s)
+}
+
+// sayWhy logs what a read that took long has waited for.
+func (s *session) sayWhy(took time.Duration) {
+	attrs := s.about(took)
+	if s.unit != "" {
+		attrs = append(attrs, slog.String("unit", s.unit))
+	}
+	s.fs.slow("a read took long", attrs...)
+	s.unit = ""
 }
 
 // Get gives a unit, filled. It stays until the session ends.
@@ -103,7 +123,7 @@ func (s *session) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
 
 // lend lends source bytes that were read ahead.
 func (s *session) lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, int) {
-	p, k, gap := s.fs.blocks.lend(s.ctx, f, off, int64(n), int64(width))
+	p, k, gap := s.fs.blocks.lend(s.ctx, &s.waits, f, off, int64(n), int64(width))
 	if k == nil {
 		return nil, nil, int(gap)
 	}
@@ -114,13 +134,15 @@ func (s *session) lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry
 func (s *session) readSource(f expr.File, p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		rest := p[n:]
-		lent, k, gap := s.fs.blocks.lend(s.ctx, f, off+int64(n), int64(len(rest)), 1)
+		lent, k, gap := s.fs.blocks.lend(s.ctx, &s.waits, f, off+int64(n), int64(len(rest)), 1)
 		if k != nil {
 			n += copy(rest, lent)
 			k.Release()
 			continue
 		}
+		begun := s.waits.begin(forSource)
 		got, err := s.fs.readSource(f, rest[:gap], off+int64(n))
+		s.waits.end(forSource, begun)
 		if n += got; err != nil {
 			return n, err
 		}

@@ -19,6 +19,8 @@ const (
 	// minEntry is less than the shortest entry that describes a tensor takes.
 	minEntry = len(`"":{"dtype":"U8","shape":[],"data_offsets":[0,0]}`)
 
+	maxMetadataEntries = 1 << 16 // published files have a handful
+
 	maxRank = 64   // dimensions of a tensor; what NumPy and PyTorch can hold
 	maxName = 4096 // bytes of a tensor's name, so that messages stay readable
 
@@ -166,6 +168,9 @@ func (p *headerParser) metadata() {
 		k := string(p.key())
 		if _, twice := m[k]; twice {
 			p.fail("%.100q is in it twice", k)
+		}
+		if len(m) == maxMetadataEntries {
+			p.fail("more than %d entries", maxMetadataEntries)
 		}
 		m[k] = string(p.str())
 	}

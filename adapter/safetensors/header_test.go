@@ -50,7 +50,7 @@ func TestReadHeaderAcceptsTheEdgesOfTheFormat(t *testing.T) {
 		"padded":        "{} \n\t\r ",
 		"zero length":   `{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"b":{"dtype":"F32","shape":[7,0],"data_offsets":[0,0]}}`,
 		"sub-byte":      `{"a":{"dtype":"F4","shape":[0,3],"data_offsets":[0,0]}}`,
-		"deep unknown":  `{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":` + strings.Repeat("[", 120) + strings.Repeat("]", 120) + `}}`,
+		"deep unknown":  `{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":` + strings.Repeat("[", 125) + strings.Repeat("]", 125) + `}}`,
 		"many shapes":   `{"a":{"dtype":"U8","shape":[` + strings.Repeat("1,", 63) + `0],"data_offsets":[0,0]}}`,
 		"number shapes": `{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":[0,-0.0,1e5,1E-5,12.5e+2]}}`,
 	} {
@@ -125,6 +125,7 @@ func TestReadHeaderRefuses(t *testing.T) {
 		{"too long", two("[0,4]", "[4,8]"), 9, "1 bytes more"},
 		{"data of no tensor", `{}`, 1, "1 bytes more"},
 		{"deep", `{"a":{"x":` + strings.Repeat("[", 200), 0, "deeper"},
+		{"one too deep", `{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":` + strings.Repeat("[", 126) + strings.Repeat("]", 126) + `}}`, 0, "deeper than 127"},
 		{"deep objects", `{"a":{"x":` + strings.Repeat(`{"a":`, 200), 0, "deeper"},
 		{"bad literal", `{"a":{"x":nul}}`, 0, "a value"},
 		{"bad number", `{"a":{"x":1.}}`, 0, "a value"},

@@ -10,7 +10,8 @@ import (
 
 // Index is model.safetensors.index.json.
 type Index struct {
-	Metadata  map[string]any    // total_size and whatever else stood there; numbers are json.Number when parsed
+	Metadata  map[string]any    // total_size and what else stood there, if that is short; numbers are json.Number when parsed
+	Large     bool              // there was more metadata than is decoded, and Metadata has none of it
 	WeightMap map[string]string // key to file name
 }
 
@@ -32,7 +33,7 @@ func ParseIndex(data []byte) (*Index, error) {
 		case "metadata":
 			x.metadata(s)
 		default:
-			s.skip(2)
+			s.skip(1)
 		}
 	}
 	s.end()
@@ -70,11 +71,19 @@ func (x *Index) weightMap(s *scanner) {
 	}
 }
 
+// maxMetadata is how many bytes of metadata are decoded. More of it is walked over: published
+// indexes have a hundred, nothing is computed from it, and what it decodes to is many times as large.
+const maxMetadata = 64 << 10
+
 func (x *Index) metadata(s *scanner) {
-	s.peek()
+	open := s.peek()
 	from := s.pos
-	s.skip(2)
-	if s.err != nil {
+	s.skip(1)
+	switch {
+	case s.err != nil:
+		return
+	case open == '{' && s.pos-from > maxMetadata:
+		x.Metadata, x.Large = nil, true
 		return
 	}
 	d := json.NewDecoder(bytes.NewReader(s.data[from:s.pos]))

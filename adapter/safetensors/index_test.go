@@ -149,3 +149,25 @@ func BenchmarkIndex(b *testing.B) {
 		}
 	})
 }
+
+// TestLongMetadataIsWalkedOver has more metadata than is decoded: what it decodes to takes many times
+// its size.
+func TestLongMetadataIsWalkedOver(t *testing.T) {
+	for name, c := range map[string]struct {
+		value string
+		kept  bool
+	}{
+		"short": {strings.Repeat("[],", 100) + "0", true},
+		"long":  {strings.Repeat("[],", 100_000) + "0", false},
+	} {
+		x, err := safetensors.ParseIndex([]byte(`{"metadata":{"x":[` + c.value + `]},"weight_map":{"a":"1.safetensors"}}`))
+		if err != nil || len(x.WeightMap) != 1 || (x.Metadata != nil) != c.kept {
+			t.Errorf("%s: metadata of %d members, map of %d, %v", name, len(x.Metadata), len(x.WeightMap), err)
+		}
+	}
+	for _, bad := range []string{`[` + strings.Repeat("[],", 100_000) + `0]`, `{"x":` + strings.Repeat("[],", 100_000) + "0}"} {
+		if _, err := safetensors.ParseIndex([]byte(`{"metadata":` + bad + `,"weight_map":{}}`)); err == nil {
+			t.Errorf("%.20s… is taken for metadata", bad)
+		}
+	}
+}

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep JSON may nest, the limit of the reference's parser.
-const maxDepth = 128
+// maxDepth is how many objects and lists may be inside one another: what the reference's parser takes.
+const maxDepth = 127
 
 // scanner walks over JSON that is known to be valid UTF-8. A method that fails leaves
 // the first error in err and moves to the end, so that every later call fails too and
@@ -221,14 +221,14 @@ func (s *scanner) size() int64 {
 	return int64(v)
 }
 
-// skip reads over any value.
+// skip reads over any value, around which there are depth objects and lists.
 func (s *scanner) skip(depth int) {
-	if depth > maxDepth {
-		s.fail("nested deeper than %d", maxDepth)
-		return
-	}
 	switch c := s.peek(); c {
 	case '{', '[':
+		if depth == maxDepth {
+			s.fail("nested deeper than %d", maxDepth)
+			return
+		}
 		s.pos++
 		for first := true; s.more(&first, c+2); { // '{'+2 is '}', '['+2 is ']'
 			if c == '{' {

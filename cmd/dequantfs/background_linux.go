@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/fs"
 )
 
 // A mount in the background is this command run again, in a session of its own.
@@ -28,10 +30,13 @@ const (
 type process struct{ child bool }
 
 func newProcess() *process {
-	p := &process{child: os.Getenv(childEnv) != ""}
+	p := &process{child: inBackground()}
 	os.Unsetenv(childEnv)
 	return p
 }
+
+// inBackground says whether this process was started to be the one behind a mount.
+func inBackground() bool { return os.Getenv(childEnv) != "" }
 
 // ready tells whoever waits that the mount can be read.
 func (p *process) ready() error {
@@ -116,15 +121,28 @@ func waitReady(child *exec.Cmd, ready io.Reader) error {
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {
 		return quiet{exit.ExitCode()} // it has said why
 	}
+	if status, ok := childStatus(child); ok && status.Signal() == syscall.SIGKILL {
+		allowed, by := fs.AllowedMemory()
+		return withHint(fmt.Errorf("the process behind the mount was killed, as it is when memory is short: %s allows %s", by, formatSize(allowed)),
+			"raise the limit, or show fewer layouts with --layout")
+	}
 	return fmt.Errorf("the process behind the mount ended early: %v", err)
 }
 
-func openLog(name string) (*os.File, error) {
-	if name == "" {
-		name = os.DevNull
+// childStatus says how a child ended, if it did.
+func childStatus(child *exec.Cmd) (status syscall.WaitStatus, ok bool) {
+	if child.ProcessState == nil {
+		return 0, false
 	}
-	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	status, ok = child.ProcessState.Sys().(syscall.WaitStatus)
+	return status, ok && status.Signaled()
 }
+
+// nonblock keeps opening a named pipe from waiting for its reader.
+const nonblock = unix.O_NONBLOCK
+
+// isNobodyThere says whether a named pipe could not be opened since it has no reader.
+func isNobodyThere(err error) bool { return errors.Is(err, unix.ENXIO) }
 
 // fuseMissing says why there is no FUSE on this machine; nil if there is.
 func fuseMissing() error {

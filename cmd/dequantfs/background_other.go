@@ -14,11 +14,17 @@ type process struct{ child bool }
 
 func newProcess() *process { return new(process) }
 
+func inBackground() bool { return false }
+
 func (p *process) ready() error { return nil }
 
 func startBackground(io.Writer, string, ...string) error {
 	return withHint(errors.New("mounting needs Linux and FUSE"), "ls, export and verify work here; export writes the same bytes that a mount would show")
 }
+
+const nonblock = 0
+
+func isNobodyThere(error) bool { return false }
 
 func fuseMissing() error { return errors.New("it needs Linux") }
 

@@ -321,7 +321,7 @@ func (b *bench) served(ctx context.Context, args []string, read func(dir string,
 
 // waitMounted waits until dir is a mount of ours.
 func waitMounted(ctx context.Context, dir string, ended <-chan error) error {
-	real, err := resolveMountpoint(dir)
+	real, err := fs.ResolveMountpoint(dir)
 	if err != nil {
 		return err
 	}

@@ -149,7 +149,7 @@ func gigabytes(r float64) string {
 }
 
 func (r *benchReport) write(w io.Writer) error {
-	fmt.Fprintf(w, "%s as %s: %s of it, computed from %s of the source; medians of %d %s\n", r.Source, r.Layout,
+	fmt.Fprintf(w, "%s as %s: %s of it, computed from %s of the source; medians of %d %s\n", oneLine(r.Source), r.Layout,
 		formatSize(r.SampleBytes), formatSize(r.SourceBytes), r.Rounds, plural(r.Rounds, "round", "rounds"))
 	fmt.Fprintf(w, "%s, %d cores, %s kernels\n\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernels)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)

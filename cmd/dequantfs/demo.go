@@ -78,7 +78,7 @@ func runDemo(c *cobra.Command, args []string) error {
 	}
 	err := prove(c, os.DirFS(args[0]), "through the mount at "+args[0])
 	if err == nil && stay {
-		fmt.Fprintf(c.OutOrStdout(), "it stays mounted at %s: dequantfs umount %s\n", args[0], args[0])
+		fmt.Fprintf(c.OutOrStdout(), "it stays mounted at %[1]s: dequantfs umount %[1]s\n", oneLine(args[0]))
 		return nil
 	}
 	// Also when the caller gave up: nothing is left mounted.

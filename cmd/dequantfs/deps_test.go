@@ -13,13 +13,14 @@ const module = "github.com/dequantfs/dequantfs/"
 // arrows are the imports of our own that each package may have. fs alone may import
 // go-fuse, and cmd alone what only people need.
 var arrows = map[string][]string{
-	"fp8":                 {},
-	"adapter/safetensors": {},
-	"adapter/readback":    {},
-	"adapter/expr":        {"fp8", "adapter/safetensors"},
-	"adapter":             {"fp8", "adapter/safetensors", "adapter/expr"},
-	"fs":                  {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter"},
-	"cmd/dequantfs":       {"fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs"},
+	"fp8":                   {},
+	"adapter/safetensors":   {},
+	"adapter/readback":      {},
+	"adapter/expr":          {"fp8", "adapter/safetensors"},
+	"adapter":               {"fp8", "adapter/safetensors", "adapter/expr"},
+	"fs":                    {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter"},
+	"cmd/dequantfs/startup": {},
+	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs"},
 }
 
 // onlyIn says which packages may import a module.

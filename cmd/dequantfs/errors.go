@@ -47,22 +47,12 @@ func report(stderr io.Writer, err error) int {
 	}
 	fmt.Fprintf(stderr, "dequantfs: %s\n", oneLine(err.Error()))
 	if h := hintFor(err); h != "" {
-		fmt.Fprintf(stderr, "dequantfs: hint: %s\n", h)
+		fmt.Fprintf(stderr, "dequantfs: hint: %s\n", oneLine(h))
 	}
 	if errors.As(err, &usage) {
 		return 2
 	}
 	return 1
-}
-
-// oneLine keeps a message on one line, and a name in it from driving the terminal.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
 }
 
 // hintFor finds what to do about an error: what was said with it, else what the

@@ -179,7 +179,7 @@ type exportReporter interface {
 // reporter chooses: events for programs, a bar on a terminal, a line for each file elsewhere.
 func (e *exportFlags) reporter(c *cobra.Command, dir string) exportReporter {
 	if e.json {
-		return &jsonEvents{out: json.NewEncoder(c.OutOrStdout())}
+		return &jsonEvents{out: json.NewEncoder(jsonWriter{c.OutOrStdout()})}
 	}
 	lines := exportLines{out: c.OutOrStdout(), people: c.ErrOrStderr(), dir: dir, begin: time.Now()}
 	if f, ok := c.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
@@ -223,7 +223,7 @@ func (l *exportLines) event(e fs.ExportEvent) {
 	case fs.ExportStarted:
 		fmt.Fprintf(l.people, "dequantfs: %d files to write, %s\n", e.Files, formatSize(e.Bytes))
 	case fs.ExportFinished:
-		fmt.Fprintf(l.people, "dequantfs: %s  %s  (%d written, %s)\n", e.File, formatSize(e.Bytes), l.done, l.rate())
+		fmt.Fprintf(l.people, "dequantfs: %s  %s  (%d written, %s)\n", oneLine(e.File), formatSize(e.Bytes), l.done, l.rate())
 	}
 }
 
@@ -248,7 +248,7 @@ func (l *exportLines) close() {}
 
 func (l *exportLines) end(m *fs.Manifest) error {
 	took := time.Since(l.begin).Round(100 * time.Millisecond)
-	_, err := fmt.Fprintf(l.out, "%s: %d files written, %s in %v, %s", l.dir, l.done, formatSize(l.written), took, l.rate())
+	_, err := fmt.Fprintf(l.out, "%s: %d files written, %s in %v, %s", oneLine(l.dir), l.done, formatSize(l.written), took, l.rate())
 	if l.skipped > 0 {
 		fmt.Fprintf(l.out, "; %d were there already", l.skipped)
 	}

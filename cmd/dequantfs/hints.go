@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"syscall"
+
+	"github.com/dequantfs/dequantfs/fs"
 )
 
 // hints say what to do about errors of the libraries. The first that fits is
@@ -27,6 +29,7 @@ var hints = []struct {
 	{says("address already in use"), "give --metrics another port, or :0 for any that is free"},
 	{says("fusermount", "executable file not found"), "install fuse3 (apt install fuse3, dnf install fuse3), or mount as root"},
 	{says("user_allow_other"), "put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out"},
+	{tooLittleMemory, "raise the limit (--memory of a container, MemoryMax= of a service, resources.limits.memory of a pod), show fewer layouts with --layout, or set a smaller --cache-size"},
 	{errno(syscall.EMFILE), "raise the limit of open files: ulimit -n 65536"},
 	{errno(syscall.EBUSY), "find who uses it with fuser -vm MOUNTPOINT, or detach it with umount --lazy"},
 	{errno(syscall.EACCES), "check who may read the file and every folder above it"},
@@ -49,6 +52,11 @@ func incomplete(err error) bool {
 		}
 	}
 	return false
+}
+
+func tooLittleMemory(err error) bool {
+	var m *fs.MemoryError
+	return errors.As(err, &m)
 }
 
 // says fits an error whose text has all the parts.

@@ -127,7 +127,7 @@ func (l *logFlags) people(w io.Writer) slog.Handler {
 func (l *logFlags) lasting(w io.Writer) slog.Handler {
 	o := &slog.HandlerOptions{Level: l.level()}
 	if l.format == "json" {
-		return slog.NewJSONHandler(w, o)
+		return slog.NewJSONHandler(jsonWriter{w}, o)
 	}
-	return slog.NewTextHandler(w, o)
+	return slog.NewTextHandler(jsonWriter{w}, o)
 }

@@ -148,7 +148,7 @@ func (l *listing) write(w io.Writer) error {
 	var total int64
 	for _, t := range l.Tensors {
 		total += t.Bytes
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", oneLine(t.Name), t.DType, formatShape(t.Shape), t.Bytes, t.File, oneLine(t.Recipe))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", oneLine(t.Name), t.DType, formatShape(t.Shape), t.Bytes, oneLine(t.File), oneLine(t.Recipe))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -192,7 +192,7 @@ func formatShape(shape []int64) string {
 }
 
 func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(jsonWriter{w})
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)

@@ -23,6 +23,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	_ "github.com/dequantfs/dequantfs/cmd/dequantfs/startup" // before all that opens files
 )
 
 // commands makes the subcommands, in the order of the help text.
@@ -41,9 +43,25 @@ var commands = []func() *cobra.Command{
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second signal ends the process
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
+	context.AfterFunc(ctx, func() {
+		signal.Ignore(syscall.SIGHUP) // which comes from the kernel and from the shell
+		stop()                        // the second signal of another kind ends the process
+	})
 	os.Exit(run(ctx, arguments(os.Args), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// endings are the signals that end the command's work. A terminal that goes away sends SIGHUP: that ends
+// what is in front of it, unless nohup says otherwise, but not a mount in the background.
+func endings() []os.Signal {
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	switch {
+	case inBackground():
+		signal.Ignore(syscall.SIGHUP)
+	case !signal.Ignored(syscall.SIGHUP):
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
 }
 
 // run is the whole command; it returns the exit status.

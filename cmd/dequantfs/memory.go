@@ -2,25 +2,26 @@ package main
 
 import (
 	"os"
-	"runtime"
 	"runtime/debug"
 
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// spareMemory is what a mount may take beyond its plans, its cache and the kernel's requests.
-const spareMemory = 64 << 20
+// setAside is what a process has of memory that the garbage collector does not manage, before it serves.
+const setAside = 24 << 20
 
-// boundMemory has the garbage collector keep the process near what it has after mounting. The cache's
-// units are not its business. Replies to the kernel are: with readers that jump about, and so a read-ahead of
-// 16 MiB for each jump, a process with a cache of 64 MiB grew to 530 MB, and with this to 220 MB at the same speed.
-// Who sets GOMEMLIMIT knows better.
-func boundMemory() {
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return
+// boundPlanning has the garbage collector work harder where there is little memory, so that planning leaves no
+// more garbage than there is room for.
+func boundPlanning() {
+	allowed, _ := fs.AllowedMemory()
+	boundMemory(max(allowed-setAside, setAside))
+}
+
+// boundMemory has the garbage collector keep what it manages within a number of bytes: with readers that
+// jump about, each of which the kernel reads ahead for, it would let replies pile up. If GOMEMLIMIT is set,
+// that is left as it is.
+func boundMemory(bytes int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(bytes)
 	}
-	debug.FreeOSMemory() // planning leaves as much behind as it keeps
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + fs.RequestMemory() + spareMemory)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,7 +40,53 @@ func listenMetrics(addr string) (*metricsServer, error) {
 	if err != nil {
 		return nil, withHint(err, "give --metrics an address that is free, such as 127.0.0.1:0 for any port")
 	}
-	return &metricsServer{listener: l, server: http.Server{ReadHeaderTimeout: 10 * time.Second}}, nil
+	return &metricsServer{listener: &fewConnections{Listener: l, taken: make(chan struct{}, maxScrapers)}, server: http.Server{
+		ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeIdle, MaxHeaderBytes: 8 << 10,
+	}}, nil
+}
+
+// Whoever connects to --metrics costs a descriptor and some memory, which the mount needs, so there
+// are few at once and none for long.
+const (
+	maxScrapers   = 16
+	scrapeTimeout = 10 * time.Second // for a request, and for taking its answer
+	scrapeIdle    = time.Minute      // between two of them
+)
+
+// fewConnections closes connections at once while there are too many.
+type fewConnections struct {
+	net.Listener
+	taken chan struct{} // full when there are too many
+}
+
+// Accept waits for a connection that is not one too many.
+func (l *fewConnections) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.taken <- struct{}{}:
+			return &countedConnection{Conn: c, of: l}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+// countedConnection makes room when it is closed.
+type countedConnection struct {
+	net.Conn
+	of   *fewConnections
+	once sync.Once
+}
+
+// Close closes the connection.
+func (c *countedConnection) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { <-c.of.taken })
+	return err
 }
 
 func (m *metricsServer) address() string { return m.listener.Addr().String() }

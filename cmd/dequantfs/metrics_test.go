@@ -1,20 +1,32 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/dequantfs/dequantfs/fs"
+	trial "github.com/dequantfs/dequantfs/testdata/size"
 )
 
-func serveMetrics(t *testing.T, addr string, stats fs.Stats) *metricsServer {
+// taken counts the connections.
+func (m *metricsServer) taken() chan struct{} { return m.listener.(*fewConnections).taken }
+
+func serveMetrics(t *testing.T, addr string, stats fs.Stats, change ...func(*metricsServer)) *metricsServer {
 	t.Helper()
 	m, err := listenMetrics(addr)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, c := range change {
+		c(m)
 	}
 	m.serve(func() fs.Stats { return stats })
 	t.Cleanup(func() {
@@ -89,6 +101,89 @@ func TestMetricsRefuseForeignHosts(t *testing.T) {
 		if status, _ := get(t, m, host); status != want {
 			t.Errorf("%q: status %d, want %d", host, status, want)
 		}
+	}
+}
+
+// TestMetricsHaveFewConnections connects far more often than is allowed: what is too much is closed at
+// once, idle connections are closed after a while, and then there is room again.
+func TestMetricsHaveFewConnections(t *testing.T) {
+	m := serveMetrics(t, ":0", fs.Stats{}, func(m *metricsServer) { m.server.ReadTimeout = 500 * time.Millisecond })
+	var open, closed atomic.Int64
+	var wg sync.WaitGroup
+	for range trial.Count(300, 3000) {
+		c, err := net.Dial("tcp", m.address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		open.Add(1)
+		wg.Go(func() {
+			defer c.Close()
+			if n, err := c.Read(make([]byte, 1)); err == nil {
+				t.Errorf("%d bytes of an answer to nothing", n)
+			}
+			closed.Add(1)
+		})
+		if n := len(m.taken()); n > maxScrapers {
+			t.Fatalf("%d connections at once", n)
+		}
+	}
+	wg.Wait()
+	if open.Load() != closed.Load() {
+		t.Errorf("%d of %d connections were closed", closed.Load(), open.Load())
+	}
+	if status, _ := get(t, m, "localhost"); status != 200 {
+		t.Errorf("afterwards the status is %d", status)
+	}
+}
+
+// TestMetricsDoNotWaitForSlowClients has clients that send a request byte by byte, that do not take
+// the answers, and that say nothing more.
+func TestMetricsDoNotWaitForSlowClients(t *testing.T) {
+	const patience = 200 * time.Millisecond
+	m := serveMetrics(t, ":0", fs.Stats{}, func(m *metricsServer) {
+		m.server.ReadTimeout, m.server.WriteTimeout, m.server.IdleTimeout = patience, patience, patience
+	})
+	const request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	for name, client := range map[string]func(c net.Conn) error{
+		"slow": func(c net.Conn) error {
+			for _, b := range []byte(strings.Repeat("GET / ", 1000)) {
+				if _, err := c.Write([]byte{b}); err != nil {
+					return nil
+				}
+				time.Sleep(patience / 20)
+			}
+			return errors.New("all of its request was taken")
+		},
+		"deaf": func(c net.Conn) error {
+			for range 100_000 {
+				if _, err := io.WriteString(c, request); err != nil {
+					return nil
+				}
+			}
+			return errors.New("all of its requests were taken")
+		},
+		"idle": func(c net.Conn) error {
+			if _, err := io.WriteString(c, request); err != nil {
+				return err
+			}
+			_, err := io.Copy(io.Discard, c) // to the end
+			return err
+		},
+	} {
+		c, err := net.Dial("tcp", m.address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := client(c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		eventually(t.Fatalf, func() error {
+			if n := len(m.taken()); n > 0 {
+				return fmt.Errorf("%s: %d connections are held", name, n)
+			}
+			return nil
+		})
+		c.Close()
 	}
 }
 

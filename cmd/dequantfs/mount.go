@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -55,7 +57,7 @@ var sourceCaches = map[string]fs.SourceCache{"auto": fs.SourceAuto, "keep": fs.S
 func (m *mountFlags) register(c *cobra.Command) {
 	m.readAhead = 16 << 20
 	flags := c.Flags()
-	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay attached; SIGINT and SIGTERM unmount")
+	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay; SIGINT, SIGTERM and SIGHUP unmount")
 	flags.Var(&m.cacheSize, "cache-size", "memory for experts (default a tenth of all)")
 	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages in memory: auto (those read twice), keep, drop")
@@ -79,7 +81,7 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	mountpoint, err := filepath.Abs(mountpoint)
+	mountpoint, err := realMountpoint(mountpoint)
 	if err != nil {
 		return err
 	}
@@ -98,6 +100,19 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 		return startBackground(c.ErrOrStderr(), log, os.Args[1:]...)
 	}
 	return m.serve(c, p, name, mountpoint)
+}
+
+// realMountpoint gives the path that the kernel will know a mountpoint by. One in a folder that is missing
+// will be made.
+func realMountpoint(path string) (string, error) {
+	if strings.HasPrefix(path, "/dev/fd/") {
+		return path, nil
+	}
+	real, err := fs.ResolveMountpoint(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return filepath.Abs(path)
+	}
+	return real, err
 }
 
 // absolute makes the path of a file that is there absolute. What is no path, such
@@ -168,10 +183,12 @@ func (m *mountFlags) logPath(mountpoint string) (string, error) {
 
 // serve mounts and serves until the mount is gone.
 func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string) error {
-	late, err := m.handler(c, p)
+	signal.Ignore(syscall.SIGPIPE) // the reader of the log may go away
+	late, end, err := m.handler(c, p)
 	if err != nil {
 		return err
 	}
+	defer func() { end() }()
 	log := slog.New(late)
 	var exporter *metricsServer
 	if m.metrics != "" {
@@ -197,7 +214,9 @@ func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string
 		return errors.Join(err, mounted.close())
 	}
 	if p.child {
-		late.become(m.log.lasting(os.Stderr))
+		var w io.Writer
+		w, end = unhurried(os.Stderr)
+		late.become(m.log.lasting(w))
 	}
 	if p.child || m.log.file != "" {
 		mounted.sayLockedOut(log)
@@ -207,16 +226,22 @@ func (m *mountFlags) serve(c *cobra.Command, p *process, name, mountpoint string
 }
 
 // handler says where messages go: in the foreground to the log file if there is
-// one, else to standard error, which in the background turns into the log.
-func (m *mountFlags) handler(c *cobra.Command, p *process) (*lateHandler, error) {
-	if p.child || m.log.file == "" {
-		return newLateHandler(m.log.people(c.ErrOrStderr())), nil
+// one, else to standard error, which in the background turns into the log. At the end of the mount, end is
+// to be called.
+func (m *mountFlags) handler(c *cobra.Command, p *process) (h *lateHandler, end func(), err error) {
+	if p.child {
+		return newLateHandler(m.log.people(c.ErrOrStderr())), func() {}, nil
 	}
-	f, err := os.OpenFile(m.log.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if m.log.file == "" {
+		w, end := unhurried(c.ErrOrStderr())
+		return newLateHandler(m.log.people(w)), end, nil
+	}
+	f, err := openLog(m.log.file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return newLateHandler(m.log.lasting(f)), nil
+	w, end := unhurried(f)
+	return newLateHandler(m.log.lasting(w)), end, nil
 }
 
 // logged makes sure that an error at the end of a mount is in its log too.
@@ -249,6 +274,11 @@ func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServe
 
 // mount opens the source and mounts it. After an error nothing is left behind.
 func (m *mountFlags) mount(c *cobra.Command, log *slog.Logger, name, mountpoint string) (*mounted, error) {
+	boundPlanning()
+	if err := fs.CheckMemory(nil, 0); err != nil {
+		return nil, err
+	}
+	m.view.fits = fs.CheckMemory
 	s, err := openSource(c, name, &m.view, fs.Options{
 		CacheSize: m.budget(c), SourceCache: sourceCaches[m.sourceCache], Logger: log,
 	})
@@ -302,7 +332,7 @@ func (m *mountFlags) sayWhoReadsWhat(c *cobra.Command, s *source, mountpoint str
 			continue
 		}
 		said[layout] = true
-		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", filepath.Join(mountpoint, layout), readers[layout])
+		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", oneLine(filepath.Join(mountpoint, layout)), readers[layout])
 	}
 }
 
@@ -389,7 +419,7 @@ func (m *mounted) serve(ctx context.Context, idle, drain time.Duration) error {
 	if idle > 0 {
 		go watchIdle(done, idle, m.fs.Stats, m.leave)
 	}
-	go boundMemory()
+	boundMemory(m.mount.Heap())
 	gone := make(chan error, 1)
 	go func() { gone <- m.mount.Wait() }()
 	var err error

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -482,4 +483,39 @@ func BenchmarkLifecycle(b *testing.B) {
 		s.run(step["umount"]...)
 	}
 	b.ReportMetric(b.Elapsed().Seconds()*1000/float64(b.N)/3, "ms/command")
+}
+
+// TestHangupsUnmount sends SIGHUP twice, as the kernel and the shell do when a terminal goes away, to a
+// mount that is in use: it ends in order all the same.
+func TestHangupsUnmount(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	c := s.command("mount", "-f", s.source, s.mnt, "--layout", "hf")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var open *os.File
+	eventually(t.Fatalf, func() (err error) {
+		open, err = os.Open(filepath.Join(s.mnt, "config.json"))
+		return err
+	})
+	eventually(t.Fatalf, func() error {
+		if len(recordsOf(filepath.Join(s.dir, "run", "dequantfs"), s.mnt)) == 0 {
+			return errors.New("no record of the mount")
+		}
+		return nil
+	})
+	for range 2 {
+		if err := c.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond) // so that the first one is noticed, and not both at once
+	}
+	open.Close()
+	if err := c.Wait(); err != nil {
+		t.Errorf("after two SIGHUPs: %v", err)
+	}
+	if all, err := mountsBelow(s.mnt); err != nil || len(all) > 0 {
+		t.Errorf("left behind: %v, %v", all, err)
+	}
 }

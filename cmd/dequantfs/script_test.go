@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 //	checkpoint DIR [EDIT…]    write a small DeepSeek-V3 checkpoint, see writeCheckpoint
 //	[!] mounted MOUNTPOINT    wait until a checkpoint is mounted there, or none
 //	used MOUNTPOINT           wait until a process uses the mount
-//	signal NAME MOUNTPOINT    send a signal to the process behind the mount
+//	[!] signal NAME MOUNTPOINT  send a signal to the process behind the mount, which ends or stays
 //	json FILE                 the file is JSON
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -222,11 +222,12 @@ func scriptMounted(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// scriptSignal signals the process behind a mount and waits until it is gone: signal TERM|INT|KILL MOUNTPOINT.
+// scriptSignal signals the process behind a mount and waits until it is gone, unless it is to stay:
+// [!] signal TERM|INT|HUP|KILL MOUNTPOINT.
 func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}
-	if neg || len(args) != 2 || signals[args[0]] == 0 {
-		ts.Fatalf("usage: signal TERM|INT|KILL MOUNTPOINT")
+	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL, "HUP": syscall.SIGHUP}
+	if len(args) != 2 || signals[args[0]] == 0 {
+		ts.Fatalf("usage: [!] signal TERM|INT|HUP|KILL MOUNTPOINT")
 	}
 	records, err := filepath.Glob(filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "dequantfs", "*.json"))
 	ts.Check(err)
@@ -239,6 +240,9 @@ func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
 			p, err := os.FindProcess(r.PID)
 			ts.Check(err)
 			ts.Check(p.Signal(signals[args[0]]))
+			if neg {
+				return
+			}
 			eventually(ts.Fatalf, func() error {
 				if !ended(r.PID) {
 					return fmt.Errorf("process %d lives", r.PID)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/dequantfs/dequantfs/fs"
 )
 
 func newStatus() *cobra.Command {
@@ -45,7 +47,7 @@ func statesOf(ctx context.Context, args []string) ([]mountState, error) {
 	if err != nil || len(args) == 0 {
 		return all, err
 	}
-	mountpoint, err := resolveMountpoint(args[0])
+	mountpoint, err := fs.ResolveMountpoint(args[0])
 	if err != nil {
 		return nil, err
 	}

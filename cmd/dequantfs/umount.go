@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+
+	"github.com/dequantfs/dequantfs/fs"
 )
 
 func newUmount() *cobra.Command {
@@ -46,7 +48,7 @@ func umountAll(ctx context.Context, lazy bool) error {
 
 // umount unmounts one mountpoint.
 func umount(ctx context.Context, path string, lazy bool) error {
-	mountpoint, err := resolveMountpoint(path)
+	mountpoint, err := fs.ResolveMountpoint(path)
 	if err != nil {
 		return err
 	}

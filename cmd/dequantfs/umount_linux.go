@@ -13,27 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resolveMountpoint gives the path that the kernel knows a mountpoint by. Only the
-// folder above it is resolved: the mount itself may be dead, and is not touched.
-func resolveMountpoint(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
-	if err != nil {
-		return "", err
-	}
-	abs = filepath.Join(dir, filepath.Base(abs))
-	if link, err := os.Readlink(abs); err == nil {
-		if !filepath.IsAbs(link) {
-			link = filepath.Join(dir, link)
-		}
-		return filepath.Clean(link), nil
-	}
-	return abs, nil
-}
-
 // detach unmounts what is mounted at mountpoint, if it is ours, and waits until it
 // is gone.
 func detach(ctx context.Context, mountpoint string, lazy bool) error {

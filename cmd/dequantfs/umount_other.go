@@ -7,8 +7,6 @@ import (
 	"errors"
 )
 
-func resolveMountpoint(path string) (string, error) { return path, nil }
-
 func detach(context.Context, string, bool) error {
 	return errors.New("mounting needs Linux and FUSE: there is nothing to unmount here")
 }

@@ -115,7 +115,7 @@ func (v *verifyFlags) expected(ctx context.Context, dir string) (source string, 
 	if v.source != "" {
 		return v.source, nil, nil, nil
 	}
-	mountpoint, err := resolveMountpoint(dir)
+	mountpoint, err := fs.ResolveMountpoint(dir)
 	if err != nil {
 		return "", nil, nil, err
 	}
@@ -160,7 +160,7 @@ func writeVerification(w io.Writer, dir, against string, found *fs.Verification)
 	if n := len(found.Differences); n > 0 {
 		verdict = fmt.Sprintf("%d %s", n, plural(n, "difference", "differences"))
 	}
-	_, err := fmt.Fprintf(w, "%s against %s: %d files, %d tensors, %s: %s\n", dir, against, found.Files, found.Tensors, formatSize(found.Bytes), verdict)
+	_, err := fmt.Fprintf(w, "%s against %s: %d files, %d tensors, %s: %s\n", oneLine(dir), oneLine(against), found.Files, found.Tensors, formatSize(found.Bytes), verdict)
 	return err
 }
 

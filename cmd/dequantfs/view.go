@@ -31,6 +31,9 @@ type viewFlags struct {
 	// own subdirectory even if there is only one: the paths in a script must not
 	// depend on how many layouts a family has.
 	every bool
+
+	// fits, if there is one, is asked before so many views are planned.
+	fits func(c *adapter.Checkpoint, views int) error
 }
 
 // register adds the flags.
@@ -138,6 +141,11 @@ func (v *viewFlags) views(c *adapter.Checkpoint) ([]fs.View, error) {
 		return nil, err
 	}
 	layouts := v.layoutsOf(c)
+	if v.fits != nil {
+		if err := v.fits(c, len(layouts)*len(ranks)); err != nil {
+			return nil, err
+		}
+	}
 	var views []fs.View
 	for _, o.Layout = range layouts {
 		for _, o.EP = range ranks {

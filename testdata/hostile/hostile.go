@@ -221,6 +221,9 @@ func headers() []Source {
 		big("header-is-one-string", `{"`, always("a"), ""),
 		big("header-is-one-dtype", `{"a":{"dtype":"`, always("a"), `"}}`),
 		big("header-is-one-shape", `{"a":{"dtype":"U8","shape":[`, always("1,"), "1]}}"),
+		big("header-of-metadata", `{"__metadata__":{"format":"pt"`, func(i int) string {
+			return fmt.Sprintf(`,"%x":""`, i)
+		}, "}}"),
 		big("header-of-two-million-tensors", `{"__metadata__":{}`, func(i int) string {
 			return fmt.Sprintf(`,"%x":{"dtype":"U8","shape":[],"data_offsets":[0,1]}`, i)
 		}, "}"),
@@ -341,6 +344,11 @@ func indexes() []Source {
 			f.stream(index, 64<<20, `{"weight_map":{"first":"x.safetensors"`, func(i int) string {
 				return fmt.Sprintf(`,"%x":"x.safetensors"`, i)
 			}, "}}")
+		}},
+		{Name: "index-of-metadata", Big: true, do: func(f *folder) {
+			lists := strings.Repeat(",[]", 1000)
+			f.stream(index, 63<<20, `{"metadata":{"total_size":12,"a":[0`, func(int) string { return lists },
+				fmt.Sprintf(`]},"weight_map":{%q:%q,%q:%q,%q:%q}}`, weight, Shard1, grid, Shard2, norm, Shard2))
 		}},
 		{Name: "key-in-two-shards", do: func(f *folder) {
 			f.write(Shard1, file(header(entry(weight, "F8_E4M3", "[2,2]", 0, 4), entry(norm, "BF16", "[2]", 4, 8)), 8))

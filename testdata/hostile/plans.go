@@ -10,6 +10,19 @@ func configs() []Source {
 	text := func(name, text string) Source {
 		return Source{Name: name, do: func(f *folder) { f.write("config.json", []byte(text)) }}
 	}
+	// A bomb is a config.json of the largest size that is read: a text, another one over and over, and an end.
+	bomb := func(name, head, piece, end string) Source {
+		return Source{Name: name, Big: true, do: func(f *folder) {
+			many := strings.Repeat(piece, 1000)
+			f.stream("config.json", 16<<20, `{"model_type":"deepseek_v3",`+head, func(int) string { return many }, end+"}")
+		}}
+	}
+	// A full one is as much as is taken.
+	full := func(name, more string) Source {
+		s := text(name, `{"model_type":"deepseek_v3",`+more+"}")
+		s.Big = true
+		return s
+	}
 	return []Source{
 		{Name: "config-is-missing", do: func(f *folder) { f.remove("config.json") }},
 		{Name: "config-too-large", do: func(f *folder) { f.sparse("config.json", []byte("{"), 1<<40) }},
@@ -23,6 +36,20 @@ func configs() []Source {
 		text("config-nests-deep", strings.Repeat(`{"text_config":`, 100_000)),
 		text("config-nests-deep-and-ends", strings.Repeat(`{"text_config":`, 5_000)+"{}"+strings.Repeat("}", 5_000)),
 		text("config-lists-deep-and-ends", `{"x":`+strings.Repeat("[", 9_000)+strings.Repeat("]", 9_000)+"}"),
+		text("config-nests-to-the-limit", `{"model_type":"deepseek_v3","x":`+strings.Repeat("[", 63)+strings.Repeat("]", 63)+"}"),
+		text("config-nests-beyond-the-limit", `{"model_type":"deepseek_v3","x":`+strings.Repeat("[", 64)+strings.Repeat("]", 64)+"}"),
+		bomb("config-of-lists", `"x":[0`, `,[]`, `]`),
+		bomb("config-of-objects", `"x":[0`, `,{"":{}}`, `]`),
+		bomb("config-of-numbers-far-down", `"x":`+strings.Repeat("[", 62)+`0`, `,0`, strings.Repeat("]", 62)),
+		full("config-of-as-many-objects-as-there-may-be", `"quantization_config":{"x":[0`+
+			strings.Repeat(","+strings.Repeat(`{"":`, 60)+"0"+strings.Repeat("}", 60), 2890)+"]}"),
+		full("config-of-as-many-numbers-as-there-may-be", `"x":`+strings.Repeat("[", 62)+strings.Repeat("0,", 524_000)+"0"+strings.Repeat("]", 62)),
+		bomb("config-of-not-a-number", `"x":[0`, `,NaN`, `]`),
+		text("config-of-one-long-type", `{"model_type":"deepseek_v3","model_type":"x`+strings.Repeat(`y`, 100_000)+`"}`),
+		text("config-of-one-long-method", `{"model_type":"deepseek_v3","quantization_config":{"quant_method":"x`+strings.Repeat(`y`, 100_000)+`"}}`),
+		text("config-of-one-long-block", `{"model_type":"deepseek_v3","quantization_config":{"weight_block_size":"x`+strings.Repeat(`y`, 100_000)+`"}}`),
+		text("config-of-one-long-number", `{"model_type":"deepseek_v3","num_hidden_layers":1`+strings.Repeat(`0`, 100_000)+`}`),
+		text("config-of-one-long-name", `{"model_type":"deepseek_v3","x`+strings.Repeat(`y`, 100_000)+`":0}`),
 		text("config-with-a-number-for-a-type", `{"model_type":3}`),
 		text("config-with-an-unknown-type", `{"model_type":"x\u001b[2J"}`),
 		text("config-with-a-type-in-a-type", `{"model_type":"deepseek_v3","text_config":{"model_type":"qwen3_moe"}}`),
@@ -77,6 +104,10 @@ func plans() []Source {
 		return plan(name, `{"model_type":"deepseek_v3","quantization_config":{"weight_block_size":`+size+`}}`,
 			tensor{weight, "F8_E4M3", []int{4, 4}}, tensor{grid, "F32", []int{1, 1}})
 	}
+	fused := func(name, fields, module string, w, s []int) Source {
+		key := "model.layers.0." + module + ".weight"
+		return plan(name, "{"+fields+"}", tensor{key, "F8_E4M3", w}, tensor{key + "_scale_inv", "F32", s})
+	}
 	count := func(name, n string, more ...tensor) Source {
 		all := append(experts("1", "0", "BF16", 2, 4), more...)
 		return plan(name, `{"model_type":"deepseek_v3","num_hidden_layers":2,"n_routed_experts":`+n+`}`, all...)
@@ -102,6 +133,11 @@ func plans() []Source {
 		pair("weight-of-five-dimensions", "F8_E4M3", []int{1, 1, 1, 2, 2}, "F32", []int{1, 1}),
 		pair("weight-without-rows", "F8_E4M3", []int{0, 128}, "F32", []int{0, 1}),
 		pair("weight-without-columns", "F8_E4M3", []int{128, 0}, "F32", []int{1, 0}),
+		fused("parts-of-endless-rows-without-columns", `"model_type":"phi3"`, "gate_up_proj", []int{1 << 40, 0}, []int{3, 3}),
+		fused("parts-of-negative-rows", `"model_type":"phi3","num_attention_heads":6,"num_key_value_heads":-1,"head_dim":1`, "qkv_proj", []int{4, 4}, []int{3}),
+		fused("shards-of-no-rows", `"model_type":"mimo_v2","num_key_value_heads":2147483647`, "qkv_proj", []int{0, 128}, []int{0, 1}),
+		fused("shards-of-one-row-without-columns", `"model_type":"mimo_v2","num_key_value_heads":1073741824`, "qkv_proj", []int{1 << 30, 0}, []int{1 << 30, 0}),
+		fused("heads-of-one-row-without-columns", `"model_type":"mimo_v2_flash","num_key_value_heads":2147483647,"head_dim":1`, "k_proj", []int{1<<31 - 1, 0}, []int{1<<31 - 1, 0}),
 		blocks("block-of-zero", `[0,0]`),
 		blocks("block-negative", `[-128,-128]`),
 		blocks("block-of-half", `[0.5,0.5]`),

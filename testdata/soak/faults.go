@@ -10,11 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/dequantfs/dequantfs/testdata/cgroup"
 )
 
 // cause lets readers read and faults happen until the end.
@@ -105,8 +106,8 @@ func (s *soak) mount(ctx context.Context) error {
 	}
 	s.daemon, s.ended = c, make(chan error, 1)
 	go func(ended chan<- error) { ended <- c.Wait() }(s.ended)
-	if s.group != "" {
-		if err := os.WriteFile(filepath.Join(s.group, "cgroup.procs"), []byte(strconv.Itoa(c.Process.Pid)), 0); err != nil {
+	if s.group != nil {
+		if err := s.group.Join(c.Process.Pid); err != nil {
 			return err
 		}
 	}
@@ -251,23 +252,12 @@ func (s *soak) squeeze(context.Context) error {
 	return syscall.Munmap(m)
 }
 
-// makeGroup makes a memory cgroup of 512 MiB for the daemon, of version 2 or 1, where that is allowed.
+// makeGroup makes a memory cgroup of 512 MiB for the daemon, where that is allowed.
 func (s *soak) makeGroup() {
-	name := fmt.Sprintf("dequantfs-soak-%d", os.Getpid())
-	for _, g := range [][2]string{{"/sys/fs/cgroup", "memory.max"}, {"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}} {
-		dir := filepath.Join(g[0], name)
-		if os.Mkdir(dir, 0o755) != nil {
-			continue
-		}
-		// Where only version 1 is mounted, the first of these is a plain folder like any other.
-		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil &&
-			os.WriteFile(filepath.Join(dir, g[1]), []byte(strconv.Itoa(512<<20)), 0) == nil {
-			s.group = dir
-			return
-		}
-		os.Remove(dir)
+	var err error
+	if s.group, err = cgroup.New(512 << 20); err != nil {
+		fmt.Println("soak: the daemon's memory is not limited:", err)
 	}
-	fmt.Println("soak: no memory cgroup can be made here: the daemon's memory is not limited")
 }
 
 // clear leaves nothing behind.
@@ -277,8 +267,8 @@ func (s *soak) clear() {
 		s.gone()
 	}
 	syscall.Unmount(s.path("mnt"), syscall.MNT_DETACH)
-	if s.group != "" {
-		os.Remove(s.group)
+	if s.group != nil {
+		s.group.Remove()
 	}
 }
 

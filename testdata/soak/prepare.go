@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/cgroup"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
@@ -30,7 +31,7 @@ type soak struct {
 	daemon  *exec.Cmd     // nil: none runs
 	ended   chan error    // what its end was
 	env     []string      // its environment; nil: ours
-	group   string        // memory cgroup of the daemon, if there can be one
+	group   *cgroup.Group // of the daemon, if there can be one
 	limit   time.Duration // for a read, or for the daemon to begin or to end: what takes longer hangs
 	counts
 }
@@ -58,8 +59,8 @@ func (s *soak) path(parts ...string) string {
 // prepare builds the command, writes a checkpoint, and exports it twice: for the place of fio's
 // tensor, then with fio's bytes in it as what every read is compared with.
 func (s *soak) prepare(ctx context.Context) error {
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", s.path("dequantfs"), "github.com/dequantfs/dequantfs/cmd/dequantfs").CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
+	if err := s.build(ctx); err != nil {
+		return err
 	}
 	c := synth.DeepSeek(synth.Options{
 		Layers: 4, MTP: 1, Experts: 12, Hidden: 1024, ExpertIntermediate: 320, Shards: 4, ScalesApart: true, Vocab: 8192,
@@ -87,6 +88,15 @@ func (s *soak) prepare(ctx context.Context) error {
 		return err
 	}
 	return s.list()
+}
+
+// build builds the command under test.
+func (s *soak) build(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", s.path("dequantfs"), "github.com/dequantfs/dequantfs/cmd/dequantfs").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // command runs the command under test.

@@ -16,6 +16,10 @@
 //
 //	go run ./testdata/soak -steady -for 30m
 //
+// With -smallest it finds the smallest memory cgroup in which each layout serves 16 readers for the given time.
+//
+//	go run ./testdata/soak -smallest -for 1m
+//
 // It needs Linux, root, FUSE and fio, and leaves nothing behind.
 package main
 
@@ -37,6 +41,10 @@ type options struct {
 	seed    uint64
 	readers int
 	scratch string
+
+	smallest     bool
+	only, layout string
+	memory       int // MiB
 }
 
 func main() {
@@ -46,6 +54,10 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "of what is done when")
 	flag.IntVar(&o.readers, "readers", 8, "readers at once")
 	flag.StringVar(&o.scratch, "scratch", "", "directory for everything (default that of temporary files)")
+	flag.BoolVar(&o.smallest, "smallest", false, "find the smallest memory cgroup in which each layout is served")
+	flag.StringVar(&o.only, "only", "", "with -smallest: checkpoints with this in their names")
+	flag.StringVar(&o.layout, "layout", "", "with -smallest: this layout")
+	flag.IntVar(&o.memory, "memory", 32, "with -smallest: MiB to begin with")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -62,6 +74,12 @@ func run(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir)
 	s := &soak{dir: dir, rng: rand.New(rand.NewPCG(o.seed, 1)), limit: hang}
+	if o.smallest {
+		if err := s.build(ctx); err != nil {
+			return err
+		}
+		return s.smallest(ctx, o)
+	}
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}

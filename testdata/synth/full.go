@@ -64,25 +64,33 @@ func fullOptions() Options {
 	return Options{
 		Layers: 61, Dense: 3, MTP: 1, Experts: 256, Hidden: 7168,
 		ExpertIntermediate: 2048, DenseIntermediate: 18432,
-		Heads: 128, QRank: 1536, KVRank: 512, Nope: 128, Rope: 64, VHead: 128, Vocab: 129280,
+		Heads: 128, QRank: 1536, KVRank: 512, Nope: 128, Rope: 64, VHead: 128, Vocab: 129280, Shards: 163,
 	}.withDefaults()
 }
 
 // NewFull describes the checkpoint, 91,991 tensors in 163 shards, without writing it.
 func NewFull() *Full {
 	o := fullOptions()
-	c := &Checkpoint{Config: o.config(), block: o.Block, Side: map[string][]byte{
-		"tokenizer_config.json": []byte("{\"model_max_length\": 131072}\n"),
-	}}
+	c := Holes(o)
+	c.Side = map[string][]byte{"tokenizer_config.json": []byte("{\"model_max_length\": 131072}\n")}
 	c.Config["max_position_embeddings"] = 163840
 	c.Config["num_experts_per_tok"], c.Config["n_group"], c.Config["topk_group"] = 8, 8, 4
+	f := &Full{Checkpoint: c}
+	f.seed(o)
+	return f
+}
+
+// Holes describes a checkpoint of any size whose data are holes, in shards of about the same size.
+func Holes(o Options) *Checkpoint {
+	o = o.withDefaults()
+	c := &Checkpoint{Config: o.config(), block: o.Block}
 	specs := o.specs()
 	total, done := int64(0), int64(0)
 	for _, s := range specs {
 		total += s.size()
 	}
 	for _, s := range specs {
-		shard := int(done * 163 / total)
+		shard := int(done * int64(o.Shards) / total)
 		done += s.size()
 		dtype := s.dtype
 		if s.quantized {
@@ -92,9 +100,7 @@ func NewFull() *Full {
 		}
 		c.Tensors = append(c.Tensors, Tensor{s.name, dtype, s.shape, nil, shard})
 	}
-	f := &Full{Checkpoint: c}
-	f.seed(o)
-	return f
+	return c
 }
 
 func (s spec) size() int64 {

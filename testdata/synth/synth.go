@@ -171,7 +171,8 @@ func header(ts []*Tensor) []byte {
 	off := int64(0)
 	for _, t := range ts {
 		b = append(b, ',')
-		b = strconv.AppendQuote(b, t.Name)
+		name, _ := json.Marshal(t.Name) // a string cannot fail
+		b = append(b, name...)
 		b = append(b, `:{"dtype":"`...)
 		b = append(b, t.DType...)
 		b = append(b, `","shape":[`...)

@@ -1,0 +1,97 @@
+//go:build !race
+
+// The race detector reserves so much address space that no limit of it can be set.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// limited is a command line of this program below limits that a shell sets.
+func (s *session) limited(limits string, args ...string) *exec.Cmd {
+	return s.as(exec.Command("sh", append([]string{"-c", limits + ` && exec "$0" "$@"`, s.program}, args...)...))
+}
+
+// wantRefusal wants a command to have failed with one line that has all parts, and one hint.
+func wantRefusal(t *testing.T, what string, out []byte, err error, parts ...string) {
+	t.Helper()
+	var exit *exec.ExitError
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 || len(lines) != 2 || !strings.HasPrefix(lines[1], "dequantfs: hint: ") {
+		t.Errorf("%s: %v, %s", what, err, out)
+		return
+	}
+	for _, p := range append(parts, "dequantfs: ") {
+		if !strings.Contains(lines[0], p) {
+			t.Errorf("%s: no %q in %s", what, p, lines[0])
+		}
+	}
+}
+
+// TestFewDescriptorsAreRefusedInOneLine starts mounts with fewer and fewer descriptors.
+func TestFewDescriptorsAreRefusedInOneLine(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	for n := 30; n >= 5; n-- {
+		out, err := s.limited("ulimit -n "+strconv.Itoa(n), "mount", s.source, s.mnt).CombinedOutput()
+		if err == nil {
+			s.run("umount", s.mnt)
+			continue
+		}
+		parts := []string{"open files"}
+		if n < 18 {
+			parts = append(parts, "the limit of open files is "+strconv.Itoa(n)+", but it takes 18")
+		}
+		wantRefusal(t, fmt.Sprint(n, " descriptors"), out, err, parts...)
+	}
+}
+
+// TestLittleAddressSpaceIsRefusedInOneLine mounts below more and less of it: a mount that is there
+// serves, and what does not fit is refused.
+func TestLittleAddressSpaceIsRefusedInOneLine(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	refused, served := 0, 0
+	for mib := 1300; mib <= 3600; mib += 230 {
+		limits := "ulimit -v " + strconv.Itoa(mib<<10)
+		if startupFails(s, limits) {
+			continue // the runtime does not start: nothing of ours runs
+		}
+		out, err := s.limited(limits, "mount", s.source, s.mnt).CombinedOutput()
+		if err != nil {
+			refused++
+			wantRefusal(t, limits, out, err, strconv.Itoa(mib)+" MiB")
+			continue
+		}
+		served++
+		var readers sync.WaitGroup
+		for _, name := range s.files() {
+			for range 4 {
+				readers.Go(func() {
+					if _, err := readDirect(name); err != nil {
+						t.Errorf("%s: %v", limits, err)
+					}
+				})
+			}
+		}
+		readers.Wait()
+		s.run("umount", s.mnt)
+	}
+	if refused == 0 || served == 0 {
+		t.Errorf("%d mounts were refused, %d served", refused, served)
+	}
+}
+
+// startupFails says whether a program of the size of this one cannot be started below limits, for
+// reasons of the runtime.
+func startupFails(s *session, limits string) bool {
+	out, err := s.limited(limits, "version").CombinedOutput()
+	return err != nil && !strings.HasPrefix(string(out), "dequantfs: ")
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package fs
+
+// addressSpace is not limited.
+func addressSpace() allowance { return allowance{bytes: noLimit} }

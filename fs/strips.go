@@ -1,0 +1,87 @@
+package fs
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// strips bounds how many parts of units are computed at once, each of which takes memory. Those that a stalled
+// file keeps do not count: they must not hold up whoever reads another one.
+type strips struct {
+	sources *sources
+
+	mu    sync.Mutex
+	most  int
+	begun map[expr.File]int
+	freed chan struct{} // closed when one has ended; nil: nobody waits
+}
+
+// setMost changes how many there may be.
+func (s *strips) setMost(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.most = n
+	s.wake()
+}
+
+// begin waits until one more may be computed from a file; it says no if the filesystem is closed first.
+func (s *strips) begin(ctx context.Context, f expr.File) bool {
+	for {
+		freed, ok := s.try(f)
+		if ok {
+			return true
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return false
+		case <-time.After(lookAgain): // a file may have stalled meanwhile
+		}
+	}
+}
+
+func (s *strips) try(f expr.File) (freed chan struct{}, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count() < s.most {
+		if s.begun == nil {
+			s.begun = map[expr.File]int{}
+		}
+		s.begun[f]++
+		return nil, true
+	}
+	if s.freed == nil {
+		s.freed = make(chan struct{})
+	}
+	return s.freed, false
+}
+
+// count is how many are computed from files that answer.
+func (s *strips) count() (n int) {
+	for f, begun := range s.begun {
+		if !s.sources.isStalled(f) {
+			n += begun
+		}
+	}
+	return n
+}
+
+// end makes room for another one.
+func (s *strips) end(f expr.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun[f]--; s.begun[f] == 0 {
+		delete(s.begun, f)
+	}
+	s.wake()
+}
+
+func (s *strips) wake() {
+	if s.freed != nil {
+		close(s.freed)
+		s.freed = nil
+	}
+}
