@@ -156,7 +156,8 @@ func (m *mutated) inside(name string) bool {
 	return true
 }
 
-// rewrite puts other bytes into a file of the directory. A link there is replaced, not written through.
+// rewrite puts other bytes into a file of the directory. A link there is replaced, not written
+// through.
 func (m *mutated) rewrite(name string, data []byte) {
 	if name == "" || !m.inside(name) {
 		return
@@ -311,8 +312,8 @@ func (m *mutated) change(v *any, depth int) string {
 	return fmt.Sprintf("%.60s for %.60s", now, was)
 }
 
-// mutateEntry changes what a manifest says of a file, and computes its checksums anew from the file: only what the file
-// itself says can show that it is wrong.
+// mutateEntry changes what a manifest says of a file, and computes its checksums anew from the
+// file: only what the file itself says can show that it is wrong.
 func (m *mutated) mutateEntry() string {
 	root, _ := plain(string(readOr(m.path(inState(manifestName))))).(map[string]any)
 	files, _ := root["files"].([]any)
@@ -441,7 +442,8 @@ func (m *mutated) plant() string {
 	return m.put(name, pick(m, "a file", "a link", "a FIFO", "a directory", "a hard link"), m.victim)
 }
 
-// resize makes a file far larger than it should be, and than any manifest here says: to verify a terabyte takes its time.
+// resize makes a file far larger than it should be, and than any manifest here says: to verify a
+// terabyte takes its time.
 func (m *mutated) resize() string {
 	name, data := m.file()
 	m.rewrite(name, data)
@@ -575,8 +577,8 @@ func (m *mutated) unchanged() bool {
 	return true
 }
 
-// wantRight makes sure that a manifest is the right one, or leaves out only what verify has named or nobody can know of, and that the
-// files that it names have the right bytes.
+// wantRight makes sure that a manifest is the right one, or leaves out only what verify has named
+// or nobody can know of, and that the files that it names have the right bytes.
 func (m *mutated) wantRight(found *Verification) {
 	root, _ := plain(string(readOr(m.path(inState(manifestName))))).(map[string]any)
 	files, _ := root["files"].([]any)
@@ -718,9 +720,10 @@ func watchHeap() (stop func() uint64) {
 	}
 }
 
-// TestPreparedDirectoriesAndMutatedManifests exports to, and verifies, directories to which one to three random things have
-// happened: to the text or the values of what is read back, to bytes, sizes and kinds of files. Nothing panics or hangs, nothing
-// outside of the directory and nothing foreign in it is changed, verify never says "right" of what is not, and memory is bounded.
+// TestPreparedDirectoriesAndMutatedManifests exports to, and verifies, directories to which one to
+// three random things have happened: to the text or the values of what is read back, to bytes,
+// sizes and kinds of files. Nothing panics or hangs, nothing outside of the directory and nothing
+// foreign in it is changed, verify never says "right" of what is not, and memory is bounded.
 func TestPreparedDirectoriesAndMutatedManifests(t *testing.T) {
 	const bound = 256 << 20
 	stop, count := watchHeap(), mutationTally{}
