@@ -394,7 +394,7 @@ func newSequence(seed, number uint64, size int64) sequence {
 		s.early = mutate.Early[1+rng.IntN(len(mutate.Early)-1)]
 	}
 	names := append(slices.Sorted(maps.Keys(mutate.Mutations)), "mapped store", "mapped store") // hard to see
-	if rng.IntN(3) == 0 { // harmless ones alone are rare else
+	if rng.IntN(3) == 0 {                                                                       // harmless ones alone are rare else
 		s.behind = false
 		names = slices.DeleteFunc(names, func(n string) bool { return !mutate.Mutations[n].Harmless })
 	}
