@@ -1,9 +1,10 @@
 package adapter
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
@@ -16,26 +17,96 @@ type pieces map[string][]int64
 // piecesField is the member of a header's metadata that tells of pieces.
 const piecesField = "DCP_SHARDING_INFO"
 
+// maxPieces is how long it may be: what a rank of the largest published checkpoint would write takes a third of it.
+const maxPieces = 32 << 20
+
 // consolidate is what to do about pieces.
 const consolidate = "consolidate them first (torch.distributed.checkpoint, consolidate_safetensors_files)"
 
-// piecesOf reads where the tensors of a shard begin.
+// piecesOf reads where the tensors of a shard begin. The text may be as long as a header, so nothing is built of
+// what is not looked at.
 func piecesOf(h *safetensors.Header) (pieces, error) {
 	text := h.Metadata[piecesField]
-	if text == "" {
+	switch {
+	case text == "":
 		return nil, nil
+	case len(text) > maxPieces:
+		return nil, fmt.Errorf("metadata: %s: %d bytes: more than %d are not read", piecesField, len(text), maxPieces)
 	}
-	var info map[string]struct {
-		SavedOffsets []int64 `json:"saved_offsets"`
+	p := make(pieces, len(h.Tensors))
+	for i := range h.Tensors {
+		p[h.Tensors[i].Name] = nil
 	}
-	if err := json.Unmarshal([]byte(text), &info); err != nil {
+	r := &jsonReader{text: []byte(text)}
+	err := r.object(func(key string) error {
+		offsets, err := r.savedOffsets()
+		if _, ours := p[key]; ours {
+			p[key] = offsets
+		}
+		return err
+	})
+	if r.peek(); err == nil && r.at < len(r.text) {
+		err = r.unexpected()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("metadata: %s: %w", piecesField, err)
 	}
-	p := make(pieces, len(info))
-	for key, i := range info {
-		p[key] = i.SavedOffsets
-	}
 	return p, nil
+}
+
+// savedOffsets reads what is said of one tensor: an object with saved_offsets in it.
+func (r *jsonReader) savedOffsets() (offsets []int64, err error) {
+	err = r.object(func(key string) error {
+		r.values = 0 // each member may have as many
+		c, from := r.peek(), r.at
+		if key != "saved_offsets" || c == 'n' {
+			return r.check(0)
+		}
+		if c != '[' {
+			err := r.check(0)
+			return cmp.Or(err, fmt.Errorf("saved_offsets is %s: expected a list", shorten(string(r.text[from:r.at]))))
+		}
+		offsets = nil
+		return r.each(func([]byte) error {
+			n, err := r.integer()
+			if offsets = append(offsets, n); len(offsets) > maxRank {
+				return fmt.Errorf("more than %d saved_offsets", maxRank)
+			}
+			return err
+		})
+	})
+	return offsets, err
+}
+
+// maxRank is how many dimensions a tensor may have.
+const maxRank = 64
+
+// object reads an object: visit is called in front of each value, and has to read it.
+func (r *jsonReader) object(visit func(key string) error) error {
+	if r.peek() != '{' {
+		return r.unexpected()
+	}
+	return r.each(func(written []byte) error {
+		key, err := unquote(written)
+		if err != nil {
+			return err
+		}
+		return visit(key)
+	})
+}
+
+// integer reads a whole number.
+func (r *jsonReader) integer() (int64, error) {
+	r.peek()
+	token, err := r.scalar()
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(string(token), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s is not a whole number", shorten(string(token)))
+	}
+	return n, nil
 }
 
 // check refuses a tensor that does not begin where the whole tensor does.

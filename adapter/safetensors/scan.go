@@ -120,7 +120,7 @@ func (s *scanner) str() []byte {
 
 // escaped reads on in a string whose first n bytes are plain.
 func (s *scanner) escaped(n int) []byte {
-	out := append([]byte(nil), s.data[s.pos:s.pos+n]...)
+	out := append(make([]byte, 0, s.rest(n)), s.data[s.pos:s.pos+n]...)
 	s.pos += n
 	for s.pos < len(s.data) {
 		c := s.data[s.pos]
@@ -139,6 +139,17 @@ func (s *scanner) escaped(n int) []byte {
 	}
 	s.fail("a string does not end")
 	return nil
+}
+
+// rest is how long a string is, as it is written, whose first n bytes are plain: what it stands for is no longer.
+func (s *scanner) rest(n int) int {
+	text := s.data[s.pos:]
+	for ; n < len(text) && text[n] != '"'; n++ {
+		if text[n] == '\\' {
+			n++
+		}
+	}
+	return min(n, len(text))
 }
 
 const (

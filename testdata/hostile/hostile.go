@@ -182,16 +182,20 @@ func lengths() []Source {
 	}
 }
 
+// mostHeader is the largest header that the format allows.
+const mostHeader = 100_000_000
+
+// bigHeader is a header that begins with a text, repeats another, and ends with a third one.
+func bigHeader(name, head string, middle func(i int) string, tail string) Source {
+	return Source{Name: name, Big: true, do: func(f *folder) {
+		f.only(nil)
+		f.stream("model.safetensors", 8+mostHeader, string(binary.LittleEndian.AppendUint64(nil, mostHeader))+head, middle, tail)
+	}}
+}
+
 // headers are texts that are no header.
 func headers() []Source {
-	const most = 100_000_000
-	// A big header begins with a text, repeats another, and ends with a third one.
-	big := func(name, head string, middle func(i int) string, tail string) Source {
-		return Source{Name: name, Big: true, do: func(f *folder) {
-			f.only(nil)
-			f.stream("model.safetensors", 8+most, string(binary.LittleEndian.AppendUint64(nil, most))+head, middle, tail)
-		}}
-	}
+	big := bigHeader
 	always := func(s string) func(int) string {
 		s = strings.Repeat(s, 1000)
 		return func(int) string { return s }
@@ -401,6 +405,11 @@ func files() []Source {
 			f.write("config.json", []byte(`{"transformers_weights":["`+Shard1+`"]}`))
 		}},
 		single("pieces-that-begin-at-no-number", file(`{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{\"saved_offsets\":[1e300]}}"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
+		single("pieces-that-begin-at-a-word", file(`{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{\"saved_offsets\":\"x\"}}"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
+		single("pieces-of-many-dimensions", file(`{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{\"saved_offsets\":[`+strings.Repeat("0,", 100_000)+`0]}}"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
+		bigHeader("pieces-of-ten-million-tensors", `{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{}`, func(i int) string {
+			return fmt.Sprintf(`,\"%x\":{}`, i)
+		}, `}"}}`),
 		single("pieces-that-nest-deep", file(`{"__metadata__":{"DCP_SHARDING_INFO":"`+strings.Repeat("[", 100_000)+`"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
 		linked("shard-links-to-etc", Shard2, "/etc/passwd"),
 		linked("shard-links-out-of-the-folder", Shard2, "../outside.safetensors"),
