@@ -256,7 +256,8 @@ func (p *pairer) decode(m *module, r *row) error {
 	return nil
 }
 
-// surplus refuses a second scale beside the one that the format needs.
+// surplus refuses a second scale beside the one that the format needs. Beside FP8 codes that is
+// every tensor that is called as one.
 func (p *pairer) surplus(m *module, r *row) error {
 	kept := m.parts[:0]
 	for _, x := range m.parts {
@@ -265,7 +266,7 @@ func (p *pairer) surplus(m *module, r *row) error {
 		switch {
 		case r.needs.holds(one) || r.allows.holds(one):
 			kept = append(kept, x)
-		case x.ending.certain:
+		case x.ending.certain, m.codes != nil && fp8Coded(m.codes.DType) && strings.HasSuffix(x.ending.text, "scale"):
 			return fmt.Errorf("%s: %s: second scale of %s beside %s", x.Shard, x.Key, m.codes.Key, m.part(r.parts[0]).Key)
 		default:
 			p.of[x.at] = 0

@@ -186,12 +186,17 @@ func (f frame) fits(p partition, s scaleForms) bool {
 		})
 	case p.shared:
 		return s.whole
-	case need == [2]int64{1, 1} && (s.each || s.whole && !f.stack):
+	case (need == [2]int64{1, 1} || p.isWhole()) && (s.each || s.whole && !f.stack):
 		return true
 	case s.vector > 1 && f.lists(p):
 		return s.vector == need[0]*need[1]
 	}
 	return slices.Contains(s.grids, need)
+}
+
+// isWhole says whether one scale is for a whole matrix, also if the matrix is empty.
+func (p partition) isWhole() bool {
+	return p.block == wholePartition.block && p.parts == nil
 }
 
 // lists says whether exporters leave out an axis of the partition's grid. A grid of blocks has both

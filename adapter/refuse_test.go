@@ -56,6 +56,10 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 			func(c *synth.Checkpoint) { with(c, q+"_scale", "F32", 1, 2) }, Options{},
 			[]string{"second scale", q},
 		},
+		"two scales, one of them a name that parameters have too": {
+			func(c *synth.Checkpoint) { with(c, strings.TrimSuffix(q, "weight")+"scale", "F32", 1, 2) }, Options{},
+			[]string{"second scale", q},
+		},
 		"scale of a weight that is not FP8": {
 			func(c *synth.Checkpoint) { with(c, "lm_head.weight_scale", "F32", 1) }, Options{},
 			[]string{"lm_head.weight", "BF16", "expected F8_E4M3"},
