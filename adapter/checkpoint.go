@@ -64,6 +64,8 @@ type Stored struct {
 type OpenOptions struct {
 	Logger      *slog.Logger // of what is odd, but no reason to fail; nil: nowhere
 	FollowLinks bool         // follow symlinks out of the source's root
+
+	Fits func(bytes int64) error // asked before so many bytes of JSON are read; nil: all that is not too much fits
 }
 
 // Open opens a directory with config.json and shards, one .safetensors file, or a Hub

@@ -27,6 +27,7 @@ type folder struct {
 	repo    *repository // what the snapshot is of; nil if the folder is none
 	follow  bool
 	logger  *slog.Logger
+	fits    func(bytes int64) error
 	grants  []grant // of the files that were read
 }
 
@@ -39,7 +40,7 @@ func openFolder(path string, o OpenOptions) (*folder, error) {
 	if err != nil {
 		return nil, cause(err)
 	}
-	d := &folder{path: real, inside: ".", follow: o.FollowLinks, logger: o.Logger}
+	d := &folder{path: real, inside: ".", follow: o.FollowLinks, logger: o.Logger, fits: o.Fits}
 	root := real
 	if d.repo = snapshotOf(real); d.repo != nil {
 		root = filepath.Dir(filepath.Dir(real))
@@ -196,6 +197,11 @@ func (d *folder) read(name string, limit int64) ([]byte, error) {
 	defer f.close()
 	if f.Size() > limit {
 		return nil, fmt.Errorf("%s: %d bytes: more than %d are not read", name, f.Size(), limit)
+	}
+	if d.fits != nil {
+		if err := d.fits(f.Size()); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	data := make([]byte, f.Size())
 	_, err = f.ReadAt(data, 0)

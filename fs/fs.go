@@ -85,7 +85,6 @@ type FS struct {
 	loads    buffers       // for what is loaded of the source
 	strips   strips        // of units, that are computed at once
 	shares   shares        // of memory
-	heap     int64         // what the garbage collector may manage, once it is mounted
 	lost     expr.Counters // values that a narrower dtype could not hold
 	workers  *workers
 	sources  sources

@@ -124,7 +124,7 @@ func (e *MemoryError) Error() string {
 	if e.Estimate {
 		about = "most"
 	}
-	return fmt.Sprintf("too little memory: %s allows %d MiB, but the mount needs %d MiB at %s, of which the plans of its tensors take %d MiB",
+	return fmt.Sprintf("too little memory: %s allows %d MiB, but %d MiB are needed at %s, of which what is known of the tensors takes %d MiB",
 		e.By, e.Allowed>>20, e.Needed>>20, about, e.Plans>>20)
 }
 
@@ -135,7 +135,15 @@ func tooLittle(a allowance, short, plans int64) *MemoryError {
 	return &MemoryError{By: a.by, Allowed: a.shown, Needed: (a.shown + short + 3*step/2) &^ (step - 1), Plans: plans}
 }
 
-// fit makes the shares of memory as large as there is room for beside the plans, or fails with a MemoryError.
+// fitAll makes the shares of memory as large as there is room for, or fails with a MemoryError.
+func (f *FS) fitAll(a allowance) error {
+	if f.fit(a, heapAtMost()) == nil && f.shares.blocks == maxBlocks {
+		return nil // there is plenty
+	}
+	return f.fit(a, heapInUse())
+}
+
+// fit does so beside plans of so many bytes.
 func (f *FS) fit(a allowance, plans int64) error {
 	n := f.needs()
 	least, most := leastShares(n), mostShares(n, a.bytes)
@@ -151,7 +159,6 @@ func (f *FS) fit(a allowance, plans int64) error {
 		part = min(1, float64(room-least.bytes())/float64(more))
 	}
 	f.take(between(least, most, part), n)
-	f.heap = plans + f.shares.heap()
 	return nil
 }
 
@@ -179,17 +186,38 @@ const (
 // CheckMemory fails with a MemoryError if a checkpoint cannot be planned in so many views within the memory that
 // the process may use. Without a checkpoint, it fails if nothing can.
 func CheckMemory(c *adapter.Checkpoint, views int) error {
-	a, plans, n := allowed(os.ReadFile), heapInUse(), needs{}
+	a, n, more := allowed(os.ReadFile), needs{}, int64(0)
 	if c != nil {
-		plans += int64(len(c.Tensors())) * (perTensor + perView*int64(views))
+		more = int64(len(c.Tensors())) * (perTensor + perView*int64(views))
 		n.units = 2 * largestExpert(c)
 	}
+	if heapAtMost()+more+planning <= a.bytes {
+		return nil
+	}
+	plans := heapInUse() + more
 	if plans+planning <= a.bytes {
 		return nil
 	}
 	err := tooLittle(a, plans+reserved+leastShares(n).bytes()-a.bytes, plans)
 	err.Estimate = c != nil
 	return err
+}
+
+// perByte is how many bytes it takes to read one of JSON.
+const perByte = 5
+
+// CheckReading fails with a MemoryError if so many bytes of JSON cannot be read within the memory that the process
+// may use.
+func CheckReading(bytes int64) error {
+	a := allowed(os.ReadFile)
+	if heapAtMost()+perByte*bytes+planning <= a.bytes {
+		return nil
+	}
+	plans := heapInUse() + perByte*bytes
+	if plans+planning <= a.bytes {
+		return nil
+	}
+	return tooLittle(a, plans+reserved+leastShares(needs{}).bytes()-a.bytes, plans)
 }
 
 // largestExpert is the memory that the largest matrix of an expert takes.
@@ -202,9 +230,14 @@ func largestExpert(c *adapter.Checkpoint) (most int64) {
 	return most
 }
 
-// heapInUse is what is left of the heap once garbage is thrown out.
+// heapInUse is what is left of the heap once garbage is thrown out, which takes a while.
 func heapInUse() int64 {
 	debug.FreeOSMemory()
+	return heapAtMost()
+}
+
+// heapAtMost is the heap with its garbage.
+func heapAtMost() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.Sys - m.HeapReleased)

@@ -69,7 +69,7 @@ func TestSharesFitIntoWhatIsAllowed(t *testing.T) {
 func TestMemoryErrorsSayWhatIsNeeded(t *testing.T) {
 	f, _ := layerFS(t, deepSeek, Options{})
 	err := f.fit(allowance{bytes: 50 << 20, by: "/sys/fs/cgroup/x/memory.max", shown: 50 << 20}, 10<<20)
-	const want = "too little memory: /sys/fs/cgroup/x/memory.max allows 50 MiB, but the mount needs 80 MiB at least, of which the plans of its tensors take 10 MiB"
+	const want = "too little memory: /sys/fs/cgroup/x/memory.max allows 50 MiB, but 80 MiB are needed at least, of which what is known of the tensors takes 10 MiB"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -54,7 +54,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 			return nil, err
 		}
 	}
-	if err := f.fit(o.allowance(), heapInUse()); err != nil {
+	if err := f.fitAll(o.allowance()); err != nil {
 		return nil, err
 	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
@@ -234,7 +234,7 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 func (m *Mount) LockedOut() []string { return m.lockedOut }
 
 // Heap is what the garbage collector may manage so that all of the process stays within its memory.
-func (m *Mount) Heap() int64 { return m.fs.heap }
+func (m *Mount) Heap() int64 { return heapInUse() + m.fs.shares.heap() }
 
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() error {

@@ -17,6 +17,9 @@ func boundPlanning() {
 	boundMemory(max(allowed-setAside, setAside))
 }
 
+// boundServing has the garbage collector keep to what is left for it once the shares of all else are known.
+func boundServing(m *fs.Mount) { boundMemory(m.Heap()) }
+
 // boundMemory has the garbage collector keep what it manages within a number of bytes: with readers that
 // jump about, each of which the kernel reads ahead for, it would let replies pile up. If GOMEMLIMIT is set,
 // that is left as it is.

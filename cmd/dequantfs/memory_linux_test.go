@@ -30,7 +30,7 @@ import (
 // large has experts of DeepSeek-V3's size, in holes.
 var large = synth.Options{Layers: 2, Experts: 4, Hidden: 7168, ExpertIntermediate: 2048, DenseIntermediate: 18432, Vocab: 1024}
 
-var neededMemory = regexp.MustCompile(`needs (\d+) MiB at least`)
+var neededMemory = regexp.MustCompile(`but (\d+) MiB are needed at least`)
 
 // TestWhatIsNeededIsEnough mounts each layout in a memory cgroup that is too small, which is refused, and then in one
 // of the size that the refusal names, in which 16 readers are served.

@@ -419,7 +419,7 @@ func (m *mounted) serve(ctx context.Context, idle, drain time.Duration) error {
 	if idle > 0 {
 		go watchIdle(done, idle, m.fs.Stats, m.leave)
 	}
-	boundMemory(m.mount.Heap())
+	go boundServing(m.mount)
 	gone := make(chan error, 1)
 	go func() { gone <- m.mount.Wait() }()
 	var err error

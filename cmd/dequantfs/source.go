@@ -44,7 +44,7 @@ func sayNotes(log *slog.Logger, plans ...*adapter.Plan) {
 // openViews opens a checkpoint, lays out the views that plan makes of it, and says what is odd about
 // both. Symlinks may lead out of the checkpoint if follow says so.
 func openViews(name string, o fs.Options, follow bool, plan func(*adapter.Checkpoint) ([]fs.View, error)) (*source, error) {
-	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: o.Logger, FollowLinks: follow})
+	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: o.Logger, FollowLinks: follow, Fits: fs.CheckReading})
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,23 +17,32 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/cgroup"
 )
 
-// cause lets readers read and faults happen until the end.
+// cause lets readers read and faults happen until the end: all of them in a random order, and again.
 func (s *soak) cause(ctx context.Context, end time.Time, readers int, seed uint64) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range readers {
 		wg.Go(func() { s.reader(done, seed<<16+uint64(i)) })
 	}
-	for ctx.Err() == nil && time.Now().Before(end) && s.hung.Load() == 0 {
-		for _, act := range []func(context.Context) error{s.quiet, faults[s.rng.IntN(len(faults))].bind(s)} {
-			if err := act(ctx); err != nil && ctx.Err() == nil {
-				s.failed.Add(1)
-				s.complain("%v", err)
-			}
+	for left := []int(nil); ctx.Err() == nil && time.Now().Before(end) && s.hung.Load() == 0; {
+		if len(left) == 0 {
+			left = s.rng.Perm(len(faults))
 		}
+		s.act(ctx, "a quiet moment", s.quiet)
+		f := &faults[left[0]]
+		s.act(ctx, f.name, func(ctx context.Context) error { return f.cause(s, ctx) })
+		f.times, left = f.times+1, left[1:]
 	}
 	close(done)
 	s.join(&wg)
+}
+
+// act does something that must succeed.
+func (s *soak) act(ctx context.Context, what string, do func(context.Context) error) {
+	if err := do(ctx); err != nil && ctx.Err() == nil {
+		s.failed.Add(1)
+		s.complain("%s: %v", what, err)
+	}
 }
 
 // join waits for readers that were told to end.
@@ -49,14 +57,25 @@ func (s *soak) join(wg *sync.WaitGroup) {
 	}
 }
 
-// fault is something bad that happens to the mount.
-type fault func(*soak, context.Context) error
-
-func (f fault) bind(s *soak) func(context.Context) error {
-	return func(ctx context.Context) error { return f(s, ctx) }
+// fault is something bad that happens to a mount.
+type fault struct {
+	name  string // of several
+	cause func(*soak, context.Context) error
+	times int
 }
 
-var faults = []fault{(*soak).umountAndMount, (*soak).kill, (*soak).killReader, (*soak).change, (*soak).squeeze}
+var faults = []fault{
+	{name: "unmounts", cause: (*soak).umountAndMount},
+	{name: "kills of the daemon", cause: (*soak).kill},
+	{name: "killed readers", cause: (*soak).killReader},
+	{name: "changed sources", cause: (*soak).change},
+	{name: "changed sources with their times put back", cause: (*soak).changeUnseen},
+	{name: "links made and removed", cause: (*soak).relink},
+	{name: "syncs of the mount", cause: (*soak).sync},
+	{name: "times without descriptors", cause: (*soak).starveOfDescriptors},
+	{name: "crowds at the metrics", cause: (*soak).crowd},
+	{name: "times memory taken away", cause: (*soak).squeeze},
+}
 
 // disturbed does something during which reads may fail.
 func (s *soak) disturbed(do func() error) error {
@@ -94,7 +113,11 @@ func (s *soak) quiet(ctx context.Context) error {
 // mount mounts the views with a small cache, in a small cgroup where there can be one.
 func (s *soak) mount(ctx context.Context) error {
 	mnt := s.path("mnt")
-	c := exec.Command(s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt, "--layout", "native,hf", "--cache-size", "24MiB")
+	args := []string{s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt, "--layout", "native,hf", "--cache-size", "24MiB", "--metrics", "127.0.0.1:0"}
+	if s.group != nil {
+		args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, s.group.Procs()}, args...)
+	}
+	c := exec.Command(args[0], args[1:]...)
 	log, err := os.OpenFile(s.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err
@@ -106,14 +129,8 @@ func (s *soak) mount(ctx context.Context) error {
 	}
 	s.daemon, s.ended = c, make(chan error, 1)
 	go func(ended chan<- error) { ended <- c.Wait() }(s.ended)
-	if s.group != nil {
-		if err := s.group.Join(c.Process.Pid); err != nil {
-			return err
-		}
-	}
 	for deadline := time.Now().Add(s.limit); ; time.Sleep(10 * time.Millisecond) {
 		if answers(mnt) {
-			s.mounts.Add(1)
 			return nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
@@ -159,15 +176,18 @@ func (s *soak) alive() error {
 	}
 }
 
+// endings are the signals at which a daemon in the foreground ends.
+var endings = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}
+
 // umountAndMount asks the daemon to end under load, which it must do with status 0.
 func (s *soak) umountAndMount(ctx context.Context) error {
+	how := endings[s.rng.IntN(len(endings))]
 	return s.disturbed(func() error {
-		s.umounts.Add(1)
-		if err := s.daemon.Process.Signal(syscall.SIGTERM); err != nil {
+		if err := s.daemon.Process.Signal(how); err != nil {
 			return err
 		}
 		if err := s.gone(); err != nil {
-			return fmt.Errorf("after SIGTERM: %w", err)
+			return fmt.Errorf("after %v: %w", how, err)
 		}
 		return s.mount(ctx)
 	})
@@ -176,7 +196,6 @@ func (s *soak) umountAndMount(ctx context.Context) error {
 // kill kills the daemon; the next one finds a dead mount in its place.
 func (s *soak) kill(ctx context.Context) error {
 	return s.disturbed(func() error {
-		s.kills.Add(1)
 		if err := s.daemon.Process.Kill(); err != nil {
 			return err
 		}
@@ -193,52 +212,13 @@ func (s *soak) killReader(ctx context.Context) error {
 		return err
 	}
 	time.Sleep(time.Duration(s.rng.IntN(50)) * time.Millisecond)
-	s.readersKilled.Add(1)
 	c.Process.Kill()
 	c.Wait()
 	return nil
 }
 
-// change changes a source file under the mount: reads may fail then, but not give the new bytes.
-// Put back, it is as changed as before until it is mounted again.
-func (s *soak) change(ctx context.Context) error {
-	shards, err := filepath.Glob(s.path("source", "*.safetensors"))
-	if err != nil {
-		return err
-	}
-	return s.disturbed(func() error {
-		s.changes.Add(1)
-		f, err := os.OpenFile(shards[s.rng.IntN(len(shards))], os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		off := info.Size()/2 + s.rng.Int64N(info.Size()/4)
-		old := make([]byte, 64<<10)
-		n, err := f.ReadAt(old[:min(int64(len(old)), info.Size()-off)], off)
-		if err != nil {
-			return err
-		}
-		if _, err := f.WriteAt(make([]byte, n), off); err != nil {
-			return err
-		}
-		time.Sleep(time.Second)
-		if _, err := f.WriteAt(old[:n], off); err != nil {
-			return err
-		}
-		s.daemon.Process.Signal(syscall.SIGTERM)
-		s.gone()
-		return s.mount(ctx)
-	})
-}
-
 // squeeze takes much of the machine's memory for a moment.
 func (s *soak) squeeze(context.Context) error {
-	s.squeezes.Add(1)
 	var info syscall.Sysinfo_t
 	if err := syscall.Sysinfo(&info); err != nil {
 		return err
@@ -274,10 +254,17 @@ func (s *soak) clear() {
 
 // report prints what was done and survived.
 func (s *soak) report() error {
-	injected := s.umounts.Load() + s.kills.Load() + s.readersKilled.Load() + s.changes.Load() + s.squeezes.Load()
 	fmt.Printf("soak: %d reads, %d bytes checked by SHA-256; %d bytes checked by fio in %d runs\n", s.reads.Load(), s.bytes.Load(), s.fioBytes.Load(), s.fioRuns.Load())
-	fmt.Printf("soak: %d faults: %d unmounts, %d kills of the daemon, %d killed readers, %d changed sources, %d times memory taken away\n",
-		injected, s.umounts.Load(), s.kills.Load(), s.readersKilled.Load(), s.changes.Load(), s.squeezes.Load())
+	all, never := 0, 0
+	var each []string
+	for _, f := range faults {
+		all += f.times
+		each = append(each, fmt.Sprintf("%d %s", f.times, f.name))
+		if f.times == 0 {
+			never++
+		}
+	}
+	fmt.Printf("soak: %d faults: %s\n", all, strings.Join(each, ", "))
 	fmt.Printf("soak: %d wrong, %d hung, %d failed without a fault, %d failed during one; longest read %v\n",
 		s.wrong.Load(), s.hung.Load(), s.failed.Load(), s.excused.Load(), time.Duration(s.longest.Load()).Round(time.Millisecond))
 	bad := s.wrong.Load() + s.hung.Load() + s.failed.Load()
@@ -287,6 +274,9 @@ func (s *soak) report() error {
 	}
 	if s.reads.Load() == 0 || s.fioRuns.Load() == 0 {
 		return errors.New("nothing was checked")
+	}
+	if never > 0 {
+		fmt.Printf("soak: %d kinds of faults did not come about: it takes a minute\n", never)
 	}
 	return nil
 }

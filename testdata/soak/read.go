@@ -20,9 +20,7 @@ type counts struct {
 	reads, bytes, fioBytes atomic.Int64
 	wrong, hung, failed    atomic.Int64 // failed: without a fault
 	excused                atomic.Int64 // failed during a fault
-	mounts, umounts, kills atomic.Int64
-	readersKilled, changes atomic.Int64
-	squeezes, fioRuns      atomic.Int64
+	fioRuns                atomic.Int64
 	epoch                  atomic.Int64 // odd while a fault is under way
 	complaints             sync.Map
 	longest                atomic.Int64 // ns

@@ -85,7 +85,7 @@ func (s *soak) smallest(ctx context.Context, o options) error {
 	return nil
 }
 
-var needed = regexp.MustCompile(`needs (\d+) MiB at (least|most)`)
+var needed = regexp.MustCompile(`but (\d+) MiB are needed at (least|most)`)
 
 // leastMemory begins with too little, or what the command line says, and gives a mount what it says it
 // needs until it serves.
@@ -102,7 +102,7 @@ func (s *soak) leastMemory(ctx context.Context, layout string, o options) (mib i
 		}
 		more, _ := strconv.ParseInt(m[1], 10, 64)
 		if m[2] == "most" { // it could not even plan
-			more = mib + mib/4
+			more = mib + 4
 		}
 		if more <= mib {
 			return mib, "", fmt.Errorf("refused with what it needs: %s", r)
