@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/dequantfs/dequantfs/fs"
@@ -17,8 +18,18 @@ func boundPlanning() {
 	boundMemory(max(allowed-setAside, setAside))
 }
 
-// boundServing has the garbage collector keep to what is left for it once the shares of all else are known.
-func boundServing(m *fs.Mount) { boundMemory(m.Heap()) }
+// spareMemory is what a mount may take beyond its plans, its cache and the kernel's requests.
+const spareMemory = 64 << 20
+
+// boundServing has the garbage collector keep to what is left for it once the shares of all else are
+// known. Where there is plenty, it keeps the process near what it has after planning, so that
+// memory stays flat.
+func boundServing(m *fs.Mount) {
+	debug.FreeOSMemory() // planning leaves as much behind as it keeps
+	var now runtime.MemStats
+	runtime.ReadMemStats(&now)
+	boundMemory(min(m.Heap(), int64(now.Sys-now.HeapReleased)+fs.RequestMemory()+spareMemory))
+}
 
 // boundMemory has the garbage collector keep what it manages within a number of bytes: with readers that
 // jump about, each of which the kernel reads ahead for, it would let replies pile up. If GOMEMLIMIT is set,
