@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -28,7 +29,16 @@ func TestMain(m *testing.M) {
 	if _, known := names[filepath.Base(os.Args[0])]; !known && len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
 		os.Args[0] = "dequantfs"
 	}
-	testscript.Main(m, names)
+	testscript.Main(hearing{m}, names)
+}
+
+// hearing runs tests whose children hear SIGHUP, also where nohup has it ignored: a signal that is
+// caught is at its default in a child.
+type hearing struct{ *testing.M }
+
+func (h hearing) Run() int {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	return h.M.Run()
 }
 
 // TestScripts runs the sessions in testdata/script. Beside testscript's own
