@@ -183,8 +183,12 @@ const (
 	planning  = 8 << 20
 )
 
+// QuantizedViews is how many views of other layouts are planned in the memory that one of hf-fp8 takes.
+const QuantizedViews = 6
+
 // CheckMemory fails with a MemoryError if a checkpoint cannot be planned in so many views within the memory that
-// the process may use. Without a checkpoint, it fails if nothing can.
+// the process may use; one of layout hf-fp8 counts as QuantizedViews. Without a checkpoint, it fails if nothing can
+// be planned.
 func CheckMemory(c *adapter.Checkpoint, views int) error {
 	a, n, more := allowed(os.ReadFile), needs{}, int64(0)
 	if c != nil {

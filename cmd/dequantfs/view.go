@@ -142,7 +142,7 @@ func (v *viewFlags) views(c *adapter.Checkpoint) ([]fs.View, error) {
 	}
 	layouts := v.layoutsOf(c)
 	if v.fits != nil {
-		if err := v.fits(c, len(layouts)*len(ranks)); err != nil {
+		if err := v.fits(c, countViews(layouts)*len(ranks)); err != nil {
 			return nil, err
 		}
 	}
@@ -157,6 +157,16 @@ func (v *viewFlags) views(c *adapter.Checkpoint) ([]fs.View, error) {
 		}
 	}
 	return views, nil
+}
+
+// countViews counts views by the memory that planning them takes.
+func countViews(layouts []string) (n int) {
+	for _, l := range layouts {
+		if n++; l == "hf-fp8" {
+			n += fs.QuantizedViews - 1
+		}
+	}
+	return n
 }
 
 // layoutsOf gives the layouts asked for, or those that stand in for --layout.
