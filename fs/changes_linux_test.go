@@ -270,17 +270,16 @@ func (c *changing) wantLogged(t *testing.T, n int) {
 	}
 }
 
-// lockPages lets a child lock the first piece of the tensor in memory, so that the kernel holds it until the test ends.
-func (c *changing) lockPages(t *testing.T) {
+// converse starts a child that reads requests and writes answers until its input ends.
+func converse(t *testing.T, how, path string) (in io.WriteCloser, out io.ReadCloser) {
 	t.Helper()
-	offset := binary.LittleEndian.AppendUint64(nil, uint64(c.off))
-	cmd, _ := start(t, "lock", c.path)
+	cmd, _ := start(t, how, path)
 	cmd.Stdout = nil
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
+	out, err = cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,11 +287,18 @@ func (c *changing) lockPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
+		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
 			t.Error(err)
 		}
 	})
+	return in, out
+}
+
+// lockPages lets a child lock the first piece of the tensor in memory, so that the kernel holds it until the test ends.
+func (c *changing) lockPages(t *testing.T) {
+	t.Helper()
+	offset := binary.LittleEndian.AppendUint64(nil, uint64(c.off))
+	in, out := converse(t, "lock", c.path)
 	if _, err := in.Write(offset); err != nil {
 		t.Fatal(err)
 	}

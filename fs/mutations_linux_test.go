@@ -308,24 +308,7 @@ type nobodyChild struct {
 
 func startNobody(t *testing.T, pristine string) *nobodyChild {
 	t.Helper()
-	cmd, _ := start(t, "nobody", pristine)
-	cmd.Stdout = nil
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
-			t.Error(err)
-		}
-	})
+	in, out := converse(t, "nobody", pristine)
 	return &nobodyChild{json.NewEncoder(in), json.NewDecoder(out)}
 }
 
