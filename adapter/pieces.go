@@ -17,14 +17,15 @@ type pieces map[string][]int64
 // piecesField is the member of a header's metadata that tells of pieces.
 const piecesField = "DCP_SHARDING_INFO"
 
-// maxPieces is how long it may be: what a rank of the largest published checkpoint would write takes a third of it.
+// maxPieces is how long it may be: what a rank of the largest published checkpoint would write
+// takes a third of it.
 const maxPieces = 32 << 20
 
 // consolidate is what to do about pieces.
 const consolidate = "consolidate them first (torch.distributed.checkpoint, consolidate_safetensors_files)"
 
-// piecesOf reads where the tensors of a shard begin. The text may be as long as a header, so nothing is built of
-// what is not looked at.
+// piecesOf reads where the tensors of a shard begin. The text may be as long as a header, so
+// nothing is built of what is not looked at.
 func piecesOf(h *safetensors.Header) (pieces, error) {
 	text := h.Metadata[piecesField]
 	switch {

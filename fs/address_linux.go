@@ -26,7 +26,8 @@ var addressLimits = []struct {
 	{unix.RLIMIT_DATA, "ulimit -d", "VmData:"},
 }
 
-// addressSpace is how much memory the process may use so that it stays within its limits of address space.
+// addressSpace is how much memory the process may use so that it stays within its limits of address
+// space.
 func addressSpace() allowance {
 	a := allowance{bytes: noLimit}
 	status, err := os.ReadFile("/proc/self/status")

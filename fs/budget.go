@@ -69,7 +69,8 @@ var cgroupFiles = map[bool]struct {
 	true:  {"/sys/fs/cgroup/memory", []string{"memory.limit_in_bytes"}},
 }
 
-// cgroupLimit is the least limit of the process's memory cgroup and those above it, v2 or v1, and where it is set.
+// cgroupLimit is the least limit of the process's memory cgroup and those above it, v2 or v1, and
+// where it is set.
 func cgroupLimit(read func(string) ([]byte, error)) (limit int64, by string) {
 	limit = noLimit
 	data, _ := read("/proc/self/cgroup")

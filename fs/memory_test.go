@@ -16,8 +16,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-// TestSharesFitIntoWhatIsAllowed gives views of all kinds more and more memory: what they take never goes
-// beyond it and never shrinks, and what the first refusal names is enough.
+// TestSharesFitIntoWhatIsAllowed gives views of all kinds more and more memory: what they take
+// never goes beyond it and never shrinks, and what the first refusal names is enough.
 func TestSharesFitIntoWhatIsAllowed(t *testing.T) {
 	_, source := writeSynth(t, synth.Options{})
 	_, plain := writeSynth(t, synth.Options{Plain: true})

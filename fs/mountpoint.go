@@ -12,8 +12,8 @@ import (
 // maxLinks is how many links the kernel follows.
 const maxLinks = 40
 
-// ResolveMountpoint gives the path that the kernel knows a mountpoint by, which has no links in it. It
-// does not look at the mountpoint itself, since what is mounted there may be dead.
+// ResolveMountpoint gives the path that the kernel knows a mountpoint by, which has no links in it.
+// It does not look at the mountpoint itself, since what is mounted there may be dead.
 func ResolveMountpoint(path string) (string, error) {
 	at, err := filepath.Abs(path)
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// slowAfter is how long a read, or the computing of a unit, may take before the log says what it waits for.
+// slowAfter is how long a read, or the computing of a unit, may take before the log says what it
+// waits for.
 const slowAfter = 2 * time.Second
 
 // reason is what a read, or the computing of a unit, waits for.
@@ -31,7 +32,8 @@ var reasonNames = [reasons]string{
 	"source bytes that are being read ahead", "its turn to be computed", "the source",
 }
 
-// waits is how long a read, or the computing of a unit, has waited for what. Its parts may wait at the same time.
+// waits is how long a read, or the computing of a unit, has waited for what. Its parts may wait at
+// the same time.
 type waits struct {
 	of  [reasons]wait
 	now atomic.Int32 // the reason that came last

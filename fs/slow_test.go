@@ -13,8 +13,8 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// slowFS is a tree over a source that answers when it is released, and its log. What takes longer than a
-// hundredth of a second is slow there.
+// slowFS is a tree over a source that answers when it is released, and its log. What takes longer
+// than a hundredth of a second is slow there.
 func slowFS(t *testing.T, o Options, tensors func(*memory) []adapter.Tensor) (f *FS, log *logTo, release func()) {
 	t.Helper()
 	hold := make(chan struct{})

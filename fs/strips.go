@@ -8,8 +8,8 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// strips bounds how many parts of units are computed at once, each of which takes memory. Those that a stalled
-// file keeps do not count: they must not hold up whoever reads another one.
+// strips bounds how many parts of units are computed at once, each of which takes memory. Those
+// that a stalled file keeps do not count: they must not hold up whoever reads another one.
 type strips struct {
 	sources *sources
 
@@ -27,7 +27,8 @@ func (s *strips) setMost(n int) {
 	s.wake()
 }
 
-// begin waits until one more may be computed from a file; it says no if the filesystem is closed first.
+// begin waits until one more may be computed from a file; it says no if the filesystem is closed
+// first.
 func (s *strips) begin(ctx context.Context, f expr.File) bool {
 	for {
 		freed, ok := s.try(f)

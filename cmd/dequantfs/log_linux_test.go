@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLogToAPipeHoldsUpNothing has a named pipe as the log: without a reader, with one that does not read, and
-// with one that goes away.
+// TestLogToAPipeHoldsUpNothing has a named pipe as the log: without a reader, with one that does
+// not read, and with one that goes away.
 func TestLogToAPipeHoldsUpNothing(t *testing.T) {
 	requireFUSE(t)
 	for _, foreground := range []bool{false, true} {

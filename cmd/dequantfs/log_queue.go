@@ -14,8 +14,8 @@ const (
 	logEnd   = time.Second // how long the end of a mount waits for them
 )
 
-// logQueue writes a log whose reader may be slow: a terminal that was stopped, a pipe that is full. Nothing
-// waits for it; lines that find no room are dropped, which is said where the log goes on.
+// logQueue writes a log whose reader may be slow: a terminal that was stopped, a pipe that is full.
+// Nothing waits for it; lines that find no room are dropped, which is said where the log goes on.
 type logQueue struct {
 	lines   chan []byte
 	dropped atomic.Int64
@@ -23,8 +23,8 @@ type logQueue struct {
 	ended   chan struct{}
 }
 
-// unhurried gives a writer that never makes its callers wait, and what to call when the last line is written. A
-// regular file is taken as it is.
+// unhurried gives a writer that never makes its callers wait, and what to call when the last line
+// is written. A regular file is taken as it is.
 func unhurried(w io.Writer) (io.Writer, func()) {
 	f, ok := w.(*os.File)
 	if !ok {

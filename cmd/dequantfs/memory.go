@@ -8,11 +8,12 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// setAside is what a process has of memory that the garbage collector does not manage, before it serves.
+// setAside is what a process has of memory that the garbage collector does not manage, before it
+// serves.
 const setAside = 24 << 20
 
-// boundPlanning has the garbage collector work harder where there is little memory, so that planning leaves no
-// more garbage than there is room for.
+// boundPlanning has the garbage collector work harder where there is little memory, so that
+// planning leaves no more garbage than there is room for.
 func boundPlanning() {
 	allowed, _ := fs.AllowedMemory()
 	boundMemory(max(allowed-setAside, setAside))
@@ -31,9 +32,9 @@ func boundServing(m *fs.Mount) {
 	boundMemory(min(m.Heap(), int64(now.Sys-now.HeapReleased)+fs.RequestMemory()+spareMemory))
 }
 
-// boundMemory has the garbage collector keep what it manages within a number of bytes: with readers that
-// jump about, each of which the kernel reads ahead for, it would let replies pile up. If GOMEMLIMIT is set,
-// that is left as it is.
+// boundMemory has the garbage collector keep what it manages within a number of bytes: with readers
+// that jump about, each of which the kernel reads ahead for, it would let replies pile up. If
+// GOMEMLIMIT is set, that is left as it is.
 func boundMemory(bytes int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(bytes)

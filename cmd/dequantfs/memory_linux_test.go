@@ -32,8 +32,8 @@ var large = synth.Options{Layers: 2, Experts: 4, Hidden: 7168, ExpertIntermediat
 
 var neededMemory = regexp.MustCompile(`but (\d+) MiB are needed at least`)
 
-// TestWhatIsNeededIsEnough mounts each layout in a memory cgroup that is too small, which is refused, and then in one
-// of the size that the refusal names, in which 16 readers are served.
+// TestWhatIsNeededIsEnough mounts each layout in a memory cgroup that is too small, which is
+// refused, and then in one of the size that the refusal names, in which 16 readers are served.
 func TestWhatIsNeededIsEnough(t *testing.T) {
 	requireFUSE(t)
 	plain := large
@@ -67,7 +67,8 @@ func TestWhatIsNeededIsEnough(t *testing.T) {
 	}
 }
 
-// mountWithin mounts in a memory cgroup. It gives what ends the mount, or what was said instead of mounting.
+// mountWithin mounts in a memory cgroup. It gives what ends the mount, or what was said instead of
+// mounting.
 func (s *session) mountWithin(mib int64, layouts string) (end func() error, said []byte, err error) {
 	s.t.Helper()
 	group, err := cgroup.New(mib << 20)
@@ -99,7 +100,8 @@ func (s *session) mountWithin(mib int64, layouts string) (end func() error, said
 	}
 }
 
-// readHard lets 18 readers read at random for a while, in the ways that take most of a mount's memory.
+// readHard lets 18 readers read at random for a while, in the ways that take most of a mount's
+// memory.
 func readHard(t *testing.T, names []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(trial.Count(2, 60))*time.Second)

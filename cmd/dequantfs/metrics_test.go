@@ -104,8 +104,8 @@ func TestMetricsRefuseForeignHosts(t *testing.T) {
 	}
 }
 
-// TestMetricsHaveFewConnections connects far more often than is allowed: what is too much is closed at
-// once, idle connections are closed after a while, and then there is room again.
+// TestMetricsHaveFewConnections connects far more often than is allowed: what is too much is closed
+// at once, idle connections are closed after a while, and then there is room again.
 func TestMetricsHaveFewConnections(t *testing.T) {
 	m := serveMetrics(t, ":0", fs.Stats{}, func(m *metricsServer) { m.server.ReadTimeout = 500 * time.Millisecond })
 	var open, closed atomic.Int64

@@ -11,7 +11,8 @@ import (
 )
 
 // Names come from checkpoints and paths, which strangers may have chosen. Characters in them that
-// drive the terminal, turn the direction of the text round, or cannot be seen, are written as \u202e.
+// drive the terminal, turn the direction of the text round, or cannot be seen, are written as
+// \u202e.
 
 // oneLine keeps a message on one line, and a name in it from deceiving whoever reads it.
 func oneLine(s string) string {
@@ -48,8 +49,8 @@ func escapeUnseen(s string, is func(rune) bool) string {
 	return b.String()
 }
 
-// jsonWriter passes JSON on with everything escaped in its strings that cannot be seen. Each write has to
-// end where a character ends, as those of json.Encoder do.
+// jsonWriter passes JSON on with everything escaped in its strings that cannot be seen. Each write
+// has to end where a character ends, as those of json.Encoder do.
 type jsonWriter struct{ w io.Writer }
 
 func (j jsonWriter) Write(p []byte) (int, error) {

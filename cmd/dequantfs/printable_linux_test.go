@@ -12,8 +12,8 @@ import (
 // strange has characters that turn the text round, that have no width, and that look like nothing.
 const strange = "x\u202e\u2066\u200b\ufeff\u00ad\u3164\U000e0041y"
 
-// TestNamesAreShownAsTheyAre has strange characters in every name that a stranger may choose: of the
-// folder, of a shard, of tensors and of the kind of model.
+// TestNamesAreShownAsTheyAre has strange characters in every name that a stranger may choose: of
+// the folder, of a shard, of tensors and of the kind of model.
 func TestNamesAreShownAsTheyAre(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)

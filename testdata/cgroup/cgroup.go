@@ -36,7 +36,8 @@ func New(bytes int64) (*Group, error) {
 		if os.Mkdir(g.dir, 0o755) != nil {
 			continue
 		}
-		// Where only version 1 is mounted, the first of these is a plain folder like any other.
+		// Where only version 1 is mounted, the first of these is a plain folder like any
+		// other.
 		if _, err := os.Stat(g.Procs()); err == nil && g.write(v.limit, bytes) == nil {
 			return g, nil
 		}

@@ -41,8 +41,8 @@ func Count(small, full int) int {
 // hang reaches: no test asserts that something was faster.
 func Patience() time.Duration { return time.Duration(Count(1, 5)) * time.Second }
 
-// Seeds gives three seeds, which differ from commit to commit in .ci/run and are 1, 2 and 3 elsewhere.
-// A test that fails says how to have the same ones again.
+// Seeds gives three seeds, which differ from commit to commit in .ci/run and are 1, 2 and 3
+// elsewhere. A test that fails says how to have the same ones again.
 func Seeds(t testing.TB) []uint64 {
 	t.Helper()
 	first, err := parseSeed(os.Getenv(seedEnv))

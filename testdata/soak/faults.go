@@ -17,7 +17,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/cgroup"
 )
 
-// cause lets readers read and faults happen until the end: all of them in a random order, and again.
+// cause lets readers read and faults happen until the end: all of them in a random order, and
+// again.
 func (s *soak) cause(ctx context.Context, end time.Time, readers int, seed uint64) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -145,8 +146,8 @@ func (s *soak) said() []byte {
 	return collection.ReplaceAll(log, nil)
 }
 
-// answers says whether a living FUSE mount is at mnt. Of a dead one the kernel still remembers much, but
-// not this.
+// answers says whether a living FUSE mount is at mnt. Of a dead one the kernel still remembers
+// much, but not this.
 func answers(mnt string) bool {
 	const fuse = 0x65735546
 	var stat syscall.Statfs_t

@@ -50,8 +50,9 @@ var models = []struct {
 	{"Qwen3-30B-A3B in BF16", func() *synth.Checkpoint { return synth.Holes(plainQwen()) }, []string{"hf-fp8"}},
 }
 
-// smallest prints a table: the smallest memory cgroup in which a mount of each layout serves its readers for the
-// given time. It is what the refusal in a smaller one names, so that this is proved at the same time.
+// smallest prints a table: the smallest memory cgroup in which a mount of each layout serves its
+// readers for the given time. It is what the refusal in a smaller one names, so that this is proved
+// at the same time.
 func (s *soak) smallest(ctx context.Context, o options) error {
 	bad := 0
 	for _, m := range models {
@@ -87,8 +88,8 @@ func (s *soak) smallest(ctx context.Context, o options) error {
 
 var needed = regexp.MustCompile(`but (\d+) MiB are needed at (least|most)`)
 
-// leastMemory begins with too little, or what the command line says, and gives a mount what it says it
-// needs until it serves.
+// leastMemory begins with too little, or what the command line says, and gives a mount what it says
+// it needs until it serves.
 func (s *soak) leastMemory(ctx context.Context, layout string, o options) (mib int64, result string, err error) {
 	for mib = int64(o.memory); ; {
 		result, err = s.serveWithin(ctx, layout, mib<<20, o)
@@ -208,8 +209,8 @@ func listFiles(mnt string) (files []file, err error) {
 	return files, err
 }
 
-// hardReading reads in the ways that take most of a mount's memory: streams and single ranges, large and small,
-// past the page cache and through it, each reader at places of its own.
+// hardReading reads in the ways that take most of a mount's memory: streams and single ranges,
+// large and small, past the page cache and through it, each reader at places of its own.
 type hardReading struct{ bytes, failed atomic.Int64 }
 
 func (r *hardReading) read(ctx context.Context, files []file, rng *rand.Rand) {

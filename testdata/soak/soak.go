@@ -6,17 +6,18 @@
 //	go run ./testdata/soak                 two minutes
 //	go run ./testdata/soak -for 2h -seed 7
 //
-// Readers use pread, mmap and O_DIRECT at random offsets, and fio reads a tensor that fio itself has
-// written, with its own verification. A read may fail while a fault is under way and shortly after; it
-// may never give a wrong byte, and it may never hang. What was done and survived is printed at the end,
-// as "soak: N reads, …", and the exit status says whether all was well.
+// Readers use pread, mmap and O_DIRECT at random offsets, and fio reads a tensor that fio itself
+// has written, with its own verification. A read may fail while a fault is under way and shortly
+// after; it may never give a wrong byte, and it may never hang. What was done and survived is
+// printed at the end, as "soak: N reads, …", and the exit status says whether all was well.
 //
-// With -steady nothing bad happens, and what is looked at is what the process behind the mount has kept after all
-// that reading: memory, descriptors and threads. See steady.go.
+// With -steady nothing bad happens, and what is looked at is what the process behind the mount has
+// kept after all that reading: memory, descriptors and threads. See steady.go.
 //
 //	go run ./testdata/soak -steady -for 30m
 //
-// With -smallest it finds the smallest memory cgroup in which each layout serves 16 readers for the given time.
+// With -smallest it finds the smallest memory cgroup in which each layout serves 16 readers for the
+// given time.
 //
 //	go run ./testdata/soak -smallest -for 1m
 //

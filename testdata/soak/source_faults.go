@@ -74,8 +74,8 @@ func (s *soak) mountAgain(ctx context.Context) error {
 	return s.mount(ctx)
 }
 
-// relink does to a shard what leaves its bytes alone: links, renaming, permissions. Where nothing proves that it
-// was harmless, reads may fail until it is mounted again.
+// relink does to a shard what leaves its bytes alone: links, renaming, permissions. Where nothing
+// proves that it was harmless, reads may fail until it is mounted again.
 func (s *soak) relink(ctx context.Context) error {
 	return s.disturbed(func() error {
 		f, info, err := s.shard()

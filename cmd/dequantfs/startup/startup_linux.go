@@ -45,7 +45,8 @@ func limit(resource int) (n uint64, limited bool) {
 	return l.Cur, err == nil && l.Cur < 1<<62
 }
 
-// addressSpace is what the process has reserved, the first number in its statm; 0 if that is not known.
+// addressSpace is what the process has reserved, the first number in its statm; 0 if that is not
+// known.
 func addressSpace() (n uint64) {
 	data, _ := os.ReadFile("/proc/self/statm")
 	for _, c := range data {

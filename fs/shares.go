@@ -1,0 +1,147 @@
+package fs
+
+import (
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// shares is how much of memory a mount takes for what, beside its plans.
+type shares struct {
+	requests    int // of the kernel, under way at once
+	requestSize int // most bytes that one asks for
+	blocks      int // of source bytes, read ahead of streams
+	strips      int // of units, computed at once
+	strip       int64
+
+	grids, computed int64 // scale grids that are kept
+	spare           int64 // what the garbage collector may leave about
+	cache           int64 // units of the tensor cache
+}
+
+// bytes is all of them together.
+func (s shares) bytes() int64 {
+	return s.heap() + int64(s.blocks)*loadBuffer + int64(s.strips)*s.strip + s.cache
+}
+
+// heap is the part that the garbage collector manages: the reply to a request, and what it is
+// computed in.
+func (s shares) heap() int64 {
+	return int64(s.requests)*int64(s.requestSize)*5/2 + s.grids + s.computed + s.spare
+}
+
+// reserved is for what nobody counts: stacks, page tables, the kernel's part.
+const reserved = 16 << 20
+
+// leastShares are enough to serve any number of readers, slowly.
+func leastShares(n needs) shares {
+	s := shares{
+		requests: 8, requestSize: 128 << 10, blocks: 0, strips: 2, strip: max(n.strip, loadBuffer),
+		grids: 1 << 20, computed: min(n.computed, 8<<20), spare: 8 << 20, cache: n.units,
+	}
+	if n.units > 0 { // each request may need units that another one has just thrown out
+		s.requests, s.requestSize = 4, requestSize
+	}
+	return s
+}
+
+// mostShares are what reading gets no faster beyond.
+func mostShares(n needs, limit int64) shares {
+	return shares{
+		requests: background(), requestSize: requestSize, blocks: maxBlocks, strips: maxLoads, strip: max(n.strip, loadBuffer),
+		grids: maxGrids, computed: min(n.computed, maxComputed), spare: 64 << 20, cache: max(n.units, defaultCache(limit)),
+	}
+}
+
+// between gives least and a part, from 0 to 1, of what most is above it.
+func between(least, most shares, part float64) shares {
+	at := func(a, b int64) int64 { return a + int64(part*float64(max(b-a, 0))) }
+	num := func(a, b int) int { return int(at(int64(a), int64(b))) }
+	s := shares{
+		requestSize: most.requestSize,
+		blocks:      num(least.blocks, most.blocks), strips: num(least.strips, most.strips), strip: least.strip,
+		grids: at(least.grids, most.grids), computed: at(least.computed, most.computed),
+		spare: at(least.spare, most.spare), cache: at(least.cache, most.cache),
+	}
+	if part < 0.5 {
+		s.requestSize = least.requestSize // many small ones keep more readers going than few large ones
+	}
+	replies := num(least.requests*least.requestSize, most.requests*most.requestSize)
+	s.requests = min(replies/s.requestSize, most.requests)
+	return s
+}
+
+// needs is what the views need of the caches.
+type needs struct {
+	units    int64 // bytes of the units that one request needs at once
+	computed int64 // bytes of all scale grids that are computed
+	strip    int64 // bytes of the values that one row of such a grid is computed from, at most
+}
+
+// needs looks at the beginning of each tensor, which says what the rest of it needs.
+func (f *FS) needs() needs {
+	var n needs
+	f.eachFile(func(_ string, v *file) {
+		for _, s := range v.segments[1:] {
+			var units int64
+			s.node.Units(0, min(s.node.Size(), requestSize), func(u *expr.Unit) bool {
+				switch u.Key().Kind {
+				case expr.Transposed:
+					units += taken(u)
+				case expr.Computed:
+					n.computed += u.Size()
+					n.strip = max(n.strip, stripOf(u.Key().Recipe))
+				}
+				return true
+			})
+			n.units = max(n.units, units)
+		}
+	})
+	return n
+}
+
+// stripOf is how many bytes of a matrix a row or column of blocks has, whichever is more.
+func stripOf(n expr.Node) int64 {
+	shape := n.Shape()
+	return adapter.BlockSize * max(shape[0], shape[1]) * int64(n.DType().Bits()/8)
+}
+
+// fitAll makes the shares of memory as large as there is room for, or fails with a MemoryError.
+func (f *FS) fitAll(a allowance) error {
+	if f.fit(a, heapAtMost()) == nil && f.shares.blocks == maxBlocks {
+		return nil // there is plenty
+	}
+	return f.fit(a, heapInUse())
+}
+
+// fit does so beside plans of so many bytes.
+func (f *FS) fit(a allowance, plans int64) error {
+	n := f.needs()
+	least, most := leastShares(n), mostShares(n, a.bytes)
+	if size := f.options.CacheSize; size > 0 {
+		least.cache, most.cache = max(size, n.units), max(size, n.units)
+	}
+	room := a.bytes - plans - reserved
+	if short := least.bytes() - room; short > 0 {
+		return tooLittle(a, short, plans)
+	}
+	part := 1.0
+	if more := most.bytes() - least.bytes(); more > 0 {
+		part = min(1, float64(room-least.bytes())/float64(more))
+	}
+	f.take(between(least, most, part), n)
+	return nil
+}
+
+// take makes shares the bounds of what is kept.
+func (f *FS) take(s shares, n needs) {
+	f.shares = s
+	f.loads.setMost(min(int64(s.strips)*loadBuffer, loadsKept(f.options.Workers)))
+	f.strips.setMost(s.strips)
+	if f.options.CacheSize < 0 {
+		return
+	}
+	f.blocks.setMax(s.blocks)
+	f.grids.setMax(s.grids)
+	f.computed.setMax(s.computed)
+	f.cache.setBudget(s.cache, n.units)
+}
