@@ -74,6 +74,7 @@ type module struct {
 	ending string
 	parts  []part // all others, in the order of the source
 	has    endingSet
+	row    *row // its format; nil if it has none
 }
 
 // part is a tensor of a module other than the codes.

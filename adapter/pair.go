@@ -76,6 +76,7 @@ type pairer struct {
 	quantized bool // anything in the checkpoint is, or the configuration says so
 
 	modules  []module
+	single   []part           // the first part of each module, one after the other
 	of       []int32          // of each tensor: 1 + its module; 0 if it is a part of none
 	named    map[string]int32 // modules without codes, by name
 	heads    []int32          // of each tensor: 1 + the decoded weight that it stands for
@@ -122,8 +123,8 @@ func (p *pairer) gather() error {
 	}
 	for i := range p.modules {
 		m := &p.modules[i]
-		if r := p.table.find(m); r != nil && r.open == nil {
-			return r.refused(m.named(), p.s)
+		if m.row = p.table.find(m); m.row != nil && m.row.open == nil {
+			return m.row.refused(m.named(), p.s)
 		}
 	}
 	for i, t := range tensors {
@@ -148,6 +149,7 @@ func (p *pairer) add(t *Stored, name string, e *ending) {
 	}
 	if p.modules == nil { // checkpoints are quantized nearly throughout, or not at all
 		p.modules = make([]module, 0, len(p.of)/2)
+		p.single = make([]part, 0, len(p.of)/2)
 	}
 	if *at == 0 {
 		p.modules = append(p.modules, module{name: name, codes: codes, ending: end})
@@ -157,6 +159,10 @@ func (p *pairer) add(t *Stored, name string, e *ending) {
 		}
 	}
 	m := &p.modules[*at-1]
+	if n := len(p.single); m.parts == nil && n < cap(p.single) { // most modules have one part
+		p.single = p.single[:n+1]
+		m.parts = p.single[n : n : n+1]
+	}
 	m.parts = append(m.parts, part{t, e})
 	m.has.add(e.number)
 	p.of[t.at] = *at
@@ -196,11 +202,10 @@ func (p *pairer) open() error {
 	p.opened = make([]weight, 0, len(p.modules))
 	for i := range p.modules {
 		m := &p.modules[i]
-		r := p.table.find(m)
 		var err error
 		switch {
-		case r != nil:
-			err = p.decode(m, r)
+		case m.row != nil:
+			err = p.decode(m)
 		case m.certain() != nil:
 			err = p.incomplete(m)
 		default:
@@ -234,8 +239,9 @@ func (p *pairer) release(m *module) {
 }
 
 // decode makes the weight of a module.
-func (p *pairer) decode(m *module, r *row) error {
-	if err := p.surplus(m, r); err != nil {
+func (p *pairer) decode(m *module) error {
+	r := m.row
+	if err := p.surplus(m); err != nil {
 		return err
 	}
 	o := &p.opening
@@ -258,8 +264,8 @@ func (p *pairer) decode(m *module, r *row) error {
 
 // surplus refuses a second scale beside the one that the format needs. Beside FP8 codes that is
 // every tensor that is called as one.
-func (p *pairer) surplus(m *module, r *row) error {
-	kept := m.parts[:0]
+func (p *pairer) surplus(m *module) error {
+	r, kept := m.row, m.parts[:0]
 	for _, x := range m.parts {
 		var one endingSet
 		one.add(x.ending.number)
