@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -114,7 +115,7 @@ func Fingerprint(c *adapter.Checkpoint) (string, error) {
 			return "", fmt.Errorf("%s: %w", t.Key, err)
 		}
 		sample := make([]byte, min(64, size))
-		if n, err := t.File.ReadAt(sample, t.Offset+(size-int64(len(sample)))/2); n < len(sample) {
+		if n, err := t.File.ReadAt(context.Background(), sample, t.Offset+(size-int64(len(sample)))/2); n < len(sample) {
 			return "", fmt.Errorf("%s: %s: %w", t.File.Name(), t.Key, err)
 		}
 		h.Write(sample)

@@ -97,7 +97,7 @@ func TestManifestTellsWhichViewItIs(t *testing.T) {
 	source := writeSource(t, uneven)
 	o := adapter.Options{Layout: "native", DType: safetensors.F32, EP: adapter.EP{Rank: 1, Size: 3}, MTP: "drop"}
 	_, m := exportLayout(t, source, o)
-	c, err := adapter.Open(source, adapter.OpenOptions{})
+	c, err := adapter.Open(t.Context(), source, adapter.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestManifestTellsWhichViewItIs(t *testing.T) {
 func TestFingerprintTellsCheckpointsApart(t *testing.T) {
 	fingerprint := func(o synth.Options) string {
 		t.Helper()
-		c, err := adapter.Open(writeSource(t, o), adapter.OpenOptions{})
+		c, err := adapter.Open(t.Context(), writeSource(t, o), adapter.OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package adapter
+package source
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 // protect makes later stores through existing mappings change the times: the kernel notes the first
 // store to a page after the page was written back. It gives an identity from before the last
 // writing back, so that a store in between counts as a change.
-func (f *sourceFile) protect() (id identity, err error) {
+func (f *localFile) protect() (id identity, err error) {
 	for range 3 {
 		if id, err = f.settle(); err != nil {
 			return identity{}, err
@@ -27,7 +27,7 @@ func (f *sourceFile) protect() (id identity, err error) {
 
 // writeBack writes the dirty pages of the file back. On a disk of this machine it does not make the
 // disk flush its cache, which takes longer than all else: overlays and servers need fdatasync.
-func (f *sourceFile) writeBack() error {
+func (f *localFile) writeBack() error {
 	err := ignoringEINTR(func() error {
 		if f.proof.system.leases {
 			return syncPages(f.fd)
@@ -52,7 +52,7 @@ const settleTries = 2000
 
 // settle gives the file's identity after the tick of the clock in which it was changed last, so
 // that any later change gives it another time.
-func (f *sourceFile) settle() (id identity, err error) {
+func (f *localFile) settle() (id identity, err error) {
 	for range settleTries {
 		if id, err = identify(f); err != nil || !ticking(id.ctime) {
 			break
@@ -77,7 +77,7 @@ func ticking(ctime int64) bool {
 }
 
 // identify looks at an open file. It allocates only where it asks a server.
-func identify(f *sourceFile) (identity, error) {
+func identify(f *localFile) (identity, error) {
 	if !f.proof.system.told {
 		return identifyHere(f)
 	}

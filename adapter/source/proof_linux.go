@@ -1,4 +1,4 @@
-package adapter
+package source
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ type proof struct {
 }
 
 // begin collects the proof of a file that was just opened and gives its identity.
-func (f *sourceFile) begin() (identity, error) {
+func (f *localFile) begin() (identity, error) {
 	p := &f.proof
 	var err error
 	if p.system, err = systemOf(f.fd); err != nil {

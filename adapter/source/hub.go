@@ -1,8 +1,7 @@
-package adapter
+package source
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -50,49 +49,6 @@ func snapshotOf(path string) *repository {
 	return &repository{strings.Replace(id, "--", "/", 1), filepath.Base(path)}
 }
 
-// findSource finds a source: the folder to open, and the name of the file in it if it is a
-// single one.
-func findSource(source string) (folder, single string, err error) {
-	info, err := os.Stat(source)
-	repo, isID := parseRepository(source)
-	switch {
-	case err == nil && info.IsDir():
-		return source, "", nil
-	case err == nil:
-		return findFile(source, info)
-	case errors.Is(err, fs.ErrNotExist) && isID:
-		folder, err = repo.locate()
-		return folder, "", err
-	}
-	return "", "", cause(err)
-}
-
-// findFile finds the folder of a single shard. A symlink is followed as the user
-// wrote it: the file's own folder counts, or the snapshot that the link is in.
-func findFile(source string, info os.FileInfo) (folder, single string, err error) {
-	if err := regular(info.Mode()); err != nil {
-		return "", "", err
-	}
-	if !strings.HasSuffix(source, shardEnd) {
-		for _, o := range otherFormats {
-			if endsWith(o.end)(source) {
-				return "", "", fmt.Errorf("%s: %s", o.is, o.way)
-			}
-		}
-		return "", "", fmt.Errorf("neither a folder nor a %s file: give the folder with %s", shardEnd, configName)
-	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(source))
-	if err != nil {
-		return "", "", cause(err)
-	}
-	if snapshotOf(dir) == nil {
-		if source, err = filepath.EvalSymlinks(source); err != nil {
-			return "", "", cause(err)
-		}
-	}
-	return filepath.Dir(source), filepath.Base(source), nil
-}
-
 // locate finds the repository's snapshot in the local cache, as huggingface_hub does:
 // the revision is a name in refs, whose file holds the commit, or the commit itself.
 func (r *repository) locate() (string, error) {
@@ -104,7 +60,8 @@ func (r *repository) locate() (string, error) {
 	root, err := os.OpenRoot(model)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("no such folder, and not in the Hugging Face cache %s: run %s", cache, r.download())
+			err = sayf(ErrMissing, "no such folder, and not in the Hugging Face cache %s: run %s", cache,
+				r.download())
 		}
 		return "", cause(err)
 	}
@@ -118,12 +75,22 @@ func (r *repository) locate() (string, error) {
 		commit = ref
 	}
 	if commit != filepath.Base(commit) || !filepath.IsLocal(commit) {
-		return "", fmt.Errorf("revision %q is not in the Hugging Face cache %s: run %s", revision, cache, r.download())
+		return "", r.absent(revision, cache, "")
 	}
 	if info, err := root.Stat(filepath.Join("snapshots", commit)); err != nil || !info.IsDir() {
-		return "", fmt.Errorf("revision %q is not in the Hugging Face cache %s%s: run %s", revision, cache, unfinished(root), r.download())
+		return "", r.absent(revision, cache, unfinished(root))
 	}
 	return filepath.Join(model, "snapshots", commit), nil
+}
+
+// absent is the error of a revision that the cache does not have.
+func (r *repository) absent(revision, cache, unfinished string) error {
+	kind := ErrMissing
+	if unfinished != "" {
+		kind = ErrIncomplete
+	}
+	return sayf(kind, "revision %q is not in the Hugging Face cache %s%s: run %s", revision, cache,
+		unfinished, r.download())
 }
 
 // readRef reads the commit that a branch or tag stands for.

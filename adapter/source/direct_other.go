@@ -1,6 +1,6 @@
 //go:build !linux
 
-package adapter
+package source
 
 // direct is nothing here.
 type direct struct{}

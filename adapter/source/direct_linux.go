@@ -1,4 +1,4 @@
-package adapter
+package source
 
 import (
 	"fmt"
@@ -8,11 +8,9 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-var _ expr.DirectFile = (*sourceFile)(nil)
+var _ Direct = (*localFile)(nil)
 
 // direct is a second descriptor of a source file, which reads past the page cache.
 type direct struct {
@@ -23,8 +21,8 @@ type direct struct {
 }
 
 // ReadDirect reads like ReadAt, but past the page cache if it can and the bytes are not there already. The buffer's address
-// and off have to be multiples of expr.DirectAlign, and so has the buffer's length, which may reach beyond the end of the file.
-func (f *sourceFile) ReadDirect(p []byte, off int64) (int, error) {
+// and off have to be multiples of DirectAlign, and so has the buffer's length, which may reach beyond the end of the file.
+func (f *localFile) ReadDirect(p []byte, off int64) (int, error) {
 	f.use.RLock()
 	defer f.use.RUnlock()
 	want := int(min(int64(len(p)), max(f.was.size-off, 0)))
@@ -53,7 +51,7 @@ func end(is bool) error {
 }
 
 // readDirect reads as much as it can of what is wanted.
-func (f *sourceFile) readDirect(fd int, p []byte, off int64, want int) (n int) {
+func (f *localFile) readDirect(fd int, p []byte, off int64, want int) (n int) {
 	for n < want {
 		got, err := unix.Pread(fd, p[n:], off+int64(n))
 		switch {
@@ -66,7 +64,7 @@ func (f *sourceFile) readDirect(fd int, p []byte, off int64, want int) (n int) {
 			return n // who reads the rest sees what is wrong
 		}
 		n += got
-		if n%expr.DirectAlign != 0 {
+		if n%DirectAlign != 0 {
 			return n
 		}
 	}
@@ -74,7 +72,7 @@ func (f *sourceFile) readDirect(fd int, p []byte, off int64, want int) (n int) {
 }
 
 // directly gives the descriptor to read a range with if that is not in the page cache.
-func (f *sourceFile) directly(off, n int64) (fd int, ok bool) {
+func (f *localFile) directly(off, n int64) (fd int, ok bool) {
 	if f.closed || n == 0 || f.cached(off, n) {
 		return 0, false
 	}
@@ -107,13 +105,13 @@ func (d *direct) close() {
 
 // Cached says whether most of a range is in the page cache. Where the system does not tell (before Linux 6.5, or
 // of somebody else's file) it is believed not to be.
-func (f *sourceFile) Cached(off, n int64) bool {
+func (f *localFile) Cached(off, n int64) bool {
 	f.use.RLock()
 	defer f.use.RUnlock()
 	return !f.closed && f.cached(off, n)
 }
 
-func (f *sourceFile) cached(off, n int64) bool {
+func (f *localFile) cached(off, n int64) bool {
 	var s unix.Cachestat_t
 	if unix.Cachestat(uint(f.fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &s, 0) != nil {
 		return false

@@ -1,4 +1,4 @@
-package adapter_test
+package source_test
 
 import (
 	"bytes"
@@ -9,41 +9,61 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dequantfs/dequantfs/adapter"
-	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/testdata/mutate"
 )
 
-// file is what the files of a checkpoint can do besides what recipes need.
+// file is what the files of a folder can do.
 type file interface {
-	expr.File
-	Check() error
-	ModTime() time.Time
-	Mode() uint32
+	source.File
 	Advise(off, n int64, dontneed bool)
 }
 
-// aged opens a source whose files are an hour old, so that whatever is done to them
-// now shows in their times. It gives the file of the second shard and its path.
+const fileName = "model-00002-of-00002.safetensors"
+
+// opened opens a file of a folder until the test ends.
+func opened(t *testing.T, path string) file {
+	t.Helper()
+	s, _, err := source.Open(filepath.Dir(path), source.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.Open(t.Context(), filepath.Base(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(f.Close(), s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return f.(file)
+}
+
+// fileBytes is how long the file is that aged makes.
+const fileBytes = 84
+
+// aged opens a file that is an hour old, so that whatever is done to it now shows in its times.
 func aged(t *testing.T) (f file, path string) {
 	t.Helper()
-	dir := source(t, t.TempDir())
-	path = filepath.Join(dir, shard2)
+	path = filepath.Join(t.TempDir(), fileName)
+	data := make([]byte, fileBytes)
+	for i := range data {
+		data[i] = byte(i)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(path, old, old); err != nil {
 		t.Fatal(err)
 	}
-	s, ok := open(t, dir).Tensor(head)
-	if !ok {
-		t.Fatal("no tensor")
-	}
-	return s.File.(file), path
+	return opened(t, path), path
 }
 
 // rewrite changes one byte in place.
@@ -54,7 +74,7 @@ func rewrite(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.WriteAt([]byte{0xee}, 150); err != nil {
+	if _, err := f.WriteAt([]byte{0xee}, 50); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -91,7 +111,7 @@ func TestReadsFailOnceTheFileHasChanged(t *testing.T) {
 	}{
 		{"rewritten in place", rewrite},
 		{"truncated", func(t *testing.T, path string) {
-			if err := os.Truncate(path, 100); err != nil {
+			if err := os.Truncate(path, 50); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -126,18 +146,18 @@ func TestReadsFailOnceTheFileHasChanged(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			f, path := aged(t)
 			p := make([]byte, 8)
-			if _, err := f.ReadAt(p, 0); err != nil {
+			if _, err := f.ReadAt(t.Context(), p, 0); err != nil {
 				t.Fatal(err)
 			}
 			c.do(t, path)
 			for range 2 { // it stays so
-				if n, err := f.ReadAt(p, 0); n != 0 || !errors.Is(err, adapter.ErrChanged) {
+				if n, err := f.ReadAt(t.Context(), p, 0); n != 0 || !errors.Is(err, source.ErrChanged) {
 					t.Errorf("read %d bytes, %v", n, err)
 				}
-				if n, err := f.ReadAt(p, f.Size()-8); n != 0 || !errors.Is(err, adapter.ErrChanged) {
+				if n, err := f.ReadAt(t.Context(), p, f.Size()-8); n != 0 || !errors.Is(err, source.ErrChanged) {
 					t.Errorf("at the end: read %d bytes, %v", n, err)
 				}
-				if err := f.Check(); !errors.Is(err, adapter.ErrChanged) {
+				if err := f.Check(); !errors.Is(err, source.ErrChanged) {
 					t.Errorf("check: %v", err)
 				}
 			}
@@ -188,8 +208,8 @@ func TestReadsGoOnWhenTheNameChangesButNotTheBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 {
-				got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
-				if !known && errors.Is(err, adapter.ErrChanged) {
+				got, err := io.ReadAll(io.NewSectionReader(source.Reader(t.Context(), f), 0, f.Size()))
+				if !known && errors.Is(err, source.ErrChanged) {
 					continue
 				}
 				if err != nil || !bytes.Equal(got, want) {
@@ -245,12 +265,12 @@ func TestAChangeBesidesAHarmlessOneIsSeen(t *testing.T) {
 var changes = map[string]func(t *testing.T, path string){
 	"rewritten": rewrite,
 	"truncated and regrown": func(t *testing.T, path string) {
-		if err := errors.Join(os.Truncate(path, 80), os.Truncate(path, 84)); err != nil {
+		if err := errors.Join(os.Truncate(path, 80), os.Truncate(path, fileBytes)); err != nil {
 			t.Fatal(err)
 		}
 	},
 	"emptied and written anew": func(t *testing.T, path string) {
-		if err := os.WriteFile(path, make([]byte, 84), 0o600); err != nil {
+		if err := os.WriteFile(path, make([]byte, fileBytes), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	},
@@ -259,10 +279,10 @@ var changes = map[string]func(t *testing.T, path string){
 // wantChanged wants reads to fail since the file has changed.
 func wantChanged(t *testing.T, f file) {
 	t.Helper()
-	if n, err := f.ReadAt(make([]byte, 8), 0); n != 0 || !errors.Is(err, adapter.ErrChanged) {
+	if n, err := f.ReadAt(t.Context(), make([]byte, 8), 0); n != 0 || !errors.Is(err, source.ErrChanged) {
 		t.Errorf("read %d bytes, %v", n, err)
 	}
-	if err := f.Check(); !errors.Is(err, adapter.ErrChanged) {
+	if err := f.Check(); !errors.Is(err, source.ErrChanged) {
 		t.Errorf("check: %v", err)
 	}
 }
@@ -315,14 +335,14 @@ func TestReadsEndWhereTheFileEnds(t *testing.T) {
 		{f.Size() + 100, 1, 0, io.EOF},
 	} {
 		p := make([]byte, c.n)
-		n, err := f.ReadAt(p, c.off)
+		n, err := f.ReadAt(t.Context(), p, c.off)
 		if n != c.want || !errors.Is(err, c.err) {
 			t.Errorf("%d bytes at %d: %d, %v", c.n, c.off, n, err)
 		} else if n > 0 && !bytes.Equal(p[:n], whole[c.off:c.off+int64(n)]) {
 			t.Errorf("%d bytes at %d: wrong bytes", c.n, c.off)
 		}
 	}
-	if _, err := f.ReadAt(make([]byte, 1), -1); err == nil {
+	if _, err := f.ReadAt(t.Context(), make([]byte, 1), -1); err == nil {
 		t.Error("no error at a negative offset")
 	}
 }
@@ -331,7 +351,7 @@ func TestReadingDoesNotAllocate(t *testing.T) {
 	f, _ := aged(t)
 	p := make([]byte, 16)
 	if n := testing.AllocsPerRun(100, func() {
-		if _, err := f.ReadAt(p, 8); err != nil {
+		if _, err := f.ReadAt(t.Context(), p, 8); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.Check(); err != nil {
@@ -349,7 +369,7 @@ func TestFilesTellTheirNameTimeAndMode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Name() != shard2 || !f.ModTime().Equal(info.ModTime()) || f.Mode() != uint32(info.Mode().Perm()) || f.Size() != info.Size() {
+	if f.Name() != fileName || !f.ModTime().Equal(info.ModTime()) || f.Mode() != info.Mode().Perm() || f.Size() != info.Size() {
 		t.Errorf("%s %v %o %d, want %v", f.Name(), f.ModTime(), f.Mode(), f.Size(), info)
 	}
 	f.Advise(0, f.Size(), false)
@@ -364,7 +384,7 @@ func TestFilesTellTheirNameTimeAndMode(t *testing.T) {
 func TestNoMixtureIsReadWhileTheFileIsRewritten(t *testing.T) {
 	f, path := aged(t)
 	want := make([]byte, f.Size())
-	if _, err := f.ReadAt(want, 0); err != nil {
+	if _, err := f.ReadAt(t.Context(), want, 0); err != nil {
 		t.Fatal(err)
 	}
 	var readers sync.WaitGroup
@@ -373,8 +393,8 @@ func TestNoMixtureIsReadWhileTheFileIsRewritten(t *testing.T) {
 		readers.Go(func() {
 			p := make([]byte, len(want))
 			for i := 0; ; i++ {
-				_, err := f.ReadAt(p, 0)
-				if errors.Is(err, adapter.ErrChanged) {
+				_, err := f.ReadAt(t.Context(), p, 0)
+				if errors.Is(err, source.ErrChanged) {
 					return
 				}
 				if err != nil || !bytes.Equal(p, want) {
@@ -398,13 +418,9 @@ func TestNoMixtureIsReadWhileTheFileIsRewritten(t *testing.T) {
 }
 
 func TestClosingWaitsForReadsAndDoesNotReadOtherFiles(t *testing.T) {
-	c, err := adapter.Open(source(t, t.TempDir()), adapter.OpenOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, _ := c.Tensor(head)
+	f, _ := aged(t)
 	want := make([]byte, 16)
-	if _, err := s.File.ReadAt(want, 0); err != nil {
+	if _, err := f.ReadAt(t.Context(), want, 0); err != nil {
 		t.Fatal(err)
 	}
 	var readers sync.WaitGroup
@@ -413,7 +429,7 @@ func TestClosingWaitsForReadsAndDoesNotReadOtherFiles(t *testing.T) {
 		readers.Go(func() {
 			p := make([]byte, len(want))
 			for i := 0; ; i++ {
-				_, err := s.File.ReadAt(p, 0)
+				_, err := f.ReadAt(t.Context(), p, 0)
 				if errors.Is(err, os.ErrClosed) {
 					return
 				}
@@ -430,7 +446,7 @@ func TestClosingWaitsForReadsAndDoesNotReadOtherFiles(t *testing.T) {
 	for range 4 {
 		<-begun
 	}
-	if err := c.Close(); err != nil {
+	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
 	readers.Wait()
@@ -444,9 +460,4 @@ func changeTime(t *testing.T, f *os.File) time.Duration {
 		t.Fatal(err)
 	}
 	return time.Duration(st.Ctim.Nano())
-}
-
-// peakMemory is the largest resident size of a process that has ended, in bytes.
-func peakMemory(p *os.ProcessState) int64 {
-	return p.SysUsage().(*syscall.Rusage).Maxrss << 10
 }

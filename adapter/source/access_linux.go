@@ -1,11 +1,9 @@
-package adapter
+package source
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,136 +13,98 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Readers says who may read a checkpoint.
-type Readers struct {
-	Folder   FolderReaders            // its folder
-	Folders  map[string]FolderReaders // the subfolders of its side files, by their slash-separated names
-	Computed *Access                  // what is computed: the shards, and what else was read to open it
-	Side     []*Access                // its side files, in their order
-}
+// walkers finds the walker of each folder.
+type walkers map[*folder]*walker
 
-// FolderReaders says who may use a folder.
-type FolderReaders struct {
-	Enter *Access // open a file of it by name
-	List  *Access // see the names in it
-}
-
-// Readers finds out who may read the source. It looks at each file, at the folders from the root of
-// the file system down to it, and at those that its links lead through. Only files that were opened
-// count: a name that leads to another file by now grants nothing.
-func (c *Checkpoint) Readers() Readers {
-	w := &walker{path: c.folder, seen: map[folderID]*grant{}}
+// walker gives the walker of a folder, which holds the folder open until the lookup is closed.
+func (l *Lookup) walker(d *folder) (*walker, error) {
+	if w := l.walkers[d]; w != nil {
+		return w, nil
+	}
+	w := &walker{path: d.path, at: -1, seen: map[folderID]*grant{}}
 	root, err := openPath(unix.AT_FDCWD, "/")
 	if err != nil {
-		return c.closed(err)
+		return nil, err
 	}
 	defer unix.Close(root)
-	folder, way, err := w.walk(root, c.folder)
+	at, way, err := w.walk(root, d.path)
 	if err != nil {
-		return c.closed(err)
+		return nil, err
 	}
-	defer unix.Close(folder)
-	w.at, w.enter = folder, append(way, w.folder(folder, canSearch))
-	return Readers{
-		Folder:   w.readers(folder),
-		Folders:  w.folders(c),
-		Computed: w.access(w.computed(c)...),
-		Side:     w.side(c),
+	w.at, w.enter = at, append(way, w.folder(at, canSearch))
+	if l.walkers == nil {
+		l.walkers = walkers{}
 	}
+	l.walkers[d] = w
+	return w, nil
+}
+
+// close closes the folders.
+func (all walkers) close() {
+	for _, w := range all {
+		_ = unix.Close(w.at)
+	}
+}
+
+// Access says who may read the file. It looks at the file, at the folders from the root of the file
+// system down to it, and at those that its links lead through. Only the file that was opened
+// counts: a name that leads to another one by now grants nothing.
+func (f *localFile) Access(l *Lookup) *Access {
+	w, err := l.walker(f.in)
+	if err != nil {
+		return lost(f.in.path, err)
+	}
+	return w.access(w.file(f.grant(&w.mounts)))
+}
+
+// Access says who may use a folder. It looks at the folders from the root of the file system down
+// to it.
+func (d *folder) Access(l *Lookup, name string) FolderAccess {
+	w, err := l.walker(d)
+	if err != nil {
+		a := lost(d.path, err)
+		return FolderAccess{a, a}
+	}
+	at, way, err := w.walk(w.at, name)
+	if err != nil {
+		a := lost(filepath.Join(w.path, name), err)
+		return FolderAccess{a, a}
+	}
+	defer unix.Close(at)
+	return w.readers(at, way...)
 }
 
 // readers says who may use an open folder, which may be looked up through others first.
-func (w *walker) readers(folder int, way ...*grant) FolderReaders {
+func (w *walker) readers(folder int, way ...*grant) FolderAccess {
 	way = append(way, w.folder(folder, canSearch))
-	return FolderReaders{Enter: w.access(way), List: w.access(way, []*grant{w.folder(folder, canRead)})}
+	return FolderAccess{
+		Enter: w.access(way),
+		List:  w.access(way, []*grant{w.folder(folder, canRead)}),
+	}
 }
 
-// subfolders names the subfolders that have side files, and those that they are in.
-func (c *Checkpoint) subfolders() map[string]bool {
-	names := map[string]bool{}
-	for _, s := range c.side {
-		for name := path.Dir(s.Name); name != "."; name = path.Dir(name) {
-			names[name] = true
-		}
-	}
-	return names
-}
-
-// folders says who may use the subfolders.
-func (w *walker) folders(c *Checkpoint) map[string]FolderReaders {
-	all := map[string]FolderReaders{}
-	for name := range c.subfolders() {
-		all[name] = w.subfolder(name)
-	}
-	return all
-}
-
-func (w *walker) subfolder(name string) FolderReaders {
-	folder, way, err := w.walk(w.at, name)
-	if err != nil {
-		a := lost(filepath.Join(w.path, name), err)
-		return FolderReaders{a, a}
-	}
-	defer unix.Close(folder)
-	return w.readers(folder, way...)
-}
-
-// computed gives the ways to all files that what is computed is made from.
-func (w *walker) computed(c *Checkpoint) (ways [][]*grant) {
-	side := map[io.ReaderAt]bool{}
-	for _, s := range c.side {
-		side[s.ReaderAt] = true
-	}
-	for _, g := range c.read {
-		ways = append(ways, w.file(g))
-	}
-	for _, f := range c.files {
-		if !side[f] {
-			ways = append(ways, w.file(f.grant(&w.mounts)))
-		}
-	}
-	return ways
-}
-
-// side says who may read each side file.
-func (w *walker) side(c *Checkpoint) (all []*Access) {
-	for _, s := range c.side {
-		g := grant{path: s.Name, unknown: "is not open"}
-		if f, ok := s.ReaderAt.(*sourceFile); ok {
-			g = f.grant(&w.mounts)
-		}
-		all = append(all, w.access(w.file(g)))
-	}
-	return all
-}
-
-// closed is the answer when nothing could be found out: nobody may read anything.
-func (c *Checkpoint) closed(err error) Readers {
-	a := lost(c.folder, err)
-	r := Readers{
-		Folder: FolderReaders{a, a}, Folders: map[string]FolderReaders{},
-		Computed: a, Side: slices.Repeat([]*Access{a}, len(c.side)),
-	}
-	for name := range c.subfolders() {
-		r.Folders[name] = r.Folder
-	}
-	return r
+// lastGrant looks at a file that is about to be closed.
+func (d *folder) lastGrant(f *localFile) grant {
+	d.closing.Lock()
+	defer d.closing.Unlock()
+	g := grant{path: f.name, want: canRead}
+	g.inspect(int(f.fd), &d.mounts)
+	return g
 }
 
 // lost is access to something that cannot be looked at.
 func lost(path string, err error) *Access {
-	return &Access{[]*grant{{path: path, unknown: "cannot be looked at: " + err.Error()}}}
+	return Nobody(path, "cannot be looked at: "+err.Error())
 }
 
 // grant looks at an open file.
-func (f *sourceFile) grant(m *mountTable) grant {
+func (f *localFile) grant(m *mountTable) grant {
 	f.use.RLock()
 	defer f.use.RUnlock()
-	g := grant{path: f.name, want: canRead}
 	if f.closed {
-		g.unknown = os.ErrClosed.Error()
-		return g
+		return f.last
 	}
+	g := grant{path: f.name, want: canRead}
 	g.inspect(int(f.fd), m)
 	return g
 }
@@ -168,15 +128,7 @@ type walker struct {
 
 // access needs what it takes to enter the folder, and all of some ways from there.
 func (w *walker) access(ways ...[]*grant) *Access {
-	a := &Access{}
-	has := map[*grant]bool{}
-	for _, g := range slices.Concat(w.enter, slices.Concat(ways...)) {
-		if !has[g] {
-			has[g] = true
-			a.grants = append(a.grants, g)
-		}
-	}
-	return a
+	return &Access{distinct(slices.Concat(w.enter, slices.Concat(ways...)))}
 }
 
 // maxLinks is how many symlinks are followed in one name, as in the kernel.

@@ -1,4 +1,4 @@
-package adapter_test
+package source_test
 
 import (
 	"bytes"
@@ -12,35 +12,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dequantfs/dequantfs/adapter"
-	"github.com/dequantfs/dequantfs/adapter/expr"
-	"github.com/dequantfs/dequantfs/testdata/synth"
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
-// large gives a shard of some MiB, which does not end with a page, its bytes and its path.
-func large(t *testing.T) (c *adapter.Checkpoint, f expr.DirectFile, want []byte, path string) {
+// large gives a file of some MiB, which does not end with a page, its bytes and its path.
+func large(t *testing.T) (f source.Direct, want []byte, path string) {
 	t.Helper()
-	dir := t.TempDir()
-	if err := synth.DeepSeek(synth.Options{Single: true, Hidden: 512, Vocab: 1023}).Write(dir); err != nil {
+	path = filepath.Join(t.TempDir(), fileName)
+	rng := rand.NewChaCha8([32]byte{1})
+	want = make([]byte, 5<<20+1234)
+	_, _ = rng.Read(want)
+	if err := os.WriteFile(path, want, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	path = filepath.Join(dir, "model.safetensors")
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c, err = adapter.Open(dir, adapter.OpenOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	s, ok := c.Tensor("model.embed_tokens.weight")
-	if !ok {
-		t.Fatal("no tensor")
-	}
-	if f, ok = s.File.(expr.DirectFile); !ok || len(want)%expr.DirectAlign == 0 {
-		t.Fatalf("%T of %d bytes", s.File, len(want))
-	}
-	return c, f, want, path
+	return opened(t, path).(source.Direct), want, path
 }
 
 // forget drops a file from the page cache.
@@ -71,7 +56,7 @@ func aligned(t *testing.T, skip, n int) []byte {
 }
 
 // checkDirect reads a range past the page cache and compares it.
-func checkDirect(t *testing.T, f expr.DirectFile, want, p []byte, off int64) {
+func checkDirect(t *testing.T, f source.Direct, want, p []byte, off int64) {
 	t.Helper()
 	n, err := f.ReadDirect(p, off)
 	rest := want[min(off, int64(len(want))):]
@@ -84,7 +69,7 @@ func checkDirect(t *testing.T, f expr.DirectFile, want, p []byte, off int64) {
 }
 
 func TestReadingPastThePageCacheGivesTheSameBytes(t *testing.T) {
-	_, f, want, path := large(t)
+	f, want, path := large(t)
 	for _, cold := range []bool{true, false} {
 		var wg sync.WaitGroup
 		for g := range uint64(4) {
@@ -95,8 +80,8 @@ func TestReadingPastThePageCacheGivesTheSameBytes(t *testing.T) {
 					if cold {
 						forget(t, path)
 					}
-					off := rng.Int64N(int64(len(want))/expr.DirectAlign+3) * expr.DirectAlign
-					checkDirect(t, f, want, buf[:(1+rng.IntN(len(buf)/expr.DirectAlign))*expr.DirectAlign], off)
+					off := rng.Int64N(int64(len(want))/source.DirectAlign+3) * source.DirectAlign
+					checkDirect(t, f, want, buf[:(1+rng.IntN(len(buf)/source.DirectAlign))*source.DirectAlign], off)
 				}
 			})
 		}
@@ -105,7 +90,7 @@ func TestReadingPastThePageCacheGivesTheSameBytes(t *testing.T) {
 }
 
 func TestAFileThatCannotBeReadThatWayIsReadAsUsual(t *testing.T) {
-	_, f, want, path := large(t)
+	f, want, path := large(t)
 	forget(t, path)
 	checkDirect(t, f, want, aligned(t, 1, 64<<10), 4096) // which disks refuse
 	forget(t, path)
@@ -141,7 +126,7 @@ func uncached(t *testing.T, path string) (pages func() uint64) {
 }
 
 func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
-	_, f, want, path := large(t)
+	f, want, path := large(t)
 	pages := uncached(t, path)
 	if f.Cached(0, 1<<20) {
 		t.Error("said to be in memory, but is not")
@@ -150,7 +135,7 @@ func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
 	if got := pages(); got > 0 {
 		t.Errorf("%d pages of the file are in memory", got)
 	}
-	if _, err := f.ReadAt(make([]byte, len(want)), 0); err != nil {
+	if _, err := f.ReadAt(t.Context(), make([]byte, len(want)), 0); err != nil {
 		t.Fatal(err)
 	}
 	all := pages()
@@ -166,7 +151,7 @@ func TestReadingPastThePageCacheLeavesItAlone(t *testing.T) {
 // TestTooManyOpenFilesDoNotEndDirectReads lets the first direct read find no descriptor. It reads
 // as usual then, and the next one, for which there is a descriptor, past the page cache.
 func TestTooManyOpenFilesDoNotEndDirectReads(t *testing.T) {
-	_, f, want, path := large(t)
+	f, want, path := large(t)
 	pages := uncached(t, path)
 	buf := aligned(t, 0, 1<<20)
 	var limit unix.Rlimit
@@ -209,13 +194,13 @@ func TestReadsPastThePageCacheFailOnceTheFileHasChanged(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, f, want, path := large(t)
+			f, want, path := large(t)
 			buf := aligned(t, 0, 64<<10)
 			checkDirect(t, f, want, buf, 0)
 			change(t, path)
 			forget(t, path)
 			for _, off := range []int64{0, 128 << 10} {
-				if n, err := f.ReadDirect(buf, off); n != 0 || !errors.Is(err, adapter.ErrChanged) {
+				if n, err := f.ReadDirect(buf, off); n != 0 || !errors.Is(err, source.ErrChanged) {
 					t.Errorf("at %d: %d bytes, %v", off, n, err)
 				}
 			}
@@ -224,11 +209,11 @@ func TestReadsPastThePageCacheFailOnceTheFileHasChanged(t *testing.T) {
 }
 
 func TestAClosedFileIsNotReadPastThePageCache(t *testing.T) {
-	c, f, want, path := large(t)
+	f, want, path := large(t)
 	forget(t, path)
 	buf := aligned(t, 0, 64<<10)
 	checkDirect(t, f, want, buf, 0)
-	if err := c.Close(); err != nil {
+	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := f.ReadDirect(buf, 0); n != 0 || !errors.Is(err, os.ErrClosed) {

@@ -1,11 +1,11 @@
 //go:build !unix
 
-package adapter
+package source
 
 const nonblock = 0
 
 // identifyHere looks at an open file. The system does not tell the time of change.
-func identifyHere(f *sourceFile) (identity, error) {
+func identifyHere(f *localFile) (identity, error) {
 	info, err := f.file.Stat()
 	if err != nil {
 		return identity{}, err

@@ -1,13 +1,13 @@
 //go:build !linux
 
-package adapter
+package source
 
 // proof is nothing here: a file is known by its size and times.
 type proof struct{}
 
-func (f *sourceFile) begin() (identity, error) { return identify(f) }
+func (f *localFile) begin() (identity, error) { return identify(f) }
 
-func identify(f *sourceFile) (identity, error) { return identifyHere(f) }
+func identify(f *localFile) (identity, error) { return identifyHere(f) }
 
 func (p *proof) exposed() bool { return false }
 

@@ -1,4 +1,4 @@
-package adapter
+package source
 
 import (
 	"errors"
@@ -261,14 +261,14 @@ func TestAFileIsIdentifiedAfterTheTickOfItsLastChange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := newSourceFile("file", file)
+		f, err := newFile(new(folder), "file", file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if ticking(f.was.ctime) {
 			t.Error("a change now might get the time that the file has")
 		}
-		if err := f.close(); err != nil {
+		if err := f.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package adapter
+package source
 
 import (
 	"encoding/binary"

@@ -1,6 +1,6 @@
 //go:build unix
 
-package adapter
+package source
 
 import "golang.org/x/sys/unix"
 
@@ -8,7 +8,7 @@ import "golang.org/x/sys/unix"
 const nonblock = unix.O_NONBLOCK
 
 // identifyHere looks at an open file without allocating. It does not ask a server.
-func identifyHere(f *sourceFile) (identity, error) {
+func identifyHere(f *localFile) (identity, error) {
 	var st unix.Stat_t
 	for {
 		err := unix.Fstat(int(f.fd), &st)

@@ -1,4 +1,4 @@
-package adapter
+package source
 
 import (
 	"encoding/binary"
@@ -7,10 +7,55 @@ import (
 	"slices"
 )
 
-// Access says who may read a file of the source, or something that is made from several: the users
-// to whom every file and every folder on the way grants it. Root is left out, since the kernel lets
-// root read everything.
+// Access says who may read a file of a store, or something that is made from several files. These
+// are the users to whom every file and every folder on the way grants it. Root is left out, because
+// the kernel lets root read everything. The zero value admits nobody.
 type Access struct{ grants []*grant }
+
+// FolderAccess says who may use a folder.
+type FolderAccess struct {
+	Enter *Access // open a file of it by name
+	List  *Access // see the names in it
+}
+
+// Nobody is the access to something whose permissions are not known, for a reason.
+func Nobody(path, reason string) *Access {
+	return &Access{[]*grant{{path: path, unknown: reason}}}
+}
+
+// Together is the access to something that is made from several files: it takes access to all.
+func Together(all ...*Access) *Access {
+	var grants []*grant
+	for _, a := range all {
+		if a == nil || len(a.grants) == 0 {
+			return &Access{}
+		}
+		grants = append(grants, a.grants...)
+	}
+	return &Access{distinct(grants)}
+}
+
+// distinct drops grants that are listed before.
+func distinct(all []*grant) (list []*grant) {
+	has := map[*grant]bool{}
+	for _, g := range all {
+		if !has[g] {
+			has[g] = true
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// Lookup shares what is found out about access between several questions, so that each folder is
+// looked at once. The zero value is ready. It is for one goroutine, and is closed at the end.
+type Lookup struct{ walkers walkers }
+
+// Close ends the lookup.
+func (l *Lookup) Close() {
+	l.walkers.close()
+	l.walkers = walkers{}
+}
 
 // Shown says what a file shows besides its owner: a group, and whether the members of that group
 // and all others may read it.
@@ -49,12 +94,18 @@ const (
 // shows bits of their own for them. A user or group that is shut out and is neither of these makes
 // it false.
 func (a *Access) Others(uid, gid uint32) bool {
-	return !slices.ContainsFunc(a.grants, func(g *grant) bool { return !g.toOthers(uid, gid) })
+	return a.all(func(g *grant) bool { return g.toOthers(uid, gid) })
 }
 
 // Members reports whether all members of gid may read it, with uid left out.
 func (a *Access) Members(uid, gid uint32) bool {
-	return !slices.ContainsFunc(a.grants, func(g *grant) bool { return !g.toMembers(uid, gid) })
+	return a.all(func(g *grant) bool { return g.toMembers(uid, gid) })
+}
+
+// all reports whether every grant admits, of which there must be one.
+func (a *Access) all(admits func(g *grant) bool) bool {
+	refuses := func(g *grant) bool { return !admits(g) }
+	return len(a.grants) > 0 && !slices.ContainsFunc(a.grants, refuses)
 }
 
 // Why names the file or folder that makes Others false, or else Members.

@@ -1,38 +1,36 @@
-package adapter
+package source
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
-
-	"github.com/dequantfs/dequantfs/adapter/expr"
-	"github.com/dequantfs/dequantfs/adapter/source"
 )
-
-// ErrChanged is [source.ErrChanged].
-var ErrChanged = source.ErrChanged
 
 // errExposed is ErrChanged for a file that was opened for writing.
 var errExposed = fmt.Errorf("%w, or may have: a program has opened it for writing", ErrChanged)
 
-var _ expr.File = (*sourceFile)(nil)
+var _ File = (*localFile)(nil)
 
-// sourceFile is a file of the source. It is opened once and read by position; its name
-// is never resolved again. Safe for concurrent use.
-type sourceFile struct {
+// localFile is a file of a folder. It is opened once and read by position. Its name is not
+// resolved again.
+type localFile struct {
+	in    *folder
 	name  string
 	file  *os.File
 	fd    uintptr  // of file
-	was   identity // what it was when it was opened; ctime and links follow harmless changes
+	was   identity // when it was opened; ctime and links follow harmless changes
 	proof proof    // of what size and times do not show
 
 	direct direct
 
-	use    sync.RWMutex // held for reading by whoever uses the descriptor
-	closed bool         // guarded by use
+	use    sync.RWMutex // held for reading while the descriptor is used
+	closed bool         // guarded by use, as last is
+	last   grant        // what it granted when it was closed
 
 	changes sync.Mutex // guards was, whose size and mtime never change
 }
@@ -44,13 +42,13 @@ type identity struct {
 	links        uint64
 }
 
-// newSourceFile takes over an open file, which must be a regular one.
-func newSourceFile(name string, file *os.File) (*sourceFile, error) {
+// newFile takes over an open file, which must be a regular one.
+func newFile(in *folder, name string, file *os.File) (*localFile, error) {
 	info, err := file.Stat()
 	if err == nil {
 		err = regular(info.Mode())
 	}
-	f := &sourceFile{name: name, file: file, fd: file.Fd()}
+	f := &localFile{in: in, name: name, file: file, fd: file.Fd()}
 	if err == nil {
 		f.was, err = f.begin()
 	}
@@ -62,32 +60,33 @@ func newSourceFile(name string, file *os.File) (*sourceFile, error) {
 	return f, nil
 }
 
-// Name is the file's name in the source, for messages.
-func (f *sourceFile) Name() string { return f.name }
+// Name is the file's name in the folder, for messages.
+func (f *localFile) Name() string { return f.name }
 
 // Size is the file's length in bytes when it was opened.
-func (f *sourceFile) Size() int64 { return f.was.size }
+func (f *localFile) Size() int64 { return f.was.size }
 
 // ModTime is when the file was modified before it was opened.
-func (f *sourceFile) ModTime() time.Time { return time.Unix(0, f.was.mtime) }
+func (f *localFile) ModTime() time.Time { return time.Unix(0, f.was.mtime) }
 
-// Mode is the permission bits.
-func (f *sourceFile) Mode() uint32 {
+// Mode is the permission bits; none if they cannot be found out.
+func (f *localFile) Mode() fs.FileMode {
 	f.use.RLock()
 	defer f.use.RUnlock()
 	info, err := f.file.Stat()
 	if err != nil {
 		return 0
 	}
-	return uint32(info.Mode().Perm())
+	return info.Mode().Perm()
 }
 
-// ReadAt reads bytes of the file as it was when it was opened, or fails. It looks at
-// the file after it has read, so that a change that came before the last byte was read
-// is seen: then the error is ErrChanged. Errors are not remembered.
-func (f *sourceFile) ReadAt(p []byte, off int64) (int, error) {
-	f.use.RLock()
-	defer f.use.RUnlock()
+// ReadAt reads bytes of the file as it was when it was opened, or fails. It looks at the file after
+// it has read, so that it sees any change that came before the last byte was read. Then the error
+// is ErrChanged. Errors are not remembered.
+func (f *localFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("%s: %w", f.name, err)
+	}
 	if off < 0 {
 		return 0, fmt.Errorf("%s: negative offset %d", f.name, off)
 	}
@@ -95,15 +94,22 @@ func (f *sourceFile) ReadAt(p []byte, off int64) (int, error) {
 	if rest := max(f.was.size-off, 0); int64(len(p)) > rest {
 		p, end = p[:rest], io.EOF
 	}
-	n, err := f.read(p, off)
+	n, err := f.readNow(p, off)
 	if err != nil {
 		return n, fmt.Errorf("%s: %w", f.name, err)
 	}
 	return n, end
 }
 
+// readNow fills p, which lies inside the file.
+func (f *localFile) readNow(p []byte, off int64) (int, error) {
+	f.use.RLock()
+	defer f.use.RUnlock()
+	return f.read(p, off)
+}
+
 // read fills p, which lies inside the file. The caller holds f.use.
-func (f *sourceFile) read(p []byte, off int64) (int, error) {
+func (f *localFile) read(p []byte, off int64) (int, error) {
 	n, err := 0, error(nil)
 	if len(p) > 0 {
 		n, err = f.file.ReadAt(p, off)
@@ -117,9 +123,8 @@ func (f *sourceFile) read(p []byte, off int64) (int, error) {
 	return n, cause(err)
 }
 
-// Check fails with ErrChanged if the file is not what it was when it was opened. It is
-// for those who keep bytes that they have read.
-func (f *sourceFile) Check() error {
+// Check fails with ErrChanged if the file is not what it was when it was opened.
+func (f *localFile) Check() error {
 	f.use.RLock()
 	defer f.use.RUnlock()
 	if err := f.check(); err != nil {
@@ -129,7 +134,7 @@ func (f *sourceFile) Check() error {
 }
 
 // check does what Check says. The caller holds f.use.
-func (f *sourceFile) check() error {
+func (f *localFile) check() error {
 	if f.closed {
 		return os.ErrClosed
 	}
@@ -152,18 +157,22 @@ func (f *sourceFile) check() error {
 	return ErrChanged
 }
 
-// close closes the file once the reads that run have ended.
-func (f *sourceFile) close() error {
+// Close closes the file once the reads that run have ended.
+func (f *localFile) Close() error {
 	f.use.Lock()
 	defer f.use.Unlock()
 	if f.closed {
 		return nil
 	}
+	f.last = f.in.lastGrant(f)
 	f.closed = true
 	f.proof.end()
 	f.direct.close()
 	return f.file.Close()
 }
+
+// Unseen names the changes of bytes that reads would not notice, the reason, and the way out.
+func (f *localFile) Unseen() string { return f.proof.unseen() }
 
 // cause drops the operation and the path from an error of package os: messages begin
 // with the name that the file has in the source.

@@ -8,9 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/testdata/permission"
-	"golang.org/x/sys/unix"
 )
 
 // A user and a group that own nothing here.
@@ -61,7 +62,7 @@ func TestReadersCountEachFileAndFolderOnTheWay(t *testing.T) {
 	write(t, filepath.Join(place, "far"), "notes", []byte("far away"))
 	link(t, filepath.Join(place, "far", "notes"), filepath.Join(dir, "notes.txt"))
 	write(t, filepath.Join(dir, "sub", "deep"), "x.json", []byte("{}"))
-	c, err := adapter.Open(dir, adapter.OpenOptions{FollowLinks: true})
+	c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{FollowLinks: true})
 	if err != nil {
 		t.Fatal(err)
 	}
