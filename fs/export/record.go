@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"bytes"
@@ -16,13 +16,14 @@ import (
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs"
 )
 
 // Manifest says what an export holds. It has nothing in it that differs from run to run or from
 // machine to machine: the same view of the same checkpoint has the same manifest, byte for byte.
 type Manifest struct {
 	Version int          `json:"version"`
-	Source  string       `json:"source"` // see Fingerprint
+	Source  string       `json:"source"` // see adapter.Checkpoint.Fingerprint
 	Views   []ViewRecord `json:"views" most:"65536"`
 	Files   []FileRecord `json:"files" most:"1048576"` // by name
 }
@@ -65,7 +66,7 @@ type TensorRecord struct {
 }
 
 // RecordView writes down what a view is.
-func RecordView(v View) ViewRecord {
+func RecordView(v fs.View) ViewRecord {
 	o := v.Plan.Options
 	r := ViewRecord{
 		Dir: v.Dir, Layout: o.Layout, DType: safetensors.BF16.String(), Rank: o.EP.Rank, Ranks: o.EP.Size,
@@ -81,60 +82,32 @@ func RecordView(v View) ViewRecord {
 }
 
 // View plans the recorded view for a checkpoint.
-func (r ViewRecord) View(c *adapter.Checkpoint) (View, error) {
+func (r ViewRecord) View(c *adapter.Checkpoint) (fs.View, error) {
 	d, err := safetensors.ParseDType(r.DType)
 	if err != nil {
-		return View{}, err
+		return fs.View{}, err
 	}
 	o := adapter.Options{Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks}, MTP: r.MTP, Scales: r.Scales, Unscaled: r.Unscaled}
 	if r.Exclude != "" {
 		if o.Exclude, err = regexp.Compile(r.Exclude); err != nil {
-			return View{}, err
+			return fs.View{}, err
 		}
 	}
 	p, err := adapter.NewPlan(c, o)
-	return View{Dir: r.Dir, Plan: p, ShardSize: r.ShardSize}, err
+	return fs.View{Dir: r.Dir, Plan: p, ShardSize: r.ShardSize}, err
 }
 
-// Fingerprint tells checkpoints apart without reading them whole: the SHA-256 of every stored
-// tensor's key, dtype and shape, and of 64 bytes from the middle of up to 256 of them.
-// It does not depend on where the checkpoint lies or how its tensors are spread over files.
-func Fingerprint(c *adapter.Checkpoint) (string, error) {
-	tensors := slices.Clone(c.Tensors())
-	slices.SortFunc(tensors, func(a, b *adapter.Stored) int { return cmp.Compare(a.Key, b.Key) })
-	h := sha256.New()
-	step := max(1, len(tensors)/256)
-	for i, t := range tensors {
-		fmt.Fprintf(h, "%q %s %d\n", t.Key, t.DType, t.Shape)
-		if i%step != 0 {
-			continue
-		}
-		size, err := safetensors.Size(t.DType, t.Shape)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", t.Key, err)
-		}
-		sample := make([]byte, min(64, size))
-		if n, err := t.File.ReadAt(sample, t.Offset+(size-int64(len(sample)))/2); n < len(sample) {
-			return "", fmt.Errorf("%s: %s: %w", t.File.Name(), t.Key, err)
-		}
-		h.Write(sample)
+// manifestOf returns the manifest of a tree, still without checksums.
+func manifestOf(t Tree) (*Manifest, error) {
+	source, err := t.Fingerprint()
+	if err != nil {
+		return nil, err
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// manifest gives the manifest of the tree, still without checksums.
-func (f *FS) manifest() (*Manifest, error) {
-	m := &Manifest{Version: manifestVersion}
-	var err error
-	if f.checkpoint != nil {
-		if m.Source, err = Fingerprint(f.checkpoint); err != nil {
-			return nil, err
-		}
-	}
-	for _, v := range f.views {
+	m := &Manifest{Version: manifestVersion, Source: source}
+	for _, v := range t.Views() {
 		m.Views = append(m.Views, RecordView(v))
 	}
-	err = iofs.WalkDir(f, ".", func(name string, d iofs.DirEntry, err error) error {
+	err = iofs.WalkDir(t, ".", func(name string, d iofs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}

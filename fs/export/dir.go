@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/readback"
 )
 
-// exportDir is the directory that an export is written to. Somebody else may have prepared it: a
+// directory is the directory that an export is written to. Somebody else may have prepared it: a
 // link, a FIFO or a device in the place of a file would be written through, or waited for. So files
 // are made only where nothing is, and opened again only if they are regular files under that very
 // name.
@@ -22,14 +22,14 @@ import (
 // Names are slash-separated and of files below the directory. Nothing outside of it is touched,
 // also while somebody swaps its parts: os.Root sees to that. Links within it, which os.Root
 // follows, are refused here.
-type exportDir struct {
+type directory struct {
 	root *os.Root
 	path string
 }
 
-// openExportDir opens a directory, which is made if it is missing. The directory itself may be a
+// openDirectory opens a directory, which is made if it is missing. The directory itself may be a
 // link.
-func openExportDir(dir string) (*exportDir, error) {
+func openDirectory(dir string) (*directory, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
@@ -38,16 +38,16 @@ func openExportDir(dir string) (*exportDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &exportDir{root: root, path: dir}, nil
+	return &directory{root: root, path: dir}, nil
 }
 
-func (d *exportDir) close() { d.root.Close() }
+func (d *directory) close() { d.root.Close() }
 
 // name is the whole path of a file, for messages.
-func (d *exportDir) name(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
+func (d *directory) name(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
 
 // whole puts the whole path into an error of os.Root, which knows the part below it only.
-func (d *exportDir) whole(err error) error {
+func (d *directory) whole(err error) error {
 	var one *iofs.PathError
 	var two *os.LinkError
 	switch {
@@ -70,7 +70,7 @@ func (e *foreignError) Error() string {
 }
 
 // stat says what is under a name. None of the directories above it may be a link.
-func (d *exportDir) stat(name string) (iofs.FileInfo, error) {
+func (d *directory) stat(name string) (iofs.FileInfo, error) {
 	for i, c := range name {
 		if c != '/' {
 			continue
@@ -89,7 +89,7 @@ func (d *exportDir) stat(name string) (iofs.FileInfo, error) {
 
 // expect makes sure that there is nothing under a name, or something of one type: 0 for a regular
 // file.
-func (d *exportDir) expect(name string, want iofs.FileMode) (iofs.FileInfo, error) {
+func (d *directory) expect(name string, want iofs.FileMode) (iofs.FileInfo, error) {
 	info, err := d.stat(name)
 	if err == nil && info.Mode().Type() != want {
 		return nil, &foreignError{d.name(name), info.Mode()}
@@ -98,7 +98,7 @@ func (d *exportDir) expect(name string, want iofs.FileMode) (iofs.FileInfo, erro
 }
 
 // open opens a regular file that is there.
-func (d *exportDir) open(name string, flag int) (*os.File, error) {
+func (d *directory) open(name string, flag int) (*os.File, error) {
 	info, err := d.expect(name, 0)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func (d *exportDir) open(name string, flag int) (*os.File, error) {
 }
 
 // create makes a file where there is nothing.
-func (d *exportDir) create(name string) (*os.File, error) {
+func (d *directory) create(name string) (*os.File, error) {
 	if _, err := d.stat(name); err == nil || !errors.Is(err, iofs.ErrNotExist) {
 		if err == nil {
 			err = &iofs.PathError{Op: "create", Path: d.name(name), Err: iofs.ErrExist}
@@ -131,7 +131,7 @@ func (d *exportDir) create(name string) (*os.File, error) {
 }
 
 // mkdir makes a directory and those above it.
-func (d *exportDir) mkdir(name string) error {
+func (d *directory) mkdir(name string) error {
 	if name == "." {
 		return nil
 	}
@@ -150,7 +150,7 @@ func (d *exportDir) mkdir(name string) error {
 }
 
 // rename gives a file its name. A file of that name is replaced, anything else is not.
-func (d *exportDir) rename(from, to string) error {
+func (d *directory) rename(from, to string) error {
 	if _, err := d.expect(to, 0); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return err
 	}
@@ -158,12 +158,12 @@ func (d *exportDir) rename(from, to string) error {
 }
 
 // link gives a file a second name, unless there is something of that name.
-func (d *exportDir) link(from, to string) error {
+func (d *directory) link(from, to string) error {
 	return d.whole(d.root.Link(filepath.FromSlash(from), filepath.FromSlash(to)))
 }
 
 // remove removes a file, or a directory that is empty. What is not there is removed already.
-func (d *exportDir) remove(name string, want iofs.FileMode) error {
+func (d *directory) remove(name string, want iofs.FileMode) error {
 	_, err := d.expect(name, want)
 	if err == nil {
 		err = d.whole(d.root.Remove(filepath.FromSlash(name)))
@@ -175,7 +175,7 @@ func (d *exportDir) remove(name string, want iofs.FileMode) error {
 }
 
 // each visits the names in a directory, in no order. A directory that is not there has none.
-func (d *exportDir) each(dir string, visit func(name string) error) error {
+func (d *directory) each(dir string, visit func(name string) error) error {
 	f, err := d.openDir(dir)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil
@@ -201,7 +201,7 @@ func (d *exportDir) each(dir string, visit func(name string) error) error {
 }
 
 // openDir opens a directory that is not a link.
-func (d *exportDir) openDir(name string) (*os.File, error) {
+func (d *directory) openDir(name string) (*os.File, error) {
 	if _, err := d.expect(name, iofs.ModeDir); err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ func (d *exportDir) openDir(name string) (*os.File, error) {
 }
 
 // sync brings the names in a directory to disk.
-func (d *exportDir) sync(name string) error {
+func (d *directory) sync(name string) error {
 	f, err := d.openDir(name)
 	if err != nil {
 		return err
@@ -220,7 +220,7 @@ func (d *exportDir) sync(name string) error {
 }
 
 // replace writes a file so that it is either the old or the new one, whatever happens.
-func (d *exportDir) replace(name string, data []byte) error {
+func (d *directory) replace(name string, data []byte) error {
 	if err := d.mkdir(path.Dir(name)); err != nil {
 		return err
 	}
@@ -244,7 +244,7 @@ func isTemp(name string) bool {
 }
 
 // writeTemp writes data to disk under a name of its own.
-func (d *exportDir) writeTemp(dir string, data []byte) (name string, err error) {
+func (d *directory) writeTemp(dir string, data []byte) (name string, err error) {
 	name = path.Join(dir, fmt.Sprint(tempPrefix, rand.Uint32()))
 	f, err := d.create(name)
 	if err != nil {
@@ -259,7 +259,7 @@ func (d *exportDir) writeTemp(dir string, data []byte) (name string, err error) 
 
 // canRename finds out whether files can be renamed, which some file systems refuse, before anything
 // large is written.
-func (d *exportDir) canRename(from, to string) error {
+func (d *directory) canRename(from, to string) error {
 	temp, err := d.writeTemp(from, nil)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 
 // target is a file being written, in order and in large pieces.
 type target struct {
-	dir    *exportDir
+	dir    *directory
 	name   string
 	file   *os.File
 	size   int64
@@ -20,7 +20,7 @@ type target struct {
 
 // createTarget makes a file for writing, which nobody else may be writing, and reserves its room.
 // What a run that was killed has left there is removed.
-func createTarget(dir *exportDir, name string, size int64) (*target, error) {
+func createTarget(dir *directory, name string, size int64) (*target, error) {
 	if err := removeStale(dir, name); err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func createTarget(dir *exportDir, name string, size int64) (*target, error) {
 }
 
 // removeStale removes a file that nobody is writing.
-func removeStale(dir *exportDir, name string) error {
+func removeStale(dir *directory, name string) error {
 	file, err := dir.open(name, os.O_WRONLY)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil
@@ -64,7 +64,7 @@ func removeStale(dir *exportDir, name string) error {
 
 // lockNamed locks a file and makes sure that it still has its name: the process that had it locked
 // may have finished it.
-func lockNamed(dir *exportDir, name string, file *os.File) error {
+func lockNamed(dir *directory, name string, file *os.File) error {
 	if err := tryLock(file); err != nil {
 		return fmt.Errorf("%s is being written by another export: %w", dir.name(name), err)
 	}
@@ -79,7 +79,7 @@ func lockNamed(dir *exportDir, name string, file *os.File) error {
 	return nil
 }
 
-func errTaken(dir *exportDir, name string) error {
+func errTaken(dir *directory, name string) error {
 	return fmt.Errorf("%s was begun or finished by another export just now: run this one again", dir.name(name))
 }
 

@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"context"
@@ -81,7 +81,7 @@ func TestVerifyFindsDamageByTensor(t *testing.T) {
 	for _, test := range damages {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
-			if _, err := tree.export(context.Background(), dir, ExportOptions{}); err != nil {
+			if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
 				t.Fatal(err)
 			}
 			test.damage(t, dir)
@@ -101,9 +101,9 @@ func TestVerifyFindsDamageByTensor(t *testing.T) {
 	}
 }
 
-// verify is FS.Verify for a tree that is none.
+// verify checks a directory against the tree.
 func (t fakeTree) verify(dir string) (*Verification, error) {
-	return verifyTree(context.Background(), t.manifest(), t.open, dir, VerifyOptions{})
+	return VerifyTree(context.Background(), t, dir, VerifyOptions{})
 }
 
 func wantDifferences(t *testing.T, found *Verification, want []string) {
@@ -207,7 +207,7 @@ func sumFile(f *FileRecord, data string) {
 
 func TestVerifyNamesWhatDoesNotBelong(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := newFakeTree(t).export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := newFakeTree(t).export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "hf", "other.txt"), "x")
@@ -236,7 +236,7 @@ func TestVerifyOfWhatIsNoExport(t *testing.T) {
 
 func TestVerifyStopsWhenCancelled(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := newFakeTree(t).export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := newFakeTree(t).export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

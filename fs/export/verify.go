@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"bytes"
@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dequantfs/dequantfs/adapter/readback"
+	"github.com/dequantfs/dequantfs/fs"
 )
 
 // VerifyOptions say how files are checked. Useful zero values.
@@ -57,7 +58,7 @@ func (d Difference) String() string {
 //
 // Nothing is taken for granted. The manifest has to be one that an export writes (see ReadManifest), the
 // header of each file has to list the tensors that the manifest lists, and an index no others. It proves
-// that the files are those of the manifest: whoever can change both can change what is right. FS.Verify
+// that the files are those of the manifest: whoever can change both can change what is right. VerifyTree
 // needs no manifest.
 func Verify(ctx context.Context, dir string, o VerifyOptions) (*Verification, error) {
 	m, err := ReadManifest(dir)
@@ -81,21 +82,16 @@ func (m *Manifest) Verify(ctx context.Context, dir string, o VerifyOptions) (*Ve
 	return v.result(), err
 }
 
-// Verify checks the files of a directory, which may be an export or a mount, against
+// VerifyTree checks the files of a directory, which may be an export or a mount, against
 // the bytes of the tree, computed anew.
-func (f *FS) Verify(ctx context.Context, dir string, o VerifyOptions) (*Verification, error) {
-	m, err := f.manifest()
+func VerifyTree(ctx context.Context, t Tree, dir string, o VerifyOptions) (*Verification, error) {
+	m, err := manifestOf(t)
 	if err != nil {
 		return nil, err
 	}
-	return verifyTree(ctx, m, f.ReaderAt, dir, o)
-}
-
-// verifyTree checks the files of a directory against those that open gives.
-func verifyTree(ctx context.Context, m *Manifest, open func(string) (ReaderAtContext, error), dir string, o VerifyOptions) (*Verification, error) {
 	v := newVerifier(dir, o)
-	err := v.all(ctx, m.Files, func(ctx context.Context, r FileRecord, file *os.File) error {
-		content, err := open(r.Name)
+	err = v.all(ctx, m.Files, func(ctx context.Context, r FileRecord, file *os.File) error {
+		content, err := t.ReaderAt(r.Name)
 		if err != nil {
 			return err
 		}
@@ -311,8 +307,8 @@ func (v *verifier) checked(r FileRecord) {
 }
 
 // againstContent compares a file with bytes computed anew.
-func (v *verifier) againstContent(ctx context.Context, r FileRecord, file *os.File, content ReaderAtContext) error {
-	want := make([]byte, min(exportChunk, r.Size))
+func (v *verifier) againstContent(ctx context.Context, r FileRecord, file *os.File, content fs.ReaderAtContext) error {
+	want := make([]byte, min(chunkSize, r.Size))
 	var spots spots
 	err := v.pieces(ctx, r, file, func(p []byte, off int64) error {
 		w := want[:len(p)]
@@ -373,7 +369,7 @@ func tensorAt(tensors []TensorRecord, at int64) string {
 
 // pieces reads a file from its beginning to its end.
 func (v *verifier) pieces(ctx context.Context, r FileRecord, file *os.File, check func(p []byte, off int64) error) error {
-	buf := make([]byte, min(exportChunk, r.Size))
+	buf := make([]byte, min(chunkSize, r.Size))
 	for off := int64(0); off < r.Size; {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -1,4 +1,5 @@
-package fs
+// Package export writes a tree of views to disk and verifies what is there.
+package export
 
 import (
 	"bytes"
@@ -17,6 +18,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dequantfs/dequantfs/adapter/readback"
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+// Files of a view that get their names last: loaders start with them.
+const (
+	configName = "config.json"
+	indexName  = "model.safetensors.index.json"
 )
 
 // What an export keeps beside its files. A dot-directory, so that no loader and no view of the
@@ -29,79 +37,91 @@ const (
 	partialDir   = "partial"       // files being written; until then
 )
 
-// ExportOptions say how an export is written. Useful zero values.
-type ExportOptions struct {
+// Options say how an export is written. Useful zero values.
+type Options struct {
 	Part, Parts int // this process writes part Part (from 0) of Parts; Parts 0: all
 	Jobs        int // files written at once; 0: one for each processor, at least 2 and at most 8
 
 	// Progress is told what happens, one event after the other, never two at once.
-	Progress func(ExportEvent)
+	Progress func(Event)
 
-	chunk int // bytes read and written at a time; 0: exportChunk
+	chunk int // bytes read and written at a time; 0: chunkSize
 }
 
-// ExportEvent is one thing that happened during an export.
-type ExportEvent struct {
-	Kind  ExportKind
+// Event is one thing that happened during an export.
+type Event struct {
+	Kind  EventKind
 	File  string // Written, Finished, Skipped
 	Bytes int64  // of the file (Finished, Skipped), of this piece (Written), to be written (Started)
 	Files int    // Started: to be written
 }
 
-// ExportKind says what happened.
-type ExportKind string
+// EventKind says what happened.
+type EventKind string
 
 // What can happen.
 const (
-	ExportStarted  ExportKind = "started"  // the work is known
-	ExportWritten  ExportKind = "written"  // a piece of a file was written
-	ExportFinished ExportKind = "finished" // a file is whole, on disk, and under its name
-	ExportSkipped  ExportKind = "skipped"  // a file was finished by an earlier run
-	ExportComplete ExportKind = "complete" // all parts are done and the manifest is written
+	Started  EventKind = "started"  // the work is known
+	Written  EventKind = "written"  // a piece of a file was written
+	Finished EventKind = "finished" // a file is whole, on disk, and under its name
+	Skipped  EventKind = "skipped"  // a file was finished by an earlier run
+	Complete EventKind = "complete" // all parts are done and the manifest is written
 )
 
 const (
-	exportChunk   = 8 << 20
-	exportBuffers = 3 // for each file being written: one filled, one written, one between
+	chunkSize      = 8 << 20
+	buffersPerFile = 3 // for each file being written: one filled, one written, one between
 )
 
-// Export writes every file of the tree into dir, which is made if it is missing: the bytes that a
+// Tree is the tree of files to export. It is an [fs.FS] outside of tests.
+type Tree interface {
+	iofs.FS // lists the files
+
+	// ReaderAt opens a file for reads that can be cancelled.
+	ReaderAt(name string) (fs.ReaderAtContext, error)
+	// Views returns the views that the files belong to.
+	Views() []fs.View
+	// Fingerprint identifies the source of the files.
+	Fingerprint() (string, error)
+}
+
+// Write writes every file of the tree into dir, which is made if it is missing: the bytes that a
 // mount shows, read in the same way.
 //
 // A file gets its name only once it is whole and on disk, and config.json and the index get theirs
 // last, so that an unfinished export is not taken for a checkpoint. An export that was
-// interrupted in whatever way goes on where it was when Export is called again; finished
+// interrupted in whatever way goes on where it was when Write is called again; finished
 // files are not written again. A directory that holds anything but an export of the same tree is
-// refused. Several processes may share the work (ExportOptions.Parts); the one that
-// finishes last writes the manifest, and to the others Export returns none.
-func (f *FS) Export(ctx context.Context, dir string, o ExportOptions) (*Manifest, error) {
-	m, err := f.manifest()
+// refused. Several processes may share the work (Options.Parts); the one that
+// finishes last writes the manifest, and to the others Write returns none.
+func Write(ctx context.Context, t Tree, dir string, o Options) (*Manifest, error) {
+	m, err := manifestOf(t)
 	if err != nil {
 		return nil, err
 	}
-	return newExporter(m, f.ReaderAt, dir, o).run(ctx)
+	return newWriter(m, t, dir, o).run(ctx)
 }
 
-// exporter is one run of Export.
-type exporter struct {
+// writer is one run of Write.
+type writer struct {
 	manifest *Manifest // without checksums
-	open     func(name string) (ReaderAtContext, error)
+	tree     Tree
 	path     string
-	dir      *exportDir
-	options  ExportOptions
+	dir      *directory
+	options  Options
 	made     map[string]iofs.FileMode // what is made in the state directory, and its type
 	buffers  chan []byte
 	mu       sync.Mutex // progress
 }
 
-func newExporter(m *Manifest, open func(string) (ReaderAtContext, error), dir string, o ExportOptions) *exporter {
+func newWriter(m *Manifest, t Tree, dir string, o Options) *writer {
 	o.Parts = max(o.Parts, 1)
 	o.Jobs = cmp.Or(max(o.Jobs, 0), min(max(runtime.GOMAXPROCS(0), 2), 8))
-	o.chunk = cmp.Or(o.chunk, exportChunk)
+	o.chunk = cmp.Or(o.chunk, chunkSize)
 	if o.Progress == nil {
-		o.Progress = func(ExportEvent) {}
+		o.Progress = func(Event) {}
 	}
-	return &exporter{manifest: m, open: open, path: dir, options: o, made: m.made()}
+	return &writer{manifest: m, tree: t, path: dir, options: o, made: m.made()}
 }
 
 // made gives what an export makes in the state directory, and its type.
@@ -118,12 +138,12 @@ func (m *Manifest) made() map[string]iofs.FileMode {
 	return made
 }
 
-func (x *exporter) run(ctx context.Context) (*Manifest, error) {
+func (x *writer) run(ctx context.Context) (*Manifest, error) {
 	if x.options.Part < 0 || x.options.Part >= x.options.Parts {
 		return nil, fmt.Errorf("part %d of %d: parts are numbered from 0 to %d", x.options.Part, x.options.Parts, x.options.Parts-1)
 	}
 	var err error
-	if x.dir, err = openExportDir(x.path); err != nil {
+	if x.dir, err = openDirectory(x.path); err != nil {
 		return nil, err
 	}
 	defer x.dir.close()
@@ -137,7 +157,7 @@ func (x *exporter) run(ctx context.Context) (*Manifest, error) {
 }
 
 // write writes what this part has to write.
-func (x *exporter) write(ctx context.Context) (*Manifest, error) {
+func (x *writer) write(ctx context.Context) (*Manifest, error) {
 	if m, err := x.begin(); m != nil || err != nil {
 		return m, err
 	}
@@ -152,7 +172,7 @@ func (x *exporter) write(ctx context.Context) (*Manifest, error) {
 }
 
 // begin makes the directory ours. It returns the manifest if the export is complete already.
-func (x *exporter) begin() (*Manifest, error) {
+func (x *writer) begin() (*Manifest, error) {
 	if m, err := x.complete(); m != nil || err != nil {
 		return m, err
 	}
@@ -173,7 +193,7 @@ func (x *exporter) begin() (*Manifest, error) {
 }
 
 // complete finds the manifest of a finished export of the same tree.
-func (x *exporter) complete() (*Manifest, error) {
+func (x *writer) complete() (*Manifest, error) {
 	m, err := x.readManifest(manifestName, true)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil, nil
@@ -188,7 +208,7 @@ func (x *exporter) complete() (*Manifest, error) {
 		return nil, err
 	}
 	for i := range m.Files {
-		content, err := x.open(m.Files[i].Name)
+		content, err := x.tree.ReaderAt(m.Files[i].Name)
 		if err == nil {
 			err = x.whole(&m.Files[i], content)
 		}
@@ -197,14 +217,14 @@ func (x *exporter) complete() (*Manifest, error) {
 		}
 	}
 	for _, f := range m.Files {
-		x.tell(ExportEvent{Kind: ExportSkipped, File: f.Name, Bytes: f.Size})
+		x.tell(Event{Kind: Skipped, File: f.Name, Bytes: f.Size})
 	}
-	x.tell(ExportEvent{Kind: ExportComplete})
+	x.tell(Event{Kind: Complete})
 	return m, x.tidy()
 }
 
 // readManifest reads a manifest in the state directory.
-func (x *exporter) readManifest(name string, finished bool) (*Manifest, error) {
+func (x *writer) readManifest(name string, finished bool) (*Manifest, error) {
 	f, err := x.dir.open(inState(name), os.O_RDONLY)
 	if err != nil {
 		return nil, err
@@ -222,7 +242,7 @@ func (x *exporter) readManifest(name string, finished bool) (*Manifest, error) {
 }
 
 // ours says whether an export of the same tree was begun here.
-func (x *exporter) ours() (bool, error) {
+func (x *writer) ours() (bool, error) {
 	m, err := x.readManifest(exportName, false)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return false, nil
@@ -238,7 +258,7 @@ func (x *exporter) ours() (bool, error) {
 
 // survey makes sure that nothing is in the state directory, or under the name of a file to come, that an
 // export of this tree has not made.
-func (x *exporter) survey() error {
+func (x *writer) survey() error {
 	err := x.walkState(stateDir, func(name string, known bool) error {
 		if !known {
 			return fmt.Errorf("%s is not of this export: remove it, or give another directory", x.dir.name(name))
@@ -258,7 +278,7 @@ func (x *exporter) survey() error {
 
 // walkState visits what is in a part of the state directory, and then that part itself. What an export
 // makes there has to be of the type that it makes; of the rest nothing is looked at but the name.
-func (x *exporter) walkState(name string, visit func(name string, known bool) error) error {
+func (x *writer) walkState(name string, visit func(name string, known bool) error) error {
 	want, known := x.made[name]
 	known = known || isTemp(path.Base(name))
 	if !known {
@@ -280,7 +300,7 @@ func (x *exporter) walkState(name string, visit func(name string, known bool) er
 }
 
 // vacant makes sure that nothing is in the directory but the state of an export that was hardly begun.
-func (x *exporter) vacant() error {
+func (x *writer) vacant() error {
 	return x.dir.each(".", func(name string) error {
 		if name == stateDir || name == "lost+found" {
 			return nil
@@ -293,7 +313,7 @@ func (x *exporter) vacant() error {
 }
 
 // tryRename finds out whether files can be renamed. If not nothing is left behind that was not there.
-func (x *exporter) tryRename() error {
+func (x *writer) tryRename() error {
 	err := x.dir.mkdir(inState(partialDir))
 	if err == nil {
 		err = x.dir.canRename(stateDir, inState(partialDir))
@@ -306,7 +326,7 @@ func (x *exporter) tryRename() error {
 }
 
 // claim writes down what is being exported. Of several that try, the first wins.
-func (x *exporter) claim() error {
+func (x *writer) claim() error {
 	data, err := x.manifest.encode()
 	if err != nil {
 		return err
@@ -348,7 +368,7 @@ func (m *Manifest) order() (first, last []FileRecord) {
 }
 
 // work lists the files to write in this part, and those that the last part to end writes.
-func (x *exporter) work() (todo, last []FileRecord, err error) {
+func (x *writer) work() (todo, last []FileRecord, err error) {
 	first, last := x.manifest.order()
 	var need int64
 	var done []FileRecord
@@ -359,9 +379,9 @@ func (x *exporter) work() (todo, last []FileRecord, err error) {
 		}
 		todo, need = append(todo, f), need+f.Size
 	}
-	x.tell(ExportEvent{Kind: ExportStarted, Bytes: need, Files: len(todo)})
+	x.tell(Event{Kind: Started, Bytes: need, Files: len(todo)})
 	for _, f := range done {
-		x.tell(ExportEvent{Kind: ExportSkipped, File: f.Name, Bytes: f.Size})
+		x.tell(Event{Kind: Skipped, File: f.Name, Bytes: f.Size})
 	}
 	return todo, last, x.fits(todo, need)
 }
@@ -384,13 +404,13 @@ func share(files []FileRecord, i, n int) []FileRecord {
 }
 
 // finished gives the record of a file that an earlier run finished.
-func (x *exporter) finished(f FileRecord) *FileRecord {
+func (x *writer) finished(f FileRecord) *FileRecord {
 	file, err := x.dir.open(recordOf(f.Name), os.O_RDONLY)
 	if err != nil {
 		return nil
 	}
 	defer file.Close()
-	content, err := x.open(f.Name)
+	content, err := x.tree.ReaderAt(f.Name)
 	if err != nil {
 		return nil
 	}
@@ -405,7 +425,7 @@ func (x *exporter) finished(f FileRecord) *FileRecord {
 }
 
 // recordLimit is how long the record of a file may be: see manifestLimit.
-func recordLimit(content ReaderAtContext) int64 {
+func recordLimit(content fs.ReaderAtContext) int64 {
 	limit := int64(2 * maxNameBytes * 6)
 	if n := dataOffset(content); n <= content.Size() {
 		limit += 8 * n
@@ -414,7 +434,7 @@ func recordLimit(content ReaderAtContext) int64 {
 }
 
 // whole makes sure that a file is there, as long as its record says, and that the record has the tensors of its content.
-func (x *exporter) whole(r *FileRecord, content ReaderAtContext) error {
+func (x *writer) whole(r *FileRecord, content fs.ReaderAtContext) error {
 	info, err := x.dir.expect(r.Name, 0)
 	if err != nil {
 		return err
@@ -433,7 +453,7 @@ func (x *exporter) whole(r *FileRecord, content ReaderAtContext) error {
 }
 
 // fits checks that there is room for what is to be written.
-func (x *exporter) fits(todo []FileRecord, need int64) error {
+func (x *writer) fits(todo []FileRecord, need int64) error {
 	free, ok := freeSpace(x.path)
 	if !ok {
 		return nil
@@ -450,9 +470,9 @@ func (x *exporter) fits(todo []FileRecord, need int64) error {
 }
 
 // files writes several files at a time.
-func (x *exporter) files(ctx context.Context, todo []FileRecord) error {
+func (x *writer) files(ctx context.Context, todo []FileRecord) error {
 	jobs := min(x.options.Jobs, len(todo))
-	x.buffers = make(chan []byte, jobs*exportBuffers)
+	x.buffers = make(chan []byte, jobs*buffersPerFile)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(jobs, 1))
 	for _, f := range todo {
@@ -465,8 +485,8 @@ func (x *exporter) files(ctx context.Context, todo []FileRecord) error {
 }
 
 // file writes one file and its record.
-func (x *exporter) file(ctx context.Context, f FileRecord) error {
-	r, err := x.open(f.Name)
+func (x *writer) file(ctx context.Context, f FileRecord) error {
+	r, err := x.tree.ReaderAt(f.Name)
 	if err != nil {
 		return err
 	}
@@ -489,12 +509,12 @@ func (x *exporter) file(ctx context.Context, f FileRecord) error {
 	if err := x.dir.replace(recordOf(f.Name), line.Bytes()); err != nil {
 		return err
 	}
-	x.tell(ExportEvent{Kind: ExportFinished, File: f.Name, Bytes: f.Size})
+	x.tell(Event{Kind: Finished, File: f.Name, Bytes: f.Size})
 	return nil
 }
 
 // content brings the bytes of a file to disk under its name.
-func (x *exporter) content(ctx context.Context, f FileRecord, r ReaderAtContext, sums *checksums) error {
+func (x *writer) content(ctx context.Context, f FileRecord, r fs.ReaderAtContext, sums *checksums) error {
 	for _, dir := range []string{path.Dir(partialOf(f.Name)), path.Dir(f.Name)} {
 		if err := x.dir.mkdir(dir); err != nil {
 			return err
@@ -518,9 +538,9 @@ func (x *exporter) content(ctx context.Context, f FileRecord, r ReaderAtContext,
 }
 
 // copy reads, sums and writes at the same time: while one piece is written the next is computed.
-func (x *exporter) copy(ctx context.Context, t *target, f FileRecord, r ReaderAtContext, sums *checksums) error {
+func (x *writer) copy(ctx context.Context, t *target, f FileRecord, r fs.ReaderAtContext, sums *checksums) error {
 	type piece struct{ buf, data []byte }
-	full := make(chan piece, exportBuffers-2)
+	full := make(chan piece, buffersPerFile-2)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(full)
@@ -545,14 +565,14 @@ func (x *exporter) copy(ctx context.Context, t *target, f FileRecord, r ReaderAt
 				return err
 			}
 			x.recycle(p.buf)
-			x.tell(ExportEvent{Kind: ExportWritten, File: f.Name, Bytes: int64(len(p.data))})
+			x.tell(Event{Kind: Written, File: f.Name, Bytes: int64(len(p.data))})
 		}
 		return nil
 	})
 	return g.Wait()
 }
 
-func (x *exporter) buffer() []byte {
+func (x *writer) buffer() []byte {
 	select {
 	case b := <-x.buffers:
 		return b
@@ -561,7 +581,7 @@ func (x *exporter) buffer() []byte {
 	}
 }
 
-func (x *exporter) recycle(b []byte) {
+func (x *writer) recycle(b []byte) {
 	select {
 	case x.buffers <- b:
 	default:
@@ -569,7 +589,7 @@ func (x *exporter) recycle(b []byte) {
 }
 
 // finish writes what comes last, if all parts are done, and then the manifest.
-func (x *exporter) finish(ctx context.Context, last []FileRecord) (*Manifest, error) {
+func (x *writer) finish(ctx context.Context, last []FileRecord) (*Manifest, error) {
 	m := *x.manifest
 	m.Files = slices.Clone(m.Files)
 	lock, err := x.dir.open(inState(exportName), os.O_RDWR)
@@ -613,12 +633,12 @@ func (x *exporter) finish(ctx context.Context, last []FileRecord) (*Manifest, er
 	if err := x.dir.replace(inState(manifestName), data); err != nil {
 		return nil, err
 	}
-	x.tell(ExportEvent{Kind: ExportComplete})
+	x.tell(Event{Kind: Complete})
 	return &m, x.tidy()
 }
 
 // tidy removes what only an unfinished export needs, also what killed runs have left.
-func (x *exporter) tidy() error {
+func (x *writer) tidy() error {
 	return x.walkState(stateDir, func(name string, known bool) error {
 		switch {
 		case !known || name == stateDir || name == inState(manifestName):
@@ -631,7 +651,7 @@ func (x *exporter) tidy() error {
 	})
 }
 
-func (x *exporter) tell(e ExportEvent) {
+func (x *writer) tell(e Event) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.options.Progress(e)
