@@ -149,7 +149,7 @@ var lies = []struct {
 	{"a file that is none", func(m *Manifest, files map[string]string) {
 		files[m.Files[3].Name] = "\x02\x00\x00\x00\x00\x00\x00\x00{]"
 		m.Files[3].Size, m.Files[3].Tensors = 10, nil
-	}, "has the checksums of the manifest, but is no safetensors file: bad header"},
+	}, "has the checksums of the manifest, but is not a safetensors file: bad header"},
 	{"a shard less", func(m *Manifest, files map[string]string) {
 		delete(files, m.Files[4].Name)
 		m.Files = slices.Delete(m.Files, 4, 5)
@@ -159,7 +159,7 @@ var lies = []struct {
 	}, "layers.0.bia5: should be in model-00001-of-00002.safetensors by the index"},
 	{"an index that is none", func(m *Manifest, files map[string]string) {
 		files[m.Files[5].Name], m.Files[5].Size = `{"weight_map":{"a":"b","a":"b"}}`, 32
-	}, "has the checksum of the manifest, but is no index: "},
+	}, "has the checksum of the manifest, but is not an index: "},
 }
 
 func TestVerifyComparesTheManifestWithWhatFilesSay(t *testing.T) {

@@ -14,26 +14,26 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/readback"
 )
 
-// directory is the directory that an export is written to. Somebody else may have prepared it: a
-// link, a FIFO or a device in the place of a file would be written through, or waited for. So files
-// are made only where nothing is, and opened again only if they are regular files under that very
-// name.
+// directory is the directory that an export is written to.
 //
-// Names are slash-separated and of files below the directory. Nothing outside of it is touched,
-// also while somebody swaps its parts: os.Root sees to that. Links within it, which os.Root
-// follows, are refused here.
+// Another user may have prepared it with links, FIFOs or devices under the names of an export.
+// Writing to these changes other files, or blocks. So a file is created only under a free name, and
+// opened again only if it is a regular file.
+//
+// Names are slash-separated and relative to the directory. os.Root keeps all calls below it, even
+// if parts of it are exchanged meanwhile. os.Root follows links within the directory; this type
+// refuses them.
 type directory struct {
 	root *os.Root
 	path string
 }
 
-// openDirectory opens a directory, which is made if it is missing. The directory itself may be a
-// link.
+// openDirectory opens a directory, and creates it if it is missing. The path may be a link.
 func openDirectory(dir string) (*directory, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	// The separator makes sure that a FIFO is not waited for.
+	// With a separator at the end, opening a FIFO fails and does not block.
 	root, err := os.OpenRoot(filepath.Clean(dir) + string(filepath.Separator))
 	if err != nil {
 		return nil, err
@@ -43,10 +43,12 @@ func openDirectory(dir string) (*directory, error) {
 
 func (d *directory) close() { d.root.Close() }
 
-// name is the whole path of a file, for messages.
-func (d *directory) name(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
+// name returns the whole path of a file, for messages.
+func (d *directory) name(name string) string {
+	return filepath.Join(d.path, filepath.FromSlash(name))
+}
 
-// whole puts the whole path into an error of os.Root, which knows the part below it only.
+// whole puts the whole path into an error of os.Root, which has the relative path.
 func (d *directory) whole(err error) error {
 	var one *iofs.PathError
 	var two *os.LinkError
@@ -59,17 +61,7 @@ func (d *directory) whole(err error) error {
 	return err
 }
 
-// foreignError names something that no export makes.
-type foreignError struct {
-	name string
-	mode iofs.FileMode
-}
-
-func (e *foreignError) Error() string {
-	return fmt.Sprintf("%s is %s that no export has made: remove it, or give another directory", e.name, readback.Kind(e.mode))
-}
-
-// stat says what is under a name. None of the directories above it may be a link.
+// stat describes a file or directory. It returns an error if a directory above it is a link.
 func (d *directory) stat(name string) (iofs.FileInfo, error) {
 	for i, c := range name {
 		if c != '/' {
@@ -80,24 +72,24 @@ func (d *directory) stat(name string) (iofs.FileInfo, error) {
 			return nil, d.whole(err)
 		}
 		if !info.IsDir() {
-			return nil, &foreignError{d.name(name[:i]), info.Mode()}
+			return nil, wrongKind(d.name(name[:i]), info.Mode())
 		}
 	}
 	info, err := d.root.Lstat(filepath.FromSlash(name))
 	return info, d.whole(err)
 }
 
-// expect makes sure that there is nothing under a name, or something of one type: 0 for a regular
-// file.
+// expect describes a file or directory, and returns an error if it has another type than want. For
+// a regular file, want is 0.
 func (d *directory) expect(name string, want iofs.FileMode) (iofs.FileInfo, error) {
 	info, err := d.stat(name)
 	if err == nil && info.Mode().Type() != want {
-		return nil, &foreignError{d.name(name), info.Mode()}
+		return nil, wrongKind(d.name(name), info.Mode())
 	}
 	return info, err
 }
 
-// open opens a regular file that is there.
+// open opens a regular file that exists.
 func (d *directory) open(name string, flag int) (*os.File, error) {
 	info, err := d.expect(name, 0)
 	if err != nil {
@@ -108,7 +100,7 @@ func (d *directory) open(name string, flag int) (*os.File, error) {
 		return nil, d.whole(err)
 	}
 	opened, err := f.Stat()
-	if err == nil && !os.SameFile(info, opened) { // a link has taken its place
+	if err == nil && !os.SameFile(info, opened) { // a link replaced it after the check
 		err = fmt.Errorf("%s was exchanged just now: run the export again", d.name(name))
 	}
 	if err != nil {
@@ -118,19 +110,20 @@ func (d *directory) open(name string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-// create makes a file where there is nothing.
+// create creates a file under a free name.
 func (d *directory) create(name string) (*os.File, error) {
-	if _, err := d.stat(name); err == nil || !errors.Is(err, iofs.ErrNotExist) {
-		if err == nil {
-			err = &iofs.PathError{Op: "create", Path: d.name(name), Err: iofs.ErrExist}
-		}
+	_, err := d.stat(name)
+	if err == nil {
+		return nil, &iofs.PathError{Op: "create", Path: d.name(name), Err: iofs.ErrExist}
+	}
+	if !errors.Is(err, iofs.ErrNotExist) {
 		return nil, err
 	}
 	f, err := d.root.OpenFile(filepath.FromSlash(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	return f, d.whole(err)
 }
 
-// mkdir makes a directory and those above it.
+// mkdir creates a directory and those above it, where they are missing.
 func (d *directory) mkdir(name string) error {
 	if name == "." {
 		return nil
@@ -143,13 +136,13 @@ func (d *directory) mkdir(name string) error {
 		return err
 	}
 	err = d.root.Mkdir(filepath.FromSlash(name), 0o777)
-	if errors.Is(err, iofs.ErrExist) { // another part was quicker
+	if errors.Is(err, iofs.ErrExist) { // another part was faster
 		_, err = d.expect(name, iofs.ModeDir)
 	}
 	return d.whole(err)
 }
 
-// rename gives a file its name. A file of that name is replaced, anything else is not.
+// rename renames a file. It replaces a regular file of that name, and nothing else.
 func (d *directory) rename(from, to string) error {
 	if _, err := d.expect(to, 0); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return err
@@ -157,12 +150,12 @@ func (d *directory) rename(from, to string) error {
 	return d.whole(d.root.Rename(filepath.FromSlash(from), filepath.FromSlash(to)))
 }
 
-// link gives a file a second name, unless there is something of that name.
+// link gives a file a second name, which must be free.
 func (d *directory) link(from, to string) error {
 	return d.whole(d.root.Link(filepath.FromSlash(from), filepath.FromSlash(to)))
 }
 
-// remove removes a file, or a directory that is empty. What is not there is removed already.
+// remove removes a file or an empty directory, if it exists.
 func (d *directory) remove(name string, want iofs.FileMode) error {
 	_, err := d.expect(name, want)
 	if err == nil {
@@ -174,7 +167,7 @@ func (d *directory) remove(name string, want iofs.FileMode) error {
 	return err
 }
 
-// each visits the names in a directory, in no order. A directory that is not there has none.
+// each visits the names in a directory, in no order. A missing directory has no names.
 func (d *directory) each(dir string, visit func(name string) error) error {
 	f, err := d.openDir(dir)
 	if errors.Is(err, iofs.ErrNotExist) {
@@ -219,7 +212,7 @@ func (d *directory) sync(name string) error {
 	return syncDir(f)
 }
 
-// replace writes a file so that it is either the old or the new one, whatever happens.
+// replace writes a file. After a crash, the old or the new file is there as a whole.
 func (d *directory) replace(name string, data []byte) error {
 	if err := d.mkdir(path.Dir(name)); err != nil {
 		return err
@@ -234,16 +227,16 @@ func (d *directory) replace(name string, data []byte) error {
 	return d.sync(path.Dir(name))
 }
 
-// tempPrefix begins the names of files that are not finished.
+// tempPrefix begins the names of temporary files.
 const tempPrefix = ".new-"
 
-// isTemp reports whether a file was begun by writeTemp.
+// isTemp reports whether a name is one that writeTemp chooses.
 func isTemp(name string) bool {
 	number, ok := strings.CutPrefix(name, tempPrefix)
 	return ok && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
-// writeTemp writes data to disk under a name of its own.
+// writeTemp writes data to disk under a random name.
 func (d *directory) writeTemp(dir string, data []byte) (name string, err error) {
 	name = path.Join(dir, fmt.Sprint(tempPrefix, rand.Uint32()))
 	f, err := d.create(name)
@@ -257,8 +250,8 @@ func (d *directory) writeTemp(dir string, data []byte) (name string, err error) 
 	return name, nil
 }
 
-// canRename finds out whether files can be renamed, which some file systems refuse, before anything
-// large is written.
+// canRename returns an error if files cannot be renamed, which some file systems refuse. It is
+// called before the work begins.
 func (d *directory) canRename(from, to string) error {
 	temp, err := d.writeTemp(from, nil)
 	if err != nil {
@@ -267,7 +260,8 @@ func (d *directory) canRename(from, to string) error {
 	moved := path.Join(to, path.Base(temp))
 	if err := d.rename(temp, moved); err != nil {
 		d.remove(temp, 0)
-		return fmt.Errorf("%s: files cannot be renamed there: %w: export to a local disk, and copy from there", d.path, err)
+		return fmt.Errorf("%s: files cannot be renamed there: %w: "+
+			"export to a local disk, and copy from there", d.path, err)
 	}
 	return d.remove(moved, 0)
 }
