@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"context"
@@ -81,7 +81,7 @@ func TestVerifyFindsDamageByTensor(t *testing.T) {
 	for _, test := range damages {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
-			if _, err := tree.export(context.Background(), dir, ExportOptions{}); err != nil {
+			if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
 				t.Fatal(err)
 			}
 			test.damage(t, dir)
@@ -101,9 +101,9 @@ func TestVerifyFindsDamageByTensor(t *testing.T) {
 	}
 }
 
-// verify is FS.Verify for a tree that is none.
+// verify checks a directory against the tree.
 func (t fakeTree) verify(dir string) (*Verification, error) {
-	return verifyTree(context.Background(), t.manifest(), t.open, dir, VerifyOptions{})
+	return VerifyTree(context.Background(), t, dir, VerifyOptions{})
 }
 
 func wantDifferences(t *testing.T, found *Verification, want []string) {
@@ -149,7 +149,7 @@ var lies = []struct {
 	{"a file that is none", func(m *Manifest, files map[string]string) {
 		files[m.Files[3].Name] = "\x02\x00\x00\x00\x00\x00\x00\x00{]"
 		m.Files[3].Size, m.Files[3].Tensors = 10, nil
-	}, "has the checksums of the manifest, but is no safetensors file: bad header"},
+	}, "has the checksums of the manifest, but is not a safetensors file: bad header"},
 	{"a shard less", func(m *Manifest, files map[string]string) {
 		delete(files, m.Files[4].Name)
 		m.Files = slices.Delete(m.Files, 4, 5)
@@ -159,7 +159,7 @@ var lies = []struct {
 	}, "layers.0.bia5: should be in model-00001-of-00002.safetensors by the index"},
 	{"an index that is none", func(m *Manifest, files map[string]string) {
 		files[m.Files[5].Name], m.Files[5].Size = `{"weight_map":{"a":"b","a":"b"}}`, 32
-	}, "has the checksum of the manifest, but is no index: "},
+	}, "has the checksum of the manifest, but is not an index: "},
 }
 
 func TestVerifyComparesTheManifestWithWhatFilesSay(t *testing.T) {
@@ -207,7 +207,7 @@ func sumFile(f *FileRecord, data string) {
 
 func TestVerifyNamesWhatDoesNotBelong(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := newFakeTree(t).export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := newFakeTree(t).export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "hf", "other.txt"), "x")
@@ -236,7 +236,7 @@ func TestVerifyOfWhatIsNoExport(t *testing.T) {
 
 func TestVerifyStopsWhenCancelled(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := newFakeTree(t).export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := newFakeTree(t).export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"bufio"
@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -22,13 +21,16 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs"
 )
 
-// fakeTree stands in for an FS: files by name.
+// fakeTree is a Tree of files in memory, by name.
 type fakeTree map[string]*fakeFile
 
 // fakeFile is bytes, of which those from failAt on cannot be read if failAt is positive.
@@ -49,20 +51,40 @@ func (f *fakeFile) ReadAtContext(ctx context.Context, p []byte, off int64) (int,
 	return f.ReadAt(p, off)
 }
 
-func (t fakeTree) open(name string) (ReaderAtContext, error) {
+// Open opens a file or directory.
+func (t fakeTree) Open(name string) (iofs.File, error) {
+	files := fstest.MapFS{}
+	for name := range t {
+		files[name] = &fstest.MapFile{Data: t.bytes(name), Mode: 0o444}
+	}
+	return files.Open(name)
+}
+
+// ReaderAt opens a file.
+func (t fakeTree) ReaderAt(name string) (fs.ReaderAtContext, error) {
 	if f := t[name]; f != nil {
 		return f, nil
 	}
 	return nil, iofs.ErrNotExist
 }
 
-func (t fakeTree) manifest() *Manifest {
-	m := &Manifest{Version: manifestVersion, Source: sumOf("fake"), Views: []ViewRecord{{Layout: "native", DType: "BF16", MTP: "auto", Scales: "amax"}}}
+// Views are one view, in the folder of config.json.
+func (t fakeTree) Views() []fs.View {
+	v := fs.View{Plan: &adapter.Plan{Options: adapter.Options{Layout: "native"}}}
 	if t["config.json"] == nil && t["hf/config.json"] != nil {
-		m.Views[0].Dir = "hf"
+		v.Dir = "hf"
 	}
-	for _, name := range slices.Sorted(maps.Keys(t)) {
-		m.Files = append(m.Files, FileRecord{Name: name, Size: t[name].Size()})
+	return []fs.View{v}
+}
+
+// Fingerprint is the same for all fake trees.
+func (t fakeTree) Fingerprint() (string, error) { return sumOf("fake"), nil }
+
+func (t fakeTree) manifest(tb testing.TB) *Manifest {
+	tb.Helper()
+	m, err := manifestOf(t)
+	if err != nil {
+		tb.Fatal(err)
 	}
 	return m
 }
@@ -76,9 +98,9 @@ func sumOf(text string) string {
 // testChunk is small, so that files have many pieces.
 const testChunk = 64 << 10
 
-func (t fakeTree) export(ctx context.Context, dir string, o ExportOptions) (*Manifest, error) {
+func (t fakeTree) export(ctx context.Context, dir string, o Options) (*Manifest, error) {
 	o.chunk = testChunk
-	return newExporter(t.manifest(), t.open, dir, o).run(ctx)
+	return Write(ctx, t, dir, o)
 }
 
 // newFakeTree makes files whose sizes lie around the borders of pieces and of direct writes.
@@ -208,7 +230,7 @@ func wantSame(t *testing.T, got, want map[string]string) {
 func (t fakeTree) exported(tb *testing.T) map[string]string {
 	tb.Helper()
 	dir := tb.TempDir()
-	if _, err := t.export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := t.export(context.Background(), dir, Options{}); err != nil {
 		tb.Fatal(err)
 	}
 	return contents(tb, dir)
@@ -231,7 +253,7 @@ func TestExportWritesEveryFileAndAManifest(t *testing.T) {
 	tree := newFakeTree(t)
 	for _, jobs := range []int{0, 1, 7} {
 		dir := filepath.Join(t.TempDir(), "new", "directory")
-		m, err := tree.export(context.Background(), dir, ExportOptions{Jobs: jobs})
+		m, err := tree.export(context.Background(), dir, Options{Jobs: jobs})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,16 +302,16 @@ func checkManifest(t *testing.T, m *Manifest, files map[string]string) {
 
 func TestExportOfACompleteDirectoryDoesNothing(t *testing.T) {
 	tree, dir := newFakeTree(t), t.TempDir()
-	if _, err := tree.export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	before := contents(t, dir)
 	var written, skipped int
-	m, err := tree.export(context.Background(), dir, ExportOptions{Progress: func(e ExportEvent) {
+	m, err := tree.export(context.Background(), dir, Options{Progress: func(e Event) {
 		switch e.Kind {
-		case ExportWritten:
+		case Written:
 			written++
-		case ExportSkipped:
+		case Skipped:
 			skipped++
 		}
 	}})
@@ -304,7 +326,7 @@ func TestExportGoesOnWhereItFailed(t *testing.T) {
 	want := tree.exported(t)
 	broken := "model-00003-of-00003.safetensors"
 	tree[broken].failAt = 10 * testChunk
-	if _, err := tree.export(context.Background(), dir, ExportOptions{Jobs: 1}); !errors.Is(err, errFake) || !strings.Contains(err.Error(), broken) {
+	if _, err := tree.export(context.Background(), dir, Options{Jobs: 1}); !errors.Is(err, errFake) || !strings.Contains(err.Error(), broken) {
 		t.Fatalf("error %v, want one that names %s", err, broken)
 	}
 	finished := wantOnlyWhole(t, dir, want)
@@ -312,8 +334,8 @@ func TestExportGoesOnWhereItFailed(t *testing.T) {
 		t.Fatalf("finished after the failure: %v", finished)
 	}
 	tree[broken].failAt = 0
-	if _, err := tree.export(context.Background(), dir, ExportOptions{Progress: func(e ExportEvent) {
-		if e.Kind == ExportFinished && finished[e.File] {
+	if _, err := tree.export(context.Background(), dir, Options{Progress: func(e Event) {
+		if e.Kind == Finished && finished[e.File] {
 			t.Errorf("%s was written again", e.File)
 		}
 	}}); err != nil {
@@ -343,8 +365,8 @@ func TestExportStopsWhenCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	pieces := 0
-	_, err := tree.export(ctx, dir, ExportOptions{Progress: func(e ExportEvent) {
-		if e.Kind == ExportWritten {
+	_, err := tree.export(ctx, dir, Options{Progress: func(e Event) {
+		if e.Kind == Written {
 			if pieces++; pieces == 12 {
 				cancel()
 			}
@@ -355,7 +377,7 @@ func TestExportStopsWhenCancelled(t *testing.T) {
 	}
 	want := tree.exported(t)
 	wantOnlyWhole(t, dir, want)
-	if _, err := tree.export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	wantSame(t, contents(t, dir), want)
@@ -382,7 +404,7 @@ func TestExportRefusesWhatIsNotItsOwn(t *testing.T) {
 		}, "of other files"},
 		{"a complete other export", func(t *testing.T, dir string) {
 			other := fakeTree{"a": {Reader: bytes.NewReader([]byte("a"))}}
-			if _, err := other.export(context.Background(), dir, ExportOptions{}); err != nil {
+			if _, err := other.export(context.Background(), dir, Options{}); err != nil {
 				t.Fatal(err)
 			}
 		}, "of other files"},
@@ -395,7 +417,7 @@ func TestExportRefusesWhatIsNotItsOwn(t *testing.T) {
 			dir := t.TempDir()
 			test.other(t, dir)
 			before := contents(t, dir)
-			_, err := tree.export(context.Background(), dir, ExportOptions{})
+			_, err := tree.export(context.Background(), dir, Options{})
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), dir) {
 				t.Errorf("error %v, want one with %q and the directory", err, test.want)
 			}
@@ -417,7 +439,7 @@ func write(t *testing.T, path, data string) {
 // begin leaves the state of an unfinished export that was changed.
 func begin(t *testing.T, dir string, change func(*Manifest)) {
 	t.Helper()
-	m := newFakeTree(t).manifest()
+	m := newFakeTree(t).manifest(t)
 	change(m)
 	data, err := m.encode()
 	if err != nil {
@@ -436,7 +458,7 @@ func TestExportPartsAtOnceMakeTheWhole(t *testing.T) {
 		errs := make([]error, parts)
 		for i := range parts {
 			wg.Go(func() {
-				complete[i], errs[i] = tree.export(context.Background(), dir, ExportOptions{Part: i, Parts: parts})
+				complete[i], errs[i] = tree.export(context.Background(), dir, Options{Part: i, Parts: parts})
 			})
 		}
 		wg.Wait()
@@ -463,7 +485,7 @@ func present(all []*Manifest) []int {
 func TestExportPartIsNotCompleteWithoutTheOthers(t *testing.T) {
 	tree, dir := newFakeTree(t), t.TempDir()
 	for i := range 3 {
-		m, err := tree.export(context.Background(), dir, ExportOptions{Part: i, Parts: 3})
+		m, err := tree.export(context.Background(), dir, Options{Part: i, Parts: 3})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -502,7 +524,7 @@ func TestExportPartsShareTheBytes(t *testing.T) {
 			}
 		}
 	}
-	if _, err := (fakeTree{}).export(context.Background(), t.TempDir(), ExportOptions{Part: 4, Parts: 4}); err == nil {
+	if _, err := newFakeTree(t).export(context.Background(), t.TempDir(), Options{Part: 4, Parts: 4}); err == nil {
 		t.Error("part 4 of 4 was taken")
 	}
 }
@@ -511,7 +533,7 @@ func TestExportOfOneFileByTwoIsRefused(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("files are locked on linux only")
 	}
-	dir, err := openExportDir(t.TempDir())
+	dir, err := openDirectory(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -533,7 +555,7 @@ func TestExportChild(t *testing.T) {
 	if dir == "" {
 		return
 	}
-	_, err := newFakeTree(t).export(context.Background(), dir, ExportOptions{Progress: func(e ExportEvent) {
+	_, err := newFakeTree(t).export(context.Background(), dir, Options{Progress: func(e Event) {
 		line, _ := json.Marshal(e)
 		fmt.Printf("event %s\n", line)
 	}})

@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"context"
@@ -11,30 +11,24 @@ import (
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
 // uneven is a checkpoint whose sizes are no multiples of anything.
 var uneven = synth.Options{Experts: 5, Hidden: 200, ExpertIntermediate: 100, MTP: 1, Shards: 3, ScalesApart: true}
 
-// writeSource writes a checkpoint to disk.
-func writeSource(t *testing.T, o synth.Options) string {
-	t.Helper()
-	_, dir := writeSynth(t, o)
-	return dir
-}
-
 // openLayout opens a checkpoint in one layout.
-func openLayout(t *testing.T, source string, o adapter.Options) *FS {
+func openLayout(t *testing.T, source string, o adapter.Options) *fs.FS {
 	t.Helper()
-	return openViews(t, source, Options{}, View{Plan: &adapter.Plan{Options: o}})
+	return openViews(t, source, fs.View{Plan: &adapter.Plan{Options: o}})
 }
 
 // exportLayout exports one layout of a checkpoint to a new directory.
 func exportLayout(t *testing.T, source string, o adapter.Options) (dir string, m *Manifest) {
 	t.Helper()
 	dir = t.TempDir()
-	m, err := openLayout(t, source, o).Export(context.Background(), dir, ExportOptions{chunk: testChunk})
+	m, err := Write(context.Background(), openLayout(t, source, o), dir, Options{chunk: testChunk})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,12 +76,12 @@ func TestExportIsWhatTheTreeShows(t *testing.T) {
 	source := writeSource(t, uneven)
 	dir, m := exportLayout(t, source, adapter.Options{Layout: "native"})
 	f := openLayout(t, source, adapter.Options{Layout: "native"})
-	found, err := f.Verify(context.Background(), dir, VerifyOptions{})
+	found, err := VerifyTree(context.Background(), f, dir, VerifyOptions{})
 	if err != nil || len(found.Differences) != 0 || found.Files != len(m.Files) || found.Tensors == 0 {
 		t.Errorf("%+v, %v", found, err)
 	}
 	other := openLayout(t, source, adapter.Options{Layout: "hf"})
-	found, err = other.Verify(context.Background(), dir, VerifyOptions{})
+	found, err = VerifyTree(context.Background(), other, dir, VerifyOptions{})
 	if err != nil || len(found.Differences) == 0 {
 		t.Errorf("an export of native was taken for hf: %+v, %v", found, err)
 	}
@@ -106,43 +100,17 @@ func TestManifestTellsWhichViewItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := New(c, []View{v}, Options{})
+	f, err := fs.New(c, []fs.View{v}, fs.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	again, err := f.Export(context.Background(), t.TempDir(), ExportOptions{})
+	again, err := Write(context.Background(), f, t.TempDir(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(m, again); d != "" {
 		t.Error(d)
-	}
-}
-
-func TestFingerprintTellsCheckpointsApart(t *testing.T) {
-	fingerprint := func(o synth.Options) string {
-		t.Helper()
-		c, err := adapter.Open(writeSource(t, o), adapter.OpenOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		f, err := Fingerprint(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
-	same, resharded, otherValues := uneven, uneven, uneven
-	resharded.Shards, resharded.ScalesApart = 1, false
-	otherValues.Seed++
-	want := fingerprint(uneven)
-	if fingerprint(same) != want || fingerprint(resharded) != want {
-		t.Error("the fingerprint depends on where the tensors lie")
-	}
-	if fingerprint(otherValues) == want {
-		t.Error("a checkpoint of the same shapes has the same fingerprint")
 	}
 }
 
@@ -159,10 +127,10 @@ func TestExportOfASourceThatIsTruncatedMidway(t *testing.T) {
 	}
 	dir := t.TempDir()
 	cut := false
-	_, err = openLayout(t, source, adapter.Options{Layout: "hf"}).Export(context.Background(), dir, ExportOptions{
+	_, err = Write(context.Background(), openLayout(t, source, adapter.Options{Layout: "hf"}), dir, Options{
 		Jobs: 1, chunk: testChunk,
-		Progress: func(e ExportEvent) {
-			if e.Kind == ExportFinished && filepath.Ext(e.File) == ".safetensors" && !cut {
+		Progress: func(e Event) {
+			if e.Kind == Finished && filepath.Ext(e.File) == ".safetensors" && !cut {
 				cut = true
 				if err := os.Truncate(shards[2], int64(len(whole)/2)); err != nil {
 					t.Error(err)
@@ -182,7 +150,7 @@ func TestExportOfASourceThatIsTruncatedMidway(t *testing.T) {
 	if err := os.WriteFile(shards[2], whole, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	got, err := openLayout(t, source, adapter.Options{Layout: "hf"}).Export(context.Background(), dir, ExportOptions{})
+	got, err := Write(context.Background(), openLayout(t, source, adapter.Options{Layout: "hf"}), dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
 // flipBit changes one bit of a tensor in a safetensors file.
@@ -62,11 +64,11 @@ func TestVerifyFindsOneFlippedBit(t *testing.T) {
 	const key = "model.layers.1.mlp.experts.0.down_proj.weight"
 	native := "native/model.safetensors model.layers.1.mlp.experts.down_projs"
 	hf := "hf/model.safetensors " + key
-	views := []View{layout("native", "native", 0), layout("hf", "hf", 0)}
-	dir, _ := smallSource(t)
-	f := openViews(t, dir, Options{}, views...)
+	views := []fs.View{layout("native", "native", 0), layout("hf", "hf", 0)}
+	dir := writeSource(t, synth.Options{Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96, Single: true})
+	f := openViews(t, dir, views...)
 	export := t.TempDir()
-	if _, err := f.Export(context.Background(), export, ExportOptions{}); err != nil {
+	if _, err := Write(context.Background(), f, export, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
@@ -76,22 +78,22 @@ func TestVerifyFindsOneFlippedBit(t *testing.T) {
 		if err := os.CopyFS(rotten, os.DirFS(dir)); err != nil {
 			t.Fatal(err)
 		}
-		flipBit(t, filepath.Join(rotten, singleName), key, rng)
-		r := openViews(t, rotten, Options{}, views...)
-		found, err := r.Verify(ctx, export, VerifyOptions{})
+		flipBit(t, filepath.Join(rotten, "model.safetensors"), key, rng)
+		r := openViews(t, rotten, views...)
+		found, err := VerifyTree(ctx, r, export, VerifyOptions{})
 		wantOnly(t, "source", found, err, native, hf)
-		_, root := mountFS(t, r, MountOptions{})
-		found, err = f.Verify(ctx, root, VerifyOptions{})
+		root := mounted(t, r)
+		found, err = VerifyTree(ctx, f, root, VerifyOptions{})
 		wantOnly(t, "mount", found, err, native, hf)
 
 		rotten = t.TempDir()
 		if err := os.CopyFS(rotten, os.DirFS(export)); err != nil {
 			t.Fatal(err)
 		}
-		flipBit(t, filepath.Join(rotten, "hf", singleName), key, rng)
+		flipBit(t, filepath.Join(rotten, "hf", "model.safetensors"), key, rng)
 		found, err = Verify(ctx, rotten, VerifyOptions{})
 		wantOnly(t, "export against its manifest", found, err, hf)
-		found, err = f.Verify(ctx, rotten, VerifyOptions{})
+		found, err = VerifyTree(ctx, f, rotten, VerifyOptions{})
 		wantOnly(t, "export against the source", found, err, hf)
 	}
 	found, err := Verify(ctx, export, VerifyOptions{})

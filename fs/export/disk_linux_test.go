@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"context"
@@ -51,15 +51,15 @@ func TestExportOntoAFullDisk(t *testing.T) {
 	}
 
 	fill(1 << 20)
-	if _, err := tree.export(context.Background(), dir, ExportOptions{}); err == nil || !strings.Contains(err.Error(), "are free") {
+	if _, err := tree.export(context.Background(), dir, Options{}); err == nil || !strings.Contains(err.Error(), "are free") {
 		t.Fatalf("with no room from the beginning: error %v", err)
 	}
 
 	os.Remove(ballast)
 	want := tree.exported(t)
 	filled := false
-	_, err := tree.export(context.Background(), dir, ExportOptions{Jobs: 1, Progress: func(e ExportEvent) {
-		if e.Kind == ExportFinished && !filled {
+	_, err := tree.export(context.Background(), dir, Options{Jobs: 1, Progress: func(e Event) {
+		if e.Kind == Finished && !filled {
 			filled = true
 			fill(256 << 10)
 		}
@@ -72,7 +72,7 @@ func TestExportOntoAFullDisk(t *testing.T) {
 	}
 
 	os.Remove(ballast)
-	if _, err := tree.export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	wantSame(t, contents(t, dir), want)
@@ -80,7 +80,7 @@ func TestExportOntoAFullDisk(t *testing.T) {
 
 func TestExportOntoAReadOnlyDisk(t *testing.T) {
 	disk := mountTmpfs(t, "size=1m,ro")
-	_, err := newFakeTree(t).export(context.Background(), filepath.Join(disk, "export"), ExportOptions{})
+	_, err := newFakeTree(t).export(context.Background(), filepath.Join(disk, "export"), Options{})
 	if !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), disk) {
 		t.Errorf("error %v, want one that says read-only and where", err)
 	}
@@ -90,7 +90,7 @@ func TestExportOntoAReadOnlyDisk(t *testing.T) {
 func TestExportWithAndWithoutDirectWrites(t *testing.T) {
 	tree := newFakeTree(t)
 	dir := mountTmpfs(t, "size=64m")
-	if _, err := tree.export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	wantSame(t, contents(t, dir), tree.exported(t))

@@ -1,16 +1,16 @@
-package fs
+package export
 
 import (
 	"errors"
 	iofs "io/fs"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// directAlign is what offsets, lengths and addresses of direct writes are multiples of. Some
-// disks are content with 512.
+// directAlign divides the offsets, lengths and addresses of direct writes.
 const directAlign = 4096
 
 // setDirect switches direct writes on or off.
@@ -27,7 +27,7 @@ func setDirect(file *os.File, on bool) error {
 	return os.NewSyscallError("fcntl", err)
 }
 
-// reserve allocates the room for a file, so that a full disk shows before the work.
+// reserve allocates the room for a file. So a full disk is found before the work.
 func reserve(file *os.File, size int64) error {
 	if size == 0 {
 		return nil
@@ -36,14 +36,14 @@ func reserve(file *os.File, size int64) error {
 	for errors.Is(err, unix.EINTR) {
 		err = unix.Fallocate(int(file.Fd()), 0, 0, size)
 	}
-	// Whatever else keeps it from reserving, the room may be there.
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG) {
+	// With any other error, there may still be room.
+	if isOneOf(err, unix.ENOSPC, unix.EDQUOT, unix.EFBIG) {
 		return os.NewSyscallError("fallocate", err)
 	}
 	return nil
 }
 
-// tryLock locks a file until it is closed. File systems without locks are taken as they are.
+// tryLock locks a file until it is closed. It does nothing on file systems without locks.
 func tryLock(file *os.File) error {
 	return lock(file, unix.LOCK_EX|unix.LOCK_NB)
 }
@@ -58,13 +58,13 @@ func lock(file *os.File, how int) error {
 	for errors.Is(err, unix.EINTR) {
 		err = unix.Flock(int(file.Fd()), how)
 	}
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOSYS) {
+	if isOneOf(err, unix.EOPNOTSUPP, unix.ENOLCK, unix.ENOSYS) {
 		return nil
 	}
 	return os.NewSyscallError("flock", err)
 }
 
-// freeSpace is what may be written below dir.
+// freeSpace returns the bytes that can be written below dir, if that is known.
 func freeSpace(dir string) (int64, bool) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil || s.Blocks == 0 {
@@ -73,7 +73,7 @@ func freeSpace(dir string) (int64, bool) {
 	return int64(s.Bavail) * s.Frsize, true
 }
 
-// allocated is the room that a file takes on disk.
+// allocated returns the bytes that a file takes on disk.
 func allocated(info iofs.FileInfo) int64 {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
 		return s.Blocks * 512
@@ -81,11 +81,11 @@ func allocated(info iofs.FileInfo) int64 {
 	return 0
 }
 
-// syncDir brings a directory's names to disk. Many file systems cannot do that, and say so in many
-// ways.
+// syncDir brings the names in a directory to disk. Many file systems cannot do that, and return
+// different errors: these are ignored.
 func syncDir(dir *os.File) error {
 	err := dir.Sync()
-	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if isOneOf(err, unix.EIO, unix.ENOSPC, unix.EDQUOT) {
 		return err
 	}
 	return nil
@@ -94,8 +94,13 @@ func syncDir(dir *os.File) error {
 // syncFile brings a file to disk, where the file system can do that.
 func syncFile(file *os.File) error {
 	err := file.Sync()
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+	if isOneOf(err, unix.EINVAL, unix.EOPNOTSUPP, unix.ENOSYS) {
 		return nil
 	}
 	return err
+}
+
+// isOneOf reports whether an error is one of these.
+func isOneOf(err error, errnos ...syscall.Errno) bool {
+	return slices.ContainsFunc(errnos, func(e syscall.Errno) bool { return errors.Is(err, e) })
 }

@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"context"
@@ -171,15 +171,15 @@ func prepared(t *testing.T, tree fakeTree, start map[string]string, name, kind s
 	put(t, path, kind, target)
 	before := lookAt(t, path)
 	var err error
-	within(t, "the export", func() { _, err = tree.export(context.Background(), dir, ExportOptions{}) })
+	within(t, "the export", func() { _, err = tree.export(context.Background(), dir, Options{}) })
 	if d := cmp.Diff(untouched, lookAt(t, victim)); d != "" {
 		t.Errorf("the export changed what is not its own:\n%s", d)
 	}
-	if d := cmp.Diff(before, lookAt(t, path)); d != "" && (err != nil || !mayReplace(tree, start, name, kind)) {
+	if d := cmp.Diff(before, lookAt(t, path)); d != "" && (err != nil || !mayReplace(t, tree, start, name, kind)) {
 		t.Errorf("the export (%v) changed what was prepared:\n%s", err, d)
 	}
 	if err == nil {
-		if !mayReplace(tree, start, name, kind) && !(name == "notes" && start != nil) {
+		if !mayReplace(t, tree, start, name, kind) && !(name == "notes" && start != nil) {
 			t.Error("it was not refused")
 		}
 		found, err := Verify(context.Background(), dir, VerifyOptions{})
@@ -204,8 +204,8 @@ func prepared(t *testing.T, tree fakeTree, start map[string]string, name, kind s
 
 // mayReplace says whether an export may replace or use what is under a name: a file or directory
 // that an export makes there.
-func mayReplace(tree fakeTree, start map[string]string, name, kind string) bool {
-	want, made := tree.manifest().made()[name]
+func mayReplace(t testing.TB, tree fakeTree, start map[string]string, name, kind string) bool {
+	want, made := tree.manifest(t).made()[name]
 	isDir := want.IsDir()
 	for file := range tree {
 		isDir = isDir || strings.HasPrefix(file, name+"/")
@@ -310,8 +310,8 @@ func TestAnExportFollowsNoLinkThatIsSwappedIn(t *testing.T) {
 			path = filepath.Join(dir, name)
 		}
 		swapped := false
-		_, err := tree.export(context.Background(), dir, ExportOptions{Jobs: 1, Progress: func(e ExportEvent) {
-			if _, err := os.Lstat(path); err == nil && !swapped && e.Kind == ExportFinished {
+		_, err := tree.export(context.Background(), dir, Options{Jobs: 1, Progress: func(e Event) {
+			if _, err := os.Lstat(path); err == nil && !swapped && e.Kind == Finished {
 				swapped = true
 				if err := errors.Join(os.Rename(path, path+"-away"), os.Symlink(filepath.Join(victim, "dir"), path)); err != nil {
 					t.Error(err)
@@ -402,11 +402,11 @@ func TestNothingIsWrittenThroughALinkThatIsMadeMeanwhile(t *testing.T) {
 }
 
 // openPlace opens a directory with files in it as that of an export.
-func openPlace(t *testing.T, files map[string]string) *exportDir {
+func openPlace(t *testing.T, files map[string]string) *directory {
 	t.Helper()
 	dir := tempInMemory(t)
 	restore(t, dir, files)
-	d, err := openExportDir(dir)
+	d, err := openDirectory(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"errors"
@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// target is a file being written, in order and in large pieces.
+// target is a file that is being written, from its beginning to its end.
 type target struct {
-	dir    *exportDir
+	dir    *directory
 	name   string
 	file   *os.File
 	size   int64
@@ -18,15 +18,15 @@ type target struct {
 	direct bool
 }
 
-// createTarget makes a file for writing, which nobody else may be writing, and reserves its room.
-// What a run that was killed has left there is removed.
-func createTarget(dir *exportDir, name string, size int64) (*target, error) {
+// createTarget creates a file, locks it and reserves its room. It removes what a killed run left
+// under this name. It returns an error if another process writes this file.
+func createTarget(dir *directory, name string, size int64) (*target, error) {
 	if err := removeStale(dir, name); err != nil {
 		return nil, err
 	}
 	file, err := dir.create(name)
 	if errors.Is(err, iofs.ErrExist) {
-		return nil, errTaken(dir, name)
+		return nil, errTaken(dir.name(name))
 	}
 	if err != nil {
 		return nil, err
@@ -36,8 +36,7 @@ func createTarget(dir *exportDir, name string, size int64) (*target, error) {
 		file.Close()
 		return nil, err
 	}
-	// Past the page cache where that works: an export is as large as the disk and would otherwise
-	// push everything else out of memory.
+	// Direct writes bypass the page cache. Otherwise a large export evicts everything else from it.
 	t.direct = directAlign > 1 && setDirect(file, true) == nil
 	if err := reserve(file, size); err != nil {
 		t.abandon()
@@ -46,8 +45,8 @@ func createTarget(dir *exportDir, name string, size int64) (*target, error) {
 	return t, nil
 }
 
-// removeStale removes a file that nobody is writing.
-func removeStale(dir *exportDir, name string) error {
+// removeStale removes a file if no process is writing it.
+func removeStale(dir *directory, name string) error {
 	file, err := dir.open(name, os.O_WRONLY)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil
@@ -62,9 +61,9 @@ func removeStale(dir *exportDir, name string) error {
 	return dir.remove(name, 0)
 }
 
-// lockNamed locks a file and makes sure that it still has its name: the process that had it locked
-// may have finished it.
-func lockNamed(dir *exportDir, name string, file *os.File) error {
+// lockNamed locks a file, and returns an error if the file lost its name: the process that held the
+// lock may have finished the file.
+func lockNamed(dir *directory, name string, file *os.File) error {
 	if err := tryLock(file); err != nil {
 		return fmt.Errorf("%s is being written by another export: %w", dir.name(name), err)
 	}
@@ -74,16 +73,12 @@ func lockNamed(dir *exportDir, name string, file *os.File) error {
 	}
 	named, err := dir.stat(name)
 	if err != nil || !os.SameFile(opened, named) {
-		return errTaken(dir, name)
+		return errTaken(dir.name(name))
 	}
 	return nil
 }
 
-func errTaken(dir *exportDir, name string) error {
-	return fmt.Errorf("%s was begun or finished by another export just now: run this one again", dir.name(name))
-}
-
-// write appends p while also runs on it too.
+// write appends p and calls also(p) at the same time.
 func (t *target) write(p []byte, also func([]byte)) error {
 	done := make(chan struct{})
 	go func() {
@@ -95,8 +90,8 @@ func (t *target) write(p []byte, also func([]byte)) error {
 	return err
 }
 
-// append writes p. Direct writes are of whole blocks, so the end of a file that is none is
-// written through the page cache.
+// append writes p. Direct writes need whole blocks, so the rest of a file is written through the
+// page cache.
 func (t *target) append(p []byte) error {
 	whole := len(p)
 	if t.direct {
@@ -116,7 +111,7 @@ func (t *target) writeAt(p []byte) error {
 		return nil
 	}
 	n, err := t.file.WriteAt(p, t.at)
-	if t.direct && n == 0 && errors.Is(err, syscall.EINVAL) { // it can be set so, but not written
+	if t.direct && n == 0 && errors.Is(err, syscall.EINVAL) { // the flag can be set, but not used
 		if err := t.notDirect(); err != nil {
 			return err
 		}
@@ -126,7 +121,7 @@ func (t *target) writeAt(p []byte) error {
 	return err
 }
 
-// notDirect goes on through the page cache.
+// notDirect switches to the page cache.
 func (t *target) notDirect() error {
 	if !t.direct {
 		return nil
@@ -148,17 +143,9 @@ func (t *target) finish() error {
 	return t.file.Close()
 }
 
-// abandon gives the room back.
+// abandon removes the file and frees its room.
 func (t *target) abandon() {
 	t.file.Truncate(0)
 	t.dir.remove(t.name, 0)
 	t.file.Close()
-}
-
-// explainFull says what to do about a full disk.
-func explainFull(dir string, f FileRecord, err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%s: no room for %s (%d bytes); finished files are kept: make room and run the same command again: %w", dir, f.Name, f.Size, err)
-	}
-	return err
 }

@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"bytes"
@@ -66,7 +66,7 @@ func newMutated(t testing.TB, seed uint64) *mutated {
 		m.starts = append(m.starts, begunUntil(t, tree, filepath.Join(base, "begun-"+filepath.Base(name)), name))
 	}
 	m.complete = plain(complete[inState(manifestName)]).(map[string]any)["files"]
-	all := tree.manifest().made()
+	all := tree.manifest(t).made()
 	for name := range tree {
 		all[name] = 0
 	}
@@ -78,7 +78,7 @@ func newMutated(t testing.TB, seed uint64) *mutated {
 // exportTo exports a tree whole.
 func exportTo(t testing.TB, tree fakeTree, dir string) string {
 	t.Helper()
-	if _, err := tree.export(context.Background(), dir, ExportOptions{}); err != nil {
+	if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -89,7 +89,7 @@ func begunUntil(t testing.TB, tree fakeTree, dir, file string) map[string]string
 	t.Helper()
 	tree[file].failAt = 1
 	defer func() { tree[file].failAt = 0 }()
-	if _, err := tree.export(context.Background(), dir, ExportOptions{Jobs: 1}); err == nil {
+	if _, err := tree.export(context.Background(), dir, Options{Jobs: 1}); err == nil {
 		t.Fatal("it was not interrupted")
 	}
 	all := texts(lookAt(t, dir))
@@ -431,7 +431,7 @@ func (m *mutated) put(name, kind, target string) string {
 			delete(m.foreign, planted)
 		}
 	}
-	m.foreign[name] = !mayReplace(m.tree, m.start, name, kind)
+	m.foreign[name] = !mayReplace(m.t, m.tree, m.start, name, kind)
 	return kind + " at " + name
 }
 
@@ -663,7 +663,7 @@ func (m *mutated) export(count mutationTally) {
 	}
 	var done *Manifest
 	err := m.within("export", func() (err error) {
-		done, err = m.tree.export(context.Background(), m.dir, ExportOptions{})
+		done, err = m.tree.export(context.Background(), m.dir, Options{})
 		return err
 	})
 	for name, was := range before {

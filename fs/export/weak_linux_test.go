@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"context"
@@ -86,8 +86,9 @@ func mountWeak(t *testing.T, dir string, w weakness) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		detach(at)
-		server.Wait()
+		if err := server.Unmount(); err != nil {
+			t.Error(err)
+		}
 	})
 	return at
 }
@@ -104,7 +105,7 @@ func TestExportOntoAFileSystemThatCanDoLittle(t *testing.T) {
 			}
 		}
 		dir := filepath.Join(at, "export")
-		if _, err := tree.export(context.Background(), dir, ExportOptions{}); err != nil {
+		if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
 			t.Errorf("%v: %v", errno, err)
 			continue
 		}
@@ -127,8 +128,8 @@ func TestAFileSystemThatCannotRenameIsFoundOutBeforeTheWork(t *testing.T) {
 			before := contents(t, disk)
 			at := mountWeak(t, disk, weakness{rename: errno})
 			written := 0
-			_, err := tree.export(context.Background(), at, ExportOptions{Progress: func(e ExportEvent) {
-				if e.Kind == ExportWritten {
+			_, err := tree.export(context.Background(), at, Options{Progress: func(e Event) {
+				if e.Kind == Written {
 					written++
 				}
 			}})

@@ -1,4 +1,4 @@
-package fs
+package export
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ import (
 // recorded reads what the first version wrote.
 func recorded(t testing.TB, name string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("../testdata/records", name))
+	data, err := os.ReadFile(filepath.Join("../../testdata/records", name))
 	if err != nil {
 		t.Fatal(err)
 	}
