@@ -98,13 +98,16 @@ func newRoot() *cobra.Command {
 	for _, command := range commands {
 		root.AddCommand(command())
 	}
+	root.SetHelpCommand(newHelp())
 	return root
 }
 
 // usageTemplate makes cobra's template fit a screen of 80 columns.
 func usageTemplate(standard string) string {
 	cobra.AddTemplateFunc("wrapped", func(c *cobra.Command) string { return c.LocalFlags().FlagUsagesWrapped(80) })
-	return strings.ReplaceAll(standard, ".LocalFlags.FlagUsages", "wrapped .")
+	cobra.AddTemplateFunc("topics", listTopics)
+	withTopics := standard + "{{if not .HasParent}}\n{{topics}}\n{{end}}"
+	return strings.ReplaceAll(withTopics, ".LocalFlags.FlagUsages", "wrapped .")
 }
 
 // arguments gives the command line behind argv[0]. Installed as
