@@ -111,7 +111,7 @@ func firstWords(all []cobra.Completion) string {
 // listTopics is the part of dequantfs --help that lists the topics.
 func listTopics() string {
 	var b strings.Builder
-	b.WriteString("Topics, for dequantfs help TOPIC:")
+	b.WriteString("Topics (dequantfs help TOPIC, dequantfs help COMMAND):")
 	for _, t := range topics() {
 		fmt.Fprintf(&b, "\n  %-12s %s", t.name, t.short)
 	}

@@ -61,13 +61,14 @@ func (w *textWriter) list(n *blackfriday.Node, indent string) {
 		first, deeper := indent+mark, indent+strings.Repeat(" ", len(mark))
 		for b := item.FirstChild; b != nil; b = b.Next {
 			if b.Type == blackfriday.Paragraph {
-				w.paragraph(inline(b), first, deeper)
+				w.wrapped(inline(b), first, deeper)
 			} else {
 				w.block(b, deeper)
 			}
 			first = deeper
 		}
 	}
+	w.WriteString("\n")
 }
 
 // table aligns columns if all rows fit the width. Else each row becomes a small paragraph of its

@@ -106,8 +106,9 @@ func newRoot() *cobra.Command {
 func usageTemplate(standard string) string {
 	cobra.AddTemplateFunc("wrapped", func(c *cobra.Command) string { return c.LocalFlags().FlagUsagesWrapped(80) })
 	cobra.AddTemplateFunc("topics", listTopics)
-	withTopics := standard + "{{if not .HasParent}}\n{{topics}}\n{{end}}"
-	return strings.ReplaceAll(withTopics, ".LocalFlags.FlagUsages", "wrapped .")
+	more := "{{if .HasAvailableSubCommands}}\n\nUse "
+	standard = strings.Replace(standard, more, "{{if not .HasParent}}\n\n{{topics}}{{else "+more[2:], 1)
+	return strings.ReplaceAll(standard, ".LocalFlags.FlagUsages", "wrapped .")
 }
 
 // arguments gives the command line behind argv[0]. Installed as
