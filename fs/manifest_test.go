@@ -74,7 +74,7 @@ var edits = []struct {
 }{
 	{"an empty object", `(?s).*`, `{}`, "version is missing"},
 	{"null", `(?s).*`, `null`, "found null"},
-	{"a list", `(?s).*`, `[]`, `"[" where`},
+	{"a list", `(?s).*`, `[]`, `found "["`},
 	{"nothing", `(?s).*`, ``, "unexpected EOF"},
 	{"no files", `(?s)"files": \[.*\]`, `"files": []`, "it names no file"},
 	{"files are null", `(?s)"files": \[.*\]`, `"files": null`, "files: byte"},
