@@ -73,8 +73,8 @@ var edits = []struct {
 	want     string
 }{
 	{"an empty object", `(?s).*`, `{}`, "version is missing"},
-	{"null", `(?s).*`, `null`, "null where"},
-	{"a list", `(?s).*`, `[]`, `"[" where`},
+	{"null", `(?s).*`, `null`, "found null"},
+	{"a list", `(?s).*`, `[]`, `found "["`},
 	{"nothing", `(?s).*`, ``, "unexpected EOF"},
 	{"no files", `(?s)"files": \[.*\]`, `"files": []`, "it names no file"},
 	{"files are null", `(?s)"files": \[.*\]`, `"files": null`, "files: byte"},
@@ -82,7 +82,7 @@ var edits = []struct {
 	{"version 99", `"version": 1`, `"version": 99`, "a manifest of version 99, which another version of dequantfs wrote: this one reads version 1"},
 	{"version 0", `"version": 1`, `"version": 0`, "version 0"},
 	{"a later version with more in it", `"version": 1`, `"version": 2, "seal": "x"`, "a manifest of version 2"},
-	{"a version in words", `"version": 1`, `"version": "1"`, `version: byte 16: "1" where a number`},
+	{"a version in words", `"version": 1`, `"version": "1"`, `version: byte 16: expected a number, found "1"`},
 	{"an unknown field", `"version": 1`, `"version": 1, "seal": "x"`, "seal: byte"},
 	{"an unknown field of a tensor", `"begin"`, `"start"`, "start: byte"},
 	{"a field in capitals", `"sha256"`, `"SHA256"`, "SHA256: byte"},
