@@ -30,7 +30,7 @@ const (
 // until Close, also when the files are renamed or removed.
 type Checkpoint struct {
 	Path   string  // what was opened, for messages
-	Config *Config // nil for a single file that has no config.json beside it
+	Config *Config // never nil; empty for a single file that has no config.json beside it
 
 	// quantizeFiles holds those files of quantizeNames that the source has, by name: JSON
 	// objects, checked like config.json. Numbers that JSON lacks are still in them.
@@ -49,6 +49,7 @@ type Checkpoint struct {
 	side    []SideFile
 	pairing pairing
 	files   []*sourceFile
+	single  bool    // one shard was asked for, which need not be the whole model
 	folder  string  // where it lies, without symlinks
 	read    []grant // of the files that were read as it was opened, and are not open any more
 }
@@ -82,7 +83,7 @@ func Open(source string, o OpenOptions) (*Checkpoint, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Checkpoint{Path: source}
+	c := &Checkpoint{Path: source, Config: &Config{}}
 	if err := c.open(source, o); err != nil {
 		_ = c.Close() // the error at hand says more
 		return nil, fmt.Errorf("%s: %w", source, err)
@@ -166,6 +167,7 @@ func (c *Checkpoint) open(source string, o OpenOptions) error {
 
 // openSingle opens one shard, and the config.json beside it if there is one.
 func (c *Checkpoint) openSingle(d *folder, name string) error {
+	c.single = true
 	describe := c.openQuantize
 	if d.has(configName) {
 		describe = c.openConfig
@@ -393,8 +395,7 @@ func (p *planner) checkAbsent() error {
 	var wanted []absentKey
 	for _, a := range p.c.absent {
 		switch {
-		case excluded(p.o.Exclude, a.key):
-			p.sawExcluded = true
+		case p.isExcluded(a.key):
 		case p.dropsMTP() && p.isMTP(a.key, locate(a.key)):
 		default:
 			wanted = append(wanted, a)

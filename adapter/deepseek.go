@@ -18,11 +18,11 @@ type DeepSeekV3 struct {
 // reference's dtype (BF16 if it is Invalid, where the reference's default is F32), EP
 // its device mesh, and Exclude its exclude_key_regex; Layout is not looked at.
 func NewDeepSeekV3(config *Config, o Options) (*DeepSeekV3, error) {
-	s, err := parseSettings(config.Raw)
+	s, err := config.settings()
 	if err != nil {
 		return nil, err
 	}
-	if f := familyOf(s); f == nil || f.name != "deepseek_v3" && f.name != "deepseek_v32" {
+	if f := rowOf(s); f == nil || f.name != "deepseek_v3" && f.name != "deepseek_v32" {
 		return nil, fmt.Errorf("config.json: model_type %q is not DeepSeek-V3's: see FromHF for other families", s.modelType())
 	}
 	return &DeepSeekV3{config, o}, nil
@@ -31,7 +31,7 @@ func NewDeepSeekV3(config *Config, o Options) (*DeepSeekV3, error) {
 // FromHF is from_hf: FP8 weights dequantized, experts merged.
 func (a *DeepSeekV3) FromHF(c *Checkpoint) (*StateDict, error) {
 	o := a.o
-	o.Layout = "native"
+	o.Layout = LayoutNative
 	return FromHF(c, o)
 }
 
@@ -49,9 +49,9 @@ func (a *DeepSeekV3) ConvertSingleTensorToHF(name string, n expr.Node, quantizat
 
 func (a *DeepSeekV3) backward(quantization bool) Options {
 	o := a.o
-	o.Layout = "hf"
+	o.Layout = LayoutHF
 	if quantization {
-		o.Layout, o.Scales = "hf-fp8", "ones"
+		o.Layout, o.Scales = LayoutHFFP8, ScalesOnes
 	}
 	return o
 }

@@ -5,19 +5,12 @@ import (
 	"strings"
 )
 
-// place is where a key lies in a model: "model.layers.3.mlp.gate.weight" is layer
+// place is where a key is in a model: "model.layers.3.mlp.gate.weight" is layer
 // 3 under prefix "model." with the rest "mlp.gate.weight".
 type place struct {
 	prefix string // up to "layers.", or the whole key if there is no layer
 	layer  int    // -1 if there is none
 	rest   string // behind the layer's number and dot
-}
-
-// language lists the prefixes under which a language model's layers are found.
-// Layers elsewhere (vision towers) have no experts and are no prediction layers.
-var language = map[string]bool{
-	"": true, "model.": true, "language_model.": true,
-	"model.language_model.": true, "language_model.model.": true,
 }
 
 // locate splits a key at its first "layers.N.".
@@ -48,7 +41,7 @@ func number(s string) (n int, rest string, ok bool) {
 	return n, s[i:], i > 0
 }
 
-// role is what a projection is to its expert.
+// role is the part of a projection in its expert.
 type role uint8
 
 // The projections of an expert. Gate and up are [I, D], down is [D, I].

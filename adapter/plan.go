@@ -16,7 +16,7 @@ type planner struct {
 	o      Options
 	s      settings
 	family *family
-	layout *layout
+	layout *Layout
 	view   *view
 	dtype  safetensors.DType
 	gated  bool
@@ -34,6 +34,9 @@ type planner struct {
 
 	back   *view // undoes the names of a native source; nil otherwise
 	byName map[string]*weight
+
+	rootName  string // see root
+	rootKnown bool
 
 	sawMTP   bool
 	computed bool // something was dequantized or merged
@@ -71,10 +74,8 @@ func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 
 // configure reads config.json and chooses family, layout and defaults.
 func (p *planner) configure() (err error) {
-	if p.c.Config != nil {
-		if p.s, err = parseSettings(p.c.Config.Raw); err != nil {
-			return err
-		}
+	if p.s, err = p.c.Config.settings(); err != nil {
+		return err
 	}
 	p.family = familyOf(p.s)
 	if p.o.Layout == "" {
@@ -87,16 +88,27 @@ func (p *planner) configure() (err error) {
 	if p.depth, err = p.field("num_hidden_layers"); err != nil {
 		return err
 	}
-	p.count = -1
-	if p.family != nil && p.family.experts != nil {
-		if p.count, err = p.field(p.family.experts.count...); err != nil {
-			return err
-		}
-		if p.count > maxExperts {
-			return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned", p.countField(), p.count, maxExperts)
-		}
+	if err := p.countExperts(); err != nil {
+		return err
 	}
 	return p.options()
+}
+
+// countExperts reads the number of experts in a layer.
+func (p *planner) countExperts() (err error) {
+	p.count = -1
+	k := p.family.expertKeys()
+	if k == nil {
+		return nil
+	}
+	if p.count, err = p.field(k.count...); err != nil {
+		return err
+	}
+	if p.count > maxExperts {
+		return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned",
+			p.countField(), p.count, maxExperts)
+	}
+	return nil
 }
 
 // field reads a number of the configuration; -1 if it does not say.
@@ -118,23 +130,30 @@ func (p *planner) options() error {
 		return fmt.Errorf("dtype %s: a view has BF16, F16 or F32", p.o.DType)
 	}
 	p.dtype = p.o.DType
-	switch p.o.MTP {
-	case "":
-		p.o.MTP = "auto"
-	case "auto", "keep", "drop":
-	default:
-		return fmt.Errorf("mtp %q: expected auto, keep or drop", p.o.MTP)
+	if err := choice("mtp", &p.o.MTP, MTPAuto, MTPKeep, MTPDrop); err != nil {
+		return err
 	}
-	switch p.o.Scales {
-	case "", "amax", "ones":
-	default:
-		return fmt.Errorf("scales %q: expected amax or ones", p.o.Scales)
+	if err := choice("scales", &p.o.Scales, "", ScalesAmax, ScalesOnes); err != nil {
+		return err
 	}
 	if p.family == nil && p.o.EP != (EP{}) {
 		return fmt.Errorf("config.json: model_type %q is not known, so neither are its experts: leave --ep out; known are %s",
 			p.s.modelType(), knownTypes())
 	}
 	return p.o.EP.check()
+}
+
+// choice checks that an option has one of the values. Empty means the first.
+func choice(name string, value *string, values ...string) error {
+	if *value == "" {
+		*value = values[0]
+	}
+	if slices.Contains(values, *value) {
+		return nil
+	}
+	last := len(values) - 1
+	named := slices.DeleteFunc(slices.Clone(values[:last]), func(v string) bool { return v == "" })
+	return fmt.Errorf("%s %q: expected %s or %s", name, *value, strings.Join(named, ", "), values[last])
 }
 
 // pair joins weights and scales.
@@ -201,30 +220,27 @@ func (p *planner) believe(part expertPart, x *expertLayer, w *weight) error {
 	return nil
 }
 
-// collectExpert puts the weight to its layer's experts if it is one.
+// collectExpert assigns the weight to its layer's experts if it is one.
 func (p *planner) collectExpert(i int, w *weight) error {
-	at := p.places[i]
-	if at.layer < 0 || p.family == nil || p.family.experts == nil ||
-		!language[at.prefix] && !slices.Contains(p.family.experts.prefixes, at.prefix) {
+	at, k := p.places[i], p.family.expertKeys()
+	if k == nil || at.layer < 0 || !language[at.prefix] && !slices.Contains(k.prefixes, at.prefix) {
 		return nil
 	}
-	if part, ok := p.family.experts.splitExpert(at.rest); ok {
-		p.expert[i] = p.layer(at) + 1
-		x := p.layers[p.expert[i]-1]
+	part, split := k.splitExpert(at.rest)
+	l, g, grouped := p.family.groupedExperts(at.rest)
+	if !split && !grouped {
+		return nil
+	}
+	x := p.layerOf(i, at)
+	if split {
 		if err := p.believe(part, x, w); err != nil {
 			return err
 		}
 		return x.add(part, w)
 	}
-	l, g, ok := p.family.groupedExperts(at.rest)
-	if !ok {
-		return nil
-	}
 	if len(w.shape()) != 3 {
 		return fmt.Errorf("%s: %s: grouped experts of shape %v: expected three axes", w.Shard, w.Key, w.shape())
 	}
-	p.expert[i] = p.layer(at) + 1
-	x := p.layers[p.expert[i]-1]
 	x.grouped = append(x.grouped, groupedWeight{w, l, g})
 	return nil
 }
@@ -239,16 +255,17 @@ func (p *planner) countField() string {
 	return p.family.experts.count[0]
 }
 
-// layer gives the position of a layer's experts, making room for them.
-func (p *planner) layer(at place) int32 {
+// layerOf gives the layer's experts, and notes that weight i is one of them.
+func (p *planner) layerOf(i int, at place) *expertLayer {
 	id := layerID{at.prefix, at.layer}
-	i, ok := p.byLayer[id]
+	n, ok := p.byLayer[id]
 	if !ok {
-		i = int32(len(p.layers))
-		p.byLayer[id] = i
+		n = int32(len(p.layers))
+		p.byLayer[id] = n
 		p.layers = append(p.layers, &expertLayer{layerID: id})
 	}
-	return i
+	p.expert[i] = n + 1
+	return p.layers[n]
 }
 
 // experts is the number of experts of a layer: by the configuration, else those there are.
@@ -261,25 +278,39 @@ func (p *planner) experts(x *expertLayer) int {
 
 // check refuses layers whose experts are there twice or not all there.
 func (p *planner) check() error {
-	var missing missingKeys
+	m := missingKeys{gated: p.gated}
+	if p.layout.apart() { // its names can leave single experts out
+		m.excluded = p.isExcluded
+	}
 	for _, x := range p.layers {
 		if p.dropsLayer(x.layerID) {
 			continue
 		}
-		if err := x.check(); err != nil {
+		if err := p.checkLayer(x); err != nil {
 			return err
 		}
-		for _, g := range x.grouped {
-			if n := p.experts(x); int(g.shape()[0]) != n {
-				return fmt.Errorf("%s: %s: shape %v holds %d experts, expected %d", g.Shard, g.Key, g.shape(), g.shape()[0], n)
-			}
-		}
-		if len(p.layout.groups) > 0 {
-			lo, hi := p.o.EP.Range(p.experts(x))
-			x.missing(p.family.experts, p.gated, lo, hi, &missing)
+		lo, hi := p.o.EP.Range(p.experts(x))
+		x.missing(p.family.experts, lo, hi, &m)
+	}
+	err := m.err(p.o.EP)
+	if err != nil && p.c.single && p.layout.apart() {
+		p.notes = append(p.notes, err.Error())
+		return nil
+	}
+	return err
+}
+
+// checkLayer refuses a layer whose experts are there twice, or whose groups hold another number.
+func (p *planner) checkLayer(x *expertLayer) error {
+	if err := x.check(); err != nil {
+		return err
+	}
+	for _, g := range x.grouped {
+		if n := p.experts(x); int(g.shape()[0]) != n {
+			return fmt.Errorf("%s: %s: shape %v holds %d experts, expected %d", g.Shard, g.Key, g.shape(), g.shape()[0], n)
 		}
 	}
-	return missing.err(p.o.EP)
+	return nil
 }
 
 // emit makes the virtual tensors, in the order of the source.
@@ -297,7 +328,7 @@ func (p *planner) emit() error {
 		switch {
 		case x < 0:
 			err = p.pass(w, at)
-		case len(p.layout.groups) == 0:
+		case p.layout.apart():
 			err = p.single(w, at, p.layers[x])
 		case !merged[x]:
 			merged[x] = true
@@ -326,7 +357,7 @@ func (p *planner) dropped(w *weight, at place) string {
 	return ""
 }
 
-// pass shows a tensor that is no expert: dequantized if it was quantized, else as it is.
+// pass shows a tensor that is not an expert: dequantized if it was quantized, else as it is.
 func (p *planner) pass(w *weight, at place) error {
 	if done, err := p.passQuantized(w, at); done || err != nil {
 		return err
@@ -339,7 +370,7 @@ func (p *planner) pass(w *weight, at place) error {
 		return p.unfuse(f, w, at, n)
 	}
 	name := p.name(w.hf, at)
-	n, err := p.special(name, n)
+	n, err := p.special(w.hf, name, n)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 	}
@@ -353,12 +384,9 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 	if len(ws) == 1 && ws[0].decoder == nil && isLoad(n, ws[0]) && !p.quantizes(name, n) {
 		fate = Passed
 	}
-	if excluded(p.o.Exclude, name) {
-		p.sawExcluded = true
+	if p.isExcluded(name) {
 		for _, w := range ws {
-			if p.acc[w.parts[0]].Into == nil {
-				p.acc.dropWeight(w, "excluded")
-			}
+			p.acc.dropWeight(w, "excluded")
 		}
 		return nil
 	}
@@ -386,7 +414,7 @@ func (p *planner) putAs(b *bucket, from string, ts ...Tensor) ([]string, error) 
 	into := make([]string, len(ts))
 	for i, t := range ts {
 		if old, ok := p.names[t.Name]; ok {
-			return nil, fmt.Errorf("%s: its name in layout %s is %s, which %s has too: leave one of them out", from, p.layout.name, t.Name, old)
+			return nil, fmt.Errorf("%s: its name in layout %s is %s, which %s has too: leave one of them out", from, p.layout.Name, t.Name, old)
 		}
 		p.names[t.Name] = from
 		t.Group = b.group
@@ -403,18 +431,18 @@ func isLoad(n expr.Node, w *weight) bool {
 
 // bucket is the file group of a tensor made of w.
 func (p *planner) bucket(w *weight, at place) *bucket {
-	if len(p.layout.groups) == 0 {
-		return p.group(w.Shard, [2]int{})
-	}
 	switch {
+	case p.layout.apart():
+		return p.group(w.Shard, [2]int{})
 	case at.layer >= 0 && language[at.prefix]:
 		return p.group(fmt.Sprintf("layer-%05d", at.layer), [2]int{1, at.layer})
-	case at.layer >= 0 && strings.HasPrefix(at.prefix, "mtp."):
+	case at.layer >= 0 && strings.HasPrefix(at.prefix, predictionPrefix):
 		return p.group(fmt.Sprintf("mtp-layer-%05d", at.layer), [2]int{2, at.layer})
 	}
 	return p.group("rest-00000", [2]int{})
 }
 
+// group gives the file group of a name, making it the first time.
 func (p *planner) group(name string, order [2]int) *bucket {
 	b := p.buckets[name]
 	if b == nil {
@@ -424,8 +452,8 @@ func (p *planner) group(name string, order [2]int) *bucket {
 	return b
 }
 
-// ordered gives the tensors by file group: the source's shards in their order, or
-// what is in no layer and then the layers.
+// ordered gives the tensors by file group. These are the source's shards in their order, or the
+// tensors outside of layers and then the layers.
 func (p *planner) ordered() []Tensor {
 	rank := map[string]int{}
 	for i, s := range p.c.Shards() {
@@ -433,7 +461,7 @@ func (p *planner) ordered() []Tensor {
 	}
 	all, n := make([]*bucket, 0, len(p.buckets)), 0
 	for _, b := range p.buckets {
-		if len(p.layout.groups) == 0 {
+		if p.layout.apart() {
 			b.order[1] = rank[b.group]
 		}
 		all, n = append(all, b), n+len(b.tensors)
@@ -453,7 +481,7 @@ func (p *planner) settle() error {
 			return fmt.Errorf("%s: no rule says what becomes of this key", a.Key)
 		}
 	}
-	if p.o.MTP == "drop" && !p.sawMTP {
+	if p.o.MTP == MTPDrop && !p.sawMTP {
 		p.notes = append(p.notes, "mtp drop: the model has no multi-token-prediction layers, nothing was dropped")
 	}
 	if p.o.Exclude != nil && !p.sawExcluded {
@@ -465,9 +493,18 @@ func (p *planner) settle() error {
 // where names the view, for messages.
 func (p *planner) where() string {
 	if p.o.EP.Size > 1 {
-		return fmt.Sprintf("layout %s of rank %d", p.layout.name, p.o.EP.Rank)
+		return fmt.Sprintf("layout %s of rank %d", p.layout.Name, p.o.EP.Rank)
 	}
-	return "layout " + p.layout.name
+	return "layout " + p.layout.Name
+}
+
+// isExcluded reports whether Options.Exclude leaves a name out, and notes that it does so.
+func (p *planner) isExcluded(name string) bool {
+	if !excluded(p.o.Exclude, name) {
+		return false
+	}
+	p.sawExcluded = true
+	return true
 }
 
 // excluded says whether a name matches the pattern at its start.

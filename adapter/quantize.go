@@ -10,13 +10,11 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// plainWeights are parts of keys whose weights no published FP8 checkpoint quantizes:
-// norms, embeddings, heads, routers, and what predicts further tokens beside its block.
-var plainWeights = []string{
-	"norm.weight", "norm1.weight", "norm2.weight", "lm_head.", "embed_tokens.", "word_embeddings.",
-	".gate.weight", "shared_expert_gate.", "eh_proj.", "shared_head.", "mtp.fc.",
-	"visual.", "vision_tower.", "vision_model.", "multi_modal_projector.", "mm_projector.", "audio",
-}
+// The kinds of scales that [LayoutHFFP8] writes, as [Options] and --scales name them.
+const (
+	ScalesAmax = "amax" // from the largest value of each block
+	ScalesOnes = "ones" // 1, as the reference's to_hf
+)
 
 // BlockSize is the side of a block of DeepSeek-V3's scales, and of those that views write.
 const BlockSize = 128
@@ -26,22 +24,21 @@ func (p *planner) quantizes(name string, n expr.Node) bool {
 	if !p.layout.quantizes || len(n.Shape()) != 2 || !floating(n.DType()) {
 		return false
 	}
-	if p.o.Scales == "ones" {
+	if p.o.Scales == ScalesOnes {
 		return p.shouldQuantize(name)
 	}
-	return strings.HasSuffix(name, ".weight") && !containsAny(name, plainWeights) &&
-		(p.family == nil || !containsAny(name, p.family.plain))
+	return strings.HasSuffix(name, ".weight") && !containsAny(name, plainWeights) && !p.family.isPlain(name)
 }
 
 // shouldQuantize is the reference's rule, with what the family's own adapter adds.
 func (p *planner) shouldQuantize(name string) bool {
-	return ShouldQuantizeKey(name) && (p.family == nil || !containsAny(name, p.family.plain))
+	return ShouldQuantizeKey(name) && !p.family.isPlain(name)
 }
 
 // putQuantized appends the codes of a weight and its scales.
 func (p *planner) putQuantized(name string, n expr.Node, b *bucket, from string) ([]string, error) {
 	o := expr.QuantizeOptions{Block: [2]int64{BlockSize, BlockSize}}
-	if p.o.Scales == "ones" {
+	if p.o.Scales == ScalesOnes {
 		o.Scales = expr.Ones
 	}
 	codes, scales, err := expr.Quantize(n, o)
@@ -61,7 +58,7 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	if excluded(p.o.Exclude, w.hf) {
+	if p.isExcluded(w.hf) {
 		p.acc.dropWeight(w, "excluded")
 		return true, nil
 	}

@@ -25,7 +25,7 @@ func newMember(key string, value json.RawMessage) member {
 // source's weights, with the view's dtype, without prediction layers if they were dropped,
 // and all else as it was, in its order.
 func (p *planner) rewriteConfig() ([]byte, error) {
-	if p.c.Config == nil {
+	if p.c.Config.Missing() {
 		return nil, nil
 	}
 	raw, err := rewriteObject(p.c.Config.Raw, p.editor(true))
@@ -54,9 +54,6 @@ var torchName = map[safetensors.DType]string{
 	safetensors.BF16: "bfloat16", safetensors.F16: "float16", safetensors.F32: "float32",
 }
 
-// mtpFields give the number of prediction layers.
-var mtpFields = map[string]bool{"num_nextn_predict_layers": true, "num_mtp_modules": true, "mtp_num_hidden_layers": true}
-
 // editor gives a function from a member to its new value, nil to leave it out. The
 // dtype is that of the language model (lang), not of the towers beside it.
 func (p *planner) editor(lang bool) func(key string, value json.RawMessage) (json.RawMessage, error) {
@@ -64,12 +61,12 @@ func (p *planner) editor(lang bool) func(key string, value json.RawMessage) (jso
 		switch {
 		case slices.Contains(quantizationFields, key), key == explicitField: // the view's files have names of their own
 			return nil, nil
-		case mtpFields[key] && p.sawMTP && p.dropsMTP():
+		case slices.Contains(predictionFields, key) && p.sawMTP && p.dropsMTP():
 			return json.RawMessage("0"), nil
 		case (key == "torch_dtype" || key == "dtype") && lang && p.computed && isString(value):
 			return json.Marshal(torchName[p.dtype])
 		case len(value) > 0 && value[0] == '{':
-			return rewriteObject(value, p.editor(lang && slices.Contains(inner, key)))
+			return rewriteObject(value, p.editor(lang && slices.Contains(innerConfigs, key)))
 		}
 		return value, nil
 	}

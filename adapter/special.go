@@ -8,20 +8,30 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// special applies a view's rules for single tensors: those that become F32 and
-// those that lose or get back an axis of one.
-func (p *planner) special(name string, n expr.Node) (expr.Node, error) {
+// special applies a view's rules for single tensors: those that become F32 and those that have
+// another shape than published ones. key is the published name.
+func (p *planner) special(key, name string, n expr.Node) (expr.Node, error) {
 	var err error
 	if endsIn(p.view.float32, name) && floating(n.DType()) {
 		if n, err = expr.Cast(n, safetensors.F32); err != nil {
 			return nil, err
 		}
 	}
-	if s := n.Shape(); endsIn(p.view.squeeze, name) && len(s) == 2 && s[0] == 1 {
-		return expr.Reshape(n, s[1])
+	if p.back != nil {
+		if n, err = shaped(p.back.restore, firstOf(p.back.renames, key), n); err != nil {
+			return nil, err
+		}
 	}
-	if s := n.Shape(); p.back != nil && len(s) == 1 && endsIn(p.back.squeeze, firstOf(p.back.renames, name)) {
-		return expr.Reshape(n, 1, s[0])
+	return shaped(p.view.reshape, name, n)
+}
+
+// shaped gives a tensor the shape that a hook says.
+func shaped(rule func(name string, shape []int64) []int64, name string, n expr.Node) (expr.Node, error) {
+	if rule == nil {
+		return n, nil
+	}
+	if s := rule(name, n.Shape()); s != nil {
+		return expr.Reshape(n, s...)
 	}
 	return n, nil
 }

@@ -18,7 +18,7 @@ type Count struct {
 // Summary counts the weights of a checkpoint by format, by where their scales lie and by the dtype
 // of these, the most frequent first. Tensors that are not quantized come last.
 func Summary(c *Checkpoint) ([]Count, error) {
-	s := configOf(c)
+	s := c.Config.fields()
 	p, err := c.pair(s, familyOf(s))
 	return summarize(p.weights), err
 }

@@ -37,14 +37,21 @@ func containsAny(key string, parts []string) bool {
 // or of any other: published keys, each expert's projections apart. Layout "hf"
 // (the default) has values as the source has them, "hf-fp8" quantized ones.
 func ToHF(c *Checkpoint, o Options) (*StateDict, error) {
-	switch o.Layout {
-	case "":
-		o.Layout = "hf"
-	case "hf", "hf-fp8":
-	default:
-		return nil, fmt.Errorf("layout %q is not one of published checkpoints: expected hf or hf-fp8", o.Layout)
+	if err := o.publish(); err != nil {
+		return nil, err
 	}
 	return newStateDict(c, o)
+}
+
+// publish checks that the layout is one of published checkpoints; it is "hf" if none is given.
+func (o *Options) publish() error {
+	if o.Layout == "" {
+		o.Layout = LayoutHF
+	}
+	if l, ok := layoutNamed(o.Layout); !ok || !l.published {
+		return fmt.Errorf("layout %q is not one of published checkpoints: expected %s", o.Layout, publishedLayouts())
+	}
+	return nil
 }
 
 // ConvertTensorToHF gives the tensors of a published checkpoint that one tensor of a
@@ -52,17 +59,14 @@ func ToHF(c *Checkpoint, o Options) (*StateDict, error) {
 // o.Exclude matches is left out. With o.Layout "hf-fp8" they are quantized, as o.Scales
 // says. A matrix that published checkpoints hold fused with others keeps its native name.
 func ConvertTensorToHF(config *Config, name string, n expr.Node, o Options) ([]Tensor, error) {
-	if o.Layout == "" {
-		o.Layout = "hf"
+	if err := o.publish(); err != nil {
+		return nil, err
 	}
 	p := &planner{c: &Checkpoint{Config: config}, o: o, buckets: map[string]*bucket{}, names: map[string]string{}}
 	if err := p.configure(); err != nil {
 		return nil, err
 	}
-	if len(p.layout.groups) > 0 {
-		return nil, fmt.Errorf("layout %q is not one of published checkpoints: expected hf or hf-fp8", o.Layout)
-	}
-	if native, ok := p.family.view("native"); ok {
+	if native, ok := p.family.viewNamed(LayoutNative); ok {
 		p.back = native
 	}
 	if err := p.convert(name, n); err != nil {
@@ -76,17 +80,17 @@ func (p *planner) convert(name string, n expr.Node) error {
 	key := p.published(name)
 	at := locate(key)
 	b := p.group("", [2]int{})
-	if p.family != nil && p.family.experts != nil && p.family.experts.grouped == "" && at.layer >= 0 {
+	if k := p.family.expertKeys(); k != nil && k.grouped == "" && at.layer >= 0 {
 		if l, g, ok := p.family.groupedExperts(at.rest); ok {
 			parts := groupedWeight{layout: l, group: g}.parts(p.gated)
 			id := layerID{at.prefix, at.layer}
 			lo, hi := p.o.EP.Range(int(n.Shape()[0]))
 			return g.apart(n, parts, lo, hi, func(r role, e int, one expr.Node) error {
-				return p.convertOne(id.name(p.family.experts.key(e, r)), one, b, name)
+				return p.convertOne(id.name(k.key(e, r)), one, b, name)
 			})
 		}
 	}
-	n, err := p.special(key, n)
+	n, err := p.special(key, key, n)
 	if err != nil {
 		return err
 	}
