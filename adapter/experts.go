@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// layerID names a layer: that of the language model, of an MTP head, …
+// layerID names a layer, of the language model or of another part such as a prediction head.
 type layerID struct {
 	prefix string // before "layers.N."
 	number int
 }
 
-// name gives the key of something in the layer.
+// name gives the whole key of a key within the layer.
 func (l layerID) name(rest string) string {
 	return fmt.Sprintf("%slayers.%d.%s", l.prefix, l.number, rest)
 }
@@ -30,7 +30,7 @@ type groupedWeight struct {
 	group  *group
 }
 
-// expertPart says what an expert's key is: of split experts the expert's number and projection.
+// expertPart is the expert's number and the projection that a key of split experts names.
 type expertPart struct {
 	number int
 	role   role
@@ -85,19 +85,20 @@ func (x *expertLayer) add(p expertPart, w *weight) error {
 		s = append(s, nil)
 	}
 	if old := s[p.number]; old != nil {
-		return fmt.Errorf("%s: %s: same expert and projection as %s: remove one of them", w.Shard, w.Key, old.Key)
+		return fmt.Errorf("%s: %s: same expert and projection as %s: remove one of them",
+			w.Shard, w.Key, old.Key)
 	}
 	s[p.number] = w
 	x.split[p.role] = s
 	return nil
 }
 
-// isSplit says whether the source has a tensor for each expert.
+// isSplit reports whether the source has tensors of single experts.
 func (x *expertLayer) isSplit() bool {
 	return len(x.split[gate])+len(x.split[up])+len(x.split[down]) > 0
 }
 
-// first gives some split expert's tensor, for messages.
+// first gives a tensor of a split expert, for messages.
 func (x *expertLayer) first() *weight {
 	for _, s := range x.split {
 		for _, w := range s {
@@ -113,8 +114,8 @@ func (x *expertLayer) first() *weight {
 func (x *expertLayer) check() error {
 	if x.isSplit() && len(x.grouped) > 0 {
 		g := x.grouped[0]
-		return fmt.Errorf("%s: %s: layer %d holds its experts grouped and also split (%s): remove one of the two forms",
-			g.Shard, g.Key, x.number, x.first().Key)
+		return fmt.Errorf("%s: %s: layer %d holds its experts grouped and also split (%s): remove "+
+			"one of the two forms", g.Shard, g.Key, x.number, x.first().Key)
 	}
 	return nil
 }
@@ -181,6 +182,6 @@ func (m *missingKeys) err(ep EP) error {
 	if m.excluded != nil {
 		way = "; --exclude REGEX that matches them shows the others"
 	}
-	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete, or config.json that of another model%s",
-		rank, strings.Join(m.first, ", "), more, way)
+	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete, or "+
+		"config.json that of another model%s", rank, strings.Join(m.first, ", "), more, way)
 }

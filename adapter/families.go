@@ -50,16 +50,20 @@ var families = []family{
 		}}},
 	},
 	{
-		name:    "minimax_m2",
-		types:   []string{"minimax_m2"},
-		plain:   []string{"block_sparse_moe.gate.weight"},
-		experts: &expertKeys{path: "block_sparse_moe.experts.", proj: wProj, count: []string{"num_local_experts"}},
+		name:  "minimax_m2",
+		types: []string{"minimax_m2"},
+		plain: []string{"block_sparse_moe.gate.weight"},
+		experts: &expertKeys{
+			path: "block_sparse_moe.experts.", proj: wProj, count: []string{"num_local_experts"},
+		},
 		views: []view{
 			{layout: LayoutNative, path: "mlp.experts.", renames: []rename{
 				{".block_sparse_moe.gate.weight", ".mlp.gate.weight"},
 				{".block_sparse_moe.e_score_correction_bias", ".mlp.gate.e_score_correction_bias"},
 			}},
-			{layout: LayoutTransformers, path: "mlp.experts.", renames: []rename{{".block_sparse_moe.", ".mlp."}}},
+			{layout: LayoutTransformers, path: "mlp.experts.", renames: []rename{
+				{".block_sparse_moe.", ".mlp."},
+			}},
 		},
 	},
 	{

@@ -1,7 +1,6 @@
 package adapter
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -81,10 +80,13 @@ type hooks struct {
 	// groupPrefix gives the prefix of the layer that the grouped experts of a layer are shown in.
 	groupPrefix func(p *planner, prefix string) string
 
-	// reshape gives the shape under which the view shows a tensor, and restore the published shape
-	// of a tensor with that name in the view. Nil: as it is.
-	reshape, restore func(name string, shape []int64) []int64
+	// reshape gives the shape in which the view shows a tensor, and restore the published shape of
+	// a tensor. Both go by the name in the view.
+	reshape, restore shapeRule
 }
+
+// shapeRule gives the shape of a tensor with a name; nil: as it is.
+type shapeRule func(name string, shape []int64) []int64
 
 // rename replaces a part of a key: the beginning if from starts with "^", the end if
 // it ends with "$", the whole if both.
@@ -140,10 +142,10 @@ func (f *family) matches(s settings) bool {
 	})
 }
 
-// takesLarger says whether the grid over a key may be larger than it needs.
+// takesLarger reports whether the grid over a key may be larger than it needs.
 func (f *family) takesLarger(key string) bool { return f != nil && endsIn(f.larger, key) }
 
-// isPlain says whether published FP8 checkpoints of the family leave a weight as it is.
+// isPlain reports whether published FP8 checkpoints of the family leave a weight as it is.
 func (f *family) isPlain(key string) bool { return f != nil && containsAny(key, f.plain) }
 
 // expertKeys gives the names of the family's experts; nil if it has none or is unknown.
@@ -208,34 +210,4 @@ func knownTypes() string {
 	}
 	slices.Sort(all)
 	return strings.Join(slices.Compact(all), ", ")
-}
-
-// choose finds layout and view, or says which there are.
-func choose(f *family, s settings, name string) (*Layout, *view, error) {
-	l, ok := layoutNamed(name)
-	if !ok {
-		return nil, nil, fmt.Errorf("unknown layout %q: there are %s", name, f.allLayouts())
-	}
-	if v, ok := f.view(l); ok {
-		return l, v, nil
-	}
-	return nil, nil, lacks(f, s, name)
-}
-
-// lacks is the error for a layout that the model does not have.
-func lacks(f *family, s settings, layout string) error {
-	const works = "give --layout " + LayoutHF + ", which works for every model"
-	switch {
-	case s.modelType() == "":
-		return fmt.Errorf("layout %s needs the model_type of a config.json, and there is none: %s", layout, works)
-	case f == nil && len(s.modelTypes()) > 1:
-		return fmt.Errorf("config.json: model_type %q around %q is not known to layout %s: %s; known are %s",
-			s.modelType(), s.modelTypes()[1], layout, works, knownTypes())
-	case f == nil:
-		return fmt.Errorf("config.json: model_type %q is not known to layout %s: %s; known are %s",
-			s.modelType(), layout, works, knownTypes())
-	default:
-		return fmt.Errorf("model_type %q has no layout %s: it has %s", s.modelType(), layout,
-			strings.Join(f.layouts(), ", "))
-	}
 }

@@ -10,11 +10,14 @@ var ernie = family{
 	views: []view{
 		{
 			layout: LayoutNative, mtp: dropMTP,
-			renames: []rename{{".mlp.moe_statics.e_score_correction_bias", ".mlp.gate.e_score_correction_bias"}},
+			renames: []rename{{".mlp.moe_statics.e_score_correction_bias", ernieCorrection}},
 			hooks:   hooks{reshape: ernieBias, restore: ernieBiasBack},
 		},
 		{layout: LayoutTransformers, renames: []rename{
-			{".mlp.moe_statics.e_score_correction_bias", ".mlp.gate.moe_statics.e_score_correction_bias"},
+			{
+				from: ".mlp.moe_statics.e_score_correction_bias",
+				to:   ".mlp.gate.moe_statics.e_score_correction_bias",
+			},
 		}},
 	},
 }

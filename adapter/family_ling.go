@@ -18,7 +18,9 @@ var ling = family{
 		},
 		split: []fused{{
 			from: ".attention.query_key_value.weight",
-			to:   []string{".self_attn.q_proj.weight", ".self_attn.k_proj.weight", ".self_attn.v_proj.weight"},
+			to: []string{
+				".self_attn.q_proj.weight", ".self_attn.k_proj.weight", ".self_attn.v_proj.weight",
+			},
 			rows: queryKeyValueRows,
 		}},
 	}},
@@ -33,7 +35,8 @@ func queryKeyValueRows(s settings) ([]int64, error) {
 		dim, okDim = hidden/heads, true
 	}
 	if !ok || !okKV || !okDim {
-		return nil, errors.New("config.json: splitting it needs num_attention_heads, num_key_value_heads and head_dim")
+		return nil, errors.New("config.json: splitting it needs num_attention_heads, " +
+			"num_key_value_heads and head_dim")
 	}
 	return []int64{int64(heads * dim), int64(kv * dim), int64(kv * dim)}, nil
 }

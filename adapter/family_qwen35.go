@@ -16,7 +16,7 @@ var qwen35Moe = family{
 			layout: LayoutNative, empty: true,
 			hooks:    hooks{rekey: qwen35Key, groupPrefix: qwen35GroupPrefix},
 			prefixes: qwen35MTP,
-			renames:  append([]rename{{".mlp.shared_expert.", ".mlp.shared_experts."}}, gatedDeltaNet...),
+			renames:  qwen35Shared,
 			float32:  gatedDeltaNetF32,
 		},
 		plainTransformers,
@@ -28,7 +28,8 @@ var qwen35 = family{
 	name:  "qwen3_5",
 	types: []string{"qwen3_5", "qwen3_5_text"},
 	views: []view{{
-		layout: LayoutNative, prefixes: qwen35MTP, renames: gatedDeltaNet, float32: gatedDeltaNetF32,
+		layout: LayoutNative, prefixes: qwen35MTP,
+		renames: gatedDeltaNet, float32: gatedDeltaNetF32,
 	}},
 }
 
@@ -41,24 +42,31 @@ var qwen3Next = family{
 	views: []view{
 		{
 			layout:  LayoutNative,
-			renames: append([]rename{{".mlp.shared_expert.", ".mlp.shared_experts."}}, gatedDeltaNet...),
+			renames: qwen35Shared,
 			float32: gatedDeltaNetF32,
 		},
 		plainTransformers,
 	},
 }
 
-// gatedDeltaNet routes the parameters of linear attention that stay F32 into the
-// holder that the reference's modules have for them.
+// qwen35Shared renames the shared expert besides.
+var qwen35Shared = append([]rename{
+	{".mlp.shared_expert.", ".mlp.shared_experts."},
+}, gatedDeltaNet...)
+
+// gatedDeltaNet moves the parameters of linear attention that stay F32 to the module in which the
+// reference keeps them.
 var gatedDeltaNet = []rename{
 	{".linear_attn.A_log$", ".linear_attn._fp32_params.A_log"},
 	{".linear_attn.dt_bias$", ".linear_attn._fp32_params.dt_bias"},
 }
 
 // gatedDeltaNetF32 are the endings of those parameters under their new names.
-var gatedDeltaNetF32 = []string{".linear_attn._fp32_params.A_log", ".linear_attn._fp32_params.dt_bias"}
+var gatedDeltaNetF32 = []string{
+	".linear_attn._fp32_params.A_log", ".linear_attn._fp32_params.dt_bias",
+}
 
-// qwen35MTP are the names of Qwen3.5's prediction head in the reference's modules.
+// qwen35MTP are the names of Qwen 3.5's prediction head in the reference's modules.
 var qwen35MTP = []rename{
 	{"^mtp.fc.weight$", "mtp.layers.0.eh_proj.weight"},
 	{"^mtp.pre_fc_norm_embedding.weight$", "mtp.layers.0.enorm.weight"},

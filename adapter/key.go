@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// place is where a key is in a model: "model.layers.3.mlp.gate.weight" is layer
-// 3 under prefix "model." with the rest "mlp.gate.weight".
+// place is where a key is in a model. "model.layers.3.mlp.gate.weight" is in layer 3 under the
+// prefix "model.", and its rest is "mlp.gate.weight".
 type place struct {
 	prefix string // up to "layers.", or the whole key if there is no layer
 	layer  int    // -1 if there is none
@@ -25,13 +25,14 @@ func locate(key string) place {
 		if i > 0 && key[i-1] != '.' {
 			continue
 		}
-		if n, rest, ok := number(key[from:]); ok && n < math.MaxInt32 && rest != "" && rest[0] == '.' {
+		n, rest, ok := number(key[from:])
+		if ok && n < math.MaxInt32 && rest != "" && rest[0] == '.' {
 			return place{prefix: key[:i], layer: n, rest: rest[1:]}
 		}
 	}
 }
 
-// number reads the decimal number that s begins with; those beyond 2^31-1 become that.
+// number reads the decimal number that s begins with. Larger ones become 2^31-1.
 func number(s string) (n int, rest string, ok bool) {
 	i := 0
 	for i < len(s) && '0' <= s[i] && s[i] <= '9' {

@@ -62,8 +62,9 @@ var layouts = []Layout{
 		},
 	},
 	{
-		Name:    LayoutHF,
-		Readers: "transformers, vLLM, SGLang, llama.cpp and all else that reads a BF16 Hugging Face checkpoint",
+		Name: LayoutHF,
+		Readers: "transformers, vLLM, SGLang, llama.cpp and all else that reads a BF16 Hugging " +
+			"Face checkpoint",
 		Forward: true, Plans: 1, published: true,
 	},
 	{
@@ -124,8 +125,8 @@ func publishedLayouts() string {
 	return strings.Join(names, " or ")
 }
 
-// apart reports whether the layout has no groups. Then each projection of each expert is a tensor of
-// its own, and tensors are in files as they are in the source.
+// apart reports whether the layout has no groups. Then each projection of each expert is a tensor
+// of its own, and tensors are in files as they are in the source.
 func (l *Layout) apart() bool { return len(l.groups) == 0 }
 
 // axis is the axis of one expert's matrix along which the parts are joined. It is the axis of

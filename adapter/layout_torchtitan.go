@@ -5,7 +5,8 @@ const titanPath = "moe.routed_experts.inner_experts."
 
 // titanPrefixes are the prefixes that its names do not have.
 var titanPrefixes = []rename{
-	{"^model.language_model.", ""}, {"^language_model.model.", ""}, {"^model.", ""}, {"^language_model.", ""},
+	{"^model.language_model.", ""}, {"^language_model.model.", ""},
+	{"^model.", ""}, {"^language_model.", ""},
 }
 
 // titanShared are the names that TorchTitan's models have in common.
@@ -40,7 +41,10 @@ var titanDeepSeek = view{
 	}, titanShared...),
 	drops: []drop{
 		{".shared_head.head.weight$", "TorchTitan's prediction layers use the model's own head"},
-		{"layers.*.embed_tokens.weight$", "TorchTitan's prediction layers use the model's own embedding"},
+		{
+			"layers.*.embed_tokens.weight$",
+			"TorchTitan's prediction layers use the model's own embedding",
+		},
 		{".self_attn.rotary_emb.inv_freq$", "computed, not a parameter"},
 	},
 }

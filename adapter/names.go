@@ -13,7 +13,8 @@ func (p *planner) name(key string, at place) string {
 	}
 	to := firstOf(v.prefixes, key)
 	if v.mtpPath != "" && p.isBehind(at) {
-		to = strings.Replace(to, fmt.Sprintf("layers.%d.", at.layer), fmt.Sprintf("%s%d.", v.mtpPath, at.layer-p.depth), 1)
+		own := fmt.Sprintf("%s%d.", v.mtpPath, at.layer-p.depth)
+		to = strings.Replace(to, fmt.Sprintf("layers.%d.", at.layer), own, 1)
 	}
 	return firstOf(v.renames, to)
 }

@@ -26,7 +26,7 @@ func (p *planner) publish() error {
 	return nil
 }
 
-// published gives the published name of a native one.
+// published gives the published name for a native name.
 func (p *planner) published(name string) string {
 	if p.back == nil {
 		return name
@@ -34,7 +34,7 @@ func (p *planner) published(name string) string {
 	return firstOf(reversed(p.back.prefixes), firstOf(reversed(p.back.renames), name))
 }
 
-// isNative says whether the source has experts grouped as the native layout groups them.
+// isNative reports whether the source has experts grouped as in the native layout.
 func (p *planner) isNative() bool {
 	l, _ := layoutNamed(LayoutNative)
 	for i := range p.weights {
@@ -47,8 +47,8 @@ func (p *planner) isNative() bool {
 	return false
 }
 
-// joinFused joins the parts of a matrix that published checkpoints hold fused. done
-// says that the weight is such a part.
+// joinFused joins the parts of a matrix that published checkpoints hold fused. done says that the
+// weight is such a part.
 func (p *planner) joinFused(w *weight, at place) (done bool, err error) {
 	if p.back == nil {
 		return false, nil

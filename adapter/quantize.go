@@ -16,10 +16,10 @@ const (
 	ScalesOnes = "ones" // 1, as the reference's to_hf
 )
 
-// BlockSize is the side of a block of DeepSeek-V3's scales, and of those that views write.
+// BlockSize is the side of a block of DeepSeek-V3's scales, and of the scales that views write.
 const BlockSize = 128
 
-// quantizes says whether the view shows a tensor as codes and scales.
+// quantizes reports whether the view shows a tensor as codes and scales.
 func (p *planner) quantizes(name string, n expr.Node) bool {
 	if !p.layout.quantizes || len(n.Shape()) != 2 || !floating(n.DType()) {
 		return false
@@ -27,10 +27,11 @@ func (p *planner) quantizes(name string, n expr.Node) bool {
 	if p.o.Scales == ScalesOnes {
 		return p.shouldQuantize(name)
 	}
-	return strings.HasSuffix(name, ".weight") && !containsAny(name, plainWeights) && !p.family.isPlain(name)
+	return strings.HasSuffix(name, ".weight") && !containsAny(name, plainWeights) &&
+		!p.family.isPlain(name)
 }
 
-// shouldQuantize is the reference's rule, with what the family's own adapter adds.
+// shouldQuantize is the reference's rule, with the keys that the family's own adapter adds.
 func (p *planner) shouldQuantize(name string) bool {
 	return ShouldQuantizeKey(name) && !p.family.isPlain(name)
 }
@@ -45,11 +46,16 @@ func (p *planner) putQuantized(name string, n expr.Node, b *bucket, from string)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}
-	return p.putAs(b, from, Tensor{Name: name, Node: codes}, Tensor{Name: name + "_scale_inv", Node: scales})
+	return p.putAs(b, from, quantizedAs(name, codes, scales)...)
 }
 
-// passQuantized shows a weight that is quantized already in the form that the view
-// writes, codes and scales as they are.
+// quantizedAs names the two tensors of a quantized weight.
+func quantizedAs(name string, codes, scales expr.Node) []Tensor {
+	return []Tensor{{Name: name, Node: codes}, {Name: name + "_scale_inv", Node: scales}}
+}
+
+// passQuantized shows codes and scales as they are if they have the form that the view writes. done
+// says that it did.
 func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	if !p.layout.quantizes {
 		return false, nil
@@ -70,7 +76,7 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	into, err := p.putAs(p.bucket(w, at), w.Key, Tensor{Name: w.hf, Node: codes}, Tensor{Name: w.hf + "_scale_inv", Node: scales})
+	into, err := p.putAs(p.bucket(w, at), w.Key, quantizedAs(w.hf, codes, scales)...)
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", w.Shard, err)
 	}
@@ -78,25 +84,27 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	return true, nil
 }
 
-// inBlocks gives the scales of a weight that is quantized as DeepSeek-V3's are: E4M3 codes under
-// a float grid of just the 128 × 128 blocks that it needs.
+// inBlocks gives the scales of a weight that is quantized as DeepSeek-V3's are: E4M3 codes with a
+// grid of floats, one for each block of 128 × 128.
 func (w *weight) inBlocks() (grid *expr.Source, ok bool) {
 	d, ok := w.decoder.(*fp8Weight)
-	if !ok || d.scales == nil || w.DType != safetensors.F8E4M3 || len(w.Shape) != 2 || !floating(d.scales.DType) {
+	if !ok || d.scales == nil || w.DType != safetensors.F8E4M3 || len(w.Shape) != 2 ||
+		!floating(d.scales.DType) {
 		return nil, false
 	}
 	f, blocks := frameOf(w.Shape), partition{block: [2]int64{BlockSize, BlockSize}}
 	return d.scales, slices.Equal(d.scales.Shape, f.needed(blocks)) && f.same(blocks, *d.where)
 }
 
-// quantizationConfig is what the view's config.json says about its scales, with every
-// other matrix of the model listed as not quantized.
+// quantizationConfig is the quantization_config of the view's config.json. It lists every other
+// matrix of the model as not quantized.
 func (p *planner) quantizationConfig() (json.RawMessage, error) {
 	var plain []string
 	for _, b := range p.buckets {
 		for _, t := range b.tensors {
 			module, ok := strings.CutSuffix(t.Name, ".weight")
-			if ok && len(t.Node.Shape()) == 2 && floating(t.Node.DType()) && !strings.HasSuffix(module, "embed_tokens") {
+			if ok && len(t.Node.Shape()) == 2 && floating(t.Node.DType()) &&
+				!strings.HasSuffix(module, "embed_tokens") {
 				plain = append(plain, module)
 			}
 		}

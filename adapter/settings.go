@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// settings are the fields of a config.json, those of the language model inside
-// included. The nil map is a checkpoint without one.
+// settings are the fields of a config.json, with those of the language model inside. The nil map is
+// that of a checkpoint without one.
 type settings map[string]any
 
 // parseSettings reads a config.json.
@@ -57,8 +57,7 @@ func (s settings) integer(names ...string) (int, bool) {
 	return 0, false
 }
 
-// whole finds the first of the fields that is there, which must be a whole number
-// from 0 to 2^31-1.
+// whole finds the first of the fields that is there. It must be a whole number from 0 to 2^31-1.
 func (s settings) whole(names ...string) (n int, found bool, err error) {
 	for _, name := range names {
 		v, ok := s.lookup(name)
@@ -67,7 +66,8 @@ func (s settings) whole(names ...string) (n int, found bool, err error) {
 		}
 		f, ok := v.(float64)
 		if !ok || f != math.Trunc(f) || f < 0 || f > math.MaxInt32 {
-			return 0, false, fmt.Errorf("config.json: %s is %s: expected a whole number", name, shown(v))
+			return 0, false, fmt.Errorf("config.json: %s is %s: expected a whole number",
+				name, shown(v))
 		}
 		return int(f), true, nil
 	}
@@ -174,7 +174,8 @@ func (s settings) architecture() string {
 // gated says whether experts have a gate projection. Those with the squared ReLU have none, as in
 // the reference.
 func (s settings) gated() bool {
-	return !slices.ContainsFunc(activationFields, func(f string) bool { return s.text(f) == ungated })
+	is := func(field string) bool { return s.text(field) == ungated }
+	return !slices.ContainsFunc(activationFields, is)
 }
 
 // object finds a member that is an object, outermost first.

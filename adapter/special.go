@@ -26,7 +26,7 @@ func (p *planner) special(key, name string, n expr.Node) (expr.Node, error) {
 }
 
 // shaped gives a tensor the shape that a hook says.
-func shaped(rule func(name string, shape []int64) []int64, name string, n expr.Node) (expr.Node, error) {
+func shaped(rule shapeRule, name string, n expr.Node) (expr.Node, error) {
 	if rule == nil {
 		return n, nil
 	}
@@ -36,11 +36,12 @@ func shaped(rule func(name string, shape []int64) []int64, name string, n expr.N
 	return n, nil
 }
 
-// floating says whether values can be cast between the dtypes of views.
+// floating reports whether d is one of the dtypes of views, between which values can be cast.
 func floating(d safetensors.DType) bool {
 	return d == safetensors.F32 || d == safetensors.BF16 || d == safetensors.F16
 }
 
+// endsIn reports whether a name has one of the endings.
 func endsIn(ends []string, name string) bool {
 	for _, e := range ends {
 		if strings.HasSuffix(name, e) {
@@ -62,16 +63,9 @@ func (p *planner) fusedIn(key string) (fused, bool) {
 
 // unfuse shows the parts of a fused matrix under names of their own.
 func (p *planner) unfuse(f fused, w *weight, at place, n expr.Node) error {
-	rows, err := f.rows(p.s)
+	rows, err := f.rowsOf(w, p.s)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
-	}
-	total := int64(0)
-	for _, r := range rows {
-		total += r
-	}
-	if len(w.shape()) != 2 || w.shape()[0] != total {
-		return fmt.Errorf("%s: %s: shape %v, but the parts by config.json have %d rows together", w.Shard, w.Key, w.shape(), total)
 	}
 	head := strings.TrimSuffix(w.hf, f.from)
 	for i, lo := 0, int64(0); i < len(rows); i++ {
@@ -85,4 +79,21 @@ func (p *planner) unfuse(f fused, w *weight, at place, n expr.Node) error {
 		}
 	}
 	return nil
+}
+
+// rowsOf gives the rows of each part, which must be all rows of the matrix.
+func (f *fused) rowsOf(w *weight, s settings) ([]int64, error) {
+	rows, err := f.rows(s)
+	if err != nil {
+		return nil, err
+	}
+	total := int64(0)
+	for _, r := range rows {
+		total += r
+	}
+	if len(w.shape()) != 2 || w.shape()[0] != total {
+		return nil, fmt.Errorf("shape %v, but the parts by config.json have %d rows together",
+			w.shape(), total)
+	}
+	return rows, nil
 }

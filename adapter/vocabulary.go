@@ -20,7 +20,9 @@ const predictionPrefix = "mtp."
 var predictionPrefixes = []string{predictionPrefix, "model.mtp"}
 
 // predictionFields give the number of prediction layers.
-var predictionFields = []string{"num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers"}
+var predictionFields = []string{
+	"num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers",
+}
 
 // activationFields name the activation of the experts, ungated the activation of experts that have
 // no gate.
