@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"unsafe"
 
@@ -418,14 +417,5 @@ func (f *file) bind(Op) error {
 
 func (f *file) read(Op) error {
 	_, err := os.ReadFile(f.self())
-	return err
-}
-
-// Clean removes what is beside a file.
-func Clean(path string) error {
-	list, err := filepath.Glob(path + ".*")
-	for _, name := range append(list, path) {
-		err = errors.Join(err, os.RemoveAll(name))
-	}
 	return err
 }
