@@ -742,8 +742,8 @@ func watchHeap() (stop func() uint64) {
 
 // TestPreparedDirectoriesAndMutatedManifests exports to directories with one to three random
 // mutations, or verifies them. The mutations change manifests, bytes, sizes and kinds of files.
-// Nothing may panic or hang. Foreign files must not change. Verify must find all wrong files. Memory
-// is bounded.
+// Nothing may panic or hang. Foreign files must not change. Verify must find all wrong files, and
+// memory must be bounded.
 func TestPreparedDirectoriesAndMutatedManifests(t *testing.T) {
 	const bound = 256 << 20
 	stop, count := watchHeap(), mutationTally{}
