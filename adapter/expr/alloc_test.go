@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// With the race detector sync.Pool drops buffers at random, so this counts without it.
+// With the race detector, sync.Pool drops buffers at random, so this test is built without it.
 func TestReadsDoNotAllocate(t *testing.T) {
 	m := newMaker(t, 1)
 	expert := func() both { return m.merged(40, 56, bf16) }

@@ -10,7 +10,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// everything keeps all units. Unlike mapCache it allocates nothing when it has them.
+// everything is a cache that keeps all units. Unlike mapCache, its hits allocate nothing.
 type everything map[UnitKey]*mapEntry
 
 func (c everything) Get(_ context.Context, u *Unit) (Entry, error) {
@@ -27,7 +27,7 @@ func (c everything) Get(_ context.Context, u *Unit) (Entry, error) {
 	return e, nil
 }
 
-// disk is a real file, of full-size tensors.
+// disk is a real file with full-size tensors.
 type disk struct {
 	*os.File
 	size int64
@@ -75,7 +75,8 @@ func must(t testing.TB) func(Node, error) Node {
 	}
 }
 
-// BenchmarkReadAt reads recipes of full-size experts in requests of 1 MiB; "copy" is what memory does.
+// BenchmarkReadAt reads recipes of full-size experts in requests of 1 MiB. "copy" is the speed of
+// memory.
 func BenchmarkReadAt(b *testing.B) {
 	d := newDisk(b, 3*inter*hidden+1<<20)
 	must := must(b)

@@ -7,7 +7,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// source is a tensor without bytes to speak of, for what fails when it is built.
+// source returns a tensor without meaningful bytes, for errors that occur when a node is built.
 func source(key string, d safetensors.DType, shape ...int64) *Source {
 	return &Source{Key: key, File: &memory{data: make([]byte, 1<<16)}, DType: d, Shape: shape}
 }
@@ -139,7 +139,7 @@ func TestNodesOfOtherPackagesAreRefused(t *testing.T) {
 		"reshape":   func() (Node, error) { return Reshape(n, 4) },
 		"stack":     func() (Node, error) { return Stack(n, n) },
 	} {
-		if _, err := build(); err == nil || !strings.Contains(err.Error(), "no recipe of this package") {
+		if _, err := build(); err == nil || !strings.Contains(err.Error(), "not a node of this package") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -29,7 +29,7 @@ func shard() (gate, up, scale *expr.Source) {
 	return weight("gate", 0), weight("up", 6), &expr.Source{Key: "scale", File: f, Offset: 12, DType: safetensors.F32, Shape: []int64{1, 1}}
 }
 
-// print reads a node of float32s, row by row.
+// print prints a node of float32s, row by row.
 func print(n expr.Node) {
 	p := make([]byte, n.Size())
 	if err := n.ReadAt(nil, p, 0); err != nil {
@@ -79,7 +79,7 @@ func ExampleConcat() {
 	// [1.5 3 -1.5 -3]
 }
 
-// A read may begin and end anywhere, and knows beforehand what it needs of the source.
+// A read may begin and end anywhere. Its needs of the source are known in advance.
 func ExampleNode() {
 	gate, _, scale := shard()
 	n := must(expr.Dequantize(gate, scale, expr.DequantizeOptions{Out: safetensors.BF16}))

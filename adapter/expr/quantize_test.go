@@ -8,7 +8,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// quantize gives both nodes of b.
+// quantize returns both nodes of b.
 func (m *maker) quantize(b both, block [2]int64, mode ScaleMode) (codes, grid both) {
 	m.t.Helper()
 	c, s, err := Quantize(b.Node, QuantizeOptions{block, mode})
@@ -19,7 +19,7 @@ func (m *maker) quantize(b both, block [2]int64, mode ScaleMode) (codes, grid bo
 	return m.both(wantCodes)(c, err), m.both(wantGrid)(s, err)
 }
 
-// values makes a tensor of weights of usual size, some of them odd.
+// values makes a tensor of weights of usual sizes, with some unusual ones.
 func (m *maker) values(d safetensors.DType, shape ...int64) both {
 	odd := []float64{0, math.Copysign(0, -1), math.Inf(1), math.Inf(-1), math.NaN(), 1e-30, 470, -460}
 	want := tensor{dtype: d, shape: shape}

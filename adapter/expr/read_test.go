@@ -25,13 +25,13 @@ const (
 // blocks is the usual block.
 var blocks = [2]int64{128, 128}
 
-// merged is an expert of the native layout.
+// merged makes an expert of the native layout.
 func (m *maker) merged(inter, hidden int64, d safetensors.DType) both {
 	q := quantized{block: [2]int64{16, 16}, out: d}
 	return m.concat(1, m.dequantize(q, inter, hidden).transpose(), m.dequantize(q, inter, hidden).transpose())
 }
 
-// recipes are shapes that are awkward on purpose.
+// recipes have awkward shapes on purpose.
 var recipes = []struct {
 	name string
 	make func(m *maker) both
@@ -164,7 +164,7 @@ var recipes = []struct {
 	{"slice to nothing", func(m *maker) both { return m.load(bf16, 6, 20).slice(0, 3, 3).transpose() }},
 }
 
-// poisoned is a buffer that shows what was not written.
+// poisoned returns a buffer that shows unwritten bytes.
 func poisoned(n int64) []byte { return bytes.Repeat([]byte{0xAB}, int(n)) }
 
 // checkRange reads a range and compares it with the slice of the whole.
@@ -186,7 +186,7 @@ func checkRange(t *testing.T, env *Env, n Node, want []byte, lo, hi int64) {
 	}
 }
 
-// randomRange is any range, often a short one.
+// randomRange returns any range, often a short one.
 func randomRange(rng *rand.Rand, size int64) (lo, hi int64) {
 	lo = rng.Int64N(size + 1)
 	hi = lo + rng.Int64N(size-lo+1)
@@ -221,7 +221,7 @@ func TestEveryRangeEqualsTheReference(t *testing.T) {
 	}
 }
 
-// smallChunks makes every loop over chunks go round more than once.
+// smallChunks makes every loop over chunks run more than once.
 func smallChunks(t *testing.T) {
 	old := [...]int{chunk, gap, strip}
 	t.Cleanup(func() { chunk, gap, strip = old[0], old[1], old[2] })
@@ -244,7 +244,8 @@ func TestReadsInSmallChunksEqualTheReference(t *testing.T) {
 	}
 }
 
-// The parts of a tensor begin at the same offset, and so do tensors that are one in another shape.
+// The parts of a tensor can begin at the same offset, and so can tensors that share bytes in
+// another shape.
 func TestPartsOfATensorAreUnitsOfTheirOwn(t *testing.T) {
 	m := newMaker(t, 1)
 	want := m.random(bf16, 12, 8)
@@ -289,7 +290,7 @@ func TestEqualRecipesShareTheirUnits(t *testing.T) {
 	}
 }
 
-// The shapes of DeepSeek-V3 with a grid whose last block is cut, some elements by themselves.
+// The shapes are those of DeepSeek-V3, with a partial last block. Only some elements are checked.
 func TestElementsOfAFullSizeWeight(t *testing.T) {
 	m := newMaker(t, 1)
 	b := m.dequantizeLarge(576, 7168)
@@ -327,7 +328,7 @@ func TestRangesOutsideAreErrors(t *testing.T) {
 	}
 }
 
-// recorder notes what a read asks of its environment.
+// recorder records the requests of a read to its environment.
 type recorder struct {
 	mapCache
 	ranges [][2]int64
@@ -388,7 +389,8 @@ func TestUnitsAndRangesAreWhatAReadAsksFor(t *testing.T) {
 	}
 }
 
-// checkCovered wants each read to be inside one of the ranges said, or them all together; reads of cached units are not seen.
+// checkCovered checks that each read is inside the announced ranges. Reads of cached units are not
+// recorded.
 func checkCovered(t *testing.T, n Node, said, read [][2]int64) {
 	t.Helper()
 	for _, r := range read {
@@ -420,7 +422,7 @@ func TestManyReadersAtOnce(t *testing.T) {
 	}
 }
 
-// readUntilCancelled reads ranges; odd readers are cancelled in the middle of a read.
+// readUntilCancelled reads ranges. Odd readers are cancelled in the middle of a read.
 func readUntilCancelled(t *testing.T, env *Env, nodes []both, wants [][]byte, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -472,7 +474,7 @@ func TestFaultyFilesAlwaysGiveErrors(t *testing.T) {
 		"nothing":      func(n int) (int, error) { return 0, nil },
 		"end of file":  func(n int) (int, error) { return n / 2, io.EOF },
 		"device error": func(n int) (int, error) { return n / 2, broken },
-		"file changed": func(n int) (int, error) { return n, broken }, // all bytes, but not to be trusted
+		"file changed": func(n int) (int, error) { return n, broken }, // all bytes, but wrong
 	}
 	for i, r := range recipes {
 		m := newMaker(t, uint64(i))
@@ -516,7 +518,7 @@ func envCache(env *Env) (*mapCache, bool) {
 	return c, ok
 }
 
-// checkFault wants an error if a read was hit by a fault, and only then.
+// checkFault checks that a read fails if and only if it met a fault.
 func checkFault(t *testing.T, name string, err error, hit bool, broken error) {
 	t.Helper()
 	switch {
@@ -529,7 +531,7 @@ func checkFault(t *testing.T, name string, err error, hit bool, broken error) {
 	}
 }
 
-// randomRecipe builds a recipe from what a fuzzer chose.
+// randomRecipe builds a recipe from a fuzzer's choices.
 func (m *maker) randomRecipe() both {
 	var b both
 	side := func() int64 { return 1 + m.rng.Int64N(40) }

@@ -7,8 +7,8 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// tensor is what the tests hold against the evaluator: every element by itself, computed
-// from the rules of the formats. It shares no code with the evaluator.
+// tensor is the reference of the evaluator. It computes every element alone, from the rules of the
+// formats, and shares no code with the evaluator.
 type tensor struct {
 	dtype safetensors.DType
 	shape []int64
@@ -25,7 +25,7 @@ func (t tensor) bytes() []byte {
 	return b
 }
 
-// each makes a tensor of another shape whose element at position p is t's at from(p).
+// each makes a tensor of another shape. Its element at position p is t's element at from(p).
 func (t tensor) each(shape []int64, from func(p []int64) []int64) tensor {
 	out := tensor{dtype: t.dtype, shape: shape}
 	positions(shape, func(p []int64) { out.bits = append(out.bits, t.at(from(p))) })
@@ -40,7 +40,7 @@ func (t tensor) at(p []int64) uint64 {
 	return t.bits[i]
 }
 
-// positions calls do for all of a shape, row-major. do may change p.
+// positions calls do for each position of a shape, row-major. do may change p.
 func positions(shape []int64, do func(p []int64)) {
 	if slices.Contains(shape, 0) {
 		return
@@ -131,7 +131,7 @@ func (t tensor) cast(d safetensors.DType) tensor {
 	return out
 }
 
-// dequantizeTensor has a grid as a matrix for each matrix of w: grid[e][i][j].
+// dequantizeTensor takes the grid as a matrix for each matrix of w: grid[e][i][j].
 func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64, d safetensors.DType) tensor {
 	out := tensor{dtype: d, shape: w.shape}
 	n := len(w.shape)
@@ -159,7 +159,7 @@ func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64
 	return out
 }
 
-// floats are the fields of a format: bits of exponent and mantissa. E4M3FN has NaN but no infinity.
+// floatFields are the bits of exponent and mantissa of a format. E4M3FN has NaN but no infinity.
 var floatFields = map[safetensors.DType][2]int{
 	safetensors.F8E4M3: {4, 3},
 	safetensors.F8E5M2: {5, 2},
@@ -231,7 +231,7 @@ func quietNaN(d safetensors.DType, sign uint64) uint64 {
 	return sign<<(exponent+mantissa) | uint64(1<<exponent-1)<<mantissa | 1<<(mantissa-1)
 }
 
-// quantizeTensor gives codes and grid, element by element; ones: the scales are 1.
+// quantizeTensor computes codes and grid, element by element. If ones is set, the scales are 1.
 func quantizeTensor(t tensor, block [2]int64, ones bool) (codes, grid tensor) {
 	rows, cols := t.shape[0], t.shape[1]
 	grid = tensor{dtype: safetensors.F32, shape: []int64{(rows + block[0] - 1) / block[0], (cols + block[1] - 1) / block[1]}}
@@ -271,7 +271,7 @@ var codeValues = func() (v [0x7f]float64) {
 	return v
 }()
 
-// nearestCode tries all codes; of two that are as near the even one counts.
+// nearestCode tries all codes. Of two equally near codes it returns the even one.
 func nearestCode(v float32) uint64 {
 	if v != v {
 		return 0x7f

@@ -12,7 +12,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// unitsOf are the units of a whole node.
+// unitsOf returns the units of a whole node.
 func unitsOf(n Node) (units []*Unit) {
 	n.Units(0, n.Size(), func(u *Unit) bool {
 		units = append(units, u)
@@ -177,7 +177,7 @@ func TestEveryReadGoesThroughTheEnvironment(t *testing.T) {
 	}
 }
 
-// A cached unit is read once, whatever reads it: all dtypes, both halves of a file, slices of the result.
+// A cached unit is read once, for all dtypes, both halves of a file, and slices of the result.
 func TestSourceBytesAreReadOnce(t *testing.T) {
 	m := newMaker(t, 1)
 	w, s := m.random(f8, 64, 96), m.scales(f32, 4, 6)
@@ -196,7 +196,7 @@ func TestSourceBytesAreReadOnce(t *testing.T) {
 	}
 }
 
-// gate_proj and up_proj of one expert of a merged tensor lie beside each other in each row.
+// gate_proj and up_proj of one expert of a merged tensor are side by side in each row.
 func TestPartsOfARowShareTheirUnit(t *testing.T) {
 	m := newMaker(t, 1)
 	experts := m.load(bf16, 3, 40, 66)
