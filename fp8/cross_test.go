@@ -9,11 +9,11 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/size"
 )
 
-// Each round of TestImplementationsAgree has so many pairs of code and scale.
+// Each round of TestImplementationsAgree has this many pairs of code and scale.
 const crossRows, crossCols = 64, 512
 
-// TestImplementationsAgree compares the kernels with the portable ones over random pairs of code and scale,
-// 10^6 or 10^8 of them: half of the scales are any bits at all, half such as weights have.
+// TestImplementationsAgree compares the kernels with the portable ones over 10^6 or 10^8 random
+// pairs of code and scale. Half of the scales have random bits, and half are those of weights.
 func TestImplementationsAgree(t *testing.T) {
 	if best() == generic {
 		return // nothing to compare
@@ -25,7 +25,7 @@ func TestImplementationsAgree(t *testing.T) {
 
 func implementationsAgree(t *testing.T, seed uint64, pairs int) {
 	const rows, cols = crossRows, crossCols
-	rounds := max(16, pairs/(rows*cols)/thinning+1) // 16 have every kind of matrix among them
+	rounds := max(16, pairs/(rows*cols)/thinning+1) // 16 rounds include every kind of matrix
 	r := rand.New(rand.NewPCG(seed, 22))
 	codes, scales := make([]byte, rows*cols), make([]float32, rows*cols)
 	want, got := make([]byte, 4*rows*cols), make([]byte, 4*rows*cols)
@@ -45,7 +45,8 @@ func implementationsAgree(t *testing.T, seed uint64, pairs int) {
 	}
 }
 
-// randomPairs fills codes and scales for round i; blocks are of one row of few columns or of several rows of many.
+// randomPairs fills codes and scales for round i. Blocks are one row of few columns, or several
+// rows of many.
 func randomPairs(r *rand.Rand, codes []byte, scales []float32, i int) *Matrix {
 	for j := 0; j < len(codes); j += 8 {
 		u := r.Uint64()

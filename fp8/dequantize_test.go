@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// canary is what the bytes around results hold.
+// canary fills the bytes around results.
 const canary = 0xab
 
-// oracleDequantize goes element by element, by the definition.
+// oracleDequantize decodes element by element, by the definition.
 func oracleDequantize(dst []byte, dstStride int, out Format, m *Matrix) {
 	for r := range m.Rows {
 		for c := range m.Cols {
@@ -29,7 +29,7 @@ func oracleDequantize(dst []byte, dstStride int, out Format, m *Matrix) {
 	}
 }
 
-// putProduct writes round(code × scale), NaNs quiet and with the code's sign.
+// putProduct writes round(code × scale). NaNs are quiet and have the sign of the code.
 func putProduct(dst []byte, out, f Format, code byte, scale float32) {
 	v := float32(f.Values()[code] * scale)
 	if v != v {
@@ -45,7 +45,7 @@ func putProduct(dst []byte, out, f Format, code byte, scale float32) {
 	}
 }
 
-// awkwardScales are one or more of each class.
+// awkwardScales are one or more scales of each class.
 var awkwardScales = []float32{1, 0, -1, 0x1p-149, -0x1.8p-130, 0x1p-126, 0x1p-121, 1.7e-5, 3.0517578e-5, -0.01, 0.3333333, 1.9999999, 3e4, 0x1p112, 0x1.ffffp118, 0x1p119, 0x1p120,
 	7.6e35, math.MaxFloat32, float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0xff800001), float32(math.Copysign(0, -1))}
 
@@ -59,7 +59,7 @@ func randomScale(r *rand.Rand) float32 {
 	return float32(math.Ldexp(r.Float64()+0.5, -r.IntN(20)))
 }
 
-// randomMatrix is a region somewhere in a tensor, with a grid that may be larger than needed.
+// randomMatrix returns a region of a tensor, with a grid that may be larger than needed.
 func randomMatrix(r *rand.Rand, maxRows, maxCols int) *Matrix {
 	m := &Matrix{Format: []Format{E4M3FN, E4M3FN, E5M2}[r.IntN(3)], Rows: r.IntN(maxRows + 1), Cols: r.IntN(maxCols + 1), Row: r.IntN(300), Col: r.IntN(300)}
 	m.Block = [2]int{[]int{0, 1, 2, 7, 32, 128}[r.IntN(6)], []int{0, 1, 3, 16, 32, 50, 128, 129}[r.IntN(8)]}
@@ -139,7 +139,7 @@ func TestDequantizeWideRows(t *testing.T) {
 	})
 }
 
-// TestDequantizeAnyRange is the law that a region of the whole is the whole's region.
+// TestDequantizeAnyRange checks that a region decodes as the same region of the whole.
 func TestDequantizeAnyRange(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(7, 8))
@@ -173,7 +173,8 @@ func checkRegion(t *testing.T, r *rand.Rand, m *Matrix, whole []byte) {
 	}
 }
 
-// TestDequantizeEveryCodeAndScale has each code meet each class of scale, at each length and alignment up to 70.
+// TestDequantizeEveryCodeAndScale combines each code with each class of scale, at each length and
+// alignment up to 70.
 func TestDequantizeEveryCodeAndScale(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		for _, f := range []Format{E4M3FN, E5M2} {

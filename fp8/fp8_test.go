@@ -13,7 +13,7 @@ func appendF32(b []byte, f float32) []byte {
 	return binary.LittleEndian.AppendUint32(b, math.Float32bits(f))
 }
 
-// TestCodes checks the tables against the definitions of the formats, written down once more.
+// TestCodes checks the tables against an independent definition of the formats.
 func TestCodes(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
 	for _, c := range []struct {
@@ -103,7 +103,7 @@ func TestFormatNames(t *testing.T) {
 	}
 }
 
-// mustPanic checks that f panics with a message of ours that contains want.
+// mustPanic checks that f panics with a message of this package that contains want.
 func mustPanic(t *testing.T, want string, f func()) {
 	t.Helper()
 	defer func() {

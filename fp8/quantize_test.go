@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// oracleE4M3FN searches the codes for the nearest, in float64, where all is exact.
+// oracleE4M3FN searches all codes for the nearest one, exactly in float64.
 func oracleE4M3FN(f float32) byte {
 	sign := byte(math.Float32bits(f) >> 24 & 0x80)
 	if f != f {
@@ -55,7 +55,7 @@ func TestRoundE4M3FNByHand(t *testing.T) {
 	}
 }
 
-// randomPlain is a region of values of all magnitudes, some of them special.
+// randomPlain returns a region of values of all magnitudes, some of them special.
 func randomPlain(r *rand.Rand, rows, cols int, aligned bool) *Plain {
 	m := &Plain{Format: []Format{BF16, F16, F32}[r.IntN(3)], Rows: rows, Cols: cols, Block: [2]int{[]int{0, 1, 7, 128}[r.IntN(4)], []int{0, 1, 3, 32, 50, 128}[r.IntN(6)]}}
 	if m.Block[0] > 0 {
@@ -106,7 +106,7 @@ func put(b []byte, f Format, v float32) {
 	}
 }
 
-// at is element (r, c) and the index of its scale, by the definition.
+// at returns element (r, c) and the index of its scale, by the definition.
 func (m *Plain) at(r, c int) (v float32, scale int) {
 	if m.Block[0] > 0 {
 		scale = (m.Row + r) / m.Block[0] * m.ScaleStride
@@ -177,7 +177,8 @@ func TestBlockScales(t *testing.T) {
 	})
 }
 
-// TestBlocksWithoutScale are those of zeros and of nothing finite: they have the smallest scale, which is finite.
+// TestBlocksWithoutScale has blocks of zeros and blocks without a finite value. They get the
+// smallest scale, which is finite.
 func TestBlocksWithoutScale(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		inf := float32(math.Inf(1))
@@ -218,7 +219,7 @@ func TestQuantizeMatchesOracle(t *testing.T) {
 	})
 }
 
-// TestSecondTripChangesNothing quantizes what was dequantized with the same scales.
+// TestSecondTripChangesNothing quantizes dequantized values with the same scales.
 func TestSecondTripChangesNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(17, 18))
 	for _, out := range []Format{BF16, F32} {

@@ -10,7 +10,7 @@ import (
 
 func oracleFromF16(h uint16) float32 { return float16.Frombits(h).Float32() }
 
-// oracleBF16 rounds by choosing among the two neighbours in float64, where all is exact.
+// oracleBF16 rounds by choosing between the two neighbours, exactly in float64.
 func oracleBF16(f float32) uint16 {
 	if f != f {
 		return uint16(math.Float32bits(f)>>16)&0x8000 | 0x7fc0
@@ -20,7 +20,7 @@ func oracleBF16(f float32) uint16 {
 		return below
 	}
 	value := func(h uint16) float64 {
-		if h&0x7fff == 0x7f80 { // infinity stands where the next number would be
+		if h&0x7fff == 0x7f80 { // infinity is in the place of the next number
 			return math.Copysign(0x1p128, 1-2*float64(h>>15))
 		}
 		return float64(math.Float32frombits(uint32(h) << 16))
