@@ -39,8 +39,8 @@
 // on need it. It considers owners, groups, modes and ACLs of each file and of the folders above it,
 // as they are at the time of the call.
 //
-// Checkpoints are not trusted. Numbers in headers, in config.json and in keys have limits. The limit
-// is the bytes behind the number, or a constant far above the published checkpoints.
+// Checkpoints are not trusted. Numbers in headers, in config.json and in keys are limited by the
+// bytes behind them, or by constants far above the published checkpoints.
 //
 // # Plans
 //
@@ -85,7 +85,9 @@ type Options struct {
 	Layout string
 	DType  safetensors.DType // of dequantized and merged tensors; Invalid means BF16
 	EP     EP                // selects experts
-	MTP    string            // prediction layers: "auto" or empty (as the family's adapter does), "keep" or "drop"
+	// MTP keeps or drops prediction layers: "keep", "drop", or "auto" as the family's adapter does.
+	// Empty means "auto".
+	MTP string
 	// Exclude leaves out each tensor whose name in the view begins with a match.
 	Exclude *regexp.Regexp
 	Scales  string // of hf-fp8: "amax" or empty (computed), or "ones" (as the reference does)

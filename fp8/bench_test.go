@@ -98,7 +98,9 @@ func BenchmarkDequantize(b *testing.B) {
 					copy(dst, src[i%(len(src)/len(dst))*len(dst):])
 				}, func(i int) {
 					codes := src[i%(len(src)/n)*n:][:n]
-					Dequantize(dst, cols*out.Size(), out, &Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols, Block: [2]int{128, 128}, Scales: scales, ScaleStride: 56})
+					Dequantize(dst, cols*out.Size(), out,
+						&Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols,
+							Block: [2]int{128, 128}, Scales: scales, ScaleStride: 56})
 				})
 			})
 		}
@@ -121,7 +123,9 @@ func BenchmarkDequantizeOther(b *testing.B) {
 				copy(dst, src[i%(len(src)/len(dst))*len(dst):])
 			}, func(i int) {
 				codes := src[i%(len(src)/n)*n:][:n]
-				Dequantize(dst, 2*cols, BF16, &Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols, Block: block, Scales: scales, ScaleStride: cols})
+				Dequantize(dst, 2*cols, BF16,
+					&Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols,
+						Block: block, Scales: scales, ScaleStride: cols})
 			})
 		})
 	}
@@ -141,7 +145,8 @@ func BenchmarkTranspose(b *testing.B) {
 			b.Run(fmt.Sprintf("size=%d/shape=%dx%d", size, rows, cols), func(b *testing.B) {
 				alternate(b, n, func(i int) { copy(dst, src[i%(len(src)/n)*n:][:n]) },
 					func(i int) {
-						Transpose(dst[:n], rows*size, src[i%(len(src)/n)*n:][:n], cols*size, rows, cols, size)
+						Transpose(dst[:n], rows*size, src[i%(len(src)/n)*n:][:n], cols*size, rows,
+							cols, size)
 					})
 			})
 		}
@@ -174,7 +179,9 @@ func BenchmarkExpert(b *testing.B) {
 				both(func(k int) {
 					step := piece / 2 / rows
 					for r := k * cols / 2; r < (k+1)*cols/2; r += step {
-						m := &Matrix{Format: E4M3FN, Codes: turned[r*rows:], Stride: rows, Rows: min(step, (k+1)*cols/2-r), Cols: rows, Row: r, Block: [2]int{128, 128}, Scales: scales, ScaleStride: rows / 128}
+						m := &Matrix{Format: E4M3FN, Codes: turned[r*rows:], Stride: rows,
+							Rows: min(step, (k+1)*cols/2-r), Cols: rows, Row: r,
+							Block: [2]int{128, 128}, Scales: scales, ScaleStride: rows / 128}
 						Dequantize(dst[k], 2*rows, BF16, m)
 					}
 				})
@@ -202,7 +209,8 @@ func BenchmarkQuantize(b *testing.B) {
 		src := weights(from)
 		n := rows * cols * from.Size()
 		codes, into := make([]byte, rows*cols), make([]byte, n)
-		m := &Plain{Format: from, Stride: cols * from.Size(), Rows: rows, Cols: cols, Block: [2]int{128, 128}, Scales: make([]float32, 32), ScaleStride: 32}
+		m := &Plain{Format: from, Stride: cols * from.Size(), Rows: rows, Cols: cols,
+			Block: [2]int{128, 128}, Scales: make([]float32, 32), ScaleStride: 32}
 		copying := func(i int) { copy(into, src[i%(len(src)/n)*n:][:n]) }
 		b.Run(fmt.Sprintf("from=%v/what=scales", from), func(b *testing.B) {
 			alternate(b, n, copying, func(i int) {

@@ -24,7 +24,8 @@ func oracleDequantize(dst []byte, dstStride int, out Format, m *Matrix) {
 				sc = (m.Col + c) / m.Block[1]
 			}
 			code := m.Codes[r*m.Stride+c]
-			putProduct(dst[r*dstStride+c*out.Size():], out, m.Format, code, m.Scales[sr*m.ScaleStride+sc])
+			putProduct(dst[r*dstStride+c*out.Size():], out, m.Format, code,
+				m.Scales[sr*m.ScaleStride+sc])
 		}
 	}
 }
@@ -46,8 +47,10 @@ func putProduct(dst []byte, out, f Format, code byte, scale float32) {
 }
 
 // awkwardScales are one or more scales of each class.
-var awkwardScales = []float32{1, 0, -1, 0x1p-149, -0x1.8p-130, 0x1p-126, 0x1p-121, 1.7e-5, 3.0517578e-5, -0.01, 0.3333333, 1.9999999, 3e4, 0x1p112, 0x1.ffffp118, 0x1p119, 0x1p120,
-	7.6e35, math.MaxFloat32, float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0xff800001), float32(math.Copysign(0, -1))}
+var awkwardScales = []float32{1, 0, -1, 0x1p-149, -0x1.8p-130, 0x1p-126, 0x1p-121, 1.7e-5,
+	3.0517578e-5, -0.01, 0.3333333, 1.9999999, 3e4, 0x1p112, 0x1.ffffp118, 0x1p119, 0x1p120,
+	7.6e35, math.MaxFloat32, float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN()),
+	math.Float32frombits(0xff800001), float32(math.Copysign(0, -1))}
 
 func randomScale(r *rand.Rand) float32 {
 	switch r.IntN(4) {
@@ -61,8 +64,10 @@ func randomScale(r *rand.Rand) float32 {
 
 // randomMatrix returns a region of a tensor, with a grid that may be larger than needed.
 func randomMatrix(r *rand.Rand, maxRows, maxCols int) *Matrix {
-	m := &Matrix{Format: []Format{E4M3FN, E4M3FN, E5M2}[r.IntN(3)], Rows: r.IntN(maxRows + 1), Cols: r.IntN(maxCols + 1), Row: r.IntN(300), Col: r.IntN(300)}
-	m.Block = [2]int{[]int{0, 1, 2, 7, 32, 128}[r.IntN(6)], []int{0, 1, 3, 16, 32, 50, 128, 129}[r.IntN(8)]}
+	m := &Matrix{Format: []Format{E4M3FN, E4M3FN, E5M2}[r.IntN(3)], Rows: r.IntN(maxRows + 1),
+		Cols: r.IntN(maxCols + 1), Row: r.IntN(300), Col: r.IntN(300)}
+	m.Block = [2]int{[]int{0, 1, 2, 7, 32, 128}[r.IntN(6)],
+		[]int{0, 1, 3, 16, 32, 50, 128, 129}[r.IntN(8)]}
 	m.Stride = m.Cols + r.IntN(9)
 	m.Codes = make([]byte, max(0, (m.Rows-1)*m.Stride)+m.Cols)
 	for i := range m.Codes {
@@ -96,7 +101,8 @@ func checkDequantize(t *testing.T, m *Matrix, out Format, gap int) {
 	for i := range got {
 		if got[i] != want[i] {
 			r, c := (i-8)/max(1, stride), (i-8)%max(1, stride)/out.Size()
-			t.Fatalf("%v to %v, %d × %d at (%d, %d), block %v: byte %d (row %d, column %d) is %#02x, want %#02x",
+			t.Fatalf("%v to %v, %d × %d at (%d, %d), block %v: byte %d (row %d, column %d) is "+
+				"%#02x, want %#02x",
 				m.Format, out, m.Rows, m.Cols, m.Row, m.Col, m.Block, i-8, r, c, got[i], want[i])
 		}
 	}
@@ -168,7 +174,8 @@ func checkRegion(t *testing.T, r *rand.Rand, m *Matrix, whole []byte) {
 	for i := range part.Rows {
 		want := whole[((r0+i)*m.Cols+c0)*2:][:part.Cols*2]
 		if !bytes.Equal(got[i*part.Cols*2:][:part.Cols*2], want) {
-			t.Fatalf("rows %d+%d, columns %d+%d: row %d differs from that of the whole", r0, part.Rows, c0, part.Cols, i)
+			t.Fatalf("rows %d+%d, columns %d+%d: row %d differs from that of the whole",
+				r0, part.Rows, c0, part.Cols, i)
 		}
 	}
 }
@@ -194,8 +201,10 @@ func everyCodeAndScale(t *testing.T, f, out Format) {
 		codes[i] = byte(i)
 	}
 	for _, s := range awkwardScales {
-		checkDequantize(t, &Matrix{Format: f, Codes: codes, Stride: 256, Rows: 4, Cols: 256, Scales: []float32{s}}, out, 0)
-		checkDequantize(t, &Matrix{Format: f, Codes: codes, Rows: 1, Cols: 256, Scales: []float32{s}}, out, 0)
+		checkDequantize(t, &Matrix{Format: f, Codes: codes, Stride: 256, Rows: 4, Cols: 256,
+			Scales: []float32{s}}, out, 0)
+		checkDequantize(t, &Matrix{Format: f, Codes: codes, Rows: 1, Cols: 256,
+			Scales: []float32{s}}, out, 0)
 	}
 }
 
@@ -207,7 +216,9 @@ func everyLength(t *testing.T, f, out Format) {
 	}
 	for n := range 140 {
 		for _, rows := range []int{1, 30} { // by column and by table
-			m := &Matrix{Format: f, Codes: codes[r.IntN(8):], Stride: n, Rows: min(rows, 4000/max(n, 1)), Cols: n, Block: [2]int{0, 64}, Col: r.IntN(64), Scales: []float32{randomScale(r), 0.1, 3, 1e-4}}
+			m := &Matrix{Format: f, Codes: codes[r.IntN(8):], Stride: n,
+				Rows: min(rows, 4000/max(n, 1)), Cols: n, Block: [2]int{0, 64}, Col: r.IntN(64),
+				Scales: []float32{randomScale(r), 0.1, 3, 1e-4}}
 			checkDequantize(t, m, out, r.IntN(8))
 		}
 	}

@@ -58,7 +58,8 @@ func TestGoldenCodes(t *testing.T) {
 	}
 	forEachImplementation(t, func(t *testing.T) {
 		for i, scale := range scales {
-			for dtype, out := range map[string]Format{"bfloat16": BF16, "float16": F16, "float32": F32} {
+			for dtype, out := range map[string]Format{"bfloat16": BF16, "float16": F16,
+				"float32": F32} {
 				for _, device := range []string{"cpu", "cuda"} {
 					key := fmt.Sprintf("s%d.%s.%s", i, dtype, device)
 					want := tensors[key]

@@ -15,7 +15,8 @@ type guarded []byte
 func newGuarded(t *testing.T, pages int) guarded {
 	t.Helper()
 	page := syscall.Getpagesize()
-	b, err := syscall.Mmap(-1, 0, (pages+2)*page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	b, err := syscall.Mmap(-1, 0, (pages+2)*page, syscall.PROT_READ|syscall.PROT_WRITE,
+		syscall.MAP_ANON|syscall.MAP_PRIVATE)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +88,8 @@ func guardTranspose(r *rand.Rand, a, b guarded, atEnd bool) {
 	if r.IntN(2) == 0 {
 		srcStride, dstStride = cols*size, (rows*size+63)&^63 // the destination may be streamed to
 	}
-	Transpose(b.take(extent("", cols, dstStride, rows*size), atEnd), dstStride, a.take(extent("", rows, srcStride, cols*size), atEnd), srcStride, rows, cols, size)
+	Transpose(b.take(extent("", cols, dstStride, rows*size), atEnd), dstStride,
+		a.take(extent("", rows, srcStride, cols*size), atEnd), srcStride, rows, cols, size)
 }
 
 func guardConvert(r *rand.Rand, a, b guarded, atEnd bool) {

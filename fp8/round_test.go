@@ -36,7 +36,8 @@ func oracleBF16(f float32) uint16 {
 func interesting(yield func(float32) bool) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for e := range uint32(256) {
-		for _, m := range []uint32{0, 1, 0x0fff, 0x1000, 0x1001, 0x1fff, 0x2000, 0x3000, 0x7fff, 0x8000, 0x8001, 0x18000, 0xffff, 0x10000,
+		for _, m := range []uint32{0, 1, 0x0fff, 0x1000, 0x1001, 0x1fff, 0x2000, 0x3000, 0x7fff,
+			0x8000, 0x8001, 0x18000, 0xffff, 0x10000,
 			0x7fe000, 0x7fefff, 0x7ff000, 0x7ff001, 0x7f7fff, 0x7f8000, 0x7fffff, 0x400000} {
 			for _, sign := range []uint32{0, 1 << 31} {
 				if !yield(math.Float32frombits(sign | e<<23 | m)) {
@@ -95,7 +96,8 @@ func TestRoundingByHand(t *testing.T) {
 func TestWideningIsExact(t *testing.T) {
 	for i := range 1 << 16 {
 		h := uint16(i)
-		if got, want := FromF16(h), oracleFromF16(h); !sameNumber(got, want) || got != got && math.Float32bits(got)&0x7fffffff != quietF32 {
+		if got, want := FromF16(h), oracleFromF16(h); !sameNumber(got, want) ||
+			got != got && math.Float32bits(got)&0x7fffffff != quietF32 {
 			t.Fatalf("FromF16(%#04x) = %v, want %v", h, got, want)
 		}
 		if back := RoundF16(FromF16(h)); back != h && h&0x7fff <= 0x7c00 {
@@ -137,7 +139,8 @@ func TestConvert(t *testing.T) {
 			Convert(through, to, wide, F32, n)
 			for i := range n {
 				if !sameNumber(number(again, to, i), number(through, to, i)) {
-					t.Fatalf("%v %#04x to %v: %#04x, want %#04x", c.mid, wordAt(half, i), to, wordAt(again, i), wordAt(through, i))
+					t.Fatalf("%v %#04x to %v: %#04x, want %#04x",
+						c.mid, wordAt(half, i), to, wordAt(again, i), wordAt(through, i))
 				}
 			}
 		}

@@ -30,7 +30,8 @@ func checkTranspose(t *testing.T, r *rand.Rand, rows, cols, size int) {
 	Transpose(got[at:][:dstLen], dstStride, src, srcStride, rows, cols, size)
 	oracleTranspose(want[at:], dstStride, src, srcStride, rows, cols, size)
 	if !bytes.Equal(got, want) {
-		t.Fatalf("%d × %d elements of %d bytes, %d and %d bytes apart: wrong", rows, cols, size, srcStride, dstStride)
+		t.Fatalf("%d × %d elements of %d bytes, %d and %d bytes apart: wrong",
+			rows, cols, size, srcStride, dstStride)
 	}
 }
 

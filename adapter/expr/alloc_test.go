@@ -39,7 +39,8 @@ func TestReadsDoNotAllocate(t *testing.T) {
 			}
 		}
 		yield := func(*Unit) bool { return true }
-		if allocs := testing.AllocsPerRun(100, func() { n.Units(1, n.Size()-2, yield) }); allocs != 0 {
+		if allocs := testing.AllocsPerRun(100,
+			func() { n.Units(1, n.Size()-2, yield) }); allocs != 0 {
 			t.Errorf("%s: %v allocations for the units", name, allocs)
 		}
 	}

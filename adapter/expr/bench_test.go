@@ -60,8 +60,10 @@ const (
 )
 
 func (d *disk) expert(b *testing.B, i int64, rows, cols int64) Node {
-	w := &Source{Key: "w", File: d, Offset: i * inter * hidden, DType: f8, Shape: []int64{rows, cols}}
-	s := &Source{Key: "s", File: d, Offset: 3 * inter * hidden, DType: f32, Shape: []int64{rows / 128, cols / 128}}
+	w := &Source{Key: "w", File: d, Offset: i * inter * hidden, DType: f8,
+		Shape: []int64{rows, cols}}
+	s := &Source{Key: "s", File: d, Offset: 3 * inter * hidden, DType: f32,
+		Shape: []int64{rows / 128, cols / 128}}
 	return must(b)(Dequantize(w, s, DequantizeOptions{blocks, bf16}))
 }
 
@@ -80,7 +82,8 @@ func must(t testing.TB) func(Node, error) Node {
 func BenchmarkReadAt(b *testing.B) {
 	d := newDisk(b, 3*inter*hidden+1<<20)
 	must := must(b)
-	gate, up, down := d.expert(b, 0, inter, hidden), d.expert(b, 1, inter, hidden), d.expert(b, 2, hidden, inter)
+	gate, up, down := d.expert(b, 0, inter, hidden), d.expert(b, 1, inter, hidden),
+		d.expert(b, 2, hidden, inter)
 	merged := must(Concat(1, must(Transpose(gate)), must(Transpose(up))))
 	plain := must(Load(&Source{Key: "w", File: d, DType: bf16, Shape: []int64{inter, hidden}}))
 	batch := must(Load(&Source{Key: "w", File: d, DType: bf16, Shape: []int64{1, inter, hidden}}))

@@ -132,7 +132,8 @@ func (t tensor) cast(d safetensors.DType) tensor {
 }
 
 // dequantizeTensor takes the grid as a matrix for each matrix of w: grid[e][i][j].
-func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64, d safetensors.DType) tensor {
+func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64,
+	d safetensors.DType) tensor {
 	out := tensor{dtype: d, shape: w.shape}
 	n := len(w.shape)
 	positions(w.shape, func(p []int64) {
@@ -234,7 +235,8 @@ func quietNaN(d safetensors.DType, sign uint64) uint64 {
 // quantizeTensor computes codes and grid, element by element. If ones is set, the scales are 1.
 func quantizeTensor(t tensor, block [2]int64, ones bool) (codes, grid tensor) {
 	rows, cols := t.shape[0], t.shape[1]
-	grid = tensor{dtype: safetensors.F32, shape: []int64{(rows + block[0] - 1) / block[0], (cols + block[1] - 1) / block[1]}}
+	grid = tensor{dtype: safetensors.F32, shape: []int64{(rows + block[0] - 1) / block[0],
+		(cols + block[1] - 1) / block[1]}}
 	positions(grid.shape, func(p []int64) {
 		scale := float32(1)
 		if !ones {
@@ -247,7 +249,8 @@ func quantizeTensor(t tensor, block [2]int64, ones bool) (codes, grid tensor) {
 		scale := decodeBits(grid.at([]int64{p[0] / block[0], p[1] / block[1]}), safetensors.F32)
 		u := t.at(p)
 		sign := u >> (t.dtype.Bits() - 1) << 7
-		codes.bits = append(codes.bits, sign|nearestCode(float32(math.Abs(decodeBits(u, t.dtype))/scale)))
+		codes.bits = append(codes.bits,
+			sign|nearestCode(float32(math.Abs(decodeBits(u, t.dtype))/scale)))
 	})
 	return codes, grid
 }
@@ -256,7 +259,8 @@ func blockScale(t tensor, row, col int64, block [2]int64) float32 {
 	var amax float64
 	for i := row; i < min(row+block[0], t.shape[0]); i++ {
 		for j := col; j < min(col+block[1], t.shape[1]); j++ {
-			if v := math.Abs(decodeBits(t.at([]int64{i, j}), t.dtype)); v > amax && !math.IsInf(v, 0) {
+			if v := math.Abs(decodeBits(t.at([]int64{i, j}), t.dtype)); v > amax &&
+				!math.IsInf(v, 0) {
 				amax = v
 			}
 		}

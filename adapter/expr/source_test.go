@@ -161,7 +161,8 @@ type both struct {
 
 // store appends a tensor to the file.
 func (m *maker) store(key string, t tensor) *Source {
-	src := &Source{Key: key, File: m.file, Offset: int64(len(m.file.data)), DType: t.dtype, Shape: t.shape}
+	src := &Source{Key: key, File: m.file, Offset: int64(len(m.file.data)), DType: t.dtype,
+		Shape: t.shape}
 	m.file.data = append(m.file.data, t.bytes()...)
 	return src
 }
@@ -222,7 +223,8 @@ type quantized struct {
 
 func (m *maker) dequantize(q quantized, shape ...int64) both {
 	m.t.Helper()
-	q.codes, q.scale, q.out = orDType(q.codes, safetensors.F8E4M3), orDType(q.scale, safetensors.F32), orDType(q.out, safetensors.BF16)
+	q.codes, q.scale, q.out = orDType(q.codes, safetensors.F8E4M3),
+		orDType(q.scale, safetensors.F32), orDType(q.out, safetensors.BF16)
 	w := m.random(q.codes, shape...)
 	if q.grid == nil {
 		q.grid = gridFor(shape, q.block)
@@ -230,14 +232,16 @@ func (m *maker) dequantize(q quantized, shape ...int64) both {
 	key := m.key("weight")
 	if q.bare {
 		one := func(_, _, _ int64) float64 { return 1 }
-		return m.both(dequantizeTensor(w, one, q.block, q.out))(Dequantize(m.store(key, w), nil, DequantizeOptions{Out: q.out}))
+		return m.both(dequantizeTensor(w, one, q.block, q.out))(Dequantize(m.store(key, w), nil,
+			DequantizeOptions{Out: q.out}))
 	}
 	s := m.scales(q.scale, q.grid...)
 	want := dequantizeTensor(w, s.scaleOf(), q.block, q.out)
 	if q.stored != nil {
 		s = s.reshape(q.stored...)
 	}
-	return m.both(want)(Dequantize(m.store(key, w), m.store(key+"_scale_inv", s), DequantizeOptions{q.block, q.out}))
+	return m.both(want)(Dequantize(m.store(key, w), m.store(key+"_scale_inv", s),
+		DequantizeOptions{q.block, q.out}))
 }
 
 func orDType(d, otherwise safetensors.DType) safetensors.DType {
@@ -323,14 +327,17 @@ type large struct {
 
 func (m *maker) dequantizeLarge(rows, cols int64) large {
 	w, s := m.random(f8, rows, cols), m.scales(f32, gridFor([]int64{rows, cols}, blocks)...)
-	n := m.both(tensor{})(Dequantize(m.store("w", w), m.store("w_scale_inv", s), DequantizeOptions{blocks, bf16}))
+	n := m.both(tensor{})(Dequantize(m.store("w", w), m.store("w_scale_inv", s),
+		DequantizeOptions{blocks, bf16}))
 	return large{n, w, s}
 }
 
 // element returns the reference of one element.
 func (l large) element(i, j int64) uint64 {
 	code := tensor{f8, []int64{1, 1}, []uint64{l.codes.at([]int64{i, j})}}
-	scale := func(_, _, _ int64) float64 { return decodeBits(l.scales.at([]int64{i / 128, j / 128}), f32) }
+	scale := func(_, _, _ int64) float64 {
+		return decodeBits(l.scales.at([]int64{i / 128, j / 128}), f32)
+	}
 	return dequantizeTensor(code, scale, blocks, bf16).bits[0]
 }
 

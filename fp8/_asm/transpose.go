@@ -193,8 +193,7 @@ func tilesAVX2(size int, stream bool) {
 }
 
 // partsAVX2 loads the columns whose parts are in one register of each group. These are two per lane
-// for bytes,
-// for words one. It returns the registers of each column.
+// for bytes, and one for words. It returns the registers of each column.
 func partsAVX2(size int, from GPVirtual) [][]VecVirtual {
 	parts := make([][]VecVirtual, 2/size)
 	if size == 2 {
