@@ -45,28 +45,9 @@ package expr
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
-
-// File provides the bytes of a source. ReadAt must be safe for concurrent use. The dynamic type
-// must be comparable, such as a pointer. Implementations check that the file is unchanged (see
-// adapter).
-type File interface {
-	io.ReaderAt
-	Name() string // for messages
-	Size() int64
-}
-
-// Source is a stored tensor: a byte range of a file.
-type Source struct {
-	Key    string // its name in the checkpoint
-	File   File
-	Offset int64 // of its first byte in File
-	DType  safetensors.DType
-	Shape  []int64
-}
 
 // Node is a recipe. Nodes are immutable and safe for concurrent use.
 type Node interface {
