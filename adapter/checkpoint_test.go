@@ -278,8 +278,7 @@ func TestOpenTellsOfTensorsThatTheIndexLacks(t *testing.T) {
 	dir := source(t, t.TempDir())
 	writeIndex(t, dir, map[string]string{head: shard2, weight: shard1})
 	var log bytes.Buffer
-	c,
-		err := adapter.Open(t.Context(), dir,
+	c, err := adapter.Open(t.Context(), dir,
 		adapter.OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)

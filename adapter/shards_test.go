@@ -567,8 +567,10 @@ func withMetadata(t *testing.T, metadata map[string]string, keys ...string) []by
 }
 
 func TestPiecesOfTensorsAreRefused(t *testing.T) {
-	const rank1, rank2 = "shard-00001-model-00001-of-00001.safetensors",
-		"shard-00002-model-00001-of-00001.safetensors"
+	const (
+		rank1 = "shard-00001-model-00001-of-00001.safetensors"
+		rank2 = "shard-00002-model-00001-of-00001.safetensors"
+	)
 	info := func(text string) map[string]string {
 		return map[string]string{"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": text}
 	}

@@ -12,8 +12,9 @@ import (
 )
 
 func TestParseIndex(t *testing.T) {
-	x,
-		err := safetensors.ParseIndex([]byte(`{"other":[1,{"a":2}],"metadata":{"total_size":688586727753,"f":1.5},"weight_map":{"b":"2.safetensors","a\u00e9":"1.safetensors"}}` + "\n"))
+	x, err := safetensors.ParseIndex([]byte(`{"other":[1,{"a":2}],
+		"metadata":{"total_size":688586727753,"f":1.5},
+		"weight_map":{"b":"2.safetensors","a\u00e9":"1.safetensors"}}` + "\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,8 +165,7 @@ func TestLongMetadataIsWalkedOver(t *testing.T) {
 		"short": {strings.Repeat("[],", 100) + "0", true},
 		"long":  {strings.Repeat("[],", 100_000) + "0", false},
 	} {
-		x,
-			err := safetensors.ParseIndex([]byte(`{"metadata":{"x":[` + c.value +
+		x, err := safetensors.ParseIndex([]byte(`{"metadata":{"x":[` + c.value +
 			`]},"weight_map":{"a":"1.safetensors"}}`))
 		if err != nil || len(x.WeightMap) != 1 || (x.Metadata != nil) != c.kept {
 			t.Errorf("%s: metadata of %d members, map of %d, %v",
