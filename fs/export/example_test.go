@@ -14,7 +14,7 @@ import (
 
 // exportHF writes the layout hf of a checkpoint into a directory and verifies the files.
 func exportHF(ctx context.Context, source, dir string) (*export.Verification, error) {
-	c, err := adapter.Open(source, adapter.OpenOptions{})
+	c, err := adapter.Open(ctx, source, adapter.OpenOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func layout(dir, layout string, d safetensors.DType) fs.View {
 // openViews opens a source and plans views whose Plan has only options.
 func openViews(t testing.TB, dir string, views ...fs.View) *fs.FS {
 	t.Helper()
-	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

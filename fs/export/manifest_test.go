@@ -76,8 +76,8 @@ var edits = []struct {
 	want     string
 }{
 	{"an empty object", `(?s).*`, `{}`, "version is missing"},
-	{"null", `(?s).*`, `null`, "null where"},
-	{"a list", `(?s).*`, `[]`, `"[" where`},
+	{"null", `(?s).*`, `null`, "found null"},
+	{"a list", `(?s).*`, `[]`, `found "["`},
 	{"nothing", `(?s).*`, ``, "unexpected EOF"},
 	{"no files", `(?s)"files": \[.*\]`, `"files": []`, "it names no file"},
 	{"files are null", `(?s)"files": \[.*\]`, `"files": null`, "files: byte"},
@@ -89,7 +89,7 @@ var edits = []struct {
 	{"a later version with another field", `"version": 1`, `"version": 2, "seal": "x"`,
 		"a manifest of version 2"},
 	{"a version that is a string", `"version": 1`, `"version": "1"`,
-		`version: byte 16: "1" where a number`},
+		`version: byte 16: expected a number, found "1"`},
 	{"an unknown field", `"version": 1`, `"version": 1, "seal": "x"`, "seal: byte"},
 	{"an unknown field of a tensor", `"begin"`, `"start"`, "start: byte"},
 	{"a field in capitals", `"sha256"`, `"SHA256"`, "SHA256: byte"},

@@ -96,7 +96,7 @@ func TestTheManifestRecordsTheView(t *testing.T) {
 		Layout: "native", DType: safetensors.F32, EP: adapter.EP{Rank: 1, Size: 3}, MTP: "drop",
 	}
 	_, m := exportLayout(t, source, o)
-	c, err := adapter.Open(source, adapter.OpenOptions{})
+	c, err := adapter.Open(t.Context(), source, adapter.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
