@@ -80,7 +80,7 @@ func TestLayoutsOfWrappedModelsAreRefused(t *testing.T) {
 		`{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`:    {`"mistral3" around "mistral4"`, "give --layout hf"},
 		`{"text_config": {"model_type": "deepseek_v3"}}`:                           {"needs the model_type", "give --layout hf"},
 	} {
-		c := opened(t, source(t, config, "model.norm.weight BF16 8"))
+		c := opened(t, synthetic(t, config, "model.norm.weight BF16 8"))
 		_, err := NewPlan(c, Options{Layout: LayoutNative})
 		for _, w := range want {
 			if err == nil || !strings.Contains(err.Error(), w) {

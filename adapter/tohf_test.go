@@ -240,7 +240,7 @@ func TestDeepSeekV3RefusesOthers(t *testing.T) {
 func TestFamiliesGoThereAndBack(t *testing.T) {
 	for name, l := range listed {
 		t.Run(name, func(t *testing.T) {
-			c := opened(t, source(t, l.config, l.tensors))
+			c := opened(t, synthetic(t, l.config, l.tensors))
 			native := tensorsOf(t, dict(t, c, Options{Layout: "native", MTP: "keep"}))
 			s, err := parseSettings(c.Config.Raw)
 			if err != nil {
@@ -274,7 +274,7 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			s := source(t, l.config, l.tensors)
+			s := synthetic(t, l.config, l.tensors)
 			rng := rand.New(rand.NewPCG(3, 4))
 			for i := range s.Tensors {
 				s.Tensors[i].Data = synth.Random(rng, s.Tensors[i].DType, s.Tensors[i].Shape)

@@ -16,11 +16,13 @@ var arrows = map[string][]string{
 	"fp8":                   {},
 	"adapter/safetensors":   {},
 	"adapter/readback":      {},
-	"adapter/expr":          {"fp8", "adapter/safetensors"},
-	"adapter":               {"fp8", "adapter/safetensors", "adapter/expr"},
-	"fs":                    {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter"},
+	"adapter/source":        {},
+	"adapter/expr":          {"fp8", "adapter/safetensors", "adapter/source"},
+	"adapter":               {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
+	"fs":                    {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter"},
+	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs"},
+	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/export"},
 }
 
 // onlyIn says which packages may import a module.
