@@ -294,3 +294,19 @@ func TestScalesOfActivationsAreDropped(t *testing.T) {
 	want = append(want, synth.Tensor{Name: "model.layers.0.self_attn.k_scale", DType: "F32", Data: make([]byte, 4)})
 	equal(t, dict(t, opened(t, s), Options{Layout: "hf"}), want)
 }
+
+// A config.json that claims very many experts is refused as fast as any other.
+func TestMissingExpertsAreCountedNotListed(t *testing.T) {
+	x := expertLayer{layerID: layerID{"model.", 1}}
+	x.split[up] = []*weight{{}, nil, {}}
+	var m missingKeys
+	x.missing(mlpExperts("n"), 0, 1<<30, &m)
+	want := []string{
+		"model.layers.1.mlp.experts.1.up_proj.weight", "model.layers.1.mlp.experts.3.up_proj.weight",
+		"model.layers.1.mlp.experts.4.up_proj.weight", "model.layers.1.mlp.experts.5.up_proj.weight",
+		"model.layers.1.mlp.experts.6.up_proj.weight",
+	}
+	if n := 1<<30 - 2 + 1<<30; m.n != n || !slices.Equal(m.first, want) {
+		t.Errorf("%d missing, the first %v; want %d, the first %v", m.n, m.first, n, want)
+	}
+}
