@@ -69,7 +69,7 @@ type Node interface {
 	// without a unit. It stops when yield returns false, and then returns false.
 	Ranges(off, n int64, yield func(f File, off, n int64) bool) bool
 
-	// Decodes reports whether a read of the tensor dequantizes codes.
+	// Decodes reports whether reading the tensor dequantizes codes.
 	Decodes() bool
 
 	// String returns the recipe in one readable line.
