@@ -128,7 +128,7 @@ type control struct {
 
 // snapshot makes the bytes.
 func (c *control) snapshot() (data []byte, err error) {
-	defer c.fs.recover(c.name, &err)
+	defer c.fs.units.Recover(c.name, &err)
 	data, err = json.MarshalIndent(controlFiles[c.name](c.fs), "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)

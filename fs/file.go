@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // stepSize is the most that one session reads: what it pins in the cache is in use until it ends.
@@ -93,7 +94,7 @@ const minStep = 4096
 // step gives how much of [off, off+n) is read at once: less than all of it if that needs more units than
 // there is room for.
 func (f *file) step(off, n int64) int64 {
-	most, look := f.fs.cache.step()
+	most, look := f.fs.units.Step()
 	for look && n > minStep && f.needs(off, n) > most {
 		n = max((off+n/2)&^(minStep-1)-off, minStep)
 	}
@@ -106,7 +107,7 @@ func (f *file) needs(off, n int64) (bytes int64) {
 	f.units(off, n, func(u *expr.Unit) bool {
 		if key := u.Key(); key.Kind == expr.Transposed && !seen[key] {
 			seen[key] = true
-			bytes += taken(u)
+			bytes += units.Memory(u.Size())
 		}
 		return true
 	})
@@ -116,8 +117,9 @@ func (f *file) needs(off, n int64) (bytes int64) {
 // readStep reads one step in a session of its own, split over idle cores.
 func (f *file) readStep(ctx context.Context, p []byte, off int64) error {
 	s := f.fs.session(ctx, f, off, int64(len(p)))
-	defer s.end()
-	return s.readAt(p)
+	err := s.readAt(p)
+	s.end(err == nil)
+	return err
 }
 
 // segment finds the segment that the byte at off lies in.
@@ -138,7 +140,7 @@ func (f *file) units(off, n int64, yield func(*expr.Unit) bool) {
 
 // fill reads p, which lies inside the file, segment by segment.
 func (f *file) fill(env *expr.Env, p []byte, off int64) (err error) {
-	defer f.fs.recover(f.name, &err)
+	defer f.fs.units.Recover(f.name, &err)
 	i := f.segment(off)
 	for len(p) > 0 {
 		if err := env.Context.Err(); err != nil {
@@ -155,6 +157,18 @@ func (f *file) fill(env *expr.Env, p []byte, off int64) (err error) {
 	}
 	return nil
 }
+
+// Recipe gives the recipe of the byte at off and the range that it fills; none in the header.
+func (f *file) Recipe(off int64) (n expr.Node, begin, end int64) {
+	i := f.segment(off)
+	if i == 0 {
+		return nil, 0, f.ends[0]
+	}
+	return f.segments[i].node, f.ends[i-1], f.ends[i]
+}
+
+// Beyond reports whether the stream of a run has come as far as off, or is forgotten.
+func (f *file) Beyond(r units.Run, off int64) bool { return f.streams.beyond(r, off) }
 
 // section is a file whose bytes are shown as they are.
 type section struct {
@@ -178,7 +192,7 @@ func (s *section) ReadAtContext(ctx context.Context, p []byte, off int64) (n int
 	if err != nil || len(p) == 0 {
 		return 0, or(err, end)
 	}
-	defer s.fs.recover(s.name, &err)
+	defer s.fs.units.Recover(s.name, &err)
 	if err := ctx.Err(); err != nil {
 		return s.fs.served(0, err)
 	}

@@ -32,8 +32,6 @@ package fs
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
@@ -44,7 +42,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
-	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // View is one plan and where it stands in the tree.
@@ -56,12 +54,13 @@ type View struct {
 
 // Options of a filesystem. Useful zero values.
 type Options struct {
-	CacheSize   int64       // bytes; 0: the default (see DefaultCacheSize); negative: nothing is kept
-	Workers     int         // goroutines that one read may use; 0: GOMAXPROCS
-	SourceCache SourceCache // what becomes of source bytes in the system's page cache
+	CacheSize   int64 // bytes; 0: the default (see DefaultCacheSize); negative: nothing is kept
+	Workers     int   // goroutines that one read may use; 0: GOMAXPROCS
+	SourceCache units.SourceCache
 	Logger      *slog.Logger
 
 	slowAfter time.Duration // what takes longer is logged; 0: the constant of that name
+	tuning    units.Tuning
 }
 
 // FS is the tree. It implements io/fs.FS, ReadDirFS and StatFS; its files implement io.ReaderAt.
@@ -77,28 +76,20 @@ type FS struct {
 	size     int64 // of all files
 	files    int
 	counters counters
-	clock    atomic.Int64 // counts reads
-	cache    *cache
-	grids    *grids
-	computed *computed
-	blocks   *blocks
-	loads    buffers       // for what is loaded of the source
-	strips   strips        // of units, that are computed at once
-	shares   shares        // of memory
-	lost     expr.Counters // values that a narrower dtype could not hold
+	units    *units.Cache
+	shares   shares // of memory
 	workers  *workers
-	sources  sources
 	sessions sync.Pool
 	live     live
-	slowly   slowLog
-	watching sync.WaitGroup
+	slow     *slog.Logger // a few lines a minute about what is slow
 
-	ctx  context.Context // of fills and prefetches
-	stop context.CancelFunc
+	closed   chan struct{}
+	close    sync.Once
+	watching sync.WaitGroup
 }
 
 // ErrClosed is what reads give after Close.
-var ErrClosed = errors.New("filesystem is closed")
+var ErrClosed = units.ErrClosed
 
 // New lays the views out. Everything that can fail without reading tensor data fails here.
 // The checkpoint stays the caller's, to be closed after Close; it may be nil for plans that need none.
@@ -110,19 +101,19 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
-	f.ctx, f.stop = context.WithCancel(context.Background())
-	f.cache = newCache(f, max(o.CacheSize, 0))
-	f.grids = newGrids(0)
-	f.computed = newComputed(f)
-	f.blocks = newBlocks(f)
-	f.strips.sources = &f.sources
+	f.slow = slog.New(&fewLines{Handler: f.log.Handler()})
+	f.options.slowAfter = cmp.Or(o.slowAfter, slowAfter)
+	f.closed = make(chan struct{})
 	most := mostShares(needs{computed: maxComputed}, allowed(os.ReadFile).bytes)
 	if o.CacheSize > 0 {
 		most.cache = o.CacheSize
 	}
-	f.take(most, needs{})
+	f.units = units.New(units.Options{
+		Limits: f.limits(most, needs{}), Workers: o.Workers, SourceCache: o.SourceCache,
+		Logger: f.log, Slow: f.slow, SlowAfter: f.options.slowAfter, Tuning: o.tuning,
+	})
+	f.shares = most
 	f.workers = newWorkers(o.Workers)
-	f.slowly.after = cmp.Or(o.slowAfter, slowAfter)
 	f.sessions.New = func() any { return newSession(f) }
 	if err := f.build(); err != nil {
 		f.Close()
@@ -134,11 +125,8 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 
 // Close stops prefetching and waits for what runs. Reads that come later fail with ErrClosed.
 func (f *FS) Close() error {
-	f.stop()
-	f.cache.close()
-	f.computed.close()
-	f.blocks.close()
-	f.loads.free()
+	f.close.Do(func() { close(f.closed) })
+	f.units.Close()
 	f.workers.close()
 	f.watching.Wait()
 	return nil

@@ -62,6 +62,9 @@ func (f *file) at(off int64) string {
 	return f.name + ": header"
 }
 
+// kindWidth is how much of a tensor is looked at to find out its kind.
+const kindWidth = 1 << 20
+
 // kindOf says what reading at off has to do.
 func (f *file) kindOf(off int64) kind {
 	i := f.segment(off)
@@ -74,7 +77,7 @@ func (f *file) kindOf(off int64) kind {
 	}
 	k := kindIdentity
 	n := f.segments[i].node
-	if !n.Units(0, min(n.Size(), probeWidth), func(u *expr.Unit) bool { return u.Key().Kind != expr.Transposed }) {
+	if !n.Units(0, min(n.Size(), kindWidth), func(u *expr.Unit) bool { return u.Key().Kind != expr.Transposed }) {
 		k = kindTranspose
 	} else if strings.Contains(strings.ToLower(n.String()), "dequant") {
 		k = kindDequantize

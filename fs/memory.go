@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // MemoryError says that a mount needs more memory than there may be.
@@ -89,7 +90,7 @@ func CheckReading(bytes int64) error {
 func largestExpert(c *adapter.Checkpoint) (most int64) {
 	for _, t := range c.Tensors() {
 		if strings.Contains(t.Key, ".experts.") && len(t.Shape) == 2 {
-			most = max(most, bufferSize(t.Shape[0]*t.Shape[1]*int64(t.DType.Bits())/8))
+			most = max(most, units.Memory(t.Shape[0]*t.Shape[1]*int64(t.DType.Bits())/8))
 		}
 	}
 	return most

@@ -133,8 +133,7 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 			Debug:                o.Debug,
 			Logger:               log.New(logWriter{f.log}, "", 0),
 			PanicHandler: func(v any) fuse.Status {
-				var err error
-				f.panicked("handler", v, &err)
+				_ = f.units.Panicked("handler", v) // logged
 				return fuse.EIO
 			},
 		},

@@ -1,6 +1,9 @@
 package fs
 
-import "github.com/dequantfs/dequantfs/adapter/expr"
+import (
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/fs/units"
+)
 
 const (
 	readAhead  = 32 << 20 // of a file, how far before a stream its source is read, but not twice as far as it has come
@@ -11,7 +14,7 @@ const (
 func (s *session) readAhead() {
 	from, to := s.file.streams.claim(s.run, readAhead, streamStep)
 	if to = min(to, s.file.Size()); from < to {
-		s.file.ranges(from, to, func(f expr.File, off, n int64) bool { return s.fs.blocks.fetch(s, f, off, n, to) })
+		s.file.ranges(from, to, func(f expr.File, off, n int64) bool { return s.read.ReadAhead(f, off, n, to) })
 	}
 }
 
@@ -27,12 +30,12 @@ func (f *file) ranges(from, to int64, yield func(expr.File, int64, int64) bool) 
 }
 
 // claim gives the part before the stream's front, up to ahead of it, that nobody has asked for yet, once that is a step.
-func (t *streams) claim(r run, ahead, step int64) (from, to int64) {
+func (t *streams) claim(r units.Run, ahead, step int64) (from, to int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := &t.slots[r.slot]
+	s := &t.slots[r.Slot]
 	from, to = max(s.claimed, s.front), s.front+min(ahead, 2*s.bytes)
-	if s.start != r.start || to-from < step {
+	if s.start != r.Start || to-from < step {
 		return 0, 0
 	}
 	s.claimed = to

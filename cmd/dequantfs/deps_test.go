@@ -18,15 +18,16 @@ var arrows = map[string][]string{
 	"adapter/readback":      {},
 	"adapter/expr":          {"fp8", "adapter/safetensors"},
 	"adapter":               {"fp8", "adapter/safetensors", "adapter/expr"},
-	"fs":                    {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter"},
+	"fs/units":              {"adapter/expr"},
+	"fs":                    {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs/units"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs"},
+	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/units"},
 }
 
 // onlyIn says which packages may import a module.
 var onlyIn = map[string][]string{
 	"github.com/hanwen/go-fuse/":    {"fs"},
-	"github.com/hashicorp/":         {"fs"},
+	"github.com/hashicorp/":         {"fs/units"},
 	"github.com/spf13/":             {"cmd/dequantfs"},
 	"github.com/prometheus/":        {"cmd/dequantfs"},
 	"github.com/vbauerster/":        {"cmd/dequantfs"},

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 func newMount() *cobra.Command {
@@ -52,7 +53,9 @@ type mountFlags struct {
 }
 
 // sourceCaches are what --source-cache takes.
-var sourceCaches = map[string]fs.SourceCache{"auto": fs.SourceAuto, "keep": fs.SourceKeep, "drop": fs.SourceDrop}
+var sourceCaches = map[string]units.SourceCache{
+	"auto": units.SourceAuto, "keep": units.SourceKeep, "drop": units.SourceDrop,
+}
 
 func (m *mountFlags) register(c *cobra.Command) {
 	m.readAhead = 16 << 20

@@ -1,6 +1,7 @@
-package fs
+package units
 
 import (
+	"math"
 	"slices"
 	"sync"
 )
@@ -20,12 +21,12 @@ const (
 	minMapped = 1 << 20  // smaller buffers are ordinary memory
 	maxUnits  = 64 << 20 // most that is kept of the memory of units, where the budget has room for it
 
-	minLoads = 8 // buffers of loads that are kept for the next ones, at least and at most
-	maxLoads = 32
+	minKept = 8 // buffers of loads that are kept for the next ones, at least and at most
+	maxKept = 32
 )
 
-// loadsKept is how much is kept for loads: what a worker uses at once, twice.
-func loadsKept(workers int) int64 { return int64(min(max(2*workers, minLoads), maxLoads)) * loadBuffer }
+// buffersKept is how much is kept for loads: what a worker uses at once, twice.
+func buffersKept(workers int) int64 { return int64(min(max(2*workers, minKept), maxKept)) * BufferSize }
 
 // setMost changes how many bytes are kept for later.
 func (b *buffers) setMost(n int64) {
@@ -36,7 +37,7 @@ func (b *buffers) setMost(n int64) {
 }
 
 // get gives a buffer of n bytes.
-func (b *buffers) get(n int64) []byte { return b.getWithin(n, noLimit) }
+func (b *buffers) get(n int64) []byte { return b.getWithin(n, math.MaxInt64) }
 
 // getWithin gives a buffer of n bytes. New memory is only taken once what is kept is keep bytes at most: buffers of other
 // sizes than those that are asked for would otherwise stay for ever.

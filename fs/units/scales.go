@@ -1,4 +1,4 @@
-package fs
+package units
 
 import (
 	"math"
@@ -8,27 +8,24 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// maxGrids is the most that scale grids may take, beside the tensor cache's budget.
-const maxGrids = 16 << 20
-
-// grids keeps scale grids. They are small and needed by every read, so they are kept apart from
+// scaleCache keeps scale grids. They are small and needed by every read, so they are kept apart from
 // the tensor cache: whoever misses one reads it himself, nobody waits, and memory is the
 // garbage collector's.
-type grids struct {
+type scaleCache struct {
 	mu    sync.Mutex
 	lru   *simplelru.LRU[expr.UnitKey, *entry]
 	bytes int64
 	max   int64
 }
 
-func newGrids(limit int64) *grids {
-	g := &grids{max: limit}
+func newScaleCache() *scaleCache {
+	g := &scaleCache{}
 	g.lru, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	return g
 }
 
 // setMax changes how many bytes are kept.
-func (g *grids) setMax(n int64) {
+func (g *scaleCache) setMax(n int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.max = n
@@ -36,7 +33,7 @@ func (g *grids) setMax(n int64) {
 }
 
 // trim throws the oldest out while there are too many.
-func (g *grids) trim() {
+func (g *scaleCache) trim() {
 	for g.bytes > g.max {
 		_, old, _ := g.lru.RemoveOldest()
 		g.bytes -= old.size
@@ -44,7 +41,7 @@ func (g *grids) trim() {
 }
 
 // get finds a grid or fills it.
-func (g *grids) get(env *expr.Env, u unit) (*entry, error) {
+func (g *scaleCache) get(env *expr.Env, u Unit) (*entry, error) {
 	key := u.Key()
 	g.mu.Lock()
 	e, ok := g.lru.Get(key)
@@ -60,7 +57,7 @@ func (g *grids) get(env *expr.Env, u unit) (*entry, error) {
 	return e, nil
 }
 
-func (g *grids) add(e *entry) {
+func (g *scaleCache) add(e *entry) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if e.size > g.max || g.lru.Contains(e.key) {

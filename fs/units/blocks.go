@@ -1,6 +1,7 @@
-package fs
+package units
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -11,9 +12,8 @@ import (
 )
 
 const (
-	maxBlocks = 32       // of all streams together: 64 MiB
-	minBlock  = 64 << 10 // smaller ranges are left to their readers
-	blockAge  = 4096     // reads, after which a block that nobody has used makes room
+	minBlock = 64 << 10 // smaller ranges are left to their readers
+	blockAge = 4096     // reads, after which a block that nobody has used makes room
 )
 
 // blocks are source bytes that were read ahead of streams of row-contiguous recipes, and are lent to the recipes
@@ -26,14 +26,15 @@ const (
 // single pages instead of large folios: 1.5 GB/s and 0.33 s of processor time for a GiB, against 2.2 GB/s and 0.1 s for
 // plain reads of the same size; and a source that answers slowly is slow once more when the stream gets there.
 type blocks struct {
-	fs          *FS
+	cache       *Cache
 	max         int   // how many there may be
 	size, least int64 // of each: at most, at least
 
-	mu     sync.Mutex
-	list   []*block
-	closed bool
-	loads  sync.WaitGroup
+	mu      sync.Mutex
+	list    []*block
+	paces   map[expr.File]*pace
+	closed  bool
+	reading sync.WaitGroup
 }
 
 // block is a range of a source file.
@@ -41,7 +42,7 @@ type block struct {
 	of     *blocks
 	file   expr.File
 	off, n int64
-	buf    []byte        // of loadBuffer bytes
+	buf    []byte        // of BufferSize bytes
 	bytes  []byte        // the n bytes in it; set once it is loaded
 	done   chan struct{} // closed when it is loaded or has failed
 	begun  bool          // to be loaded
@@ -49,12 +50,17 @@ type block struct {
 	pins   int   // of who loads it, too
 	left   int64 // bytes that were not lent yet
 
-	where *file // in which the stream reads, what part of it, and up to where the block serves it
-	run   run
+	where File // in which the stream reads, what part of it, and up to where the block serves it
+	run   Run
 	end   int64
 }
 
-func newBlocks(f *FS) *blocks { return &blocks{fs: f, size: loadSize, least: minBlock} }
+func newBlocks(c *Cache, t Tuning) *blocks {
+	return &blocks{
+		cache: c, size: cmp.Or(t.Block, fetchSize), least: cmp.Or(t.MinBlock, minBlock),
+		paces: map[expr.File]*pace{},
+	}
+}
 
 // setMax changes how many there may be.
 func (b *blocks) setMax(n int) {
@@ -66,7 +72,7 @@ func (b *blocks) setMax(n int) {
 // fetch begins to read a range ahead of a session's stream, which needs it up to end in its file. It says whether
 // there was room. What is in the page cache is left there: read in small pieces it stays in the core's own cache until it
 // is decoded, and 16 readers get an eighth more.
-func (b *blocks) fetch(s *session, f expr.File, off, n, end int64) bool {
+func (b *blocks) fetch(s *Read, f expr.File, off, n, end int64) bool {
 	if d, ok := f.(expr.DirectFile); ok && d.Cached(off, n) {
 		return true
 	}
@@ -78,20 +84,20 @@ func (b *blocks) fetch(s *session, f expr.File, off, n, end int64) bool {
 	return true
 }
 
-func (b *blocks) start(s *session, f expr.File, off, n, end int64) bool {
+func (b *blocks) start(s *Read, f expr.File, off, n, end int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if k, gap := b.at(f, off, n); k != nil || gap < n {
 		return true // somebody else's stream is here, too
 	}
-	if b.closed || b.fs.sources.isStalled(f) || !b.room() {
+	if b.closed || b.cache.files.isStalled(f) || !b.room() {
 		return false
 	}
 	b.list = append(b.list, &block{
-		of: b, file: f, off: off, n: n, buf: b.fs.loads.get(loadBuffer), done: make(chan struct{}), pins: 1, left: n,
+		of: b, file: f, off: off, n: n, buf: b.cache.files.buffers.get(BufferSize), done: make(chan struct{}), pins: 1, left: n,
 		where: s.file, run: s.run, end: end,
 	})
-	b.loads.Add(1)
+	b.reading.Add(1)
 	b.next(f)
 	return true
 }
@@ -99,14 +105,14 @@ func (b *blocks) start(s *session, f expr.File, off, n, end int64) bool {
 // next begins to load the blocks of a file whose turn it is, in the order of the file: disks and those
 // who read ahead behind them like that.
 func (b *blocks) next(f expr.File) {
-	source := b.fs.sources.of(f)
+	pace := b.paceOf(f)
 	for _, k := range b.list {
-		if source.loading >= source.depth() {
+		if pace.loading >= pace.depth() {
 			return
 		}
 		if k.file == f && !k.begun {
 			k.begun = true
-			source.loading++
+			pace.loading++
 			go b.load(k)
 		}
 	}
@@ -118,13 +124,29 @@ const (
 	maxDepth = 16
 )
 
+// pace is how fast the blocks of a file are read; guarded by blocks.mu.
+type pace struct {
+	loading int           // blocks that are being read
+	took    time.Duration // by reads of late
+}
+
+// paceOf gives the pace of a file.
+func (b *blocks) paceOf(f expr.File) *pace {
+	p := b.paces[f]
+	if p == nil {
+		p = new(pace)
+		b.paces[f] = p
+	}
+	return p
+}
+
 // depth is how many blocks of a file are loaded at once.
-func (w *source) depth() int {
-	return int(min(max(w.took/time.Millisecond, minDepth), maxDepth))
+func (p *pace) depth() int {
+	return int(min(max(p.took/time.Millisecond, minDepth), maxDepth))
 }
 
 // loaded notes how long a load took.
-func (w *source) loaded(took time.Duration) { w.took += (took - w.took) / 4 }
+func (p *pace) loaded(took time.Duration) { p.took += (took - p.took) / 4 }
 
 // room makes room for a block, if need be at the cost of one that was not used when it should have been.
 func (b *blocks) room() bool {
@@ -142,22 +164,22 @@ func (b *blocks) room() bool {
 
 // unused says whether the stream that the block was read for has left it behind, or goes on no more.
 func (k *block) unused() bool {
-	return k.where.streams.beyond(k.run, k.end+behind) || k.of.fs.clock.Load()-k.run.clock > blockAge
+	return k.where.Beyond(k.run, k.end+behind) || k.of.cache.clock.Load()-k.run.Clock > blockAge
 }
 
 // load reads a block.
 func (b *blocks) load(k *block) {
-	defer b.loads.Done()
+	defer b.reading.Done()
 	begin := time.Now()
 	err := b.read(k)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	source := b.fs.sources.of(k.file)
-	source.loading--
+	pace := b.paceOf(k.file)
+	pace.loading--
 	took := time.Since(begin)
-	source.loaded(took)
-	if took > b.fs.slowly.after {
-		b.fs.slow("reading ahead of the source took long", slog.String("file", k.file.Name()), slog.Int64("offset", k.off), slog.Duration("after", took))
+	pace.loaded(took)
+	if took > b.cache.guard.slowAfter {
+		b.cache.guard.slowly("reading ahead of the source took long", slog.String("file", k.file.Name()), slog.Int64("offset", k.off), slog.Duration("after", took))
 	}
 	b.next(k.file)
 	if err != nil {
@@ -169,8 +191,8 @@ func (b *blocks) load(k *block) {
 }
 
 func (b *blocks) read(k *block) (err error) {
-	defer b.fs.recover("reading ahead of "+k.file.Name(), &err)
-	k.bytes, err = b.fs.load(k.file, k.buf, k.off, k.n)
+	defer b.cache.guard.recover("reading ahead of "+k.file.Name(), &err)
+	k.bytes, err = b.cache.files.fetch(k.file, k.buf, k.off, k.n)
 	return err
 }
 
@@ -188,9 +210,9 @@ func (b *blocks) at(f expr.File, off, n int64) (k *block, gap int64) {
 	return nil, n
 }
 
-// lend lends what a block has of [off, off+n) from off on, in whole rows of width bytes, once it is loaded. Without a
+// borrow lends what a block has of [off, off+n) from off on, in whole rows of width bytes, once it is loaded. Without a
 // block it tells how far the next one is, or n.
-func (b *blocks) lend(ctx context.Context, w *waits, f expr.File, off, n, width int64) (p []byte, k *block, gap int64) {
+func (b *blocks) borrow(ctx context.Context, w *waits, f expr.File, off, n, width int64) (p []byte, k *block, gap int64) {
 	b.mu.Lock()
 	k, gap = b.at(f, off, n)
 	if k == nil {
@@ -206,7 +228,7 @@ func (b *blocks) lend(ctx context.Context, w *waits, f expr.File, off, n, width 
 	k.pins++
 	b.mu.Unlock()
 	begun := w.begin(forAhead)
-	err := b.fs.wait(ctx, k.done)
+	err := b.cache.wait(ctx, k.done)
 	w.end(forAhead, begun)
 	if err != nil || k.failed || check(f) != nil {
 		k.Release()
@@ -222,7 +244,7 @@ func (b *blocks) lend(ctx context.Context, w *waits, f expr.File, off, n, width 
 // Bytes of the block.
 func (k *block) Bytes() []byte { return k.bytes }
 
-// Release ends what lend began.
+// Release ends what borrow began.
 func (k *block) Release() {
 	k.of.mu.Lock()
 	defer k.of.mu.Unlock()
@@ -239,8 +261,8 @@ func (b *blocks) unpin(k *block) {
 // remove frees a block that nobody uses.
 func (b *blocks) remove(k *block) {
 	b.unlist(k)
-	b.fs.counters.unused.Add(max(k.left, 0))
-	b.fs.loads.put(k.buf)
+	b.cache.counters.unused.Add(max(k.left, 0))
+	b.cache.files.buffers.put(k.buf)
 	k.buf, k.bytes = nil, nil
 }
 
@@ -255,7 +277,7 @@ func (b *blocks) close() {
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
-	b.loads.Wait()
+	b.reading.Wait()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, k := range slices.Clone(b.list) {

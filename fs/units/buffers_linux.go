@@ -1,4 +1,4 @@
-package fs
+package units
 
 import "golang.org/x/sys/unix"
 

@@ -1,4 +1,4 @@
-package fs
+package units
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 // strips bounds how many parts of units are computed at once, each of which takes memory. Those
 // that a stalled file keeps do not count: they must not hold up whoever reads another one.
 type strips struct {
-	sources *sources
+	files *files
 
 	mu    sync.Mutex
 	most  int
@@ -63,7 +63,7 @@ func (s *strips) try(f expr.File) (freed chan struct{}, ok bool) {
 // count is how many are computed from files that answer.
 func (s *strips) count() (n int) {
 	for f, begun := range s.begun {
-		if !s.sources.isStalled(f) {
+		if !s.files.isStalled(f) {
 			n += begun
 		}
 	}

@@ -1,10 +1,12 @@
-package fs
+package units
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -18,44 +20,59 @@ const grace = 200 * time.Millisecond
 // patience is how long a reader waits for room before it may take it from streams that do go on.
 const patience = time.Second
 
-// cache is the tensor cache: filled units by key, counted in the bytes of memory that they take.
+// Cache is the tensor cache, and all else that is kept of a source. It counts the memory of units.
 //
-// A session (one read) names all units that it needs and is admitted when there is room for
-// those that are missing; until then it holds nothing, so sessions never wait for each other in
-// circles. One that needs more than the budget is admitted when nobody else holds anything: so a
-// budget of 0 works, slowly. There is one fill for each key however many sessions
-// wait; it runs in a goroutine of its own, so that a reader that gives up does not stop it.
+// A [Read] names all units that it needs and is admitted when there is room for the missing ones.
+// Until then it holds nothing, so reads never wait for each other in circles. A read that needs
+// more than the budget is admitted when no other read holds anything: a budget of 0 works, slowly.
+// A key has one fill, however many reads wait for it. The fill runs in its own goroutine, so a
+// reader that gives up does not stop it.
 //
-// Room is made by evicting, in this order: units that were read to their end, units
-// that no stream is reading (oldest first), and, once grace has passed, units
-// whose stream does not go on. Sessions whose units are all there are never kept waiting.
-type cache struct {
-	fs              *FS
+// Room is made by evicting units in this order: units that were read to their end; units that no
+// stream is reading, oldest first; and, after a grace period, units whose stream does not go on.
+// A read whose units are all there never waits for room.
+type Cache struct {
+	guard    guard
+	workers  int
+	clock    atomic.Int64 // counts reads
+	counters counters
+	lost     expr.Counters // values that a narrower dtype could not hold
+	files    files
+	strips   strips
+	filler   filler
+	scales   *scaleCache
+	computed *computed
+	blocks   *blocks
+
+	ctx  context.Context // of fills and of reading ahead
+	stop context.CancelFunc
+
 	budget          int64
 	grace, patience time.Duration
 
-	mu       sync.Mutex
-	entries  map[expr.UnitKey]*entry
-	idle     *simplelru.LRU[expr.UnitKey, *entry] // ready and not spent; pinned ones are passed over
-	spent    *simplelru.LRU[expr.UnitKey, *entry] // ready and read to their end
-	ghosts   *simplelru.LRU[expr.UnitKey, ghost]  // what was evicted
-	queue    []*session                           // waiting for room, oldest first
-	sessions map[*session]struct{}                // admitted
-	timer    *time.Timer
-	closed   bool
-	fills    sync.WaitGroup
+	mu      sync.Mutex
+	entries map[expr.UnitKey]*entry
+	idle    *simplelru.LRU[expr.UnitKey, *entry] // ready and not spent; pinned ones are passed over
+	spent   *simplelru.LRU[expr.UnitKey, *entry] // ready and read to their end
+	ghosts  *simplelru.LRU[expr.UnitKey, ghost]  // what was evicted
+	queue   []*Read                              // waiting for room, oldest first
+	reads   map[*Read]struct{}                   // admitted
+	timer   *time.Timer
+	closed  bool
+	fills   sync.WaitGroup
 
-	most                  int64 // bytes of units that a request needs, at most; 0: not known
-	used, pinned, filling int64 // bytes; used counts idle ones too
-	shelved               int64 // bytes of fills whose source is stalled; in none of the others
+	request               int64 // bytes of units that one request needs, at most; 0: not known
+	used, pinned, filling int64 // bytes; used counts idle units too
+	shelved               int64 // bytes of fills whose file is stalled; not in the others
 	spentBytes, keepSpent int64 // bytes in spent; how many are kept while there is room, see recycle
+	keep                  int64 // overrides keepSpent; 0: it depends on the budget
 	pressure              float64
 	buffers               buffers
 	checked               bool // check the account at every change (tests)
 }
 
-// unit is what the cache needs of an expr.Unit.
-type unit interface {
+// Unit is what the cache needs of an expr.Unit.
+type Unit interface {
 	Key() expr.UnitKey
 	Size() int64
 	Fill(env *expr.Env, dst []byte) error
@@ -63,11 +80,11 @@ type unit interface {
 }
 
 // taken is the memory that a unit takes.
-func taken(u unit) int64 { return bufferSize(u.Size()) }
+func taken(u Unit) int64 { return bufferSize(u.Size()) }
 
 // entry is a unit in the cache.
 type entry struct {
-	unit    unit
+	unit    Unit
 	key     expr.UnitKey
 	size    int64 // of the memory that it takes
 	state   state
@@ -81,7 +98,7 @@ type entry struct {
 	span     span
 	read     int64 // bytes of the span that were read
 	clock    int64 // of the last read, see streams
-	run      run   // that it was part of
+	run      Run   // that it was part of
 	touched  time.Time
 	stream   bool // the last read looked sequential
 }
@@ -101,13 +118,14 @@ func (e *entry) Bytes() []byte { return e.buf }
 // Release does nothing: sessions hold their entries until they end.
 func (e *entry) Release() {}
 
-func newCache(f *FS, budget int64) *cache {
-	c := &cache{
-		fs: f, budget: budget, grace: grace, patience: patience,
-		entries: map[expr.UnitKey]*entry{}, sessions: map[*session]struct{}{},
-		keepSpent: min(max(budget/64, minSpent), maxSpent),
-		buffers:   buffers{most: maxUnits},
+func newCache(t Tuning) *Cache {
+	c := &Cache{
+		grace: cmp.Or(t.Grace, grace), patience: cmp.Or(t.Patience, patience),
+		keep: t.KeepSpent, checked: t.Check,
+		entries: map[expr.UnitKey]*entry{}, reads: map[*Read]struct{}{},
+		buffers: buffers{most: maxUnits},
 	}
+	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.idle, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	c.spent, _ = simplelru.NewLRU[expr.UnitKey, *entry](math.MaxInt, nil)
 	c.ghosts, _ = simplelru.NewLRU[expr.UnitKey, ghost](1<<14, nil)
@@ -115,23 +133,16 @@ func newCache(f *FS, budget int64) *cache {
 }
 
 // setBudget changes the budget; most is what one request may need at once.
-func (c *cache) setBudget(n, most int64) {
+func (c *Cache) setBudget(n, most int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.budget, c.most = n, most
-	c.keepSpent = min(max(n/64, minSpent), maxSpent)
+	c.budget, c.request = n, most
+	c.keepSpent = cmp.Or(c.keep, min(max(n/64, minSpent), maxSpent))
 	c.trim()
 }
 
-// step is the most bytes of units that one session may need, and whether that has to be looked at.
-func (c *cache) step() (n int64, look bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return max(c.budget, c.most), c.most > 0 && c.budget < 8*c.most
-}
-
 // acquire pins all units that a session wants and waits until they are filled.
-func (c *cache) acquire(ctx context.Context, s *session) error {
+func (c *Cache) acquire(ctx context.Context, s *Read) error {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -143,7 +154,7 @@ func (c *cache) acquire(ctx context.Context, s *session) error {
 		c.wakeLater()
 		c.mu.Unlock()
 		begun := s.waits.begin(forRoom)
-		err := c.fs.wait(ctx, s.admitted)
+		err := c.wait(ctx, s.admitted)
 		s.waits.end(forRoom, begun)
 		if err != nil {
 			c.giveUp(s)
@@ -160,14 +171,14 @@ func (c *cache) acquire(ctx context.Context, s *session) error {
 }
 
 // await waits for the fills of a session.
-func (s *session) await(ctx context.Context) error {
-	defer s.fs.cache.stopWaiting(s)
+func (s *Read) await(ctx context.Context) error {
+	defer s.cache.stopWaiting(s)
 	for _, e := range s.held {
 		begun := s.waits.begin(forUnit)
-		err := s.fs.wait(ctx, e.done)
+		err := s.cache.wait(ctx, e.done)
 		s.waits.end(forUnit, begun)
-		if time.Since(begun) > s.fs.slowly.after/2 {
-			s.unit = e.unit.String()
+		if time.Since(begun) > s.cache.guard.slowAfter/2 {
+			s.slowest = e.unit.String()
 		}
 		if err != nil {
 			return err
@@ -179,14 +190,14 @@ func (s *session) await(ctx context.Context) error {
 	return nil
 }
 
-func (c *cache) stopWaiting(s *session) {
+func (c *Cache) stopWaiting(s *Read) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.waiting = false
 }
 
 // giveUp takes a cancelled session out of the queue, if it is still there.
-func (c *cache) giveUp(s *session) {
+func (c *Cache) giveUp(s *Read) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, q := range c.queue {
@@ -199,13 +210,13 @@ func (c *cache) giveUp(s *session) {
 }
 
 // admit gives a session all that it wants if there is room, or nothing.
-func (c *cache) admit(s *session) bool {
+func (c *Cache) admit(s *Read) bool {
 	missing, stalled := c.hold(s)
 	if missing > 0 && (stalled || !c.room(s, missing)) {
 		c.letGo(s)
 		return false
 	}
-	c.sessions[s] = struct{}{}
+	c.reads[s] = struct{}{}
 	for _, u := range s.wants {
 		if s.find(u.Key()) == nil {
 			e := c.start(u, s.deferred)
@@ -222,13 +233,13 @@ func (c *cache) admit(s *session) bool {
 
 // hold pins what there is of a session's wants. It tells how many bytes are missing, and whether
 // they would come from a file that is stalled.
-func (c *cache) hold(s *session) (missing int64, stalled bool) {
+func (c *Cache) hold(s *Read) (missing int64, stalled bool) {
 	for _, u := range s.wants {
 		key := u.Key()
 		e := c.entries[key]
 		if e == nil {
 			missing += taken(u)
-			stalled = stalled || c.fs.sources.isStalled(key.File)
+			stalled = stalled || c.files.isStalled(key.File)
 			continue
 		}
 		e.prefetch = false
@@ -241,7 +252,7 @@ func (c *cache) hold(s *session) (missing int64, stalled bool) {
 }
 
 // letGo undoes hold.
-func (c *cache) letGo(s *session) {
+func (c *Cache) letGo(s *Read) {
 	for _, e := range s.held {
 		c.unpin(e)
 	}
@@ -251,7 +262,7 @@ func (c *cache) letGo(s *session) {
 
 // room makes room for n bytes, or says that there is none. A session that nobody else
 // stands in the way of gets what it needs.
-func (c *cache) room(s *session, n int64) bool {
+func (c *Cache) room(s *Read, n int64) bool {
 	for c.used+n > c.budget {
 		if c.evictOne(s) {
 			continue
@@ -267,11 +278,11 @@ func (c *cache) room(s *session, n int64) bool {
 
 // alone says whether no session holds anything, but for those that a stalled file keeps, and nothing is
 // being filled.
-func (c *cache) alone() bool {
+func (c *Cache) alone() bool {
 	if c.filling > 0 {
 		return false
 	}
-	for s := range c.sessions {
+	for s := range c.reads {
 		if !s.stuck() {
 			return false
 		}
@@ -280,10 +291,10 @@ func (c *cache) alone() bool {
 }
 
 // idleBytes are those that could be evicted if there were no streams to spare.
-func (c *cache) idleBytes() int64 { return c.used - c.pinned - c.filling }
+func (c *Cache) idleBytes() int64 { return c.used - c.pinned - c.filling }
 
 // unpin ends one use.
-func (c *cache) unpin(e *entry) {
+func (c *Cache) unpin(e *entry) {
 	if e.pins--; e.pins == 0 && e.state == ready {
 		c.pinned -= e.size
 	}
@@ -291,7 +302,7 @@ func (c *cache) unpin(e *entry) {
 }
 
 // finish ends a session: its entries are unpinned and know what was read of them.
-func (c *cache) finish(s *session) {
+func (c *Cache) finish(s *Read) {
 	if len(s.wants) == 0 {
 		return
 	}
@@ -299,7 +310,7 @@ func (c *cache) finish(s *session) {
 	for _, e := range s.held {
 		if e.state == ready && s.served && !e.fits(s) {
 			c.mu.Unlock()
-			where := spanOf(s.file, e.key, s.off, s.n) // asks the recipe, so not under the lock
+			where := spanOf(s, e.key) // asks the recipe, so not under the lock
 			c.mu.Lock()
 			if !e.fits(s) { // another session may have looked meanwhile, and noted what it read
 				e.span, e.read = where, 0
@@ -313,7 +324,7 @@ func (c *cache) finish(s *session) {
 		}
 		c.unpin(e)
 	}
-	delete(c.sessions, s)
+	delete(c.reads, s)
 	clear(s.held)
 	s.held = s.held[:0]
 	s.deferred, s.waiting = false, false
@@ -323,7 +334,7 @@ func (c *cache) finish(s *session) {
 
 // serve admits whom there is room for: first come, first served, but for those whose units are there
 // or who need less.
-func (c *cache) serve() {
+func (c *Cache) serve() {
 	for i := 0; i < len(c.queue); {
 		s := c.queue[i]
 		if !c.admit(s) {
@@ -339,7 +350,7 @@ func (c *cache) serve() {
 }
 
 // wakeLater looks at the queue again when time may have changed something.
-func (c *cache) wakeLater() {
+func (c *Cache) wakeLater() {
 	if c.timer != nil || c.closed {
 		return
 	}
@@ -355,7 +366,7 @@ func (c *cache) wakeLater() {
 }
 
 // close fails all who wait and waits for the fills that run.
-func (c *cache) close() {
+func (c *Cache) closeUnits() {
 	c.mu.Lock()
 	c.closed = true
 	if c.timer != nil {
@@ -369,14 +380,14 @@ func (c *cache) close() {
 	c.buffers.free()
 }
 
-// stats adds what the cache holds.
-func (c *cache) stats(s *Stats) {
+// account adds what the tensor cache holds.
+func (c *Cache) account(s *Stats) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.CacheBudget, s.CacheUsed = c.budget, c.used
 	s.Pinned, s.Filling = c.pinned, c.filling
 	s.Units, s.Waiting = int64(c.idle.Len()+c.spent.Len()), int64(len(c.queue))
-	for r := range c.sessions {
+	for r := range c.reads {
 		if r.waiting {
 			s.Waiting++
 		}
@@ -385,7 +396,7 @@ func (c *cache) stats(s *Stats) {
 }
 
 // check proves the account right, in tests.
-func (c *cache) check() {
+func (c *Cache) check() {
 	if !c.checked {
 		return
 	}

@@ -1,4 +1,4 @@
-package fs
+package units
 
 import (
 	"time"
@@ -8,7 +8,7 @@ import (
 )
 
 // trim evicts what is beyond the budget.
-func (c *cache) trim() {
+func (c *Cache) trim() {
 	for (c.used > c.budget || c.closed) && c.evictOne(nil) {
 	}
 }
@@ -16,7 +16,7 @@ func (c *cache) trim() {
 // evictOne throws one unit out, to make room for a session, for a prefetch (prefetching), or because there
 // are too many (nil). A prefetch spares what was read to its end, too, as long as its stream is near: under memory
 // pressure the kernel drops pages that it read ahead, and asks again.
-func (c *cache) evictOne(s *session) bool {
+func (c *Cache) evictOne(s *Read) bool {
 	if c.evictFrom(c.spent, (*entry).passed) || s != prefetching && c.evictFrom(c.spent, anyEntry) {
 		return true
 	}
@@ -31,7 +31,7 @@ func anyEntry(*entry) bool { return true }
 
 // evictFrom throws out the oldest unit that is not pinned and of which ok says so.
 // Those passed over are in use, so they become the newest.
-func (c *cache) evictFrom(lru *simplelru.LRU[expr.UnitKey, *entry], ok func(*entry) bool) bool {
+func (c *Cache) evictFrom(lru *simplelru.LRU[expr.UnitKey, *entry], ok func(*entry) bool) bool {
 	for range lru.Len() {
 		key, e, _ := lru.GetOldest()
 		if e.pins == 0 && ok(e) {
@@ -53,7 +53,7 @@ const (
 // are far beyond, although there is room: what was read is in the kernel's cache, and their memory is used again for
 // what comes next. New memory is dear, most of all in a virtual machine, whose host has to find it, too: one stream past
 // the page cache went at 1.3 GB/s with new memory for each unit of 14.7 MB, and at 3.1 with the same memory again.
-func (c *cache) recycle() {
+func (c *Cache) recycle() {
 	for range min(recycleTry, c.spent.Len()) {
 		if c.spentBytes <= c.keepSpent {
 			return
@@ -68,7 +68,7 @@ func (c *cache) recycle() {
 }
 
 // evict frees a unit.
-func (c *cache) evict(e *entry) {
+func (c *Cache) evict(e *entry) {
 	delete(c.entries, e.key)
 	c.idle.Remove(e.key)
 	if c.spent.Remove(e.key) {
@@ -79,7 +79,7 @@ func (c *cache) evict(e *entry) {
 	c.used -= e.size
 	c.buffers.put(e.buf)
 	e.buf = nil
-	c.fs.counters.evictions.Add(1)
+	c.counters.evictions.Add(1)
 	c.check()
 }
 
@@ -94,15 +94,15 @@ type ghost struct {
 // passed says whether the stream that read the unit is beyond it by more than the
 // kernel reads ahead out of order, twice.
 func (e *entry) passed() bool {
-	return e.span.file != nil && e.span.file.streams.beyond(e.run, e.span.hi+behind)
+	return e.span.file != nil && e.span.file.Beyond(e.run, e.span.hi+behind)
 }
 
 // prefetching stands for whoever fetches ahead where room is made for a session.
-var prefetching = new(session)
+var prefetching = new(Read)
 
 // evictable says whether an idle unit may make room for a session.
-func (c *cache) evictable(old *entry, s *session, now time.Time) bool {
-	since := c.fs.clock.Load() - old.clock // in reads
+func (c *Cache) evictable(old *entry, s *Read, now time.Time) bool {
+	since := c.clock.Load() - old.clock // in reads
 	switch {
 	case old.passed():
 		return true

@@ -1,8 +1,10 @@
-package fs
+package units
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,34 +29,62 @@ const (
 	SourceDrop
 )
 
+// Buffers for source bytes. What is read at once fits into a buffer wherever it begins.
 const (
-	loadBuffer = 2 << 20                         // a large page
-	loadSize   = loadBuffer - 2*expr.DirectAlign // most that is loaded at once: it fits into a buffer wherever it begins
+	BufferSize = 2 << 20                         // a large page
+	fetchSize  = BufferSize - 2*expr.DirectAlign // the most that is read at once
 )
 
-// load reads n bytes, at most loadSize, into a buffer of loadBuffer bytes, and gives the part of it where they are.
-func (f *FS) load(file expr.File, buf []byte, off, n int64) ([]byte, error) {
-	again := f.sources.of(file).again(file.Size(), off, n)
+// files are the source files that are being read.
+type files struct {
+	policy       SourceCache
+	buffers      buffers
+	bytes, reads atomic.Int64
+	watches      sync.Map // expr.File → *watch
+}
+
+// watch is what is known of one source file.
+type watch struct {
+	inflight atomic.Int64
+	since    atomic.Int64 // unix ns: when reads began to be under way, or one last ended
+
+	once sync.Once
+	seen []atomic.Uint64 // a bit for each region that was read, see again
+}
+
+// of gives the watch of a file.
+func (s *files) of(f expr.File) *watch {
+	if w, ok := s.watches.Load(f); ok {
+		return w.(*watch)
+	}
+	w, _ := s.watches.LoadOrStore(f, new(watch))
+	return w.(*watch)
+}
+
+// fetch reads n bytes, at most fetchSize, into a buffer of BufferSize bytes. It gives the part of
+// the buffer that holds them.
+func (s *files) fetch(file expr.File, buf []byte, off, n int64) ([]byte, error) {
+	again := s.of(file).again(file.Size(), off, n)
 	d, ok := file.(expr.DirectFile)
-	if !ok || f.options.SourceCache == SourceKeep || f.options.SourceCache == SourceAuto && again {
-		_, err := f.readSource(file, buf[:n], off)
+	if !ok || s.policy == SourceKeep || s.policy == SourceAuto && again {
+		_, err := s.read(file, buf[:n], off)
 		return buf[:n], err
 	}
 	skip := off % expr.DirectAlign
 	whole := (skip + n + expr.DirectAlign - 1) &^ (expr.DirectAlign - 1)
-	if err := f.readDirect(d, buf[:whole], off-skip, skip+n); err != nil {
+	if err := s.readDirect(d, buf[:whole], off-skip, skip+n); err != nil {
 		return nil, err
 	}
 	return buf[skip : skip+n], nil
 }
 
-// readSource reads a source file through the page cache: counted, complete, and watched for stalls.
-func (f *FS) readSource(file expr.File, p []byte, off int64) (int, error) {
-	watch := f.sources.of(file)
-	watch.begin()
+// read fills p through the page cache, or fails.
+func (s *files) read(file expr.File, p []byte, off int64) (int, error) {
+	w := s.of(file)
+	w.begin()
 	n, err := file.ReadAt(p, off)
-	watch.end(time.Now())
-	f.counters.read(n)
+	w.end(time.Now())
+	s.count(n)
 	if n < len(p) && err == nil {
 		err = fmt.Errorf("%s: read %d of %d bytes at %d", file.Name(), n, len(p), off)
 	}
@@ -65,38 +95,38 @@ func (f *FS) readSource(file expr.File, p []byte, off int64) (int, error) {
 }
 
 // readDirect reads need bytes, or more, past the page cache.
-func (f *FS) readDirect(file expr.DirectFile, p []byte, off, need int64) error {
-	watch := f.sources.of(file)
-	watch.begin()
+func (s *files) readDirect(file expr.DirectFile, p []byte, off, need int64) error {
+	w := s.of(file)
+	w.begin()
 	n, err := file.ReadDirect(p, off)
-	watch.end(time.Now())
-	f.counters.read(n)
+	w.end(time.Now())
+	s.count(n)
 	if int64(n) < need {
-		return or(err, io.ErrUnexpectedEOF)
+		return cmp.Or(err, io.ErrUnexpectedEOF)
 	}
 	return nil
 }
 
-// read counts a read of the source.
-func (c *counters) read(n int) {
-	c.preads.Add(1)
-	c.sourceBytes.Add(int64(n))
+// count counts a read.
+func (s *files) count(n int) {
+	s.reads.Add(1)
+	s.bytes.Add(int64(n))
 }
 
-// loan is a buffer with source bytes that one recipe uses.
+// loan is a buffer of source bytes that one recipe uses.
 type loan struct {
 	of  *buffers
 	buf []byte
 }
 
-// lend loads what a unit is computed from. Errors are dropped: the recipe then reads for itself, and reports its
-// own error.
-func (f *FS) lend(file expr.File, off int64, n int) ([]byte, expr.Entry, int) {
-	if n > loadSize {
+// loan reads what a unit is computed from. Errors are dropped: the recipe then reads for itself
+// and reports its own error.
+func (s *files) loan(file expr.File, off int64, n int) ([]byte, expr.Entry, int) {
+	if n > fetchSize {
 		return nil, nil, n
 	}
-	l := &loan{&f.loads, f.loads.get(loadBuffer)}
-	p, err := f.load(file, l.buf, off, int64(n))
+	l := &loan{&s.buffers, s.buffers.get(BufferSize)}
+	p, err := s.fetch(file, l.buf, off, int64(n))
 	if err != nil {
 		l.Release()
 		return nil, nil, n
@@ -115,7 +145,7 @@ const seenShift = 18
 
 // again notes that a range of a file of size bytes is loaded, and says whether all of it was before. A region counts
 // for the range that its first byte lies in.
-func (w *source) again(size, off, n int64) bool {
+func (w *watch) again(size, off, n int64) bool {
 	w.once.Do(func() { w.seen = make([]atomic.Uint64, size>>(seenShift+6)+1) })
 	all, some := true, false
 	for r := (off + 1<<seenShift - 1) >> seenShift; r<<seenShift < min(off+n, size); r++ {

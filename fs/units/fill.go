@@ -1,6 +1,8 @@
-package fs
+package units
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -10,9 +12,9 @@ import (
 )
 
 // start begins a fill.
-func (c *cache) start(u unit, deferred bool) *entry {
+func (c *Cache) start(u Unit, deferred bool) *entry {
 	c.recycle()
-	e := &entry{unit: u, key: u.Key(), size: taken(u), done: make(chan struct{}), clock: c.fs.clock.Load()}
+	e := &entry{unit: u, key: u.Key(), size: taken(u), done: make(chan struct{}), clock: c.clock.Load()}
 	c.entries[e.key] = e
 	c.used += e.size
 	c.filling += e.size
@@ -20,37 +22,37 @@ func (c *cache) start(u unit, deferred bool) *entry {
 	refetch := known && !old.spent
 	if refetch {
 		e.span, e.read = old.span, old.read
-		c.fs.counters.refetches.Add(1)
+		c.counters.refetches.Add(1)
 	}
 	c.pressure *= 15. / 16
 	if refetch || deferred {
 		c.pressure++
 	}
-	c.fs.counters.fills.Add(1)
+	c.counters.fills.Add(1)
 	c.fills.Add(1)
 	go c.fill(e)
 	return e
 }
 
 // spare is what the budget leaves for free buffers.
-func (c *cache) spare() int64 {
+func (c *Cache) spare() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return max(c.budget-c.used, 0)
 }
 
 // fill computes a unit and hands it to all who wait.
-func (c *cache) fill(e *entry) {
+func (c *Cache) fill(e *entry) {
 	defer c.fills.Done()
 	buf := c.buffers.getWithin(e.unit.Size(), c.spare()) // as it is now: others have begun since this was started
-	err := c.fs.fillUnit(e.unit, buf)
-	c.fs.dropUnit(e.key)
+	err := c.filler.fill(e.unit, buf)
+	c.dropUnit(e.key)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unshelve(e)
 	c.filling -= e.size
 	if err != nil {
-		c.fs.counters.fillErrors.Add(1)
+		c.counters.fillErrors.Add(1)
 		c.used -= e.size
 		c.buffers.put(buf)
 		e.state, e.err = gone, err
@@ -68,25 +70,33 @@ func (c *cache) fill(e *entry) {
 	c.serve()
 }
 
-// fillUnit computes a unit; a panic becomes an error.
-func (f *FS) fillUnit(u unit, buf []byte) (err error) {
-	defer f.recover("fill of "+u.String(), &err)
+// filler computes units.
+type filler struct {
+	ctx    context.Context
+	guard  *guard
+	files  *files
+	strips *strips
+}
+
+// fill computes a unit. A panic becomes an error.
+func (f *filler) fill(u Unit, buf []byte) (err error) {
+	defer f.guard.recover("fill of "+u.String(), &err)
 	of, w, begun := u.Key().File, new(waits), time.Now()
 	env := expr.Env{
 		Context: f.ctx,
 		ReadAt: func(file expr.File, p []byte, off int64) (int, error) {
 			defer w.end(forSource, w.begin(forSource))
-			return f.readSource(file, p, off)
+			return f.files.read(file, p, off)
 		},
 		Lend: func(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
 			defer w.end(forSource, w.begin(forSource))
-			return f.lend(file, off, n)
+			return f.files.loan(file, off, n)
 		},
 		Go: func(fns ...func() error) error { return f.together(of, w, fns) },
 	}
 	err = u.Fill(&env, buf)
-	if took := time.Since(begun); took > f.slowly.after {
-		f.slow("a unit took long to compute", slog.String("unit", u.String()),
+	if took := time.Since(begun); took > f.guard.slowAfter {
+		f.guard.slowly("a unit took long to compute", slog.String("unit", u.String()),
 			slog.Duration("after", took.Round(time.Millisecond)), slog.String("waited_for", w.String()))
 	}
 	if err != nil {
@@ -95,9 +105,12 @@ func (f *FS) fillUnit(u unit, buf []byte) (err error) {
 	return nil
 }
 
-// together runs the strips of a unit at the same time, so that slow sources overlap,
-// and gives the first error once all have ended.
-func (f *FS) together(of expr.File, w *waits, strips []func() error) error {
+// maxStrips is how many strips of one unit are under way at once.
+const maxStrips = 16
+
+// together computes the strips of a unit at the same time, so that slow sources overlap. It gives
+// the first error once all have ended.
+func (f *filler) together(of expr.File, w *waits, strips []func() error) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(strips))
 	next := make(chan int, len(strips))
@@ -105,7 +118,7 @@ func (f *FS) together(of expr.File, w *waits, strips []func() error) error {
 		next <- i
 	}
 	close(next)
-	for range min(len(strips), maxPieces) {
+	for range min(len(strips), maxStrips) {
 		wg.Go(func() {
 			for i := range next {
 				errs[i] = f.strip(of, w, strips[i])
@@ -113,12 +126,12 @@ func (f *FS) together(of expr.File, w *waits, strips []func() error) error {
 		})
 	}
 	wg.Wait()
-	return or(errs...)
+	return cmp.Or(errs...)
 }
 
-// strip computes a strip as soon as there is memory for it; a panic becomes an error.
-func (f *FS) strip(of expr.File, w *waits, fn func() error) (err error) {
-	defer f.recover("strip", &err)
+// strip computes a strip as soon as there is memory for it. A panic becomes an error.
+func (f *filler) strip(of expr.File, w *waits, fn func() error) (err error) {
+	defer f.guard.recover("strip", &err)
 	begun := w.begin(forTurn)
 	ok := f.strips.begin(f.ctx, of)
 	w.end(forTurn, begun)

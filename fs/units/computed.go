@@ -1,4 +1,4 @@
-package fs
+package units
 
 import (
 	"context"
@@ -7,27 +7,23 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// maxComputed is the most that computed scale grids may take, beside the tensor cache's budget: those of
-// all of DeepSeek-V3 are 160 MB.
-const maxComputed = 256 << 20
-
 // computed keeps the scale grids that layout hf-fp8 works out. They are as small as stored ones, but
 // each costs a read of its whole weight: so they have room of their own, which nothing else takes, and
 // one is computed once however many readers wait. That goes on when a reader gives up.
 type computed struct {
-	fs *FS
-	*grids
-	calls   map[expr.UnitKey]*entry // under way; guarded by grids.mu, as is closed
+	filler *filler
+	*scaleCache
+	calls   map[expr.UnitKey]*entry // under way; guarded by scaleCache.mu, as is closed
 	closed  bool
 	running sync.WaitGroup
 }
 
-func newComputed(f *FS) *computed {
-	return &computed{fs: f, grids: newGrids(0), calls: map[expr.UnitKey]*entry{}}
+func newComputed(f *filler) *computed {
+	return &computed{filler: f, scaleCache: newScaleCache(), calls: map[expr.UnitKey]*entry{}}
 }
 
 // get finds a grid, or waits until it is computed.
-func (c *computed) get(ctx context.Context, u unit) (*entry, error) {
+func (c *computed) get(ctx context.Context, u Unit) (*entry, error) {
 	e, kept := c.find(u)
 	switch {
 	case e == nil:
@@ -45,7 +41,7 @@ func (c *computed) get(ctx context.Context, u unit) (*entry, error) {
 
 // find finds a grid, or one that is being computed; it begins to compute one that is neither, unless
 // the filesystem is closed.
-func (c *computed) find(u unit) (e *entry, kept bool) {
+func (c *computed) find(u Unit) (e *entry, kept bool) {
 	key := u.Key()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,10 +57,10 @@ func (c *computed) find(u unit) (e *entry, kept bool) {
 	return e, false
 }
 
-func (c *computed) compute(e *entry, u unit) {
+func (c *computed) compute(e *entry, u Unit) {
 	defer c.running.Done()
 	e.buf = make([]byte, e.size)
-	e.err = c.fs.fillUnit(u, e.buf)
+	e.err = c.filler.fill(u, e.buf)
 	if e.err == nil {
 		c.add(e)
 	}

@@ -1,0 +1,189 @@
+package units
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// Read is one read of a virtual file. The units that it holds stay pinned until it ends, so it
+// touches each unit once, however small the budget is. It may be used again after End.
+type Read struct {
+	cache *Cache
+	ctx   context.Context
+	env   expr.Env
+
+	file   File // what is being read
+	off, n int64
+	run    Run
+
+	wants    []Unit
+	held     []*entry      // pinned
+	admitted chan struct{} // told when the cache admits the read
+	queued   time.Time     // since when it waits for room
+	deferred bool          // it had to wait for room
+	waiting  bool          // for a fill
+	served   bool          // the read went well
+
+	waits   waits
+	slowest string // a unit that it waited long for
+
+	ahead ahead
+	fetch func(*expr.Unit) bool
+}
+
+// NewRead makes a read. It may only be used once it has begun.
+func (c *Cache) NewRead() *Read {
+	r := &Read{cache: c, admitted: make(chan struct{}, 1)}
+	r.env = expr.Env{Cache: r, ReadAt: r.readAt, Lend: r.lend, Counters: &c.lost}
+	r.fetch = r.fetchAhead
+	return r
+}
+
+// Begin begins to read [off, off+n) of a file.
+func (r *Read) Begin(ctx context.Context, f File, off, n int64, run Run) {
+	r.ctx, r.env.Context = ctx, ctx
+	r.file, r.off, r.n, r.run = f, off, n, run
+	r.waits.reset()
+}
+
+// End lets go of all that the read holds. served says whether the read went well.
+func (r *Read) End(served bool) {
+	r.served = served
+	r.cache.finish(r)
+	clear(r.wants)
+	r.wants = r.wants[:0]
+	r.queued, r.slowest = time.Time{}, ""
+	r.ctx, r.env.Context, r.file = nil, nil, nil
+}
+
+// Env is the environment in which the recipes of the read are evaluated.
+func (r *Read) Env() *expr.Env { return &r.env }
+
+// Want names a unit that the read needs. Only units of the tensor cache have to be named.
+func (r *Read) Want(u Unit) {
+	key := u.Key()
+	if key.Kind != expr.Transposed || slices.ContainsFunc(r.wants, func(w Unit) bool { return w.Key() == key }) {
+		return
+	}
+	r.wants = append(r.wants, u)
+}
+
+// Acquire pins the units that the read wants, and waits until they are filled.
+func (r *Read) Acquire() error {
+	if len(r.wants) == 0 {
+		return nil
+	}
+	if err := r.cache.acquire(r.ctx, r); err != nil {
+		return err
+	}
+	for _, e := range r.held {
+		if err := check(e.key.File); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadAhead begins to read a range of a source file that the stream of this read will need, up to
+// end in the virtual file. It reports whether there was room.
+func (r *Read) ReadAhead(f expr.File, off, n, end int64) bool {
+	return r.cache.blocks.fetch(r, f, off, n, end)
+}
+
+// Waited describes what the read has waited for.
+func (r *Read) Waited() []slog.Attr {
+	attrs := []slog.Attr{slog.String("waited_for", r.waits.String())}
+	if r.slowest != "" {
+		attrs = append(attrs, slog.String("unit", r.slowest))
+	}
+	return attrs
+}
+
+// Waiting says what the read is waiting for now. Other goroutines may ask.
+func (r *Read) Waiting() []slog.Attr {
+	return []slog.Attr{
+		slog.String("waited_for", r.waits.String()),
+		slog.String("waits_now_for", reasonNames[r.waits.now.Load()]),
+	}
+}
+
+// Get gives a filled unit. It stays until the read ends.
+func (r *Read) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
+	key := u.Key()
+	switch key.Kind {
+	case expr.Grid:
+		return r.cache.scales.get(&r.env, u)
+	case expr.Computed:
+		return r.cache.computed.get(ctx, u)
+	}
+	if e := r.find(key); e != nil {
+		return e, nil
+	}
+	// A recipe that did not say that it needs this: computed for it alone.
+	e := &entry{key: key, buf: make([]byte, u.Size())}
+	return e, r.cache.filler.fill(u, e.buf)
+}
+
+// find finds a unit among those that the read has pinned.
+func (r *Read) find(key expr.UnitKey) *entry {
+	for _, e := range r.held {
+		if e.key == key {
+			return e
+		}
+	}
+	return nil
+}
+
+// lend lends source bytes that were read ahead.
+func (r *Read) lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, int) {
+	p, k, gap := r.cache.blocks.borrow(r.ctx, &r.waits, f, off, int64(n), int64(width))
+	if k == nil {
+		return nil, nil, int(gap)
+	}
+	return p, k, 0
+}
+
+// readAt fills p from what was read ahead, and reads the rest.
+func (r *Read) readAt(f expr.File, p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		rest := p[n:]
+		lent, k, gap := r.cache.blocks.borrow(r.ctx, &r.waits, f, off+int64(n), int64(len(rest)), 1)
+		if k != nil {
+			n += copy(rest, lent)
+			k.Release()
+			continue
+		}
+		begun := r.waits.begin(forSource)
+		got, err := r.cache.files.read(f, rest[:gap], off+int64(n))
+		r.waits.end(forSource, begun)
+		if n += got; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Drop lets the system forget a range of a source file.
+func (c *Cache) Drop(f expr.File, off, n int64) bool {
+	if a, ok := f.(adviser); ok && c.files.policy == SourceDrop {
+		a.Advise(off, n, true)
+	}
+	return true
+}
+
+// adviser is a source file that passes advice on to the system.
+type adviser interface {
+	Advise(off, n int64, dontneed bool)
+}
+
+// dropUnit lets the system forget the source of a filled unit. A panic here is only logged, since
+// the unit is filled.
+func (c *Cache) dropUnit(key expr.UnitKey) {
+	var ignored error
+	defer c.guard.recover("letting go of a source", &ignored)
+	c.Drop(key.File, key.Offset, key.Rows*max(key.Stride, key.Cols))
+}

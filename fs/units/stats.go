@@ -1,0 +1,55 @@
+package units
+
+import "sync/atomic"
+
+// counters are what a cache counts while it runs.
+type counters struct {
+	hits, misses, fills, fillErrors  atomic.Int64
+	prefetches, evictions, refetches atomic.Int64
+	unused                           atomic.Int64
+}
+
+// Stats is a snapshot of what a cache has done and holds.
+type Stats struct {
+	SourceBytes int64 `json:"source_bytes"` // read from source files
+	Preads      int64 `json:"preads"`       // calls that read them
+	ReadAhead   int64 `json:"read_ahead"`   // bytes held for what was, or is being, read ahead of row-contiguous recipes
+	Unused      int64 `json:"unused"`       // bytes read ahead that nobody wanted
+	Stalled     int64 `json:"stalled"`      // source files that have not answered for seconds
+	Panics      int64 `json:"panics"`       // caught, each given to its readers as an error
+
+	Saturated int64 `json:"saturated"` // values beyond the largest FP8 code, each time they were computed
+	Infinite  int64 `json:"infinite"`  // values that are infinite in F16, each time they were computed
+
+	Hits       int64 `json:"hits"`        // units found in the cache
+	Misses     int64 `json:"misses"`      // units that had to be waited for
+	Fills      int64 `json:"fills"`       // units computed
+	FillErrors int64 `json:"fill_errors"` // units that failed
+	Prefetches int64 `json:"prefetches"`  // fills that nobody waited for when they began
+	Evictions  int64 `json:"evictions"`   // units thrown out
+	Refetches  int64 `json:"refetches"`   // units filled again that had been thrown out before they were read to their end
+
+	CacheBudget int64 `json:"cache_budget"` // bytes
+	CacheUsed   int64 `json:"cache_used"`   // bytes: pinned, filling and idle
+	Pinned      int64 `json:"pinned"`       // bytes in use by readers
+	Filling     int64 `json:"filling"`      // bytes being computed
+	Units       int64 `json:"units"`        // held
+	Waiting     int64 `json:"waiting"`      // readers waiting for a unit
+	TooSmall    bool  `json:"too_small"`    // the budget is too small for what is read at once
+}
+
+// Stats tells what the cache has done and holds.
+func (c *Cache) Stats() Stats {
+	n := &c.counters
+	s := Stats{
+		SourceBytes: c.files.bytes.Load(), Preads: c.files.reads.Load(),
+		Unused: n.unused.Load(), Stalled: c.files.stalled(), Panics: c.guard.panics.Load(),
+		Saturated: c.lost.Saturated.Load(), Infinite: c.lost.Infinite.Load(),
+		Hits: n.hits.Load(), Misses: n.misses.Load(), Fills: n.fills.Load(),
+		FillErrors: n.fillErrors.Load(), Prefetches: n.prefetches.Load(),
+		Evictions: n.evictions.Load(), Refetches: n.refetches.Load(),
+	}
+	c.account(&s)
+	c.blocks.stats(&s)
+	return s
+}
