@@ -16,7 +16,7 @@ type StateDict struct {
 	Plan *Plan
 	// Env is used to read tensors. It keeps the few source tensors transposed last;
 	// set another one, before reading, for parallelism or a larger cache.
-	Env *expr.Env
+	Env expr.Env
 
 	byName map[string]int
 }
@@ -33,7 +33,7 @@ func newStateDict(c *Checkpoint, o Options) (*StateDict, error) {
 	}
 	d := &StateDict{
 		Plan:   plan,
-		Env:    &expr.Env{Cache: &recentUnits{}},
+		Env:    &recentUnits{},
 		byName: make(map[string]int, len(plan.Tensors)),
 	}
 	for i, t := range plan.Tensors {
@@ -75,7 +75,7 @@ func (d *StateDict) lazy(i int) *Lazy {
 type Lazy struct {
 	name string
 	node expr.Node
-	env  *expr.Env
+	env  expr.Env
 }
 
 var _ io.ReaderAt = (*Lazy)(nil)

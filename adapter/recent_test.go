@@ -1,7 +1,6 @@
 package adapter
 
 import (
-	"context"
 	"errors"
 	"testing"
 
@@ -43,7 +42,7 @@ func TestAFillThatPanickedIsNotKept(t *testing.T) {
 		defer func() { panicked = recover() != nil }()
 		n.Units(0, n.Size(), func(u *expr.Unit) bool {
 			panicked = true
-			e, err = units.Get(context.Background(), u)
+			e, err = units.Unit(u)
 			return false
 		})
 		return e, false, err

@@ -67,7 +67,7 @@ func TestClosedFilesystemComputesNothing(t *testing.T) {
 	}
 	f.Close()
 	s := f.session(t.Context(), of, 0, 1)
-	if err := scale.node.ReadAt(s.read.Env(), make([]byte, scale.node.Size()), 0); err == nil {
+	if err := scale.node.ReadAt(s.read, make([]byte, scale.node.Size()), 0); err == nil {
 		t.Error("a scale was computed after Close")
 	}
 }

@@ -139,11 +139,11 @@ func (f *file) units(off, n int64, yield func(*expr.Unit) bool) {
 }
 
 // fill reads p, which lies inside the file, segment by segment.
-func (f *file) fill(env *expr.Env, p []byte, off int64) (err error) {
+func (f *file) fill(env expr.Env, p []byte, off int64) (err error) {
 	defer f.fs.units.Recover(f.name, &err)
 	i := f.segment(off)
 	for len(p) > 0 {
-		if err := env.Context.Err(); err != nil {
+		if err := env.Err(); err != nil {
 			return err
 		}
 		part := p[:min(int64(len(p)), f.ends[i]-off)]

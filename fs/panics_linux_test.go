@@ -36,7 +36,7 @@ type bombNode struct {
 	bomb *bomb
 }
 
-func (n bombNode) ReadAt(env *expr.Env, p []byte, off int64) error {
+func (n bombNode) ReadAt(env expr.Env, p []byte, off int64) error {
 	n.bomb.tick()
 	return n.Node.ReadAt(env, p, off)
 }
@@ -54,7 +54,7 @@ func (u bombUnit) Key() expr.UnitKey { return expr.UnitKey{Offset: 1} }
 func (u bombUnit) Size() int64       { return 1000 }
 func (u bombUnit) String() string    { return "unit 1" }
 
-func (u bombUnit) Fill(*expr.Env, []byte) error { return u.bomb.tick() }
+func (u bombUnit) Fill(expr.FillEnv, []byte) error { return u.bomb.tick() }
 
 func (f bombFile) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	if !f.bomb.armed.Load() {

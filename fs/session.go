@@ -104,7 +104,7 @@ func (s *session) readAt(p []byte) error {
 func (s *session) fill(p []byte) error {
 	pieces := s.split(p)
 	if len(pieces) == 1 {
-		return s.file.fill(s.read.Env(), p, s.off)
+		return s.file.fill(s.read, p, s.off)
 	}
 	s.wg.Add(len(pieces))
 	for i := range pieces[1:] {
@@ -138,5 +138,5 @@ func (s *session) split(p []byte) []piece {
 // run reads the piece; it never panics.
 func (c *piece) run() {
 	defer c.s.wg.Done()
-	c.err = c.s.file.fill(c.s.read.Env(), c.p, c.off)
+	c.err = c.s.file.fill(c.s.read, c.p, c.off)
 }

@@ -114,7 +114,7 @@ func TestTheLogSaysWhatSlowReadsWaitFor(t *testing.T) {
 				t.Fatal("nothing is read ahead")
 			}
 			go func() { time.Sleep(20 * time.Millisecond); release() }()
-			_, e, _ := s.read.Env().Lend(of, off, int(n), 1)
+			_, e, _ := s.read.Lend(of, off, int(n), 1)
 			if e == nil {
 				t.Fatal("nothing was lent")
 			}

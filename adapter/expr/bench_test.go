@@ -1,7 +1,6 @@
 package expr
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,7 +12,7 @@ import (
 // everything keeps all units. Unlike mapCache it allocates nothing when it has them.
 type everything map[UnitKey]*mapEntry
 
-func (c everything) Get(_ context.Context, u *Unit) (Entry, error) {
+func (c everything) Get(u *Unit) (Entry, error) {
 	if e := c[u.Key()]; e != nil {
 		pinned.Add(1)
 		return e, nil
@@ -120,9 +119,9 @@ func BenchmarkSmallReads(b *testing.B) {
 }
 
 func benchmarkReads(b *testing.B, n Node, size int64) {
-	env := &Env{Cache: everything{}}
+	env := &testEnv{cache: everything{}}
 	p := make([]byte, min(size, n.Size()))
-	if err := n.ReadAt(env, p, 0); err != nil {
+	if err := n.ReadAt(env.read(), p, 0); err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(len(p)))
@@ -132,7 +131,7 @@ func benchmarkReads(b *testing.B, n Node, size int64) {
 		if off+int64(len(p)) > n.Size() {
 			off = 0
 		}
-		if err := n.ReadAt(env, p, off); err != nil {
+		if err := n.ReadAt(env.read(), p, off); err != nil {
 			b.Fatal(err)
 		}
 	}

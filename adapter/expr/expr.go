@@ -28,7 +28,7 @@
 //
 // Leaves in stored order read what they need, half the bytes of the result, and decode it. A
 // transposed leaf needs a whole source matrix for any row: that is a [Unit], the matrix transposed in
-// its source precision, which [Env.Cache] keeps, so one entry serves all dtypes and layouts, and the
+// its source precision, which [Env.Unit] keeps, so one entry serves all dtypes and layouts, and the
 // parts that a merged tensor is taken apart into. Scale grids, stored or computed by [Quantize], are
 // small units too. Without a cache, what is needed is read and transposed, or computed, at each read.
 //
@@ -74,7 +74,7 @@ type Node interface {
 	// ReadAt fills p with the row-major little-endian bytes [off, off+len(p)).
 	// It returns nil only if every byte of p was written; when it returns, no
 	// goroutine touches p any more, also when it failed or was cancelled.
-	ReadAt(env *Env, p []byte, off int64) error
+	ReadAt(env Env, p []byte, off int64) error
 
 	// Units calls yield for the units that reading [off, off+n) needs, in the
 	// order of the bytes, until yield returns false. Row-contiguous recipes need none
@@ -96,7 +96,7 @@ type node interface {
 
 	// rect writes w to dst, whose rows begin stride bytes apart. w is not empty and lies
 	// inside the node; dst ends anywhere behind the last element.
-	rect(env *Env, dst []byte, stride int, w window) error
+	rect(env Env, dst []byte, stride int, w window) error
 
 	// needs calls d for what reading w needs, until it returns false; needsRange for
 	// a range of bytes, which is not empty and lies inside the node.

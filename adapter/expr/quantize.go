@@ -29,7 +29,7 @@ const maxBlock = 1024
 // Quantize makes FP8 codes (F8_E4M3) of a matrix of plain values, and the grid of their scales
 // (F32): a code times its scale is the value, nearly. Any part of either may be read by itself. The grid is a
 // unit, [Computed] from all of n and shared by both nodes: without a cache the blocks that a read needs are computed
-// each time. Values that saturate are counted in [Env.Counters]: infinities, and with [Ones] what is beyond ±448.
+// each time. Values that saturate are counted by [Env.Lost]: infinities, and with [Ones] what is beyond ±448.
 func Quantize(n Node, o QuantizeOptions) (codes, scales Node, err error) {
 	of, err := ours("quantize", n)
 	if err != nil {
@@ -52,7 +52,7 @@ type quantize struct {
 
 var one = []float32{1}
 
-func (n *quantize) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *quantize) rect(env Env, dst []byte, stride int, w window) error {
 	q := n.by
 	m := fp8.Plain{Format: q.format, Scales: one}
 	if !q.ones {
@@ -70,7 +70,7 @@ func (n *quantize) rect(env *Env, dst []byte, stride int, w window) error {
 }
 
 // encode reads the values of w and quantizes them, some rows at a time.
-func (n *quantize) encode(env *Env, dst []byte, stride int, w window, m *fp8.Plain) error {
+func (n *quantize) encode(env Env, dst []byte, stride int, w window, m *fp8.Plain) error {
 	rows := min(w.rows(), max(1, chunk/m.Stride))
 	b := getBuffer(rows * m.Stride)
 	defer b.put()
@@ -81,7 +81,9 @@ func (n *quantize) encode(env *Env, dst []byte, stride int, w window, m *fp8.Pla
 			return err
 		}
 		m.Rows = part.rows()
-		env.saturated(fp8.Quantize(dst, stride, m))
+		if n := fp8.Quantize(dst, stride, m); n > 0 {
+			env.Lost(n, 0)
+		}
 		if w.r0 = part.r1; w.rows() == 0 {
 			return nil
 		}

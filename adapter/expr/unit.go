@@ -39,7 +39,7 @@ type Unit struct {
 // filler computes units.
 type filler interface {
 	unitSize(u *Unit) int64
-	fillUnit(u *Unit, env *Env, dst []byte) error
+	fillUnit(u *Unit, env FillEnv, dst []byte) error
 	unitName(u *Unit) string
 }
 
@@ -50,10 +50,13 @@ func (u *Unit) Key() UnitKey { return u.key }
 func (u *Unit) Size() int64 { return u.of.unitSize(u) }
 
 // Fill computes the unit into dst, which has Size bytes and may be dirty. It reads in strips, which
-// it hands to env.Go; it uses no cache.
-func (u *Unit) Fill(env *Env, dst []byte) error {
+// it hands to [FillEnv.Together]. Without an environment it is filled by [Alone].
+func (u *Unit) Fill(env FillEnv, dst []byte) error {
 	if int64(len(dst)) != u.Size() {
 		return fmt.Errorf("%s: %d bytes for a unit of %d", u, len(dst), u.Size())
+	}
+	if env == nil {
+		env = &alone
 	}
 	return u.of.fillUnit(u, env, dst)
 }

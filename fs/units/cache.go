@@ -36,7 +36,6 @@ type Cache struct {
 	workers  int
 	clock    atomic.Int64 // counts reads
 	counters counters
-	lost     expr.Counters // values that a narrower dtype could not hold
 	files    files
 	strips   strips
 	filler   filler
@@ -75,7 +74,7 @@ type Cache struct {
 type Unit interface {
 	Key() expr.UnitKey
 	Size() int64
-	Fill(env *expr.Env, dst []byte) error
+	Fill(env expr.FillEnv, dst []byte) error
 	String() string
 }
 

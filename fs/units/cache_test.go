@@ -37,7 +37,7 @@ func (u *fakeUnit) Key() expr.UnitKey { return expr.UnitKey{File: u.file, Offset
 func (u *fakeUnit) Size() int64       { return u.size }
 func (u *fakeUnit) String() string    { return fmt.Sprintf("unit %d", u.number) }
 
-func (u *fakeUnit) Fill(env *expr.Env, dst []byte) error {
+func (u *fakeUnit) Fill(_ expr.FillEnv, dst []byte) error {
 	u.fills.Add(1)
 	if u.hook != nil {
 		if err := u.hook(); err != nil {

@@ -81,23 +81,11 @@ type filler struct {
 // fill computes a unit. A panic becomes an error.
 func (f *filler) fill(u Unit, buf []byte) (err error) {
 	defer f.guard.recover("fill of "+u.String(), &err)
-	of, w, begun := u.Key().File, new(waits), time.Now()
-	env := expr.Env{
-		Context: f.ctx,
-		ReadAt: func(file expr.File, p []byte, off int64) (int, error) {
-			defer w.end(forSource, w.begin(forSource))
-			return f.files.read(file, p, off)
-		},
-		Lend: func(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
-			defer w.end(forSource, w.begin(forSource))
-			return f.files.loan(file, off, n)
-		},
-		Go: func(fns ...func() error) error { return f.together(of, w, fns) },
-	}
-	err = u.Fill(&env, buf)
+	env, begun := &fillEnv{filler: f, of: u.Key().File}, time.Now()
+	err = u.Fill(env, buf)
 	if took := time.Since(begun); took > f.guard.slowAfter {
 		f.guard.slowly("a unit took long to compute", slog.String("unit", u.String()),
-			slog.Duration("after", took.Round(time.Millisecond)), slog.String("waited_for", w.String()))
+			slog.Duration("after", took.Round(time.Millisecond)), slog.String("waited_for", env.waits.String()))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", u, err)
@@ -108,9 +96,31 @@ func (f *filler) fill(u Unit, buf []byte) (err error) {
 // maxStrips is how many strips of one unit are under way at once.
 const maxStrips = 16
 
-// together computes the strips of a unit at the same time, so that slow sources overlap. It gives
+// fillEnv is the environment of the fill of a unit.
+type fillEnv struct {
+	*filler
+	of    expr.File // from which the unit is computed, or the first of its files
+	waits waits
+}
+
+// Err is not nil once the cache is closed.
+func (e *fillEnv) Err() error { return e.ctx.Err() }
+
+// ReadAt reads source bytes.
+func (e *fillEnv) ReadAt(file expr.File, p []byte, off int64) (int, error) {
+	defer e.waits.end(forSource, e.waits.begin(forSource))
+	return e.files.read(file, p, off)
+}
+
+// Lend reads source bytes into a buffer, past the page cache where that is better.
+func (e *fillEnv) Lend(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
+	defer e.waits.end(forSource, e.waits.begin(forSource))
+	return e.files.loan(file, off, n)
+}
+
+// Together computes the strips of a unit at the same time, so that slow sources overlap. It gives
 // the first error once all have ended.
-func (f *filler) together(of expr.File, w *waits, strips []func() error) error {
+func (e *fillEnv) Together(strips ...func() error) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(strips))
 	next := make(chan int, len(strips))
@@ -121,7 +131,7 @@ func (f *filler) together(of expr.File, w *waits, strips []func() error) error {
 	for range min(len(strips), maxStrips) {
 		wg.Go(func() {
 			for i := range next {
-				errs[i] = f.strip(of, w, strips[i])
+				errs[i] = e.strip(strips[i])
 			}
 		})
 	}
@@ -130,14 +140,14 @@ func (f *filler) together(of expr.File, w *waits, strips []func() error) error {
 }
 
 // strip computes a strip as soon as there is memory for it. A panic becomes an error.
-func (f *filler) strip(of expr.File, w *waits, fn func() error) (err error) {
-	defer f.guard.recover("strip", &err)
-	begun := w.begin(forTurn)
-	ok := f.strips.begin(f.ctx, of)
-	w.end(forTurn, begun)
+func (e *fillEnv) strip(fn func() error) (err error) {
+	defer e.guard.recover("strip", &err)
+	begun := e.waits.begin(forTurn)
+	ok := e.strips.begin(e.ctx, e.of)
+	e.waits.end(forTurn, begun)
 	if !ok {
 		return ErrClosed
 	}
-	defer f.strips.end(of)
+	defer e.strips.end(e.of)
 	return fn()
 }

@@ -9,12 +9,11 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// Read is one read of a virtual file. The units that it holds stay pinned until it ends, so it
+// Read is one read of a virtual file, and the environment of its recipes. The units that it holds stay pinned until it ends, so it
 // touches each unit once, however small the budget is. It may be used again after End.
 type Read struct {
 	cache *Cache
 	ctx   context.Context
-	env   expr.Env
 
 	file   File // what is being read
 	off, n int64
@@ -35,17 +34,18 @@ type Read struct {
 	fetch func(*expr.Unit) bool
 }
 
+var _ expr.Env = (*Read)(nil)
+
 // NewRead makes a read. It may only be used once it has begun.
 func (c *Cache) NewRead() *Read {
 	r := &Read{cache: c, admitted: make(chan struct{}, 1)}
-	r.env = expr.Env{Cache: r, ReadAt: r.readAt, Lend: r.lend, Counters: &c.lost}
 	r.fetch = r.fetchAhead
 	return r
 }
 
 // Begin begins to read [off, off+n) of a file.
 func (r *Read) Begin(ctx context.Context, f File, off, n int64, run Run) {
-	r.ctx, r.env.Context = ctx, ctx
+	r.ctx = ctx
 	r.file, r.off, r.n, r.run = f, off, n, run
 	r.waits.reset()
 }
@@ -57,11 +57,8 @@ func (r *Read) End(served bool) {
 	clear(r.wants)
 	r.wants = r.wants[:0]
 	r.queued, r.slowest = time.Time{}, ""
-	r.ctx, r.env.Context, r.file = nil, nil, nil
+	r.ctx, r.file = nil, nil
 }
-
-// Env is the environment in which the recipes of the read are evaluated.
-func (r *Read) Env() *expr.Env { return &r.env }
 
 // Want names a unit that the read needs. Only units of the tensor cache have to be named.
 func (r *Read) Want(u Unit) {
@@ -111,14 +108,17 @@ func (r *Read) Waiting() []slog.Attr {
 	}
 }
 
-// Get gives a filled unit. It stays until the read ends.
-func (r *Read) Get(ctx context.Context, u *expr.Unit) (expr.Entry, error) {
+// Err is not nil once the reader has given up.
+func (r *Read) Err() error { return r.ctx.Err() }
+
+// Unit gives a filled unit. It stays until the read ends.
+func (r *Read) Unit(u *expr.Unit) (expr.Entry, error) {
 	key := u.Key()
 	switch key.Kind {
 	case expr.Grid:
-		return r.cache.scales.get(&r.env, u)
+		return r.cache.scales.get(r, u)
 	case expr.Computed:
-		return r.cache.computed.get(ctx, u)
+		return r.cache.computed.get(r.ctx, u)
 	}
 	if e := r.find(key); e != nil {
 		return e, nil
@@ -138,8 +138,8 @@ func (r *Read) find(key expr.UnitKey) *entry {
 	return nil
 }
 
-// lend lends source bytes that were read ahead.
-func (r *Read) lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, int) {
+// Lend lends source bytes that were read ahead.
+func (r *Read) Lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, int) {
 	p, k, gap := r.cache.blocks.borrow(r.ctx, &r.waits, f, off, int64(n), int64(width))
 	if k == nil {
 		return nil, nil, int(gap)
@@ -147,8 +147,8 @@ func (r *Read) lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, i
 	return p, k, 0
 }
 
-// readAt fills p from what was read ahead, and reads the rest.
-func (r *Read) readAt(f expr.File, p []byte, off int64) (n int, err error) {
+// ReadAt fills p from what was read ahead, and reads the rest.
+func (r *Read) ReadAt(f expr.File, p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		rest := p[n:]
 		lent, k, gap := r.cache.blocks.borrow(r.ctx, &r.waits, f, off+int64(n), int64(len(rest)), 1)
@@ -165,6 +165,16 @@ func (r *Read) readAt(f expr.File, p []byte, off int64) (n int, err error) {
 		}
 	}
 	return n, nil
+}
+
+// Lost counts values that a narrower dtype could not hold.
+func (r *Read) Lost(saturated, infinite int) {
+	if saturated > 0 {
+		r.cache.counters.saturated.Add(int64(saturated))
+	}
+	if infinite > 0 {
+		r.cache.counters.infinite.Add(int64(infinite))
+	}
 }
 
 // Drop lets the system forget a range of a source file.

@@ -41,7 +41,7 @@ func (g *scaleCache) trim() {
 }
 
 // get finds a grid or fills it.
-func (g *scaleCache) get(env *expr.Env, u Unit) (*entry, error) {
+func (g *scaleCache) get(in expr.Input, u Unit) (*entry, error) {
 	key := u.Key()
 	g.mu.Lock()
 	e, ok := g.lru.Get(key)
@@ -50,7 +50,7 @@ func (g *scaleCache) get(env *expr.Env, u Unit) (*entry, error) {
 		return e, check(key.File)
 	}
 	e = &entry{key: key, size: u.Size(), buf: make([]byte, u.Size())}
-	if err := u.Fill(env, e.buf); err != nil {
+	if err := u.Fill(inline{in}, e.buf); err != nil {
 		return nil, err
 	}
 	g.add(e)
@@ -75,3 +75,9 @@ func check(f expr.File) error {
 	}
 	return nil
 }
+
+// inline is the environment of a fill in the goroutine of a reader.
+type inline struct{ expr.Input }
+
+// Together runs the functions one after the other.
+func (inline) Together(fns ...func() error) error { return new(expr.Alone).Together(fns...) }

@@ -7,6 +7,7 @@ type counters struct {
 	hits, misses, fills, fillErrors  atomic.Int64
 	prefetches, evictions, refetches atomic.Int64
 	unused                           atomic.Int64
+	saturated, infinite              atomic.Int64
 }
 
 // Stats is a snapshot of what a cache has done and holds.
@@ -44,7 +45,7 @@ func (c *Cache) Stats() Stats {
 	s := Stats{
 		SourceBytes: c.files.bytes.Load(), Preads: c.files.reads.Load(),
 		Unused: n.unused.Load(), Stalled: c.files.stalled(), Panics: c.guard.panics.Load(),
-		Saturated: c.lost.Saturated.Load(), Infinite: c.lost.Infinite.Load(),
+		Saturated: n.saturated.Load(), Infinite: n.infinite.Load(),
 		Hits: n.hits.Load(), Misses: n.misses.Load(), Fills: n.fills.Load(),
 		FillErrors: n.fillErrors.Load(), Prefetches: n.prefetches.Load(),
 		Evictions: n.evictions.Load(), Refetches: n.refetches.Load(),

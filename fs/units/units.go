@@ -2,8 +2,8 @@
 // bytes that were read ahead. It knows recipes and source files, but not trees, sessions or mounts.
 //
 // Start with [New]. Each read of a virtual file takes a [Read] from the [Cache], names the units
-// that it needs ([Read.Want]), waits for them ([Read.Acquire]) and evaluates its recipes in
-// [Read.Env]. [Read.End] lets go of everything.
+// that it needs ([Read.Want]), waits for them ([Read.Acquire]) and evaluates its recipes, for which
+// the Read is the environment. [Read.End] lets go of everything.
 //
 // The package asks its caller back through one interface, [File]: which recipe fills which bytes
 // of a virtual file, and how far a stream in it has come.
