@@ -228,7 +228,7 @@ func (b *blocks) borrow(ctx context.Context, w *waits, f expr.File, off, n, widt
 	k.pins++
 	b.mu.Unlock()
 	begun := w.begin(forAhead)
-	err := b.cache.wait(ctx, k.done)
+	err := wait(ctx, b.cache.ctx, k.done)
 	w.end(forAhead, begun)
 	if err != nil || k.failed || check(f) != nil {
 		k.Release()

@@ -153,7 +153,7 @@ func (c *Cache) acquire(ctx context.Context, s *Read) error {
 		c.wakeLater()
 		c.mu.Unlock()
 		begun := s.waits.begin(forRoom)
-		err := c.wait(ctx, s.admitted)
+		err := wait(ctx, c.ctx, s.admitted)
 		s.waits.end(forRoom, begun)
 		if err != nil {
 			c.giveUp(s)
@@ -174,7 +174,7 @@ func (s *Read) await(ctx context.Context) error {
 	defer s.cache.stopWaiting(s)
 	for _, e := range s.held {
 		begun := s.waits.begin(forUnit)
-		err := s.cache.wait(ctx, e.done)
+		err := wait(ctx, s.cache.ctx, e.done)
 		s.waits.end(forUnit, begun)
 		if time.Since(begun) > s.cache.guard.slowAfter/2 {
 			s.slowest = e.unit.String()
@@ -219,12 +219,17 @@ func (c *Cache) admit(s *Read) bool {
 	for _, u := range s.wants {
 		if s.find(u.Key()) == nil {
 			e := c.start(u, s.deferred)
-			e.pins++
+			c.pin(e)
 			s.held = append(s.held, e)
 		}
 	}
 	for _, e := range s.held {
-		s.waiting = s.waiting || e.state == filling
+		if e.state == filling {
+			s.waiting = true
+			c.counters.misses.Add(1)
+		} else {
+			c.counters.hits.Add(1)
+		}
 	}
 	c.check()
 	return true
@@ -242,12 +247,17 @@ func (c *Cache) hold(s *Read) (missing int64, stalled bool) {
 			continue
 		}
 		e.prefetch = false
-		if e.pins++; e.pins == 1 && e.state == ready {
-			c.pinned += e.size
-		}
+		c.pin(e)
 		s.held = append(s.held, e)
 	}
 	return missing, stalled
+}
+
+// pin begins a use of a unit.
+func (c *Cache) pin(e *entry) {
+	if e.pins++; e.pins == 1 && e.state == ready {
+		c.pinned += e.size
+	}
 }
 
 // letGo undoes hold.
@@ -255,8 +265,13 @@ func (c *Cache) letGo(s *Read) {
 	for _, e := range s.held {
 		c.unpin(e)
 	}
-	clear(s.held)
-	s.held = s.held[:0]
+	s.held = emptied(s.held)
+}
+
+// emptied keeps the memory of a list.
+func emptied(list []*entry) []*entry {
+	clear(list)
+	return list[:0]
 }
 
 // room makes room for n bytes, or says that there is none. A session that nobody else
@@ -302,7 +317,7 @@ func (c *Cache) unpin(e *entry) {
 
 // finish ends a session: its entries are unpinned and know what was read of them.
 func (c *Cache) finish(s *Read) {
-	if len(s.wants) == 0 {
+	if len(s.wants) == 0 && len(s.late) == 0 {
 		return
 	}
 	c.mu.Lock()
@@ -324,8 +339,10 @@ func (c *Cache) finish(s *Read) {
 		c.unpin(e)
 	}
 	delete(c.reads, s)
-	clear(s.held)
-	s.held = s.held[:0]
+	for _, e := range s.late {
+		c.unpin(e)
+	}
+	s.held, s.late = emptied(s.held), emptied(s.late)
 	s.deferred, s.waiting = false, false
 	c.trim()
 	c.serve()
@@ -385,7 +402,8 @@ func (c *Cache) account(s *Stats) {
 	defer c.mu.Unlock()
 	s.CacheBudget, s.CacheUsed = c.budget, c.used
 	s.Pinned, s.Filling = c.pinned, c.filling
-	s.Units, s.Waiting = int64(c.idle.Len()+c.spent.Len()), int64(len(c.queue))
+	s.Units = int64(c.idle.Len() + c.spent.Len())
+	s.Waiting = int64(len(c.queue)) + c.computed.waiting.Load()
 	for r := range c.reads {
 		if r.waiting {
 			s.Waiting++

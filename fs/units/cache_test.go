@@ -29,13 +29,16 @@ type fakeUnit struct {
 	file   expr.File
 	number int64
 	size   int64
+	kind   expr.UnitKind
 	fills  atomic.Int64
 	hook   func() error
 }
 
-func (u *fakeUnit) Key() expr.UnitKey { return expr.UnitKey{File: u.file, Offset: u.number} }
-func (u *fakeUnit) Size() int64       { return u.size }
-func (u *fakeUnit) String() string    { return fmt.Sprintf("unit %d", u.number) }
+func (u *fakeUnit) Key() expr.UnitKey {
+	return expr.UnitKey{File: u.file, Offset: u.number, Kind: u.kind}
+}
+func (u *fakeUnit) Size() int64    { return u.size }
+func (u *fakeUnit) String() string { return fmt.Sprintf("unit %d", u.number) }
 
 func (u *fakeUnit) Fill(_ expr.FillEnv, dst []byte) error {
 	u.fills.Add(1)

@@ -3,6 +3,7 @@ package units
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
@@ -16,14 +17,15 @@ type computed struct {
 	calls   map[expr.UnitKey]*entry // under way; guarded by scaleCache.mu, as is closed
 	closed  bool
 	running sync.WaitGroup
+	waiting atomic.Int64 // readers
 }
 
 func newComputed(f *filler) *computed {
 	return &computed{filler: f, scaleCache: newScaleCache(), calls: map[expr.UnitKey]*entry{}}
 }
 
-// get finds a grid, or waits until it is computed.
-func (c *computed) get(ctx context.Context, u Unit) (*entry, error) {
+// get finds a grid, or waits until it is computed or the reader gives up.
+func (c *computed) get(ctx context.Context, w *waits, u Unit) (*entry, error) {
 	e, kept := c.find(u)
 	switch {
 	case e == nil:
@@ -31,12 +33,15 @@ func (c *computed) get(ctx context.Context, u Unit) (*entry, error) {
 	case kept:
 		return e, check(e.key.File)
 	}
-	select {
-	case <-e.done:
-		return e, e.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	c.waiting.Add(1)
+	begun := w.begin(forUnit)
+	err := wait(ctx, c.filler.ctx, e.done)
+	w.end(forUnit, begun)
+	c.waiting.Add(-1)
+	if err != nil {
+		return nil, err
 	}
+	return e, e.err
 }
 
 // find finds a grid, or one that is being computed; it begins to compute one that is neither, unless

@@ -21,6 +21,7 @@ type Read struct {
 
 	wants    []Unit
 	held     []*entry      // pinned
+	late     []*entry      // pinned after the read was admitted; guarded by Cache.mu
 	admitted chan struct{} // told when the cache admits the read
 	queued   time.Time     // since when it waits for room
 	deferred bool          // it had to wait for room
@@ -118,14 +119,50 @@ func (r *Read) Unit(u *expr.Unit) (expr.Entry, error) {
 	case expr.Grid:
 		return r.cache.scales.get(r, u)
 	case expr.Computed:
-		return r.cache.computed.get(r.ctx, u)
+		return r.cache.computed.get(r.ctx, &r.waits, u)
 	}
 	if e := r.find(key); e != nil {
 		return e, nil
 	}
-	// A recipe that did not say that it needs this: computed for it alone.
-	e := &entry{key: key, buf: make([]byte, u.Size())}
-	return e, r.cache.filler.fill(u, e.buf)
+	return r.cache.late(r, u)
+}
+
+// late gives a unit that the recipe of a read needs although its Units did not say so. That is
+// counted. Others make room for it, but the read does not wait for room: it holds units already,
+// so reads could wait for each other in circles.
+func (c *Cache) late(r *Read, u Unit) (expr.Entry, error) {
+	e, err := c.pinLate(r, u)
+	if err != nil {
+		return nil, err
+	}
+	begun := r.waits.begin(forUnit)
+	err = wait(r.ctx, c.ctx, e.done)
+	r.waits.end(forUnit, begun)
+	if err != nil {
+		return nil, err
+	}
+	return e, e.err
+}
+
+// pinLate pins such a unit until the read ends.
+func (c *Cache) pinLate(r *Read, u Unit) (*entry, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	c.counters.unannounced.Add(1)
+	e := c.entries[u.Key()]
+	if e == nil {
+		for c.used+taken(u) > c.budget && c.evictOne(r) {
+		}
+		e = c.start(u, false)
+	}
+	c.pin(e)
+	r.late = append(r.late, e)
+	c.reads[r] = struct{}{}
+	c.check()
+	return e, nil
 }
 
 // find finds a unit among those that the read has pinned.

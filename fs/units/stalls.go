@@ -1,6 +1,7 @@
 package units
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -47,12 +48,8 @@ func (s *files) isStalled(f expr.File) bool {
 
 // stuck says whether a read waits for a stalled file.
 func (s *Read) stuck() bool {
-	for _, e := range s.held {
-		if e.shelved {
-			return true
-		}
-	}
-	return false
+	shelved := func(e *entry) bool { return e.shelved }
+	return slices.ContainsFunc(s.held, shelved) || slices.ContainsFunc(s.late, shelved)
 }
 
 // shelve takes fills whose source is stalled out of the account: they must not keep others waiting.

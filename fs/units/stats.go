@@ -6,7 +6,7 @@ import "sync/atomic"
 type counters struct {
 	hits, misses, fills, fillErrors  atomic.Int64
 	prefetches, evictions, refetches atomic.Int64
-	unused                           atomic.Int64
+	unused, unannounced              atomic.Int64
 	saturated, infinite              atomic.Int64
 }
 
@@ -22,13 +22,14 @@ type Stats struct {
 	Saturated int64 `json:"saturated"` // values beyond the largest FP8 code, each time they were computed
 	Infinite  int64 `json:"infinite"`  // values that are infinite in F16, each time they were computed
 
-	Hits       int64 `json:"hits"`        // units found in the cache
-	Misses     int64 `json:"misses"`      // units that had to be waited for
-	Fills      int64 `json:"fills"`       // units computed
-	FillErrors int64 `json:"fill_errors"` // units that failed
-	Prefetches int64 `json:"prefetches"`  // fills that nobody waited for when they began
-	Evictions  int64 `json:"evictions"`   // units thrown out
-	Refetches  int64 `json:"refetches"`   // units filled again that had been thrown out before they were read to their end
+	Hits        int64 `json:"hits"`        // units found in the cache
+	Misses      int64 `json:"misses"`      // units that had to be waited for
+	Unannounced int64 `json:"unannounced"` // units that recipes needed without having said so: a defect
+	Fills       int64 `json:"fills"`       // units computed
+	FillErrors  int64 `json:"fill_errors"` // units that failed
+	Prefetches  int64 `json:"prefetches"`  // fills that nobody waited for when they began
+	Evictions   int64 `json:"evictions"`   // units thrown out
+	Refetches   int64 `json:"refetches"`   // units filled again that had been thrown out before they were read to their end
 
 	CacheBudget int64 `json:"cache_budget"` // bytes
 	CacheUsed   int64 `json:"cache_used"`   // bytes: pinned, filling and idle
@@ -46,7 +47,7 @@ func (c *Cache) Stats() Stats {
 		SourceBytes: c.files.bytes.Load(), Preads: c.files.reads.Load(),
 		Unused: n.unused.Load(), Stalled: c.files.stalled(), Panics: c.guard.panics.Load(),
 		Saturated: n.saturated.Load(), Infinite: n.infinite.Load(),
-		Hits: n.hits.Load(), Misses: n.misses.Load(), Fills: n.fills.Load(),
+		Hits: n.hits.Load(), Misses: n.misses.Load(), Unannounced: n.unannounced.Load(), Fills: n.fills.Load(),
 		FillErrors: n.fillErrors.Load(), Prefetches: n.prefetches.Load(),
 		Evictions: n.evictions.Load(), Refetches: n.refetches.Load(),
 	}

@@ -8,41 +8,44 @@ import (
 	"time"
 )
 
-// lookAgain is how often a waiting read asks whether its reader is still there.
+// lookAgain is how often a waiting read asks whether its reader is still there, and how often a
+// fill that waits for its turn asks whether a file has stalled.
 const lookAgain = 100 * time.Millisecond
 
-// mortal is a context that can tell whether whoever waits is dying, though nobody has cancelled it (see request).
-type mortal interface{ dying() bool }
-
-// wait waits for what, unless the reader gives up or the filesystem is closed.
-func (c *Cache) wait(ctx context.Context, what <-chan struct{}) error {
+// wait waits until what is closed, the reader gives up, or the cache is closed.
+func wait(ctx, cache context.Context, what <-chan struct{}) error {
 	select {
 	case <-what:
 		return nil
 	default:
 	}
-	m, ok := ctx.(mortal)
-	if !ok {
-		select {
-		case <-what:
-			return nil
-		case <-c.ctx.Done():
-			return ErrClosed
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if ctx.Done() == nil && ctx != context.Background() {
+		return waitAndAsk(ctx, cache, what)
 	}
+	select {
+	case <-what:
+		return nil
+	case <-cache.Done():
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// waitAndAsk waits with a context that has no channel to tell that the reader gives up. Such a
+// context is asked now and then.
+func waitAndAsk(ctx, cache context.Context, what <-chan struct{}) error {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	for {
 		select {
 		case <-what:
 			return nil
-		case <-c.ctx.Done():
+		case <-cache.Done():
 			return ErrClosed
 		case <-tick.C:
-			if m.dying() {
-				return context.Canceled
+			if err := ctx.Err(); err != nil {
+				return err
 			}
 		}
 	}
@@ -69,12 +72,12 @@ var reasonNames = [reasons]string{
 // waits is how long a read, or the computing of a unit, has waited for what. Its parts may wait at
 // the same time.
 type waits struct {
-	of  [reasons]wait
+	of  [reasons]tally
 	now atomic.Int32 // the reason that came last
 }
 
-// wait is how long it was for one reason, how often, and how long at most.
-type wait struct{ sum, times, most atomic.Int64 }
+// tally is how long the waits for one reason were together, how many, and how long at most.
+type tally struct{ sum, times, most atomic.Int64 }
 
 // begin notes that a wait begins, and gives the time.
 func (w *waits) begin(r reason) time.Time {
