@@ -216,10 +216,10 @@ func (r *rewritten) Check() error {
 	return nil
 }
 
-func (r *rewritten) ReadAt(p []byte, off int64) (int, error) {
+func (r *rewritten) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	r.reading.Add(1)
 	defer r.reading.Add(-1)
-	n, _ := r.memory.ReadAt(p, off)
+	n, _ := r.memory.ReadAt(ctx, p, off)
 	return n, r.Check()
 }
 

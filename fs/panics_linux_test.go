@@ -12,8 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/dequantfs/dequantfs/adapter/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
 // bomb panics where it is put, as long as it is armed, once it is released.

@@ -65,14 +65,20 @@ var (
 
 // Err is the error of the context.
 func (a *Alone) Err() error {
-	if a.Context == nil {
-		return nil
-	}
-	return a.Context.Err()
+	return a.context().Err()
 }
 
 // ReadAt reads the file.
-func (a *Alone) ReadAt(f File, p []byte, off int64) (int, error) { return f.ReadAt(p, off) }
+func (a *Alone) ReadAt(f File, p []byte, off int64) (int, error) {
+	return f.ReadAt(a.context(), p, off)
+}
+
+func (a *Alone) context() context.Context {
+	if a.Context == nil {
+		return context.Background()
+	}
+	return a.Context
+}
 
 // Lend lends nothing.
 func (a *Alone) Lend(_ File, _ int64, n, _ int) ([]byte, Entry, int) { return nil, nil, n }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -24,10 +25,28 @@ import (
 )
 
 // demoFiles is a small DeepSeek-V3 checkpoint in FP8 and what the reference adapter
-// made of it; see testdata/golden/README.md.
+// made of it; see testdata/golden/README.md. Large files are compressed (gzip -9n), since a release
+// has a largest size.
 //
-//go:embed demo/config.json demo/model.safetensors demo/native-sha256.json
+//go:embed demo/config.json demo/model.safetensors.gz demo/native-sha256.json.gz
 var demoFiles embed.FS
+
+// readDemo gives an embedded file as it was before it was compressed.
+func readDemo(name string) ([]byte, error) {
+	if data, err := demoFiles.ReadFile("demo/" + name); err == nil {
+		return data, nil
+	}
+	f, err := demoFiles.Open("demo/" + name + ".gz")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
+}
 
 // demoViews are what the demo shows. The reference's SHA-256 are of the native layout.
 var demoViews = []struct {
@@ -129,7 +148,7 @@ func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
 		}
 	}()
 	for _, name := range []string{"config.json", "model.safetensors"} {
-		data, err := demoFiles.ReadFile("demo/" + name)
+		data, err := readDemo(name)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), data, 0o444)
 		}
@@ -137,7 +156,7 @@ func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
 			return nil, nil, err
 		}
 	}
-	s, err = openViews(dir, fs.Options{Logger: logger(c)}, false, func(checkpoint *adapter.Checkpoint) ([]fs.View, error) {
+	s, err = openViews(c.Context(), dir, fs.Options{Logger: logger(c)}, false, func(checkpoint *adapter.Checkpoint) ([]fs.View, error) {
 		var views []fs.View
 		for _, d := range demoViews {
 			p, err := adapter.NewPlan(checkpoint, adapter.Options{Layout: d.layout, DType: d.dtype})
@@ -159,7 +178,7 @@ func prove(c *cobra.Command, tree iofs.FS, how string) error {
 		return err
 	}
 	var reference map[string]map[string][]any
-	data, err := demoFiles.ReadFile("demo/native-sha256.json")
+	data, err := readDemo("native-sha256.json")
 	if err != nil {
 		return err
 	}

@@ -16,12 +16,14 @@ var arrows = map[string][]string{
 	"fp8":                   {},
 	"adapter/safetensors":   {},
 	"adapter/readback":      {},
-	"adapter/expr":          {"fp8", "adapter/safetensors"},
-	"adapter":               {"fp8", "adapter/safetensors", "adapter/expr"},
-	"fs/units":              {"adapter/expr"},
-	"fs":                    {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs/units"},
+	"adapter/source":        {},
+	"adapter/expr":          {"fp8", "adapter/safetensors", "adapter/source"},
+	"adapter":               {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
+	"fs/units":              {"adapter/source", "adapter/expr"},
+	"fs":                    {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter", "fs/units"},
+	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/units"},
+	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/units", "fs/export"},
 }
 
 // onlyIn says which packages may import a module.

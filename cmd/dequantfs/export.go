@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 func newExport() *cobra.Command {
@@ -84,7 +85,7 @@ func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
 		logger(c).Info(fmt.Sprintf("part %d of %d (%s)", share.part, share.of, share.from))
 	}
 	show := e.reporter(c, dir)
-	m, err := s.fs.Export(c.Context(), dir, fs.ExportOptions{Part: share.part, Parts: share.of, Jobs: e.jobs, Progress: show.event})
+	m, err := export.Write(c.Context(), s.fs, dir, export.Options{Part: share.part, Parts: share.of, Jobs: e.jobs, Progress: show.event})
 	show.close()
 	if err != nil {
 		return err
@@ -171,9 +172,9 @@ func slurmShare(id string, parts int, getenv func(string) string) (share, error)
 
 // exportReporter shows the progress of an export.
 type exportReporter interface {
-	event(fs.ExportEvent)
+	event(export.Event)
 	close()
-	end(*fs.Manifest) error // nil while other parts are not done
+	end(*export.Manifest) error // nil while other parts are not done
 }
 
 // reporter chooses: events for programs, a bar on a terminal, a line for each file elsewhere.
@@ -201,11 +202,11 @@ type jsonEvent struct {
 	Files int    `json:"files,omitempty"`
 }
 
-func (j *jsonEvents) event(e fs.ExportEvent) {
+func (j *jsonEvents) event(e export.Event) {
 	j.err = errors.Join(j.err, j.out.Encode(jsonEvent{string(e.Kind), e.File, e.Bytes, e.Files}))
 }
-func (j *jsonEvents) close()                 {}
-func (j *jsonEvents) end(*fs.Manifest) error { return j.err }
+func (j *jsonEvents) close()                     {}
+func (j *jsonEvents) end(*export.Manifest) error { return j.err }
 
 // exportLines prints a line for each file.
 type exportLines struct {
@@ -217,25 +218,25 @@ type exportLines struct {
 	total, written       int64
 }
 
-func (l *exportLines) event(e fs.ExportEvent) {
+func (l *exportLines) event(e export.Event) {
 	l.count(e)
 	switch e.Kind {
-	case fs.ExportStarted:
+	case export.Started:
 		fmt.Fprintf(l.people, "dequantfs: %d files to write, %s\n", e.Files, formatSize(e.Bytes))
-	case fs.ExportFinished:
+	case export.Finished:
 		fmt.Fprintf(l.people, "dequantfs: %s  %s  (%d written, %s)\n", oneLine(e.File), formatSize(e.Bytes), l.done, l.rate())
 	}
 }
 
-func (l *exportLines) count(e fs.ExportEvent) {
+func (l *exportLines) count(e export.Event) {
 	switch e.Kind {
-	case fs.ExportStarted:
+	case export.Started:
 		l.files, l.total = e.Files, e.Bytes
-	case fs.ExportWritten:
+	case export.Written:
 		l.written += e.Bytes
-	case fs.ExportFinished:
+	case export.Finished:
 		l.done++
-	case fs.ExportSkipped:
+	case export.Skipped:
 		l.skipped++
 	}
 }
@@ -246,7 +247,7 @@ func (l *exportLines) rate() string {
 
 func (l *exportLines) close() {}
 
-func (l *exportLines) end(m *fs.Manifest) error {
+func (l *exportLines) end(m *export.Manifest) error {
 	took := time.Since(l.begin).Round(100 * time.Millisecond)
 	_, err := fmt.Fprintf(l.out, "%s: %d files written, %s in %v, %s", oneLine(l.dir), l.done, formatSize(l.written), took, l.rate())
 	if l.skipped > 0 {
@@ -267,12 +268,12 @@ type exportBar struct {
 	bar      *mpb.Bar
 }
 
-func (b *exportBar) event(e fs.ExportEvent) {
+func (b *exportBar) event(e export.Event) {
 	b.count(e)
 	switch e.Kind {
-	case fs.ExportStarted:
+	case export.Started:
 		b.draw(e.Bytes)
-	case fs.ExportWritten:
+	case export.Written:
 		b.bar.IncrInt64(e.Bytes)
 	}
 }

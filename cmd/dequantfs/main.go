@@ -98,12 +98,16 @@ func newRoot() *cobra.Command {
 	for _, command := range commands {
 		root.AddCommand(command())
 	}
+	root.SetHelpCommand(newHelp())
 	return root
 }
 
 // usageTemplate makes cobra's template fit a screen of 80 columns.
 func usageTemplate(standard string) string {
 	cobra.AddTemplateFunc("wrapped", func(c *cobra.Command) string { return c.LocalFlags().FlagUsagesWrapped(80) })
+	cobra.AddTemplateFunc("topics", listTopics)
+	more := "{{if .HasAvailableSubCommands}}\n\nUse "
+	standard = strings.Replace(standard, more, "{{if not .HasParent}}\n\n{{topics}}{{else "+more[2:], 1)
 	return strings.ReplaceAll(standard, ".LocalFlags.FlagUsages", "wrapped .")
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 	"github.com/dequantfs/dequantfs/fs/units"
 )
 
@@ -267,7 +268,7 @@ func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServe
 		r.Log, _ = defaultLog(r.Mountpoint)
 	}
 	for _, v := range mounted.views {
-		r.Views = append(r.Views, fs.RecordView(v))
+		r.Views = append(r.Views, export.RecordView(v))
 	}
 	if exporter != nil {
 		r.Metrics = exporter.address()

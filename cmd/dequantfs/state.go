@@ -13,6 +13,7 @@ import (
 
 	"github.com/dequantfs/dequantfs/adapter/readback"
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 // The state of the mounts of one user is a directory that nobody else can enter. A
@@ -22,13 +23,13 @@ import (
 
 // record is what stands in the .json file of a mount.
 type record struct {
-	Mountpoint string          `json:"mountpoint"`
-	Source     string          `json:"source"`
-	Views      []fs.ViewRecord `json:"views" most:"65536"`
-	PID        int             `json:"pid"`
-	Started    time.Time       `json:"started"`
-	Log        string          `json:"log,omitempty"`
-	Metrics    string          `json:"metrics,omitempty"` // address
+	Mountpoint string              `json:"mountpoint"`
+	Source     string              `json:"source"`
+	Views      []export.ViewRecord `json:"views" most:"65536"`
+	PID        int                 `json:"pid"`
+	Started    time.Time           `json:"started"`
+	Log        string              `json:"log,omitempty"`
+	Metrics    string              `json:"metrics,omitempty"` // address
 }
 
 // snapshot is what the socket of a mount answers: everything at one moment.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 func newVerify() *cobra.Command {
@@ -48,7 +49,7 @@ type verifyFlags struct {
 }
 
 func (v *verifyFlags) run(c *cobra.Command, dir string) error {
-	var found *fs.Verification
+	var found *export.Verification
 	var against string
 	err := interruptible(c.Context(), func() (err error) {
 		found, against, err = v.verify(c, dir)
@@ -69,11 +70,11 @@ func (v *verifyFlags) run(c *cobra.Command, dir string) error {
 }
 
 // verify checks against the manifest or against a source, and says which.
-func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verification, against string, err error) {
-	o := fs.VerifyOptions{Jobs: v.jobs}
-	source, views := v.source, []fs.ViewRecord(nil)
+func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verification, against string, err error) {
+	o := export.VerifyOptions{Jobs: v.jobs}
+	source, views := v.source, []export.ViewRecord(nil)
 	if source == "" || !v.view.changed(c) { // else all is said, and what is in dir need not be readable
-		var m *fs.Manifest
+		var m *export.Manifest
 		source, views, m, err = v.expected(c.Context(), dir)
 		switch {
 		case err != nil:
@@ -82,7 +83,7 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verificati
 			found, err = m.Verify(c.Context(), dir, o)
 			return found, "its manifest", err
 		case source == "":
-			found, err = fs.Verify(c.Context(), dir, o) // which says what is missing
+			found, err = export.Verify(c.Context(), dir, o) // which says what is missing
 			return found, "its manifest", err
 		}
 	}
@@ -93,19 +94,19 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verificati
 	if len(views) > 0 && !v.view.changed(c) {
 		plan = func(checkpoint *adapter.Checkpoint) ([]fs.View, error) { return planRecorded(checkpoint, views) }
 	}
-	s, err := openViews(source, fs.Options{Logger: logger(c)}, v.view.follow, plan)
+	s, err := openViews(c.Context(), source, fs.Options{Logger: logger(c)}, v.view.follow, plan)
 	if err != nil {
 		return nil, "", err
 	}
 	defer s.Close()
-	found, err = s.fs.Verify(c.Context(), dir, o)
+	found, err = export.VerifyTree(c.Context(), s.fs, dir, o)
 	return found, source, err
 }
 
 // expected finds out what should be in dir: the source, none where the manifest is to be compared
 // with, the views as far as an export or a mount tells, and the manifest of an export.
-func (v *verifyFlags) expected(ctx context.Context, dir string) (source string, views []fs.ViewRecord, m *fs.Manifest, err error) {
-	m, err = fs.ReadManifest(dir)
+func (v *verifyFlags) expected(ctx context.Context, dir string) (source string, views []export.ViewRecord, m *export.Manifest, err error) {
+	m, err = export.ReadManifest(dir)
 	if err == nil {
 		return v.source, m.Views, m, nil
 	}
@@ -137,7 +138,7 @@ func (v *viewFlags) changed(c *cobra.Command) bool {
 }
 
 // planRecorded plans the views that an export or a mount says it holds.
-func planRecorded(c *adapter.Checkpoint, records []fs.ViewRecord) ([]fs.View, error) {
+func planRecorded(c *adapter.Checkpoint, records []export.ViewRecord) ([]fs.View, error) {
 	var views []fs.View
 	for _, r := range records {
 		v, err := r.View(c)
@@ -149,7 +150,7 @@ func planRecorded(c *adapter.Checkpoint, records []fs.ViewRecord) ([]fs.View, er
 	return views, nil
 }
 
-func writeVerification(w io.Writer, dir, against string, found *fs.Verification) error {
+func writeVerification(w io.Writer, dir, against string, found *export.Verification) error {
 	for _, d := range found.Differences {
 		fmt.Fprintln(w, oneLine(d.String()))
 	}

@@ -14,7 +14,7 @@ type timed struct {
 	at, most atomic.Int64
 }
 
-func (f *timed) ReadAt(p []byte, _ int64) (int, error) {
+func (f *timed) ReadAt(_ context.Context, p []byte, _ int64) (int, error) {
 	now := f.at.Add(1)
 	for old := f.most.Load(); now > old && !f.most.CompareAndSwap(old, now); old = f.most.Load() {
 	}
@@ -43,7 +43,7 @@ func TestASlowSourceIsReadInManyPiecesAtOnce(t *testing.T) {
 		takes       time.Duration
 		least, most int64
 	}{{20 * time.Millisecond, 6, maxDepth}, {0, 1, minDepth}} {
-		source := &timed{noFile: noFile{"source"}, takes: test.takes}
+		source := &timed{noFile: noFile{name: "source"}, takes: test.takes}
 		c, r := aheadOf(t, Limits{Blocks: 100}, source, 100*fetchSize)
 		c.blocks.reading.Wait()
 		r.End(true)
@@ -54,7 +54,7 @@ func TestASlowSourceIsReadInManyPiecesAtOnce(t *testing.T) {
 }
 
 func TestCloseFreesWhatWasReadAhead(t *testing.T) {
-	c, r := aheadOf(t, Limits{Blocks: 4}, &timed{noFile: noFile{"source"}}, 4*fetchSize)
+	c, r := aheadOf(t, Limits{Blocks: 4}, &timed{noFile: noFile{name: "source"}}, 4*fetchSize)
 	r.End(true)
 	if n := c.Stats().ReadAhead; n != 4*BufferSize {
 		t.Fatalf("%d bytes were read ahead", n)

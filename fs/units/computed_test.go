@@ -14,7 +14,7 @@ import (
 // computedUnit is a scale grid that is computed once it is released.
 func computedUnit(number int64) (u *fakeUnit, release func()) {
 	hold := make(chan struct{})
-	u = &fakeUnit{file: &noFile{"s"}, number: number, size: 1000, kind: expr.Computed}
+	u = &fakeUnit{file: &noFile{name: "s"}, number: number, size: 1000, kind: expr.Computed}
 	u.hook = func() error { <-hold; return nil }
 	return u, sync.OnceFunc(func() { close(hold) })
 }
@@ -118,7 +118,7 @@ func TestACloseEndsTheWaitForAComputedGrid(t *testing.T) {
 
 func TestAComputedGridThatFailsIsNotKept(t *testing.T) {
 	c, f := newTestCache(t, Limits{Computed: 1 << 20}, testLogger(t))
-	u := &fakeUnit{file: &noFile{"s"}, number: 1, size: 1000, kind: expr.Computed}
+	u := &fakeUnit{file: &noFile{name: "s"}, number: 1, size: 1000, kind: expr.Computed}
 	u.hook = func() error { return io.ErrUnexpectedEOF }
 	if err := compute(context.Background(), f, u); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %v", err)

@@ -2,6 +2,7 @@ package units
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"sync"
@@ -62,12 +63,12 @@ func (s *files) of(f expr.File) *watch {
 }
 
 // fetch reads n bytes, at most fetchSize, into a buffer of BufferSize bytes. It gives the part of
-// the buffer that holds them.
+// the buffer that holds them. It has no context: others may wait for the bytes, too.
 func (s *files) fetch(file expr.File, buf []byte, off, n int64) ([]byte, error) {
 	again := s.of(file).again(file.Size(), off, n)
 	d, ok := file.(expr.DirectFile)
 	if !ok || s.policy == SourceKeep || s.policy == SourceAuto && again {
-		_, err := s.read(file, buf[:n], off)
+		_, err := s.read(context.Background(), file, buf[:n], off)
 		return buf[:n], err
 	}
 	skip := off % expr.DirectAlign
@@ -79,10 +80,10 @@ func (s *files) fetch(file expr.File, buf []byte, off, n int64) ([]byte, error) 
 }
 
 // read fills p through the page cache, or fails.
-func (s *files) read(file expr.File, p []byte, off int64) (int, error) {
+func (s *files) read(ctx context.Context, file expr.File, p []byte, off int64) (int, error) {
 	w := s.of(file)
 	w.begin()
-	n, err := file.ReadAt(p, off)
+	n, err := file.ReadAt(ctx, p, off)
 	w.end(time.Now())
 	s.count(n)
 	if n < len(p) && err == nil {

@@ -41,7 +41,7 @@ func TestAPanicOfAdviceCostsNobodyAnything(t *testing.T) {
 	log := &logTo{}
 	c, f := newTestCache(t, Limits{Units: 1 << 20}, slog.New(slog.NewTextHandler(log, nil)))
 	c.files.policy = SourceDrop
-	u := &fakeUnit{file: &brittle{noFile{"source"}}, number: 1, size: 1000}
+	u := &fakeUnit{file: &brittle{noFile{name: "source"}}, number: 1, size: 1000}
 	if err := use(context.Background(), f, 0, 1000, u); err != nil {
 		t.Error(err)
 	}

@@ -109,7 +109,7 @@ func (e *fillEnv) Err() error { return e.ctx.Err() }
 // ReadAt reads source bytes.
 func (e *fillEnv) ReadAt(file expr.File, p []byte, off int64) (int, error) {
 	defer e.waits.end(forSource, e.waits.begin(forSource))
-	return e.files.read(file, p, off)
+	return e.files.read(context.Background(), file, p, off)
 }
 
 // Lend reads source bytes into a buffer, past the page cache where that is better.

@@ -48,7 +48,7 @@ func TestOnlyUnitsThatAreThereAreHits(t *testing.T) {
 // zeros is a source file of zeros.
 type zeros struct{ noFile }
 
-func (*zeros) ReadAt(p []byte, _ int64) (int, error) {
+func (*zeros) ReadAt(_ context.Context, p []byte, _ int64) (int, error) {
 	clear(p)
 	return len(p), nil
 }
@@ -59,7 +59,7 @@ type forgetful struct{ expr.Node }
 func (forgetful) Units(int64, int64, func(*expr.Unit) bool) bool { return true }
 
 func TestUnannouncedUnitsAreCountedAndInTheAccount(t *testing.T) {
-	load, err := expr.Load(&expr.Source{Key: "w", File: &zeros{noFile{"s"}}, DType: safetensors.BF16, Shape: []int64{32, 64}})
+	load, err := expr.Load(&expr.Source{Key: "w", File: &zeros{noFile{name: "s"}}, DType: safetensors.BF16, Shape: []int64{32, 64}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestUnannouncedUnitsAreCountedAndInTheAccount(t *testing.T) {
 	for _, budget := range []int64{1, turned.Size(), 1 << 20} {
 		c, f := testCache(t, budget)
 		other := fakeUnits(1, 1000)[0]
-		other.file = &noFile{"other"}
+		other.file = &noFile{name: "other"}
 		if err := use(context.Background(), f, 0, 1, other); err != nil {
 			t.Fatal(err)
 		}

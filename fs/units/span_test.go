@@ -37,7 +37,7 @@ func gateUp(t *testing.T, file expr.File, experts, hidden, intermediate int64) e
 func TestSpansAreWhereAUnitIsNeeded(t *testing.T) {
 	for _, x := range [][3]int64{{5, 320, 300}, {6, 512, 512}, {2, 2048, 1024}} {
 		c, f := testCache(t, 1<<20)
-		f.node = gateUp(t, &noFile{"s"}, x[0], x[1], x[2])
+		f.node = gateUp(t, &noFile{name: "s"}, x[0], x[1], x[2])
 		f.size = f.node.Size()
 		row, matrix := x[2]*2, x[1]*x[2]*2
 		for e := range x[0] {

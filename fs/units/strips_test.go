@@ -11,7 +11,7 @@ func TestStripsOfAStalledFileDoNotCount(t *testing.T) {
 	var all files
 	s := strips{files: &all}
 	s.setMost(2)
-	stuck, other := &noFile{"stuck"}, &noFile{"other"}
+	stuck, other := &noFile{name: "stuck"}, &noFile{name: "other"}
 	ctx, cancel := context.WithCancel(context.Background())
 	for range 2 {
 		if !s.begin(ctx, stuck) {
