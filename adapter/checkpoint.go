@@ -33,7 +33,7 @@ const (
 // renamed or removed.
 type Checkpoint struct {
 	Path   string  // the source as given to Open, for messages
-	Config *Config // nil for a single file without a config.json beside it
+	Config *Config // never nil; empty for a single file without a config.json beside it
 
 	// quantizeFiles maps a name of quantizeNames to its JSON object, checked like config.json. NaN
 	// and Infinity are still in it.
@@ -52,6 +52,7 @@ type Checkpoint struct {
 	side    []SideFile
 	pairing pairing
 	store   source.Store
+	single  bool          // one shard was asked for, which need not be the whole model
 	files   []source.File // that are open
 	read    []source.File // that were read as it was opened, and are closed
 }
@@ -126,7 +127,7 @@ func openStore(ctx context.Context, s source.Store, name, single string, o OpenO
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Checkpoint{Path: name, store: s}
+	c := &Checkpoint{Path: name, Config: &Config{}, store: s}
 	if err := c.open(ctx, single, o); err != nil {
 		_ = c.Close() // the error at hand says more
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -204,6 +205,7 @@ func (c *Checkpoint) open(ctx context.Context, single string, o OpenOptions) err
 
 // openSingle opens one shard, and the config.json beside it if there is one.
 func (c *Checkpoint) openSingle(d *folder, name string) error {
+	c.single = true
 	describe := c.openQuantize
 	if d.has(configName) {
 		describe = c.openConfig
@@ -432,8 +434,7 @@ func (p *planner) checkAbsent() error {
 	var wanted []absentKey
 	for _, a := range p.c.absent {
 		switch {
-		case excluded(p.o.Exclude, a.key):
-			p.sawExcluded = true
+		case p.isExcluded(a.key):
 		case p.dropsMTP() && p.isMTP(a.key, locate(a.key)):
 		default:
 			wanted = append(wanted, a)

@@ -165,12 +165,12 @@ func TestOpenReadsASingleFile(t *testing.T) {
 	write(t, dir, "x.safetensors", shard(t, "a", "b"))
 	write(t, dir, "y.safetensors", shard(t, "a"))
 	c := open(t, filepath.Join(dir, "x.safetensors"))
-	if c.Config != nil || len(c.Tensors()) != 2 || len(c.SideFiles()) != 0 {
+	if !c.Config.Missing() || len(c.Tensors()) != 2 || len(c.SideFiles()) != 0 {
 		t.Errorf("config %v, %d tensors, side files %v", c.Config, len(c.Tensors()), c.SideFiles())
 	}
 	write(t, dir, "config.json", []byte(`{"model_type":"x"}`))
 	c = open(t, filepath.Join(dir, "x.safetensors"))
-	if c.Config == nil || c.Config.ModelType != "x" {
+	if c.Config.Missing() || c.Config.ModelType != "x" {
 		t.Errorf("config %v", c.Config)
 	}
 }

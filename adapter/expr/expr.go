@@ -66,6 +66,9 @@ type Node interface {
 	// [off, off+n) reads without a unit: what to fadvise ahead of a stream.
 	Ranges(off, n int64, yield func(f File, off, n int64) bool) bool
 
+	// Decodes reports whether reading the tensor dequantizes codes.
+	Decodes() bool
+
 	// String is the recipe in one readable line.
 	String() string
 }

@@ -142,7 +142,7 @@ func examineTensors(c *adapter.Checkpoint) finding {
 
 // familyOf says what config.json says.
 func familyOf(c *adapter.Checkpoint) string {
-	if c.Config == nil {
+	if c.Config.Missing() {
 		return "unknown: there is no config.json"
 	}
 	return cmp.Or(c.Config.ModelType, "unknown: config.json has no model_type")

@@ -32,7 +32,7 @@ func newLs() *cobra.Command {
 		Args:    arity(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if summary && len(view.layouts) == 0 {
-				view.layouts = []string{"hf"} // which every checkpoint has
+				view.layouts = []string{adapter.LayoutHF} // which every checkpoint has
 			}
 			s, err := openSource(c, args[0], &view, fs.Options{})
 			if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/fs"
 	"github.com/dequantfs/dequantfs/fs/export"
 	"github.com/dequantfs/dequantfs/fs/units"
@@ -314,15 +315,6 @@ func (m *mountFlags) budget(c *cobra.Command) int64 {
 	return int64(m.cacheSize)
 }
 
-// readers says who wants which layout.
-var readers = map[string]string{
-	"native":       "NeMo AutoModel and training code with grouped experts",
-	"hf":           "transformers, vLLM, SGLang, llama.cpp and all else that reads a BF16 Hugging Face checkpoint",
-	"transformers": "transformers v5 with grouped experts",
-	"torchtitan":   "TorchTitan",
-	"hf-fp8":       "whoever wants the quantized Hugging Face checkpoint",
-}
-
 // sayWhoReadsWhat goes with the subdirectories that nobody asked for by name: a
 // loader that is given the wrong one may start with random experts and only a warning.
 func (m *mountFlags) sayWhoReadsWhat(c *cobra.Command, s *source, mountpoint string) {
@@ -331,12 +323,12 @@ func (m *mountFlags) sayWhoReadsWhat(c *cobra.Command, s *source, mountpoint str
 	}
 	said := map[string]bool{}
 	for _, v := range s.views {
-		layout := v.Plan.Options.Layout
-		if said[layout] {
+		layout, _ := adapter.LayoutNamed(v.Plan.Options.Layout)
+		if said[layout.Name] {
 			continue
 		}
-		said[layout] = true
-		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", oneLine(filepath.Join(mountpoint, layout)), readers[layout])
+		said[layout.Name] = true
+		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", oneLine(filepath.Join(mountpoint, layout.Name)), layout.Readers)
 	}
 }
 

@@ -38,12 +38,12 @@ type viewFlags struct {
 
 // register adds the flags.
 func (v *viewFlags) register(c *cobra.Command) {
-	standard := "native"
+	standard := adapter.LayoutNative
 	if v.every {
 		standard = "all that the family has"
 	}
 	flags := c.Flags()
-	flags.StringSliceVar(&v.layouts, "layout", nil, "native, hf, transformers, torchtitan, hf-fp8, or several: `A,B` (default "+standard+")")
+	flags.StringSliceVar(&v.layouts, "layout", nil, strings.Join(layoutNames(), ", ")+", or several: `A,B` (default "+standard+")")
 	flags.StringVar(&v.dtype, "dtype", "bf16", "if computed: bf16, f16, f32")
 	flags.StringVar(&v.ep, "ep", "", "only experts of rank `R/N`, R from 0; or all/N")
 	flags.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")
@@ -60,7 +60,7 @@ func (v *viewFlags) register(c *cobra.Command) {
 
 // flagValues are what a shell may offer.
 var flagValues = map[string][]cobra.Completion{
-	"layout": {"native", "hf", "transformers", "torchtitan", "hf-fp8"},
+	"layout": layoutNames(),
 	"dtype":  {"bf16", "f16", "f32"},
 	"mtp":    {"auto", "keep", "drop"},
 	"scales": {"amax", "ones"},
@@ -159,12 +159,20 @@ func (v *viewFlags) views(c *adapter.Checkpoint) ([]fs.View, error) {
 	return views, nil
 }
 
+// layoutNames lists the layouts that --layout takes.
+func layoutNames() []string {
+	var names []string
+	for _, l := range adapter.KnownLayouts() {
+		names = append(names, l.Name)
+	}
+	return names
+}
+
 // countViews counts views by the memory that planning them takes.
 func countViews(layouts []string) (n int) {
-	for _, l := range layouts {
-		if n++; l == "hf-fp8" {
-			n += fs.QuantizedViews - 1
-		}
+	for _, name := range layouts {
+		l, _ := adapter.LayoutNamed(name) // planning refuses an unknown one
+		n += max(1, l.Plans)
 	}
 	return n
 }
@@ -177,7 +185,7 @@ func (v *viewFlags) layoutsOf(c *adapter.Checkpoint) []string {
 	case v.every:
 		return adapter.Layouts(c)
 	}
-	return []string{"native"}
+	return []string{adapter.LayoutNative}
 }
 
 // dir names the subdirectory of a view; "" is the root.

@@ -13,7 +13,8 @@ func TestViewsOfAnExportAreNamedByTheirFlags(t *testing.T) {
 		want  string
 	}{
 		{[]ViewRecord{plain}, "--layout hf --dtype bf16"},
-		{[]ViewRecord{every}, `--layout native --dtype f32 --ep 1/4 --mtp drop --exclude "^(?:a b)" --scales ones --unscaled ` +
+		{[]ViewRecord{every}, "--layout native --dtype f32 --ep 1/4 --mtp drop " +
+			`--exclude "^(?:a b)" --scales ones --unscaled ` +
 			"--shard-size 5000000000B in native/rank-1-of-4"},
 		{[]ViewRecord{plain, plain}, "--layout hf --dtype bf16 and --layout hf --dtype bf16"},
 	} {
