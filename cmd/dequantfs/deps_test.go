@@ -28,14 +28,14 @@ var arrows = map[string][]string{
 
 // onlyIn says which packages may import a module.
 var onlyIn = map[string][]string{
-	"github.com/hanwen/go-fuse/":    {"fs"},
+	"github.com/hanwen/go-fuse/":    {"fs", "cmd/dequantfs"},
 	"github.com/hashicorp/":         {"fs/units"},
 	"github.com/spf13/":             {"cmd/dequantfs"},
 	"github.com/prometheus/":        {"cmd/dequantfs"},
 	"github.com/vbauerster/":        {"cmd/dequantfs"},
 	"github.com/x448/float16":       {"fp8"},
 	"github.com/dustin/go-humanize": {"cmd/dequantfs"},
-	"unsafe":                        {"fp8", "fs"},
+	"unsafe":                        {"fp8", "cmd/dequantfs"},
 	"net":                           {"cmd/dequantfs"},
 	"net/http":                      {"cmd/dequantfs"},
 }

@@ -1,43 +1,50 @@
-package fs
+package main
 
 import (
 	"context"
 	"fmt"
+	"os"
+	"strconv"
 	"syscall"
 	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/dequantfs/dequantfs/fs"
 )
 
-// MemoryName is the name of the file that MountMemory mounts.
-const MemoryName = "memory"
+// memoryName is the name of the file that mountMemory mounts.
+const memoryName = "memory"
 
-// MountMemory mounts one file of size bytes that cost nothing to produce. With the options
-// of Mount it shows the most that FUSE gives on this machine, for benchmarks to compare with.
-func MountMemory(mountpoint string, size int64, o MountOptions) (*Mount, error) {
-	f, err := New(nil, nil, Options{CacheSize: -1})
-	if err != nil {
-		return nil, err
-	}
-	if mountpoint, err = f.place(mountpoint); err != nil {
-		return nil, err
-	}
+// mountMemory mounts one file of size bytes that cost nothing to produce. With the options of
+// fs.Mount it shows the most that FUSE gives on this machine.
+func mountMemory(mountpoint string, size int64) (*fuse.Server, error) {
 	root := &memoryDir{file: &memoryFile{size: size, data: make([]byte, memoryBytes+1<<20)}}
 	for i := range root.file.data {
 		root.file.data[i] = byte(i>>12 ^ i)
 	}
-	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, true))
+	const request, readAhead = 1 << 20, 16 << 20
+	hour := time.Hour
+	background := int(fs.RequestMemory() / request)
+	server, err := gofs.Mount(mountpoint, root, &gofs.Options{
+		EntryTimeout: &hour, AttrTimeout: &hour, NegativeTimeout: &hour,
+		MountOptions: fuse.MountOptions{
+			Options:       []string{"ro", "noexec"},
+			MaxBackground: background, CongestionThreshold: background, MaxWrite: request,
+			FsName: "memory", Name: "dequantfs",
+			DisableXAttrs: true, DisableSplice: true, IgnoreSecurityLabels: true,
+			ExtraCapabilities: fuse.CAP_ASYNC_DIO, DirectMount: true,
+		},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
-	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{})}
-	go func() {
-		server.Wait()
-		close(m.done)
-	}()
-	f.setReadAhead(mountpoint, o.ReadAhead)
-	return m, nil
+	if m, found, _ := topMount(mountpoint); found { // without permission reading is slower
+		knob := "/sys/class/bdi/" + m.device + "/read_ahead_kb"
+		_ = os.WriteFile(knob, []byte(strconv.Itoa(readAhead>>10)), 0)
+	}
+	return server, nil
 }
 
 // memoryBytes are shown over and over: more than a processor's caches hold, as a result would be.
@@ -65,7 +72,7 @@ var (
 
 // OnAdd puts the file in its place.
 func (d *memoryDir) OnAdd(ctx context.Context) {
-	d.AddChild(MemoryName, d.NewPersistentInode(ctx, d.file, gofs.StableAttr{Mode: syscall.S_IFREG}), true)
+	d.AddChild(memoryName, d.NewPersistentInode(ctx, d.file, gofs.StableAttr{Mode: syscall.S_IFREG}), true)
 }
 
 // Getattr says how large the file is.
