@@ -72,11 +72,14 @@ var (
 
 // OnAdd puts the file in its place.
 func (d *memoryDir) OnAdd(ctx context.Context) {
-	d.AddChild(memoryName, d.NewPersistentInode(ctx, d.file, gofs.StableAttr{Mode: syscall.S_IFREG}), true)
+	id := gofs.StableAttr{Mode: syscall.S_IFREG}
+	d.AddChild(memoryName, d.NewPersistentInode(ctx, d.file, id), true)
 }
 
 // Getattr says how large the file is.
-func (m *memoryFile) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+func (m *memoryFile) Getattr(
+	_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut,
+) syscall.Errno {
 	out.Mode, out.Nlink, out.Size = syscall.S_IFREG|0o444, 1, uint64(m.size)
 	out.SetTimeout(time.Hour)
 	return 0
@@ -88,7 +91,9 @@ func (m *memoryFile) Open(context.Context, uint32) (gofs.FileHandle, uint32, sys
 }
 
 // Read gives memory away without touching it.
-func (m *memoryFile) Read(_ context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func (m *memoryFile) Read(
+	_ context.Context, _ gofs.FileHandle, dest []byte, off int64,
+) (fuse.ReadResult, syscall.Errno) {
 	n := max(min(int64(len(dest)), m.size-off), 0)
 	at := off % memoryBytes
 	return fuse.ReadResultData(m.data[at : at+n]), 0

@@ -2,7 +2,6 @@ package units
 
 import (
 	"cmp"
-	"context"
 	"log/slog"
 	"slices"
 	"sync"
@@ -12,19 +11,19 @@ import (
 )
 
 const (
-	minBlock = 64 << 10 // smaller ranges are left to their readers
-	blockAge = 4096     // reads, after which a block that nobody has used makes room
+	minBlock = 64 << 10 // smaller ranges are not read ahead
+	blockAge = 4096     // reads, after which an unused block makes room
 )
 
-// blocks are source bytes that were read ahead of streams of row-contiguous recipes, and are lent to the recipes
-// when the streams get there. A block goes when it has been lent to its end.
+// blocks are source bytes that were read ahead of streams of row-contiguous recipes. They are lent
+// to the recipes when the streams get there. A block goes when it has been lent to its end.
 //
-// They help and never harm: a block that cannot be read is forgotten, and its readers read for themselves and get
-// their own error.
+// Read-ahead errors are dropped. A reader that finds no block reads for itself and reports its own
+// error.
 //
-// The other way to read ahead is to ask the system for it (POSIX_FADV_WILLNEED). Linux then fills its page cache with
-// single pages instead of large folios: 1.5 GB/s and 0.33 s of processor time for a GiB, against 2.2 GB/s and 0.1 s for
-// plain reads of the same size; and a source that answers slowly is slow once more when the stream gets there.
+// The other way to read ahead is POSIX_FADV_WILLNEED. Linux then fills its page cache with single
+// pages instead of large folios, which costs three times as much processor time. A source that
+// answers slowly would also be slow once more when the stream gets there.
 type blocks struct {
 	cache       *Cache
 	max         int   // how many there may be
@@ -43,16 +42,16 @@ type block struct {
 	file   expr.File
 	off, n int64
 	buf    []byte        // of BufferSize bytes
-	bytes  []byte        // the n bytes in it; set once it is loaded
-	done   chan struct{} // closed when it is loaded or has failed
-	begun  bool          // to be loaded
+	bytes  []byte        // the n bytes in it; set once it is read
+	done   chan struct{} // closed when it is read or has failed
+	begun  bool          // to be read
 	failed bool
-	pins   int   // of who loads it, too
+	pins   int   // that of the goroutine that reads it, too
 	left   int64 // bytes that were not lent yet
 
-	where File // in which the stream reads, what part of it, and up to where the block serves it
-	run   Run
-	end   int64
+	where File  // in which the stream reads
+	run   Run   // of the stream
+	end   int64 // in where, up to where the block serves the stream
 }
 
 func newBlocks(c *Cache, t Tuning) *blocks {
@@ -69,56 +68,58 @@ func (b *blocks) setMax(n int) {
 	b.max = n
 }
 
-// fetch begins to read a range ahead of a session's stream, which needs it up to end in its file. It says whether
-// there was room. What is in the page cache is left there: read in small pieces it stays in the core's own cache until it
-// is decoded, and 16 readers get an eighth more.
-func (b *blocks) fetch(s *Read, f expr.File, off, n, end int64) bool {
+// fetch begins to read a range ahead of the stream of a read, which needs it up to end in its file.
+// It reports whether there was room. Bytes in the page cache are left there: read in small pieces,
+// they stay in the cache of the core until they are decoded.
+func (b *blocks) fetch(r *Read, f expr.File, off, n, end int64) bool {
 	if d, ok := f.(expr.DirectFile); ok && d.Cached(off, n) {
 		return true
 	}
 	for ; n >= b.least; off, n = off+b.size, n-b.size {
-		if !b.start(s, f, off, min(n, b.size), end) {
+		if !b.start(r, f, off, min(n, b.size), end) {
 			return false
 		}
 	}
 	return true
 }
 
-func (b *blocks) start(s *Read, f expr.File, off, n, end int64) bool {
+func (b *blocks) start(r *Read, f expr.File, off, n, end int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if k, gap := b.at(f, off, n); k != nil || gap < n {
-		return true // somebody else's stream is here, too
+		return true // another stream has a block here
 	}
 	if b.closed || b.cache.files.isStalled(f) || !b.room() {
 		return false
 	}
 	b.list = append(b.list, &block{
-		of: b, file: f, off: off, n: n, buf: b.cache.files.buffers.get(BufferSize), done: make(chan struct{}), pins: 1, left: n,
-		where: s.file, run: s.run, end: end,
+		of: b, file: f, off: off, n: n, left: n, pins: 1,
+		buf: b.cache.files.buffers.get(BufferSize), done: make(chan struct{}),
+		where: r.file, run: r.run, end: end,
 	})
 	b.reading.Add(1)
 	b.next(f)
 	return true
 }
 
-// next begins to load the blocks of a file whose turn it is, in the order of the file: disks and those
-// who read ahead behind them like that.
+// next begins to read the next blocks of a file, in the order of the file. Disks are faster then,
+// and so is the read-ahead of servers.
 func (b *blocks) next(f expr.File) {
 	pace := b.paceOf(f)
 	for _, k := range b.list {
-		if pace.loading >= pace.depth() {
+		if pace.reading >= pace.depth() {
 			return
 		}
 		if k.file == f && !k.begun {
 			k.begun = true
-			pace.loading++
-			go b.load(k)
+			pace.reading++
+			go b.fill(k)
 		}
 	}
 }
 
-// Loads of one file at once: enough to keep it busy, one for each millisecond that a load takes.
+// Blocks of one file that are read at once: enough to keep it busy, one for each millisecond that
+// a read takes.
 const (
 	minDepth = 4
 	maxDepth = 16
@@ -126,7 +127,7 @@ const (
 
 // pace is how fast the blocks of a file are read; guarded by blocks.mu.
 type pace struct {
-	loading int           // blocks that are being read
+	reading int           // blocks that are being read
 	took    time.Duration // by reads of late
 }
 
@@ -140,15 +141,15 @@ func (b *blocks) paceOf(f expr.File) *pace {
 	return p
 }
 
-// depth is how many blocks of a file are loaded at once.
+// depth is how many blocks of a file are read at once.
 func (p *pace) depth() int {
 	return int(min(max(p.took/time.Millisecond, minDepth), maxDepth))
 }
 
-// loaded notes how long a load took.
-func (p *pace) loaded(took time.Duration) { p.took += (took - p.took) / 4 }
+// note notes how long a read took.
+func (p *pace) note(took time.Duration) { p.took += (took - p.took) / 4 }
 
-// room makes room for a block, if need be at the cost of one that was not used when it should have been.
+// room makes room for a block. If necessary it removes one that was not used in time.
 func (b *blocks) room() bool {
 	if len(b.list) < b.max {
 		return true
@@ -162,24 +163,25 @@ func (b *blocks) room() bool {
 	return false
 }
 
-// unused says whether the stream that the block was read for has left it behind, or goes on no more.
+// unused reports whether the stream of the block has left it behind, or does not go on.
 func (k *block) unused() bool {
 	return k.where.Beyond(k.run, k.end+behind) || k.of.cache.clock.Load()-k.run.Clock > blockAge
 }
 
-// load reads a block.
-func (b *blocks) load(k *block) {
+// fill reads a block.
+func (b *blocks) fill(k *block) {
 	defer b.reading.Done()
 	begin := time.Now()
 	err := b.read(k)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	pace := b.paceOf(k.file)
-	pace.loading--
+	pace.reading--
 	took := time.Since(begin)
-	pace.loaded(took)
+	pace.note(took)
 	if took > b.cache.guard.slowAfter {
-		b.cache.guard.slowly("reading ahead of the source took long", slog.String("file", k.file.Name()), slog.Int64("offset", k.off), slog.Duration("after", took))
+		b.cache.guard.slowly("reading ahead of the source took long",
+			slog.String("file", k.file.Name()), slog.Int64("offset", k.off), slog.Duration("after", took))
 	}
 	b.next(k.file)
 	if err != nil {
@@ -196,7 +198,7 @@ func (b *blocks) read(k *block) (err error) {
 	return err
 }
 
-// at finds the block that off lies in. Without one it tells how far the next one is, or n.
+// at finds the block of off. If there is none, gap is how far away the next one is, at most n.
 func (b *blocks) at(f expr.File, off, n int64) (k *block, gap int64) {
 	for _, k := range b.list {
 		switch {
@@ -210,35 +212,43 @@ func (b *blocks) at(f expr.File, off, n int64) (k *block, gap int64) {
 	return nil, n
 }
 
-// borrow lends what a block has of [off, off+n) from off on, in whole rows of width bytes, once it is loaded. Without a
-// block it tells how far the next one is, or n.
-func (b *blocks) borrow(ctx context.Context, w *waits, f expr.File, off, n, width int64) (p []byte, k *block, gap int64) {
-	b.mu.Lock()
-	k, gap = b.at(f, off, n)
+// borrow lends what a block has of [off, off+n) from off on, in whole rows of width bytes, once the
+// block is read. If nothing is lent, gap is how far away the next block is, at most n.
+func (b *blocks) borrow(r *Read, f expr.File, off, n, width int64) (p []byte, k *block, gap int64) {
+	k, n = b.pin(f, off, n, width)
 	if k == nil {
-		b.mu.Unlock()
-		return nil, nil, gap
+		return nil, nil, n
+	}
+	begun := r.waits.begin(forAhead)
+	err := wait(r.ctx, b.cache.ctx, k.done)
+	r.waits.end(forAhead, begun)
+	if err != nil || k.failed || f.Check() != nil {
+		k.Release()
+		return nil, nil, n
+	}
+	b.mu.Lock()
+	k.left -= n
+	b.mu.Unlock()
+	at := off - k.off
+	return k.bytes[at : at+n], k, 0
+}
+
+// pin pins the block of off, and returns how many bytes of it can be lent. If it pins none, that is
+// how far away the next block is.
+func (b *blocks) pin(f expr.File, off, n, width int64) (*block, int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k, gap := b.at(f, off, n)
+	if k == nil {
+		return nil, gap
 	}
 	rest := min(n, k.off+k.n-off)
 	whole := rest / width * width
 	if whole == 0 {
-		b.mu.Unlock()
-		return nil, nil, rest
+		return nil, rest
 	}
 	k.pins++
-	b.mu.Unlock()
-	begun := w.begin(forAhead)
-	err := wait(ctx, b.cache.ctx, k.done)
-	w.end(forAhead, begun)
-	if err != nil || k.failed || check(f) != nil {
-		k.Release()
-		return nil, nil, whole
-	}
-	b.mu.Lock()
-	k.left -= whole
-	b.mu.Unlock()
-	at := off - k.off
-	return k.bytes[at : at+whole], k, 0
+	return k, whole
 }
 
 // Bytes of the block.
@@ -251,7 +261,7 @@ func (k *block) Release() {
 	k.of.unpin(k)
 }
 
-// unpin ends one use; the last one of a block that is used up, or is listed no more, frees it.
+// unpin ends one use. The last use of a block that is used up, or not listed any more, frees it.
 func (b *blocks) unpin(k *block) {
 	if k.pins--; k.pins == 0 && (k.left <= 0 || k.failed || b.closed) {
 		b.remove(k)

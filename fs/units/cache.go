@@ -13,11 +13,10 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// grace is how long a unit that a stream is reading is kept for it while other
-// readers wait for room and the stream does not go on.
+// grace is how long a unit is kept for a stream that does not go on, while readers wait for room.
 const grace = 200 * time.Millisecond
 
-// patience is how long a reader waits for room before it may take it from streams that do go on.
+// patience is how long a reader waits for room before it may evict units of streams that go on.
 const patience = time.Second
 
 // Cache is the tensor cache, and all else that is kept of a source. It counts the memory of units.
@@ -114,7 +113,7 @@ const (
 // Bytes of the filled unit.
 func (e *entry) Bytes() []byte { return e.buf }
 
-// Release does nothing: sessions hold their entries until they end.
+// Release does nothing: reads hold their entries until they end.
 func (e *entry) Release() {}
 
 func newCache(t Tuning) *Cache {
@@ -131,53 +130,53 @@ func newCache(t Tuning) *Cache {
 	return c
 }
 
-// setBudget changes the budget; most is what one request may need at once.
-func (c *Cache) setBudget(n, most int64) {
+// setBudget changes the budget. request is the most that one request needs at once.
+func (c *Cache) setBudget(n, request int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.budget, c.request = n, most
+	c.budget, c.request = n, request
 	c.keepSpent = cmp.Or(c.keep, min(max(n/64, minSpent), maxSpent))
 	c.trim()
 }
 
-// acquire pins all units that a session wants and waits until they are filled.
-func (c *Cache) acquire(ctx context.Context, s *Read) error {
+// acquire pins all units that a read wants, and waits until they are filled.
+func (c *Cache) acquire(ctx context.Context, r *Read) error {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return ErrClosed
 	}
-	if !c.admit(s) {
-		s.queued = time.Now()
-		c.queue = append(c.queue, s)
+	if !c.admit(r) {
+		r.queued = time.Now()
+		c.queue = append(c.queue, r)
 		c.wakeLater()
 		c.mu.Unlock()
-		begun := s.waits.begin(forRoom)
-		err := wait(ctx, c.ctx, s.admitted)
-		s.waits.end(forRoom, begun)
+		begun := r.waits.begin(forRoom)
+		err := wait(ctx, c.ctx, r.admitted)
+		r.waits.end(forRoom, begun)
 		if err != nil {
-			c.giveUp(s)
+			c.giveUp(r)
 			return err
 		}
 		c.mu.Lock()
 	}
-	waiting := s.waiting
+	waiting := r.waiting
 	c.mu.Unlock()
 	if !waiting {
 		return nil
 	}
-	return s.await(ctx)
+	return r.await(ctx)
 }
 
-// await waits for the fills of a session.
-func (s *Read) await(ctx context.Context) error {
-	defer s.cache.stopWaiting(s)
-	for _, e := range s.held {
-		begun := s.waits.begin(forUnit)
-		err := wait(ctx, s.cache.ctx, e.done)
-		s.waits.end(forUnit, begun)
-		if time.Since(begun) > s.cache.guard.slowAfter/2 {
-			s.slowest = e.unit.String()
+// await waits for the fills of a read.
+func (r *Read) await(ctx context.Context) error {
+	defer r.cache.stopWaiting(r)
+	for _, e := range r.held {
+		begun := r.waits.begin(forUnit)
+		err := wait(ctx, r.cache.ctx, e.done)
+		r.waits.end(forUnit, begun)
+		if time.Since(begun) > r.cache.guard.slowAfter/2 {
+			r.slowest = e.unit.String()
 		}
 		if err != nil {
 			return err
@@ -189,56 +188,57 @@ func (s *Read) await(ctx context.Context) error {
 	return nil
 }
 
-func (c *Cache) stopWaiting(s *Read) {
+func (c *Cache) stopWaiting(r *Read) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.waiting = false
+	r.waiting = false
 }
 
-// giveUp takes a cancelled session out of the queue, if it is still there.
-func (c *Cache) giveUp(s *Read) {
+// giveUp takes a cancelled read out of the queue. A read that is not there was admitted meanwhile.
+// What it holds goes when it ends.
+func (c *Cache) giveUp(r *Read) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, q := range c.queue {
-		if q == s {
+		if q == r {
 			c.queue = append(c.queue[:i], c.queue[i+1:]...)
 			return
 		}
 	}
-	<-s.admitted // it was admitted meanwhile; what it holds goes when it ends
+	<-r.admitted
 }
 
-// admit gives a session all that it wants if there is room, or nothing.
-func (c *Cache) admit(s *Read) bool {
-	missing, stalled := c.hold(s)
-	if missing > 0 && (stalled || !c.room(s, missing)) {
-		c.letGo(s)
+// admit gives a read all units that it wants if there is room, or none.
+func (c *Cache) admit(r *Read) bool {
+	missing, stalled := c.hold(r)
+	if missing > 0 && (stalled || !c.room(r, missing)) {
+		c.letGo(r)
 		return false
 	}
-	c.reads[s] = struct{}{}
-	for _, u := range s.wants {
-		if s.find(u.Key()) == nil {
-			e := c.start(u, s.deferred)
+	c.reads[r] = struct{}{}
+	for _, u := range r.wants {
+		if r.find(u.Key()) == nil {
+			e := c.start(u, r.deferred)
 			c.pin(e)
-			s.held = append(s.held, e)
+			r.held = append(r.held, e)
 		}
 	}
-	for _, e := range s.held {
+	for _, e := range r.held {
 		if e.state == filling {
-			s.waiting = true
+			r.waiting = true
 			c.counters.misses.Add(1)
 		} else {
 			c.counters.hits.Add(1)
 		}
 	}
-	c.check()
+	c.prove()
 	return true
 }
 
-// hold pins what there is of a session's wants. It tells how many bytes are missing, and whether
-// they would come from a file that is stalled.
-func (c *Cache) hold(s *Read) (missing int64, stalled bool) {
-	for _, u := range s.wants {
+// hold pins those units that a read wants and that are there. It returns the bytes of the missing
+// ones, and whether one of them comes from a file that is stalled.
+func (c *Cache) hold(r *Read) (missing int64, stalled bool) {
+	for _, u := range r.wants {
 		key := u.Key()
 		e := c.entries[key]
 		if e == nil {
@@ -248,7 +248,7 @@ func (c *Cache) hold(s *Read) (missing int64, stalled bool) {
 		}
 		e.prefetch = false
 		c.pin(e)
-		s.held = append(s.held, e)
+		r.held = append(r.held, e)
 	}
 	return missing, stalled
 }
@@ -261,11 +261,11 @@ func (c *Cache) pin(e *entry) {
 }
 
 // letGo undoes hold.
-func (c *Cache) letGo(s *Read) {
-	for _, e := range s.held {
+func (c *Cache) letGo(r *Read) {
+	for _, e := range r.held {
 		c.unpin(e)
 	}
-	s.held = emptied(s.held)
+	r.held = emptied(r.held)
 }
 
 // emptied keeps the memory of a list.
@@ -274,37 +274,37 @@ func emptied(list []*entry) []*entry {
 	return list[:0]
 }
 
-// room makes room for n bytes, or says that there is none. A session that nobody else
-// stands in the way of gets what it needs.
-func (c *Cache) room(s *Read, n int64) bool {
+// room makes room for n bytes, or returns false. A read is admitted at once if no other read holds
+// anything.
+func (c *Cache) room(r *Read, n int64) bool {
 	for c.used+n > c.budget {
-		if c.evictOne(s) {
+		if c.evictOne(r) {
 			continue
 		}
 		if c.alone() && c.idleBytes() == 0 {
 			return true
 		}
-		s.deferred = true
+		r.deferred = true
 		return false
 	}
 	return true
 }
 
-// alone says whether no session holds anything, but for those that a stalled file keeps, and nothing is
-// being filled.
+// alone reports whether nothing is being filled and no read holds anything. Reads of stalled files
+// do not count.
 func (c *Cache) alone() bool {
 	if c.filling > 0 {
 		return false
 	}
-	for s := range c.reads {
-		if !s.stuck() {
+	for r := range c.reads {
+		if !r.stuck() {
 			return false
 		}
 	}
 	return true
 }
 
-// idleBytes are those that could be evicted if there were no streams to spare.
+// idleBytes are the bytes that could be evicted if no stream had to be spared.
 func (c *Cache) idleBytes() int64 { return c.used - c.pinned - c.filling }
 
 // unpin ends one use.
@@ -312,53 +312,61 @@ func (c *Cache) unpin(e *entry) {
 	if e.pins--; e.pins == 0 && e.state == ready {
 		c.pinned -= e.size
 	}
-	c.check()
+	c.prove()
 }
 
-// finish ends a session: its entries are unpinned and know what was read of them.
-func (c *Cache) finish(s *Read) {
-	if len(s.wants) == 0 && len(s.late) == 0 {
+// finish ends a read. It unpins its units and notes what was read of them.
+func (c *Cache) finish(r *Read) {
+	if len(r.wants) == 0 && len(r.late) == 0 {
 		return
 	}
 	c.mu.Lock()
-	for _, e := range s.held {
-		if e.state == ready && s.served && !e.fits(s) {
-			c.mu.Unlock()
-			where := spanOf(s, e.key) // asks the recipe, so not under the lock
-			c.mu.Lock()
-			if !e.fits(s) { // another session may have looked meanwhile, and noted what it read
-				e.span, e.read = where, 0
-			}
-		}
-	}
 	defer c.mu.Unlock()
-	for _, e := range s.held {
-		if e.state == ready && s.served {
-			c.note(s, e)
+	c.findSpans(r)
+	for _, e := range r.held {
+		if e.state == ready && r.served {
+			c.note(r, e)
 		}
 		c.unpin(e)
 	}
-	delete(c.reads, s)
-	for _, e := range s.late {
+	delete(c.reads, r)
+	for _, e := range r.late {
 		c.unpin(e)
 	}
-	s.held, s.late = emptied(s.held), emptied(s.late)
-	s.deferred, s.waiting = false, false
+	r.held, r.late = emptied(r.held), emptied(r.late)
+	r.deferred, r.waiting = false, false
 	c.trim()
 	c.serve()
 }
 
-// serve admits whom there is room for: first come, first served, but for those whose units are there
-// or who need less.
+// findSpans finds where in the file the units are needed that a read has used. It asks the recipe,
+// so it lets go of the lock meanwhile. Another read may have found a span by then, and have noted
+// what it read.
+func (c *Cache) findSpans(r *Read) {
+	for _, e := range r.held {
+		if e.state != ready || !r.served || e.fits(r) {
+			continue
+		}
+		c.mu.Unlock()
+		where := spanOf(r, e.key)
+		c.mu.Lock()
+		if !e.fits(r) {
+			e.span, e.read = where, 0
+		}
+	}
+}
+
+// serve admits the reads that there is room for, oldest first. A read whose units are all there, or
+// that needs less, may overtake.
 func (c *Cache) serve() {
 	for i := 0; i < len(c.queue); {
-		s := c.queue[i]
-		if !c.admit(s) {
+		r := c.queue[i]
+		if !c.admit(r) {
 			i++
 			continue
 		}
 		c.queue = append(c.queue[:i], c.queue[i+1:]...)
-		s.admitted <- struct{}{}
+		r.admitted <- struct{}{}
 	}
 	if len(c.queue) > 0 {
 		c.wakeLater()
@@ -381,7 +389,7 @@ func (c *Cache) wakeLater() {
 	})
 }
 
-// close fails all who wait and waits for the fills that run.
+// closeUnits waits for the fills that run, and frees all units.
 func (c *Cache) closeUnits() {
 	c.mu.Lock()
 	c.closed = true
@@ -396,8 +404,8 @@ func (c *Cache) closeUnits() {
 	c.buffers.free()
 }
 
-// account adds what the tensor cache holds.
-func (c *Cache) account(s *Stats) {
+// addUnits adds what the tensor cache holds.
+func (c *Cache) addUnits(s *Stats) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.CacheBudget, s.CacheUsed = c.budget, c.used
@@ -412,28 +420,36 @@ func (c *Cache) account(s *Stats) {
 	s.TooSmall = c.pressure > 4
 }
 
-// check proves the account right, in tests.
-func (c *Cache) check() {
+// prove panics if the account is wrong, in tests.
+func (c *Cache) prove() {
 	if !c.checked {
 		return
 	}
-	var used, pinned, fill, spent int64
+	got := account{used: c.used, pinned: c.pinned, filling: c.filling, spent: c.spentBytes}
+	if want := c.count(); got != want {
+		panic(fmt.Sprintf("cache account: %+v, but there is %+v", got, want))
+	}
+}
+
+// account is what the cache holds, in bytes.
+type account struct{ used, pinned, filling, spent int64 }
+
+// count counts what is there.
+func (c *Cache) count() (a account) {
 	for _, e := range c.entries {
 		switch {
 		case e.state == filling && !e.shelved:
-			fill += e.size
-		case e.state == ready && e.pins > 0:
-			pinned += e.size
-		}
-		if e.state == filling && !e.shelved || e.state == ready {
-			used += e.size
+			a.filling += e.size
+			a.used += e.size
+		case e.state == ready:
+			a.used += e.size
+			if e.pins > 0 {
+				a.pinned += e.size
+			}
 		}
 		if c.spent.Contains(e.key) {
-			spent += e.size
+			a.spent += e.size
 		}
 	}
-	if used != c.used || pinned != c.pinned || fill != c.filling || spent != c.spentBytes {
-		panic(fmt.Sprintf("cache account: used %d, pinned %d, filling %d, spent %d; counted %d, %d, %d, %d",
-			c.used, c.pinned, c.filling, c.spentBytes, used, pinned, fill, spent))
-	}
+	return a
 }

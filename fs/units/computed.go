@@ -8,9 +8,9 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// computed keeps the scale grids that layout hf-fp8 works out. They are as small as stored ones, but
-// each costs a read of its whole weight: so they have room of their own, which nothing else takes, and
-// one is computed once however many readers wait. That goes on when a reader gives up.
+// computed keeps the scale grids of layout hf-fp8. They are as small as stored ones, but each costs
+// a read of its whole weight. So they have room of their own, and a grid is computed once, however
+// many readers wait for it. Computing goes on when a reader gives up.
 type computed struct {
 	filler *filler
 	*scaleCache
@@ -31,7 +31,7 @@ func (c *computed) get(ctx context.Context, w *waits, u Unit) (*entry, error) {
 	case e == nil:
 		return nil, ErrClosed
 	case kept:
-		return e, check(e.key.File)
+		return e, e.key.File.Check()
 	}
 	c.waiting.Add(1)
 	begun := w.begin(forUnit)
@@ -44,8 +44,8 @@ func (c *computed) get(ctx context.Context, w *waits, u Unit) (*entry, error) {
 	return e, e.err
 }
 
-// find finds a grid, or one that is being computed; it begins to compute one that is neither, unless
-// the filesystem is closed.
+// find finds a grid that is kept or being computed. Otherwise it begins to compute it, unless the
+// cache is closed.
 func (c *computed) find(u Unit) (e *entry, kept bool) {
 	key := u.Key()
 	c.mu.Lock()
@@ -75,7 +75,7 @@ func (c *computed) compute(e *entry, u Unit) {
 	close(e.done)
 }
 
-// close waits for what is being computed.
+// close waits for the grids that are being computed.
 func (c *computed) close() {
 	c.mu.Lock()
 	c.closed = true

@@ -13,24 +13,24 @@ func (c *Cache) trim() {
 	}
 }
 
-// evictOne throws one unit out, to make room for a session, for a prefetch (prefetching), or because there
-// are too many (nil). A prefetch spares what was read to its end, too, as long as its stream is near: under memory
-// pressure the kernel drops pages that it read ahead, and asks again.
-func (c *Cache) evictOne(s *Read) bool {
-	if c.evictFrom(c.spent, (*entry).passed) || s != prefetching && c.evictFrom(c.spent, anyEntry) {
+// evictOne evicts one unit to make room for a read. The read is prefetching for a prefetch, and nil
+// if there are too many units. A prefetch spares units that were read to their end while their
+// stream is near: under memory pressure the kernel drops pages that it read ahead, and asks again.
+func (c *Cache) evictOne(r *Read) bool {
+	if c.evictFrom(c.spent, (*entry).passed) || r != prefetching && c.evictFrom(c.spent, anyEntry) {
 		return true
 	}
-	if s == nil {
+	if r == nil {
 		return c.evictFrom(c.idle, anyEntry)
 	}
 	now := time.Now()
-	return c.evictFrom(c.idle, func(old *entry) bool { return c.evictable(old, s, now) })
+	return c.evictFrom(c.idle, func(old *entry) bool { return c.evictable(old, r, now) })
 }
 
 func anyEntry(*entry) bool { return true }
 
-// evictFrom throws out the oldest unit that is not pinned and of which ok says so.
-// Those passed over are in use, so they become the newest.
+// evictFrom evicts the oldest unit that is not pinned and that ok agrees to. Units that are passed
+// over are in use, so they become the newest.
 func (c *Cache) evictFrom(lru *simplelru.LRU[expr.UnitKey, *entry], ok func(*entry) bool) bool {
 	for range lru.Len() {
 		key, e, _ := lru.GetOldest()
@@ -49,10 +49,10 @@ const (
 	recycleTry = 8 // units that recycle looks at
 )
 
-// recycle throws out units that were read to their end, oldest first, once they are many and their streams
-// are far beyond, although there is room: what was read is in the kernel's cache, and their memory is used again for
-// what comes next. New memory is dear, most of all in a virtual machine, whose host has to find it, too: one stream past
-// the page cache went at 1.3 GB/s with new memory for each unit of 14.7 MB, and at 3.1 with the same memory again.
+// recycle evicts units that were read to their end, although there is room, once they are many and
+// their streams are far beyond them. The kernel has cached what was read, and their memory is used
+// again for new units. Allocating is expensive: one stream of units of 14.7 MB ran at 1.3 GB/s with
+// new memory for each unit, and at 3.1 GB/s with recycled memory.
 func (c *Cache) recycle() {
 	for range min(recycleTry, c.spent.Len()) {
 		if c.spentBytes <= c.keepSpent {
@@ -80,7 +80,7 @@ func (c *Cache) evict(e *entry) {
 	c.buffers.put(e.buf)
 	e.buf = nil
 	c.counters.evictions.Add(1)
-	c.check()
+	c.prove()
 }
 
 // ghost is what is remembered of an evicted unit.
@@ -91,25 +91,25 @@ type ghost struct {
 	read  int64
 }
 
-// passed says whether the stream that read the unit is beyond it by more than the
-// kernel reads ahead out of order, twice.
+// passed reports whether the stream that read the unit is far beyond it: by twice as much as the
+// kernel reads ahead out of order.
 func (e *entry) passed() bool {
 	return e.span.file != nil && e.span.file.Beyond(e.run, e.span.hi+behind)
 }
 
-// prefetching stands for whoever fetches ahead where room is made for a session.
+// prefetching is the sentinel read that makes room for a prefetch.
 var prefetching = new(Read)
 
-// evictable says whether an idle unit may make room for a session.
-func (c *Cache) evictable(old *entry, s *Read, now time.Time) bool {
+// evictable reports whether an idle unit may be evicted to make room for a read.
+func (c *Cache) evictable(old *entry, r *Read, now time.Time) bool {
 	since := c.clock.Load() - old.clock // in reads
 	switch {
 	case old.passed():
 		return true
-	case s == prefetching:
+	case r == prefetching:
 		return since > 4096 || !old.prefetch && !old.stream && since > 1024
 	case old.stream || old.prefetch:
-		return now.Sub(old.touched) > c.grace || !s.queued.IsZero() && now.Sub(s.queued) > c.patience
+		return now.Sub(old.touched) > c.grace || !r.queued.IsZero() && now.Sub(r.queued) > c.patience
 	}
 	return true
 }

@@ -12,21 +12,21 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// SourceCache says what becomes of source bytes in the system's page cache. It is about what is read in large pieces: by
-// streams, and for units of the tensor cache. Small reads here and there always go through it.
+// SourceCache is how the system's page cache is used for source bytes that are read in large
+// pieces: by streams, and for units. Small reads always go through the page cache.
 type SourceCache uint8
 
 const (
-	// SourceAuto reads past the page cache what is not in it, and through it what is read again, so that it stays there.
-	// The kernel keeps the results, so a second copy of what they were computed from helps only those who compute them
-	// again. And it is dear: filling pages with a GiB of source takes 0.1 s of the processor where memory is at hand and
-	// more than a second in a virtual machine whose host has to find it; reading past the cache takes 0.04 s.
+	// SourceAuto reads past the page cache, and through it what is in it or is read again. The
+	// kernel caches the results, so a copy of the source only helps if they are computed again. A
+	// copy is expensive: it takes two to twenty times the processor time of reading past the cache.
 	SourceAuto SourceCache = iota
 
 	// SourceKeep reads through the page cache.
 	SourceKeep
 
-	// SourceDrop reads past the page cache, also again; where a filesystem has no such reads, what was read is let go.
+	// SourceDrop always reads past the page cache. If a file system cannot do that, what was read is
+	// dropped from the page cache.
 	SourceDrop
 )
 
@@ -141,11 +141,11 @@ func (l *loan) Bytes() []byte { return l.buf }
 // Release gives the buffer back.
 func (l *loan) Release() { l.of.put(l.buf) }
 
-// seenShift makes the regions of which again remembers whether they were loaded: 256 KiB.
+// seenShift is the size of the regions of which again remembers whether they were read: 256 KiB.
 const seenShift = 18
 
-// again notes that a range of a file of size bytes is loaded, and says whether all of it was before. A region counts
-// for the range that its first byte lies in.
+// again notes that a range of a file of size bytes is read, and reports whether all of it was read
+// before. A region counts for the range that its first byte is in.
 func (w *watch) again(size, off, n int64) bool {
 	w.once.Do(func() { w.seen = make([]atomic.Uint64, size>>(seenShift+6)+1) })
 	all, some := true, false

@@ -14,7 +14,9 @@ import (
 // start begins a fill.
 func (c *Cache) start(u Unit, deferred bool) *entry {
 	c.recycle()
-	e := &entry{unit: u, key: u.Key(), size: taken(u), done: make(chan struct{}), clock: c.clock.Load()}
+	e := &entry{
+		unit: u, key: u.Key(), size: taken(u), done: make(chan struct{}), clock: c.clock.Load(),
+	}
 	c.entries[e.key] = e
 	c.used += e.size
 	c.filling += e.size
@@ -34,7 +36,7 @@ func (c *Cache) start(u Unit, deferred bool) *entry {
 	return e
 }
 
-// spare is what the budget leaves for free buffers.
+// spare is how many bytes the budget leaves for free buffers.
 func (c *Cache) spare() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -44,7 +46,7 @@ func (c *Cache) spare() int64 {
 // fill computes a unit and hands it to all who wait.
 func (c *Cache) fill(e *entry) {
 	defer c.fills.Done()
-	buf := c.buffers.getWithin(e.unit.Size(), c.spare()) // as it is now: others have begun since this was started
+	buf := c.buffers.getWithin(e.unit.Size(), c.spare()) // other fills may have begun since start
 	err := c.filler.fill(e.unit, buf)
 	c.dropUnit(e.key)
 	c.mu.Lock()
@@ -65,7 +67,7 @@ func (c *Cache) fill(e *entry) {
 		}
 	}
 	close(e.done)
-	c.check()
+	c.prove()
 	c.trim()
 	c.serve()
 }
@@ -85,7 +87,8 @@ func (f *filler) fill(u Unit, buf []byte) (err error) {
 	err = u.Fill(env, buf)
 	if took := time.Since(begun); took > f.guard.slowAfter {
 		f.guard.slowly("a unit took long to compute", slog.String("unit", u.String()),
-			slog.Duration("after", took.Round(time.Millisecond)), slog.String("waited_for", env.waits.String()))
+			slog.Duration("after", took.Round(time.Millisecond)),
+			slog.String("waited_for", env.waits.String()))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", u, err)

@@ -32,9 +32,9 @@ func (r *Read) fetchAhead(u *expr.Unit) bool {
 	return r.cache.prefetch(u, r.run.Start)
 }
 
-// prefetch begins to fill a unit if that needs nothing that a stream may still read.
-// It says whether the unit is there, or on its way. Units that somebody has read to the end since the
-// stream began are not fetched again.
+// prefetch begins to fill a unit if that evicts nothing that a stream may still read. It reports
+// whether the unit is there or being filled. Units that were read to their end since the stream
+// began are not fetched again.
 func (c *Cache) prefetch(u Unit, since int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,6 +57,6 @@ func (c *Cache) prefetch(u Unit, since int64) bool {
 	}
 	c.counters.prefetches.Add(1)
 	c.start(u, false).prefetch = true
-	c.check()
+	c.prove()
 	return true
 }

@@ -10,8 +10,9 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
-// Read is one read of a virtual file, and the environment of its recipes. The units that it holds stay pinned until it ends, so it
-// touches each unit once, however small the budget is. It may be used again after End.
+// Read is one read of a virtual file, and the environment of its recipes. The units that it holds
+// stay pinned until it ends, so it touches each unit once, however small the budget is. It may be
+// used again after End.
 type Read struct {
 	cache *Cache
 	ctx   context.Context
@@ -65,10 +66,10 @@ func (r *Read) End(served bool) {
 // Want names a unit that the read needs. Only units of the tensor cache have to be named.
 func (r *Read) Want(u Unit) {
 	key := u.Key()
-	if key.Kind != expr.Transposed || slices.ContainsFunc(r.wants, func(w Unit) bool { return w.Key() == key }) {
-		return
+	known := func(w Unit) bool { return w.Key() == key }
+	if key.Kind == expr.Transposed && !slices.ContainsFunc(r.wants, known) {
+		r.wants = append(r.wants, u)
 	}
-	r.wants = append(r.wants, u)
 }
 
 // Acquire pins the units that the read wants, and waits until they are filled.
@@ -80,7 +81,7 @@ func (r *Read) Acquire() error {
 		return err
 	}
 	for _, e := range r.held {
-		if err := check(e.key.File); err != nil {
+		if err := e.key.File.Check(); err != nil {
 			return err
 		}
 	}
@@ -162,7 +163,7 @@ func (c *Cache) pinLate(r *Read, u Unit) (*entry, error) {
 	c.pin(e)
 	r.late = append(r.late, e)
 	c.reads[r] = struct{}{}
-	c.check()
+	c.prove()
 	return e, nil
 }
 
@@ -178,7 +179,7 @@ func (r *Read) find(key expr.UnitKey) *entry {
 
 // Lend lends source bytes that were read ahead.
 func (r *Read) Lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, int) {
-	p, k, gap := r.cache.blocks.borrow(r.ctx, &r.waits, f, off, int64(n), int64(width))
+	p, k, gap := r.cache.blocks.borrow(r, f, off, int64(n), int64(width))
 	if k == nil {
 		return nil, nil, int(gap)
 	}
@@ -189,7 +190,7 @@ func (r *Read) Lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, i
 func (r *Read) ReadAt(f expr.File, p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		rest := p[n:]
-		lent, k, gap := r.cache.blocks.borrow(r.ctx, &r.waits, f, off+int64(n), int64(len(rest)), 1)
+		lent, k, gap := r.cache.blocks.borrow(r, f, off+int64(n), int64(len(rest)), 1)
 		if k != nil {
 			n += copy(rest, lent)
 			k.Release()

@@ -8,9 +8,9 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// scaleCache keeps scale grids. They are small and needed by every read, so they are kept apart from
-// the tensor cache: whoever misses one reads it himself, nobody waits, and memory is the
-// garbage collector's.
+// scaleCache keeps scale grids. They are small and every read needs them, so they are kept apart
+// from the tensor cache. A read that misses one fills it itself, without waiting. The garbage
+// collector manages their memory.
 type scaleCache struct {
 	mu    sync.Mutex
 	lru   *simplelru.LRU[expr.UnitKey, *entry]
@@ -32,7 +32,7 @@ func (g *scaleCache) setMax(n int64) {
 	g.trim()
 }
 
-// trim throws the oldest out while there are too many.
+// trim evicts the oldest grids while there are too many bytes.
 func (g *scaleCache) trim() {
 	for g.bytes > g.max {
 		_, old, _ := g.lru.RemoveOldest()
@@ -47,7 +47,7 @@ func (g *scaleCache) get(in expr.Input, u Unit) (*entry, error) {
 	e, ok := g.lru.Get(key)
 	g.mu.Unlock()
 	if ok {
-		return e, check(key.File)
+		return e, key.File.Check()
 	}
 	e = &entry{key: key, size: u.Size(), buf: make([]byte, u.Size())}
 	if err := u.Fill(inline{in}, e.buf); err != nil {
@@ -67,9 +67,6 @@ func (g *scaleCache) add(e *entry) {
 	g.bytes += e.size
 	g.trim()
 }
-
-// check asks a source file whether it is what it was: kept bytes of a file that has changed are wrong.
-func check(f expr.File) error { return f.Check() }
 
 // inline is the environment of a fill in the goroutine of a reader.
 type inline struct{ expr.Input }

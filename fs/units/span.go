@@ -18,9 +18,9 @@ type span struct {
 
 // spanOf finds the part of a file around a read that needs a unit. Recipes only tell which units a
 // range needs, so the ends are searched for. The result is a hint.
-func spanOf(s *Read, key expr.UnitKey) span {
-	f := s.file
-	for off, end := s.off, s.off+s.n; off < min(end, f.Size()); {
+func spanOf(r *Read, key expr.UnitKey) span {
+	f := r.file
+	for off, end := r.off, r.off+r.n; off < min(end, f.Size()); {
 		node, begin, next := f.Recipe(off)
 		if node != nil {
 			p := probe{node: node, key: key, size: next - begin}
@@ -102,15 +102,15 @@ func (p *probe) first(at int64) int64 {
 }
 
 // fits says whether the span is that of the session's file, and near where it reads.
-func (e *entry) fits(s *Read) bool {
-	return e.span.file == s.file && s.off >= e.span.lo-behind && s.off <= e.span.hi+behind
+func (e *entry) fits(r *Read) bool {
+	return e.span.file == r.file && r.off >= e.span.lo-behind && r.off <= e.span.hi+behind
 }
 
 // note remembers what a session read of an entry.
-func (c *Cache) note(s *Read, e *entry) {
-	e.read += max(min(s.off+s.n, e.span.hi)-max(s.off, e.span.lo), 0)
-	e.clock, e.run, e.touched = s.run.Clock, s.run, time.Now()
-	e.stream = s.run.Sequential || s.off <= e.span.lo
+func (c *Cache) note(r *Read, e *entry) {
+	e.read += max(min(r.off+r.n, e.span.hi)-max(r.off, e.span.lo), 0)
+	e.clock, e.run, e.touched = r.run.Clock, r.run, time.Now()
+	e.stream = r.run.Sequential || r.off <= e.span.lo
 	c.sort(e)
 }
 

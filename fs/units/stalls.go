@@ -7,7 +7,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// stallAfter is how long a source file may leave a read unanswered before it counts as stalled.
+// stallAfter is how long a source file may leave reads unanswered before it counts as stalled.
 const stallAfter = 2 * time.Second
 
 // begin notes a read.
@@ -23,7 +23,7 @@ func (w *watch) end(now time.Time) {
 	w.inflight.Add(-1)
 }
 
-// stalled says whether reads are under way of which none has ended for stallAfter.
+// stalled reports whether reads are under way and none has ended for stallAfter.
 func (w *watch) stalled(now time.Time) bool {
 	return w.inflight.Load() > 0 && now.UnixNano()-w.since.Load() > int64(stallAfter)
 }
@@ -40,20 +40,20 @@ func (s *files) stalled() (n int64) {
 	return n
 }
 
-// isStalled says whether a file is stalled.
+// isStalled reports whether a file is stalled.
 func (s *files) isStalled(f expr.File) bool {
 	w, ok := s.watches.Load(f)
 	return ok && w.(*watch).stalled(time.Now())
 }
 
-// stuck says whether a read waits for a stalled file.
-func (s *Read) stuck() bool {
+// stuck reports whether a read holds a unit of a stalled file.
+func (r *Read) stuck() bool {
 	shelved := func(e *entry) bool { return e.shelved }
-	return slices.ContainsFunc(s.held, shelved) || slices.ContainsFunc(s.late, shelved)
+	return slices.ContainsFunc(r.held, shelved) || slices.ContainsFunc(r.late, shelved)
 }
 
-// shelve takes fills whose source is stalled out of the account: they must not keep others waiting.
-// There is no more of that than the budget, since no fill of a stalled file begins.
+// shelve takes fills of stalled files out of the account, so that they keep no other read waiting.
+// They are never more than the budget, since no fill of a stalled file begins.
 func (c *Cache) shelve() {
 	for _, e := range c.entries {
 		if e.state == filling && !e.shelved && c.files.isStalled(e.key.File) {
@@ -63,7 +63,7 @@ func (c *Cache) shelve() {
 			c.shelved += e.size
 		}
 	}
-	c.check()
+	c.prove()
 }
 
 // unshelve takes a fill that has ended back into the account.

@@ -12,24 +12,30 @@ type counters struct {
 
 // Stats is a snapshot of what a cache has done and holds.
 type Stats struct {
-	SourceBytes int64 `json:"source_bytes"` // read from source files
-	Preads      int64 `json:"preads"`       // calls that read them
-	ReadAhead   int64 `json:"read_ahead"`   // bytes held for what was, or is being, read ahead of row-contiguous recipes
-	Unused      int64 `json:"unused"`       // bytes read ahead that nobody wanted
-	Stalled     int64 `json:"stalled"`      // source files that have not answered for seconds
-	Panics      int64 `json:"panics"`       // caught, each given to its readers as an error
+	// Reads of the source. ReadAhead is held for streams of row-contiguous recipes. Unused was
+	// read ahead for nothing. Stalled files have not answered for seconds.
+	SourceBytes int64 `json:"source_bytes"`
+	Preads      int64 `json:"preads"`
+	ReadAhead   int64 `json:"read_ahead"` // bytes
+	Unused      int64 `json:"unused"`     // bytes
+	Stalled     int64 `json:"stalled"`    // files
 
-	Saturated int64 `json:"saturated"` // values beyond the largest FP8 code, each time they were computed
-	Infinite  int64 `json:"infinite"`  // values that are infinite in F16, each time they were computed
+	// Panics were caught. Each was given to its readers as an error.
+	Panics int64 `json:"panics"`
+
+	// Values that a narrower dtype could not hold, each time they were computed: those beyond the
+	// largest FP8 code, and those that are infinite in F16.
+	Saturated int64 `json:"saturated"`
+	Infinite  int64 `json:"infinite"`
 
 	Hits        int64 `json:"hits"`        // units found in the cache
 	Misses      int64 `json:"misses"`      // units that had to be waited for
-	Unannounced int64 `json:"unannounced"` // units that recipes needed without having said so: a defect
+	Unannounced int64 `json:"unannounced"` // units that no recipe had announced: a defect
 	Fills       int64 `json:"fills"`       // units computed
 	FillErrors  int64 `json:"fill_errors"` // units that failed
-	Prefetches  int64 `json:"prefetches"`  // fills that nobody waited for when they began
-	Evictions   int64 `json:"evictions"`   // units thrown out
-	Refetches   int64 `json:"refetches"`   // units filled again that had been thrown out before they were read to their end
+	Prefetches  int64 `json:"prefetches"`  // fills that began before a reader waited for them
+	Evictions   int64 `json:"evictions"`   // units evicted
+	Refetches   int64 `json:"refetches"`   // fills of units evicted before their end was read
 
 	CacheBudget int64 `json:"cache_budget"` // bytes
 	CacheUsed   int64 `json:"cache_used"`   // bytes: pinned, filling and idle
@@ -40,18 +46,19 @@ type Stats struct {
 	TooSmall    bool  `json:"too_small"`    // the budget is too small for what is read at once
 }
 
-// Stats tells what the cache has done and holds.
+// Stats returns what the cache has done and holds.
 func (c *Cache) Stats() Stats {
 	n := &c.counters
 	s := Stats{
 		SourceBytes: c.files.bytes.Load(), Preads: c.files.reads.Load(),
 		Unused: n.unused.Load(), Stalled: c.files.stalled(), Panics: c.guard.panics.Load(),
 		Saturated: n.saturated.Load(), Infinite: n.infinite.Load(),
-		Hits: n.hits.Load(), Misses: n.misses.Load(), Unannounced: n.unannounced.Load(), Fills: n.fills.Load(),
+		Hits: n.hits.Load(), Misses: n.misses.Load(),
+		Unannounced: n.unannounced.Load(), Fills: n.fills.Load(),
 		FillErrors: n.fillErrors.Load(), Prefetches: n.prefetches.Load(),
 		Evictions: n.evictions.Load(), Refetches: n.refetches.Load(),
 	}
-	c.account(&s)
+	c.addUnits(&s)
 	c.blocks.stats(&s)
 	return s
 }

@@ -65,8 +65,9 @@ const (
 )
 
 var reasonNames = [reasons]string{
-	"nothing: it computes, or has no processor", "room in the tensor cache", "a unit that is being computed",
-	"source bytes that are being read ahead", "its turn to be computed", "the source",
+	"nothing: it computes, or has no processor", "room in the tensor cache",
+	"a unit that is being computed", "source bytes that are being read ahead",
+	"its turn to be computed", "the source",
 }
 
 // waits is how long a read, or the computing of a unit, has waited for what. Its parts may wait at
@@ -92,7 +93,9 @@ func (w *waits) end(r reason, begun time.Time) {
 	of := &w.of[r]
 	of.sum.Add(took)
 	of.times.Add(1)
-	for most := of.most.Load(); took > most && !of.most.CompareAndSwap(most, took); most = of.most.Load() {
+	most := of.most.Load()
+	for took > most && !of.most.CompareAndSwap(most, took) {
+		most = of.most.Load()
 	}
 }
 
@@ -113,7 +116,8 @@ func (w *waits) String() string {
 	for r := range w.of {
 		of := &w.of[r]
 		if n := of.times.Load(); n > 0 {
-			all = append(all, fmt.Sprintf("%s %v (%d times, at most %v)", reasonNames[r], short(of.sum.Load()), n, short(of.most.Load())))
+			all = append(all, fmt.Sprintf("%s %v (%d times, at most %v)",
+				reasonNames[r], short(of.sum.Load()), n, short(of.most.Load())))
 		}
 	}
 	if all == nil {
