@@ -10,11 +10,6 @@ import (
 	"github.com/dequantfs/dequantfs/fs/units"
 )
 
-const (
-	minPiece  = 128 << 10 // the least that is worth another core
-	maxPieces = 16
-)
-
 // session is one read of a file.
 type session struct {
 	fs   *FS
@@ -31,14 +26,6 @@ type session struct {
 	prev, next *session // see live
 
 	pieces [maxPieces]piece
-}
-
-// piece is a part of a read.
-type piece struct {
-	s   *session
-	p   []byte
-	off int64
-	err error
 }
 
 func newSession(f *FS) *session {
@@ -100,43 +87,48 @@ func (s *session) readAt(p []byte) error {
 	return nil
 }
 
-// fill fills p, with the help of idle cores if p is large.
-func (s *session) fill(p []byte) error {
-	pieces := s.split(p)
-	if len(pieces) == 1 {
-		return s.file.fill(s.read, p, s.off)
-	}
-	s.wg.Add(len(pieces))
-	for i := range pieces[1:] {
-		s.fs.workers.run(&pieces[1+i], &s.fs.counters.splits)
-	}
-	pieces[0].run()
-	s.wg.Wait()
-	var err error
-	for i := range pieces {
-		err = or(err, pieces[i].err)
-		pieces[i] = piece{}
-	}
-	return err
+// live is the list of sessions under way.
+type live struct {
+	mu   sync.Mutex
+	head *session
 }
 
-// split cuts a read into pieces for the cores that have nothing to do.
-func (s *session) split(p []byte) []piece {
-	n := min(s.fs.workers.idle(s.fs.counters.active.Load())+1, len(p)/minPiece, maxPieces)
-	if n <= 1 {
-		return s.pieces[:1]
+func (l *live) add(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.began, s.slow = time.Now(), false
+	s.prev, s.next = nil, l.head
+	if l.head != nil {
+		l.head.prev = s
 	}
-	size := (len(p)/n + 4095) &^ 4095
-	pieces := s.pieces[:0]
-	for at := 0; at < len(p); at += size {
-		q := p[at:min(len(p), at+size)]
-		pieces = append(pieces, piece{s: s, p: q, off: s.off + int64(at)})
-	}
-	return pieces
+	l.head = s
 }
 
-// run reads the piece; it never panics.
-func (c *piece) run() {
-	defer c.s.wg.Done()
-	c.err = c.s.file.fill(c.s.read, c.p, c.off)
+func (l *live) remove(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.prev != nil {
+		s.prev.next = s.next
+	} else {
+		l.head = s.next
+	}
+	if s.next != nil {
+		s.next.prev = s.prev
+	}
+	s.prev, s.next = nil, nil
+}
+
+// maxReading is how many reads Stats tells of.
+const maxReading = 8
+
+// stats adds what is being read.
+func (l *live) stats(s *Stats) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for r := l.head; r != nil; r = r.next {
+		s.OldestRequest = max(s.OldestRequest, time.Since(r.began))
+		if len(s.Reading) < maxReading {
+			s.Reading = append(s.Reading, r.file.at(r.off))
+		}
+	}
 }
