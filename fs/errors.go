@@ -11,8 +11,8 @@ import (
 // maxCauses bounds what logOnce remembers.
 const maxCauses = 1000
 
-// logOnce logs an error about something unless one of the same cause has been logged already; offsets and the like are
-// no part of the cause.
+// logOnce logs an error unless one of the same cause was logged before. Offsets and the like do not
+// belong to the cause.
 func (f *FS) logOnce(level slog.Level, msg string, err error, attrs ...slog.Attr) {
 	cause := err
 	for next := cause; next != nil; next = errors.Unwrap(next) {
@@ -28,5 +28,5 @@ func (f *FS) logOnce(level slog.Level, msg string, err error, attrs ...slog.Attr
 	f.log.LogAttrs(context.Background(), level, msg, append(attrs, slog.Any("error", err))...)
 }
 
-// isEnd says whether a read went well, be it up to the end of the file.
+// isEnd reports whether a read went well, possibly up to the end of the file.
 func isEnd(err error) bool { return err == nil || err == io.EOF }

@@ -17,10 +17,12 @@ const patienceUnknown = 5 * time.Second
 // lookEvery is how often a reader is looked at that was not interrupted.
 const lookEvery = 50 * time.Millisecond
 
-// request is the context of a READ. The kernel interrupts it for any signal to the reader, also for those that the
-// reader handles and forgets (Go programs get one for each preemption), and does not interrupt it at all
-// when it reads ahead or directly. Giving up at an interrupt would fail the read, and kill a reader that has mapped the
-// file; never giving up would keep a killed one from dying. So it is cancelled when the reader is dying, and only then.
+// request is the context of a READ. It ends when its reader is dying, and only then.
+//
+// The kernel interrupts a READ for any signal to the reader, even for one that the reader handles,
+// as Go programs do at each preemption. It does not interrupt read-ahead and direct reads. Giving
+// up at an interrupt would kill a reader that has mapped the file. Never giving up would keep a
+// killed reader from dying.
 type request struct {
 	*fuse.Context
 	interrupted atomic.Int64 // unix ns: when it was first seen
@@ -73,8 +75,8 @@ func (r *request) impatient() bool {
 	return now-r.interrupted.Load() > int64(patienceUnknown)
 }
 
-// killed reads a process's status: is it dead, or is a SIGKILL pending? A signal without a handler that ends the
-// process counts as SIGKILL, too.
+// killed reads the status of a process: is it dead, or is a SIGKILL pending? The kernel turns a
+// signal without a handler that ends the process into a SIGKILL.
 func killed(status string) bool {
 	for line := range strings.Lines(status) {
 		name, value, _ := strings.Cut(line, ":")

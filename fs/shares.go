@@ -58,8 +58,10 @@ const (
 // mostShares are what reading gets no faster beyond.
 func mostShares(n needs, limit int64) shares {
 	return shares{
-		requests: background(), requestSize: requestSize, blocks: maxBlocks, strips: maxStrips, strip: max(n.strip, units.BufferSize),
-		grids: maxGrids, computed: min(n.computed, maxComputed), spare: 64 << 20, cache: max(n.units, defaultCache(limit)),
+		requests: background(), requestSize: requestSize,
+		blocks: maxBlocks, strips: maxStrips, strip: max(n.strip, units.BufferSize),
+		grids: maxGrids, computed: min(n.computed, maxComputed),
+		spare: 64 << 20, cache: max(n.units, defaultCache(limit)),
 	}
 }
 
@@ -69,7 +71,8 @@ func between(least, most shares, part float64) shares {
 	num := func(a, b int) int { return int(at(int64(a), int64(b))) }
 	s := shares{
 		requestSize: most.requestSize,
-		blocks:      num(least.blocks, most.blocks), strips: num(least.strips, most.strips), strip: least.strip,
+		blocks:      num(least.blocks, most.blocks),
+		strips:      num(least.strips, most.strips), strip: least.strip,
 		grids: at(least.grids, most.grids), computed: at(least.computed, most.computed),
 		spare: at(least.spare, most.spare), cache: at(least.cache, most.cache),
 	}

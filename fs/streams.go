@@ -11,8 +11,8 @@ const (
 	maxStreams  = 128 // of a file
 )
 
-// streams tell sequential reading from random by where in the file it happens, not by who reads: processes
-// share handles, and the kernel reads ahead out of order and on many threads.
+// streams tell sequential reading from random reading by offsets, not by readers: processes share
+// handles, and the kernel reads ahead out of order and on many threads.
 type streams struct {
 	mu    sync.Mutex
 	slots [maxStreams]stream
@@ -31,11 +31,11 @@ type stream struct {
 	claimed, dropped int64 // see claim, drop
 }
 
-// enough reads make a stream of which more is expected. Of random reads, some are near an older one by chance: with
-// two being enough, random reads of 4 KiB read 2.6 times what they needed of a source of 35 MB, and with four 1.0.
+// enough is how many reads make a stream, of which more are expected. Some random reads are near an
+// older one by chance: with 2 instead of 4, random reads of 4 KiB read 2.6 times too much.
 const enough = 4
 
-// touch notes a read of [off, off+n) at clock and tells what it is part of.
+// touch notes a read of [off, off+n) at clock, and returns its place among the reads.
 func (t *streams) touch(size, off, n, clock int64) units.Run {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,7 +59,8 @@ func (t *streams) touch(size, off, n, clock int64) units.Run {
 	return r
 }
 
-// nearest finds the stream that a read goes on with, allowing for some disorder; -1 if there is none.
+// nearest finds the stream that a read continues, allowing for some disorder. It is -1 if there is
+// none.
 func (t *streams) nearest(off, n int64) int {
 	best, slot := 4*n+1, -1
 	for i := range t.slots[:t.n] {
