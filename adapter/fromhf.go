@@ -16,7 +16,7 @@ type StateDict struct {
 	Plan *Plan
 	// Env reads tensors. It caches the few source tensors transposed last. For parallelism or a
 	// larger cache, set another one before reading.
-	Env *expr.Env
+	Env expr.Env
 
 	byName map[string]int
 }
@@ -33,7 +33,7 @@ func newStateDict(c *Checkpoint, o Options) (*StateDict, error) {
 	}
 	d := &StateDict{
 		Plan:   plan,
-		Env:    &expr.Env{Cache: &recentUnits{}},
+		Env:    &recentUnits{},
 		byName: make(map[string]int, len(plan.Tensors)),
 	}
 	for i, t := range plan.Tensors {
@@ -75,7 +75,7 @@ func (d *StateDict) lazy(i int) *Lazy {
 type Lazy struct {
 	name string
 	node expr.Node
-	env  *expr.Env
+	env  expr.Env
 }
 
 var _ io.ReaderAt = (*Lazy)(nil)

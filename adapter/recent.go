@@ -1,7 +1,6 @@
 package adapter
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -13,6 +12,7 @@ import (
 // by piece does not transpose it anew for each. A row of a native tensor is made of
 // two units, gate and up; keeping four lets two readers pass.
 type recentUnits struct {
+	expr.Alone
 	mu    sync.Mutex
 	units []*recentUnit // the last used at the end
 }
@@ -36,9 +36,9 @@ func (u *recentUnit) Release() {}
 // errPanicked is the error of a fill that did not end. Others may wait for it.
 var errPanicked = errors.New("computing this part panicked")
 
-// Get gives a filled unit. A fill that failed or panicked is not kept. Fills are not cancelled,
+// Unit gives a filled unit. A fill that failed or panicked is not kept. Fills are not cancelled,
 // since others may wait for them.
-func (r *recentUnits) Get(_ context.Context, u *expr.Unit) (expr.Entry, error) {
+func (r *recentUnits) Unit(u *expr.Unit) (expr.Entry, error) {
 	e := r.entry(u.Key())
 	defer func() {
 		if e.err != nil {
@@ -48,7 +48,7 @@ func (r *recentUnits) Get(_ context.Context, u *expr.Unit) (expr.Entry, error) {
 	e.fill.Do(func() {
 		e.err = errPanicked
 		b := make([]byte, u.Size())
-		if e.err = u.Fill(&expr.Env{}, b); e.err == nil {
+		if e.err = u.Fill(nil, b); e.err == nil {
 			e.bytes = b
 		}
 	})

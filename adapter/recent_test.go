@@ -48,7 +48,7 @@ func TestAFillThatPanickedIsNotKept(t *testing.T) {
 		defer func() { panicked = recover() != nil }()
 		n.Units(0, n.Size(), func(u *expr.Unit) bool {
 			panicked = true
-			e, err = units.Get(context.Background(), u)
+			e, err = units.Unit(u)
 			return false
 		})
 		return e, false, err

@@ -1,41 +1,44 @@
 package fs
 
-import "github.com/dequantfs/dequantfs/adapter/expr"
-
-const (
-	aheadBytes  = 32 << 20  // of units fetched before a stream needs them
-	aheadWindow = 128 << 20 // of the file, how far to look for them
+import (
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
-// ahead fetches the units that a stream is about to need.
-type ahead struct {
-	s     *session
-	yield func(*expr.Unit) bool
-	bytes int64 // of the units seen ahead
-	count int
-	limit int64
+// Distances in a virtual file.
+const (
+	readAhead   = 32 << 20  // how far before a stream its source is read, see claim
+	streamStep  = 4 << 20   // how far a stream goes before more is read ahead, or dropped
+	aheadWindow = 128 << 20 // how far to look for units that a stream will need
+	dropBehind  = 48 << 20  // how far behind a stream its source is dropped from the page cache
+)
+
+// readAhead reads what row-contiguous recipes will need of the source when the stream gets there.
+func (s *session) readAhead() {
+	from, to := s.file.streams.claim(s.run, readAhead, streamStep)
+	if to = min(to, s.file.Size()); from >= to {
+		return
+	}
+	s.file.ranges(from, to, func(f expr.File, off, n int64) bool {
+		return s.read.ReadAhead(f, off, n, to)
+	})
 }
 
-func (a *ahead) init(s *session) {
-	a.s = s
-	a.yield = a.unit
-}
-
-// fetch looks on from where the session's read ended. It stops where somebody else has been
-// since the stream began: what is there is in the kernel's cache, or theirs to fetch.
-func (a *ahead) fetch() {
-	s := a.s
+// fetchAhead looks on from where the read ended and fetches units that the stream will need. It
+// stops where another reader has been since the stream began: what is there is in the kernel's
+// cache, or for that reader to fetch.
+func (s *session) fetchAhead() {
 	f := s.file
 	at := s.off + s.n
-	a.bytes, a.count, a.limit = 0, 0, min(aheadBytes, s.fs.cache.budget/2)
 	end := min(at+aheadWindow, f.Size())
+	fetch := s.read.Ahead()
 	for i := f.segment(at); i < len(f.ends) && at < end; i++ {
 		for at < min(f.ends[i], end) {
 			n := min(f.ends[i]-at, 1<<regionShift-at&(1<<regionShift-1))
-			if at>>regionShift > (s.off+s.n-1)>>regionShift && f.streams.visited(at, n, s.run.start) {
+			if s.visitedAt(at, n) {
 				return
 			}
-			if i > 0 && !f.segments[i].node.Units(at-f.ends[i-1], n, a.yield) {
+			if i > 0 && !f.segments[i].node.Units(at-f.ends[i-1], n, fetch) {
 				return
 			}
 			at += n
@@ -43,45 +46,55 @@ func (a *ahead) fetch() {
 	}
 }
 
-// unit fetches one unit if it is not there and there is room for it.
-func (a *ahead) unit(u *expr.Unit) bool {
-	for _, e := range a.s.held {
-		if e.key == u.Key() {
-			return true
-		}
-	}
-	a.bytes += taken(u)
-	if a.count++; a.count > 2 && a.bytes > a.limit {
-		return false
-	}
-	return a.s.fs.cache.prefetch(u, a.s.run.start)
+// visitedAt reports whether another reader has been in [at, at+n) since the stream began.
+func (s *session) visitedAt(at, n int64) bool {
+	beyond := at>>regionShift > (s.off+s.n-1)>>regionShift
+	return beyond && s.file.streams.visited(at, n, s.run.Start)
 }
 
-// prefetch begins to fill a unit if that needs nothing that a stream may still read.
-// It says whether the unit is there, or on its way. Units that somebody has read to the end since the
-// stream began are not fetched again.
-func (c *cache) prefetch(u unit, since int64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
+// dropBehind drops source bytes from the page cache that the stream has left behind.
+func (s *session) dropBehind() {
+	if s.fs.options.SourceCache != units.SourceDrop {
+		return
 	}
-	if c.entries[u.Key()] != nil {
-		return true
-	}
-	if old, ok := c.ghosts.Peek(u.Key()); ok && old.spent && old.clock >= since {
-		return false
-	}
-	for c.used+taken(u) > c.budget {
-		if len(c.queue) > 0 || !c.evictOne(prefetching) {
-			return false
+	from, to := s.file.streams.drop(s.run, dropBehind, streamStep)
+	s.file.ranges(from, to, s.fs.units.Drop)
+}
+
+// ranges yields the ranges of source files that [from, to) reads without a unit.
+func (f *file) ranges(from, to int64, yield func(expr.File, int64, int64) bool) {
+	for i := f.segment(from); from < to && i < len(f.ends); i++ {
+		end := min(to, f.ends[i])
+		if i > 0 && !f.segments[i].node.Ranges(from-f.ends[i-1], end-from, yield) {
+			return
 		}
+		from = end
 	}
-	if c.fs.sources.isStalled(u.Key().File) {
-		return false
+}
+
+// claim gives the part before the front of the stream that has not been claimed yet, once it is a
+// step. It reaches up to ahead beyond the front, but not twice as far as the stream has come.
+func (t *streams) claim(r units.Run, ahead, step int64) (from, to int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &t.slots[r.Slot]
+	from, to = max(s.claimed, s.front), s.front+min(ahead, 2*s.bytes)
+	if s.start != r.Start || to-from < step {
+		return 0, 0
 	}
-	c.fs.counters.prefetches.Add(1)
-	c.start(u, false).prefetch = true
-	c.check()
-	return true
+	s.claimed = to
+	return from, to
+}
+
+// drop gives the part behind the stream that has not been dropped yet, once it is a step.
+func (t *streams) drop(r units.Run, behind, step int64) (from, to int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &t.slots[r.Slot]
+	from, to = s.dropped, s.front-behind
+	if s.start != r.Start || to-from < step {
+		return 0, 0
+	}
+	s.dropped = to
+	return from, to
 }

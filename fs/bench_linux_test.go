@@ -23,7 +23,6 @@ func BenchmarkMountedSequentialReading(b *testing.B) {
 				if view == "hf" {
 					f, source = rowsFS(b, 7168, 16384, Options{})
 				}
-				f.cache.checked = false
 				if delay > 0 {
 					source.hook = func(int64, int) error { time.Sleep(delay); return nil }
 				}
@@ -68,7 +67,6 @@ func BenchmarkReadAt(b *testing.B) {
 			if view == "hf" {
 				f, _ = rowsFS(b, 7168, 16384, Options{})
 			}
-			f.cache.checked = false
 			r, err := f.ReaderAt(singleName)
 			if err != nil {
 				b.Fatal(err)
@@ -98,7 +96,6 @@ func BenchmarkCacheUnderContention(b *testing.B) {
 	for name, budget := range map[string]int64{"warm": 2 * all, "evicting": all / 2} {
 		b.Run(name, func(b *testing.B) {
 			f, _ := layerFS(b, x, Options{CacheSize: budget})
-			f.cache.checked = false
 			r, err := f.ReaderAt(singleName)
 			if err != nil {
 				b.Fatal(err)

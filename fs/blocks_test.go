@@ -12,11 +12,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // codesFS is a tree with one matrix of codes, which is shown dequantized.
@@ -73,11 +73,11 @@ func TestBlocksOfAnySizeGiveTheSameBytes(t *testing.T) {
 	_, dir := writeSynth(t, awkward[0])
 	for _, size := range []int64{1, 100, 4099, 70_000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			plain := openViews(t, dir, Options{CacheSize: -1}, layout("", "hf", 0))
-			f := openViews(t, dir, Options{Workers: 3}, layout("", "hf", 0))
-			f.blocks.size, f.blocks.least = size, 1
+			uncached := openViews(t, dir, Options{CacheSize: -1}, layout("", "hf", 0))
+			tuning := units.Tuning{Block: size, MinBlock: 1}
+			f := openViews(t, dir, Options{Workers: 3, tuning: tuning}, layout("", "hf", 0))
 			for _, name := range shardsOf(t, f, ".") {
-				want := readTree(t, plain, name)
+				want := readTree(t, uncached, name)
 				file := f.find(name).content.(*file)
 				var wg sync.WaitGroup
 				for i := range uint64(4) { // streams, and reads that jump about between them
@@ -105,7 +105,7 @@ func TestBlocksOfAnySizeGiveTheSameBytes(t *testing.T) {
 }
 
 // ahead tells reads ahead from those of the reader by their size: the reader's are small.
-func isAhead(n int) bool { return n >= minBlock }
+func isAhead(n int) bool { return n >= 64<<10 }
 
 func TestReadingAheadThatFailsHarmsNobody(t *testing.T) {
 	size := codesSize(manyRows, manyCols)
@@ -136,43 +136,6 @@ func TestReadingAheadThatFailsHarmsNobody(t *testing.T) {
 				t.Errorf("the log is silent: %s", log)
 			}
 		})
-	}
-}
-
-// A source that takes long to answer is asked for more at once, in the order of the file; a fast one is not.
-func TestASlowSourceIsReadInManyPiecesAtOnce(t *testing.T) {
-	for _, c := range []struct {
-		takes       time.Duration
-		least, most int64
-	}{{20 * time.Millisecond, 6, maxDepth}, {0, 1, minDepth}} {
-		const rows = 20_000
-		var at, most atomic.Int64
-		source := &memory{name: "source", size: codesSize(rows, manyCols), hook: func(_ int64, n int) error {
-			if isAhead(n) {
-				for now := at.Add(1); ; {
-					if old := most.Load(); old >= now || most.CompareAndSwap(old, now) {
-						break
-					}
-				}
-				time.Sleep(c.takes)
-				at.Add(-1)
-			}
-			return nil
-		}}
-		f := codesFS(t, source, rows, manyCols, Options{})
-		if c.takes == 0 {
-			f.sources.of(source).took = -time.Hour // however slow this machine is
-		}
-		r, err := f.ReaderAt(singleName)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.NewSectionReader(r, 0, r.Size()), make([]byte, 64<<10)); err != nil {
-			t.Fatal(err)
-		}
-		if got := most.Load(); got < c.least || got > c.most {
-			t.Errorf("up to %d reads were under way at once where each takes %v", got, c.takes)
-		}
 	}
 }
 
@@ -219,20 +182,22 @@ func TestAReaderOfAStalledBlockCanGiveUp(t *testing.T) {
 func TestStreamsThatEndMakeRoomForOthers(t *testing.T) {
 	size := codesSize(manyRows, manyCols)
 	f := codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols, Options{})
-	f.blocks.max = 2
+	limit(f, func(l *units.Limits) { l.Blocks = 2 })
 	begin := func(off int64) { readOn(t, f, off, 12<<20) }
 	begin(4096)
 	held := f.Stats().ReadAhead
-	if held == 0 || held > 2*loadBuffer {
+	if held == 0 || held > 2*units.BufferSize {
 		t.Fatalf("%d bytes are held", held)
 	}
 	begin(30 << 20)
-	if got := f.Stats(); got.ReadAhead > 2*loadBuffer || got.Unused != 0 {
+	if got := f.Stats(); got.ReadAhead > 2*units.BufferSize || got.Unused != 0 {
 		t.Errorf("%d bytes are held, %d were thrown away too early", got.ReadAhead, got.Unused)
 	}
-	f.clock.Add(2 * blockAge) // much is read elsewhere
+	for range 8192 { // much is read elsewhere
+		f.units.Tick()
+	}
 	begin(50 << 20)
-	if got := f.Stats(); got.ReadAhead > 2*loadBuffer || got.Unused == 0 {
+	if got := f.Stats(); got.ReadAhead > 2*units.BufferSize || got.Unused == 0 {
 		t.Errorf("%d bytes are held, %d were thrown away", got.ReadAhead, got.Unused)
 	}
 }
@@ -241,6 +206,7 @@ func TestStreamsThatEndMakeRoomForOthers(t *testing.T) {
 type rewritten struct {
 	memory
 	changed atomic.Bool
+	reading atomic.Int64
 }
 
 func (r *rewritten) Check() error {
@@ -251,6 +217,8 @@ func (r *rewritten) Check() error {
 }
 
 func (r *rewritten) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	r.reading.Add(1)
+	defer r.reading.Add(-1)
 	n, _ := r.memory.ReadAt(ctx, p, off)
 	return n, r.Check()
 }
@@ -259,25 +227,13 @@ func TestBlocksOfASourceThatHasChangedAreNotLent(t *testing.T) {
 	source := &rewritten{memory: memory{name: "source", size: codesSize(manyRows, manyCols)}}
 	f := codesFS(t, source, manyRows, manyCols, Options{})
 	r := readOn(t, f, 0, 8<<20)
-	f.blocks.loads.Wait()
+	eventually(t, "all of it was read", func() bool { return source.reading.Load() == 0 })
 	if f.Stats().ReadAhead == 0 {
 		t.Fatal("nothing was read ahead")
 	}
 	source.changed.Store(true)
 	if n, err := r.ReadAt(make([]byte, 64<<10), 8<<20); n != 0 || !errors.Is(err, adapter.ErrChanged) {
 		t.Errorf("%d bytes, %v", n, err)
-	}
-}
-
-func TestCloseFreesWhatWasReadAhead(t *testing.T) {
-	f := codesFS(t, &memory{name: "source", size: codesSize(manyRows, manyCols)}, manyRows, manyCols, Options{})
-	readOn(t, f, 0, 8<<20)
-	if f.Stats().ReadAhead == 0 {
-		t.Fatal("nothing was read ahead")
-	}
-	f.Close()
-	if f.Stats().ReadAhead != 0 || len(f.loads.list) != 0 {
-		t.Errorf("%d bytes, and %d buffers", f.Stats().ReadAhead, len(f.loads.list))
 	}
 }
 
@@ -295,4 +251,11 @@ func readOn(t *testing.T, f *FS, off, n int64) ReaderAtContext {
 		}
 	}
 	return r
+}
+
+// limit changes the limits of what is kept.
+func limit(f *FS, change func(*units.Limits)) {
+	l := f.limits(f.shares, f.needs())
+	change(&l)
+	f.units.SetLimits(l)
 }

@@ -84,7 +84,8 @@ func cgroupLimit(read func(string) ([]byte, error)) (limit int64, by string) {
 			for _, name := range files.names {
 				file := path.Join(files.root, dir, name)
 				text, _ := read(file)
-				if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 && n < limit {
+				n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+				if err == nil && n > 0 && n < limit {
 					limit, by = n, file
 				}
 			}

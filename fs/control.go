@@ -11,8 +11,8 @@ import (
 	"github.com/dequantfs/dequantfs/adapter"
 )
 
-// ControlDir is the directory in the root of the tree that tells about the filesystem. It is not listed,
-// so that copying the tree leaves it alone; its files are opened by name:
+// ControlDir is the directory in the root of the tree that tells about the filesystem. It is not
+// listed, so that copying the tree leaves it alone. Its files are opened by name:
 //
 //   - stats.json: Stats, as they are when the file is opened (through a mount) or read
 //   - plan.json: for each view the virtual tensors: file, dtype, shape, bytes, recipe
@@ -128,7 +128,7 @@ type control struct {
 
 // snapshot makes the bytes.
 func (c *control) snapshot() (data []byte, err error) {
-	defer c.fs.recover(c.name, &err)
+	defer c.fs.units.Recover(c.name, &err)
 	data, err = json.MarshalIndent(controlFiles[c.name](c.fs), "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // memory is a source file whose bytes are a function of their place, which costs no memory.
@@ -113,11 +114,12 @@ func transposedFS(t testing.TB, file *twoWays, x expertShape, o Options) *FS {
 // treeOf is a tree with a view of these tensors in its root.
 func treeOf(t testing.TB, o Options, tensors ...adapter.Tensor) *FS {
 	t.Helper()
+	_, bench := t.(*testing.B)
+	o.tuning.Check = !bench
 	f, err := New(nil, []View{{Plan: &adapter.Plan{Tensors: tensors}}}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.cache.checked = true
 	t.Cleanup(func() { f.Close() })
 	return f
 }
@@ -159,8 +161,8 @@ func wantOnce(t *testing.T, f *FS, source *memory) {
 
 func TestMemoryOfUnitsIsUsedAgainAlthoughThereIsRoom(t *testing.T) {
 	x := expertShape{experts: 64, hidden: 2048, intermediate: 1024}
-	f, source := layerFS(t, x, Options{CacheSize: 1 << 30})
-	f.cache.keepSpent = 16 << 20
+	const keep, ahead, behind = 16 << 20, 32 << 20, 32 << 20
+	f, source := layerFS(t, x, Options{CacheSize: 1 << 30, tuning: units.Tuning{KeepSpent: keep}})
 	r, err := f.ReaderAt(singleName)
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +177,7 @@ func TestMemoryOfUnitsIsUsedAgainAlthoughThereIsRoom(t *testing.T) {
 	}
 	wantOnce(t, f, source)
 	// What is kept, what is fetched ahead, and what the stream is not far enough beyond: half of its bytes.
-	if limit := f.cache.keepSpent + aheadBytes + behind/2 + 4*x.hidden*x.intermediate; most > limit {
+	if limit := keep + ahead + behind/2 + 4*x.hidden*x.intermediate; most > limit {
 		t.Errorf("units took up to %d bytes, more than %d", most, limit)
 	}
 	before := f.Stats().Fills
@@ -214,8 +216,8 @@ func readExperts(t *testing.T, f *FS, x expertShape, size int64) {
 func TestManyStreamsShareASmallBudget(t *testing.T) {
 	x := expertShape{experts: 64, hidden: 512, intermediate: 512}
 	unit := x.hidden * x.intermediate
-	f, source := layerFS(t, x, Options{CacheSize: 16 * unit})
-	f.cache.grace, f.cache.patience = time.Hour, time.Hour // nothing depends on how busy the machine is
+	long := units.Tuning{Grace: time.Hour, Patience: time.Hour} // nothing depends on how busy the machine is
+	f, source := layerFS(t, x, Options{CacheSize: 16 * unit, tuning: long})
 	readExperts(t, f, x, 64<<10)
 	wantIdle(t, f)
 	s := f.Stats()
@@ -233,7 +235,7 @@ func TestManyStreamsShareASmallBudget(t *testing.T) {
 // needed, and units once if there is room for all.
 func TestWhatRandomReadsReadOfTheSource(t *testing.T) {
 	x := expertShape{experts: 8, hidden: 2048, intermediate: 1024}
-	rows, units := codesSize(manyRows, manyCols), x.experts*3*x.hidden*x.intermediate
+	rows, experts := codesSize(manyRows, manyCols), x.experts*3*x.hidden*x.intermediate
 	for _, c := range []struct {
 		name   string
 		budget int64
@@ -243,11 +245,11 @@ func TestWhatRandomReadsReadOfTheSource(t *testing.T) {
 		{"hf", 0, func(o Options) (*FS, int64) {
 			return codesFS(t, &memory{name: "source", size: rows}, manyRows, manyCols, o), rows
 		}, 0.505},
-		{"native, room for all", 2 * units, func(o Options) (*FS, int64) {
+		{"native, room for all", 2 * experts, func(o Options) (*FS, int64) {
 			f, source := layerFS(t, x, o)
 			return f, source.size
 		}, 0},
-		{"native, room for a third", units / 3, func(o Options) (*FS, int64) {
+		{"native, room for a third", experts / 3, func(o Options) (*FS, int64) {
 			f, source := layerFS(t, x, o)
 			return f, source.size
 		}, 0},
@@ -271,7 +273,7 @@ func TestWhatRandomReadsReadOfTheSource(t *testing.T) {
 			if c.most > 0 && per > c.most {
 				t.Errorf("%s, reads of %d: %.3f bytes of the source for each byte", c.name, n, per)
 			}
-			if c.budget > units && s.SourceBytes > size {
+			if c.budget > experts && s.SourceBytes > size {
 				t.Errorf("%s, reads of %d: read %d bytes of a source of %d", c.name, n, s.SourceBytes, size)
 			}
 		}
@@ -292,7 +294,6 @@ func TestRowContiguousReadsTouchNoCache(t *testing.T) {
 func TestReadsAllocateNothing(t *testing.T) {
 	x := expertShape{experts: 2, hidden: 256, intermediate: 256}
 	f, _ := layerFS(t, x, Options{CacheSize: 1 << 30})
-	f.cache.checked = false
 	r, err := f.ReaderAt(singleName)
 	if err != nil {
 		t.Fatal(err)
@@ -328,7 +329,7 @@ func TestFailuresOfTheSourceReachTheReader(t *testing.T) {
 			r, _ := f.ReaderAt(singleName)
 			buf := make([]byte, 512<<10)
 			n, err := r.ReadAt(buf, 4096)
-			var p *PanicError
+			var p *units.PanicError
 			if n != 0 || !errors.Is(err, broken) && !errors.As(err, &p) {
 				t.Errorf("%d, %v", n, err)
 			}
@@ -351,11 +352,11 @@ func stalledFS(t *testing.T, x expertShape, o Options) (f *FS, names []string, r
 	a, _ := x.layer(t, good)
 	b, _ := x.layer(t, bad)
 	b.Name, b.Group = "stalled", "other"
+	o.tuning.Check = true
 	f, err := New(nil, []View{{Plan: &adapter.Plan{Tensors: []adapter.Tensor{a, b}}}}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.cache.checked = true
 	release = sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(func() {
 		release()

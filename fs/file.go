@@ -8,9 +8,10 @@ import (
 	"sync/atomic"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
-// stepSize is the most that one session reads: what it pins in the cache is in use until it ends.
+// stepSize is the most that one session reads, since it keeps its units pinned until it ends.
 const stepSize = 4 << 20
 
 // file is a virtual safetensors file: its header and the tensors behind it.
@@ -57,7 +58,7 @@ func (f *file) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 	return f.fs.served(n, end)
 }
 
-// clip cuts p to what lies inside a file of size bytes; end is io.EOF if that is less than all of p.
+// clip cuts p to what is inside a file of size bytes. end is io.EOF if that is not all of p.
 func clip(p []byte, off, size int64) (q []byte, end, err error) {
 	if off < 0 {
 		return nil, nil, fmt.Errorf("read at negative offset %d", off)
@@ -77,7 +78,7 @@ func or(errs ...error) error {
 	return nil
 }
 
-// served counts a read and passes its outcome on.
+// served counts a read and returns its outcome.
 func (f *FS) served(n int, err error) (int, error) {
 	f.counters.reads.Add(1)
 	f.counters.bytes.Add(int64(n))
@@ -90,10 +91,10 @@ func (f *FS) served(n int, err error) (int, error) {
 // minStep is how far steps are made smaller.
 const minStep = 4096
 
-// step gives how much of [off, off+n) is read at once: less than all of it if that needs more units than
-// there is room for.
+// step returns how much of [off, off+n) is read at once. It is less than n if there is no room for
+// all units.
 func (f *file) step(off, n int64) int64 {
-	most, look := f.fs.cache.step()
+	most, look := f.fs.units.Step()
 	for look && n > minStep && f.needs(off, n) > most {
 		n = max((off+n/2)&^(minStep-1)-off, minStep)
 	}
@@ -106,7 +107,7 @@ func (f *file) needs(off, n int64) (bytes int64) {
 	f.units(off, n, func(u *expr.Unit) bool {
 		if key := u.Key(); key.Kind == expr.Transposed && !seen[key] {
 			seen[key] = true
-			bytes += taken(u)
+			bytes += units.Memory(u.Size())
 		}
 		return true
 	})
@@ -116,8 +117,9 @@ func (f *file) needs(off, n int64) (bytes int64) {
 // readStep reads one step in a session of its own, split over idle cores.
 func (f *file) readStep(ctx context.Context, p []byte, off int64) error {
 	s := f.fs.session(ctx, f, off, int64(len(p)))
-	defer s.end()
-	return s.readAt(p)
+	err := s.readAt(p)
+	s.end(err == nil)
+	return err
 }
 
 // segment finds the segment that the byte at off lies in.
@@ -137,11 +139,11 @@ func (f *file) units(off, n int64, yield func(*expr.Unit) bool) {
 }
 
 // fill reads p, which lies inside the file, segment by segment.
-func (f *file) fill(env *expr.Env, p []byte, off int64) (err error) {
-	defer f.fs.recover(f.name, &err)
+func (f *file) fill(env expr.Env, p []byte, off int64) (err error) {
+	defer f.fs.units.Recover(f.name, &err)
 	i := f.segment(off)
 	for len(p) > 0 {
-		if err := env.Context.Err(); err != nil {
+		if err := env.Err(); err != nil {
 			return err
 		}
 		part := p[:min(int64(len(p)), f.ends[i]-off)]
@@ -154,6 +156,62 @@ func (f *file) fill(env *expr.Env, p []byte, off int64) (err error) {
 		i++
 	}
 	return nil
+}
+
+// Recipe gives the recipe of the byte at off and the range that it fills; none in the header.
+func (f *file) Recipe(off int64) (n expr.Node, begin, end int64) {
+	i := f.segment(off)
+	if i == 0 {
+		return nil, 0, f.ends[0]
+	}
+	return f.segments[i].node, f.ends[i-1], f.ends[i]
+}
+
+// Beyond reports whether the stream of a run has come as far as off, or is forgotten.
+func (f *file) Beyond(r units.Run, off int64) bool { return f.streams.beyond(r, off) }
+
+// at says what is at an offset.
+func (f *file) at(off int64) string {
+	if i := f.segment(off); i > 0 && i < len(f.segments) {
+		return f.name + ": " + f.segments[i].key
+	}
+	return f.name + ": header"
+}
+
+// kindWidth is how much of a tensor is looked at to find out its kind.
+const kindWidth = 1 << 20
+
+// kindOf says what reading at off has to do.
+func (f *file) kindOf(off int64) kind {
+	i := f.segment(off)
+	if i == 0 || i >= len(f.segments) {
+		return kindHeader
+	}
+	known := &f.segments[i].kind
+	if k := known.Load(); k != 0 {
+		return kind(k)
+	}
+	k := kindOfRecipe(f.segments[i].node)
+	known.Store(uint32(k))
+	return k
+}
+
+// kindOfRecipe looks at what a recipe needs of the source. It dequantizes if the source has fewer
+// bytes than the result.
+func kindOfRecipe(n expr.Node) kind {
+	size, need := min(n.Size(), kindWidth), int64(0)
+	stored := func(u *expr.Unit) bool { return u.Key().Kind != expr.Transposed }
+	if !n.Units(0, size, stored) {
+		return kindTranspose
+	}
+	n.Ranges(0, size, func(_ expr.File, _, n int64) bool {
+		need += n
+		return true
+	})
+	if need < size {
+		return kindDequantize
+	}
+	return kindIdentity
 }
 
 // section is a file whose bytes are shown as they are.
@@ -183,7 +241,7 @@ func (s *section) ReadAtContext(ctx context.Context, p []byte, off int64) (n int
 	if err != nil || len(p) == 0 {
 		return 0, or(err, end)
 	}
-	defer s.fs.recover(s.name, &err)
+	defer s.fs.units.Recover(s.name, &err)
 	if err := ctx.Err(); err != nil {
 		return s.fs.served(0, err)
 	}

@@ -1,39 +1,71 @@
-// Package fs is the virtual filesystem over planned checkpoints: which tensor
-// stands in which virtual file, the bytes of those files, the tensor cache, the
-// mount and its statistics.
+// Package fs shows planned checkpoints as a tree of virtual files, and mounts it.
 //
-// Start with [New], which lays the views of a checkpoint out as a tree. The tree
-// can be read in three ways, which all end in the same function and so give the
-// same bytes:
+// Start with [New], which lays out the views of a checkpoint. The tree can be read in three ways.
+// They all end in the same function, so they give the same bytes:
 //
 //   - as an [io/fs.FS] ([FS.Open]); open files are also [io.ReaderAt] and [io.Seeker]
 //   - by [FS.ReaderAt], which takes a context
-//   - through a mount ([FS.Mount]), where the system has FUSE
+//   - through a mount ([FS.Mount]), if the system has FUSE
+//
+// Package fs/export writes a tree to disk.
 //
 // # What is in a view
 //
-// Shards (model-00001-of-00062.safetensors …, or model.safetensors where there
-// is one) with model.safetensors.index.json, config.json as the plan has it, and
-// the checkpoint's side files byte for byte. In a shard tensors stand by item
-// size, largest first, and then by key, so that all are aligned; the header is
-// padded with spaces so that data begins at a multiple of 4096.
+// A view has shards, config.json as the plan has it, and the side files of the checkpoint, byte for
+// byte. The shards are model-00001-of-00062.safetensors and so on, with
+// model.safetensors.index.json. A single shard is model.safetensors, without an index. In a shard,
+// tensors are ordered by item size, largest first, and then by key, so that all are aligned. The
+// header is padded with spaces so that the data begins at a multiple of 4096.
 //
 // # Contract
 //
-// Everything is safe for concurrent use. A read fills the whole buffer or
-// fails: short reads happen only at the end of a file, with [io.EOF], and no goroutine
-// touches the buffer after the read has returned, also when it failed or was
-// cancelled. Whatever can fail without touching tensor data fails in New.
+// Everything is safe for concurrent use. A read fills the whole buffer or fails: short reads only
+// happen at the end of a file, with [io.EOF]. No goroutine touches the buffer after the read has
+// returned, even if it failed or was cancelled. Whatever can fail without touching tensor data
+// fails in New.
 //
-// Reads of recipes that change the order of elements go through the tensor
-// cache (Options.CacheSize); all others read the source, ahead of them where reading is
-// sequential, and decode into the caller's buffer. Large reads are split over idle cores.
+// Reads of recipes that change the order of elements go through the tensor cache
+// (Options.CacheSize). All others read the source and decode it into the buffer of the caller. If
+// reading is sequential, the source is read ahead. Large reads are split over idle cores.
+//
+// # The way of a read
+//
+// A READ of the kernel for a tensor whose rows are contiguous passes these files:
+//
+//	fs        nodes_linux.go      the handler
+//	          interrupt_linux.go  the context, which ends when the reader is killed
+//	          file.go             steps, and which tensor is where
+//	          session.go          one step, from its begin to its end
+//	          streams.go          is this part of sequential reading?
+//	          ahead.go            if so, what is read ahead
+//	          pieces.go           parts for idle cores
+//	          stats.go            counters
+//	fs/units  read.go             the environment of the recipe
+//	          scales.go           its scales, if it has any
+//	          blocks.go           bytes that were read ahead
+//	          files.go            all others
+//	          waits.go            what it waited for
+//
+// From session.go on, fs/units calls fs back through one interface, [units.File].
+//
+// The recipe itself is in adapter/expr: env.go and load.go for a tensor that is shown as it is
+// stored; window.go, dequantize.go, region.go, grid.go, env.go and buffer.go for one that is
+// dequantized.
+//
+// A fill of a unit, for a tensor that is transposed, passes these files of fs/units:
+//
+//	cache.go    admits the read, or has it wait for room
+//	evict.go    makes room
+//	fill.go     computes the unit, in strips
+//	strips.go   bounds how many at once
+//	files.go    reads the source
+//	buffers.go  memory
+//	waits.go    what it waited for
+//	span.go     where in the file the unit is needed, once the read has ended
 package fs
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
@@ -45,24 +77,25 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
-	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
-// View is one plan and where it stands in the tree.
+// View is a plan and its place in the tree.
 type View struct {
-	Dir       string // "" for the root, else "native", "hf", "rank-0-of-8" …
+	Dir       string // "" for the root, or "native", "hf", "rank-0-of-8" …
 	Plan      *adapter.Plan
-	ShardSize int64 // largest virtual file; 0: the layout's own grouping
+	ShardSize int64 // the most bytes of a virtual file; 0: files as the layout groups them
 }
 
 // Options of a filesystem. Useful zero values.
 type Options struct {
-	CacheSize   int64       // bytes; 0: the default (see DefaultCacheSize); negative: nothing is kept
-	Workers     int         // goroutines that one read may use; 0: GOMAXPROCS
-	SourceCache SourceCache // what becomes of source bytes in the system's page cache
+	CacheSize   int64 // bytes; 0: the default (see DefaultCacheSize); negative: nothing is kept
+	Workers     int   // goroutines that one read may use; 0: GOMAXPROCS
+	SourceCache units.SourceCache
 	Logger      *slog.Logger
 
 	slowAfter time.Duration // what takes longer is logged; 0: the constant of that name
+	tuning    units.Tuning
 }
 
 // FS is the tree. It implements io/fs.FS, ReadDirFS and StatFS; its files implement io.ReaderAt.
@@ -78,31 +111,23 @@ type FS struct {
 	size     int64 // of all files
 	files    int
 	counters counters
-	clock    atomic.Int64 // counts reads
-	cache    *cache
-	grids    *grids
-	computed *computed
-	blocks   *blocks
-	loads    buffers       // for what is loaded of the source
-	strips   strips        // of units, that are computed at once
-	shares   shares        // of memory
-	lost     expr.Counters // values that a narrower dtype could not hold
+	units    *units.Cache
+	shares   shares // of memory
 	workers  *workers
-	sources  sources
 	sessions sync.Pool
 	live     live
-	slowly   slowLog
-	watching sync.WaitGroup
+	slow     *slog.Logger // a few lines a minute about what is slow
 
-	ctx  context.Context // of fills and prefetches
-	stop context.CancelFunc
+	closed   chan struct{}
+	close    sync.Once
+	watching sync.WaitGroup
 }
 
-// ErrClosed is what reads give after Close.
-var ErrClosed = errors.New("filesystem is closed")
+// ErrClosed is the error of reads after Close.
+var ErrClosed = units.ErrClosed
 
-// New lays the views out. Everything that can fail without reading tensor data fails here.
-// The checkpoint stays the caller's, to be closed after Close; it may be nil for plans that need none.
+// New lays out the views. Everything that can fail without reading tensor data fails here. The
+// caller closes the checkpoint after Close. It may be nil for plans that need none.
 func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -111,19 +136,19 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
-	f.ctx, f.stop = context.WithCancel(context.Background())
-	f.cache = newCache(f, max(o.CacheSize, 0))
-	f.grids = newGrids(0)
-	f.computed = newComputed(f)
-	f.blocks = newBlocks(f)
-	f.strips.sources = &f.sources
+	f.slow = slog.New(&fewLines{Handler: f.log.Handler()})
+	f.options.slowAfter = cmp.Or(o.slowAfter, slowAfter)
+	f.closed = make(chan struct{})
 	most := mostShares(needs{computed: maxComputed}, allowed(os.ReadFile).bytes)
 	if o.CacheSize > 0 {
 		most.cache = o.CacheSize
 	}
-	f.take(most, needs{})
+	f.units = units.New(units.Options{
+		Limits: f.limits(most, needs{}), Workers: o.Workers, SourceCache: o.SourceCache,
+		Logger: f.log, Slow: f.slow, SlowAfter: f.options.slowAfter, Tuning: o.tuning,
+	})
+	f.shares = most
 	f.workers = newWorkers(o.Workers)
-	f.slowly.after = cmp.Or(o.slowAfter, slowAfter)
 	f.sessions.New = func() any { return newSession(f) }
 	if err := f.build(); err != nil {
 		f.Close()
@@ -133,13 +158,10 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	return f, nil
 }
 
-// Close stops prefetching and waits for what runs. Reads that come later fail with ErrClosed.
+// Close stops prefetching and waits for what runs. Later reads fail with ErrClosed.
 func (f *FS) Close() error {
-	f.stop()
-	f.cache.close()
-	f.computed.close()
-	f.blocks.close()
-	f.loads.free()
+	f.close.Do(func() { close(f.closed) })
+	f.units.Close()
 	f.workers.close()
 	f.watching.Wait()
 	return nil
@@ -148,7 +170,7 @@ func (f *FS) Close() error {
 // Views returns the views that the tree shows.
 func (f *FS) Views() []View { return slices.Clone(f.views) }
 
-// Fingerprint identifies the checkpoint behind the tree: see [adapter.Checkpoint.Fingerprint]. It is
+// Fingerprint identifies the checkpoint of the tree, see [adapter.Checkpoint.Fingerprint]. It is
 // empty for a tree without a checkpoint.
 func (f *FS) Fingerprint() (string, error) {
 	if f.checkpoint == nil {

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -73,11 +76,11 @@ func openViews(t testing.TB, dir string, o Options, views ...View) *FS {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.tuning.Check = true
 	f, err := New(c, planned(t, c, views), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.cache.checked = true
 	t.Cleanup(func() {
 		f.Close()
 		c.Close()
@@ -145,4 +148,38 @@ func shardsOf(t testing.TB, f *FS, dir string) (names []string) {
 		}
 	}
 	return names
+}
+
+func testLogger(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(&logTo{t: t}, nil))
+}
+
+// logTo keeps a log.
+type logTo struct {
+	mu  sync.Mutex
+	t   *testing.T
+	all bytes.Buffer
+}
+
+func (l *logTo) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all.Write(p)
+	return len(p), nil
+}
+
+func (l *logTo) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.String()
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
 }

@@ -27,7 +27,8 @@ func (f *FS) lookup(op, name string) (*node, error) {
 	return n, nil
 }
 
-// Open opens a file or directory by its slash-separated path. Files are io.ReaderAt and io.Seeker too.
+// Open opens a file or directory by its slash-separated path. Files are also io.ReaderAt and
+// io.Seeker.
 func (f *FS) Open(name string) (iofs.File, error) {
 	n, err := f.lookup("open", name)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // twoWays is a source that can be read past the page cache, and counts which way it was.
@@ -59,22 +60,19 @@ var viewsOf = map[string]func(t testing.TB, file *twoWays, o Options) *FS{
 
 func TestTheSourceIsReadPastThePageCacheTheFirstTime(t *testing.T) {
 	for name, open := range viewsOf {
-		for mode, want := range map[SourceCache][2]bool{ // direct in the first, in the second pass
-			SourceAuto: {true, false},
-			SourceKeep: {false, false},
-			SourceDrop: {true, true},
+		for mode, want := range map[units.SourceCache][2]bool{ // direct in the first, in the second pass
+			units.SourceAuto: {true, false},
+			units.SourceKeep: {false, false},
+			units.SourceDrop: {true, true},
 		} {
 			source := &twoWays{memory: memory{name: "source"}, t: t}
-			f := open(t, source, Options{SourceCache: mode, CacheSize: smallBudget})
-			f.cache.keepSpent = 0
+			f := open(t, source, Options{SourceCache: mode, CacheSize: smallBudget, tuning: units.Tuning{KeepSpent: 1}})
 			var first []byte
 			for pass := range 2 {
 				source.direct.Store(0)
 				source.buffered.Store(0)
-				f.cache.mu.Lock()
-				for f.cache.evictFrom(f.cache.spent, anyEntry) || f.cache.evictFrom(f.cache.idle, anyEntry) {
-				}
-				f.cache.mu.Unlock()
+				limit(f, func(l *units.Limits) { l.Units = 0 }) // forget all units
+				limit(f, func(*units.Limits) {})
 				got := readSteps(t, f, 256<<10)
 				if pass == 1 && !bytes.Equal(got, first) {
 					t.Errorf("%s, mode %d: the second pass differs", name, mode)
@@ -101,8 +99,8 @@ func TestNothingIsReadAheadOfWhatIsInThePageCache(t *testing.T) {
 
 func TestBothWaysGiveTheSameBytes(t *testing.T) {
 	for name, open := range viewsOf {
-		kept := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: SourceKeep}), 1<<20)
-		dropped := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: SourceDrop}), 1<<20)
+		kept := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: units.SourceKeep}), 1<<20)
+		dropped := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: units.SourceDrop}), 1<<20)
 		if !bytes.Equal(kept, dropped) {
 			t.Errorf("%s: they differ", name)
 		}
@@ -111,35 +109,10 @@ func TestBothWaysGiveTheSameBytes(t *testing.T) {
 
 func TestASourceThatFailsPastThePageCacheIsReadThroughIt(t *testing.T) {
 	for name, open := range viewsOf {
-		want := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: SourceKeep}), 1<<20)
-		f := open(t, &twoWays{t: t, broken: errors.New("broken")}, Options{SourceCache: SourceDrop})
+		want := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: units.SourceKeep}), 1<<20)
+		f := open(t, &twoWays{t: t, broken: errors.New("broken")}, Options{SourceCache: units.SourceDrop})
 		if !bytes.Equal(readSteps(t, f, 1<<20), want) {
 			t.Errorf("%s: wrong bytes", name)
-		}
-	}
-}
-
-func TestARangeIsReadAgainOnlyIfAllOfItWasLoaded(t *testing.T) {
-	const size, step = 10 << 20, 300_000
-	w := new(source)
-	for off := int64(0); off < size/2; off += step {
-		if w.again(size, off, min(step, size/2-off)) {
-			t.Fatalf("[%d, …) was not loaded before", off)
-		}
-	}
-	for _, c := range []struct {
-		off, n int64
-		want   bool
-	}{
-		{0, size / 2, true},
-		{1, 1 << 20, true},
-		{size/2 - 1<<20, 2 << 20, false}, // in part
-		{size - 1<<20, 1 << 20, false},
-		{size - 1<<20, 5 << 20, true}, // by now; beyond the end is nothing
-		{5, 1000, false},              // too small to know
-	} {
-		if got := w.again(size, c.off, c.n); got != c.want {
-			t.Errorf("[%d, %d): %v", c.off, c.off+c.n, got)
 		}
 	}
 }

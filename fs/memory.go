@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // MemoryError says that a mount needs more memory than there may be.
@@ -24,7 +25,8 @@ func (e *MemoryError) Error() string {
 	if e.Estimate {
 		about = "most"
 	}
-	return fmt.Sprintf("too little memory: %s allows %d MiB, but %d MiB are needed at %s, of which what is known of the tensors takes %d MiB",
+	return fmt.Sprintf("too little memory: %s allows %d MiB, but %d MiB are needed at %s, "+
+		"of which what is known of the tensors takes %d MiB",
 		e.By, e.Allowed>>20, e.Needed>>20, about, e.Plans>>20)
 }
 
@@ -32,7 +34,8 @@ func (e *MemoryError) Error() string {
 // the plans do not take quite the same each time.
 func tooLittle(a allowance, short, plans int64) *MemoryError {
 	const step = 4 << 20
-	return &MemoryError{By: a.by, Allowed: a.shown, Needed: (a.shown + short + 3*step/2) &^ (step - 1), Plans: plans}
+	needed := (a.shown + short + 3*step/2) &^ (step - 1)
+	return &MemoryError{By: a.by, Allowed: a.shown, Needed: needed, Plans: plans}
 }
 
 // What planning keeps of each tensor of the source, once and for each view, and what it needs
@@ -85,7 +88,7 @@ func CheckReading(bytes int64) error {
 func largestExpert(c *adapter.Checkpoint) (most int64) {
 	for _, t := range c.Tensors() {
 		if strings.Contains(t.Key, ".experts.") && len(t.Shape) == 2 {
-			most = max(most, bufferSize(t.Shape[0]*t.Shape[1]*int64(t.DType.Bits())/8))
+			most = max(most, units.Memory(t.Shape[0]*t.Shape[1]*int64(t.DType.Bits())/8))
 		}
 	}
 	return most

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs/units"
 	"github.com/dequantfs/dequantfs/testdata/size"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
@@ -82,7 +82,7 @@ func TestReadsAreCutToTheUnitsThatFit(t *testing.T) {
 	want := readTree(t, fresh, singleName)
 	f, _ := layerFS(t, x, Options{})
 	n := f.needs()
-	f.cache.setBudget(n.units, n.units)
+	limit(f, func(l *units.Limits) { l.Units, l.Request = n.units, n.units })
 	v := f.find(singleName).content.(*file)
 	for _, seed := range size.Seeds(t) {
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -106,10 +106,10 @@ func TestReadsAreCutToTheUnitsThatFit(t *testing.T) {
 func TestFewStripsAreComputedAtOnce(t *testing.T) {
 	f, source := layerFS(t, deepSeek, Options{})
 	const few = 2
-	f.strips.setMost(few)
+	limit(f, func(l *units.Limits) { l.Strips = few })
 	var now, most atomic.Int64
 	source.hook = func(_ int64, n int) error {
-		if n < minBlock {
+		if n < 64<<10 {
 			return nil // of scales
 		}
 		at := now.Add(1)
@@ -134,39 +134,5 @@ func TestFewStripsAreComputedAtOnce(t *testing.T) {
 	wg.Wait()
 	if most.Load() > few || most.Load() == 0 {
 		t.Errorf("%d strips were read at once", most.Load())
-	}
-}
-
-// TestStripsOfAStalledFileDoNotCount has as many as there may be, from a file that does not answer.
-func TestStripsOfAStalledFileDoNotCount(t *testing.T) {
-	var all sources
-	s := strips{sources: &all}
-	s.setMost(2)
-	stuck, other := &memory{name: "stuck"}, &memory{name: "other"}
-	ctx, cancel := context.WithCancel(context.Background())
-	for range 2 {
-		if !s.begin(ctx, stuck) {
-			t.Fatal("there is no room at first")
-		}
-	}
-	if _, ok := s.try(other); ok {
-		t.Fatal("there is room for more than is allowed")
-	}
-	all.of(stuck).begin()
-	all.of(stuck).since.Store(time.Now().Add(-2 * stallAfter).UnixNano())
-	for range 2 {
-		if !s.begin(ctx, other) {
-			t.Fatal("a stalled file keeps all the room")
-		}
-	}
-	begun := make(chan bool)
-	go func() { begun <- s.begin(ctx, other) }()
-	s.end(other)
-	if !<-begun {
-		t.Error("what was given back is not used")
-	}
-	cancel()
-	if s.begin(ctx, other) {
-		t.Error("strips begin after the end")
 	}
 }

@@ -20,7 +20,7 @@ type MountOptions struct {
 	UID, GID, Mode *uint32
 	FsName         string
 	Debug          bool
-	Memory         int64 // bytes that the process may use; 0: what the machine, its cgroup and ulimit allow
+	Memory         int64 // bytes that the process may use; 0: what machine, cgroup and ulimit allow
 }
 
 // allowance is how much memory the process may use.
@@ -36,8 +36,8 @@ const (
 	requestSize      = 1 << 20 // the most that the kernel asks for at once
 )
 
-// background is how many requests the kernel may have under way that no reader waits for: read-ahead and
-// O_DIRECT. Its own 12 leave slow sources idle.
+// background is how many requests of read-ahead and O_DIRECT the kernel may have under way. Its
+// default of 12 leaves slow sources idle.
 func background() int { return max(64, min(12*runtime.NumCPU(), 192)) }
 
 // RequestMemory is the most, in bytes, that replies to such requests take beside the cache.

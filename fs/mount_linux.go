@@ -26,8 +26,9 @@ type Mount struct {
 	lockedOut  []string
 }
 
-// closeOnExec keeps FUSE descriptors from programs that we start, which go-fuse forgets when it mounts directly: a child
-// that has one keeps the connection alive when we die, and its own reads of the mount would then wait for ever.
+// closeOnExec keeps FUSE descriptors from programs that we start. go-fuse forgets that when it
+// mounts directly. A child with such a descriptor would keep the connection alive after our death,
+// and its own reads of the mount would wait for ever.
 func closeOnExec() {
 	list, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range list {
@@ -58,7 +59,8 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		return nil, err
 	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
-	server, err := gofs.Mount(mountpoint, &dirNode{fs: f, node: f.root, looks: looks}, f.fuseOptions(o, direct))
+	root := &dirNode{fs: f, node: f.root, looks: looks}
+	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, direct))
 	if err != nil {
 		if direct {
 			detach(mountpoint) // go-fuse leaves a mount behind whose first exchange failed
@@ -67,7 +69,10 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	closeOnExec()
 	f.warn()
-	m := &Mount{fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}), lockedOut: f.lockedOut(looks)}
+	m := &Mount{
+		fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}),
+		lockedOut: f.lockedOut(looks),
+	}
 	go func() {
 		server.Wait()
 		close(m.done)
@@ -88,21 +93,10 @@ func (f *FS) warn() {
 	}
 }
 
-// fuseOptions are the options for go-fuse. A file of memory, read by one reader on two cores (GB/s, medians of three;
-// buffered 1 MiB at a time, direct 16 MiB at a time), and the same file answering each request 2 ms late:
-//
-//	                        buffered  direct   2 ms late: buffered  direct
-//	as it is                     3.6    10.5                   3.9     4.2
-//	with splicing                4.0    10.1                   3.8     4.0   (a pipe for each reply, and writev all the same)
-//	without CAP_ASYNC_DIO        4.0     5.3                   3.8    0.44
-//	requests of 128 KiB          3.1     8.7                   1.6     2.5
-//	12 in the background         3.6    10.0                   2.2     2.9   (the kernel's own)
-//	read-ahead 128 KiB           3.0    10.3                  0.12     3.4   (the kernel's own)
-//	read-ahead 1 MiB             4.1    10.6                  0.74     4.1
-//	read-ahead 4 MiB             3.9    10.2                   2.1     4.1
-//	read-ahead 64 MiB            3.7     9.7                   3.1     3.9   (ours is 16)
-//
-// Opened and read again, it comes at 6.4 with its pages kept and at 4.1 without (handle, Open).
+// fuseOptions are the options for go-fuse. They decide the speed if a file answers each request 2 ms
+// late: 3.9 GB/s as they are, 1.6 with requests of 128 KiB, 2.2 with the kernel's 12 requests in the
+// background, and 0.12 with its read-ahead of 128 KiB. Direct reads fall from 4.2 to 0.44 without
+// CAP_ASYNC_DIO. Splicing gains nothing.
 func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 	t := timeout
 	name := o.FsName
@@ -133,8 +127,7 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 			Debug:                o.Debug,
 			Logger:               log.New(logWriter{f.log}, "", 0),
 			PanicHandler: func(v any) fuse.Status {
-				var err error
-				f.panicked("handler", v, &err)
+				_ = f.units.Panicked("handler", v) // logged
 				return fuse.EIO
 			},
 		},
@@ -158,7 +151,8 @@ func (f *FS) place(mountpoint string) (string, error) {
 	if dead(real) {
 		f.log.Warn("unmounting what a dead process left behind", slog.String("mountpoint", real))
 		if err := detach(real); err != nil {
-			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s", real, err, real)
+			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s",
+				real, err, real)
 		}
 	}
 	if st, err := os.Stat(real); err != nil {
@@ -167,13 +161,14 @@ func (f *FS) place(mountpoint string) (string, error) {
 		return "", fmt.Errorf("%s: is not a directory", real)
 	}
 	if mounted, kind, _ := mountAt(real); mounted {
-		return "", fmt.Errorf("%s: %w (%s); unmount it or choose another directory", real, ErrMounted, kind)
+		return "", fmt.Errorf("%s: %w (%s); unmount it or choose another directory",
+			real, ErrMounted, kind)
 	}
 	return real, f.checkPlace(real)
 }
 
-// dead says whether the process behind a mount is gone. For a while the kernel still answers stat from
-// what it remembers, but statfs it has to ask for.
+// dead reports whether the process behind a mount is gone. The kernel may still answer stat from
+// its cache, but not statfs.
 func dead(mountpoint string) bool {
 	var s unix.Statfs_t
 	return errors.Is(unix.Statfs(mountpoint, &s), unix.ENOTCONN)
@@ -214,7 +209,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// setReadAhead raises the kernel's read-ahead for the mount where that is permitted; go-fuse can only lower it.
+// setReadAhead raises the read-ahead of the kernel for the mount, if that is permitted. go-fuse can
+// only lower it.
 func (f *FS) setReadAhead(mountpoint string, n int64) {
 	if n <= 0 {
 		n = defaultReadAhead
@@ -225,12 +221,13 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 	}
 	knob := "/sys/class/bdi/" + device + "/read_ahead_kb"
 	if err := os.WriteFile(knob, []byte(strconv.FormatInt(n>>10, 10)), 0); err != nil {
-		f.log.Info("read-ahead stays as the kernel has it; reading will be slower", slog.String("knob", knob), slog.Any("error", err))
+		f.log.Info("read-ahead stays as the kernel has it; reading will be slower",
+			slog.String("knob", knob), slog.Any("error", err))
 	}
 }
 
-// LockedOut says which other users cannot read what of the mount, and why, a line each. When the kernel
-// refuses them, they see an errno only.
+// LockedOut says which other users cannot read what of the mount, and why, a line each. The kernel
+// only gives them an errno.
 func (m *Mount) LockedOut() []string { return m.lockedOut }
 
 // Heap is what the garbage collector may manage so that all of the process stays within its memory.
@@ -250,8 +247,8 @@ func (m *Mount) Unmount(lazy bool) error {
 	return m.server.Unmount()
 }
 
-// Shutdown unmounts: it tries until ctx is done, as long as files are open, and then detaches the mount, so
-// that it disappears when the last file is closed. It does not wait for that.
+// Shutdown unmounts. While files are open it tries again until ctx is done. Then it detaches the
+// mount, which disappears when the last file is closed. It does not wait for that.
 func (m *Mount) Shutdown(ctx context.Context) error {
 	for {
 		err := unix.Unmount(m.mountpoint, unix.UMOUNT_NOFOLLOW)

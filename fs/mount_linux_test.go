@@ -26,6 +26,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/testdata/mutate"
 	"github.com/dequantfs/dequantfs/testdata/synth"
@@ -288,6 +290,17 @@ func needFUSE(t testing.TB) {
 	unix.Close(fd)
 }
 
+// needProgram skips a test where a program of FUSE is missing, unless it must be there.
+func needProgram(t testing.TB, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		if required("fuse") {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+}
+
 // mountFS mounts a tree at a place of its own until the test ends.
 func mountFS(t testing.TB, f *FS, o MountOptions) (*Mount, string) {
 	t.Helper()
@@ -413,6 +426,9 @@ func TestUnmounting(t *testing.T) {
 		"Shutdown":    func(m *Mount, _ string) error { return m.Shutdown(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			if strings.HasPrefix(name, "fusermount") {
+				needProgram(t, name)
+			}
 			f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
 			m, dir := mountFS(t, f, MountOptions{})
 			if _, err := os.Stat(filepath.Join(dir, "config.json")); err != nil {
@@ -678,26 +694,55 @@ func TestControlFilesOfAMount(t *testing.T) {
 	}
 }
 
+// stalledScalesFS is a tree of a matrix that is quantized, and its scales; the source does not answer before it is
+// released.
+func stalledScalesFS(t *testing.T) (f *FS, name string, release func()) {
+	t.Helper()
+	hold := make(chan struct{})
+	source := &memory{name: "bad", size: 2 * 512 * 512, hook: func(int64, int) error { <-hold; return nil }}
+	load, err := expr.Load(&expr.Source{Key: "w", File: source, DType: safetensors.BF16, Shape: []int64{512, 512}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes, scales, err := expr.Quantize(load, expr.QuantizeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f = treeOf(t, Options{}, adapter.Tensor{Name: "w", Node: codes}, adapter.Tensor{Name: "w_scale_inv", Node: scales})
+	release = sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
+	return f, shardsOf(t, f, ".")[0], release
+}
+
 func TestAKilledReaderIsLetGo(t *testing.T) {
-	x := expertShape{experts: 4, hidden: 256, intermediate: 256}
-	f, names, release := stalledFS(t, x, Options{})
-	_, root := mountFS(t, f, MountOptions{})
-	cmd, _ := start(t, "direct", filepath.Join(root, names[1]))
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	for what, open := range map[string]func(*testing.T) (*FS, string, func()){
+		"a unit": func(t *testing.T) (*FS, string, func()) {
+			f, names, release := stalledFS(t, expertShape{experts: 4, hidden: 256, intermediate: 256}, Options{})
+			return f, names[1], release
+		},
+		"computed scales": stalledScalesFS,
+	} {
+		t.Run(what, func(t *testing.T) {
+			f, name, release := open(t)
+			_, root := mountFS(t, f, MountOptions{})
+			cmd, _ := start(t, "direct", filepath.Join(root, name))
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it waits", func() bool { return f.Stats().Waiting > 0 })
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			cmd.Wait() // it dies though the source does not answer
+			eventually(t, "nobody waits", func() bool { return f.Stats().Waiting == 0 })
+			other := make(chan map[string]string)
+			go func() { other <- sumsBy(t, "direct", []string{filepath.Join(root, name)}) }()
+			eventually(t, "another waits", func() bool { return f.Stats().Waiting > 0 })
+			release()
+			wantEqualSums(t, "after the kill", <-other, sumsOf(t, f, name))
+			wantIdle(t, f)
+		})
 	}
-	eventually(t, "it waits", func() bool { return f.Stats().Waiting > 0 })
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	cmd.Wait() // it dies though the source does not answer
-	eventually(t, "nobody waits", func() bool { return f.Stats().Waiting == 0 })
-	other := make(chan map[string]string)
-	go func() { other <- sumsBy(t, "direct", []string{filepath.Join(root, names[1])}) }()
-	eventually(t, "another waits", func() bool { return f.Stats().Waiting > 0 })
-	release()
-	wantEqualSums(t, "after the kill", <-other, sumsOf(t, f, names[1]))
-	wantIdle(t, f)
 }
 
 // sumsOf computes what a child would print of a file.

@@ -45,7 +45,9 @@ var (
 )
 
 // Lookup finds a file in the directory.
-func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+func (d *dirNode) Lookup(
+	ctx context.Context, name string, out *fuse.EntryOut,
+) (*gofs.Inode, syscall.Errno) {
 	d.fs.request()
 	n := d.node.byName[name]
 	if n == nil {
@@ -115,9 +117,10 @@ func (h *handle) Release(context.Context) syscall.Errno {
 // request notes that the kernel wanted something.
 func (f *FS) request() { f.counters.last.Store(time.Now().UnixNano()) }
 
-// Read fills dest. A reply that is shorter than asked for would make the kernel believe that the file
-// has become shorter, so anything but the end of the file is an errno.
-func (n *fileNode) Read(ctx context.Context, h gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+// Read fills dest, or fails. The kernel takes a short reply for the end of the file.
+func (n *fileNode) Read(
+	ctx context.Context, h gofs.FileHandle, dest []byte, off int64,
+) (fuse.ReadResult, syscall.Errno) {
 	if h, ok := h.(*handle); ok && h.snapshot != nil {
 		got, err := h.snapshot.ReadAt(dest, off)
 		return fuse.ReadResultData(dest[:got]), n.fs.errno(n.node.name, err)
@@ -131,7 +134,8 @@ func (n *fileNode) Read(ctx context.Context, h gofs.FileHandle, dest []byte, off
 	return fuse.ReadResultData(dest[:got]), 0
 }
 
-// Fsync has nothing to do: nothing is written. Programs that copy call it on what they have read, too.
+// Fsync has nothing to do, since nothing is written. Programs that copy also call it on files that
+// they have read.
 func (n *fileNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 // Fsync has nothing to do.
@@ -182,12 +186,13 @@ func (f *FS) errno(name string, err error) syscall.Errno {
 	case errors.Is(err, context.Canceled):
 		f.counters.interrupted.Add(1)
 		return syscall.EINTR
-	case errors.Is(err, adapter.ErrChanged), errors.Is(err, syscall.ESTALE): // the latter from the source's own server
+	case errors.Is(err, adapter.ErrChanged), errors.Is(err, syscall.ESTALE): // ours, or its server's
 		errno = syscall.ESTALE
 	default:
 		errno = syscall.EIO
 	}
 	f.counters.errorKind(unix.ErrnoName(errno))
-	f.logOnce(slog.LevelError, "read failed", err, slog.String("file", name), slog.String("errno", errno.Error()))
+	f.logOnce(slog.LevelError, "read failed", err,
+		slog.String("file", name), slog.String("errno", errno.Error()))
 	return errno
 }

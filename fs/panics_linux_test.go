@@ -37,7 +37,7 @@ type bombNode struct {
 	bomb *bomb
 }
 
-func (n bombNode) ReadAt(env *expr.Env, p []byte, off int64) error {
+func (n bombNode) ReadAt(env expr.Env, p []byte, off int64) error {
 	n.bomb.tick()
 	return n.Node.ReadAt(env, p, off)
 }
@@ -46,14 +46,25 @@ func (n bombNode) ReadAt(env *expr.Env, p []byte, off int64) error {
 type bombFile struct {
 	*file
 	bomb *bomb
-	unit *fakeUnit
 }
+
+// bombUnit is a unit of the tensor cache that panics when it is filled.
+type bombUnit struct{ bomb *bomb }
+
+func (u bombUnit) Key() expr.UnitKey { return expr.UnitKey{Offset: 1} }
+func (u bombUnit) Size() int64       { return 1000 }
+func (u bombUnit) String() string    { return "unit 1" }
+
+func (u bombUnit) Fill(expr.FillEnv, []byte) error { return u.bomb.tick() }
 
 func (f bombFile) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	if !f.bomb.armed.Load() {
 		return f.file.ReadAtContext(ctx, p, off)
 	}
-	return 0, use(ctx, f.file, off, int64(len(p)), f.unit)
+	s := f.fs.session(ctx, f.file, off, int64(len(p)))
+	defer s.end(false)
+	s.read.Want(bombUnit{f.bomb})
+	return 0, s.read.Acquire()
 }
 
 // bombed are the places where a panic may happen, each with what it leaves in the log.
@@ -74,13 +85,11 @@ var bombed = map[string]struct {
 	},
 	"fill": {
 		put: func(f *FS, _ *memory, b *bomb) {
-			u := fakeUnits(1, 1000)[0]
-			u.hook = b.tick
 			n := f.find(singleName)
-			n.content = bombFile{n.content.(*file), b, u}
+			n.content = bombFile{n.content.(*file), b}
 		},
 		wait: func(s Stats) int64 { return s.Waiting },
-		n:    4096, log: []string{`in="fill of unit 1"`, "fakeUnit"},
+		n:    4096, log: []string{`in="fill of unit 1"`, "bombUnit"},
 	},
 	"strip": {
 		put: func(_ *FS, source *memory, b *bomb) {
@@ -176,27 +185,5 @@ func TestAPanicReachesEveryWaiter(t *testing.T) {
 				t.Errorf("afterwards: %d bytes of %d, or others, %v", len(got), len(want), err)
 			}
 		})
-	}
-}
-
-// brittle is a source that panics when it is told that nobody needs it.
-type brittle struct{ noFile }
-
-func (*brittle) Advise(_, _ int64, _ bool) { panic("no advice") }
-
-func TestAPanicOfAdviceCostsNobodyAnything(t *testing.T) {
-	log := &logTo{}
-	f, err := New(nil, nil, Options{SourceCache: SourceDrop, Logger: slog.New(slog.NewTextHandler(log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	at := &file{fs: f, segments: []*segment{{}}, ends: []int64{1 << 20}}
-	u := &fakeUnit{file: &brittle{noFile{name: "source"}}, number: 1, size: 1000}
-	if err := use(context.Background(), at, 0, 1000, u); err != nil {
-		t.Error(err)
-	}
-	if got := log.String(); !strings.Contains(got, "no advice") || f.Stats().Panics != 1 {
-		t.Errorf("%d panics, log: %s", f.Stats().Panics, got)
 	}
 }

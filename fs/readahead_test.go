@@ -9,6 +9,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // advised is a source that notes how far it was read, and what advice it got.
@@ -43,7 +44,7 @@ func plainFS(t *testing.T, n int64, o Options) (*FS, *advised) {
 }
 
 func TestSequentialReadingReadsAheadAndLetsGoBehind(t *testing.T) {
-	for mode, drops := range map[SourceCache]bool{SourceAuto: false, SourceKeep: false, SourceDrop: true} {
+	for mode, drops := range map[units.SourceCache]bool{units.SourceAuto: false, units.SourceKeep: false, units.SourceDrop: true} {
 		const n = 96 << 20
 		f, source := plainFS(t, n, Options{SourceCache: mode})
 		r, err := f.ReaderAt(singleName)

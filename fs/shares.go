@@ -3,6 +3,7 @@ package fs
 import (
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // shares is how much of memory a mount takes for what, beside its plans.
@@ -20,7 +21,7 @@ type shares struct {
 
 // bytes is all of them together.
 func (s shares) bytes() int64 {
-	return s.heap() + int64(s.blocks)*loadBuffer + int64(s.strips)*s.strip + s.cache
+	return s.heap() + int64(s.blocks)*units.BufferSize + int64(s.strips)*s.strip + s.cache
 }
 
 // heap is the part that the garbage collector manages: the reply to a request, and what it is
@@ -35,7 +36,7 @@ const reserved = 16 << 20
 // leastShares are enough to serve any number of readers, slowly.
 func leastShares(n needs) shares {
 	s := shares{
-		requests: 8, requestSize: 128 << 10, blocks: 0, strips: 2, strip: max(n.strip, loadBuffer),
+		requests: 8, requestSize: 128 << 10, blocks: 0, strips: 2, strip: max(n.strip, units.BufferSize),
 		grids: 1 << 20, computed: min(n.computed, 8<<20), spare: 8 << 20, cache: n.units,
 	}
 	if n.units > 0 { // each request may need units that another one has just thrown out
@@ -44,11 +45,23 @@ func leastShares(n needs) shares {
 	return s
 }
 
+const (
+	maxBlocks = 32 // of source bytes, read ahead of all streams: 64 MiB
+	maxStrips = 32 // computed at once
+
+	// What scale grids take at most, beside the tensor cache. The computed ones of all of
+	// DeepSeek-V3 have 160 MB.
+	maxGrids    = 16 << 20
+	maxComputed = 256 << 20
+)
+
 // mostShares are what reading gets no faster beyond.
 func mostShares(n needs, limit int64) shares {
 	return shares{
-		requests: background(), requestSize: requestSize, blocks: maxBlocks, strips: maxLoads, strip: max(n.strip, loadBuffer),
-		grids: maxGrids, computed: min(n.computed, maxComputed), spare: 64 << 20, cache: max(n.units, defaultCache(limit)),
+		requests: background(), requestSize: requestSize,
+		blocks: maxBlocks, strips: maxStrips, strip: max(n.strip, units.BufferSize),
+		grids: maxGrids, computed: min(n.computed, maxComputed),
+		spare: 64 << 20, cache: max(n.units, defaultCache(limit)),
 	}
 }
 
@@ -58,7 +71,8 @@ func between(least, most shares, part float64) shares {
 	num := func(a, b int) int { return int(at(int64(a), int64(b))) }
 	s := shares{
 		requestSize: most.requestSize,
-		blocks:      num(least.blocks, most.blocks), strips: num(least.strips, most.strips), strip: least.strip,
+		blocks:      num(least.blocks, most.blocks),
+		strips:      num(least.strips, most.strips), strip: least.strip,
 		grids: at(least.grids, most.grids), computed: at(least.computed, most.computed),
 		spare: at(least.spare, most.spare), cache: at(least.cache, most.cache),
 	}
@@ -82,18 +96,18 @@ func (f *FS) needs() needs {
 	var n needs
 	f.eachFile(func(_ string, v *file) {
 		for _, s := range v.segments[1:] {
-			var units int64
+			var bytes int64
 			s.node.Units(0, min(s.node.Size(), requestSize), func(u *expr.Unit) bool {
 				switch u.Key().Kind {
 				case expr.Transposed:
-					units += taken(u)
+					bytes += units.Memory(u.Size())
 				case expr.Computed:
 					n.computed += u.Size()
 					n.strip = max(n.strip, stripOf(u.Key().Recipe))
 				}
 				return true
 			})
-			n.units = max(n.units, units)
+			n.units = max(n.units, bytes)
 		}
 	})
 	return n
@@ -135,13 +149,16 @@ func (f *FS) fit(a allowance, plans int64) error {
 // take makes shares the bounds of what is kept.
 func (f *FS) take(s shares, n needs) {
 	f.shares = s
-	f.loads.setMost(min(int64(s.strips)*loadBuffer, loadsKept(f.options.Workers)))
-	f.strips.setMost(s.strips)
+	f.units.SetLimits(f.limits(s, n))
+}
+
+// limits are those of the cache. A negative cache size keeps nothing.
+func (f *FS) limits(s shares, n needs) units.Limits {
 	if f.options.CacheSize < 0 {
-		return
+		return units.Limits{Strips: s.strips}
 	}
-	f.blocks.setMax(s.blocks)
-	f.grids.setMax(s.grids)
-	f.computed.setMax(s.computed)
-	f.cache.setBudget(s.cache, n.units)
+	return units.Limits{
+		Units: s.cache, Request: n.units, Scales: s.grids, Computed: s.computed,
+		Blocks: s.blocks, Strips: s.strips,
+	}
 }

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // slowFS is a tree over a source that answers when it is released, and its log. What takes longer
@@ -95,37 +97,33 @@ func TestTheLogSaysWhatSlowReadsWaitFor(t *testing.T) {
 	})
 	t.Run("a turn", func(t *testing.T) {
 		f, log, release := slowFS(t, Options{}, experts(small))
-		f.strips.setMost(0)
+		limit(f, func(l *units.Limits) { l.Strips = 0 })
 		done := readInBackground(t, f, 8192)
 		wantLogged(t, log, "a read is taking long")
-		f.strips.setMost(1)
+		limit(f, func(l *units.Limits) { l.Strips = 1 })
 		release()
 		<-done
 		wantLogged(t, log, "a unit took long to compute", "its turn to be computed ")
 	})
 	t.Run("read-ahead", func(t *testing.T) {
 		f, log, release := slowFS(t, Options{}, func(file *memory) []adapter.Tensor { return plainTensor(t, file) })
-		var w waits
-		b := f.blocks
-		var k *block
 		s := f.session(context.Background(), f.find(singleName).content.(*file), 4096, 4096)
-		defer s.end()
-		s.run = s.file.streams.touch(s.file.Size(), 4096, 4096, f.clock.Add(1))
+		defer s.end(false)
 		s.file.ranges(4096, 4096+1<<20, func(of expr.File, off, n int64) bool {
-			if !b.fetch(s, of, off, n, 4096+1<<20) {
+			if !s.read.ReadAhead(of, off, n, 4096+1<<20) {
 				t.Fatal("nothing is read ahead")
 			}
 			go func() { time.Sleep(20 * time.Millisecond); release() }()
-			_, k, _ = b.lend(context.Background(), &w, of, off, n, 1)
+			_, e, _ := s.read.Lend(of, off, int(n), 1)
+			if e == nil {
+				t.Fatal("nothing was lent")
+			}
+			e.Release()
 			return true
 		})
-		if k == nil {
-			t.Fatal("nothing was lent")
-		}
-		k.Release()
 		wantLogged(t, log, "reading ahead of the source took long", "file=source")
-		if !strings.Contains(w.String(), "source bytes that are being read ahead ") {
-			t.Errorf("waited for %s", &w)
+		if waited := fmt.Sprint(s.read.Waited()); !strings.Contains(waited, "source bytes that are being read ahead ") {
+			t.Errorf("waited for %s", waited)
 		}
 	})
 }
@@ -148,7 +146,7 @@ func readInBackground(t *testing.T, f *FS, off int64) chan struct{} {
 }
 
 func TestSlowLinesAreFewInAMinute(t *testing.T) {
-	var l slowLog
+	var l fewLines
 	now := time.Unix(6000, 0)
 	for i := range 2 * slowLines {
 		if _, ok := l.may(now); ok != (i < slowLines) {

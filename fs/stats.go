@@ -4,21 +4,19 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 // counters are what a filesystem counts while it runs.
 type counters struct {
-	bytes, reads                     atomic.Int64
-	requests, interrupted, errors    atomic.Int64
-	panics                           atomic.Int64
-	sourceBytes, preads, unused      atomic.Int64
-	hits, misses, fills, fillErrors  atomic.Int64
-	prefetches, evictions, refetches atomic.Int64
-	active, splits                   atomic.Int64
-	opened                           atomic.Int64
-	last                             atomic.Int64 // unix ns of the last request's end
-	kinds                            sync.Map     // errno name → *atomic.Int64
-	latency                          [kinds]histogram
+	bytes, reads                  atomic.Int64
+	requests, interrupted, errors atomic.Int64
+	active, splits                atomic.Int64
+	opened                        atomic.Int64
+	last                          atomic.Int64 // unix ns of the last request's end
+	kinds                         sync.Map     // errno name → *atomic.Int64
+	latency                       [kinds]histogram
 }
 
 // Stats is a snapshot of what a filesystem has done and holds.
@@ -34,35 +32,11 @@ type Stats struct {
 	OldestRequest time.Duration `json:"oldest_request"` // age of the oldest read under way
 	Reading       []string      `json:"reading"`        // some of the reads under way: file and tensor
 
-	SourceBytes int64 `json:"source_bytes"` // read from source files
-	Preads      int64 `json:"preads"`       // calls that read them
-	ReadAhead   int64 `json:"read_ahead"`   // bytes held for what was, or is being, read ahead of row-contiguous recipes
-	Unused      int64 `json:"unused"`       // bytes read ahead that nobody wanted
-	Stalled     int64 `json:"stalled"`      // source files that have not answered for seconds
+	units.Stats
 
 	Errors      int64            `json:"errors"`      // reads that failed
 	Interrupted int64            `json:"interrupted"` // reads given up by the reader
 	ErrorKinds  map[string]int64 `json:"error_kinds"` // what the kernel was told, by name of the errno
-	Panics      int64            `json:"panics"`      // caught, each given to its readers as an error
-
-	Saturated int64 `json:"saturated"` // values beyond the largest FP8 code, each time they were computed
-	Infinite  int64 `json:"infinite"`  // values that are infinite in F16, each time they were computed
-
-	Hits       int64 `json:"hits"`        // units found in the cache
-	Misses     int64 `json:"misses"`      // units that had to be waited for
-	Fills      int64 `json:"fills"`       // units computed
-	FillErrors int64 `json:"fill_errors"` // units that failed
-	Prefetches int64 `json:"prefetches"`  // fills that nobody waited for when they began
-	Evictions  int64 `json:"evictions"`   // units thrown out
-	Refetches  int64 `json:"refetches"`   // units filled again that had been thrown out before they were read to their end
-
-	CacheBudget int64 `json:"cache_budget"` // bytes
-	CacheUsed   int64 `json:"cache_used"`   // bytes: pinned, filling and idle
-	Pinned      int64 `json:"pinned"`       // bytes in use by readers
-	Filling     int64 `json:"filling"`      // bytes being computed
-	Units       int64 `json:"units"`        // held
-	Waiting     int64 `json:"waiting"`      // readers waiting for a unit
-	TooSmall    bool  `json:"too_small"`    // the budget is too small for what is read at once
 
 	Latency map[string]Histogram `json:"latency"` // of reads, by kind of recipe
 }
@@ -135,11 +109,7 @@ func (f *FS) Stats() Stats {
 	s := Stats{
 		Bytes: c.bytes.Load(), Reads: c.reads.Load(), Requests: c.requests.Load(),
 		Active: c.active.Load(), Splits: c.splits.Load(), OpenFiles: c.opened.Load(),
-		SourceBytes: c.sourceBytes.Load(), Preads: c.preads.Load(), Unused: c.unused.Load(), Stalled: f.sources.stalled(),
-		Errors: c.errors.Load(), Interrupted: c.interrupted.Load(), Panics: c.panics.Load(),
-		Hits: c.hits.Load(), Misses: c.misses.Load(), Fills: c.fills.Load(), FillErrors: c.fillErrors.Load(),
-		Prefetches: c.prefetches.Load(), Evictions: c.evictions.Load(), Refetches: c.refetches.Load(),
-		Saturated: f.lost.Saturated.Load(), Infinite: f.lost.Infinite.Load(),
+		Errors: c.errors.Load(), Interrupted: c.interrupted.Load(), Stats: f.units.Stats(),
 		ErrorKinds: map[string]int64{}, Latency: map[string]Histogram{},
 	}
 	if ns := c.last.Load(); ns > 0 {
@@ -153,7 +123,5 @@ func (f *FS) Stats() Stats {
 		s.Latency[kindNames[k]] = c.latency[k].snapshot()
 	}
 	f.live.stats(&s)
-	f.cache.stats(&s)
-	f.blocks.stats(&s)
 	return s
 }

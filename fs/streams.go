@@ -1,15 +1,18 @@
 package fs
 
-import "sync"
+import (
+	"sync"
 
-const (
-	regionShift = 22       // regions of 4 MiB
-	behind      = 32 << 20 // units this close behind a stream are still its own: the kernel reads 16 MiB ahead, out of order
-	maxStreams  = 128      // of a file
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
-// streams tell sequential reading from random by where in the file it happens, not by who reads: processes
-// share handles, and the kernel reads ahead out of order and on many threads.
+const (
+	regionShift = 22  // regions of 4 MiB
+	maxStreams  = 128 // of a file
+)
+
+// streams tell sequential reading from random reading by offsets, not by readers: processes share
+// handles, and the kernel reads ahead out of order and on many threads.
 type streams struct {
 	mu    sync.Mutex
 	slots [maxStreams]stream
@@ -28,21 +31,12 @@ type stream struct {
 	claimed, dropped int64 // see claim, drop
 }
 
-// run is what a read is part of.
-type run struct {
-	clock      int64
-	slot       int
-	start      int64 // of its stream
-	sequential bool  // it goes on where its stream was
-	leads      bool  // it is the furthest of a stream that has been one for some time
-}
-
-// enough reads make a stream of which more is expected. Of random reads, some are near an older one by chance: with
-// two being enough, random reads of 4 KiB read 2.6 times what they needed of a source of 35 MB, and with four 1.0.
+// enough is how many reads make a stream, of which more are expected. Some random reads are near an
+// older one by chance: with 2 instead of 4, random reads of 4 KiB read 2.6 times too much.
 const enough = 4
 
-// touch notes a read of [off, off+n) at clock and tells what it is part of.
-func (t *streams) touch(size, off, n, clock int64) run {
+// touch notes a read of [off, off+n) at clock, and returns its place among the reads.
+func (t *streams) touch(size, off, n, clock int64) units.Run {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.clock == nil {
@@ -52,20 +46,21 @@ func (t *streams) touch(size, off, n, clock int64) run {
 		t.clock[i] = clock
 	}
 	slot := t.nearest(off, n)
-	r := run{clock: clock, slot: slot, sequential: true}
+	r := units.Run{Clock: clock, Slot: slot, Sequential: true}
 	if slot < 0 {
-		r.slot, r.sequential = t.oldest(), false
-		t.slots[r.slot] = stream{front: off, start: clock, claimed: off, dropped: off}
+		r.Slot, r.Sequential = t.oldest(), false
+		t.slots[r.Slot] = stream{front: off, start: clock, claimed: off, dropped: off}
 	}
-	s := &t.slots[r.slot]
+	s := &t.slots[r.Slot]
 	s.reads++
 	s.bytes += n
-	r.start, r.leads = s.start, off+n > s.front && s.reads >= enough
+	r.Start, r.Leads = s.start, off+n > s.front && s.reads >= enough
 	s.clock, s.front = clock, max(s.front, off+n)
 	return r
 }
 
-// nearest finds the stream that a read goes on with, allowing for some disorder; -1 if there is none.
+// nearest finds the stream that a read continues, allowing for some disorder. It is -1 if there is
+// none.
 func (t *streams) nearest(off, n int64) int {
 	best, slot := 4*n+1, -1
 	for i := range t.slots[:t.n] {
@@ -92,11 +87,11 @@ func (t *streams) oldest() int {
 }
 
 // beyond says whether the stream that r was part of has read on to at, or is forgotten.
-func (t *streams) beyond(r run, at int64) bool {
+func (t *streams) beyond(r units.Run, at int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := t.slots[r.slot]
-	return s.start != r.start || s.front >= at
+	s := t.slots[r.Slot]
+	return s.start != r.Start || s.front >= at
 }
 
 // visited says whether anything in [off, off+n) was read at or after clock.

@@ -60,7 +60,9 @@ func newBuilder(f *FS) *builder {
 }
 
 func (b *builder) dir(p string) *node {
-	return &node{name: path.Base(p), ino: b.ino(p), mode: iofs.ModeDir | 0o555, byName: map[string]*node{}}
+	return &node{
+		name: path.Base(p), ino: b.ino(p), mode: iofs.ModeDir | 0o555, byName: map[string]*node{},
+	}
 }
 
 // ino gives a path its inode number: the same for the same tree, at each start.

@@ -29,7 +29,7 @@ type shard struct {
 	bytes   int64 // at most what the file will have
 }
 
-// view lays one view out.
+// view lays out one view.
 func (b *builder) view(v View) error {
 	d, err := b.mkdir(v.Dir)
 	if err != nil {
@@ -78,7 +78,8 @@ func (b *builder) single() bool {
 	return len(shards) == 1 && !strings.Contains(shards[0], "-of-")
 }
 
-// split sorts the tensors into files: one for each group, or all in one, cut where a file would pass limit.
+// split sorts the tensors into files: one for each group, or a single one. It cuts files that would
+// be larger than limit.
 func split(tensors []adapter.Tensor, limit int64, single bool) []*shard {
 	var groups []*shard
 	byName := map[string]*shard{}
@@ -139,7 +140,8 @@ func headerBytes(t adapter.Tensor) int64 {
 func nameShards(shards []*shard) {
 	numbered := false
 	for _, s := range shards {
-		if !strings.HasSuffix(s.group, ".safetensors") || path.Base(s.group) != s.group || len(shards) > 1 && s.group == singleName {
+		stored := strings.HasSuffix(s.group, ".safetensors") && path.Base(s.group) == s.group
+		if !stored || len(shards) > 1 && s.group == singleName {
 			numbered = true
 		}
 	}
@@ -175,7 +177,8 @@ func (b *builder) shard(d *node, dir string, s *shard) error {
 	f.segments = append(f.segments, &segment{})
 	for i, t := range tensors {
 		if got := h.Tensors[i].End - h.Tensors[i].Begin; got != t.Node.Size() {
-			return fmt.Errorf("%s: %s: recipe gives %d bytes, its shape and dtype %d", s.name, t.Name, t.Node.Size(), got)
+			return fmt.Errorf("%s: %s: recipe gives %d bytes, its shape and dtype %d",
+				s.name, t.Name, t.Node.Size(), got)
 		}
 		if t.Node.Size() > 0 {
 			f.segments = append(f.segments, &segment{key: t.Name, node: t.Node})
@@ -199,7 +202,11 @@ func (b *builder) attributes(f expr.File, perm uint32, mtime time.Time) (uint32,
 
 // blob adds a file whose bytes are at hand.
 func (b *builder) blob(d *node, dir, name string, data []byte) error {
-	return b.file(d, dir, name, &section{fs: b.fs, name: path.Join(dir, name), read: without(bytes.NewReader(data)), size: int64(len(data))}, b.perm, time.Time{})
+	c := &section{
+		fs: b.fs, name: path.Join(dir, name),
+		read: without(bytes.NewReader(data)), size: int64(len(data)),
+	}
+	return b.file(d, dir, name, c, b.perm, time.Time{})
 }
 
 // side adds the checkpoint's side files, but for those that the view writes itself. Files of

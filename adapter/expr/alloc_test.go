@@ -25,12 +25,12 @@ func TestReadsDoNotAllocate(t *testing.T) {
 		"scales":           scales,
 	} {
 		p := make([]byte, n.Size()-2)
-		for which, env := range map[string]*Env{
-			"no cache": {Context: context.Background(), Counters: &Counters{}},
-			"cache":    {Cache: everything{}},
+		for which, env := range map[string]*testEnv{
+			"no cache": {ctx: context.Background()},
+			"cache":    {cache: everything{}},
 		} {
 			allocs := testing.AllocsPerRun(200, func() {
-				if err := n.ReadAt(env, p, 1); err != nil {
+				if err := n.ReadAt(env.read(), p, 1); err != nil {
 					t.Fatal(err)
 				}
 			})

@@ -6,7 +6,7 @@ type amax struct {
 	by *quantizer
 }
 
-func (n *amax) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *amax) rect(env Env, dst []byte, stride int, w window) error {
 	s := getFloats(w.rows() * w.cols())
 	defer s.put()
 	if n.by.ones {

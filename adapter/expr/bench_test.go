@@ -15,7 +15,7 @@ import (
 // everything is a cache that keeps all units. Unlike mapCache, its hits allocate nothing.
 type everything map[UnitKey]*mapEntry
 
-func (c everything) Get(_ context.Context, u *Unit) (Entry, error) {
+func (c everything) Get(u *Unit) (Entry, error) {
 	if e := c[u.Key()]; e != nil {
 		pinned.Add(1)
 		return e, nil
@@ -132,9 +132,9 @@ func BenchmarkSmallReads(b *testing.B) {
 }
 
 func benchmarkReads(b *testing.B, n Node, size int64) {
-	env := &Env{Cache: everything{}}
+	env := &testEnv{cache: everything{}}
 	p := make([]byte, min(size, n.Size()))
-	if err := n.ReadAt(env, p, 0); err != nil {
+	if err := n.ReadAt(env.read(), p, 0); err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(len(p)))
@@ -144,7 +144,7 @@ func benchmarkReads(b *testing.B, n Node, size int64) {
 		if off+int64(len(p)) > n.Size() {
 			off = 0
 		}
-		if err := n.ReadAt(env, p, off); err != nil {
+		if err := n.ReadAt(env.read(), p, off); err != nil {
 			b.Fatal(err)
 		}
 	}

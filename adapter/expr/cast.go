@@ -44,7 +44,7 @@ func newCast(of node, d safetensors.DType) (node, error) {
 	return n, nil
 }
 
-func (n *cast) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *cast) rect(env Env, dst []byte, stride int, w window) error {
 	width := w.cols() * n.of.head().item
 	rows := min(w.rows(), max(1, chunk/width))
 	b := getBuffer(rows * width)
@@ -57,7 +57,7 @@ func (n *cast) rect(env *Env, dst []byte, stride int, w window) error {
 		for r := range part.rows() {
 			fp8.Convert(dst[r*stride:], n.to, b.bytes[r*width:], n.from, w.cols())
 		}
-		env.overflowed(n.to, dst, stride, part.rows(), w.cols())
+		overflowed(env, n.to, dst, stride, part.rows(), w.cols())
 		if w.r0 = part.r1; w.rows() == 0 {
 			return nil
 		}

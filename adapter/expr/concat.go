@@ -111,7 +111,7 @@ func (n *concat) begin(i int) int {
 	return n.ends[i-1]
 }
 
-func (n *concat) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *concat) rect(env Env, dst []byte, stride int, w window) error {
 	for at := w; ; {
 		i, part, rest := n.cut(w, at)
 		p := dst[(at.r0-w.r0)*stride+(at.c0-w.c0)*n.item:]

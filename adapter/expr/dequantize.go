@@ -96,7 +96,7 @@ func (n *dequantize) with(shape []int64, g region, scales grid) (node, error) {
 	return newDequantize(shape, g, n.format, n.out, n.dtype, scales)
 }
 
-func (n *dequantize) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *dequantize) rect(env Env, dst []byte, stride int, w window) error {
 	for {
 		m, head, rest := w.cut(n.region.height())
 		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
@@ -106,7 +106,7 @@ func (n *dequantize) rect(env *Env, dst []byte, stride int, w window) error {
 	}
 }
 
-func (n *dequantize) matrix(env *Env, dst []byte, stride, m int, w window) error {
+func (n *dequantize) matrix(env Env, dst []byte, stride, m int, w window) error {
 	s, err := n.grid.borrow(env, m, w)
 	if err != nil {
 		return err
@@ -123,7 +123,7 @@ func (n *dequantize) matrix(env *Env, dst []byte, stride, m int, w window) error
 			ScaleStride: s.stride,
 		})
 		l.release()
-		env.overflowed(n.out, dst, stride, l.rows, w.cols())
+		overflowed(env, n.out, dst, stride, l.rows, w.cols())
 		if w.r0 += l.rows; w.rows() == 0 {
 			return nil
 		}

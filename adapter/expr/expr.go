@@ -28,7 +28,7 @@
 //
 // A leaf in stored order reads only the bytes that it needs and decodes them. A transposed leaf
 // needs a whole source matrix for any row. This is a [Unit]: the transposed matrix in its source
-// precision. It is kept by [Env.Cache]. One unit serves all dtypes and layouts, and all parts of a
+// precision. It is kept by [Env.Unit]. One unit serves all dtypes and layouts, and all parts of a
 // merged tensor.
 //
 // Grids of scales are small units too, whether stored or computed by [Quantize]. Without a cache,
@@ -58,7 +58,7 @@ type Node interface {
 	// ReadAt fills p with the row-major little-endian bytes [off, off+len(p)). It returns nil only
 	// if every byte of p was written. After it returns, no goroutine writes to p, even if the read
 	// failed or was cancelled.
-	ReadAt(env *Env, p []byte, off int64) error
+	ReadAt(env Env, p []byte, off int64) error
 
 	// Units calls yield for the units that a read of [off, off+n) needs, in the order of the bytes.
 	// It stops when yield returns false, and then returns false. It does not report small scale
@@ -83,7 +83,7 @@ type node interface {
 
 	// rect writes w to dst, whose rows begin stride bytes apart. w is not empty and is inside the
 	// node. dst may be longer than needed.
-	rect(env *Env, dst []byte, stride int, w window) error
+	rect(env Env, dst []byte, stride int, w window) error
 
 	// needs calls d for the needs of a read of w, until d returns false. needsRange does the same
 	// for a range of bytes that is not empty and is inside the node.

@@ -172,7 +172,7 @@ func first(i, block int) (b, rest int) {
 }
 
 // borrow returns the scales of a window of matrix m.
-func (g *grid) borrow(env *Env, m int, w window) (scales, error) {
+func (g *grid) borrow(env Env, m int, w window) (scales, error) {
 	r0, row := first(g.origin[0]+w.r0, g.block[0])
 	c0, col := first(g.origin[1]+w.c0, g.block[1])
 	r1, _ := first(g.origin[0]+w.r1-1, g.block[0])
@@ -191,24 +191,23 @@ func (g *grid) borrow(env *Env, m int, w window) (scales, error) {
 }
 
 // gather copies a window of the grid, in the node's orientation.
-func (g *grid) gather(env *Env, m int, dst []float32, w window) error {
+func (g *grid) gather(env Env, m int, dst []float32, w window) error {
 	u := &g.units[min(m, len(g.units)-1)]
-	c := env.cache()
-	if c == nil {
-		b := getBuffer(int(g.unitSize(u)))
-		defer b.put()
-		if err := g.fillUnit(u, env, b.bytes); err != nil {
-			return err
-		}
-		pickScales(dst, b.bytes, g.cols, w, g.transposed)
-		return nil
-	}
-	e, err := c.Get(env.context(), u)
+	e, err := env.Unit(u)
 	if err != nil {
 		return err
 	}
-	pickScales(dst, e.Bytes(), g.cols, w, g.transposed)
-	e.Release()
+	if e != nil {
+		pickScales(dst, e.Bytes(), g.cols, w, g.transposed)
+		e.Release()
+		return nil
+	}
+	b := getBuffer(int(g.unitSize(u)))
+	defer b.put()
+	if err := g.decode(env, u, b.bytes); err != nil {
+		return err
+	}
+	pickScales(dst, b.bytes, g.cols, w, g.transposed)
 	return nil
 }
 
@@ -232,16 +231,19 @@ func (g *grid) unitSize(*Unit) int64 { return 4 * int64(g.rows) * int64(g.cols) 
 
 func (g *grid) unitName(*Unit) string { return "scales " + g.src.Key }
 
-// fillUnit reads the stored scales of one matrix as float32.
-func (g *grid) fillUnit(u *Unit, env *Env, dst []byte) error {
+// fillUnit reads the stored scales of one matrix.
+func (g *grid) fillUnit(u *Unit, env FillEnv, dst []byte) error { return g.decode(env, u, dst) }
+
+// decode reads the stored scales of one matrix as float32.
+func (g *grid) decode(in Input, u *Unit, dst []byte) error {
 	if g.format == fp8.F32 {
-		return env.read(g.src, dst, u.key.Offset)
+		return read(in, g.src, dst, u.key.Offset)
 	}
 	n := g.rows * g.cols
 	size := g.format.Size()
 	b := getBuffer(n * size)
 	defer b.put()
-	if err := env.read(g.src, b.bytes, u.key.Offset); err != nil {
+	if err := read(in, g.src, b.bytes, u.key.Offset); err != nil {
 		return err
 	}
 	s := getFloats(n)

@@ -55,7 +55,7 @@ func (h *header) Size() int64 { return h.size }
 func (h *header) head() *header { return h }
 
 // ReadAt fills p by rectangles.
-func (h *header) ReadAt(env *Env, p []byte, off int64) error { return readAt(h.self, env, p, off) }
+func (h *header) ReadAt(env Env, p []byte, off int64) error { return readAt(h.self, env, p, off) }
 
 // Units reports the units of a range.
 func (h *header) Units(off, count int64, yield func(*Unit) bool) bool {

@@ -39,17 +39,17 @@ func newLoad(h header, g region) *load {
 }
 
 // ReadAt fills p.
-func (n *load) ReadAt(env *Env, p []byte, off int64) error {
+func (n *load) ReadAt(env Env, p []byte, off int64) error {
 	if !n.region.whole() {
 		return readAt(n, env, p, off)
 	}
 	if err := n.inside(n, off, int64(len(p))); err != nil {
 		return err
 	}
-	return env.read(n.region.src, p, n.region.offset+off)
+	return read(orAlone(env), n.region.src, p, n.region.offset+off)
 }
 
-func (n *load) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *load) rect(env Env, dst []byte, stride int, w window) error {
 	for {
 		m, head, rest := w.cut(n.region.height())
 		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
@@ -59,7 +59,7 @@ func (n *load) rect(env *Env, dst []byte, stride int, w window) error {
 	}
 }
 
-func (n *load) matrix(env *Env, dst []byte, stride, m int, w window) error {
+func (n *load) matrix(env Env, dst []byte, stride, m int, w window) error {
 	if !n.region.transposed {
 		return n.region.read(env, dst, stride, m, w)
 	}

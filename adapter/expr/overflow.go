@@ -6,9 +6,9 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// overflowed counts the infinities in rows of F16 values, if the environment has counters.
-func (env *Env) overflowed(out fp8.Format, dst []byte, stride, rows, cols int) {
-	if out != fp8.F16 || env == nil || env.Counters == nil {
+// overflowed counts the infinities in rows of F16 values.
+func overflowed(env Env, out fp8.Format, dst []byte, stride, rows, cols int) {
+	if out != fp8.F16 {
 		return
 	}
 	n := 0
@@ -16,7 +16,7 @@ func (env *Env) overflowed(out fp8.Format, dst []byte, stride, rows, cols int) {
 		n += infinities(dst[r*stride:][:2*cols])
 	}
 	if n > 0 {
-		env.Counters.Infinite.Add(int64(n))
+		env.Lost(0, n)
 	}
 }
 

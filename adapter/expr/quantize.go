@@ -33,7 +33,7 @@ const maxBlock = 1024
 // The grid is a [Computed] unit of both nodes, because it depends on all of n. Without a cache each
 // read computes the blocks that it needs.
 //
-// Values that saturate are counted in [Env.Counters]. These are infinities, and with [Ones] also
+// Values that saturate are counted by [Env.Lost]. These are infinities, and with [Ones] also
 // values beyond ±448.
 //
 // Other dtypes or ranks, and blocks larger than 1024, are errors.
@@ -59,7 +59,7 @@ type quantize struct {
 
 var one = []float32{1}
 
-func (n *quantize) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *quantize) rect(env Env, dst []byte, stride int, w window) error {
 	q := n.by
 	m := fp8.Plain{Format: q.format, Scales: one}
 	if !q.ones {
@@ -77,7 +77,7 @@ func (n *quantize) rect(env *Env, dst []byte, stride int, w window) error {
 }
 
 // encode reads the values of w and quantizes them, some rows at a time.
-func (n *quantize) encode(env *Env, dst []byte, stride int, w window, m *fp8.Plain) error {
+func (n *quantize) encode(env Env, dst []byte, stride int, w window, m *fp8.Plain) error {
 	rows := min(w.rows(), max(1, chunk/m.Stride))
 	b := getBuffer(rows * m.Stride)
 	defer b.put()
@@ -88,7 +88,9 @@ func (n *quantize) encode(env *Env, dst []byte, stride int, w window, m *fp8.Pla
 			return err
 		}
 		m.Rows = part.rows()
-		env.saturated(fp8.Quantize(dst, stride, m))
+		if n := fp8.Quantize(dst, stride, m); n > 0 {
+			env.Lost(n, 0)
+		}
 		if w.r0 = part.r1; w.rows() == 0 {
 			return nil
 		}

@@ -107,7 +107,7 @@ func TestCodesShareOneComputedGrid(t *testing.T) {
 	codes, grid := m.quantize(m.values(bf16, 3, 64, 80).slice(2, 40, 80).transpose().index(1),
 		[2]int64{16, 16}, Amax)
 	m.file.bytes.Store(0)
-	env := &Env{Cache: &mapCache{limit: 1 << 30}}
+	env := &testEnv{cache: &mapCache{limit: 1 << 30}}
 	checkRange(t, env, grid, grid.want.bytes(), 0, grid.Size())
 	if n := m.file.bytes.Load(); n > 64*80*2 {
 		t.Errorf("the grid of %d bytes of values read %d", 64*40*2, n)
@@ -156,9 +156,9 @@ func TestSaturationAndOverflowAreCounted(t *testing.T) {
 			want.bits = append(want.bits, uint64(math.Float32bits(float32(v))))
 		}
 		codes, _ := m.quantize(m.both(want)(Load(m.store("w", want))), [2]int64{}, test.mode)
-		env := &Env{Counters: &Counters{}}
+		env := &testEnv{}
 		checkRange(t, env, codes, codes.want.bytes(), 0, codes.Size())
-		if n := env.Counters.Saturated.Load(); n != test.saturated {
+		if n := env.Saturated.Load(); n != test.saturated {
 			t.Errorf("%v: %d saturated, want %d", test.values, n, test.saturated)
 		}
 	}
@@ -183,9 +183,9 @@ func TestF16InfinitiesAreCounted(t *testing.T) {
 		}
 	}
 	n := m.both(want)(Load(m.store("w", want))).cast(f16)
-	env := &Env{Counters: &Counters{}}
+	env := &testEnv{}
 	checkRange(t, env, n, n.want.bytes(), 0, n.Size())
-	if got := env.Counters.Infinite.Load(); got != infinite {
+	if got := env.Infinite.Load(); got != infinite {
 		t.Errorf("%d infinities, want %d", got, infinite)
 	}
 }

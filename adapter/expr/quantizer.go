@@ -101,12 +101,12 @@ func (q *quantizer) width() int {
 }
 
 // gather writes a window of the grid to dst. It uses the unit if there is a cache.
-func (q *quantizer) gather(env *Env, dst []float32, g window) error {
-	if c := env.cache(); c != nil {
-		e, err := c.Get(env.context(), &q.unit)
-		if err != nil {
-			return err
-		}
+func (q *quantizer) gather(env Env, dst []float32, g window) error {
+	e, err := env.Unit(&q.unit)
+	if err != nil {
+		return err
+	}
+	if e != nil {
 		pickScales(dst, e.Bytes(), q.width(), g, q.turned)
 		e.Release()
 		return nil
@@ -126,7 +126,7 @@ func (q *quantizer) gather(env *Env, dst []float32, g window) error {
 }
 
 // compute computes a window of the stored grid, a row of blocks at a time.
-func (q *quantizer) compute(env *Env, dst []float32, g window) error {
+func (q *quantizer) compute(env Env, dst []float32, g window) error {
 	for r := g.r0; r < g.r1; r++ {
 		if err := q.computeRow(env, dst[:g.cols()], window{r, r + 1, g.c0, g.c1}); err != nil {
 			return err
@@ -136,7 +136,7 @@ func (q *quantizer) compute(env *Env, dst []float32, g window) error {
 	return nil
 }
 
-func (q *quantizer) computeRow(env *Env, dst []float32, g window) error {
+func (q *quantizer) computeRow(env Env, dst []float32, g window) error {
 	h := q.stored.head()
 	m := fp8.Plain{Format: q.format, Block: q.block, Scales: dst, ScaleStride: len(dst)}
 	if q.turned {
@@ -160,11 +160,8 @@ func (q *quantizer) unitSize(*Unit) int64 { return q.scales.size }
 func (q *quantizer) unitName(*Unit) string { return "computed scales of " + q.of.String() }
 
 // fillUnit computes the whole grid, a row of blocks at a time.
-func (q *quantizer) fillUnit(_ *Unit, env *Env, dst []byte) error {
-	own := Env{Context: env.context()}
-	if env != nil {
-		own.ReadAt = env.ReadAt
-	}
+func (q *quantizer) fillUnit(_ *Unit, env FillEnv, dst []byte) error {
+	own := &inside{env}
 	width := q.width()
 	rows := q.scales.rows * q.scales.cols / width
 	fns := make([]func() error, rows)
@@ -172,14 +169,14 @@ func (q *quantizer) fillUnit(_ *Unit, env *Env, dst []byte) error {
 		fns[r] = func() error {
 			s := getFloats(width)
 			defer s.put()
-			if err := q.computeRow(&own, s.values, window{r, r + 1, 0, width}); err != nil {
+			if err := q.computeRow(own, s.values, window{r, r + 1, 0, width}); err != nil {
 				return err
 			}
 			putFloats(dst[4*r*width:], s.values)
 			return nil
 		}
 	}
-	return env.together(fns...)
+	return env.Together(fns...)
 }
 
 func (q *quantizer) name(what string) string {

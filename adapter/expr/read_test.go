@@ -181,10 +181,10 @@ var recipes = []struct {
 func poisoned(n int64) []byte { return bytes.Repeat([]byte{0xAB}, int(n)) }
 
 // checkRange reads a range and compares it with the slice of the whole.
-func checkRange(t *testing.T, env *Env, n Node, want []byte, lo, hi int64) {
+func checkRange(t *testing.T, env *testEnv, n Node, want []byte, lo, hi int64) {
 	t.Helper()
 	p := poisoned(hi - lo + 2)
-	if err := n.ReadAt(env, p[1:1+hi-lo], lo); err != nil {
+	if err := n.ReadAt(env.read(), p[1:1+hi-lo], lo); err != nil {
 		t.Fatalf("%s: [%d, %d): %v", n, lo, hi, err)
 	}
 	if p[0] != 0xAB || p[len(p)-1] != 0xAB {
@@ -276,7 +276,7 @@ func TestPartsOfATensorAreUnitsOfTheirOwn(t *testing.T) {
 		m.both(want.reshape(6, 16))(Load(&wide)).slice(1, 0, 4).transpose(),
 		m.both(want.reshape(6, 16))(Load(&wide)).transpose(),
 	}
-	env := &Env{Cache: &mapCache{limit: 1 << 30}}
+	env := &testEnv{cache: &mapCache{limit: 1 << 30}}
 	for range 2 {
 		for _, b := range parts {
 			checkRange(t, env, b, b.want.bytes(), 0, b.Size())
@@ -313,7 +313,7 @@ func TestElementsOfAFullSizeWeight(t *testing.T) {
 		"transposed": b.both.withNode(Transpose(b.Node))} {
 		for _, env := range environments() {
 			whole := poisoned(n.Size())
-			if err := n.ReadAt(env, whole, 0); err != nil {
+			if err := n.ReadAt(env.read(), whole, 0); err != nil {
 				t.Fatal(err)
 			}
 			for range 2000 {
@@ -348,12 +348,12 @@ func TestRangesOutsideAreErrors(t *testing.T) {
 type recorder struct {
 	mapCache
 	ranges [][2]int64
-	env    Env
+	env    testEnv
 }
 
 func newRecorder() *recorder {
 	r := &recorder{mapCache: mapCache{limit: 1 << 40}}
-	r.env = Env{Cache: r, ReadAt: func(f File, p []byte, off int64) (int, error) {
+	r.env = testEnv{cache: r, readAt: func(f File, p []byte, off int64) (int, error) {
 		r.ranges = append(r.ranges, [2]int64{off, off + int64(len(p))})
 		return f.ReadAt(context.Background(), p, off)
 	}}
@@ -442,16 +442,16 @@ func TestManyReadersAtOnce(t *testing.T) {
 }
 
 // readUntilCancelled reads ranges. Odd readers are cancelled in the middle of a read.
-func readUntilCancelled(t *testing.T, env *Env, nodes []both, wants [][]byte, seed uint64) {
+func readUntilCancelled(t *testing.T, env *testEnv, nodes []both, wants [][]byte, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	own := Env{Context: ctx}
+	own := testEnv{ctx: ctx}
 	if env != nil {
-		own.Cache, own.Go = env.Cache, env.Go
+		own.cache, own.together = env.cache, env.together
 	}
 	reads := 0
-	own.ReadAt = func(f File, p []byte, off int64) (int, error) {
+	own.readAt = func(f File, p []byte, off int64) (int, error) {
 		if reads++; reads > 20 && seed%2 == 1 {
 			cancel()
 		}
@@ -477,9 +477,9 @@ func TestCancelledReadsAreErrors(t *testing.T) {
 	cancel()
 	for i, r := range recipes {
 		b := r.make(newMaker(t, uint64(i)))
-		for name, cache := range map[string]Cache{"no cache": nil,
+		for name, cache := range map[string]keeper{"no cache": nil,
 			"cache": &mapCache{limit: 1 << 30}} {
-			err := b.ReadAt(&Env{Context: ctx, Cache: cache}, poisoned(b.Size()), 0)
+			err := b.ReadAt(&testEnv{ctx: ctx, cache: cache}, poisoned(b.Size()), 0)
 			if b.Size() > 0 && !errors.Is(err, context.Canceled) {
 				t.Errorf("%s, %s: %v", r.name, name, err)
 			}
@@ -517,7 +517,7 @@ func TestFaultyFilesAlwaysGiveErrors(t *testing.T) {
 					c.env = nil // one strip after the other
 				}
 				p := poisoned(b.Size())
-				err := b.ReadAt(env, p, 0)
+				err := b.ReadAt(env.read(), p, 0)
 				checkFault(t, fmt.Sprint(r.name, ", ", name, ", ", which), err, hit, broken)
 				if err == nil && !bytes.Equal(p, want) {
 					t.Errorf("%s: %s: wrong bytes", r.name, b)
@@ -530,11 +530,11 @@ func TestFaultyFilesAlwaysGiveErrors(t *testing.T) {
 	}
 }
 
-func envCache(env *Env) (*mapCache, bool) {
+func envCache(env *testEnv) (*mapCache, bool) {
 	if env == nil {
 		return nil, false
 	}
-	c, ok := env.Cache.(*mapCache)
+	c, ok := env.cache.(*mapCache)
 	return c, ok
 }
 

@@ -151,14 +151,14 @@ func (g *region) at(m, r, c int) int64 {
 }
 
 // read writes a window of matrix m, as stored, to dst.
-func (g *region) read(env *Env, dst []byte, stride, m int, w window) error {
+func (g *region) read(env Input, dst []byte, stride, m int, w window) error {
 	width := w.cols() * g.item
 	if w.rows() == 1 || width == stride && int64(width) == g.rowStride {
-		return env.read(g.src, dst[:w.rows()*width], g.at(m, w.r0, w.c0))
+		return read(env, g.src, dst[:w.rows()*width], g.at(m, w.r0, w.c0))
 	}
 	if g.rowStride-int64(width) > int64(gap) || width >= chunk {
 		for r := w.r0; r < w.r1; r++ {
-			if err := env.read(g.src, dst[(r-w.r0)*stride:][:width], g.at(m, r, w.c0)); err != nil {
+			if err := read(env, g.src, dst[(r-w.r0)*stride:][:width], g.at(m, r, w.c0)); err != nil {
 				return err
 			}
 		}
@@ -168,14 +168,14 @@ func (g *region) read(env *Env, dst []byte, stride, m int, w window) error {
 }
 
 // readSpans reads rows together with the gaps between them and copies only the rows.
-func (g *region) readSpans(env *Env, dst []byte, stride, m int, w window) error {
+func (g *region) readSpans(env Input, dst []byte, stride, m int, w window) error {
 	width, step := w.cols()*g.item, int(g.rowStride)
 	rows := min(w.rows(), max(1, chunk/step))
 	b := getBuffer((rows-1)*step + width)
 	defer b.put()
 	for w.r0 < w.r1 {
 		n := min(rows, w.rows())
-		if err := env.read(g.src, b.bytes[:(n-1)*step+width], g.at(m, w.r0, w.c0)); err != nil {
+		if err := read(env, g.src, b.bytes[:(n-1)*step+width], g.at(m, w.r0, w.c0)); err != nil {
 			return err
 		}
 		for r := range n {
@@ -205,16 +205,20 @@ func (l *lease) release() {
 }
 
 // borrow returns the first rows of a window of matrix m, as seen.
-func (g *region) borrow(env *Env, m int, w window) (lease, error) {
+func (g *region) borrow(env Env, m int, w window) (lease, error) {
 	if g.transposed {
-		if c := env.cache(); c != nil {
-			return g.borrowUnit(env, c, m, w)
+		e, err := env.Unit(&g.turned[m])
+		if err != nil {
+			return lease{}, err
+		}
+		if e != nil {
+			return g.borrowUnit(e, w), nil
 		}
 		return g.borrowTurned(env, m, w)
 	}
 	width := w.cols() * g.item
 	if int64(width) == g.rowStride || w.rows() == 1 {
-		p, e, skip := env.lent(g.src.File, g.at(m, w.r0, w.c0), w.rows()*width, width)
+		p, e, skip := lent(env, g.src.File, g.at(m, w.r0, w.c0), w.rows()*width, width)
 		if e != nil {
 			return lease{bytes: p, stride: width, rows: len(p) / width, entry: e}, nil
 		}
@@ -225,18 +229,14 @@ func (g *region) borrow(env *Env, m int, w window) (lease, error) {
 }
 
 // borrowUnit borrows from the transposed matrix.
-func (g *region) borrowUnit(env *Env, c Cache, m int, w window) (lease, error) {
-	e, err := c.Get(env.context(), &g.turned[m])
-	if err != nil {
-		return lease{}, err
-	}
+func (g *region) borrowUnit(e Entry, w window) lease {
 	stride := g.rows * g.item
-	return lease{bytes: e.Bytes()[(g.skip+w.r0)*stride+w.c0*g.item:], stride: stride,
-		rows: w.rows(), entry: e}, nil
+	bytes := e.Bytes()[(g.skip+w.r0)*stride+w.c0*g.item:]
+	return lease{bytes: bytes, stride: stride, rows: w.rows(), entry: e}
 }
 
 // borrowTurned reads the stored columns that the window sees as rows, and transposes them.
-func (g *region) borrowTurned(env *Env, m int, w window) (lease, error) {
+func (g *region) borrowTurned(env Env, m int, w window) (lease, error) {
 	stride := w.cols() * g.item
 	w.r1 = min(w.r1, w.r0+max(1, 16*chunk/stride)) // a larger piece needs fewer reads
 	stored := w.turned()
@@ -262,7 +262,7 @@ func (g *region) unitName(u *Unit) string {
 }
 
 // fillUnit transposes a matrix in strips of rows.
-func (g *region) fillUnit(u *Unit, env *Env, dst []byte) error {
+func (g *region) fillUnit(u *Unit, env FillEnv, dst []byte) error {
 	m := int((u.key.Offset - g.offset) / max(g.batchStride, 1))
 	rows := g.stripRows()
 	fns := make([]func() error, 0, g.rows/rows+1)
@@ -270,7 +270,7 @@ func (g *region) fillUnit(u *Unit, env *Env, dst []byte) error {
 		w := window{r, min(g.rows, r+rows), 0, g.cols}
 		fns = append(fns, func() error { return g.fillStrip(env, dst, m, w) })
 	}
-	return env.together(fns...)
+	return env.Together(fns...)
 }
 
 // stripRows returns the rows of a strip. It prefers whole cache lines of the result.
@@ -281,7 +281,7 @@ func (g *region) stripRows() int {
 	return max(rows/line*line, min(line, strip/width), 1)
 }
 
-func (g *region) fillStrip(env *Env, dst []byte, m int, w window) error {
+func (g *region) fillStrip(env FillEnv, dst []byte, m int, w window) error {
 	width := g.cols * g.item
 	l, err := g.take(env, m, w)
 	if err != nil {
@@ -293,10 +293,10 @@ func (g *region) fillStrip(env *Env, dst []byte, m int, w window) error {
 }
 
 // take returns a whole window of matrix m, as stored. It lends the bytes if possible.
-func (g *region) take(env *Env, m int, w window) (lease, error) {
+func (g *region) take(env Input, m int, w window) (lease, error) {
 	width := w.cols() * g.item
 	if n := w.rows() * width; int64(width) == g.rowStride {
-		if p, e, _ := env.lent(g.src.File, g.at(m, w.r0, w.c0), n, n); e != nil {
+		if p, e, _ := lent(env, g.src.File, g.at(m, w.r0, w.c0), n, n); e != nil {
 			return lease{bytes: p, stride: width, rows: w.rows(), entry: e}, nil
 		}
 	}
@@ -304,7 +304,7 @@ func (g *region) take(env *Env, m int, w window) (lease, error) {
 }
 
 // copied reads a whole window of matrix m, as stored.
-func (g *region) copied(env *Env, m int, w window) (lease, error) {
+func (g *region) copied(env Input, m int, w window) (lease, error) {
 	width := w.cols() * g.item
 	b := getBuffer(w.rows() * width)
 	l := lease{bytes: b.bytes, stride: width, rows: w.rows(), buf: b}

@@ -39,9 +39,9 @@ func newReshape(of node, shape []int64) (node, error) {
 }
 
 // ReadAt fills p.
-func (n *reshape) ReadAt(env *Env, p []byte, off int64) error { return n.of.ReadAt(env, p, off) }
+func (n *reshape) ReadAt(env Env, p []byte, off int64) error { return n.of.ReadAt(env, p, off) }
 
-func (n *reshape) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *reshape) rect(env Env, dst []byte, stride int, w window) error {
 	if n.of.head().cols == n.cols {
 		return n.of.rect(env, dst, stride, w)
 	}

@@ -51,7 +51,7 @@ func newSlice(of node, axis int, lo, hi int64) (node, error) {
 	return n, nil
 }
 
-func (n *slice) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *slice) rect(env Env, dst []byte, stride int, w window) error {
 	for {
 		part, rest := n.cut(w)
 		if err := n.of.rect(env, dst, stride, part); err != nil || rest.rows() == 0 {

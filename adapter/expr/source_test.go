@@ -46,7 +46,7 @@ func (m *memory) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 
 // mapCache keeps the newest units, up to limit bytes, and records the requested units.
 type mapCache struct {
-	env   *Env // for fills
+	env   *testEnv // for fills
 	limit int64
 
 	mu    sync.Mutex
@@ -65,10 +65,7 @@ func (e *mapEntry) Release()      { e.released.Add(-1) }
 
 var pinned atomic.Int64 // entries that were not released
 
-func (c *mapCache) Get(ctx context.Context, u *Unit) (Entry, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
+func (c *mapCache) Get(u *Unit) (Entry, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked = append(c.asked, u)
@@ -79,7 +76,7 @@ func (c *mapCache) Get(ctx context.Context, u *Unit) (Entry, error) {
 		}
 	}
 	data := bytes.Repeat([]byte{0xAB}, int(u.Size()))
-	if err := u.Fill(c.env, data); err != nil {
+	if err := u.Fill(c.env.fill(), data); err != nil {
 		return nil, err
 	}
 	e := &mapEntry{u.Key(), data, &pinned}
@@ -97,15 +94,80 @@ func (c *mapCache) Get(ctx context.Context, u *Unit) (Entry, error) {
 	return e, nil
 }
 
+// testEnv is an environment of reads and fills that does what its fields say, and what Alone does
+// where they are nil.
+type testEnv struct {
+	Alone
+	ctx      context.Context
+	cache    keeper
+	together func(...func() error) error
+	readAt   func(f File, p []byte, off int64) (int, error)
+	lend     func(f File, off int64, n, width int) ([]byte, Entry, int)
+}
+
+// keeper keeps units.
+type keeper interface{ Get(u *Unit) (Entry, error) }
+
+// read gives the environment of a read; nil stays nil.
+func (e *testEnv) read() Env {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
+// fill gives the environment of a fill.
+func (e *testEnv) fill() FillEnv {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
+func (e *testEnv) Err() error {
+	if e.ctx == nil {
+		return nil
+	}
+	return e.ctx.Err()
+}
+
+func (e *testEnv) ReadAt(f File, p []byte, off int64) (int, error) {
+	if e.readAt == nil {
+		return f.ReadAt(context.Background(), p, off)
+	}
+	return e.readAt(f, p, off)
+}
+
+func (e *testEnv) Lend(f File, off int64, n, width int) ([]byte, Entry, int) {
+	if e.lend == nil {
+		return e.Alone.Lend(f, off, n, width)
+	}
+	return e.lend(f, off, n, width)
+}
+
+func (e *testEnv) Unit(u *Unit) (Entry, error) {
+	if e.cache == nil || e.Err() != nil {
+		return nil, e.Err()
+	}
+	return e.cache.Get(u)
+}
+
+func (e *testEnv) Together(fns ...func() error) error {
+	if e.together == nil {
+		return e.Alone.Together(fns...)
+	}
+	return e.together(fns...)
+}
+
 // environments are the ways to evaluate.
-func environments() map[string]*Env {
-	many := &Env{Go: goAll}
-	return map[string]*Env{
+func environments() map[string]*testEnv {
+	many := &testEnv{together: goAll}
+	return map[string]*testEnv{
 		"nil":             nil,
-		"no cache":        {Context: context.Background()},
-		"tiny cache":      {Cache: &mapCache{limit: 4096}},
-		"unlimited cache": {Cache: &mapCache{limit: 1 << 40, env: many}, Go: goAll},
-		"lender":          {Cache: &mapCache{limit: 4096, env: &Env{Lend: lendSome}}, Lend: lendSome},
+		"no cache":        {ctx: context.Background()},
+		"tiny cache":      {cache: &mapCache{limit: 4096}},
+		"unlimited cache": {cache: &mapCache{limit: 1 << 40, env: many}},
+		"lender":          {cache: &mapCache{limit: 4096, env: &testEnv{lend: lendSome}}, lend: lendSome},
 	}
 }
 

@@ -37,7 +37,7 @@ func newStack(parts []node) (node, error) {
 }
 
 // ReadAt fills p.
-func (n *stack) ReadAt(env *Env, p []byte, off int64) error {
+func (n *stack) ReadAt(env Env, p []byte, off int64) error {
 	if err := n.inside(n, off, int64(len(p))); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (n *stack) ReadAt(env *Env, p []byte, off int64) error {
 	return nil
 }
 
-func (n *stack) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *stack) rect(env Env, dst []byte, stride int, w window) error {
 	for {
 		i, part, rest := w.cut(n.height())
 		if err := n.parts[i].rect(env, dst, stride, part); err != nil || rest.rows() == 0 {

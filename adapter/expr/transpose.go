@@ -39,7 +39,7 @@ func newTranspose(of node) (node, error) {
 }
 
 // rect reads columns of the node into a buffer and transposes them to rows.
-func (n *transposed) rect(env *Env, dst []byte, stride int, w window) error {
+func (n *transposed) rect(env Env, dst []byte, stride int, w window) error {
 	for {
 		m, head, rest := w.cut(n.height())
 		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
@@ -51,7 +51,7 @@ func (n *transposed) rect(env *Env, dst []byte, stride int, w window) error {
 
 func (n *transposed) height() int { return int(n.shape[len(n.shape)-2]) }
 
-func (n *transposed) matrix(env *Env, dst []byte, stride, m int, w window) error {
+func (n *transposed) matrix(env Env, dst []byte, stride, m int, w window) error {
 	rows := min(w.rows(), max(1, 16*chunk/(w.cols()*n.item)))
 	b := getBuffer(rows * w.cols() * n.item)
 	defer b.put()

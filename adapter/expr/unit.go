@@ -39,7 +39,7 @@ type Unit struct {
 // filler computes units.
 type filler interface {
 	unitSize(u *Unit) int64
-	fillUnit(u *Unit, env *Env, dst []byte) error
+	fillUnit(u *Unit, env FillEnv, dst []byte) error
 	unitName(u *Unit) string
 }
 
@@ -49,11 +49,14 @@ func (u *Unit) Key() UnitKey { return u.key }
 // Size returns the number of bytes of the filled unit.
 func (u *Unit) Size() int64 { return u.of.unitSize(u) }
 
-// Fill computes the unit into dst, which has Size bytes with undefined contents. It reads in
-// strips, passes them to env.Go, and uses no cache.
-func (u *Unit) Fill(env *Env, dst []byte) error {
+// Fill computes the unit into dst, which has Size bytes with undefined contents. It works in strips,
+// which it passes to [FillEnv.Together]. A nil env is [Alone].
+func (u *Unit) Fill(env FillEnv, dst []byte) error {
 	if int64(len(dst)) != u.Size() {
 		return fmt.Errorf("%s: %d bytes for a unit of %d", u, len(dst), u.Size())
+	}
+	if env == nil {
+		env = &alone
 	}
 	return u.of.fillUnit(u, env, dst)
 }

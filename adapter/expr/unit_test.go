@@ -79,7 +79,7 @@ func TestFillWorksInStripsHandedToGo(t *testing.T) {
 	n := m.both(want)(Load(m.store("w", want))).transpose()
 	u := unitsOf(n)[0]
 	strips := 0
-	env := &Env{Go: func(fns ...func() error) error {
+	env := &testEnv{together: func(fns ...func() error) error {
 		strips += len(fns)
 		return goAll(fns...)
 	}}
@@ -127,7 +127,7 @@ func TestFillFailsIfAStripFails(t *testing.T) {
 	for _, u := range unitsOf(codes) {
 		for _, run := range []func(...func() error) error{nil, goAll} {
 			var once sync.Once
-			env := &Env{Go: run, ReadAt: func(f File, p []byte, off int64) (n int, err error) {
+			env := &testEnv{together: run, readAt: func(f File, p []byte, off int64) (n int, err error) {
 				n, err = f.ReadAt(context.Background(), p, off)
 				once.Do(func() { n, err = 0, broken })
 				return n, err
@@ -145,7 +145,7 @@ func TestFillStopsWhenCancelled(t *testing.T) {
 	for _, u := range unitsOf(codes) {
 		ctx, cancel := context.WithCancel(context.Background())
 		reads := 0
-		env := &Env{Context: ctx, ReadAt: func(f File, p []byte, off int64) (int, error) {
+		env := &testEnv{ctx: ctx, readAt: func(f File, p []byte, off int64) (int, error) {
 			reads++
 			cancel()
 			return f.ReadAt(context.Background(), p, off)
@@ -163,12 +163,12 @@ func TestEveryReadGoesThroughTheEnvironment(t *testing.T) {
 		for _, cached := range []bool{false, true} {
 			m.file.reads.Store(0)
 			seen := int64(0)
-			env := &Env{ReadAt: func(f File, p []byte, off int64) (int, error) {
+			env := &testEnv{readAt: func(f File, p []byte, off int64) (int, error) {
 				seen++
 				return f.ReadAt(context.Background(), p, off)
 			}}
 			if cached {
-				env.Cache = &mapCache{limit: 1 << 30, env: &Env{ReadAt: env.ReadAt}}
+				env.cache = &mapCache{limit: 1 << 30, env: &testEnv{readAt: env.readAt}}
 			}
 			checkRange(t, env, n, n.want.bytes(), 0, n.Size())
 			if reads := m.file.reads.Load(); reads != seen {
@@ -183,7 +183,7 @@ func TestSourceBytesAreReadOnce(t *testing.T) {
 	m := newMaker(t, 1)
 	w, s := m.random(f8, 64, 96), m.scales(f32, 4, 6)
 	weight, scale := m.store("w", w), m.store("w_scale_inv", s)
-	env := &Env{Cache: &mapCache{limit: 1 << 30}}
+	env := &testEnv{cache: &mapCache{limit: 1 << 30}}
 	m.file.bytes.Store(0)
 	for _, d := range []safetensors.DType{bf16, f16, f32} {
 		want := dequantizeTensor(w, s.scaleOf(), [2]int64{16, 16}, d)
@@ -203,7 +203,7 @@ func TestPartsOfARowShareTheirUnit(t *testing.T) {
 	m := newMaker(t, 1)
 	experts := m.load(bf16, 3, 40, 66)
 	m.file.bytes.Store(0)
-	env := &Env{Cache: &mapCache{limit: 1 << 30}}
+	env := &testEnv{cache: &mapCache{limit: 1 << 30}}
 	for _, cut := range [][2]int64{{0, 33}, {33, 66}, {10, 60}} {
 		n := experts.slice(2, cut[0], cut[1]).transpose().index(1)
 		checkRange(t, env, n, n.want.bytes(), 0, n.Size())
@@ -221,7 +221,7 @@ func TestPartsOfARowShareTheirUnit(t *testing.T) {
 func TestContiguousReadsTakeOnlyWhatTheyNeed(t *testing.T) {
 	m := newMaker(t, 1)
 	n := m.dequantize(quantized{block: blocks}, 300, 256)
-	env := &Env{Cache: everything{}}
+	env := &testEnv{cache: everything{}}
 	checkRange(t, env, n, n.want.bytes(), 0, 2) // the grid
 	for _, r := range [][2]int64{{0, 2}, {1, 3}, {512, 1024}, {500, 1500}, {0, n.Size()}} {
 		m.file.bytes.Store(0)

@@ -20,11 +20,12 @@ func (w window) cut(height int) (m int, head, rest window) {
 
 // readAt fills p with the bytes of n from off. It reads the rest of a row, then whole rows, then
 // the beginning of a row. Elements that the range cuts go through a buffer.
-func readAt(n node, env *Env, p []byte, off int64) error {
+func readAt(n node, env Env, p []byte, off int64) error {
 	h := n.head()
 	if err := h.inside(n, off, int64(len(p))); err != nil || len(p) == 0 {
 		return err
 	}
+	env = orAlone(env)
 	at := int(off)
 	if cut := at % h.item; cut != 0 {
 		done := min(h.item-cut, len(p))
@@ -41,7 +42,7 @@ func readAt(n node, env *Env, p []byte, off int64) error {
 }
 
 // readElements fills p with whole elements.
-func readElements(n node, env *Env, p []byte, at int) error {
+func readElements(n node, env Env, p []byte, at int) error {
 	h := n.head()
 	width := h.cols * h.item
 	for len(p) > 0 {
@@ -60,7 +61,7 @@ func readElements(n node, env *Env, p []byte, at int) error {
 }
 
 // readElement fills p with bytes of one element, beginning at its byte cut.
-func readElement(n node, env *Env, p []byte, at, cut int) error {
+func readElement(n node, env Env, p []byte, at, cut int) error {
 	h := n.head()
 	b := getBuffer(h.item)
 	defer b.put()

@@ -31,12 +31,13 @@ func newBenchMemory() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			m, err := fs.MountMemory(args[0], n, fs.MountOptions{FsName: "memory"})
+			server, err := mountMemory(args[0], n)
 			if err != nil {
 				return err
 			}
-			defer context.AfterFunc(c.Context(), func() { m.Unmount(true) })()
-			return m.Wait()
+			defer context.AfterFunc(c.Context(), func() { _ = server.Unmount() })()
+			server.Wait()
+			return nil
 		},
 	}
 }

@@ -146,7 +146,7 @@ func readersText(n int) string {
 func (b *bench) readMemory(ctx context.Context) error {
 	total := sampleBytes(b.sample)
 	return b.served(ctx, []string{"bench", "memory", b.path("mount"), strconv.FormatInt(total, 10)}, func(dir string, _ int) error {
-		file := filepath.Join(dir, fs.MemoryName)
+		file := filepath.Join(dir, memoryName)
 		if err := b.coldAndWarm("memory", "FUSE file of memory", func() error { return readFile(file, 0, total, 0) }); err != nil {
 			return err
 		}
@@ -267,7 +267,7 @@ func (b *bench) drop(path string, off, n int64) error {
 	if err := unix.Fadvise(int(f.Fd()), first, length, unix.FADV_DONTNEED); err != nil {
 		return os.NewSyscallError("fadvise", err)
 	}
-	resident, pages, err := fs.Resident(f, first, off+n-first)
+	resident, pages, err := residentPages(f, first, off+n-first)
 	if err != nil {
 		return err
 	}

@@ -19,16 +19,17 @@ var arrows = map[string][]string{
 	"adapter/source":        {},
 	"adapter/expr":          {"fp8", "adapter/safetensors", "adapter/source"},
 	"adapter":               {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
-	"fs":                    {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter"},
+	"fs/units":              {"adapter/source", "adapter/expr"},
+	"fs":                    {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter", "fs/units"},
 	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/export"},
+	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/units", "fs/export"},
 }
 
 // onlyIn says which packages may import a module.
 var onlyIn = map[string][]string{
-	"github.com/hanwen/go-fuse/":    {"fs"},
-	"github.com/hashicorp/":         {"fs"},
+	"github.com/hanwen/go-fuse/":    {"fs", "cmd/dequantfs"},
+	"github.com/hashicorp/":         {"fs/units"},
 	"github.com/spf13/":             {"cmd/dequantfs"},
 	"github.com/cpuguy83/":          {"cmd/dequantfs"},
 	"github.com/russross/":          {"cmd/dequantfs"},
@@ -36,7 +37,7 @@ var onlyIn = map[string][]string{
 	"github.com/vbauerster/":        {"cmd/dequantfs"},
 	"github.com/x448/float16":       {"fp8"},
 	"github.com/dustin/go-humanize": {"cmd/dequantfs"},
-	"unsafe":                        {"fp8", "fs"},
+	"unsafe":                        {"fp8", "cmd/dequantfs"},
 	"net":                           {"cmd/dequantfs"},
 	"net/http":                      {"cmd/dequantfs"},
 }

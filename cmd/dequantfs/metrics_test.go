@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/units"
 	trial "github.com/dequantfs/dequantfs/testdata/size"
 )
 
@@ -59,7 +60,8 @@ func get(t *testing.T, m *metricsServer, host string) (int, string) {
 
 func TestMetricsSayWhatStatsSay(t *testing.T) {
 	m := serveMetrics(t, ":0", fs.Stats{
-		Bytes: 12345, SourceBytes: 678, Hits: 3, Fills: 4, Evictions: 5, Waiting: 6,
+		Bytes:         12345,
+		Stats:         units.Stats{SourceBytes: 678, Hits: 3, Fills: 4, Evictions: 5, Waiting: 6},
 		OldestRequest: 1500 * time.Millisecond,
 		ErrorKinds:    map[string]int64{"EIO": 2},
 		Latency: map[string]fs.Histogram{"dequantize": {

@@ -19,6 +19,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/fs"
 	"github.com/dequantfs/dequantfs/fs/export"
+	"github.com/dequantfs/dequantfs/fs/units"
 )
 
 func newMount() *cobra.Command {
@@ -54,7 +55,9 @@ type mountFlags struct {
 }
 
 // sourceCaches are what --source-cache takes.
-var sourceCaches = map[string]fs.SourceCache{"auto": fs.SourceAuto, "keep": fs.SourceKeep, "drop": fs.SourceDrop}
+var sourceCaches = map[string]units.SourceCache{
+	"auto": units.SourceAuto, "keep": units.SourceKeep, "drop": units.SourceDrop,
+}
 
 func (m *mountFlags) register(c *cobra.Command) {
 	m.readAhead = 16 << 20

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package fs
+package units
 
 const hugePage = 2 << 20
 

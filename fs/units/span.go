@@ -1,4 +1,4 @@
-package fs
+package units
 
 import (
 	"time"
@@ -6,26 +6,30 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
+// behind is how close behind a stream a unit still belongs to it. The kernel reads 16 MiB ahead,
+// out of order.
+const behind = 32 << 20
+
 // span is the part of a file that needs a unit.
 type span struct {
-	file   *file
+	file   File
 	lo, hi int64
 }
 
-// spanOf finds the part of f around the read [off, off+n) that needs a unit. Recipes only tell
-// which units a range needs, so the ends are searched for; the result is a hint.
-func spanOf(f *file, key expr.UnitKey, off, n int64) span {
-	for i := f.segment(off); i < len(f.ends) && f.ends[max(i, 1)-1] < off+n; i++ {
-		if i == 0 {
-			continue
+// spanOf finds the part of a file around a read that needs a unit. Recipes only tell which units a
+// range needs, so the ends are searched for. The result is a hint.
+func spanOf(r *Read, key expr.UnitKey) span {
+	f := r.file
+	for off, end := r.off, r.off+r.n; off < min(end, f.Size()); {
+		node, begin, next := f.Recipe(off)
+		if node != nil {
+			p := probe{node: node, key: key, size: next - begin}
+			from, to := off-begin, min(end, next)-begin
+			if p.needs(from, to-from) {
+				return span{f, begin + p.first(from), begin + p.last(from)}
+			}
 		}
-		begin, size := f.ends[i-1], f.ends[i]-f.ends[i-1]
-		p := probe{node: f.segments[i].node, key: key, size: size}
-		from := max(off-begin, 0)
-		to := min(off+n-begin, size)
-		if p.needs(from, to-from) {
-			return span{f, begin + p.first(from), begin + p.last(from)}
-		}
+		off = next
 	}
 	return span{f, 0, f.Size()}
 }
@@ -98,20 +102,20 @@ func (p *probe) first(at int64) int64 {
 }
 
 // fits says whether the span is that of the session's file, and near where it reads.
-func (e *entry) fits(s *session) bool {
-	return e.span.file == s.file && s.off >= e.span.lo-behind && s.off <= e.span.hi+behind
+func (e *entry) fits(r *Read) bool {
+	return e.span.file == r.file && r.off >= e.span.lo-behind && r.off <= e.span.hi+behind
 }
 
 // note remembers what a session read of an entry.
-func (c *cache) note(s *session, e *entry) {
-	e.read += max(min(s.off+s.n, e.span.hi)-max(s.off, e.span.lo), 0)
-	e.clock, e.run, e.touched = s.run.clock, s.run, time.Now()
-	e.stream = s.run.sequential || s.off <= e.span.lo
+func (c *Cache) note(r *Read, e *entry) {
+	e.read += max(min(r.off+r.n, e.span.hi)-max(r.off, e.span.lo), 0)
+	e.clock, e.run, e.touched = r.run.Clock, r.run, time.Now()
+	e.stream = r.run.Sequential || r.off <= e.span.lo
 	c.sort(e)
 }
 
 // sort puts a unit that is ready into the list where it belongs.
-func (c *cache) sort(e *entry) {
+func (c *Cache) sort(e *entry) {
 	was := c.spent.Contains(e.key)
 	switch now := e.isSpent(); {
 	case now && !was:

@@ -1,4 +1,4 @@
-package fs
+package units
 
 import (
 	"context"
@@ -8,15 +8,15 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// strips bounds how many parts of units are computed at once, each of which takes memory. Those
-// that a stalled file keeps do not count: they must not hold up whoever reads another one.
+// strips bounds how many strips of units are computed at once, since each takes memory. Strips of
+// stalled files do not count, so that they do not hold up readers of other files.
 type strips struct {
-	sources *sources
+	files *files
 
 	mu    sync.Mutex
 	most  int
 	begun map[expr.File]int
-	freed chan struct{} // closed when one has ended; nil: nobody waits
+	freed chan struct{} // closed when one has ended; nil: none is waited for
 }
 
 // setMost changes how many there may be.
@@ -27,8 +27,7 @@ func (s *strips) setMost(n int) {
 	s.wake()
 }
 
-// begin waits until one more may be computed from a file; it says no if the filesystem is closed
-// first.
+// begin waits until one more strip may be computed from a file. It returns false if ctx ends first.
 func (s *strips) begin(ctx context.Context, f expr.File) bool {
 	for {
 		freed, ok := s.try(f)
@@ -63,7 +62,7 @@ func (s *strips) try(f expr.File) (freed chan struct{}, ok bool) {
 // count is how many are computed from files that answer.
 func (s *strips) count() (n int) {
 	for f, begun := range s.begun {
-		if !s.sources.isStalled(f) {
+		if !s.files.isStalled(f) {
 			n += begun
 		}
 	}

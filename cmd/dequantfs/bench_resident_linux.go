@@ -1,4 +1,4 @@
-package fs
+package main
 
 import (
 	"os"
@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Resident counts the pages of a range of a file that are in the page cache, and all of them. The
-// range begins on a page. Measurements want to know that a file was cold.
-func Resident(f *os.File, off, n int64) (resident, pages int, err error) {
+// residentPages counts the pages of a range of a file that are in the page cache, and all of its
+// pages. The range begins on a page. Measurements want to know that a file was cold.
+func residentPages(f *os.File, off, n int64) (resident, pages int, err error) {
 	if n == 0 {
 		return 0, 0, nil
 	}
@@ -22,7 +22,8 @@ func Resident(f *os.File, off, n int64) (resident, pages int, err error) {
 	size := int64(os.Getpagesize())
 	in := make([]byte, (n+size-1)/size)
 	// x/sys/unix has no mincore.
-	_, _, errno := syscall.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(n), uintptr(unsafe.Pointer(&in[0])))
+	_, _, errno := syscall.Syscall(unix.SYS_MINCORE,
+		uintptr(unsafe.Pointer(&m[0])), uintptr(n), uintptr(unsafe.Pointer(&in[0])))
 	if errno != 0 {
 		return 0, 0, os.NewSyscallError("mincore", errno)
 	}

@@ -1,4 +1,4 @@
-package fs
+package units
 
 import (
 	"bytes"
@@ -35,15 +35,18 @@ type fakeUnit struct {
 	file   expr.File
 	number int64
 	size   int64
+	kind   expr.UnitKind
 	fills  atomic.Int64
 	hook   func() error
 }
 
-func (u *fakeUnit) Key() expr.UnitKey { return expr.UnitKey{File: u.file, Offset: u.number} }
-func (u *fakeUnit) Size() int64       { return u.size }
-func (u *fakeUnit) String() string    { return fmt.Sprintf("unit %d", u.number) }
+func (u *fakeUnit) Key() expr.UnitKey {
+	return expr.UnitKey{File: u.file, Offset: u.number, Kind: u.kind}
+}
+func (u *fakeUnit) Size() int64    { return u.size }
+func (u *fakeUnit) String() string { return fmt.Sprintf("unit %d", u.number) }
 
-func (u *fakeUnit) Fill(env *expr.Env, dst []byte) error {
+func (u *fakeUnit) Fill(_ expr.FillEnv, dst []byte) error {
 	u.fills.Add(1)
 	if u.hook != nil {
 		if err := u.hook(); err != nil {
@@ -57,20 +60,43 @@ func (u *fakeUnit) Fill(env *expr.Env, dst []byte) error {
 }
 
 // testCache is a cache of budget bytes, with an account that is checked at every change.
-func testCache(t *testing.T, budget int64) (*cache, *file) {
+func testCache(t *testing.T, budget int64) (*Cache, *testFile) {
 	t.Helper()
-	f, err := New(nil, nil, Options{CacheSize: budget, Logger: testLogger(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.cache.checked = true
+	return newTestCache(t, Limits{Units: budget}, testLogger(t))
+}
+
+func newTestCache(t *testing.T, l Limits, log *slog.Logger) (*Cache, *testFile) {
+	t.Helper()
+	l.Strips = max(l.Strips, 8)
+	c := New(Options{Limits: l, Workers: 1, Logger: log, Slow: log, SlowAfter: time.Minute, Tuning: Tuning{Check: true}})
 	t.Cleanup(func() {
-		f.Close()
-		if f.cache.used != 0 || len(f.cache.entries) != 0 || len(f.cache.queue) != 0 {
-			t.Errorf("after Close: %d bytes used, %d entries, %d waiting", f.cache.used, len(f.cache.entries), len(f.cache.queue))
+		c.Close()
+		if c.used != 0 || len(c.entries) != 0 || len(c.queue) != 0 {
+			t.Errorf("after Close: %d bytes used, %d entries, %d waiting", c.used, len(c.entries), len(c.queue))
 		}
 	})
-	return f.cache, &file{fs: f, name: "f", segments: []*segment{{}}, ends: []int64{1 << 30}}
+	return c, &testFile{cache: c, size: 1 << 30}
+}
+
+// testFile is a virtual file with one stream.
+type testFile struct {
+	cache *Cache
+	size  int64
+	node  expr.Node // of all bytes; nil: of none
+	front atomic.Int64
+}
+
+func (f *testFile) Size() int64                            { return f.size }
+func (f *testFile) Recipe(int64) (expr.Node, int64, int64) { return f.node, 0, f.size }
+func (f *testFile) Beyond(_ Run, off int64) bool           { return f.front.Load() >= off }
+
+// begin begins to read [off, off+n).
+func (f *testFile) begin(ctx context.Context, off, n int64) *Read {
+	r := f.cache.NewRead()
+	run := Run{Clock: f.cache.Tick(), Sequential: f.front.Load() == off}
+	f.front.Store(max(f.front.Load(), off+n))
+	r.Begin(ctx, f, off, n, run)
+	return r
 }
 
 func testLogger(t *testing.T) *slog.Logger {
@@ -107,24 +133,22 @@ func fakeUnits(n int, size int64) []*fakeUnit {
 	return units
 }
 
-// use gets units in one session that reads [off, off+n) and checks their bytes.
-func use(ctx context.Context, f *file, off, n int64, units ...*fakeUnit) error {
-	s := f.fs.session(ctx, f, off, n)
-	defer s.end()
-	s.run = f.streams.touch(f.Size(), off, n, f.fs.clock.Add(1))
+// use gets units in one read of [off, off+n) and checks their bytes.
+func use(ctx context.Context, f *testFile, off, n int64, units ...*fakeUnit) (err error) {
+	r := f.begin(ctx, off, n)
+	defer func() { r.End(err == nil) }()
 	for _, u := range units {
-		s.wants = append(s.wants, u)
+		r.Want(u)
 	}
-	if err := f.fs.cache.acquire(ctx, s); err != nil {
+	if err := r.Acquire(); err != nil {
 		return err
 	}
 	for _, u := range units {
-		e := s.find(u.Key())
+		e := r.find(u.Key())
 		if got := e.Bytes(); int64(len(got)) != u.size || got[0] != byte(u.number) || got[u.size-1] != byte(u.number) {
 			return fmt.Errorf("%v: wrong bytes", u)
 		}
 	}
-	s.served = true
 	return nil
 }
 
@@ -136,11 +160,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("never: %s", what)
 		}
 	}
-}
-
-func (c *cache) snapshot() (s Stats) {
-	c.stats(&s)
-	return s
 }
 
 func TestOneFillServesAllWhoWait(t *testing.T) {
@@ -156,13 +175,13 @@ func TestOneFillServesAllWhoWait(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "16 wait", func() bool { return c.snapshot().Waiting == 16 })
+	eventually(t, "16 wait", func() bool { return c.Stats().Waiting == 16 })
 	close(hold)
 	wg.Wait()
 	if n := u.fills.Load(); n != 1 {
 		t.Errorf("filled %d times", n)
 	}
-	if s := c.snapshot(); s.Pinned != 0 || s.CacheUsed != 1000 || s.Units != 1 {
+	if s := c.Stats(); s.Pinned != 0 || s.CacheUsed != 1000 || s.Units != 1 {
 		t.Errorf("afterwards %+v", s)
 	}
 }
@@ -187,7 +206,7 @@ func TestAFailedFillFailsAllWaitersAndIsNotKept(t *testing.T) {
 					}
 				})
 			}
-			eventually(t, "8 wait", func() bool { return c.snapshot().Waiting == 8 })
+			eventually(t, "8 wait", func() bool { return c.Stats().Waiting == 8 })
 			close(hold)
 			wg.Wait()
 			u.hook = nil
@@ -200,12 +219,7 @@ func TestAFailedFillFailsAllWaitersAndIsNotKept(t *testing.T) {
 
 func TestAPanicIsLoggedWithItsStack(t *testing.T) {
 	log := &logTo{}
-	f, err := New(nil, nil, Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	file := &file{fs: f, segments: []*segment{{}}, ends: []int64{1 << 20}}
+	c, file := newTestCache(t, Limits{Units: 1 << 20}, slog.New(slog.NewTextHandler(log, nil)))
 	u := fakeUnits(1, 1000)[0]
 	u.hook = func() error { panic("boom") }
 	if err := use(context.Background(), file, 0, 1, u); err == nil {
@@ -214,7 +228,7 @@ func TestAPanicIsLoggedWithItsStack(t *testing.T) {
 	if got := log.String(); !strings.Contains(got, "boom") || !strings.Contains(got, "fakeUnit") {
 		t.Errorf("log: %s", got)
 	}
-	if n := f.Stats().Panics; n != 1 {
+	if n := c.Stats().Panics; n != 1 {
 		t.Errorf("%d panics counted", n)
 	}
 }
@@ -228,7 +242,7 @@ func TestACancelledReaderLeavesTheFillToOthers(t *testing.T) {
 	gone, stays := make(chan error), make(chan error)
 	go func() { gone <- use(ctx, f, 0, 1000, u) }()
 	go func() { stays <- use(context.Background(), f, 0, 1000, u) }()
-	eventually(t, "both wait", func() bool { return c.snapshot().Waiting == 2 })
+	eventually(t, "both wait", func() bool { return c.Stats().Waiting == 2 })
 	cancel()
 	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
@@ -246,16 +260,17 @@ func TestAFillWaitsWhileTheBudgetIsFull(t *testing.T) {
 	c, f := testCache(t, 2500)
 	u := fakeUnits(4, 1000)
 	ctx, cancel := context.WithCancel(context.Background())
-	first := f.fs.session(ctx, f, 0, 1)
-	first.wants = []unit{u[0], u[1]}
-	if err := c.acquire(ctx, first); err != nil {
+	first := f.begin(ctx, 0, 1)
+	first.Want(u[0])
+	first.Want(u[1])
+	if err := first.Acquire(); err != nil {
 		t.Fatal(err)
 	}
 	second, third := make(chan error), make(chan error)
 	go func() { second <- use(context.Background(), f, 0, 1, u[2]) }()
-	eventually(t, "the second waits", func() bool { return c.snapshot().Waiting == 1 })
+	eventually(t, "the second waits", func() bool { return c.Stats().Waiting == 1 })
 	go func() { third <- use(ctx, f, 0, 1, u[3]) }()
-	eventually(t, "both wait", func() bool { return c.snapshot().Waiting == 2 })
+	eventually(t, "both wait", func() bool { return c.Stats().Waiting == 2 })
 	if err := use(context.Background(), f, 0, 1, u[0], u[1]); err != nil { // whose units are there does not wait
 		t.Error(err)
 	}
@@ -266,14 +281,14 @@ func TestAFillWaitsWhileTheBudgetIsFull(t *testing.T) {
 	if n := u[2].fills.Load() + u[3].fills.Load(); n != 0 {
 		t.Error("a fill did not wait")
 	}
-	first.end()
+	first.End(false)
 	if err := <-second; err != nil {
 		t.Error(err)
 	}
 	if n := u[3].fills.Load(); n != 0 {
 		t.Error("the cancelled fill ran")
 	}
-	if s := c.snapshot(); s.CacheUsed > 2500 {
+	if s := c.Stats(); s.CacheUsed > 2500 {
 		t.Errorf("%d bytes used", s.CacheUsed)
 	}
 }
@@ -297,7 +312,7 @@ func TestEveryBudgetWorks(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if s := c.snapshot(); s.CacheUsed > max(budget, 0) || s.Pinned != 0 || s.Filling != 0 || s.Waiting != 0 {
+			if s := c.Stats(); s.CacheUsed > max(budget, 0) || s.Pinned != 0 || s.Filling != 0 || s.Waiting != 0 {
 				t.Errorf("afterwards %+v", s)
 			}
 		})
@@ -326,7 +341,7 @@ func TestCancelledReadersKeepTheAccount(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := c.snapshot(); s.Pinned != 0 || s.Waiting != 0 {
+	if s := c.Stats(); s.Pinned != 0 || s.Waiting != 0 {
 		t.Errorf("afterwards %+v", s)
 	}
 }

@@ -1,12 +1,13 @@
-package fs
+package units
 
 import (
+	"math"
 	"slices"
 	"sync"
 )
 
-// buffers recycles the memory of units and of what is loaded of the source, outside of the garbage collector's heap
-// where the system allows. Buffers come back dirty.
+// buffers recycles the memory of units and of source bytes. Where the system allows that, it is
+// outside of the heap of the garbage collector. Buffers come back dirty.
 type buffers struct {
 	most int64 // bytes that are kept for later
 
@@ -18,14 +19,16 @@ type buffers struct {
 
 const (
 	minMapped = 1 << 20  // smaller buffers are ordinary memory
-	maxUnits  = 64 << 20 // most that is kept of the memory of units, where the budget has room for it
+	maxUnits  = 64 << 20 // the most memory of units that is kept, if the budget has room for it
 
-	minLoads = 8 // buffers of loads that are kept for the next ones, at least and at most
-	maxLoads = 32
+	minKept = 8 // buffers for source bytes that are kept, at least and at most
+	maxKept = 32
 )
 
-// loadsKept is how much is kept for loads: what a worker uses at once, twice.
-func loadsKept(workers int) int64 { return int64(min(max(2*workers, minLoads), maxLoads)) * loadBuffer }
+// buffersKept is how many bytes of buffers for source bytes are kept: two buffers for each worker.
+func buffersKept(workers int) int64 {
+	return int64(min(max(2*workers, minKept), maxKept)) * BufferSize
+}
 
 // setMost changes how many bytes are kept for later.
 func (b *buffers) setMost(n int64) {
@@ -36,10 +39,10 @@ func (b *buffers) setMost(n int64) {
 }
 
 // get gives a buffer of n bytes.
-func (b *buffers) get(n int64) []byte { return b.getWithin(n, noLimit) }
+func (b *buffers) get(n int64) []byte { return b.getWithin(n, math.MaxInt64) }
 
-// getWithin gives a buffer of n bytes. New memory is only taken once what is kept is keep bytes at most: buffers of other
-// sizes than those that are asked for would otherwise stay for ever.
+// getWithin gives a buffer of n bytes. Before it allocates, it frees buffers until keep bytes are
+// left. Otherwise buffers of sizes that are not asked for any more would stay for ever.
 func (b *buffers) getWithin(n, keep int64) []byte {
 	size := bufferSize(n)
 	buf, excess := b.take(size, keep)
@@ -53,7 +56,7 @@ func (b *buffers) getWithin(n, keep int64) []byte {
 	return mapMemory(size)[:n]
 }
 
-// take finds the newest buffer of a size, or throws out what is beyond keep.
+// take finds the newest buffer of a size. If there is none, it takes out what is beyond keep bytes.
 func (b *buffers) take(size, keep int64) (buf []byte, excess [][]byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -111,10 +114,9 @@ func unmapAll(list [][]byte) {
 	}
 }
 
-// bufferSize is how much memory n bytes take: up to a third more, so that it is large pages all over. Touching a MiB of them
-// for the first time took 40 to 80 µs, and of memory whose size is no multiple of them, where few or none are large, 110 to 430.
-// An expert of Qwen3-30B-A3B has 3 MiB and takes 4; one of DeepSeek-V3, 14, takes what it has. The budget counts
-// what is taken.
+// bufferSize is how much memory a buffer of n bytes takes. It is up to a third more than n, so that
+// all of it is large pages, which are two to five times as fast to touch for the first time. An
+// expert of Qwen3-30B-A3B of 3 MiB takes 4 MiB. The budget counts the memory that is taken.
 func bufferSize(n int64) int64 {
 	const small = 64 << 10
 	switch large := (n + hugePage - 1) &^ (hugePage - 1); {

@@ -1,4 +1,4 @@
-package fs
+package units
 
 import (
 	"context"
@@ -82,7 +82,7 @@ func TestABufferThatComesBackLateIsNotKept(t *testing.T) {
 }
 
 // memory is what units and free buffers take together.
-func (c *cache) memory() int64 {
+func (c *Cache) memory() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.buffers.mu.Lock()

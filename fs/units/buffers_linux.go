@@ -1,4 +1,4 @@
-package fs
+package units
 
 import "golang.org/x/sys/unix"
 
@@ -7,7 +7,8 @@ const hugePage = 2 << 20
 // mapMemory gets memory from the system: large pages make transposing cheaper, and the
 // garbage collector neither counts nor scans it.
 func mapMemory(n int64) []byte {
-	buf, err := unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	const access, kind = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+	buf, err := unix.Mmap(-1, 0, int(n), access, kind)
 	if err != nil {
 		return make([]byte, n)
 	}

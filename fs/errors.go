@@ -1,0 +1,32 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// maxCauses bounds what logOnce remembers.
+const maxCauses = 1000
+
+// logOnce logs an error unless one of the same cause was logged before. Offsets and the like do not
+// belong to the cause.
+func (f *FS) logOnce(level slog.Level, msg string, err error, attrs ...slog.Attr) {
+	cause := err
+	for next := cause; next != nil; next = errors.Unwrap(next) {
+		cause = next
+	}
+	if _, seen := f.logged.LoadOrStore(fmt.Sprint(attrs, cause), true); seen {
+		return
+	}
+	if f.causes.Add(1) > maxCauses {
+		f.logged.Clear()
+		f.causes.Store(0)
+	}
+	f.log.LogAttrs(context.Background(), level, msg, append(attrs, slog.Any("error", err))...)
+}
+
+// isEnd reports whether a read went well, possibly up to the end of the file.
+func isEnd(err error) bool { return err == nil || err == io.EOF }

@@ -1,0 +1,115 @@
+package units
+
+import (
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// trim evicts what is beyond the budget.
+func (c *Cache) trim() {
+	for (c.used > c.budget || c.closed) && c.evictOne(nil) {
+	}
+}
+
+// evictOne evicts one unit to make room for a read. The read is prefetching for a prefetch, and nil
+// if there are too many units. A prefetch spares units that were read to their end while their
+// stream is near: under memory pressure the kernel drops pages that it read ahead, and asks again.
+func (c *Cache) evictOne(r *Read) bool {
+	if c.evictFrom(c.spent, (*entry).passed) || r != prefetching && c.evictFrom(c.spent, anyEntry) {
+		return true
+	}
+	if r == nil {
+		return c.evictFrom(c.idle, anyEntry)
+	}
+	now := time.Now()
+	return c.evictFrom(c.idle, func(old *entry) bool { return c.evictable(old, r, now) })
+}
+
+func anyEntry(*entry) bool { return true }
+
+// evictFrom evicts the oldest unit that is not pinned and that ok agrees to. Units that are passed
+// over are in use, so they become the newest.
+func (c *Cache) evictFrom(lru *simplelru.LRU[expr.UnitKey, *entry], ok func(*entry) bool) bool {
+	for range lru.Len() {
+		key, e, _ := lru.GetOldest()
+		if e.pins == 0 && ok(e) {
+			c.evict(e)
+			return true
+		}
+		lru.Get(key)
+	}
+	return false
+}
+
+const (
+	minSpent   = 64 << 20
+	maxSpent   = 256 << 20
+	recycleTry = 8 // units that recycle looks at
+)
+
+// recycle evicts units that were read to their end, although there is room, once they are many and
+// their streams are far beyond them. The kernel has cached what was read, and their memory is used
+// again for new units. Allocating is expensive: one stream of units of 14.7 MB ran at 1.3 GB/s with
+// new memory for each unit, and at 3.1 GB/s with recycled memory.
+func (c *Cache) recycle() {
+	for range min(recycleTry, c.spent.Len()) {
+		if c.spentBytes <= c.keepSpent {
+			return
+		}
+		key, e, _ := c.spent.GetOldest()
+		if e.pins > 0 || !e.passed() {
+			c.spent.Get(key) // it becomes the newest
+			continue
+		}
+		c.evict(e)
+	}
+}
+
+// evict frees a unit.
+func (c *Cache) evict(e *entry) {
+	delete(c.entries, e.key)
+	c.idle.Remove(e.key)
+	if c.spent.Remove(e.key) {
+		c.spentBytes -= e.size
+	}
+	c.ghosts.Add(e.key, ghost{e.isSpent(), e.clock, e.span, e.read})
+	e.state = gone
+	c.used -= e.size
+	c.buffers.put(e.buf)
+	e.buf = nil
+	c.counters.evictions.Add(1)
+	c.prove()
+}
+
+// ghost is what is remembered of an evicted unit.
+type ghost struct {
+	spent bool
+	clock int64
+	span  span
+	read  int64
+}
+
+// passed reports whether the stream that read the unit is far beyond it: by twice as much as the
+// kernel reads ahead out of order.
+func (e *entry) passed() bool {
+	return e.span.file != nil && e.span.file.Beyond(e.run, e.span.hi+behind)
+}
+
+// prefetching is the sentinel read that makes room for a prefetch.
+var prefetching = new(Read)
+
+// evictable reports whether an idle unit may be evicted to make room for a read.
+func (c *Cache) evictable(old *entry, r *Read, now time.Time) bool {
+	since := c.clock.Load() - old.clock // in reads
+	switch {
+	case old.passed():
+		return true
+	case r == prefetching:
+		return since > 4096 || !old.prefetch && !old.stream && since > 1024
+	case old.stream || old.prefetch:
+		return now.Sub(old.touched) > c.grace || !r.queued.IsZero() && now.Sub(r.queued) > c.patience
+	}
+	return true
+}

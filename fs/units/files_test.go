@@ -1,0 +1,51 @@
+package units
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+func TestARangeIsReadAgainOnlyIfAllOfItWasLoaded(t *testing.T) {
+	const size, step = 10 << 20, 300_000
+	w := new(watch)
+	for off := int64(0); off < size/2; off += step {
+		if w.again(size, off, min(step, size/2-off)) {
+			t.Fatalf("[%d, …) was not loaded before", off)
+		}
+	}
+	for _, c := range []struct {
+		off, n int64
+		want   bool
+	}{
+		{0, size / 2, true},
+		{1, 1 << 20, true},
+		{size/2 - 1<<20, 2 << 20, false}, // in part
+		{size - 1<<20, 1 << 20, false},
+		{size - 1<<20, 5 << 20, true}, // by now; beyond the end is nothing
+		{5, 1000, false},              // too small to know
+	} {
+		if got := w.again(size, c.off, c.n); got != c.want {
+			t.Errorf("[%d, %d): %v", c.off, c.off+c.n, got)
+		}
+	}
+}
+
+// brittle is a source that panics when it is told that nobody needs it.
+type brittle struct{ noFile }
+
+func (*brittle) Advise(_, _ int64, _ bool) { panic("no advice") }
+
+func TestAPanicOfAdviceCostsNobodyAnything(t *testing.T) {
+	log := &logTo{}
+	c, f := newTestCache(t, Limits{Units: 1 << 20}, slog.New(slog.NewTextHandler(log, nil)))
+	c.files.policy = SourceDrop
+	u := &fakeUnit{file: &brittle{noFile{name: "source"}}, number: 1, size: 1000}
+	if err := use(context.Background(), f, 0, 1000, u); err != nil {
+		t.Error(err)
+	}
+	if got := log.String(); !strings.Contains(got, "no advice") || c.Stats().Panics != 1 {
+		t.Errorf("%d panics, log: %s", c.Stats().Panics, got)
+	}
+}
