@@ -221,7 +221,7 @@ func few(names []string) string {
 
 // readIndex reads an index and returns it with the names of its shards.
 func (d *folder) readIndex(name string) (*safetensors.Index, []string, error) {
-	raw, err := d.read(name, maxIndex)
+	raw, err := d.readFile(name, maxIndex)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -156,7 +156,7 @@ func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
 			return nil, nil, err
 		}
 	}
-	s, err = openViews(dir, fs.Options{Logger: logger(c)}, false, func(checkpoint *adapter.Checkpoint) ([]fs.View, error) {
+	s, err = openViews(c.Context(), dir, fs.Options{Logger: logger(c)}, false, func(checkpoint *adapter.Checkpoint) ([]fs.View, error) {
 		var views []fs.View
 		for _, d := range demoViews {
 			p, err := adapter.NewPlan(checkpoint, adapter.Options{Layout: d.layout, DType: d.dtype})

@@ -98,7 +98,7 @@ func examineProgram() []finding {
 // examineSource opens a checkpoint and plans every view of it.
 func examineSource(c *cobra.Command, name string) []finding {
 	log := logger(c)
-	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: log})
+	checkpoint, err := adapter.Open(c.Context(), name, adapter.OpenOptions{Logger: log})
 	if err != nil {
 		return []finding{broken("source", err.Error(), hintFor(err))}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 
@@ -25,7 +26,7 @@ func openSource(c *cobra.Command, name string, v *viewFlags, o fs.Options) (*sou
 	if o.Logger == nil {
 		o.Logger = logger(c)
 	}
-	return openViews(name, o, v.follow, v.views)
+	return openViews(c.Context(), name, o, v.follow, v.views)
 }
 
 // sayNotes says what a person should know of the plans, once.
@@ -43,8 +44,8 @@ func sayNotes(log *slog.Logger, plans ...*adapter.Plan) {
 
 // openViews opens a checkpoint, lays out the views that plan makes of it, and says what is odd about
 // both. Symlinks may lead out of the checkpoint if follow says so.
-func openViews(name string, o fs.Options, follow bool, plan func(*adapter.Checkpoint) ([]fs.View, error)) (*source, error) {
-	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: o.Logger, FollowLinks: follow, Fits: fs.CheckReading})
+func openViews(ctx context.Context, name string, o fs.Options, follow bool, plan func(*adapter.Checkpoint) ([]fs.View, error)) (*source, error) {
+	checkpoint, err := adapter.Open(ctx, name, adapter.OpenOptions{Logger: o.Logger, FollowLinks: follow, Fits: fs.CheckReading})
 	if err != nil {
 		return nil, err
 	}

@@ -94,7 +94,7 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verifi
 	if len(views) > 0 && !v.view.changed(c) {
 		plan = func(checkpoint *adapter.Checkpoint) ([]fs.View, error) { return planRecorded(checkpoint, views) }
 	}
-	s, err := openViews(source, fs.Options{Logger: logger(c)}, v.view.follow, plan)
+	s, err := openViews(c.Context(), source, fs.Options{Logger: logger(c)}, v.view.follow, plan)
 	if err != nil {
 		return nil, "", err
 	}
