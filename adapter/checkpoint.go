@@ -54,7 +54,7 @@ type Checkpoint struct {
 	side    []SideFile
 	pairing pairing
 	store   source.Store
-	single  bool          // one shard was asked for, which need not be the whole model
+	single  bool          // one file was asked for, which need not be the whole model
 	files   []source.File // that are open
 	read    []source.File // that were read as it was opened, and are closed
 }

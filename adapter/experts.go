@@ -153,11 +153,13 @@ func (x *expertLayer) missing(k *expertKeys, lo, hi int, m *missingKeys) {
 		for e := lo; e < hi; e++ {
 			switch {
 			case e < len(s) && s[e] != nil:
-			case e >= len(s) && m.onlyCounts(): // config.json may claim very many
+			case !m.onlyCounts():
+				m.add(x.name(k.key(e, role(r))))
+			case e < len(s):
+				m.n++
+			default: // config.json may claim very many
 				m.n += hi - e
 				e = hi
-			default:
-				m.add(x.name(k.key(e, role(r))))
 			}
 		}
 	}
