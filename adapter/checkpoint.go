@@ -23,7 +23,7 @@ const (
 
 	maxConfig  = 16 << 20 // bytes of config.json
 	maxIndex   = 64 << 20 // bytes of the index
-	maxTensors = 1 << 20  // of all shards together; the largest published checkpoints have a third of it
+	maxTensors = 1 << 20  // of all shards; the largest published checkpoints have a third of it
 )
 
 // Checkpoint is an opened source: every shard is open and every header checked. It does not change
@@ -43,9 +43,9 @@ type Checkpoint struct {
 	index   string      // name of the index
 	absent  []absentKey // sorted by key
 
-	kernelOrder map[string]bool // shards whose metadata says that their exponents are in kernel order
+	kernelOrder map[string]bool // shards whose metadata says that exponents are in kernel order
 
-	tensorParallel int // tensorParallel is tp_size of the index: the number of shards of each fused matrix; 0 if not given.
+	tensorParallel int // tp_size of the index: the shards of each fused matrix; 0 if not given
 
 	side    []SideFile
 	pairing pairing
@@ -67,7 +67,9 @@ type OpenOptions struct {
 	Logger      *slog.Logger // receives warnings; nil discards them
 	FollowLinks bool         // follow symlinks out of the source's root
 
-	Fits func(bytes int64) error // Fits is asked before so many bytes of JSON are read; an error refuses the source. nil accepts all.
+	// Fits is asked before so many bytes of JSON are read. An error refuses the source; nil accepts
+	// all.
+	Fits func(bytes int64) error
 }
 
 // Open opens a source and reads no tensor data. The source is a folder with config.json and shards,
@@ -117,11 +119,14 @@ func notAShard(name string) error {
 			return fmt.Errorf("%s: %s", o.is, o.way)
 		}
 	}
-	return fmt.Errorf("neither a folder nor a %s file: give the folder with %s", shardEnd, configName)
+	return fmt.Errorf("neither a folder nor a %s file: give the folder with %s",
+		shardEnd, configName)
 }
 
 // openStore opens a checkpoint, or a single file of a store.
-func openStore(ctx context.Context, s source.Store, name, single string, o OpenOptions) (*Checkpoint, error) {
+func openStore(
+	ctx context.Context, s source.Store, name, single string, o OpenOptions,
+) (*Checkpoint, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -315,8 +320,8 @@ type shardReader struct {
 	copies   []*Stored // tensors that the index lists in another shard
 }
 
-// readAll adds the tensors of all shards, in order. Later headers are read meanwhile, and reads that
-// are not needed any more are ended.
+// readAll adds the tensors of all shards, in order, while later headers are read. After an error it
+// ends the reads that are not needed any more.
 func (r *shardReader) readAll() error {
 	ctx, cancel := context.WithCancel(r.d.ctx)
 	defer cancel()
@@ -403,17 +408,19 @@ func (r *shardReader) finish() error {
 	}
 	for _, t := range r.copies {
 		if r.c.byKey[t.Key] == nil {
-			return fmt.Errorf("%s: tensor %q: %s says that it is in %s", t.Shard, t.Key, r.model.name, index.WeightMap[t.Key])
+			return fmt.Errorf("%s: tensor %q: %s says that it is in %s",
+				t.Shard, t.Key, r.model.name, index.WeightMap[t.Key])
 		}
 	}
 	if len(r.copies) > 0 {
 		t := r.copies[0]
-		r.d.logger.Warn("a tensor is in two shards: that of the index is shown", "key", t.Key, "shown", index.WeightMap[t.Key],
-			"left", t.Shard+andMore(len(r.copies)-1))
+		r.d.logger.Warn("a tensor is in two shards: that of the index is shown", "key", t.Key,
+			"shown", index.WeightMap[t.Key], "left", t.Shard+andMore(len(r.copies)-1))
 	}
 	if len(r.unlisted) > 0 { // one line for all of them
 		t := r.unlisted[0]
-		r.d.logger.Warn("a tensor is not in the index", "file", t.Shard, "key", t.Key+andMore(len(r.unlisted)-1))
+		r.d.logger.Warn("a tensor is not in the index", "file", t.Shard,
+			"key", t.Key+andMore(len(r.unlisted)-1))
 	}
 	r.c.findAbsent(r.model, len(r.unlisted))
 	return nil

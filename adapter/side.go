@@ -92,7 +92,8 @@ func (s *sideFiles) open(name string) {
 // contents is shown all the same, because a model may not need it.
 func (s *sideFiles) add(f source.File, perm uint32) {
 	s.c.files = append(s.c.files, f)
-	s.found = append(s.found, SideFile{Name: f.Name(), Size: f.Size(), Mode: uint32(f.Mode()) & perm, File: f})
+	mode := uint32(f.Mode()) & perm
+	s.found = append(s.found, SideFile{Name: f.Name(), Size: f.Size(), Mode: mode, File: f})
 	h, err := s.d.headOf(f)
 	if err != nil {
 		return // its reader will get the error

@@ -8,7 +8,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
-// File is what a made-up file of a test embeds. It never changes, and grants nobody access. The
+// File is what a made-up file of a test embeds. It never changes, and grants no access. The
 // test adds Name, Size and ReadAt.
 type File struct{}
 
@@ -24,9 +24,9 @@ func (File) Check() error { return nil }
 // Unseen is empty: there are no changes.
 func (File) Unseen() string { return "" }
 
-// Access admits nobody.
+// Access admits no user.
 func (File) Access(*source.Lookup) *source.Access {
-	return source.Nobody("a file of a test", "is made up")
+	return source.NoAccess("a file of a test", "is made up")
 }
 
 // Close does nothing.
