@@ -21,9 +21,10 @@ const (
 	configName = "config.json"
 	shardEnd   = ".safetensors"
 
-	maxConfig  = 16 << 20 // bytes of config.json
-	maxIndex   = 64 << 20 // bytes of the index
-	maxTensors = 1 << 20  // of all shards; the largest published checkpoints have a third of it
+	maxConfig = 16 << 20 // bytes of config.json
+	maxIndex  = 64 << 20 // bytes of the index
+	// maxTensors limits all shards together. The largest published checkpoints have a third of it.
+	maxTensors = 1 << 20
 )
 
 // Checkpoint is an opened source: every shard is open and every header checked. It does not change
@@ -43,9 +44,12 @@ type Checkpoint struct {
 	index   string      // name of the index
 	absent  []absentKey // sorted by key
 
-	kernelOrder map[string]bool // shards whose metadata says that exponents are in kernel order
+	// kernelOrder has the shards whose metadata says that their exponents are in kernel order.
+	kernelOrder map[string]bool
 
-	tensorParallel int // tp_size of the index: the shards of each fused matrix; 0 if not given
+	// tensorParallel is tp_size of the index: the number of shards of each fused matrix. It is 0 if
+	// the index does not give it.
+	tensorParallel int
 
 	side    []SideFile
 	pairing pairing
@@ -67,8 +71,8 @@ type OpenOptions struct {
 	Logger      *slog.Logger // receives warnings; nil discards them
 	FollowLinks bool         // follow symlinks out of the source's root
 
-	// Fits is asked before so many bytes of JSON are read. An error refuses the source; nil accepts
-	// all.
+	// Fits is called before that many bytes of JSON are read. An error refuses the source. nil
+	// accepts every size within the limits of the package.
 	Fits func(bytes int64) error
 }
 
@@ -124,9 +128,8 @@ func notAShard(name string) error {
 }
 
 // openStore opens a checkpoint, or a single file of a store.
-func openStore(
-	ctx context.Context, s source.Store, name, single string, o OpenOptions,
-) (*Checkpoint, error) {
+func openStore(ctx context.Context, s source.Store, name, single string,
+	o OpenOptions) (*Checkpoint, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -396,8 +399,9 @@ func (r *shardReader) add(t *Stored) error {
 // twice refuses a tensor that is in two shards, because no index says which one counts.
 func (r *shardReader) twice(t *Stored) error {
 	i := slices.IndexFunc(r.c.tensors, func(other *Stored) bool { return other.Key == t.Key })
-	return fmt.Errorf("it is in %s too, and no index says which one counts: if they are pieces of it, consolidate them; "+
-		"else give one file as SOURCE, or the shards of one model a folder of their own", r.c.tensors[i].Shard)
+	return fmt.Errorf("it is also in %s, and no index says which one counts: consolidate the "+
+		"shards first if they hold pieces of it; otherwise give one file as SOURCE, or a folder "+
+		"with the shards of one model", r.c.tensors[i].Shard)
 }
 
 // finish compares the tensors found with the index.
@@ -408,7 +412,7 @@ func (r *shardReader) finish() error {
 	}
 	for _, t := range r.copies {
 		if r.c.byKey[t.Key] == nil {
-			return fmt.Errorf("%s: tensor %q: %s says that it is in %s",
+			return fmt.Errorf("%s: tensor %q: %s lists it in %s, which does not have it",
 				t.Shard, t.Key, r.model.name, index.WeightMap[t.Key])
 		}
 	}
@@ -419,8 +423,8 @@ func (r *shardReader) finish() error {
 	}
 	if len(r.unlisted) > 0 { // one line for all of them
 		t := r.unlisted[0]
-		r.d.logger.Warn("a tensor is not in the index", "file", t.Shard,
-			"key", t.Key+andMore(len(r.unlisted)-1))
+		r.d.logger.Warn("a tensor is not in the index",
+			"file", t.Shard, "key", t.Key+andMore(len(r.unlisted)-1))
 	}
 	r.c.findAbsent(r.model, len(r.unlisted))
 	return nil
@@ -458,8 +462,8 @@ func (p *planner) checkAbsent() error {
 		return nil
 	}
 	first := wanted[0]
-	return fmt.Errorf("%s: tensor %.100q should be in %s, but no shard holds it%s: index and shards disagree",
-		p.c.index, first.key, first.shard, andMore(len(wanted)-1))
+	return fmt.Errorf("%s: tensor %.100q should be in %s, but no shard holds it%s: "+
+		"index and shards disagree", p.c.index, first.key, first.shard, andMore(len(wanted)-1))
 }
 
 // andMore counts the others in a message.

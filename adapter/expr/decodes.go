@@ -2,8 +2,8 @@ package expr
 
 import "slices"
 
-// Decodes is part of [Node]. Only dequantize decodes codes; the other nodes do if a node that they are
-// made of does.
+// Decodes is part of [Node]. Only dequantize decodes codes; the other nodes do if a node that they
+// are made of does.
 
 // Decodes is false: the stored bytes are the tensor's.
 func (n *load) Decodes() bool { return false }
