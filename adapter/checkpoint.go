@@ -323,8 +323,8 @@ type shardReader struct {
 	copies   []*Stored // tensors that the index lists in another shard
 }
 
-// readAll adds the tensors of all shards, in order. Later headers are read meanwhile, and reads that
-// are not needed any more are ended.
+// readAll adds the tensors of all shards, in order, while later headers are read. After an error it
+// ends the reads that are not needed any more.
 func (r *shardReader) readAll() error {
 	ctx, cancel := context.WithCancel(r.d.ctx)
 	defer cancel()

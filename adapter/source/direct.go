@@ -8,9 +8,9 @@ const DirectAlign = 4096
 type Direct interface {
 	File
 
-	// ReadDirect reads like ReadAt, and waits for as long as it takes. The address and length of the
-	// buffer and the offset are multiples of DirectAlign. The buffer may reach beyond the end of
-	// the file, which is io.EOF as usual.
+	// ReadDirect reads like ReadAt, and waits for as long as it takes. The address and length of
+	// the buffer and the offset are multiples of DirectAlign. The buffer may reach beyond the end
+	// of the file, which is io.EOF as usual.
 	ReadDirect(p []byte, off int64) (int, error)
 
 	// Cached says whether most of [off, off+n) is in the page cache. If the system does not tell,

@@ -105,8 +105,8 @@ func (f *localFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error
 	return n, end
 }
 
-// readFor fills p, which lies inside the file. A reader that waits forever reads for itself. Any other
-// does so only as long as that does not block.
+// readFor fills p, which is inside the file. A reader that waits forever reads in its own
+// goroutine. Any other reader does so only as long as that does not block.
 func (f *localFile) readFor(ctx context.Context, p []byte, off int64) (int, error) {
 	if ctx == context.Background() || len(p) == 0 {
 		return f.readNow(p, off)

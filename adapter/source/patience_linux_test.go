@@ -43,7 +43,9 @@ func (n *slowNode) Open(context.Context, uint32) (gofs.FileHandle, uint32, sysca
 	return nil, fuse.FOPEN_DIRECT_IO, 0
 }
 
-func (n *slowNode) Read(_ context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func (n *slowNode) Read(
+	_ context.Context, _ gofs.FileHandle, dest []byte, _ int64,
+) (fuse.ReadResult, syscall.Errno) {
 	n.asked <- struct{}{}
 	<-n.release
 	return fuse.ReadResultData(bytes.Repeat([]byte{slowByte}, len(dest))), 0
@@ -57,7 +59,8 @@ func slowFile(t *testing.T) (f source.File, n *slowNode, letGo func()) {
 	root := &gofs.Inode{}
 	server, err := gofs.Mount(dir, root, &gofs.Options{
 		OnAdd: func(ctx context.Context) {
-			root.AddChild("slow", root.NewPersistentInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG}), true)
+			attr := gofs.StableAttr{Mode: syscall.S_IFREG}
+			root.AddChild("slow", root.NewPersistentInode(ctx, n, attr), true)
 		},
 	})
 	if err != nil {
@@ -98,7 +101,8 @@ func TestAReaderLeavesASourceThatDoesNotAnswer(t *testing.T) {
 		}()
 		<-n.asked
 		cancel()
-		if err := <-end; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "slow") {
+		err := <-end
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "slow") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if !bytes.Equal(p, make([]byte, len(p))) {
@@ -113,7 +117,8 @@ func TestAReaderLeavesASourceThatDoesNotAnswer(t *testing.T) {
 	letGo()
 	for _, size := range []int{1, 4096, 300_000} { // also more than one errand reads
 		p := make([]byte, size)
-		if m, err := f.ReadAt(t.Context(), p, 5); m != size || err != nil || bytes.Count(p, []byte{slowByte}) != size {
+		m, err := f.ReadAt(t.Context(), p, 5)
+		if m != size || err != nil || bytes.Count(p, []byte{slowByte}) != size {
 			t.Errorf("%d bytes, %v", m, err)
 		}
 	}
@@ -127,7 +132,8 @@ func TestReadersThatLeaveDoNotPileUp(t *testing.T) {
 	var left sync.WaitGroup
 	for i := range readers {
 		left.Go(func() {
-			if _, err := f.ReadAt(ctx, make([]byte, 16), int64(i)*16); !errors.Is(err, context.Canceled) {
+			_, err := f.ReadAt(ctx, make([]byte, 16), int64(i)*16)
+			if !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
 		})
@@ -153,14 +159,17 @@ func TestReadersThatLeaveDoNotPileUp(t *testing.T) {
 // Bytes that are not in memory are read by errands, those in memory at once.
 func TestPatientAndImpatientReadersGetTheSameBytes(t *testing.T) {
 	f, want, path := large(t)
+	all := len(want)
+	parts := [][2]int{{0, 1}, {4095, 4098}, {100, 1 << 20}, {0, all}, {all - 7, all}}
 	for _, ctx := range []context.Context{context.Background(), t.Context()} {
 		for _, cold := range []bool{true, false} {
-			for _, part := range [][2]int{{0, 1}, {4095, 4098}, {100, 1 << 20}, {0, len(want)}, {len(want) - 7, len(want)}} {
+			for _, part := range parts {
 				if cold {
 					forget(t, path)
 				}
 				p := make([]byte, part[1]-part[0])
-				if n, err := f.ReadAt(ctx, p, int64(part[0])); n != len(p) || err != nil || !bytes.Equal(p, want[part[0]:part[1]]) {
+				n, err := f.ReadAt(ctx, p, int64(part[0]))
+				if n != len(p) || err != nil || !bytes.Equal(p, want[part[0]:part[1]]) {
 					t.Errorf("%v: %d bytes, or others, %v", part, n, err)
 				}
 			}
@@ -199,7 +208,8 @@ func BenchmarkReadAt(b *testing.B) {
 	}
 	f := opened(b, path)
 	for _, size := range []int{4 << 10, 128 << 10, 1 << 20} {
-		for name, ctx := range map[string]context.Context{"forever": context.Background(), "patient": b.Context()} {
+		for _, ctx := range []context.Context{context.Background(), b.Context()} {
+			name := map[bool]string{true: "forever", false: "patient"}[ctx == context.Background()]
 			b.Run(fmt.Sprintf("%s/%dk", name, size>>10), func(b *testing.B) {
 				p := make([]byte, size)
 				b.SetBytes(int64(size))

@@ -32,7 +32,7 @@
 //
 // Programs that pass bytes on must not show them to users who cannot read the source.
 // [File.Access] and [Store.Access] say who can. What cannot be found out grants nothing: the zero
-// [Access] admits nobody.
+// [Access] admits no user.
 //
 // # Errors
 //
