@@ -18,7 +18,7 @@ type bounds struct {
 // sequence of instructions, which would not be clearer in parts.
 func boundsOf(module string) bounds {
 	if module == "fp8/_asm" {
-		return bounds{12, 45, 3, 20}
+		return bounds{12, 30, 5, 20}
 	}
 	return bounds{10, 30, 10, 20}
 }
