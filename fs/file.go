@@ -254,3 +254,6 @@ func (s *section) ReadAtContext(ctx context.Context, p []byte, off int64) (n int
 	}
 	return s.fs.served(0, fmt.Errorf("%s: %w", s.name, err))
 }
+
+// isEnd reports whether a read went well, possibly up to the end of the file.
+func isEnd(err error) bool { return err == nil || err == io.EOF }

@@ -56,7 +56,9 @@ func (r *Read) Begin(ctx context.Context, f File, off, n int64, run Run) {
 // End lets go of all that the read holds. served says whether the read went well.
 func (r *Read) End(served bool) {
 	r.served = served
-	r.cache.finish(r)
+	if len(r.wants) > 0 || len(r.late) > 0 {
+		r.cache.finish(r)
+	}
 	clear(r.wants)
 	r.wants = r.wants[:0]
 	r.queued, r.slowest = time.Time{}, ""
@@ -176,6 +178,12 @@ func (r *Read) find(key expr.UnitKey) *entry {
 	}
 	return nil
 }
+
+// Bytes of the filled unit.
+func (e *entry) Bytes() []byte { return e.buf }
+
+// Release does nothing: reads hold their entries until they end.
+func (e *entry) Release() {}
 
 // Lend lends source bytes that were read ahead.
 func (r *Read) Lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, int) {
