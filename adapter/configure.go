@@ -73,8 +73,8 @@ func (p *planner) options() error {
 		return err
 	}
 	if p.family == nil && p.o.EP != (EP{}) {
-		return fmt.Errorf("config.json: model_type %q is not known, so neither are its experts: leave "+
-			"--ep out; known are %s", p.s.modelType(), knownTypes())
+		return fmt.Errorf("config.json: model_type %q is not known, so neither are its experts: "+
+			"leave --ep out; known are %s", p.s.modelType(), knownTypes())
 	}
 	return p.o.EP.check()
 }
@@ -113,8 +113,8 @@ func lacks(f *family, s settings, layout string) error {
 		return fmt.Errorf("layout %s needs the model_type of a config.json, and there is none: %s",
 			layout, works)
 	case f == nil && len(s.modelTypes()) > 1:
-		return fmt.Errorf("config.json: model_type %q around %q is not known to layout %s: %s; known "+
-			"are %s", s.modelType(), s.modelTypes()[1], layout, works, knownTypes())
+		return fmt.Errorf("config.json: model_type %q around %q is not known to layout %s: %s; "+
+			"known are %s", s.modelType(), s.modelTypes()[1], layout, works, knownTypes())
 	case f == nil:
 		return fmt.Errorf("config.json: model_type %q is not known to layout %s: %s; known are %s",
 			s.modelType(), layout, works, knownTypes())

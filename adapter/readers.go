@@ -8,14 +8,14 @@ import (
 
 // Readers says who may read a checkpoint.
 type Readers struct {
-	Folder   source.FolderAccess            // its folder
-	Folders  map[string]source.FolderAccess // the subfolders of side files, by slash-separated name
-	Computed *source.Access                 // what is computed: shards, and all that was read to open it
-	Side     []*source.Access               // its side files, in their order
+	Folder   source.FolderAccess            // of its folder
+	Folders  map[string]source.FolderAccess // of the subfolders of side files
+	Computed *source.Access                 // of computed tensors: of all files that they depend on
+	Side     []*source.Access               // of its side files, in their order
 }
 
 // Readers finds out who may read the source. It looks at each file, and at the folders on the way
-// to it. Only files that were opened count: a name that leads to another file by now grants nothing.
+// to it. Only files that were opened count: a name that leads to another one now grants nothing.
 func (c *Checkpoint) Readers() Readers {
 	l := new(source.Lookup)
 	defer l.Close()

@@ -9,7 +9,7 @@ import (
 
 // Access says who may read a file of a store, or something that is made from several files. These
 // are the users to whom every file and every folder on the way grants it. Root is left out, because
-// the kernel lets root read everything. The zero value admits nobody.
+// the kernel lets root read everything. The zero value admits no user.
 type Access struct{ grants []*grant }
 
 // FolderAccess says who may use a folder.
@@ -18,8 +18,8 @@ type FolderAccess struct {
 	List  *Access // see the names in it
 }
 
-// Nobody is the access to something whose permissions are not known, for a reason.
-func Nobody(path, reason string) *Access {
+// NoAccess is the access to something whose permissions are not known, for a reason.
+func NoAccess(path, reason string) *Access {
 	return &Access{[]*grant{{path: path, unknown: reason}}}
 }
 
@@ -242,14 +242,16 @@ var errACL = errors.New("not a POSIX ACL")
 // are its mask, which bounds what named users and all groups get.
 func (g *grant) addACL(attribute []byte) error {
 	const version, head, size = 2, 4, 8
-	if len(attribute) < head || binary.LittleEndian.Uint32(attribute) != version || (len(attribute)-head)%size != 0 {
+	if len(attribute) < head || (len(attribute)-head)%size != 0 ||
+		binary.LittleEndian.Uint32(attribute) != version {
 		return errACL
 	}
 	g.acl = true
 	g.groups[0].bits = 0
 	mask := uint32(7)
 	for e := range slices.Chunk(attribute[head:], size) {
-		tag, bits, id := binary.LittleEndian.Uint16(e), uint32(binary.LittleEndian.Uint16(e[2:])), binary.LittleEndian.Uint32(e[4:])
+		tag, id := binary.LittleEndian.Uint16(e), binary.LittleEndian.Uint32(e[4:])
+		bits := uint32(binary.LittleEndian.Uint16(e[2:]))
 		switch tag {
 		case aclOwner:
 		case aclUser:
@@ -296,7 +298,9 @@ func plainNFS4(attribute []byte) bool {
 		if size > 64 || padded > len(attribute) {
 			return false
 		}
-		if who := string(attribute[:size]); who != "OWNER@" && who != "GROUP@" && who != "EVERYONE@" {
+		switch string(attribute[:size]) {
+		case "OWNER@", "GROUP@", "EVERYONE@":
+		default:
 			return false
 		}
 		attribute = attribute[padded:]

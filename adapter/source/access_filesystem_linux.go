@@ -50,7 +50,8 @@ func (g *grant) filesystem(fd int, m *mountTable) string {
 	look, known := readableSystems[kind]
 	switch {
 	case !known:
-		return fmt.Sprintf("is on a file system (%#x) that may have other rules than its modes", kind)
+		const unknown = "is on a file system (%#x) that may have other rules than its modes"
+		return fmt.Sprintf(unknown, kind)
 	case look == nil:
 		return ""
 	}
@@ -111,7 +112,8 @@ func (m *mountTable) of(dev uint64) (mount, error) {
 	}
 	found, ok := m.mounts[dev]
 	if !ok {
-		return mount{}, fmt.Errorf("no mount has the device %d:%d", unix.Major(dev), unix.Minor(dev))
+		major, minor := unix.Major(dev), unix.Minor(dev)
+		return mount{}, fmt.Errorf("no mount has the device %d:%d", major, minor)
 	}
 	return found, nil
 }
@@ -123,7 +125,8 @@ func parseMounts(text string) map[uint64]mount {
 		place, rest, ok := strings.Cut(line, " - ")
 		var id, parent int
 		var major, minor uint32
-		if _, err := fmt.Sscanf(place, "%d %d %d:%d", &id, &parent, &major, &minor); err != nil || !ok {
+		_, err := fmt.Sscanf(place, "%d %d %d:%d", &id, &parent, &major, &minor)
+		if err != nil || !ok {
 			continue
 		}
 		if fields := strings.Fields(rest); len(fields) == 3 {

@@ -94,7 +94,7 @@ func (d *folder) lastGrant(f *localFile) grant {
 
 // lost is access to something that cannot be looked at.
 func lost(path string, err error) *Access {
-	return Nobody(path, "cannot be looked at: "+err.Error())
+	return NoAccess(path, "cannot be looked at: "+err.Error())
 }
 
 // grant looks at an open file.

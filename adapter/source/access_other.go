@@ -12,12 +12,12 @@ type (
 
 func (walkers) close() {}
 
-// Access says that nobody is known to have access.
-func (f *localFile) Access(*Lookup) *Access { return Nobody(f.name, notKnown) }
+// Access says that no user is known to have access.
+func (f *localFile) Access(*Lookup) *Access { return NoAccess(f.name, notKnown) }
 
-// Access says that nobody is known to have access.
+// Access says that no user is known to have access.
 func (d *folder) Access(_ *Lookup, name string) FolderAccess {
-	a := Nobody(name, notKnown)
+	a := NoAccess(name, notKnown)
 	return FolderAccess{a, a}
 }
 

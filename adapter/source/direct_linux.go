@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +19,7 @@ type direct struct {
 	off  bool // there can be none, as the file system says; any other failure is tried again
 }
 
-// ReadDirect reads like ReadAt, but past the page cache if it can and the bytes are not there already. The buffer's address
-// and off have to be multiples of DirectAlign, and so has the buffer's length, which may reach beyond the end of the file.
+// ReadDirect reads past the page cache if it can and the bytes are not in there.
 func (f *localFile) ReadDirect(p []byte, off int64) (int, error) {
 	f.use.RLock()
 	defer f.use.RUnlock()
@@ -61,7 +59,7 @@ func (f *localFile) readDirect(fd int, p []byte, off int64, want int) (n int) {
 			f.direct.refuse() // not on this filesystem, or not with this alignment
 			return 0
 		case err != nil || got <= 0:
-			return n // who reads the rest sees what is wrong
+			return n // the read of the rest finds the error
 		}
 		n += got
 		if n%DirectAlign != 0 {
@@ -81,7 +79,8 @@ func (f *localFile) directly(off, n int64) (fd int, ok bool) {
 	defer d.mu.Unlock()
 	if !d.open && !d.off {
 		// The file that is open, not whatever has its name by now.
-		fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(f.fd)), unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		const flags = unix.O_RDONLY | unix.O_DIRECT | unix.O_CLOEXEC | unix.O_NONBLOCK
+		fd, err := unix.Open(throughProc(int(f.fd)), flags, 0)
 		d.fd, d.open, d.off = fd, err == nil, err == unix.EINVAL || err == unix.EOPNOTSUPP
 	}
 	return d.fd, d.open && !d.off
@@ -93,7 +92,7 @@ func (d *direct) refuse() {
 	d.off = true
 }
 
-// close closes the descriptor; nobody reads any more.
+// close closes the descriptor. No reads run any more.
 func (d *direct) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,8 +102,8 @@ func (d *direct) close() {
 	d.open, d.off = false, true
 }
 
-// Cached says whether most of a range is in the page cache. Where the system does not tell (before Linux 6.5, or
-// of somebody else's file) it is believed not to be.
+// Cached says whether most of a range is in the page cache. The system does not tell before Linux
+// 6.5, nor of a file of another user. Then the range counts as not cached.
 func (f *localFile) Cached(off, n int64) bool {
 	f.use.RLock()
 	defer f.use.RUnlock()
@@ -113,7 +112,8 @@ func (f *localFile) Cached(off, n int64) bool {
 
 func (f *localFile) cached(off, n int64) bool {
 	var s unix.Cachestat_t
-	if unix.Cachestat(uint(f.fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &s, 0) != nil {
+	where := unix.CachestatRange{Off: uint64(off), Len: uint64(n)}
+	if unix.Cachestat(uint(f.fd), &where, &s, 0) != nil {
 		return false
 	}
 	return int64(s.Cache)*int64(os.Getpagesize()) >= n/8*7

@@ -27,7 +27,7 @@ type file interface {
 const fileName = "model-00002-of-00002.safetensors"
 
 // opened opens a file of a folder until the test ends.
-func opened(t *testing.T, path string) file {
+func opened(t testing.TB, path string) file {
 	t.Helper()
 	s, _, err := source.Open(filepath.Dir(path), source.Options{})
 	if err != nil {
@@ -151,11 +151,11 @@ func TestReadsFailOnceTheFileHasChanged(t *testing.T) {
 			}
 			c.do(t, path)
 			for range 2 { // it stays so
-				if n, err := f.ReadAt(t.Context(), p, 0); n != 0 || !errors.Is(err, source.ErrChanged) {
-					t.Errorf("read %d bytes, %v", n, err)
-				}
-				if n, err := f.ReadAt(t.Context(), p, f.Size()-8); n != 0 || !errors.Is(err, source.ErrChanged) {
-					t.Errorf("at the end: read %d bytes, %v", n, err)
+				for _, off := range []int64{0, f.Size() - 8} {
+					n, err := f.ReadAt(t.Context(), p, off)
+					if n != 0 || !errors.Is(err, source.ErrChanged) {
+						t.Errorf("at %d: read %d bytes, %v", off, n, err)
+					}
 				}
 				if err := f.Check(); !errors.Is(err, source.ErrChanged) {
 					t.Errorf("check: %v", err)
@@ -208,7 +208,8 @@ func TestReadsGoOnWhenTheNameChangesButNotTheBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 {
-				got, err := io.ReadAll(io.NewSectionReader(source.Reader(t.Context(), f), 0, f.Size()))
+				r := io.NewSectionReader(source.Reader(t.Context(), f), 0, f.Size())
+				got, err := io.ReadAll(r)
 				if !known && errors.Is(err, source.ErrChanged) {
 					continue
 				}
@@ -279,7 +280,8 @@ var changes = map[string]func(t *testing.T, path string){
 // wantChanged wants reads to fail since the file has changed.
 func wantChanged(t *testing.T, f file) {
 	t.Helper()
-	if n, err := f.ReadAt(t.Context(), make([]byte, 8), 0); n != 0 || !errors.Is(err, source.ErrChanged) {
+	n, err := f.ReadAt(t.Context(), make([]byte, 8), 0)
+	if n != 0 || !errors.Is(err, source.ErrChanged) {
 		t.Errorf("read %d bytes, %v", n, err)
 	}
 	if err := f.Check(); !errors.Is(err, source.ErrChanged) {
@@ -369,7 +371,8 @@ func TestFilesTellTheirNameTimeAndMode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Name() != fileName || !f.ModTime().Equal(info.ModTime()) || f.Mode() != info.Mode().Perm() || f.Size() != info.Size() {
+	if f.Name() != fileName || !f.ModTime().Equal(info.ModTime()) ||
+		f.Mode() != info.Mode().Perm() || f.Size() != info.Size() {
 		t.Errorf("%s %v %o %d, want %v", f.Name(), f.ModTime(), f.Mode(), f.Size(), info)
 	}
 	f.Advise(0, f.Size(), false)

@@ -4,7 +4,7 @@ package source
 
 import "golang.org/x/sys/unix"
 
-// nonblock lets the opening of a named pipe that nobody writes return.
+// nonblock lets the opening of a named pipe return that no process writes to.
 const nonblock = unix.O_NONBLOCK
 
 // identifyHere looks at an open file without allocating. It does not ask a server.
@@ -13,7 +13,10 @@ func identifyHere(f *localFile) (identity, error) {
 	for {
 		err := unix.Fstat(int(f.fd), &st)
 		if err == nil {
-			return identity{size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), links: uint64(st.Nlink)}, nil
+			return identity{
+				size:  st.Size,
+				mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), links: uint64(st.Nlink),
+			}, nil
 		}
 		if err != unix.EINTR {
 			return identity{}, err

@@ -18,7 +18,7 @@ var ErrLink = errors.New("is a link")
 var _ Store = (*folder)(nil)
 
 // folder is a local folder, or a snapshot in the local cache of the Hub. Files outside of its root
-// are not opened, wherever links lead, even if a link is changed meanwhile.
+// are not opened, whatever its links are, even if one is changed meanwhile.
 type folder struct {
 	path   string      // the folder itself, without symlinks
 	root   *os.Root    // the folder; for a snapshot the folder of its model
@@ -192,8 +192,8 @@ func (d *folder) openLinked(name string, failed error) (*os.File, error) {
 	case d.follow:
 		return openRegular(real)
 	}
-	return nil, sayf(ErrOutsideLink, "its link leads to %s, outside of %s: put the file itself there",
-		real, d.root.Name())
+	return nil, sayf(ErrOutsideLink,
+		"its link leads to %s, outside of %s: put the file itself there", real, d.root.Name())
 }
 
 // openRegular opens a path that may be anywhere.

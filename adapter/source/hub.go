@@ -60,8 +60,8 @@ func (r *repository) locate() (string, error) {
 	root, err := os.OpenRoot(model)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = sayf(ErrMissing, "no such folder, and not in the Hugging Face cache %s: run %s", cache,
-				r.download())
+			err = sayf(ErrMissing, "no such folder, and not in the Hugging Face cache %s: run %s",
+				cache, r.download())
 		}
 		return "", cause(err)
 	}
@@ -135,7 +135,8 @@ func cacheFolder() (string, error) {
 		{"XDG_CACHE_HOME", "huggingface/hub"},
 	} {
 		if dir := os.ExpandEnv(os.Getenv(place.variable)); dir != "" {
-			if rest, ok := strings.CutPrefix(dir, "~"); ok && (rest == "" || os.IsPathSeparator(rest[0])) {
+			rest, ok := strings.CutPrefix(dir, "~")
+			if ok && (rest == "" || os.IsPathSeparator(rest[0])) {
 				dir = home + rest
 			}
 			return filepath.Join(dir, filepath.FromSlash(place.inside)), nil

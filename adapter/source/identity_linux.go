@@ -84,9 +84,14 @@ func identify(f *localFile) (identity, error) {
 	_ = syncPages(f.fd) // so that the server knows of all stores, and its answer shows them
 	var st unix.Statx_t
 	const flags = unix.AT_EMPTY_PATH | unix.AT_STATX_FORCE_SYNC
-	switch err := ignoringEINTR(func() error { return unix.Statx(int(f.fd), "", flags, unix.STATX_BASIC_STATS, &st) }); err {
+	switch err := ignoringEINTR(func() error {
+		return unix.Statx(int(f.fd), "", flags, unix.STATX_BASIC_STATS, &st)
+	}); err {
 	case nil:
-		return identity{size: int64(st.Size), mtime: nanoseconds(st.Mtime), ctime: nanoseconds(st.Ctime), links: uint64(st.Nlink)}, nil
+		return identity{
+			size:  int64(st.Size),
+			mtime: nanoseconds(st.Mtime), ctime: nanoseconds(st.Ctime), links: uint64(st.Nlink),
+		}, nil
 	case unix.ENOSYS, unix.EPERM: // old kernels and sandboxes
 		return identifyHere(f)
 	default:

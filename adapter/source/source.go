@@ -32,7 +32,7 @@
 //
 // Programs that pass bytes on must not show them to users who cannot read the source.
 // [File.Access] and [Store.Access] say who can. What cannot be found out grants nothing: the zero
-// [Access] admits nobody.
+// [Access] admits no user.
 //
 // # Errors
 //
@@ -49,7 +49,7 @@
 //   - Mode and Access never grant more than the store itself grants to other users.
 //   - Errors wrap the kinds above.
 //
-// The interfaces [Direct] and [Adviser] are optional. They only make reading faster.
+// The interface [Direct] is optional. It only makes reading faster.
 package source
 
 import (

@@ -2,7 +2,6 @@ package source
 
 import (
 	"encoding/binary"
-	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +46,7 @@ func watchFile(fd uintptr) (*watched, error) {
 		}
 		s.byNumber = map[uint32]*watch{}
 	}
-	number, err := unix.InotifyAddWatch(s.fd, "/proc/self/fd/"+strconv.Itoa(int(fd)), unix.IN_MODIFY)
+	number, err := unix.InotifyAddWatch(s.fd, throughProc(int(fd)), unix.IN_MODIFY)
 	if err != nil {
 		s.rest()
 		return nil, err

@@ -328,7 +328,8 @@ func (m *mountFlags) sayWhoReadsWhat(c *cobra.Command, s *source, mountpoint str
 			continue
 		}
 		said[layout.Name] = true
-		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", oneLine(filepath.Join(mountpoint, layout.Name)), layout.Readers)
+		dir := oneLine(filepath.Join(mountpoint, layout.Name))
+		fmt.Fprintf(c.ErrOrStderr(), "dequantfs: %s/ is for %s\n", dir, layout.Readers)
 	}
 }
 

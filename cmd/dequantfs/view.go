@@ -43,7 +43,8 @@ func (v *viewFlags) register(c *cobra.Command) {
 		standard = "all that the family has"
 	}
 	flags := c.Flags()
-	flags.StringSliceVar(&v.layouts, "layout", nil, strings.Join(layoutNames(), ", ")+", or several: `A,B` (default "+standard+")")
+	known := strings.Join(layoutNames(), ", ")
+	flags.StringSliceVar(&v.layouts, "layout", nil, known+", or several: `A,B` (default "+standard+")")
 	flags.StringVar(&v.dtype, "dtype", "bf16", "if computed: bf16, f16, f32")
 	flags.StringVar(&v.ep, "ep", "", "only experts of rank `R/N`, R from 0; or all/N")
 	flags.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")

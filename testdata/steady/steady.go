@@ -26,7 +26,7 @@ func (File) Unseen() string { return "" }
 
 // Access admits no other user.
 func (File) Access(*source.Lookup) *source.Access {
-	return source.Nobody("a file of a test", "is made up")
+	return source.NoAccess("a file of a test", "is made up")
 }
 
 // Close does nothing.
