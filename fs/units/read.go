@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
-	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 // Read is one read of a virtual file, and the environment of its recipes. The units that it holds
@@ -226,10 +225,15 @@ func (r *Read) Lost(saturated, infinite int) {
 
 // Drop lets the system forget a range of a source file.
 func (c *Cache) Drop(f expr.File, off, n int64) bool {
-	if a, ok := f.(source.Adviser); ok && c.files.policy == SourceDrop {
+	if a, ok := f.(adviser); ok && c.files.policy == SourceDrop {
 		a.Advise(off, n, true)
 	}
 	return true
+}
+
+// adviser is a source file that passes advice on to the system.
+type adviser interface {
+	Advise(off, n int64, dontneed bool)
 }
 
 // dropUnit lets the system forget the source of a filled unit. A panic here is only logged, since
