@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 )
 
@@ -27,6 +26,3 @@ func (f *FS) logOnce(level slog.Level, msg string, err error, attrs ...slog.Attr
 	}
 	f.log.LogAttrs(context.Background(), level, msg, append(attrs, slog.Any("error", err))...)
 }
-
-// isEnd reports whether a read went well, possibly up to the end of the file.
-func isEnd(err error) bool { return err == nil || err == io.EOF }

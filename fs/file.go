@@ -196,19 +196,13 @@ func (f *file) kindOf(off int64) kind {
 	return k
 }
 
-// kindOfRecipe looks at what a recipe needs of the source. It dequantizes if the source has fewer
-// bytes than the result.
+// kindOfRecipe tells recipes apart by what they have to do.
 func kindOfRecipe(n expr.Node) kind {
-	size, need := min(n.Size(), kindWidth), int64(0)
 	stored := func(u *expr.Unit) bool { return u.Key().Kind != expr.Transposed }
-	if !n.Units(0, size, stored) {
+	switch {
+	case !n.Units(0, min(n.Size(), kindWidth), stored):
 		return kindTranspose
-	}
-	n.Ranges(0, size, func(_ expr.File, _, n int64) bool {
-		need += n
-		return true
-	})
-	if need < size {
+	case n.Decodes():
 		return kindDequantize
 	}
 	return kindIdentity
@@ -254,3 +248,6 @@ func (s *section) ReadAtContext(ctx context.Context, p []byte, off int64) (n int
 	}
 	return s.fs.served(0, fmt.Errorf("%s: %w", s.name, err))
 }
+
+// isEnd reports whether a read went well, possibly up to the end of the file.
+func isEnd(err error) bool { return err == nil || err == io.EOF }

@@ -40,7 +40,8 @@
 //	          ahead.go            if so, what is read ahead
 //	          pieces.go           parts for idle cores
 //	          stats.go            counters
-//	fs/units  read.go             the environment of the recipe
+//	fs/units  units.go            what the cache is asked for and asks back
+//	          read.go             the environment of the recipe
 //	          scales.go           its scales, if it has any
 //	          blocks.go           bytes that were read ahead
 //	          files.go            all others

@@ -93,10 +93,10 @@ func (f *FS) warn() {
 	}
 }
 
-// fuseOptions are the options for go-fuse. They decide the speed if a file answers each request 2 ms
-// late: 3.9 GB/s as they are, 1.6 with requests of 128 KiB, 2.2 with the kernel's 12 requests in the
-// background, and 0.12 with its read-ahead of 128 KiB. Direct reads fall from 4.2 to 0.44 without
-// CAP_ASYNC_DIO. Splicing gains nothing.
+// fuseOptions are the options for go-fuse. They decide the speed if a file answers each request
+// 2 ms late: 3.9 GB/s as they are, 1.6 with requests of 128 KiB, 2.2 with the kernel's 12 requests
+// in the background, and 0.12 with its read-ahead of 128 KiB. Direct reads fall from 4.2 to 0.44
+// without CAP_ASYNC_DIO. Splicing gains nothing.
 func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 	t := timeout
 	name := o.FsName

@@ -19,7 +19,7 @@ var arrows = map[string][]string{
 	"adapter/source":        {},
 	"adapter/expr":          {"fp8", "adapter/safetensors", "adapter/source"},
 	"adapter":               {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
-	"fs/units":              {"adapter/source", "adapter/expr"},
+	"fs/units":              {"adapter/expr"},
 	"fs":                    {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter", "fs/units"},
 	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},

@@ -110,12 +110,6 @@ const (
 	gone // failed or evicted
 )
 
-// Bytes of the filled unit.
-func (e *entry) Bytes() []byte { return e.buf }
-
-// Release does nothing: reads hold their entries until they end.
-func (e *entry) Release() {}
-
 func newCache(t Tuning) *Cache {
 	c := &Cache{
 		grace: cmp.Or(t.Grace, grace), patience: cmp.Or(t.Patience, patience),
@@ -317,9 +311,6 @@ func (c *Cache) unpin(e *entry) {
 
 // finish ends a read. It unpins its units and notes what was read of them.
 func (c *Cache) finish(r *Read) {
-	if len(r.wants) == 0 && len(r.late) == 0 {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.findSpans(r)

@@ -62,6 +62,19 @@ func (s *files) of(f expr.File) *watch {
 	return w.(*watch)
 }
 
+// begin notes a read.
+func (w *watch) begin() {
+	if w.inflight.Add(1) == 1 {
+		w.since.Store(time.Now().UnixNano())
+	}
+}
+
+// end notes the end of a read.
+func (w *watch) end(now time.Time) {
+	w.since.Store(now.UnixNano())
+	w.inflight.Add(-1)
+}
+
 // fetch reads n bytes, at most fetchSize, into a buffer of BufferSize bytes. It gives the part of
 // the buffer that holds them. It has no context: others may wait for the bytes, too.
 func (s *files) fetch(file expr.File, buf []byte, off, n int64) ([]byte, error) {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
-	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 // Read is one read of a virtual file, and the environment of its recipes. The units that it holds
@@ -56,7 +55,9 @@ func (r *Read) Begin(ctx context.Context, f File, off, n int64, run Run) {
 // End lets go of all that the read holds. served says whether the read went well.
 func (r *Read) End(served bool) {
 	r.served = served
-	r.cache.finish(r)
+	if len(r.wants) > 0 || len(r.late) > 0 {
+		r.cache.finish(r)
+	}
 	clear(r.wants)
 	r.wants = r.wants[:0]
 	r.queued, r.slowest = time.Time{}, ""
@@ -177,6 +178,12 @@ func (r *Read) find(key expr.UnitKey) *entry {
 	return nil
 }
 
+// Bytes of the filled unit.
+func (e *entry) Bytes() []byte { return e.buf }
+
+// Release does nothing: reads hold their entries until they end.
+func (e *entry) Release() {}
+
 // Lend lends source bytes that were read ahead.
 func (r *Read) Lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, int) {
 	p, k, gap := r.cache.blocks.borrow(r, f, off, int64(n), int64(width))
@@ -218,10 +225,15 @@ func (r *Read) Lost(saturated, infinite int) {
 
 // Drop lets the system forget a range of a source file.
 func (c *Cache) Drop(f expr.File, off, n int64) bool {
-	if a, ok := f.(source.Adviser); ok && c.files.policy == SourceDrop {
+	if a, ok := f.(adviser); ok && c.files.policy == SourceDrop {
 		a.Advise(off, n, true)
 	}
 	return true
+}
+
+// adviser is a source file that passes advice on to the system.
+type adviser interface {
+	Advise(off, n int64, dontneed bool)
 }
 
 // dropUnit lets the system forget the source of a filled unit. A panic here is only logged, since

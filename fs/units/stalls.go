@@ -10,19 +10,6 @@ import (
 // stallAfter is how long a source file may leave reads unanswered before it counts as stalled.
 const stallAfter = 2 * time.Second
 
-// begin notes a read.
-func (w *watch) begin() {
-	if w.inflight.Add(1) == 1 {
-		w.since.Store(time.Now().UnixNano())
-	}
-}
-
-// end notes the end of a read.
-func (w *watch) end(now time.Time) {
-	w.since.Store(now.UnixNano())
-	w.inflight.Add(-1)
-}
-
 // stalled reports whether reads are under way and none has ended for stallAfter.
 func (w *watch) stalled(now time.Time) bool {
 	return w.inflight.Load() > 0 && now.UnixNano()-w.since.Load() > int64(stallAfter)
