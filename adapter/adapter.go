@@ -80,9 +80,11 @@ type Options struct {
 	DType  safetensors.DType // of dequantized and merged tensors; Invalid means BF16
 	EP     EP                // which experts
 	MTP    string            // prediction layers: "auto" (as the family's adapter; or empty), "keep", "drop"
-	// Exclude leaves out tensors whose name in the view matches at its start.
-	Exclude *regexp.Regexp
-	Scales  string // hf-fp8: "amax" (computed; or empty), "ones" (as the reference)
+	// Include keeps only the tensors whose name in the view matches at its start, nil all. Exclude leaves
+	// out those whose name matches, also where Include matches.
+	Include, Exclude *regexp.Regexp
+
+	Scales string // hf-fp8: "amax" (computed; or empty), "ones" (as the reference)
 	// Unscaled reads FP8 weights that have no scale as plain numbers. Without it they are refused.
 	Unscaled bool
 }

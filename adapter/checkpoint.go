@@ -393,8 +393,7 @@ func (p *planner) checkAbsent() error {
 	var wanted []absentKey
 	for _, a := range p.c.absent {
 		switch {
-		case excluded(p.o.Exclude, a.key):
-			p.sawExcluded = true
+		case p.leftOut(a.key) != "":
 		case p.dropsMTP() && p.isMTP(a.key, locate(a.key)):
 		default:
 			wanted = append(wanted, a)

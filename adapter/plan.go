@@ -42,6 +42,7 @@ type planner struct {
 	notes    []string
 
 	sawExcluded bool // Options.Exclude matched something
+	sawIncluded bool // Options.Include matched something
 }
 
 // bucket is the tensors of one file group.
@@ -353,11 +354,10 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 	if len(ws) == 1 && ws[0].decoder == nil && isLoad(n, ws[0]) && !p.quantizes(name, n) {
 		fate = Passed
 	}
-	if excluded(p.o.Exclude, name) {
-		p.sawExcluded = true
+	if reason := p.leftOut(name); reason != "" {
 		for _, w := range ws {
 			if p.acc[w.parts[0]].Into == nil {
-				p.acc.dropWeight(w, "excluded")
+				p.acc.dropWeight(w, reason)
 			}
 		}
 		return nil
@@ -459,6 +459,9 @@ func (p *planner) settle() error {
 	if p.o.Exclude != nil && !p.sawExcluded {
 		p.notes = append(p.notes, "exclude: the pattern matches the beginning of no name in "+p.where()+", nothing is left out: begin it with .* to match anywhere")
 	}
+	if p.o.Include != nil && !p.sawIncluded {
+		p.notes = append(p.notes, "include: the pattern matches the beginning of no name in "+p.where()+", no tensor is shown: begin it with .* to match anywhere")
+	}
 	return nil
 }
 
@@ -470,11 +473,21 @@ func (p *planner) where() string {
 	return "layout " + p.layout.name
 }
 
-// excluded says whether a name matches the pattern at its start.
-func excluded(re *regexp.Regexp, name string) bool {
-	if re == nil {
-		return false
+// leftOut says why the options leave a name out of the view; "" if they keep it.
+func (p *planner) leftOut(name string) (reason string) {
+	if p.o.Exclude != nil && matchesStart(p.o.Exclude, name) {
+		p.sawExcluded = true
+		return "excluded"
 	}
+	if p.o.Include != nil && !matchesStart(p.o.Include, name) {
+		return "not included"
+	}
+	p.sawIncluded = true
+	return ""
+}
+
+// matchesStart says whether a pattern matches a name at its start.
+func matchesStart(re *regexp.Regexp, name string) bool {
 	at := re.FindStringIndex(name)
 	return at != nil && at[0] == 0
 }

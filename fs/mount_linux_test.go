@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs/mounts"
 	"github.com/dequantfs/dequantfs/testdata/mutate"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 	"golang.org/x/sys/unix"
@@ -422,8 +423,8 @@ func TestUnmounting(t *testing.T) {
 				t.Fatal(err)
 			}
 			m.Wait()
-			if mounted, kind, _ := mountAt(dir); mounted {
-				t.Errorf("still mounted: %s", kind)
+			if m, found, _ := mounts.Top(dir); found {
+				t.Errorf("still mounted: %s", m.Type)
 			}
 			if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
 				t.Errorf("left behind: %v, %v", list, err)
@@ -450,7 +451,7 @@ func TestShutdownDetachesAMountInUse(t *testing.T) {
 	if err := m.Shutdown(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Shutdown: %v", err)
 	}
-	if mounted, _, _ := mountAt(dir); mounted {
+	if _, found, _ := mounts.Top(dir); found {
 		t.Error("still mounted")
 	}
 	in.Close()
@@ -508,8 +509,8 @@ func TestADeadMountIsCleaned(t *testing.T) {
 	if err := m.Unmount(false); err != nil {
 		t.Error(err)
 	}
-	if mounted, kind, _ := mountAt(dir); mounted {
-		t.Errorf("still mounted: %s", kind)
+	if m, found, _ := mounts.Top(dir); found {
+		t.Errorf("still mounted: %s", m.Type)
 	}
 }
 
@@ -579,8 +580,8 @@ func TestTheKernelReadsAhead(t *testing.T) {
 	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
 	for want, o := range map[string]MountOptions{"16384": {}, "1024": {ReadAhead: 1 << 20}} {
 		_, root := mountFS(t, f, o)
-		_, _, device := mountAt(root)
-		got, err := os.ReadFile("/sys/class/bdi/" + device + "/read_ahead_kb")
+		m, _, _ := mounts.Top(root)
+		got, err := os.ReadFile("/sys/class/bdi/" + m.Device + "/read_ahead_kb")
 		if err != nil || os.Geteuid() != 0 {
 			t.Skipf("not to be seen here: %v", err)
 		}

@@ -38,6 +38,7 @@ type ViewRecord struct {
 	Rank      int    `json:"ep_rank"`
 	Ranks     int    `json:"ep_size"`
 	MTP       string `json:"mtp"`
+	Include   string `json:"include,omitempty"`
 	Exclude   string `json:"exclude,omitempty"`
 	Scales    string `json:"scales"`
 	Unscaled  bool   `json:"unscaled,omitempty"`
@@ -74,6 +75,9 @@ func RecordView(v View) ViewRecord {
 	if o.DType != safetensors.Invalid {
 		r.DType = o.DType.String()
 	}
+	if o.Include != nil {
+		r.Include = o.Include.String()
+	}
 	if o.Exclude != nil {
 		r.Exclude = o.Exclude.String()
 	}
@@ -87,6 +91,11 @@ func (r ViewRecord) View(c *adapter.Checkpoint) (View, error) {
 		return View{}, err
 	}
 	o := adapter.Options{Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks}, MTP: r.MTP, Scales: r.Scales, Unscaled: r.Unscaled}
+	if r.Include != "" {
+		if o.Include, err = regexp.Compile(r.Include); err != nil {
+			return View{}, err
+		}
+	}
 	if r.Exclude != "" {
 		if o.Exclude, err = regexp.Compile(r.Exclude); err != nil {
 			return View{}, err
@@ -187,6 +196,7 @@ func (r ViewRecord) flags() string {
 	}{
 		{r.Ranks > 0, fmt.Sprintf(" --ep %d/%d", r.Rank, r.Ranks)},
 		{r.MTP != "auto", " --mtp " + r.MTP},
+		{r.Include != "", fmt.Sprintf(" --include %q", r.Include)},
 		{r.Exclude != "", fmt.Sprintf(" --exclude %q", r.Exclude)},
 		{r.Scales != "amax", " --scales " + r.Scales},
 		{r.Unscaled, " --unscaled"},

@@ -14,8 +14,9 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// benchReport is what bench found.
+// benchReport is the result of bench.
 type benchReport struct {
+	Version     int          `json:"version"`
 	Source      string       `json:"source"`
 	Layout      string       `json:"layout"`
 	Machine     benchMachine `json:"machine"`
@@ -63,10 +64,11 @@ func median(v []float64) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
-// report works out what was found.
+// report works out the result.
 func (b *bench) report() *benchReport {
 	r := &benchReport{
-		Source: b.source.checkpoint.Path, Layout: b.source.views[0].Plan.Options.Layout,
+		Version: jsonVersion,
+		Source:  b.source.checkpoint.Path, Layout: b.source.views[0].Plan.Options.Layout,
 		Machine:     benchMachine{cpuModel(), runtime.NumCPU(), fp8.Implementation()},
 		SampleBytes: sampleBytes(b.sample), SourceBytes: sumRanges(b.ranges), Rounds: b.benchFlags.rounds,
 		Resident: b.resident, CacheBudget: b.source.fs.Stats().CacheBudget, Notes: b.notes,
@@ -89,12 +91,12 @@ func (r *benchReport) of(name string) float64 {
 	return 0
 }
 
-// disk is how fast the disk gives what makes a byte of output.
+// disk is the rate of the disk in bytes of output.
 func (r *benchReport) disk() float64 {
 	return r.of("source-cold") * float64(r.SampleBytes) / float64(max(r.SourceBytes, 1))
 }
 
-// ratios are the comparisons that say whether it is worth it.
+// ratios compares rates.
 func (r *benchReport) ratios(readers int) {
 	best := r.of("memory-cold")
 	if d := r.disk(); d > 0 && best > 0 {
@@ -121,13 +123,13 @@ func (r *benchReport) ratios(readers int) {
 	}
 }
 
-// station is what every byte goes through on its way, and how many a second can.
+// station is a part of the way of every byte, with the rate that it allows.
 type station struct {
 	rate float64
 	name string
 }
 
-// bottleneck names the slowest of what a cold read of the mount goes through.
+// bottleneck names the slowest part of a cold read of the mount.
 func (r *benchReport) bottleneck() {
 	mount := r.of("mount-cold")
 	stations := []station{
@@ -140,7 +142,8 @@ func (r *benchReport) bottleneck() {
 		return
 	}
 	least := slices.MinFunc(stations, func(a, b station) int { return cmp.Compare(a.rate, b.rate) })
-	r.Bottleneck = fmt.Sprintf("%s: it allows %s, and the mount reaches %.0f%% of that", least.name, gigabytes(least.rate), 100*mount/least.rate)
+	r.Bottleneck = fmt.Sprintf("%s: it allows %s, and the mount reaches %.0f%% of that",
+		least.name, gigabytes(least.rate), 100*mount/least.rate)
 }
 
 // gigabytes prints bytes per second in GB/s, as disks and networks are rated.
@@ -149,8 +152,8 @@ func gigabytes(r float64) string {
 }
 
 func (r *benchReport) write(w io.Writer) error {
-	fmt.Fprintf(w, "%s as %s: %s of it, computed from %s of the source; medians of %d %s\n", oneLine(r.Source), r.Layout,
-		formatSize(r.SampleBytes), formatSize(r.SourceBytes), r.Rounds, plural(r.Rounds, "round", "rounds"))
+	fmt.Fprintf(w, "%s as %s: %s of it, computed from %s of the source; medians of %d %s\n",
+		oneLine(r.Source), r.Layout, formatSize(r.SampleBytes), formatSize(r.SourceBytes), r.Rounds, plural(r.Rounds, "round", "rounds"))
 	fmt.Fprintf(w, "%s, %d cores, %s kernels\n\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernels)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, m := range r.Measures {
@@ -164,7 +167,8 @@ func (r *benchReport) write(w io.Writer) error {
 		return err
 	}
 	if r.Resident > 0 {
-		fmt.Fprintf(w, "\nmost memory of the process behind a mount: %s (cache budget %s)\n", formatSize(r.Resident), formatSize(r.CacheBudget))
+		fmt.Fprintf(w, "\nmost memory of the process behind a mount: %s (cache budget %s)\n",
+			formatSize(r.Resident), formatSize(r.CacheBudget))
 	}
 	if r.Bottleneck != "" {
 		fmt.Fprintf(w, "bottleneck: %s\n", r.Bottleneck)

@@ -30,8 +30,8 @@ type benchRange struct {
 	n    int64
 }
 
-// chooseSample takes whole shards, largest first since those have the experts, up to n bytes; the last
-// one is cut.
+// chooseSample takes whole shards up to n bytes, and cuts the last. The largest come first, because
+// they have the experts.
 func chooseSample(f *fs.FS, n int64) ([]benchPart, error) {
 	names, err := iofs.Glob(f, "*.safetensors")
 	if err != nil {
@@ -144,8 +144,8 @@ func (b *bench) makeCopy(ctx context.Context) error {
 				return err
 			}
 			if got.Size() != want.Size() {
-				return withHint(fmt.Errorf("%s: %s has %d bytes, the view's has %d", b.against, p.name, got.Size(), want.Size()),
-					"--against wants an export of the same view")
+				err := fmt.Errorf("%s: %s has %d bytes, the view's has %d", b.against, p.name, got.Size(), want.Size())
+				return withHint(err, "give --against an export of the same view")
 			}
 		}
 		return nil

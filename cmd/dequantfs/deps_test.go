@@ -18,9 +18,10 @@ var arrows = map[string][]string{
 	"adapter/readback":      {},
 	"adapter/expr":          {"fp8", "adapter/safetensors"},
 	"adapter":               {"fp8", "adapter/safetensors", "adapter/expr"},
-	"fs":                    {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter"},
+	"fs/mounts":             {},
+	"fs":                    {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs/mounts"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs"},
+	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts"},
 }
 
 // onlyIn says which packages may import a module.

@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // examineMachine looks at what a mount needs of Linux.
@@ -39,10 +40,7 @@ func examineDevice() finding {
 
 func examineHelper() finding {
 	const part = "mount helper"
-	name, err := exec.LookPath("fusermount3")
-	if err != nil {
-		name, err = exec.LookPath("fusermount")
-	}
+	name, err := mounts.Helper()
 	switch {
 	case err == nil && os.Geteuid() != 0 && !setuid(name):
 		return broken(part, name+" is not setuid root", "chmod u+s "+name)
@@ -61,14 +59,17 @@ func setuid(name string) bool {
 
 func examineAllowOther() finding {
 	const part = "allow-other"
-	if os.Geteuid() == 0 {
+	switch {
+	case os.Geteuid() == 0:
 		return ok(part, "permitted: this is root")
-	}
-	if fuseConf("/etc/fuse.conf") {
+	case mayAllowOther():
 		return ok(part, "permitted by /etc/fuse.conf")
 	}
 	return better(part, "only root may use --allow-other", "echo user_allow_other | sudo tee -a /etc/fuse.conf")
 }
+
+// mayAllowOther says whether this user may use --allow-other.
+func mayAllowOther() bool { return os.Geteuid() == 0 || fuseConf("/etc/fuse.conf") }
 
 // fuseConf says whether a fuse.conf has the line user_allow_other.
 func fuseConf(name string) bool {
@@ -189,7 +190,7 @@ func examineMounts(ctx context.Context) (found []finding) {
 		case stateDead:
 			found = append(found, broken("mount", m.Mountpoint+": its process is gone", "dequantfs umount "+m.Mountpoint))
 		case stateSilent:
-			found = append(found, broken("mount", fmt.Sprintf("%s: its process (%d) does not answer", m.Mountpoint, m.PID), "look into "+m.Log))
+			found = append(found, broken("mount", fmt.Sprintf("%s: its process (%s) does not answer", m.Mountpoint, m.process()), "look into "+m.Log))
 		case stateAlive:
 			found = append(found, ok("mount", "%s shows %s", m.Mountpoint, m.Source))
 		}

@@ -52,7 +52,8 @@ func TestErrorsAreOneLineWithTheirHint(t *testing.T) {
 		{usageError{errors.New("x")}, 2, "dequantfs: x\n"},
 		{usageError{withHint(errors.New("x"), "do")}, 2, "dequantfs: x\ndequantfs: hint: do\n"},
 		{quiet{1}, 1, ""},
-		{context.Canceled, 1, "dequantfs: interrupted\n"},
+		{fmt.Errorf("x: %w", context.Canceled), 130, "dequantfs: interrupted\n"},
+		{withHint(errInterrupted, "go on"), 130, "dequantfs: interrupted\ndequantfs: hint: go on\n"},
 		{&fs.PathError{Op: "open", Path: "f", Err: syscall.EMFILE}, 1, "dequantfs: open f: too many open files\ndequantfs: hint: raise the limit of open files: ulimit -n 65536\n"},
 	} {
 		var b bytes.Buffer

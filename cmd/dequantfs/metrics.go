@@ -105,7 +105,11 @@ func (m *metricsServer) serve(stats func() fs.Stats) {
 	go m.server.Serve(m.listener)
 }
 
+// Close closes the server, if there is one.
 func (m *metricsServer) Close() error {
+	if m == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	return errors.Join(m.server.Shutdown(ctx), ignoreClosed(m.listener.Close()))

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // session is a place for a test's mounts: a source, a mountpoint, a state directory.
@@ -81,14 +83,14 @@ func (s *session) output(c *exec.Cmd) string {
 // status is what status --json says of the only mount.
 func (s *session) status() mountState {
 	s.t.Helper()
-	var all []mountState
+	var all statusJSON
 	if err := json.Unmarshal([]byte(s.run("status", "--json")), &all); err != nil {
 		s.t.Fatal(err)
 	}
-	if len(all) != 1 {
-		s.t.Fatalf("%d mounts", len(all))
+	if len(all.Mounts) != 1 || all.Version != jsonVersion {
+		s.t.Fatalf("%d mounts, version %d", len(all.Mounts), all.Version)
 	}
-	return all[0]
+	return all.Mounts[0]
 }
 
 // files lists the files of the mount.
@@ -166,11 +168,12 @@ func TestCountersEqualWhatReadersReceived(t *testing.T) {
 	s.run("umount", s.mnt)
 }
 
-// Whoever mounts need not be root; then nobody else reads the mount, not even root.
-// It happens in a mount namespace where everybody may open /dev/fuse, as udev has it.
+// TestUnprivilegedUserMounts: a user need not be root to mount, and then no other user reads the mount,
+// not even root. It runs in a mount namespace where all users may open /dev/fuse, as under udev.
 func TestUnprivilegedUserMounts(t *testing.T) {
 	requireFUSE(t)
 	requireRoot(t)
+	requireHelper(t)
 	s := newSession(t)
 	const nobody = 65534
 	program := copyProgram(t, s.dir)
@@ -194,7 +197,7 @@ rmdir "$device"
 as() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 as "$1" mount "$2" "$3"
 as grep -q deepseek_v3 "$3/hf/config.json"
-if cat "$3/hf/config.json"; then echo 'root reads the mount of somebody else'; exit 1; fi
+if cat "$3/hf/config.json"; then echo 'root reads the mount of another user'; exit 1; fi
 as "$1" status | grep ' alive '
 as "$1" doctor
 as "$1" umount "$3"
@@ -217,7 +220,18 @@ func requireRoot(t *testing.T) {
 	}
 }
 
-// copyProgram copies the test binary to where everybody may execute it.
+// requireHelper skips a test of an unprivileged user where no program mounts for one.
+func requireHelper(t *testing.T) {
+	t.Helper()
+	if _, err := mounts.Helper(); err != nil {
+		if required("fuse") {
+			t.Fatalf("a mount helper is required: %v", err)
+		}
+		t.Skipf("no mount helper: %v", err)
+	}
+}
+
+// copyProgram copies the test binary to a folder where all users may execute it.
 func copyProgram(t *testing.T, dir string) string {
 	t.Helper()
 	self, err := os.ReadFile("/proc/self/exe")
@@ -260,7 +274,8 @@ test -f "$2/native/config.json" -a -f "$2/hf/config.json"
 	s.output(c)
 }
 
-// Somebody with the right to mount can hand over a descriptor that is mounted already.
+// TestPassedDescriptorMounts: a program with the right to mount passes a descriptor that is mounted
+// already.
 func TestPassedDescriptorMounts(t *testing.T) {
 	requireFUSE(t)
 	requireRoot(t)
@@ -271,7 +286,7 @@ func TestPassedDescriptorMounts(t *testing.T) {
 	}
 	defer device.Close()
 	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", device.Fd())
-	if err := unix.Mount("passed", s.mnt, fsType, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY, data); err != nil {
+	if err := unix.Mount("passed", s.mnt, mounts.Type, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY, data); err != nil {
 		t.Fatal(err)
 	}
 	c := s.command("mount", "--foreground", "--layout", "hf", s.source, "/dev/fd/3")
@@ -342,7 +357,7 @@ func TestStateDirectoryOfOthersIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if checkPrivate(dir) == nil {
-		t.Error("somebody else's is taken")
+		t.Error("that of another user is taken")
 	}
 }
 

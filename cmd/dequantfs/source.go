@@ -17,34 +17,17 @@ type source struct {
 	fs         *fs.FS
 }
 
-// openSource opens a checkpoint and lays out the views that the flags ask for.
-func openSource(c *cobra.Command, name string, v *viewFlags, o fs.Options) (*source, error) {
-	if err := v.check(); err != nil {
-		return nil, err
-	}
-	if o.Logger == nil {
-		o.Logger = logger(c)
-	}
-	return openViews(name, o, v.follow, v.views)
+// openCheckpoint opens SOURCE. No other place in the command reads what a user writes there.
+func openCheckpoint(name string, log *slog.Logger, follow bool) (*adapter.Checkpoint, error) {
+	return adapter.Open(name, adapter.OpenOptions{Logger: log, FollowLinks: follow, Fits: fs.CheckReading})
 }
 
-// sayNotes says what a person should know of the plans, once.
-func sayNotes(log *slog.Logger, plans ...*adapter.Plan) {
-	said := map[string]bool{}
-	for _, p := range plans {
-		for _, note := range p.Notes {
-			if !said[note] {
-				log.Warn(note)
-			}
-			said[note] = true
-		}
-	}
-}
+// planner makes views of a checkpoint.
+type planner func(*adapter.Checkpoint) ([]fs.View, error)
 
-// openViews opens a checkpoint, lays out the views that plan makes of it, and says what is odd about
-// both. Symlinks may lead out of the checkpoint if follow says so.
-func openViews(name string, o fs.Options, follow bool, plan func(*adapter.Checkpoint) ([]fs.View, error)) (*source, error) {
-	checkpoint, err := adapter.Open(name, adapter.OpenOptions{Logger: o.Logger, FollowLinks: follow, Fits: fs.CheckReading})
+// openSource opens SOURCE, makes the tree of its views, and says what is odd about both.
+func openSource(name string, o fs.Options, follow bool, plan planner) (*source, error) {
+	checkpoint, err := openCheckpoint(name, o.Logger, follow)
 	if err != nil {
 		return nil, err
 	}
@@ -63,12 +46,40 @@ func openViews(name string, o fs.Options, follow bool, plan func(*adapter.Checkp
 	return s, nil
 }
 
+// sayNotes says the notes of plans, each once.
+func sayNotes(log *slog.Logger, plans ...*adapter.Plan) {
+	said := map[string]bool{}
+	for _, p := range plans {
+		for _, note := range p.Notes {
+			if !said[note] {
+				log.Warn(note)
+			}
+			said[note] = true
+		}
+	}
+}
+
 // Close closes the tree, then the files under it.
 func (s *source) Close() error {
 	return errors.Join(s.fs.Close(), s.checkpoint.Close())
 }
 
+// addQuiet adds the flag --quiet to a command that says more than its results.
+func addQuiet(c *cobra.Command) {
+	c.Flags().BoolP("quiet", "q", false, "say only warnings and errors")
+}
+
+// isQuiet says whether a command was given --quiet.
+func isQuiet(c *cobra.Command) bool {
+	quiet, _ := c.Flags().GetBool("quiet") // an error where the command has no such flag
+	return quiet
+}
+
 // logger logs for the people in front of the command.
 func logger(c *cobra.Command) *slog.Logger {
-	return slog.New(newPeopleHandler(c.ErrOrStderr(), slog.LevelInfo))
+	level := slog.LevelInfo
+	if isQuiet(c) {
+		level = slog.LevelWarn
+	}
+	return slog.New(newPeopleHandler(c.ErrOrStderr(), level))
 }
