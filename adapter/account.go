@@ -1,28 +1,28 @@
 package adapter
 
-// Account says what became of one source key.
+// Account records the fate of one source key.
 type Account struct {
 	Key    string
 	Fate   Fate
-	Reason string   // why it was dropped; empty otherwise
-	Into   []string // names of virtual tensors that use it
+	Reason string   // why the key was dropped; otherwise empty
+	Into   []string // names of the virtual tensors that use the key
 }
 
-// Fate is what became of a source key.
+// Fate is what a view does with a source key.
 type Fate uint8
 
 // The fates.
 const (
 	Used    Fate = iota // part of a computed tensor
-	Passed              // shown as it is
-	Dropped             // left out, for Reason
+	Passed              // shown unchanged
+	Dropped             // left out; Reason says why
 )
 
-// String gives the fate in one word.
+// String returns the fate in one word.
 func (f Fate) String() string { return [...]string{"used", "passed", "dropped"}[f] }
 
-// accounts keeps the fate of every source key, in the order of Checkpoint.Tensors.
-// A key without a fate yet has an empty Into and no Reason.
+// accounts holds the fate of every source key, in the order of Checkpoint.Tensors. A key that has
+// no fate yet has neither Into nor Reason.
 type accounts []Account
 
 func newAccounts(tensors []*Stored) accounts {
@@ -33,12 +33,12 @@ func newAccounts(tensors []*Stored) accounts {
 	return a
 }
 
-// drop gives up a key.
+// drop records that a key is left out.
 func (a accounts) drop(i int, reason string) {
 	a[i].Fate, a[i].Reason = Dropped, reason
 }
 
-// use says that all that the weight is made of goes into the tensors named.
+// use records that the named tensors use all parts of a weight.
 func (a accounts) use(w *weight, fate Fate, into []string) {
 	for _, i := range w.parts {
 		a[i].Fate, a[i].Reason = fate, ""
@@ -50,10 +50,10 @@ func (a accounts) use(w *weight, fate Fate, into []string) {
 	}
 }
 
-// dropWeight gives up a weight with all that it is made of.
+// dropWeight drops all parts of a weight.
 func (a accounts) dropWeight(w *weight, reason string) {
 	for _, i := range w.parts {
-		if a[i].Into == nil { // else another weight uses it
+		if a[i].Into == nil { // otherwise another weight uses it
 			a.drop(int(i), reason)
 		}
 	}

@@ -1,67 +1,70 @@
-// Package adapter knows what checkpoints mean: keys, shards, families, layouts, plans.
+// Package adapter knows the meaning of checkpoints: keys, shards, families, layouts and plans.
 //
-// Start with [Open], which takes a folder, a single file or the id of a model in the
-// local Hugging Face cache and gives a [Checkpoint]: every shard held open, every header
-// checked. [NewPlan] works out what a view of it shows: an ordered list of virtual tensors,
-// each with the recipe (package expr) that computes its bytes, and an account of every key
-// of the source. [FromHF] and [ToHF] give the same as lazy tensors, under the names of the
-// reference, for programs that want no files.
+// Start with [Open]. It takes a folder, a single file or the id of a model in the local Hugging
+// Face cache. The returned [Checkpoint] holds every shard open and has checked every header.
 //
-// Neither opening nor planning reads tensor data. Whatever is wrong with a source and can
-// be known without doing so is an error here, which names file and key.
+// [NewPlan] plans a view of a checkpoint: an ordered list of virtual tensors and an account of
+// every source key. Each virtual tensor has a recipe (package expr) that computes its bytes.
+// [FromHF] and [ToHF] return the same tensors lazily, under the reference's names, for programs
+// that need no files.
+//
+// Neither opening nor planning reads tensor data. A fault that can be found without tensor data is
+// an error here, and the error names file and key.
 //
 // # Sources
 //
-// A folder has a config.json and .safetensors shards, listed by
-// model.safetensors.index.json or found by their names; shards.go has the rules. A file that
-// is not what its name says is reported as what it is (content.go). Names are resolved once, when the
-// source is opened, inside its folder; a snapshot of the Hugging Face cache may link to the
-// blobs of its own model. Only regular files are opened. Nothing is downloaded and nothing
-// is written.
+// A folder has a config.json and .safetensors shards. The index lists the shards, or else their
+// names decide (shards.go). A file that contains something else than its name says is reported as
+// such (content.go).
 //
-// A source may change while it is open. Each read looks at its file after the bytes were
-// read and gives the bytes of the file as it was when it was opened, or fails with
-// [ErrChanged]. A read that failed may be tried again; failures are not remembered.
+// Names are resolved once, inside the source's folder, when the source is opened. A snapshot of the
+// Hugging Face cache may also link to the blobs of its own model. Only regular files are opened.
+// Nothing is downloaded and nothing is written.
 //
-// Sizes and times say that something has happened to a file, not what (identity_linux.go).
-// A read lease shows that nobody has it open for writing, and a watch that nobody has cut it
-// to another size (lease_linux.go, watch_linux.go). With both, removing the file, linking to
-// it or changing its mode does no harm, and opening it for writing ends reads. Without them
-// every change of its times does. [Checkpoint.Unseen] says which changes go unnoticed, which
-// depends on the file system (filesystem_linux.go). The kernel asks for leases by SIGIO,
-// which a program that uses this package leaves to it.
+// A source may change while it is open. Each read checks its file after reading the bytes. It
+// returns the bytes as they were when the file was opened, or fails with [ErrChanged]. A failed
+// read may be repeated, because failures are not remembered.
 //
-// [Checkpoint.Readers] says which other users may read the source, for programs that pass its bytes
-// on. It counts owners, groups, modes and ACLs of each file and of the folders on the way to it, as they
-// are at that moment.
+// Sizes and times show that a file was touched, but not how (identity_linux.go). Two kernel
+// features show more. A read lease shows that nobody has the file open for writing
+// (lease_linux.go). A watch shows that nobody has truncated it (watch_linux.go). With both,
+// removing the file, linking to it or changing its mode is harmless, and opening it for writing
+// ends reads. Without them, every change of the file's times ends reads.
 //
-// Checkpoints come from strangers. Numbers in headers, in config.json and in keys are
-// believed only as far as there are bytes behind them, or up to a limit that published
-// checkpoints do not come near.
+// [Checkpoint.Unseen] lists the changes that would go unnoticed. They depend on the file system
+// (filesystem_linux.go). The kernel reports conflicts with a lease by SIGIO, so a program that uses
+// this package must not use that signal.
+//
+// [Checkpoint.Readers] returns which other users may read the source. Programs that pass its bytes
+// on need it. It considers owners, groups, modes and ACLs of each file and of the folders above it,
+// as they are at the time of the call.
+//
+// Checkpoints are not trusted. Numbers in headers, in config.json and in keys have limits. The limit
+// is the bytes behind the number, or a constant far above the published checkpoints.
 //
 // # Plans
 //
-// Which stored tensors make one weight is a table of formats (formats.go); a new format is a file
-// with its rows and a line in the table. Tensors are put together over all shards (pair.go). Where
-// scales lie is decided once, from the shapes and the configuration together (partition.go,
-// quantization.go): they must fit exactly one known partition, or several that give the same bytes.
-// Tensors that belong to a quantization and to no weight are dropped (leftovers.go).
+// A table of formats says which stored tensors make one weight (formats.go). A new format is a file
+// with its rows and a line in the table. Tensors of all shards are matched (pair.go). The place of
+// scales is decided once, from shapes and configuration together (partition.go, quantization.go).
+// They must fit exactly one known partition, or several that give the same bytes. Tensors that
+// belong to a quantization but to no weight are dropped (leftovers.go).
 //
-// Experts are found by the family's table (family.go, families.go) and arranged by the layout's
-// (layout.go, merge.go). All other keys get the names that the family has in that layout
-// (names.go). What cannot be decoded is refused by name, never shown undecoded. Adding a family is
-// adding a row; testdata/plans shows what becomes of each.
+// The family's table finds the experts (family.go, families.go), and the layout's table arranges
+// them (layout.go, merge.go). All other keys get the family's names in that layout (names.go). A
+// format that cannot be decoded is refused by name and never shown undecoded. A new family is a new
+// row; testdata/plans shows the plan of each.
 //
-// A dequantized value is float32(code) × scale, rounded to the view's dtype: two roundings, to
-// nearest even. The rules are those of NeMo AutoModel's adapters. Where these hand
-// quantized weights on undecoded (the ones written for BF16 checkpoints), every weight is
-// dequantized first. The view's dtype is that of dequantized and merged tensors; the others
-// keep theirs.
+// A dequantized value is float32(code) × scale, rounded to the view's dtype. Both steps round to
+// nearest even. The rules are those of NeMo AutoModel's adapters. Some of those adapters were
+// written for BF16 checkpoints and pass quantized weights on; here every weight is dequantized
+// first. The view's dtype applies to dequantized and merged tensors. All other tensors keep their
+// own.
 //
 // # Concurrency
 //
-// A Checkpoint and a Plan do not change and may be used from any number of goroutines.
-// [Checkpoint.Close] waits for reads that run; later ones fail.
+// A Checkpoint and a Plan do not change, and any number of goroutines may use them.
+// [Checkpoint.Close] waits for running reads; later reads fail.
 package adapter
 
 import (
@@ -71,21 +74,24 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// Options of a view. The zero value is the family's first layout in BF16.
+// Options select a view. The zero value is the family's first layout in BF16.
 type Options struct {
-	// Layout is "native" (the reference's grouped experts), "hf" (published keys),
-	// "transformers", "torchtitan" (theirs), or "hf-fp8" (published keys, quantized).
-	// Empty is the first of Layouts.
+	// Layout is one of the following. Empty means the first of [Layouts].
+	//
+	//   - "native": the reference's grouped experts
+	//   - "hf": the published keys
+	//   - "transformers", "torchtitan": the keys of these libraries
+	//   - "hf-fp8": the published keys, quantized
 	Layout string
 	DType  safetensors.DType // of dequantized and merged tensors; Invalid means BF16
-	EP     EP                // which experts
-	MTP    string            // prediction layers: "auto" (as the family's adapter; or empty), "keep", "drop"
-	// Include keeps only the tensors whose name in the view matches at its start, nil all. Exclude leaves
-	// out those whose name matches, also where Include matches.
+	EP     EP                // selects experts
+	MTP    string            // prediction layers: "auto" or empty (as the family's adapter does), "keep" or "drop"
+	// Include keeps only the tensors whose name in the view begins with a match; nil keeps all. Exclude
+	// leaves out each tensor whose name begins with a match, also if Include matches.
 	Include, Exclude *regexp.Regexp
 
-	Scales string // hf-fp8: "amax" (computed; or empty), "ones" (as the reference)
-	// Unscaled reads FP8 weights that have no scale as plain numbers. Without it they are refused.
+	Scales string // of hf-fp8: "amax" or empty (computed), or "ones" (as the reference does)
+	// Unscaled reads FP8 weights without a scale as plain numbers. Otherwise they are refused.
 	Unscaled bool
 }
 
@@ -93,9 +99,9 @@ type Options struct {
 type Tensor struct {
 	Name string
 	Node expr.Node
-	// Group says which tensors belong in one file: the source's shard name for the
-	// layouts that keep the source's grouping, a layer's number ("layer-00003") or
-	// "rest-…" for grouped layouts. Groups are ordered as they are to be numbered.
+	// Group decides which tensors share a file. Layouts that keep the source's files use the name
+	// of the shard. Other layouts use "layer-00003" for a layer and "rest-…" for the rest. Files
+	// are numbered in the order of the groups.
 	Group string
 }
 
@@ -105,5 +111,5 @@ type Plan struct {
 	Tensors []Tensor
 	Account []Account
 	Config  []byte   // the view's config.json; nil if the source has none
-	Notes   []string // what a person should know, one line each
+	Notes   []string // remarks for the user, one line each
 }

@@ -22,75 +22,78 @@ const (
 	maxIndex   = 64 << 20 // bytes of the index
 	maxTensors = 1 << 20  // of all shards together; the largest published checkpoints have a third of it
 
-	headerAhead = 128 << 10 // bytes of each shard that the system may fetch while another is parsed; most headers are shorter
+	headerAhead = 128 << 10 // bytes of each shard to prefetch; most headers are shorter
 )
 
-// Checkpoint is an opened source: every shard held open, every header checked. It is
-// not changed after Open and safe for concurrent use; what it opened stays readable
-// until Close, also when the files are renamed or removed.
+// Checkpoint is an opened source: every shard is open and every header checked. It does not change
+// after Open and is safe for concurrent use. Its files stay readable until Close, even if they are
+// renamed or removed.
 type Checkpoint struct {
-	Path   string  // what was opened, for messages
-	Config *Config // nil for a single file that has no config.json beside it
+	Path   string  // the source as given to Open, for messages
+	Config *Config // nil for a single file without a config.json beside it
 
-	// quantizeFiles holds those files of quantizeNames that the source has, by name: JSON
-	// objects, checked like config.json. Numbers that JSON lacks are still in them.
+	// quantizeFiles maps a name of quantizeNames to its JSON object, checked like config.json. NaN
+	// and Infinity are still in it.
 	quantizeFiles map[string][]byte
 
 	shards  []string
 	tensors []*Stored
 	byKey   map[string]*Stored
 	index   string      // name of the index
-	absent  []absentKey // by key
+	absent  []absentKey // sorted by key
 
-	kernelOrder map[string]bool // shards whose metadata says that exponents in them are in the order of a kernel
+	kernelOrder map[string]bool // shards whose metadata says that their exponents are in kernel order
 
-	tensorParallel int // tp_size of the index: in how many shards fused matrices were saved; 0: it does not say
+	tensorParallel int // tensorParallel is tp_size of the index: the number of shards of each fused matrix; 0 if not given.
 
 	side    []SideFile
 	pairing pairing
 	files   []*sourceFile
-	folder  string  // where it lies, without symlinks
-	read    []grant // of the files that were read as it was opened, and are not open any more
+	folder  string  // path of the source without symlinks
+	read    []grant // grants of the files that Open read and closed again
 }
 
-// Stored is a tensor of the source with the shard that it lies in.
+// Stored is a tensor of the source and the shard that holds it.
 type Stored struct {
 	expr.Source
 	Shard string
-	at    int32 // position in Checkpoint.Tensors, once weights are paired with their scales
+	at    int32 // position in Checkpoint.Tensors, set when weights are paired with their scales
 }
 
-// OpenOptions change how a source is opened. The zero value is right for most.
+// OpenOptions change how a source is opened. The zero value suits most programs.
 type OpenOptions struct {
-	Logger      *slog.Logger // of what is odd, but no reason to fail; nil: nowhere
+	Logger      *slog.Logger // receives warnings; nil discards them
 	FollowLinks bool         // follow symlinks out of the source's root
 
-	Fits func(bytes int64) error // asked before so many bytes of JSON are read; nil: all that is not too much fits
+	Fits func(bytes int64) error // Fits is asked before so many bytes of JSON are read; an error refuses the source. nil accepts all.
 }
 
-// Open opens a directory with config.json and shards, one .safetensors file, or a Hub
-// id ("org/name", "org/name@revision") in the local Hugging Face cache. Every shard is
-// opened, its header checked, and compared with the index, if there is one. No tensor
-// data is read. Errors name file and tensor. Which files are the model is decided as
-// transformers does (shards.go). Keys that the index names and no shard has are refused
-// when a view is planned that wants them.
+// Open opens a source and reads no tensor data. The source is a folder with config.json and shards,
+// one .safetensors file, or a Hub id in the local Hugging Face cache. A Hub id is "org/name" or
+// "org/name@revision".
 //
-// Symlinks are followed inside the source's folder, and for a snapshot of the Hugging
-// Face cache inside the folder of its model. Others are refused, unless
-// o.FollowLinks. Names are resolved once: afterwards the open files are used.
+// Open checks the header of every shard and compares it with the index if there is one. The shards
+// are chosen as transformers chooses them (shards.go). A key of the index that no shard has is an
+// error only of a plan that needs it.
+//
+// Symlinks are followed inside the source's folder. In a snapshot of the Hugging Face cache they
+// are followed inside the folder of its model. Other links are refused unless o.FollowLinks is set.
+// Names are resolved once; later reads use the open files.
+//
+// Errors name file and tensor.
 func Open(source string, o OpenOptions) (*Checkpoint, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Checkpoint{Path: source}
 	if err := c.open(source, o); err != nil {
-		_ = c.Close() // the error at hand says more
+		_ = c.Close() // the first error is more useful
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
 	return c, nil
 }
 
-// Close closes every file. Reads that run are waited for.
+// Close closes every file after waiting for running reads.
 func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, f := range c.files {
@@ -99,17 +102,17 @@ func (c *Checkpoint) Close() error {
 	return errors.Join(errs...)
 }
 
-// Tensor finds a stored tensor by key.
+// Tensor returns the stored tensor of a key.
 func (c *Checkpoint) Tensor(key string) (*Stored, bool) {
 	t, ok := c.byKey[key]
 	return t, ok
 }
 
-// Tensors gives all stored tensors, by shard and then in data order. Not to be changed.
+// Tensors returns all stored tensors, by shard and then in data order. The caller must not change
+// the slice.
 func (c *Checkpoint) Tensors() []*Stored { return c.tensors }
 
-// Absent gives the keys that the index names and no shard has, sorted. A view that does not
-// leave them out cannot be planned.
+// Absent returns the keys that the index names and no shard has, sorted. A plan must exclude them.
 func (c *Checkpoint) Absent() []string {
 	keys := make([]string, len(c.absent))
 	for i, a := range c.absent {
@@ -118,18 +121,18 @@ func (c *Checkpoint) Absent() []string {
 	return keys
 }
 
-// Shards names the shard files in natural order. Not to be changed.
+// Shards returns the names of the shards in natural order. The caller must not change the slice.
 func (c *Checkpoint) Shards() []string { return c.shards }
 
-// SideFiles are the files to pass through byte for byte, by name: tokenizers,
-// generation config, code, also those of small subfolders. config.json is not among them.
-// Not to be changed.
+// SideFiles returns the files that a view passes through byte for byte, sorted by name. These are
+// tokenizers, generation config and code, also in small subfolders, but not config.json. The caller
+// must not change the slice.
 func (c *Checkpoint) SideFiles() []SideFile { return c.side }
 
-// Unseen says which changes of the source reads would not notice, the reason, and the way out: one
-// line for all files that have these in common.
+// Unseen lists the changes of the source that reads would not notice. Each line gives the files,
+// the reason and the remedy.
 func (c *Checkpoint) Unseen() []string {
-	first := map[string]string{} // name of a file, by what is not seen of it
+	first := map[string]string{} // name of a file, by the change that would not be noticed
 	count := map[string]int{}
 	for _, f := range c.files {
 		what := f.proof.unseen()
@@ -145,7 +148,7 @@ func (c *Checkpoint) Unseen() []string {
 	return lines
 }
 
-// open does what Open says.
+// open does the work of Open.
 func (c *Checkpoint) open(source string, o OpenOptions) error {
 	path, single, err := findSource(source)
 	if err != nil {
@@ -176,7 +179,7 @@ func (c *Checkpoint) openSingle(d *folder, name string) error {
 	return c.openShards(d, &selection{shards: []string{name}})
 }
 
-// openFolder opens all of a checkpoint's folder.
+// openFolder opens all files of a checkpoint's folder.
 func (c *Checkpoint) openFolder(d *folder) error {
 	if !d.has(configName) {
 		return d.noConfig()
@@ -195,7 +198,7 @@ func (c *Checkpoint) openFolder(d *folder) error {
 	return nil
 }
 
-// openConfig reads config.json and the files that describe the quantization beside it.
+// openConfig reads config.json and the files beside it that describe the quantization.
 func (c *Checkpoint) openConfig(d *folder) error {
 	config, err := d.config(configName)
 	if err != nil {
@@ -205,11 +208,11 @@ func (c *Checkpoint) openConfig(d *folder) error {
 	return c.openQuantize(d)
 }
 
-// quantizeNames are the files in which ModelOpt and AutoGPTQ describe a quantization. They
-// are not true of a view, so no view shows them.
+// quantizeNames are the files in which ModelOpt and AutoGPTQ describe a quantization. No view shows
+// them, because a view is not quantized that way.
 var quantizeNames = []string{"hf_quant_config.json", "quantize_config.json"}
 
-// openQuantize reads the files that describe the quantization, where there are any.
+// openQuantize reads the files that describe the quantization, if there are any.
 func (c *Checkpoint) openQuantize(d *folder) error {
 	for _, name := range quantizeNames {
 		if !d.has(name) {
@@ -240,8 +243,8 @@ func (d *folder) config(name string) (*Config, error) {
 	return config, nil
 }
 
-// openShards opens shards and reads their headers. All are opened before the first is
-// read, so that a slow disk can fetch the headers side by side.
+// openShards opens the shards and reads their headers. All shards are opened before the first
+// header is read, so that the system can fetch the headers in parallel.
 func (c *Checkpoint) openShards(d *folder, model *selection) error {
 	if err := d.finished(model.shards); err != nil {
 		return err
@@ -270,16 +273,16 @@ func (c *Checkpoint) openShards(d *folder, model *selection) error {
 	return r.finish()
 }
 
-// shardReader takes in the tensors of the shards, and compares them with the index.
+// shardReader collects the tensors of the shards and compares them with the index.
 type shardReader struct {
 	c     *Checkpoint
 	d     *folder
 	model *selection
 	files []*sourceFile
 
-	pieces   pieces    // of the shard at hand
-	unlisted []*Stored // those that the index does not list
-	copies   []*Stored // those that the index lists in another shard
+	pieces   pieces    // of the current shard
+	unlisted []*Stored // tensors that the index does not list
+	copies   []*Stored // tensors that the index lists in another shard
 }
 
 // read adds the tensors of one shard.
@@ -313,8 +316,8 @@ func (r *shardReader) read(f *sourceFile) error {
 	return nil
 }
 
-// add checks one tensor's key and takes it in. The index says which of several copies is
-// the model's: the others are set aside.
+// add checks the key of a tensor and adds the tensor. If the index lists the key in another shard,
+// the tensor is only a copy and set aside.
 func (r *shardReader) add(t *Stored) error {
 	if strings.ContainsFunc(t.Key, unicode.IsControl) {
 		return errors.New("a control character in its name")
@@ -339,14 +342,14 @@ func (r *shardReader) add(t *Stored) error {
 	return nil
 }
 
-// twice refuses a tensor that is in two shards, where no index says which one counts.
+// twice refuses a tensor that is in two shards, because no index says which one counts.
 func (r *shardReader) twice(t *Stored) error {
 	i := slices.IndexFunc(r.c.tensors, func(other *Stored) bool { return other.Key == t.Key })
 	return fmt.Errorf("it is in %s too, and no index says which one counts: if they are pieces of it, consolidate them; "+
 		"else give one file as SOURCE, or the shards of one model a folder of their own", r.c.tensors[i].Shard)
 }
 
-// finish compares what was found with the index.
+// finish compares the tensors found with the index.
 func (r *shardReader) finish() error {
 	index := r.model.index
 	if index == nil {
@@ -362,7 +365,7 @@ func (r *shardReader) finish() error {
 		r.d.logger.Warn("a tensor is in two shards: that of the index is shown", "key", t.Key, "shown", index.WeightMap[t.Key],
 			"left", t.Shard+andMore(len(r.copies)-1))
 	}
-	if len(r.unlisted) > 0 { // one line, however many there are
+	if len(r.unlisted) > 0 { // one line for all of them
 		t := r.unlisted[0]
 		r.d.logger.Warn("a tensor is not in the index", "file", t.Shard, "key", t.Key+andMore(len(r.unlisted)-1))
 	}
@@ -370,7 +373,7 @@ func (r *shardReader) finish() error {
 	return nil
 }
 
-// findAbsent notes the keys of the index that no shard has.
+// findAbsent records the keys of the index that no shard has.
 func (c *Checkpoint) findAbsent(model *selection, unlisted int) {
 	if len(c.tensors)-unlisted == len(model.index.WeightMap) {
 		return
@@ -387,8 +390,7 @@ func (c *Checkpoint) findAbsent(model *selection, unlisted int) {
 // absentKey is a key that the index names and no shard has.
 type absentKey struct{ key, shard string }
 
-// checkAbsent refuses keys that the index names and no shard has, unless the view leaves
-// them out anyway: then nothing that is wanted is missing.
+// checkAbsent refuses keys that the index names and no shard has, unless the view excludes them.
 func (p *planner) checkAbsent() error {
 	var wanted []absentKey
 	for _, a := range p.c.absent {
@@ -407,7 +409,7 @@ func (p *planner) checkAbsent() error {
 		p.c.index, first.key, first.shard, andMore(len(wanted)-1))
 }
 
-// andMore says how many others there are.
+// andMore counts the others in a message.
 func andMore(n int) string {
 	if n <= 0 {
 		return ""

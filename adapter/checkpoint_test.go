@@ -236,7 +236,7 @@ func TestOpenRefusesBrokenSources(t *testing.T) {
 			[]string{index + ": bad index"}},
 		{"index has a key twice", func(t *testing.T, dir string) {
 			write(t, dir, index, []byte(`{"weight_map":{"a":"`+shard1+`","a":"`+shard1+`"}}`))
-		}, []string{index, `tensor "a" is in it twice`}},
+		}, []string{index, `tensor "a" appears twice`}},
 		{"index without shards", func(t *testing.T, dir string) {
 			write(t, dir, index, []byte(`{"weight_map":{}}`))
 		}, []string{index + ": no shards"}},

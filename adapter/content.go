@@ -17,28 +17,28 @@ import (
 )
 
 const (
-	headBytes = 4096        // of a file, by which it is recognised
+	headBytes = 4096        // bytes at the beginning of a file that identify its contents
 	maxLength = 100_000_000 // of a header; a file that begins with a larger number is not safetensors
 )
 
-// What to do about a file that is not what its name says.
+// Remedies for a file with unexpected contents.
 const (
 	pullAgain     = "run git lfs pull in the folder"
 	downloadAgain = "remove it and download it again"
 	signInAgain   = "remove it, sign in if the model asks for that (hf auth login), and download it again"
 )
 
-// head is the beginning of a file, or all of it if it is short.
+// head is the beginning of a file, or all of a short file.
 type head struct {
 	name string
 	data []byte
 	size int64 // of the whole file
 }
 
-// disguises are what files hold that are not what their names say. The first that is
-// found counts: is gives it in words, empty if it is something else.
+// disguises are the unexpected contents of files. The first match counts. is describes the contents
+// and returns "" if they are something else.
 var disguises = []struct {
-	in  func(name string) bool // the files that are looked at
+	in  func(name string) bool // selects the files to check
 	is  func(h head) string
 	way string
 }{
@@ -54,7 +54,7 @@ var disguises = []struct {
 	{endsWith(shardEnd), head.text, signInAgain},
 }
 
-// recognise says what a file holds if it is not what its name says, and what to do about it.
+// recognise describes the contents of a file that has unexpected contents, and the remedy.
 func (h head) recognise() (is, way string) {
 	for _, d := range disguises {
 		if !d.in(h.name) {
@@ -80,7 +80,7 @@ func endsOtherwise(ends ...string) func(string) bool {
 	return func(name string) bool { return !listed(name) }
 }
 
-// needsBytes says whether an empty file of that name is of no use.
+// needsBytes reports whether a file of that name is useless when empty.
 func needsBytes(name string) bool {
 	switch path.Base(name) {
 	case "vocab.txt", "merges.txt":
@@ -98,7 +98,7 @@ func (h head) empty() string {
 
 var pointer = regexp.MustCompile(`\Aversion https://(?:git-lfs|hawser)\.github\.com/spec/`)
 
-// pointer finds what git has in place of a file that git-lfs keeps.
+// pointer recognises the text that git keeps in place of a file of git-lfs.
 func (h head) pointer() string {
 	if pointer.Match(h.data) {
 		return "a git-lfs pointer, not the file"
@@ -108,7 +108,7 @@ func (h head) pointer() string {
 
 var pointedSize = regexp.MustCompile(`(?m)^size (\d{1,18})$`)
 
-// pointed is the size of the file that a pointer stands for; 0 if it does not say.
+// pointed returns the size of the file behind a pointer, or 0 if the pointer does not give it.
 func (h head) pointed() int64 {
 	m := pointedSize.FindSubmatch(h.data)
 	if m == nil {
@@ -118,7 +118,7 @@ func (h head) pointed() int64 {
 	return n
 }
 
-// zeros finds space that a downloader has reserved and not written.
+// zeros recognises space that a downloader has reserved and not written.
 func (h head) zeros() string {
 	switch {
 	case h.size == 0 || len(bytes.Trim(h.data, "\x00")) > 0:
@@ -129,12 +129,12 @@ func (h head) zeros() string {
 	return fmt.Sprintf("its first %d bytes are zero, as a download that was stopped leaves them", len(h.data))
 }
 
-// trimmed is the beginning in lower case, without byte order mark and white space before it.
+// trimmed returns the beginning in lower case, without a byte order mark and leading white space.
 func (h head) trimmed() []byte {
 	return bytes.ToLower(bytes.TrimLeft(h.data[:min(len(h.data), 512)], "\ufeff \t\r\n"))
 }
 
-// begins says whether the text begins with one of those.
+// begins reports whether the text begins with one of the given strings.
 func (h head) begins(starts ...string) bool {
 	text := h.trimmed()
 	return slices.ContainsFunc(starts, func(s string) bool { return bytes.HasPrefix(text, []byte(s)) })
@@ -154,14 +154,14 @@ func (h head) xml() string {
 	return ""
 }
 
-// errorFields are what JSON has in it that a server sends in place of a file.
+// errorFields are the fields of JSON objects that servers send as errors in place of a file.
 var errorFields = []string{
 	"error", "errors", "error_code", "errorCode", "code", "detail", "details", "message", "msg", "path",
 	"request_id", "requestId", "status", "statusCode", "status_code", "success", "timestamp", "title", "type", "url",
 }
 
-// jsonError finds {"error": "Repository not found"} and its kind: an object that has an
-// error in it and nothing that is not about one.
+// jsonError recognises objects such as {"error": "Repository not found"}. They have an error, and
+// no field that has nothing to do with one.
 func (h head) jsonError() string {
 	var object map[string]any
 	if h.size != int64(len(h.data)) || json.Unmarshal(h.data, &object) != nil {
@@ -180,13 +180,13 @@ func (h head) jsonError() string {
 	return ""
 }
 
-// serverTexts are how the short texts begin that servers send in place of a file.
+// serverTexts matches the beginning of short texts that servers send in place of a file.
 var serverTexts = regexp.MustCompile(`^(?:(?:entry|repository|revision|file|page|object)? ?not found|invalid (?:username or password|credentials|token)|` +
 	`unauthorized|forbidden|access (?:denied|to (?:model|dataset) )|cannot access gated|you (?:must|need to) be (?:authenticated|logged)|` +
 	`(?:error ?(?:code)?:? ?)?(?:401|403|404|410|429|50[0234])[: ]+[a-z]|too many requests|we had to rate limit|internal server error|bad gateway|` +
 	`service unavailable|gateway time-?out)`)
 
-// textError finds short texts such as "Entry not found".
+// textError recognises short texts such as "Entry not found".
 func (h head) textError() string {
 	const longest = 1024
 	if h.size > longest || !serverTexts.Match(h.trimmed()) {
@@ -195,7 +195,7 @@ func (h head) textError() string {
 	return fmt.Sprintf("an error message of a server (%.80q), not the file", bytes.TrimSpace(h.data))
 }
 
-// magics are how files of other formats begin.
+// magics are the first bytes of other formats.
 var magics = []struct{ magic, is string }{
 	{"GGUF", "a GGUF file, for llama.cpp"},
 	{"PK\x03\x04", "a zip archive, as torch.save writes"},
@@ -212,8 +212,8 @@ var magics = []struct{ magic, is string }{
 	{"\x93NUMPY", "an array of NumPy"},
 }
 
-// otherFormat finds what begins like a file of another format, and not like the length of
-// a header.
+// otherFormat recognises a file that begins like another format and not like the length of a
+// header.
 func (h head) otherFormat() string {
 	if !h.tooLong() {
 		return ""
@@ -226,16 +226,16 @@ func (h head) otherFormat() string {
 	return ""
 }
 
-// tooLong says whether the first eight bytes cannot be the length of a header.
+// tooLong reports whether the first eight bytes cannot be the length of a header.
 func (h head) tooLong() bool {
 	return len(h.data) < 8 || binary.LittleEndian.Uint64(h.data) > maxLength
 }
 
-// text finds any text: a header's length has zero bytes in it.
+// text recognises any text. Text has no zero bytes, but the length of a header has.
 func (h head) text() string {
 	text := h.data
 	if len(text) == headBytes {
-		text = text[:headBytes-utf8.UTFMax] // the last rune may be cut
+		text = text[:headBytes-utf8.UTFMax] // the last rune may be incomplete
 	}
 	control := func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\r\n\f", r) }
 	if !h.tooLong() || !utf8.Valid(text) || bytes.ContainsFunc(text, control) {
@@ -253,7 +253,8 @@ func headOf(f *sourceFile) (head, error) {
 	return head{name: f.name, data: data, size: f.Size()}, nil
 }
 
-// unlikeJSON says what a file of JSON is in truth, also where it can be read (err is nil).
+// unlikeJSON returns an error that describes the contents of a JSON file, even if it could be
+// parsed (err is nil). It returns err if they are not recognised.
 func (d *folder) unlikeJSON(raw []byte, err error) error {
 	h := head{name: ".json", data: raw[:min(len(raw), headBytes)], size: int64(len(raw))}
 	if is, way := h.recognise(); is != "" {
@@ -262,8 +263,8 @@ func (d *folder) unlikeJSON(raw []byte, err error) error {
 	return err
 }
 
-// unlikeShard says what a shard is in truth, if err says only what is wrong with its header.
-// Of pointers it counts all, since most often no shard was pulled.
+// unlikeShard returns an error that describes the contents of a shard, or err if they are not
+// recognised. It counts the git-lfs pointers of all shards, because usually none was pulled.
 func (d *folder) unlikeShard(f *sourceFile, shards []*sourceFile, err error) error {
 	h, failed := headOf(f)
 	if failed != nil {
@@ -279,7 +280,7 @@ func (d *folder) unlikeShard(f *sourceFile, shards []*sourceFile, err error) err
 	return errors.New(is + ": " + d.way(way))
 }
 
-// countPointers says how many of the shards are pointers, and how large what they stand for is.
+// countPointers counts the shards that are pointers and adds up the sizes of their files.
 func countPointers(shards []*sourceFile) string {
 	pointers, size := 0, int64(0)
 	for _, f := range shards {
@@ -293,7 +294,7 @@ func countPointers(shards []*sourceFile) string {
 	return fmt.Sprintf(" (%d of %d shards, %s)", pointers, len(shards), formatBytes(size))
 }
 
-// way names the command that downloads a file again, where the repository is known.
+// way adds the command that downloads a file again, if the repository is known.
 func (d *folder) way(way string) string {
 	if d.repo == nil || way == pullAgain {
 		return way
@@ -301,14 +302,14 @@ func (d *folder) way(way string) string {
 	return strings.ReplaceAll(way, "download it again", "run "+d.repo.download()+" --force-download")
 }
 
-// What to do about weights of other formats.
+// Remedies for weights in other formats.
 const (
 	pickled  = "convert them first: load the model with transformers and save it with save_pretrained"
 	madeFrom = "use the safetensors checkpoint that it was made from"
 )
 
-// otherFormats are files of weights that are not safetensors, by how their names end.
-// Views show those that a model may need beside its weights, such as voices.
+// otherFormats are files of weights that are not safetensors, by their endings. Views show the
+// formats that a model may need beside its weights, such as voices.
 var otherFormats = []struct {
 	end   string
 	is    string
@@ -328,7 +329,7 @@ var otherFormats = []struct {
 	{end: ".tflite", is: "a graph of LiteRT", way: madeFrom},
 }
 
-// isOtherWeights says whether a file holds weights in another format, which no view shows.
+// isOtherWeights reports whether a file holds weights in another format that no view shows.
 func isOtherWeights(name string) bool {
 	for _, o := range otherFormats {
 		if strings.HasSuffix(strings.ToLower(name), o.end) {
@@ -338,7 +339,8 @@ func isOtherWeights(name string) bool {
 	return false
 }
 
-// noConfig refuses a folder without config.json. An adapter never has one: the message names it instead.
+// noConfig refuses a folder without config.json. The folder of an adapter never has one, so its
+// message names the adapter.
 func (d *folder) noConfig() error {
 	models := slices.DeleteFunc(d.weights(), func(name string) bool { return notTheModel(name) != "" })
 	if len(models) > 0 {
@@ -350,7 +352,7 @@ func (d *folder) noConfig() error {
 	return d.incomplete(fmt.Errorf("%s: missing, and no *%s: not a checkpoint's folder", configName, shardEnd))
 }
 
-// noWeights says what is in a folder that has no weights to show, if that can be told.
+// noWeights describes a folder that has no weights to show, if it is recognised.
 func (d *folder) noWeights() error {
 	for _, o := range otherModels {
 		if found := d.where(func(name string) bool { return isShardName(name) && strings.HasPrefix(name, o.start) }); len(found) > 0 {
@@ -368,7 +370,7 @@ func (d *folder) noWeights() error {
 	return nil
 }
 
-// where gives the entries of the folder that fit and have names that can be shown.
+// where returns the entries of the folder that fit and have printable names.
 func (d *folder) where(fits func(name string) bool) []string {
 	var found []string
 	for _, name := range d.entries {
@@ -379,7 +381,7 @@ func (d *folder) where(fits func(name string) bool) []string {
 	return found
 }
 
-// hasWeightsInside says whether an entry is a subfolder with shards.
+// hasWeightsInside reports whether an entry is a subfolder with shards.
 func (d *folder) hasWeightsInside(name string) bool {
 	entries, _, err := d.readFolder(name)
 	return err == nil && slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return isShardName(e.Name()) })

@@ -9,12 +9,11 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
-// ErrChanged says that a source file may not be what it was when it was opened. Its size or time of
-// modification is another; or its time of change is, and nothing shows that only its names, links or
-// permissions were changed; or it was opened for writing.
-var ErrChanged = errors.New("source has changed since it was opened")
+// ErrChanged is [source.ErrChanged].
+var ErrChanged = source.ErrChanged
 
 // errExposed is ErrChanged for a file that was opened for writing.
 var errExposed = fmt.Errorf("%w, or may have: a program has opened it for writing", ErrChanged)

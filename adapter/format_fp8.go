@@ -7,16 +7,16 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// fp8Formats are one-byte floats with scales: value = code × scale. The rows differ in how the scale
-// is called; where it lies over the weight is for findPartition to say.
+// fp8Formats are one-byte floats with scales: value = code × scale. The rows differ in the name of
+// the scale. findPartition decides which elements share a scale.
 var fp8Formats = []*format{
 	fp8Format(".weight", ".weight_scale_inv"), // DeepSeek-V3, Qwen3, MiniMax, Mistral
 	fp8Format(".weight", ".weight_scale"),     // compressed-tensors, ModelOpt, FBGEMM, AutoFP8
 	fp8Format(".weight", ".qscale_weight"),    // Mistral's own checkpoints
 	fp8Format(".weight", ".scale_weight"),     // ComfyUI
 	fp8Format("", "_weight_scale_inv"),        // grouped experts, without ".weight" in their key
-	fp8Format("", "_weight_scale"),            // the same by ModelOpt: gate_up_proj_weight_scale
-	fp8Format("", "_scale_inv"),               // the same of Mistral-Small-4
+	fp8Format("", "_weight_scale"),            // grouped experts of ModelOpt: gate_up_proj_weight_scale
+	fp8Format("", "_scale_inv"),               // grouped experts of Mistral-Small-4
 	loose(fp8Format(".weight", ".scale")),     // DeepSeek-V4
 	loose(fp8Format("", "_scale")),            // Llama-4
 }
@@ -34,24 +34,24 @@ func loose(f *format) *format {
 	return f
 }
 
-// fp8Coded says whether elements are FP8 codes that are decoded.
+// fp8Coded reports whether a dtype holds FP8 codes that can be decoded.
 func fp8Coded(d safetensors.DType) bool {
 	return d == safetensors.F8E4M3 || d == safetensors.F8E5M2
 }
 
-// isExponents says whether scales are exponents of two, in either of their dtypes.
+// isExponents reports whether scales are powers of two, stored as exponents in either dtype.
 func isExponents(scale *Stored) bool {
 	return scale.DType == safetensors.U8 || scale.DType == safetensors.F8E8M0
 }
 
-// fp8Weight is codes under one grid of scales, or under a grid for each matrix of a stack.
+// fp8Weight is codes under one grid of scales, or under one grid for each matrix of a stack.
 type fp8Weight struct {
 	codes  *expr.Source
 	scales *expr.Source // nil: the codes are the values
 	where  *partition
 }
 
-// openFP8 decides where the scale lies.
+// openFP8 decides which elements share a scale.
 func openFP8(o *opening, scale *Stored) (decoder, error) {
 	if err := checkScale(scale); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func openFP8(o *opening, scale *Stored) (decoder, error) {
 	return o.located(scale, o.settings.fusionOf(w.Key, w.Shape))
 }
 
-// located lays the scale where it fits.
+// located finds the partition of a scale and makes the decoder.
 func (o *opening) located(scale *Stored, fused fusion) (decoder, error) {
 	w := o.codes
 	p, err := findPartition(w.Shape, scale.Shape, o.quantization.schemeOf(w.Key), fused, o.family.takesLarger(w.Key))
@@ -81,7 +81,7 @@ func (o *opening) located(scale *Stored, fused fusion) (decoder, error) {
 	return newFP8Weight(w, scale, o.quantization.intern(p)), nil
 }
 
-// newFP8Weight lays a grid over a weight. Its scales get the shape of the grid.
+// newFP8Weight combines codes and a grid. The scales get the shape of the grid.
 func newFP8Weight(w, scale *Stored, where *partition) *fp8Weight {
 	d := &fp8Weight{codes: &w.Source, scales: &scale.Source, where: where}
 	f := frameOf(w.Shape)
@@ -95,7 +95,7 @@ func newFP8Weight(w, scale *Stored, where *partition) *fp8Weight {
 	return d
 }
 
-// checkScale refuses dtypes that are not those of scales.
+// checkScale refuses scales of a dtype that no format uses.
 func checkScale(s *Stored) error {
 	switch s.DType {
 	case safetensors.F32, safetensors.BF16, safetensors.F16, safetensors.F8E8M0:
@@ -110,7 +110,7 @@ func checkScale(s *Stored) error {
 	return fmt.Errorf("%s: %s: scale of dtype %s: expected F32, BF16, F16, F8_E8M0 or U8 (exponents)", s.Shard, s.Key, s.DType)
 }
 
-// reshapedSource is the same stored bytes under another shape.
+// reshapedSource returns the same stored bytes with another shape.
 func reshapedSource(s *expr.Source, shape []int64) *expr.Source {
 	r := *s
 	r.Shape = shape
@@ -126,8 +126,8 @@ func (d *fp8Weight) describe() (string, safetensors.DType) {
 	return d.where.String(), d.scales.DType
 }
 
-// node decodes. A tensor that is neither a matrix nor a stack is decoded as the matrix that its
-// frame is.
+// node decodes the weight. A tensor that is neither a matrix nor a stack is decoded as the matrix
+// of its frame and then reshaped.
 func (d *fp8Weight) node(out safetensors.DType) (expr.Node, error) {
 	f := frameOf(d.codes.Shape)
 	o := expr.DequantizeOptions{Out: out}
@@ -144,14 +144,14 @@ func (d *fp8Weight) node(out safetensors.DType) (expr.Node, error) {
 	return expr.Reshape(n, d.codes.Shape...)
 }
 
-// partedWeight is a matrix of which runs of rows have grids of their own.
+// partedWeight is a matrix in which each run of rows has its own grid.
 type partedWeight struct {
 	codes *expr.Source
 	runs  []run
 	where string
 }
 
-// run is a run of rows under a grid of blocks that begins with the run.
+// run is a run of rows under a grid whose first block begins with the run.
 type run struct {
 	rows   int64
 	scales *expr.Source
@@ -171,7 +171,7 @@ func newParted(w, scale *Stored, p *partition) *partedWeight {
 	return d
 }
 
-// scaleRows is n rows of a grid of scales with so many columns.
+// scaleRows returns n rows of a grid of scales with the given number of columns.
 func scaleRows(scale *Stored, from, n, cols int64) *expr.Source {
 	s := scale.Source
 	s.Offset += from * cols * int64(s.DType.Bits()/8)

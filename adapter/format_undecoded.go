@@ -8,7 +8,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// undecodedFormats are recognised and refused by name. They are told by the endings of keys.
+// undecodedFormats are recognised by the endings of keys and refused by name.
 var undecodedFormats = []*format{
 	sign("NVFP4 (compressed-tensors)", ".weight_global_scale"),
 	sign("NVFP4-CSF", ".weight_scale.nvfp4_csf_fixed"),
@@ -43,22 +43,21 @@ var undecodedFormats = []*format{
 	sign("torchao", ":_data", ":qdata", "._weight_qdata"),
 }
 
-// kernelOrder is groups of 32 in a row as ComfyUI writes them: its exponents are in the order in which a
-// kernel reads them, under a shape that does not show it. Only a description beside the weight or in
-// the shard's metadata does.
+// kernelOrder is ComfyUI's format with groups of 32 in a row. Its exponents are in the order in
+// which a kernel reads them, and the shape does not show it. Only a description beside the weight
+// or in the shard's metadata tells.
 var kernelOrder = loose(&format{
 	name: "exponents in the order of a kernel (ComfyUI)", codes: ".weight", parts: []string{".weight_scale", ".comfy_quant"},
 	fits:    func(m *module) bool { return isExponents(m.part(".weight_scale")) },
 	instead: "use the model in FP8 with one scale per tensor, or in BF16",
 })
 
-// inKernelOrder says whether a shard's metadata describes weights of this kind.
+// inKernelOrder reports whether a shard's metadata describes such weights.
 func inKernelOrder(h *safetensors.Header) bool {
 	return strings.Contains(h.Metadata["_quantization_metadata"], "mxfp8")
 }
 
-// undecodedTypes are recognised and refused by name. They are told by the dtypes of a weight and of
-// its scale.
+// undecodedTypes are recognised by the dtypes of a weight and its scale, and refused by name.
 var undecodedTypes = []*format{
 	{
 		name: "FP4 of DeepSeek-V4", codes: ".weight", parts: []string{".scale"}, loose: true,
@@ -87,17 +86,18 @@ var undecodedTypes = []*format{
 	coded("FP8 E5M2FNUZ", safetensors.F8E5M2FNUZ),
 }
 
-// sign is a format that one of the endings tells.
+// sign is a format that any one of the endings identifies.
 func sign(name string, endings ...string) *format {
 	return &format{name: name, parts: endings, anyPart: true}
 }
 
-// coded is a format that the dtype of a weight tells.
+// coded is a format that the dtype of a weight identifies.
 func coded(name string, d safetensors.DType) *format {
 	return &format{name: name, codes: ".weight", fits: typed(".weight", d)}
 }
 
-// typed says whether the parts of a module have these dtypes: pairs of ending and dtype.
+// typed returns a check that parts of a module have certain dtypes. pairs alternates endings and
+// dtypes.
 func typed(pairs ...any) func(*module) bool {
 	return func(m *module) bool {
 		for i := 0; i < len(pairs); i += 2 {
@@ -116,8 +116,8 @@ var undecodedMethods = []string{
 	"mxfp4", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
 }
 
-// refuseConfigured refuses what only config.json tells: methods whose tensors do not show what they
-// are, and rotations that a loader would have to undo while the model runs.
+// refuseConfigured refuses what only config.json shows: methods without a visible sign in the
+// tensors, and rotations that a loader must undo while the model runs.
 func refuseConfigured(q *quantization, s settings) error {
 	o := s.object(quantizationFields...)
 	switch {

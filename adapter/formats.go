@@ -10,67 +10,68 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// formats are the formats known, the most specific first. A new format is a file with its rows and
-// a line here.
+// formats lists the known formats, the most specific first. A new format is a file with its rows
+// and a line here.
 var formats = slices.Concat(
 	undecodedFormats,
 	fp8Formats,
 	undecodedTypes,
 )
 
-// format is a row of knowledge: which stored tensors of a module make one weight, and how.
+// format describes the stored tensors of a module that make one weight, and how to decode them.
 type format struct {
 	name string // for messages and summaries
 
-	// codes is the ending of the tensor that holds the codes, behind the module's name: ".weight",
-	// ".weight_packed", or "" for a tensor that has the module's own name. The weight is shown
-	// under the module's name with ".weight", or without if the codes have none.
+	// codes is the ending of the tensor with the codes, after the module's name. It is ".weight",
+	// ".weight_packed", or "" for a tensor with the module's own name. The weight is shown with the
+	// ending ".weight", or without an ending if codes is "".
 	codes string
 
-	// parts are the endings of the other tensors of the weight, which must be there. With anyPart,
-	// one of them is enough, and there may be no codes. Optional ones may be there besides.
+	// parts are the endings of the other tensors of the weight, all required. With anyPart, one of
+	// them is enough and the codes may be missing. Tensors of the optional endings may be missing.
 	parts    []string
 	anyPart  bool
 	optional []string
 
-	// loose: models have parameters with these endings too. Tensors that do not fit are such.
+	// loose means that models also have parameters with these endings. Tensors that do not fit are
+	// such parameters.
 	loose bool
 
-	// fits looks at dtypes and shapes; nil: the endings suffice.
+	// fits checks dtypes and shapes; nil: the endings suffice.
 	fits func(m *module) bool
 
-	// open makes the decoder. nil: the format is recognised and refused by its name.
+	// open makes the decoder; nil: the format is recognised and refused by name.
 	open func(o *opening) (decoder, error)
 
-	// instead says what to do about a format that is refused; empty: what holds for most.
+	// instead is the remedy for a refused format; empty: the usual one.
 	instead string
 }
 
-// decoder makes the values of a weight out of its stored tensors. It does not change.
+// decoder makes the values of a weight from its stored tensors. It does not change.
 type decoder interface {
-	// shape is that of the values.
+	// shape returns the shape of the values.
 	shape() []int64
-	// node gives the recipe of the values in a dtype.
+	// node returns the recipe of the values in a dtype.
 	node(out safetensors.DType) (expr.Node, error)
-	// describe says for summaries where scales lie, and of which dtype they are.
+	// describe returns which elements share a scale, and the dtype of the scales, for summaries.
 	describe() (where string, scales safetensors.DType)
 }
 
-// opening is what a format makes a decoder from.
+// opening has the inputs of format.open.
 type opening struct {
 	*module
 	c            *Checkpoint
 	settings     settings
 	family       *family
 	quantization *quantization
-	// shared are tensors of other modules that the weight consumes too. open adds to them.
+	// shared are tensors of other modules that the weight also consumes. open adds to them.
 	shared []*Stored
 }
 
-// module is the tensors of a module whose names say that together they make its weight.
+// module is the tensors that make one weight, by their names.
 type module struct {
 	name   string
-	codes  *Stored // the tensor called as the module with the ending, which is ".weight" or ""; may be nil
+	codes  *Stored // the tensor with the module's name and the ending ".weight" or ""; may be nil
 	ending string
 	parts  []part // all others, in the order of the source
 	has    endingSet
@@ -83,7 +84,7 @@ type part struct {
 	ending *ending
 }
 
-// part finds a tensor of the module by its ending; nil if there is none.
+// part returns the tensor of the module with an ending, or nil.
 func (m *module) part(ending string) *Stored {
 	if m.codes != nil && ending == m.ending {
 		return m.codes
@@ -96,7 +97,7 @@ func (m *module) part(ending string) *Stored {
 	return nil
 }
 
-// named is the tensor that messages name: the codes, or what comes first.
+// named returns the tensor to name in messages: the codes, or else the first part.
 func (m *module) named() *Stored {
 	if m.codes != nil {
 		return m.codes
@@ -113,11 +114,11 @@ func (s endingSet) holds(all endingSet) bool { return s[0]&all[0] == all[0] && s
 
 func (s endingSet) meets(any endingSet) bool { return s[0]&any[0]|s[1]&any[1] != 0 }
 
-// ending is how the key of a part ends.
+// ending is an ending of a part's key.
 type ending struct {
 	text    string
 	number  uint8
-	certain bool // only parts of formats end so
+	certain bool // only parts of formats have this ending
 }
 
 // row is a format with its endings as sets.
@@ -126,8 +127,8 @@ type row struct {
 	needs, allows endingSet
 }
 
-// formatTable is rows as they are looked up. Endings that begin with a dot are found by what is
-// behind their last dot; the others are tried one after the other, the longest first.
+// formatTable holds the rows for look-up. Endings that begin with a dot are found by the text after
+// their last dot. The others are tried in turn, the longest first.
 type formatTable struct {
 	rows    []row
 	endings []*ending
@@ -159,7 +160,8 @@ func newFormatTable(formats []*format) *formatTable {
 	return t
 }
 
-// needed are the endings of all parts but codes that are called as the module.
+// needed returns the endings of all required parts. It leaves out codes that are named like the
+// module.
 func (f *format) needed() []string {
 	if f.codes == ".weight" || f.codes == "" {
 		return f.parts
@@ -167,7 +169,7 @@ func (f *format) needed() []string {
 	return append([]string{f.codes}, f.parts...)
 }
 
-// register adds endings to the table and gives them as a set.
+// register adds endings to the table and returns them as a set.
 func (t *formatTable) register(texts []string, f *format) (s endingSet) {
 	for _, text := range texts {
 		i := slices.IndexFunc(t.endings, func(e *ending) bool { return e.text == text })
@@ -181,8 +183,7 @@ func (t *formatTable) register(texts []string, f *format) (s endingSet) {
 	return s
 }
 
-// split finds the module and the ending of a key that may be a part; the ending is nil if it is
-// none.
+// split returns the module and the ending of a key that may be a part. Otherwise the ending is nil.
 func (t *formatTable) split(key string) (module string, e *ending) {
 	last := key[strings.LastIndexByte(key, '.')+1:]
 	if last == "weight" || last == "bias" {
@@ -201,7 +202,7 @@ func (t *formatTable) split(key string) (module string, e *ending) {
 	return "", nil
 }
 
-// is says whether a module is of the format.
+// is reports whether a module has the format.
 func (r *row) is(m *module) bool {
 	if r.anyPart {
 		return m.has.meets(r.needs) && (r.fits == nil || r.fits(m))
@@ -212,7 +213,7 @@ func (r *row) is(m *module) bool {
 	return m.has.holds(r.needs) && (r.fits == nil || r.fits(m))
 }
 
-// find finds the format of a module; nil if it has none.
+// find returns the format of a module, or nil.
 func (t *formatTable) find(m *module) *row {
 	for i := range t.rows {
 		if t.rows[i].is(m) {
@@ -222,7 +223,8 @@ func (t *formatTable) find(m *module) *row {
 	return nil
 }
 
-// refused says that a format is not decoded, of which tensor, and what to do.
+// refused returns the error for a format that is not decoded: the tensor, the format and the
+// remedy.
 func (f *format) refused(t *Stored, s settings) error {
 	instead := f.instead
 	if instead == "" {

@@ -205,7 +205,7 @@ func mustTensor(t *testing.T, d *StateDict, name string) *Lazy {
 // The reference's adapter for Qwen3.5 slices grouped experts, so a rank without any
 // has tensors of none; split ones leave nothing.
 func TestRanksWithoutExperts(t *testing.T) {
-	c := opened(t, source(t, listed["qwen3_5_moe"].config, listed["qwen3_5_moe"].tensors))
+	c := opened(t, synthetic(t, listed["qwen3_5_moe"].config, listed["qwen3_5_moe"].tensors))
 	d := dict(t, c, Options{Layout: "native", EP: EP{2, 3}})
 	l := mustTensor(t, d, "model.language_model.layers.0.mlp.experts.gate_and_up_projs")
 	if !slices.Equal(l.Shape(), []int64{0, 6, 8}) || len(content(t, l)) != 0 {
@@ -217,7 +217,7 @@ func TestRanksWithoutExperts(t *testing.T) {
 }
 
 func TestTwoKeysToOneNameAreRefused(t *testing.T) {
-	s := source(t, listed["hy_v3"].config, listed["hy_v3"].tensors)
+	s := synthetic(t, listed["hy_v3"].config, listed["hy_v3"].tensors)
 	with(s, "model.layers.0.mlp.gate.weight", "BF16", 1, 8)
 	_, err := NewPlan(opened(t, s), Options{Layout: "native"})
 	for _, want := range []string{"model.layers.0.mlp.gate.weight", "model.layers.0.mlp.router.gate.weight", "layout native", "leave one"} {

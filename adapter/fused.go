@@ -6,14 +6,13 @@ import (
 	"strings"
 )
 
-// fusion says of which parts a matrix is made, top to bottom. It is empty for a matrix that is
-// not fused.
+// fusion lists the parts of a fused matrix, top to bottom. It is empty for other matrices.
 type fusion struct {
-	parts   [][]int64 // the rows of each part: every way in which the configuration divides it
+	parts   [][]int64 // the rows of each part, once for each division that the configuration allows
 	missing string    // why the configuration does not give the parts; empty if it does
 }
 
-// note explains in an error why the parts of a fused matrix are not known.
+// note explains in an error why the parts of a fused matrix are unknown.
 func (f fusion) note() string {
 	if f.missing == "" {
 		return ""
@@ -21,20 +20,20 @@ func (f fusion) note() string {
 	return " (" + f.missing + ")"
 }
 
-// fusedNames are the ends of keys of fused matrices, and how the configuration gives the rows of
-// their parts. Each way is a list of rows.
+// fusedNames are the endings of fused matrices. parts reads the rows of their parts from the
+// configuration, which may allow several divisions.
 var fusedNames = []struct {
 	ends   string
 	needs  string // fields, for messages
-	halves bool   // by its name it has two parts of one size
+	halves bool   // the name alone says that there are two parts of one size
 	parts  func(settings) [][]int64
 }{
 	{"qkv_proj", "num_attention_heads, num_key_value_heads and head_dim", false, queryKeyValueParts},
 	{"gate_up_proj", "intermediate_size", true, gateUpParts},
 }
 
-// fusionOf finds the parts of a matrix. The halves of a matrix called gate_up_proj are tried even
-// if the configuration does not give them, so that scales that may belong to halves are refused.
+// fusionOf finds the parts of a matrix. For gate_up_proj it assumes halves if the configuration
+// gives no parts, so that scales that may belong to halves are refused.
 func (s settings) fusionOf(key string, shape []int64) (f fusion) {
 	module := strings.TrimSuffix(key, ".weight")
 	for _, n := range fusedNames {
@@ -65,8 +64,7 @@ func total(parts []int64) (n int64) {
 	return n
 }
 
-// queryKeyValueParts are the rows of query, key and value. The heads of values may have a size of
-// their own.
+// queryKeyValueParts returns the rows of query, key and value. Value heads may have their own size.
 func queryKeyValueParts(s settings) [][]int64 {
 	heads, ok := s.integer("num_attention_heads")
 	if !ok {
@@ -90,7 +88,7 @@ func queryKeyValueParts(s settings) [][]int64 {
 	return [][]int64{{int64(heads) * int64(dim), int64(kv) * int64(dim), int64(kv) * int64(value)}}
 }
 
-// gateUpParts are the rows of gate and up of an MLP and of experts.
+// gateUpParts returns the rows of gate and up, for an MLP and for experts.
 func gateUpParts(s settings) (all [][]int64) {
 	for _, field := range []string{"intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"} {
 		if n, ok := s.integer(field); ok {

@@ -11,33 +11,32 @@ import (
 	"unicode/utf8"
 )
 
-// Configurations are JSON as Python writes and reads it: it may hold NaN, Infinity and
-// -Infinity, which are numbers. They also come from strangers, so one pass checks their size
-// before anything is built of them.
+// Configurations are JSON in Python's dialect, which also allows NaN, Infinity and -Infinity. They
+// are not trusted, so one pass checks these limits before anything is built.
 const (
 	maxJSONDepth  = 64      // published configurations nest five deep
 	maxJSONValues = 1 << 19 // the largest published ones, with an object for each expert, have half of it
-	objectCost    = 3       // an object takes the memory of so many other values, and more
+	objectCost    = 3       // an object takes at least the memory of so many other values
 )
 
-// pythonNumbers are what Python writes for numbers that JSON lacks. State-space models have an
-// Infinity in their config.json.
+// pythonNumbers are the numbers that Python writes and JSON lacks. The config.json of state-space
+// models has an Infinity.
 var pythonNumbers = map[string]float64{"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1)}
 
 // jsonReader walks over JSON.
 type jsonReader struct {
 	text   []byte
 	at     int
-	values int // read so far
+	values int // number of values read so far
 }
 
-// The errors of an object that takes too much.
+// The errors of an object that is too large.
 var (
 	errTooDeep = fmt.Errorf("nested deeper than %d: too deep for a configuration", maxJSONDepth)
 	errTooMany = fmt.Errorf("more than %d values: too many for a configuration", maxJSONValues)
 )
 
-// checkObject makes sure that text is one JSON object, and that reading it takes little.
+// checkObject checks that text is one JSON object within the limits.
 func checkObject(text []byte) error {
 	err := findObject(text)
 	if err == nil || err == errTooDeep || err == errTooMany {
@@ -46,7 +45,7 @@ func checkObject(text []byte) error {
 	return fmt.Errorf("not a JSON object: %w", err)
 }
 
-// findObject does what checkObject says.
+// findObject does the work of checkObject.
 func findObject(text []byte) error {
 	r := &jsonReader{text: text}
 	c, from := r.peek(), r.at
@@ -66,7 +65,7 @@ func findObject(text []byte) error {
 	return nil
 }
 
-// check reads over one value and counts what is in it.
+// check reads over one value and counts the values in it.
 func (r *jsonReader) check(depth int) error {
 	c := r.peek()
 	r.values++
@@ -86,11 +85,11 @@ func (r *jsonReader) check(depth int) error {
 	return r.each(func([]byte) error { return r.check(depth + 1) })
 }
 
-// each reads an object or array: visit is called in front of each value, with its key as it is
-// written if there is one, and has to read the value.
+// each reads an object or array and calls visit before each value. visit must read the value. In an
+// object it gets the key as written.
 func (r *jsonReader) each(visit func(key []byte) error) error {
 	open := r.text[r.at]
-	end := open + 2 // of '{' is '}', of '[' is ']'
+	end := open + 2 // '{'+2 is '}' and '['+2 is ']'
 	r.at++
 	for first := true; ; first = false {
 		c := r.peek()
@@ -118,7 +117,7 @@ func (r *jsonReader) each(visit func(key []byte) error) error {
 	}
 }
 
-// key reads the key of a member, with its colon.
+// key reads the key of a member and its colon.
 func (r *jsonReader) key() ([]byte, error) {
 	if r.peek() != '"' {
 		return nil, r.unexpected()
@@ -130,7 +129,7 @@ func (r *jsonReader) key() ([]byte, error) {
 	return key, r.expect(':')
 }
 
-// scalar reads a string, a number, true, false or null, and gives it as it is written.
+// scalar reads a string, a number, true, false or null and returns it as written.
 func (r *jsonReader) scalar() ([]byte, error) {
 	c, from := r.peek(), r.at
 	if c == '"' {
@@ -151,7 +150,7 @@ func (r *jsonReader) scalar() ([]byte, error) {
 	return nil, r.unexpected()
 }
 
-// endOfString gives the place behind the string that begins at from, or the end of the text.
+// endOfString returns the position after the string that begins at from, or the end of the text.
 func endOfString(text []byte, from int) int {
 	for i := from + 1; i < len(text); i++ {
 		switch text[i] {
@@ -164,7 +163,7 @@ func endOfString(text []byte, from int) int {
 	return len(text)
 }
 
-// peek skips white space and gives the next byte, 0 at the end.
+// peek skips white space and returns the next byte, or 0 at the end.
 func (r *jsonReader) peek() byte {
 	for ; r.at < len(r.text); r.at++ {
 		switch c := r.text[r.at]; c {
@@ -185,7 +184,7 @@ func (r *jsonReader) expect(c byte) error {
 	return nil
 }
 
-// unexpected says what is in the way.
+// unexpected returns an error that names the next character.
 func (r *jsonReader) unexpected() error {
 	if r.at >= len(r.text) {
 		return io.ErrUnexpectedEOF
@@ -194,8 +193,8 @@ func (r *jsonReader) unexpected() error {
 	return fmt.Errorf("byte %d: invalid character %q", r.at, c)
 }
 
-// decodeJSON gives a value of text that was checked: numbers are float64, as Python reads them,
-// so that one that is too large is infinite.
+// decodeJSON returns the value of checked text. Numbers are float64, as in Python, so a number that
+// is too large is infinite.
 func decodeJSON(text []byte) (any, error) { return (&jsonReader{text: text}).decode() }
 
 func (r *jsonReader) decode() (any, error) {
@@ -226,7 +225,7 @@ func (r *jsonReader) decode() (any, error) {
 	return decodeScalar(token)
 }
 
-// decodeScalar gives the value of a string, a number, true, false or null.
+// decodeScalar returns the value of a string, a number, true, false or null.
 func decodeScalar(token []byte) (any, error) {
 	if f, is := pythonNumbers[string(token)]; is {
 		return f, nil
@@ -243,19 +242,19 @@ func decodeScalar(token []byte) (any, error) {
 	return v, err
 }
 
-// unquote reads a string.
+// unquote returns the value of a JSON string.
 func unquote(token []byte) (s string, err error) {
 	err = json.Unmarshal(token, &s)
 	return s, err
 }
 
-// indentJSON writes a value that was checked with two spaces for each level.
+// indentJSON writes a checked value with two spaces for each level.
 func indentJSON(text []byte) ([]byte, error) {
 	r := &jsonReader{text: text}
 	return r.indent(nil, "\n")
 }
 
-// indent appends a value; line begins a new line at its level.
+// indent appends a value. line is the line break with the indentation of its level.
 func (r *jsonReader) indent(out []byte, line string) ([]byte, error) {
 	c := r.peek()
 	if c != '{' && c != '[' {

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// leftovers are tensors that belong to a quantization and to no weight. A view has none of them,
-// since no model has such a parameter.
+// leftovers are tensors that belong to a quantization but to no weight. Views leave them out,
+// because no model has such a parameter.
 var leftovers = map[string]struct {
-	cache  bool // of the key-value cache, not of the module that it is in
+	cache  bool // of the key-value cache, not of the module that contains it
 	reason string
 }{
 	"input_scale":        {false, ofActivations},
@@ -39,10 +39,10 @@ const (
 	ofCache       = "quantization of the key-value cache, has no part in the weights"
 )
 
-// joinedLeftovers are those behind a module's name without a dot: gate_up_proj_input_scale.
+// joinedLeftovers follow a module's name without a dot, as in gate_up_proj_input_scale.
 var joinedLeftovers = []string{"input_scale", "activation_scale"}
 
-// leftoverOf finds the module and the name of a tensor that may be a leftover.
+// leftoverOf returns the module and the name of a tensor that may be a leftover.
 func leftoverOf(key string) (module, name string, ok bool) {
 	i := strings.LastIndexByte(key, '.')
 	name = key[i+1:]
@@ -57,8 +57,8 @@ func leftoverOf(key string) (module, name string, ok bool) {
 	return "", "", false
 }
 
-// leftover says why a tensor is dropped; empty if it is not. One that belongs to a quantized module
-// is. In a checkpoint that is quantized at all, so is one number under such a name.
+// leftover returns why a tensor is dropped, or "". A leftover of a quantized module is dropped. If
+// any part of the checkpoint is quantized, a single number under such a name is dropped too.
 func (p *pairer) leftover(t *Stored) (reason string) {
 	module, name, ok := leftoverOf(t.Key)
 	if !ok {
@@ -78,8 +78,8 @@ func (p *pairer) leftover(t *Stored) (reason string) {
 	return ""
 }
 
-// inAttention says whether a key lies under an attention module, or under a projection of one that is
-// called otherwise: Nemotron-H calls it a mixer.
+// inAttention reports whether a key is below an attention module or one of its projections.
+// Nemotron-H calls the module a mixer.
 func inAttention(key string) bool {
 	key = strings.ToLower(key)
 	return slices.ContainsFunc([]string{"attn", "attention", ".mixer.", ".q_proj.", ".k_proj.", ".v_proj.", ".qkv_proj."},

@@ -168,8 +168,8 @@ var listed = map[string]struct{ config, tensors string }{
 	},
 }
 
-// source makes the checkpoint that lines describe, filled with zeros.
-func source(t *testing.T, config, lines string) *synth.Checkpoint {
+// synthetic makes the checkpoint that lines describe, filled with zeros.
+func synthetic(t *testing.T, config, lines string) *synth.Checkpoint {
 	t.Helper()
 	s, err := parseSettings([]byte(config))
 	if err != nil {
@@ -216,7 +216,7 @@ func expanded(key string) []string {
 func TestPlansOfTheFamilies(t *testing.T) {
 	for name, s := range listed {
 		t.Run(name, func(t *testing.T) {
-			c := opened(t, source(t, s.config, s.tensors))
+			c := opened(t, synthetic(t, s.config, s.tensors))
 			var got strings.Builder
 			for _, layout := range append(Layouts(c), "hf-fp8") {
 				p, err := NewPlan(c, Options{Layout: layout})

@@ -11,14 +11,14 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// pairing is what all views of a checkpoint share: its weights with the tensors that each
-// consumes, and for each dtype their recipes. It is worked out when the first view needs it.
+// pairing is the part of a plan that all views of a checkpoint share: its weights with the tensors
+// that each consumes, and their recipes by dtype. The first view computes it.
 type pairing struct {
 	once    sync.Once
 	weights []weight
 	drops   []dropped
 	notes   []string
-	bare    *Stored // the first FP8 weight without a scale; nil if there is none
+	bare    *Stored // the first FP8 weight without a scale, or nil
 	err     error
 
 	mu    sync.Mutex
@@ -31,7 +31,7 @@ type dropped struct {
 	reason string
 }
 
-// pair works the pairing out.
+// pair returns the pairing and computes it on the first call.
 func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 	p := &c.pairing
 	p.once.Do(func() {
@@ -44,7 +44,7 @@ func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 	return p, p.err
 }
 
-// recipes gives the recipe of each weight in dtype d. The slice is shared.
+// recipes returns the recipe of each weight in dtype d. The caller must not change the slice.
 func (c *Checkpoint) recipes(d safetensors.DType) ([]expr.Node, error) {
 	p := &c.pairing
 	p.mu.Lock()
@@ -66,35 +66,34 @@ func (c *Checkpoint) recipes(d safetensors.DType) ([]expr.Node, error) {
 	return nodes, nil
 }
 
-// pairer finds which stored tensors make which weight.
+// pairer finds the stored tensors of each weight.
 type pairer struct {
 	table     *formatTable
 	c         *Checkpoint
 	s         settings
 	family    *family
 	q         *quantization
-	quantized bool // anything in the checkpoint is, or the configuration says so
+	quantized bool // a tensor of the checkpoint is quantized, or the configuration says so
 
 	modules  []module
-	single   []part           // the first part of each module, one after the other
-	of       []int32          // of each tensor: 1 + its module; 0 if it is a part of none
+	single   []part           // the first part of each module, consecutively
+	of       []int32          // by tensor: 1 + its module; 0 for a part of no module
 	named    map[string]int32 // modules without codes, by name
-	heads    []int32          // of each tensor: 1 + the decoded weight that it stands for
+	heads    []int32          // by tensor: 1 + the decoded weight in its place
 	opened   []weight
-	consumed []int32 // the parts of the weights, one after the other
+	consumed []int32 // the parts of the weights, consecutively
 	opening  opening
-	orphan   map[string]*Stored // scales of modules without codes of their own, by module
+	orphan   map[string]*Stored // scales of modules that have no codes themselves, by module
 
 	weights  []weight
 	drops    []dropped
 	notes    []string
 	odd      map[string]*oddity // by the last part of their keys
 	bare     *Stored
-	unscaled int // FP8 tensors without a scale
+	unscaled int // number of FP8 tensors without a scale
 }
 
-// run does its steps one after the other. Formats that are not decoded are refused before any
-// check of scales.
+// run runs the steps in order. Formats that are not decoded are refused before scales are checked.
 func (p *pairer) run() error {
 	for _, step := range []func() error{p.gather, p.configure, p.open, p.collect} {
 		if err := step(); err != nil {
@@ -104,7 +103,7 @@ func (p *pairer) run() error {
 	return nil
 }
 
-// gather puts tensors together that their names say belong to one module, and refuses formats that are not decoded.
+// gather groups the tensors of a module by their names and refuses formats that are not decoded.
 func (p *pairer) gather() error {
 	tensors := p.c.Tensors()
 	p.of = make([]int32, len(tensors))
@@ -137,7 +136,7 @@ func (p *pairer) gather() error {
 	return nil
 }
 
-// add puts a tensor to the others of its module.
+// add adds a tensor to its module.
 func (p *pairer) add(t *Stored, name string, e *ending) {
 	codes, end := p.codesOf(t.Key, name, e)
 	var at *int32
@@ -147,7 +146,7 @@ func (p *pairer) add(t *Stored, name string, e *ending) {
 		n := p.named[name]
 		at = &n
 	}
-	if p.modules == nil { // checkpoints are quantized nearly throughout, or not at all
+	if p.modules == nil { // most checkpoints are quantized almost throughout, or not at all
 		p.modules = make([]module, 0, len(p.of)/2)
 		p.single = make([]part, 0, len(p.of)/2)
 	}
@@ -168,15 +167,15 @@ func (p *pairer) add(t *Stored, name string, e *ending) {
 	p.of[t.at] = *at
 }
 
-// codesOf finds the tensor that is called as a module, with ".weight" or, for endings without a
-// dot, without.
+// codesOf returns the tensor with the module's name. Its ending is ".weight", or "" if the part's
+// ending has no dot.
 func (p *pairer) codesOf(key, module string, e *ending) (*Stored, string) {
 	if e.text[0] != '.' {
 		if _, part := p.table.split(module); part != nil {
 			return nil, ""
 		}
 		codes := p.c.byKey[module]
-		if codes == nil && strings.HasPrefix(e.text, "_weight") { // w13_weight and w13_weight_scale
+		if codes == nil && strings.HasPrefix(e.text, "_weight") { // w13_weight belongs to w13_weight_scale
 			codes = p.c.byKey[module+"_weight"]
 		}
 		return codes, ""
@@ -188,7 +187,7 @@ func (p *pairer) codesOf(key, module string, e *ending) (*Stored, string) {
 	return p.c.byKey[module+weight], weight
 }
 
-// configure reads what the configuration says of scales.
+// configure reads the configuration of the quantization.
 func (p *pairer) configure() (err error) {
 	if p.q, err = readQuantization(p.c, p.s); err != nil {
 		return err
@@ -218,7 +217,7 @@ func (p *pairer) open() error {
 	return nil
 }
 
-// certain is the first tensor of the module that can only be a part of a format.
+// certain returns the first tensor of the module that can only be a part of a format, or nil.
 func (m *module) certain() *Stored {
 	for _, x := range m.parts {
 		if x.ending.certain {
@@ -228,7 +227,7 @@ func (m *module) certain() *Stored {
 	return nil
 }
 
-// release gives the tensors of a module back: they are parameters.
+// release turns the tensors of a module back into parameters.
 func (p *pairer) release(m *module) {
 	for _, x := range m.parts {
 		p.of[x.at] = 0
@@ -262,8 +261,8 @@ func (p *pairer) decode(m *module) error {
 	return nil
 }
 
-// surplus refuses a second scale beside the one that the format needs. Beside FP8 codes that is
-// every tensor that is called as one.
+// surplus refuses a second scale beside the one that the format needs. Beside FP8 codes, every
+// tensor with the name of a scale counts.
 func (p *pairer) surplus(m *module) error {
 	r, kept := m.row, m.parts[:0]
 	for _, x := range m.parts {
@@ -282,7 +281,7 @@ func (p *pairer) surplus(m *module) error {
 	return nil
 }
 
-// consume takes the parts of a module into a weight.
+// consume moves the parts of a module into a weight.
 func (p *pairer) consume(w weight, m *module, shared []*Stored) {
 	begin := len(p.consumed)
 	p.consumed = append(p.consumed, w.at)
@@ -300,14 +299,14 @@ func (p *pairer) consume(w weight, m *module, shared []*Stored) {
 	p.quantized = true
 }
 
-// incomplete says what a module lacks that is of no format.
+// incomplete returns an error with the missing part of a module that has no format.
 func (p *pairer) incomplete(m *module) error {
 	scale := m.certain()
 	switch _, part := p.table.split(m.name); {
 	case part != nil && p.c.byKey[m.name] != nil:
 		return fmt.Errorf("%s: %s: scale of %s, which is a scale itself", scale.Shard, scale.Key, m.name)
 	case m.codes == nil && len(m.parts) == 1 && slices.ContainsFunc(wholeScaleShapes, func(s []int64) bool { return slices.Equal(s, scale.Shape) }):
-		p.orphan[m.name] = scale // perhaps of many weights below the module
+		p.orphan[m.name] = scale // it may be the scale of many weights below the module
 		return nil
 	case m.codes == nil:
 		return withoutWeight(scale)
@@ -319,7 +318,7 @@ func withoutWeight(scale *Stored) error {
 	return fmt.Errorf("%s: %s: scale without its weight: the checkpoint may be incomplete", scale.Shard, scale.Key)
 }
 
-// collect lists the weights in the order of the source, and accounts for what is dropped.
+// collect lists the weights in the order of the source and records the dropped tensors.
 func (p *pairer) collect() error {
 	tensors := p.c.Tensors()
 	if err := p.shareScales(); err != nil {
@@ -347,7 +346,7 @@ func (p *pairer) collect() error {
 		p.list(w)
 	}
 	p.noteOddities()
-	if p.bare != nil { // seen only by those who asked to read them
+	if p.bare != nil { // only a view with Options.Unscaled can see the note
 		p.notes = append(p.notes, fmt.Sprintf("%s%s: FP8 without a scale, read as plain numbers: if other weights have scales, one may be lost",
 			p.bare.Key, andMore(p.unscaled-1)))
 	}
@@ -359,7 +358,7 @@ func (p *pairer) list(w weight) {
 	p.weights = append(p.weights, w)
 }
 
-// shareScales gives scales of whole modules to the FP8 weights below them that have none.
+// shareScales gives the scale of a whole module to each FP8 weight below it that has none.
 func (p *pairer) shareScales() error {
 	if len(p.orphan) == 0 {
 		return nil
@@ -386,7 +385,7 @@ func (p *pairer) shareScales() error {
 	return nil
 }
 
-// above finds the nearest scale of a whole module that a key is below.
+// above returns the nearest scale of a whole module above a key, or nil.
 func (p *pairer) above(key string) *Stored {
 	for i := strings.LastIndexByte(key, '.'); i > 0; i = strings.LastIndexByte(key[:i], '.') {
 		if scale := p.orphan[key[:i]]; scale != nil {
@@ -396,8 +395,8 @@ func (p *pairer) above(key string) *Stored {
 	return nil
 }
 
-// plain looks at a tensor that no format consumed: it is shown as it is, or it is FP8 without a
-// scale, or it cannot be shown.
+// plain handles a tensor that no format consumed. It is shown unchanged, is FP8 without a scale, or
+// is refused.
 func (p *pairer) plain(w *weight) error {
 	switch t := w.Stored; {
 	case fp8Coded(t.DType):
@@ -414,7 +413,7 @@ func (p *pairer) plain(w *weight) error {
 	return nil
 }
 
-// passable says whether a dtype means values that can be shown as they are.
+// passable reports whether tensors of a dtype can be shown unchanged.
 func passable(d safetensors.DType) bool {
 	switch d {
 	case safetensors.F32, safetensors.BF16, safetensors.F16, safetensors.F64, safetensors.Bool, safetensors.I64, safetensors.I32,
@@ -424,7 +423,7 @@ func passable(d safetensors.DType) bool {
 	return false
 }
 
-// remark warns of a tensor of a quantized module that is neither weight nor bias.
+// remark counts a tensor of a quantized module that is neither weight nor bias.
 func (p *pairer) remark(t *Stored) {
 	i := strings.LastIndexByte(t.Key, '.')
 	if i < 0 || !p.quantized {
@@ -442,16 +441,16 @@ func (p *pairer) remark(t *Stored) {
 	}
 }
 
-// oddity counts tensors of quantized modules that have one name that is not known.
+// oddity counts tensors of quantized modules with the same unknown name.
 type oddity struct {
-	first string // key
+	first string // key of the first one
 	more  int
 }
 
-// maxOddities is how many names get a warning of their own.
+// maxOddities limits the names with a warning of their own.
 const maxOddities = 20
 
-// noteOddities gives a warning for each name, in the order of names, and one for all beyond.
+// noteOddities adds a warning for each name, in order, and one for all names beyond the limit.
 func (p *pairer) noteOddities() {
 	const odd = ": it belongs to a quantized module and is neither weight nor bias: it is shown as it is"
 	names := slices.Sorted(maps.Keys(p.odd))
@@ -464,7 +463,7 @@ func (p *pairer) noteOddities() {
 	}
 }
 
-// isQuantized says whether a module has a weight that is decoded, or FP8 without a scale.
+// isQuantized reports whether a module has a weight that is decoded, or FP8 without a scale.
 func (p *pairer) isQuantized(module string) bool {
 	for _, name := range []string{module + ".weight", module, module + "_weight"} {
 		if t, ok := p.c.byKey[name]; ok && (p.heads[t.at] > 0 || fp8Coded(t.DType)) {

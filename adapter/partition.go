@@ -7,21 +7,21 @@ import (
 	"strings"
 )
 
-// partition is one way in which scales lie over a weight. A weight is a matrix, or a stack of
-// matrices; all matrices of a stack are divided alike.
+// partition says which elements of a weight share a scale. A weight is a matrix or a stack of
+// matrices. All matrices of a stack are divided in the same way.
 type partition struct {
 	// block is the rows and columns under one scale; 0 is the whole axis.
 	block [2]int64
-	// parts are the rows of each part of a fused matrix. Blocks begin anew in each part. nil: the
+	// parts are the rows of each part of a fused matrix. Blocks start again in each part. nil: the
 	// matrix is not fused.
 	parts []int64
-	// shared: one grid for all matrices of a stack.
+	// shared: all matrices of a stack have the same grid.
 	shared bool
-	// larger: the grid may have more rows and columns than it needs; it is read from the top left.
+	// larger: the grid may have more rows and columns than needed. The top left part is used.
 	larger bool
 }
 
-// The partitions that have no size.
+// The partitions without a size.
 var (
 	wholePartition   = partition{}
 	rowPartition     = partition{block: [2]int64{1, 0}}
@@ -31,7 +31,7 @@ var (
 	wholeScaleShapes = [][]int64{{}, {1}, {1, 1}, {1, 1, 1}}
 )
 
-// String names the partition for messages and summaries.
+// String returns the name of the partition for messages and summaries.
 func (p partition) String() string {
 	name := p.divides()
 	switch {
@@ -62,16 +62,16 @@ func (p partition) divides() string {
 	return fmt.Sprintf("blocks of %d × %d", p.block[0], p.block[1])
 }
 
-// frame is the shape of a weight as a partition sees it: matrices of rows × cols.
+// frame is a weight's shape as a partition sees it: matrices of rows × cols.
 type frame struct {
 	shape      []int64 // as stored
-	stack      bool    // there is an axis of matrices before rows and columns
+	stack      bool    // an axis of matrices comes before rows and columns
 	count      int64   // of matrices
 	rows, cols int64
 }
 
-// frameOf gives the frame of a shape. A tensor of other than two or three axes is the matrix of
-// its first axis and all the others together.
+// frameOf returns the frame of a shape. A tensor of two or three axes is a matrix or a stack.
+// Another tensor is a matrix: its first axis by all others.
 func frameOf(shape []int64) frame {
 	f := frame{shape: shape, count: 1, rows: 1, cols: 1}
 	switch n := len(shape); n {
@@ -86,10 +86,10 @@ func frameOf(shape []int64) frame {
 	return f
 }
 
-// regular says whether the weight is a matrix or a stack of matrices.
+// regular reports whether the weight is a matrix or a stack of matrices.
 func (f frame) regular() bool { return len(f.shape) == 2 || len(f.shape) == 3 }
 
-// grid is the shape of the grid of scales that the partition needs: rows and columns.
+// grid returns the rows and columns of the grid of scales that the partition needs.
 func (f frame) grid(p partition) [2]int64 {
 	parts := p.parts
 	if parts == nil {
@@ -102,7 +102,7 @@ func (f frame) grid(p partition) [2]int64 {
 	return [2]int64{rows, blocksIn(f.cols, p.block[1])}
 }
 
-// blocksIn is the number of blocks in an axis of size n.
+// blocksIn returns the number of blocks in an axis of size n.
 func blocksIn(n, block int64) int64 {
 	if block == 0 {
 		return min(n, 1)
@@ -120,17 +120,17 @@ func product(shape []int64) int64 {
 	return n
 }
 
-// scaleForms are the ways to read the shape of a stored scale as a grid for each matrix.
+// scaleForms are the possible readings of a stored scale's shape as a grid for each matrix.
 type scaleForms struct {
 	whole  bool       // one number for everything
 	each   bool       // one number for each matrix of a stack
 	grids  [][2]int64 // rows and columns of each matrix's grid
-	vector int64      // a list of so many numbers for each matrix, without the other axis; 0: it is none
+	vector int64      // length of a list for each matrix, if the other axis is omitted; otherwise 0
 	plain  bool       // the grids are stored without further axes
 }
 
-// forms reads a scale's shape. Exporters write axes of one element in between ([m, 1, n, 1]) and
-// leave out axes of one element ([m] for [m, 1], [] and [1] for [1, 1]).
+// forms reads the shape of a scale. Exporters insert axes of one element ([m, 1, n, 1]) and omit
+// axes of one element ([m] for [m, 1], [] and [1] for [1, 1]).
 func (f frame) forms(scale []int64) scaleForms {
 	forms := scaleForms{whole: slices.ContainsFunc(wholeScaleShapes, func(s []int64) bool { return slices.Equal(s, scale) })}
 	if !f.regular() {
@@ -162,7 +162,7 @@ func (f frame) forms(scale []int64) scaleForms {
 	return forms
 }
 
-// withoutOne gives what is left of three axes without one of size one.
+// withoutOne removes an axis of size one from three axes, in every possible way.
 func withoutOne(axes []int64) (grids [][2]int64) {
 	for i, n := range axes {
 		if n != 1 {
@@ -176,7 +176,7 @@ func withoutOne(axes []int64) (grids [][2]int64) {
 	return grids
 }
 
-// fits says whether a scale of these forms can be the partition's.
+// fits reports whether a scale with these forms can have the partition.
 func (f frame) fits(p partition, s scaleForms) bool {
 	need := f.grid(p)
 	switch {
@@ -194,13 +194,14 @@ func (f frame) fits(p partition, s scaleForms) bool {
 	return slices.Contains(s.grids, need)
 }
 
-// isWhole says whether one scale is for a whole matrix, also if the matrix is empty.
+// isWhole reports whether one scale covers a whole matrix, even an empty one.
 func (p partition) isWhole() bool {
 	return p.block == wholePartition.block && p.parts == nil
 }
 
-// lists says whether exporters leave out an axis of the partition's grid. A grid of blocks has both
-// axes. A list over a matrix is one number for each row or part; over a stack it may be for columns.
+// lists reports whether exporters omit an axis of the partition's grid. They never do for blocks. A
+// list for a matrix has one number per row or part. For a stack it may also have one number per
+// column.
 func (f frame) lists(p partition) bool {
 	switch p.block {
 	case rowPartition.block:
@@ -211,7 +212,7 @@ func (f frame) lists(p partition) bool {
 	return len(p.parts) > 0 && p.block == wholePartition.block
 }
 
-// same says whether two partitions that fit the same scale use it for the same elements.
+// same reports whether two partitions that fit a scale apply it to the same elements.
 func (f frame) same(p, q partition) bool {
 	if p.larger != q.larger || p.shared != q.shared && f.count != 1 || blockIn(f.cols, p.block[1]) != blockIn(f.cols, q.block[1]) {
 		return false
@@ -222,7 +223,7 @@ func (f frame) same(p, q partition) bool {
 	return slices.Equal(f.heights(p), f.heights(q))
 }
 
-// blockIn is the size of a block in an axis of size n, the same for all sizes that hold the axis.
+// blockIn returns the size of a block in an axis of size n. It is 0 if one block covers the axis.
 func blockIn(n, block int64) int64 {
 	if block >= n {
 		return 0
@@ -230,11 +231,11 @@ func blockIn(n, block int64) int64 {
 	return block
 }
 
-// heightRun is rows of a grid that are equally high.
+// heightRun is a run of grid rows of equal height.
 type heightRun struct{ height, count int64 }
 
-// heights are how many rows of the matrix each row of the grid covers, from the top. Equal ones are
-// counted: a header may speak of more rows than fit into memory.
+// heights returns the number of matrix rows under each grid row, from the top. Equal heights are
+// counted, because a header can declare more rows than fit into memory.
 func (f frame) heights(p partition) (runs []heightRun) {
 	add := func(height, count int64) {
 		switch last := len(runs) - 1; {
@@ -258,7 +259,7 @@ func (f frame) heights(p partition) (runs []heightRun) {
 	return runs
 }
 
-// candidates are the partitions that the scale of a weight may have.
+// candidates returns the partitions that the scale of a weight may have.
 func (f frame) candidates(s *scheme, fused fusion, larger bool) []partition {
 	all := []partition{wholePartition, rowPartition}
 	if f.stack {
@@ -292,8 +293,8 @@ func (f frame) candidates(s *scheme, fused fusion, larger bool) []partition {
 	return all
 }
 
-// findPartition decides where a scale lies over a weight: it must fit exactly one of the partitions, or
-// several that give the same bytes. Where several fit, the configuration breaks the tie.
+// findPartition returns the partition of a scale over a weight. The scale must fit exactly one
+// partition, or several that give the same bytes. If several fit, the configuration decides.
 func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (partition, error) {
 	if p, ok := s.usual(w, scale, fused); ok {
 		return p, nil
@@ -322,7 +323,8 @@ func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (part
 	return fits[0], nil
 }
 
-// named keeps those partitions that the configuration speaks of, or of another that gives the same bytes.
+// named keeps the partitions that the configuration names, directly or by another with the same
+// bytes.
 func (f frame) named(fits, fitting []partition, s *scheme) (kept []partition) {
 	for _, p := range fits {
 		if slices.ContainsFunc(fitting, func(q partition) bool { return s.names(q) && f.same(p, q) }) {
@@ -332,8 +334,8 @@ func (f frame) named(fits, fitting []partition, s *scheme) (kept []partition) {
 	return kept
 }
 
-// others are the known blocks that a larger grid is exactly the grid of. Under configured blocks
-// only groups in a row count: such scales were not made in blocks.
+// others returns the known blocks whose exact grid a larger grid is. Under configured blocks only
+// groups in a row count, because those scales were not made in blocks.
 func (f frame) others(forms scaleForms, s *scheme) (fits []partition) {
 	for _, b := range knownBlocks {
 		if p := (partition{block: b}); (b[0] == 1 || len(s.blocks) == 0) && f.fits(p, forms) {
@@ -343,9 +345,8 @@ func (f frame) others(forms scaleForms, s *scheme) (fits []partition) {
 	return fits
 }
 
-// usual is the answer for nearly all weights: a matrix under just the grid of the only blocks that
-// the configuration gives. No other partition has that grid with other bytes unless the matrix is
-// fused.
+// usual answers for almost all weights: a matrix under exactly the grid of the only configured
+// blocks. Unless the matrix is fused, no other partition gives other bytes with that grid.
 func (s *scheme) usual(w, scale []int64, fused fusion) (p partition, ok bool) {
 	if len(w) != 2 || len(scale) != 2 || len(s.blocks) != 1 || len(fused.parts) > 0 {
 		return p, false
@@ -354,7 +355,7 @@ func (s *scheme) usual(w, scale []int64, fused fusion) (p partition, ok bool) {
 	return partition{block: b}, scale[0] == ceilDiv(w[0], b[0]) && scale[1] == ceilDiv(w[1], b[1])
 }
 
-// distinct keeps one of those partitions that give the same bytes.
+// distinct keeps one of several partitions that give the same bytes.
 func (f frame) distinct(all []partition) (kept []partition) {
 	for _, p := range all {
 		if !slices.ContainsFunc(kept, func(q partition) bool { return f.same(p, q) }) {
@@ -364,7 +365,7 @@ func (f frame) distinct(all []partition) (kept []partition) {
 	return kept
 }
 
-// noneFits says what each partition would need.
+// noneFits returns an error that lists the scales that each partition needs.
 func (f frame) noneFits(scale []int64, s *scheme, all []partition, fused fusion) error {
 	needs := make([]string, 0, len(all))
 	for _, p := range f.distinct(all) {
@@ -380,7 +381,7 @@ func (f frame) noneFits(scale []int64, s *scheme, all []partition, fused fusion)
 		scale, f.shape, strings.Join(needs, ", "), fused.note(), s.wayOut())
 }
 
-// needed is the whole shape of the scales that a partition needs.
+// needed returns the full shape of the scales that a partition needs.
 func (f frame) needed(p partition) []int64 {
 	g := f.grid(p)
 	if !f.stack {

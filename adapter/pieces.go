@@ -9,23 +9,23 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// pieces is where the tensors of a shard begin in the whole ones, by key. A distributed save
-// of torch writes a file for each rank, with that rank's piece of each tensor under the
-// tensor's key, and says so in the metadata of the header. A piece is not the tensor.
+// pieces maps a key to the offset of the shard's tensor in the whole tensor. A distributed save of
+// torch writes a file per rank with that rank's piece of each tensor under the full key. The
+// metadata of the header has the offsets. A piece must not pass for the tensor.
 type pieces map[string][]int64
 
-// piecesField is the member of a header's metadata that tells of pieces.
+// piecesField is the field of a header's metadata that describes pieces.
 const piecesField = "DCP_SHARDING_INFO"
 
-// maxPieces is how long it may be: what a rank of the largest published checkpoint would write
-// takes a third of it.
+// maxPieces is the most bytes of that field. A rank of the largest published checkpoint would write
+// a third of it.
 const maxPieces = 32 << 20
 
-// consolidate is what to do about pieces.
+// consolidate is the remedy for pieces.
 const consolidate = "consolidate them first (torch.distributed.checkpoint, consolidate_safetensors_files)"
 
-// piecesOf reads where the tensors of a shard begin. The text may be as long as a header, so
-// nothing is built of what is not looked at.
+// piecesOf reads the offsets of the tensors of a shard. The text may be as long as a header, so
+// only the offsets are kept.
 func piecesOf(h *safetensors.Header) (pieces, error) {
 	text := h.Metadata[piecesField]
 	switch {
@@ -55,10 +55,10 @@ func piecesOf(h *safetensors.Header) (pieces, error) {
 	return p, nil
 }
 
-// savedOffsets reads what is said of one tensor: an object with saved_offsets in it.
+// savedOffsets reads the object of one tensor and returns its saved_offsets.
 func (r *jsonReader) savedOffsets() (offsets []int64, err error) {
 	err = r.object(func(key string) error {
-		r.values = 0 // each member may have as many
+		r.values = 0 // the limit applies to each member
 		c, from := r.peek(), r.at
 		if key != "saved_offsets" || c == 'n' {
 			return r.check(0)
@@ -79,10 +79,10 @@ func (r *jsonReader) savedOffsets() (offsets []int64, err error) {
 	return offsets, err
 }
 
-// maxRank is how many dimensions a tensor may have.
+// maxRank is the most dimensions of a tensor.
 const maxRank = 64
 
-// object reads an object: visit is called in front of each value, and has to read it.
+// object reads an object and calls visit before each value. visit must read the value.
 func (r *jsonReader) object(visit func(key string) error) error {
 	if r.peek() != '{' {
 		return r.unexpected()
@@ -110,7 +110,7 @@ func (r *jsonReader) integer() (int64, error) {
 	return n, nil
 }
 
-// check refuses a tensor that does not begin where the whole tensor does.
+// check refuses a tensor that is not at the beginning of the whole tensor.
 func (p pieces) check(key string) error {
 	at := p[key]
 	if !slices.ContainsFunc(at, func(n int64) bool { return n != 0 }) {

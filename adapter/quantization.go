@@ -12,40 +12,40 @@ import (
 	"unicode/utf8"
 )
 
-// quantizationFields are the members of config.json that describe a quantization.
+// quantizationFields are the fields of config.json that describe a quantization.
 var quantizationFields = []string{"quantization_config", "compression_config"}
 
-// quantization is what the configuration says about scales. The tensors decide what is decoded; the
-// configuration gives the sizes of blocks and breaks ties.
+// quantization is the configured description of scales. The tensors decide the format; the
+// configuration gives block sizes and breaks ties.
 type quantization struct {
-	there   bool   // there is a description
+	there   bool   // the configuration has a description
 	method  string // quant_method
 	rules   []rule
-	always  scheme             // what the rules for every weight say together
+	always  scheme             // all rules for every weight together
 	only    bool               // there are no other rules
 	schemes map[string]*scheme // by the rules that apply
 
-	partitions []*partition // those in use, each once
+	partitions []*partition // each partition in use, once
 }
 
-// rule is what a configuration says of some weights.
+// rule is the configured description of some weights.
 type rule struct {
 	targets *targets // nil: every weight
 	ignore  *targets
 	scheme
 }
 
-// scheme is what the configuration says of one weight.
+// scheme is the configured description of one weight.
 type scheme struct {
 	blocks  [][2]int64 // sizes of blocks; a group of g in a row is 1 × g
 	tensor  bool       // one scale for a whole matrix
 	channel bool       // one scale for each output channel
 }
 
-// dialects are the ways in which programs describe a quantization. Each reads what it knows of a
-// description and leaves the rest.
+// dialects are the descriptions that different programs write. Each reads the fields that it knows
+// and ignores the rest.
 var dialects = []struct {
-	methods []string // values of quant_method; "" is a description without one
+	methods []string // values of quant_method; "" means that the field is absent
 	read    func(o settings) ([]rule, error)
 }{
 	{[]string{"", "fp8", "mxfp8", "fbgemm_fp8"}, readBlockSize},
@@ -76,7 +76,7 @@ func readQuantization(c *Checkpoint, s settings) (*quantization, error) {
 	return q, nil
 }
 
-// read adds the rules of one description. ModelOpt's own file has them in a member "quantization".
+// read adds the rules of one description. ModelOpt's own file nests them in a field "quantization".
 func (q *quantization) read(o settings) error {
 	if inside, ok := o["quantization"].(map[string]any); ok {
 		o = inside
@@ -102,7 +102,7 @@ func (q *quantization) read(o settings) error {
 	return nil
 }
 
-// settle joins the rules that hold for every weight.
+// settle joins the rules for every weight.
 func (q *quantization) settle() {
 	q.only = true
 	for i := range q.rules {
@@ -114,8 +114,8 @@ func (q *quantization) settle() {
 	}
 }
 
-// schemeOf gives what all rules that apply to a weight say together. Rules may overlap; the order
-// in which they are written has no part in it.
+// schemeOf joins all rules that apply to a weight. Rules may overlap, and their order does not
+// matter.
 func (q *quantization) schemeOf(key string) *scheme {
 	if q.only {
 		return &q.always
@@ -140,7 +140,7 @@ func (q *quantization) schemeOf(key string) *scheme {
 	return s
 }
 
-// intern gives the one copy of a partition without parts.
+// intern returns the single copy of a partition without parts.
 func (q *quantization) intern(p partition) *partition {
 	i := slices.IndexFunc(q.partitions, func(o *partition) bool {
 		return o.block == p.block && o.shared == p.shared && o.larger == p.larger
@@ -152,7 +152,7 @@ func (q *quantization) intern(p partition) *partition {
 	return q.partitions[i]
 }
 
-// join adds what another scheme says. The result does not depend on which of them came first.
+// join adds another scheme. The order of joins does not change the result.
 func (s *scheme) join(o *scheme) {
 	for _, b := range o.blocks {
 		if !slices.Contains(s.blocks, b) {
@@ -164,7 +164,7 @@ func (s *scheme) join(o *scheme) {
 	s.channel = s.channel || o.channel
 }
 
-// names says whether the scheme speaks of such a partition.
+// names reports whether the scheme describes the partition.
 func (s *scheme) names(p partition) bool {
 	switch {
 	case p.larger:
@@ -177,7 +177,7 @@ func (s *scheme) names(p partition) bool {
 	return slices.Contains(s.blocks, p.block)
 }
 
-// wayOut says what to do about scales that are in no known place, or in several.
+// wayOut returns the remedy for scales that fit no known partition, or several.
 func (s *scheme) wayOut() string {
 	if len(s.blocks) > 0 {
 		return "the configuration and the scales contradict each other: restore the published files, or correct the configured block size"
@@ -185,16 +185,16 @@ func (s *scheme) wayOut() string {
 	return "say in config.json which it is: add weight_block_size to quantization_config, or restore the published one"
 }
 
-// applies says whether the rule is for a module.
+// applies reports whether the rule covers a module.
 func (r *rule) applies(module string) bool {
 	return (r.targets == nil || r.targets.match(module)) && (r.ignore == nil || !r.ignore.match(module))
 }
 
-// targets say which modules a rule is for.
+// targets are the modules that a rule covers.
 type targets struct {
-	all      bool            // the name of a class is among them, such as Linear: every module may be of it
+	all      bool            // a class such as Linear is a target, and every module may be of it
 	names    map[string]bool // of modules
-	above    map[string]bool // names that all modules below have in front
+	above    map[string]bool // names whose modules below are all covered
 	patterns []*regexp.Regexp
 }
 
@@ -205,7 +205,7 @@ func (t *targets) match(module string) bool {
 		slices.ContainsFunc(t.patterns, func(re *regexp.Regexp) bool { return re.MatchString(module) })
 }
 
-// below says whether a module lies below one of the names.
+// below reports whether a module is below one of the names.
 func (t *targets) below(module string) bool {
 	if len(t.above) == 0 {
 		return false
@@ -218,8 +218,8 @@ func (t *targets) below(module string) bool {
 	return false
 }
 
-// addTarget reads a target of compressed-tensors: "re:PATTERN", which matches at the start, a
-// module's name, or a class.
+// addTarget reads a target of compressed-tensors: "re:PATTERN", the name of a module, or a class. A
+// pattern matches at the beginning.
 func (t *targets) addTarget(s string, left *budget) {
 	first, _ := utf8.DecodeRuneInString(s)
 	pattern, isPattern := strings.CutPrefix(s, "re:")
@@ -233,8 +233,8 @@ func (t *targets) addTarget(s string, left *budget) {
 	}
 }
 
-// addGlob reads a name of ModelOpt, in which "*" is anything. Without one it is the name of a
-// module or of what is above it.
+// addGlob reads a name of ModelOpt, in which "*" matches anything. A name without "*" covers that
+// module and all modules below it.
 func (t *targets) addGlob(s string, left *budget) {
 	if strings.Contains(s, "*") {
 		t.addPattern("^"+strings.ReplaceAll(regexp.QuoteMeta(s), `\*`, ".*")+"$", left)
@@ -243,8 +243,8 @@ func (t *targets) addGlob(s string, left *budget) {
 	t.names[s], t.above[s] = true, true
 }
 
-// addPattern takes a pattern in. One that only Python can read, or that is beyond the budget, counts
-// as one that matches everything. That does no harm, since the scales must fit what it says.
+// addPattern adds a pattern. A pattern that only Python can read, or that exceeds the budget,
+// matches everything. That is safe, because the scales must fit the rule too.
 func (t *targets) addPattern(pattern string, left *budget) {
 	if !left.take(pattern) {
 		t.all = true
@@ -253,16 +253,17 @@ func (t *targets) addPattern(pattern string, left *budget) {
 	t.patterns = append(t.patterns, regexp.MustCompile(pattern))
 }
 
-// budget is how many instructions the patterns of a description may still have together. Ten
-// letters such as (.{900}){9} can be a megabyte of them.
+// budget is the number of instructions left for the patterns of a description. It is needed because
+// the few letters of (.{900}){9} compile to a megabyte.
 type budget int
 
 const (
-	maxInstructions budget = 1 << 18 // a thousand patterns at most, since each counts as 256 and more
-	maxPattern             = 4096    // letters of one
+	maxInstructions budget = 1 << 18 // at most a thousand patterns, because each counts as 256 or more
+	maxPattern             = 4096    // letters of one pattern
 )
 
-// take says whether a pattern can be read and has room, and takes it.
+// take takes a pattern from the budget. It returns false for a pattern that is invalid or too
+// large.
 func (b *budget) take(pattern string) bool {
 	if len(pattern) > maxPattern {
 		return false
@@ -283,7 +284,7 @@ func (b *budget) take(pattern string) bool {
 	return true
 }
 
-// readTargets reads a list of strings; what is not a string is left out. nil: there is no list.
+// readTargets reads a list of strings and skips other values. It returns nil if there is no list.
 func readTargets(v any, left *budget) *targets {
 	list, ok := v.([]any)
 	if !ok {
@@ -303,11 +304,11 @@ func asObject(v any) map[string]any {
 	return m
 }
 
-// sortedKeys gives the keys of an object in an order that does not change from run to run.
+// sortedKeys returns the keys of an object in sorted order.
 func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
 
-// readBlockSize reads weight_block_size, where null is one scale for a matrix, and the methods
-// whose name says it.
+// readBlockSize reads weight_block_size, where null means one scale for a matrix. Some methods
+// imply the size by their name.
 func readBlockSize(o settings) ([]rule, error) {
 	v, there := o["weight_block_size"]
 	b, err := blockOf("weight_block_size", v)
@@ -328,7 +329,7 @@ func readBlockSize(o settings) ([]rule, error) {
 	return []rule{r}, nil
 }
 
-// blockOf reads [128, 128], or "128x128" as older files have it; null is no blocks.
+// blockOf reads [128, 128] or, from older files, "128x128". For null it returns zeros.
 func blockOf(name string, v any) (b [2]int64, err error) {
 	switch v := v.(type) {
 	case nil:
@@ -351,7 +352,7 @@ func blockOf(name string, v any) (b [2]int64, err error) {
 	return b, nil
 }
 
-// wholeNumber gives a number from 1 to 2^31-1, else 0.
+// wholeNumber returns a whole number from 1 to 2^31-1. For any other value it returns 0.
 func wholeNumber(v any) int64 {
 	if f, ok := v.(float64); ok && f == math.Trunc(f) && f >= 1 && f <= math.MaxInt32 {
 		return int64(f)

@@ -1,12 +1,12 @@
 package adapter
 
-// readConfigGroups reads the config_groups of compressed-tensors. Groups of other types than 8-bit
-// floats say nothing about FP8 weights.
+// readConfigGroups reads the config_groups of compressed-tensors. Groups of types other than 8-bit
+// floats do not describe FP8 weights.
 func readConfigGroups(o settings) (rules []rule, err error) {
 	left := maxInstructions
 	groups, ignore := asObject(o["config_groups"]), readTargets(o["ignore"], &left)
 	if ignore != nil {
-		ignore.all = false // a class, or what only Python can read, takes no rule from every weight
+		ignore.all = false // a class, or a pattern that only Python can read, must not exclude every weight
 	}
 	for _, name := range sortedKeys(groups) {
 		g := asObject(groups[name])

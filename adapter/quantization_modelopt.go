@@ -6,15 +6,15 @@ import (
 	"slices"
 )
 
-// readModelOpt reads quant_algo of ModelOpt, and of each of the quantized_layers of a mixture.
-// Layers that are described alike have one rule, since mixtures name each expert of each layer.
+// readModelOpt reads ModelOpt's quant_algo, or that of each of the quantized_layers of a mixture.
+// Layers with equal descriptions share a rule, because mixtures name each expert of each layer.
 func readModelOpt(o settings) (rules []rule, err error) {
 	layers := asObject(o["quantized_layers"])
 	if len(layers) == 0 {
 		s, err := algorithmScheme(o)
 		return []rule{{scheme: s}}, err
 	}
-	left, byScheme := maxInstructions, map[string]int{} // to the position of its rule
+	left, byScheme := maxInstructions, map[string]int{} // byScheme maps a scheme to the position of its rule
 	for _, name := range sortedKeys(layers) {
 		s, err := algorithmScheme(asObject(layers[name]))
 		if err != nil {
@@ -33,7 +33,7 @@ func readModelOpt(o settings) (rules []rule, err error) {
 }
 
 // algorithmScheme reads a quant_algo. The group_size of blocks is the side of a square or the
-// length of a group: which of them, the scales show.
+// length of a group; the scales decide which.
 func algorithmScheme(o map[string]any) (s scheme, err error) {
 	algorithm, _ := o["quant_algo"].(string)
 	size := wholeNumber(o["group_size"])

@@ -19,29 +19,29 @@ const (
 	indexName = wholeName + ".index.json"
 	indexEnd  = ".safetensors.index.json"
 
-	// explicitField is a field of config.json that names the file of weights, or the index.
+	// explicitField is the field of config.json that names the file of weights, or the index.
 	explicitField = "transformers_weights"
 )
 
-// selection is which files of a folder are the model.
+// selection is the files of a folder that form the model.
 type selection struct {
 	shards []string           // in natural order
-	index  *safetensors.Index // says which shard has which tensor; nil if nothing does
+	index  *safetensors.Index // maps tensors to shards; nil without an index
 	name   string             // of the index
 	reason string             // why other files of weights are left out
 }
 
-// selectionRules decide which files of a folder are the model, in this order. A rule that
-// does not apply gives nil, and the next is asked. The order is that of transformers, so
-// that a view has the tensors that transformers loads from the source.
+// selectionRules choose the files of the model, in this order. A rule that does not apply returns
+// nil. The order is that of transformers, so that a view has the tensors that transformers would
+// load.
 var selectionRules = []func(d *folder, c *Config) (*selection, error){
 	(*folder).selectExplicit, // config.json names a file
-	(*folder).selectWhole,    // model.safetensors is there
-	(*folder).selectIndexed,  // model.safetensors.index.json is there
+	(*folder).selectWhole,    // there is a model.safetensors
+	(*folder).selectIndexed,  // there is a model.safetensors.index.json
 	(*folder).selectNamed,    // by the names of the files
 }
 
-// selectShards decides which files are the model and makes sure that all are there.
+// selectShards chooses the files of the model and checks that all are present.
 func (d *folder) selectShards(c *Config) (*selection, error) {
 	for _, rule := range selectionRules {
 		s, err := rule(d, c)
@@ -83,8 +83,8 @@ func (d *folder) selectExplicit(c *Config) (*selection, error) {
 	return nil, fmt.Errorf("%s: %s is %.100q: expected a *%s or a *%s file of the folder", configName, explicitField, name, shardEnd, indexEnd)
 }
 
-// selectWhole takes model.safetensors alone: an index beside it is left over from other
-// shards. But an index that has model.safetensors among several shards knows more.
+// selectWhole takes model.safetensors alone, because an index beside it usually belongs to older
+// shards. An index that lists model.safetensors among several shards takes precedence.
 func (d *folder) selectWhole(*Config) (*selection, error) {
 	if !d.has(wholeName) || d.isFolder(wholeName) || d.dangling(wholeName) != nil {
 		return nil, nil
@@ -107,7 +107,7 @@ func (d *folder) selectWhole(*Config) (*selection, error) {
 	return s, nil
 }
 
-// selectIndexed takes the shards that the index names.
+// selectIndexed takes the shards of the index.
 func (d *folder) selectIndexed(*Config) (*selection, error) {
 	if !d.has(indexName) {
 		return nil, nil
@@ -115,7 +115,7 @@ func (d *folder) selectIndexed(*Config) (*selection, error) {
 	return d.selectByIndex(indexName, indexName+" does not list it")
 }
 
-// selectByIndex takes the shards that an index names.
+// selectByIndex takes the shards of the named index.
 func (d *folder) selectByIndex(name, reason string) (*selection, error) {
 	index, names, err := d.readIndex(name)
 	if err != nil {
@@ -124,8 +124,8 @@ func (d *folder) selectByIndex(name, reason string) (*selection, error) {
 	return &selection{shards: names, index: index, name: name, reason: reason}, d.present(names, index)
 }
 
-// selectNamed takes the files whose names say nothing against it: no index says more.
-// Of several variants one is the model only if it is the only one.
+// selectNamed takes all files that are not excluded by their names. A variant is the model only if
+// there is no other file and no other variant.
 func (d *folder) selectNamed(*Config) (*selection, error) {
 	var names, variants []string
 	tokens := map[string]bool{}
@@ -152,19 +152,19 @@ func (d *folder) selectNamed(*Config) (*selection, error) {
 	return &selection{shards: names, reason: "a variant of the weights"}, d.present(withSiblings(names), nil)
 }
 
-// weights names the files of the folder that may be shards.
+// weights returns the files of the folder that may be shards.
 func (d *folder) weights() []string {
 	return d.where(func(name string) bool { return isShardName(name) && !d.isFolder(name) })
 }
 
-// otherModels are how names of files of weights begin that are not the model's own, unless
+// otherModels are files of weights, by the beginning of their names, that are not the model unless
 // an index lists them.
 var otherModels = []struct{ start, is, way string }{
 	{"adapter_", "an adapter, not a model", "merge it into the model that it adapts"},
 	{"consolidated", "the model in the format of Mistral", "use the same model in the format of transformers"},
 }
 
-// notTheModel says by its name what a file of weights is if it is not the model.
+// notTheModel describes a file of weights that is not the model, or returns "".
 func notTheModel(name string) string {
 	for _, o := range otherModels {
 		if strings.HasPrefix(name, o.start) {
@@ -174,12 +174,12 @@ func notTheModel(name string) string {
 	return ""
 }
 
-// variants are names such as model.fp16.safetensors, model.fp16-00001-of-00002.safetensors
-// and model-00001-of-00002.fp16.safetensors. Only words that are known to name a variant
-// count: model.safetensors-00001-of-00002.safetensors is not one.
+// variants matches names such as model.fp16.safetensors, model.fp16-00001-of-00002.safetensors and
+// model-00001-of-00002.fp16.safetensors. Only known words name a variant, so
+// model.safetensors-00001-of-00002.safetensors is not one.
 var variants = regexp.MustCompile(`^[^.]+(?:-\d+-of-\d+)?\.((?:no_|non_)?ema|half|(?:nv|mx)?(?:fp|bf|f|float|bfloat|int|uint)\d+(?:_\w+)?|\d+bit)(?:-\d+-of-\d+)?\.safetensors$`)
 
-// variant gives the word that makes a name that of a variant; empty if there is none.
+// variant returns the word that marks a name as a variant, or "".
 func variant(name string) string {
 	if m := variants.FindStringSubmatch(name); m != nil {
 		return m[1]
@@ -187,7 +187,7 @@ func variant(name string) string {
 	return ""
 }
 
-// warnLeftOut names the files of weights that are not the model, one line for each reason.
+// warnLeftOut logs the files of weights that are not the model, one line for each reason.
 func (d *folder) warnLeftOut(s *selection) {
 	chosen := map[string]bool{}
 	for _, name := range s.shards {
@@ -204,13 +204,13 @@ func (d *folder) warnLeftOut(s *selection) {
 	for _, reason := range slices.Sorted(maps.Keys(names)) {
 		say := d.logger.Warn
 		if strings.HasPrefix(names[reason][0], "consolidated") {
-			say = d.logger.Info // it holds nothing that the view lacks
+			say = d.logger.Info // such a file repeats tensors that the view has
 		}
 		say("weights left out: " + few(names[reason]) + ": " + reason)
 	}
 }
 
-// few names the first of several, and says how many others there are.
+// few lists the first of several names and counts the others.
 func few(names []string) string {
 	const most = 3
 	if len(names) <= most {
@@ -219,7 +219,7 @@ func few(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
-// readIndex reads an index, and the names of its shards.
+// readIndex reads an index and returns it with the names of its shards.
 func (d *folder) readIndex(name string) (*safetensors.Index, []string, error) {
 	raw, err := d.read(name, maxIndex)
 	if err != nil {
@@ -236,10 +236,10 @@ func (d *folder) readIndex(name string) (*safetensors.Index, []string, error) {
 	return index, names, nil
 }
 
-// shardsOf names the shards of an index. Only files of the folder itself may be shards.
+// shardsOf returns the shards of an index. A shard must be a file of the folder itself.
 func shardsOf(index *safetensors.Index) ([]string, error) {
-	shards := map[string]bool{} // to whether the name will do
-	var bad []string            // keys
+	shards := map[string]bool{} // maps the name of a shard to whether it is valid
+	var bad []string            // keys with an invalid shard
 	for key, name := range index.WeightMap {
 		good, seen := shards[name]
 		if !seen {
@@ -261,8 +261,8 @@ func shardsOf(index *safetensors.Index) ([]string, error) {
 	return slices.SortedFunc(maps.Keys(shards), natural), nil
 }
 
-// present makes sure that all shards are there. It counts those that are missing, and says
-// about how large they are, where the sizes of the others or the index tell.
+// present checks that all shards are present. Its error counts the missing ones and estimates their
+// size.
 func (d *folder) present(names []string, index *safetensors.Index) error {
 	absent := d.absent(names)
 	if len(absent) == 0 {
@@ -282,8 +282,8 @@ func (d *folder) present(names []string, index *safetensors.Index) error {
 	return d.incomplete(fmt.Errorf("%d of %d shards %s missing%s: %s", len(absent), len(names), are, size, few(absent)))
 }
 
-// controlEnd is how the file ends that aria2 keeps beside one that it has not downloaded to its end. That
-// one has its full size from the start, and zeros where nothing has come yet.
+// controlEnd is the ending of aria2's control file beside an unfinished download. The download
+// itself has its full size from the beginning, with zeros in the gaps.
 const controlEnd = ".aria2"
 
 // finished refuses shards that a download has reserved and not filled.
@@ -301,16 +301,15 @@ func (d *folder) finished(names []string) error {
 		len(left), len(names), controlEnd, few(left))
 }
 
-// absent gives the names that the folder does not have, or only as links that lead nowhere.
+// absent returns the names that the folder lacks or has only as dangling links.
 func (d *folder) absent(names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		return d.has(name) && d.dangling(name) == nil
 	})
 }
 
-// missingBytes estimates the size of the shards that are missing: what the index's total
-// leaves over, or else as much for each as the others have on average. 0 is unknown, also
-// where too few are there for an average.
+// missingBytes estimates the size of the missing shards. It subtracts the present ones from the
+// index's total, or else uses their average. It returns 0 if too few are present.
 func (d *folder) missingBytes(names []string, absent int, index *safetensors.Index) int64 {
 	var have int64
 	files := 0
@@ -328,7 +327,7 @@ func (d *folder) missingBytes(names []string, absent int, index *safetensors.Ind
 	return int64(float64(have) / float64(files) * float64(absent))
 }
 
-// totalSize is the size of all tensors as an index gives it; 0 if it does not.
+// totalSize returns the size of all tensors that an index gives, or 0.
 func totalSize(index *safetensors.Index) int64 {
 	if index == nil {
 		return 0
@@ -356,9 +355,8 @@ func formatBytes(n int64) string {
 
 var numbered = regexp.MustCompile(`^(.*-)(\d{1,6})(-of-(\d{1,6})\.safetensors)$`)
 
-// withSiblings adds the shards that a name like model-00001-of-00163.safetensors says that
-// there are. A set that has a shard 0 is counted from 0, and ends one earlier, unless the
-// last is there too.
+// withSiblings adds the shards that a name such as model-00001-of-00163.safetensors implies. A set
+// with a shard 0 is counted from 0 and ends one earlier, unless the last one is present too.
 func withSiblings(names []string) []string {
 	all, there := slices.Clone(names), map[string]bool{}
 	for _, name := range names {
@@ -389,13 +387,12 @@ func withSiblings(names []string) []string {
 	return all
 }
 
-// isShardName says whether a name is that of a file in the folder itself that may
-// hold tensors.
+// isShardName reports whether a name can be that of a shard in the folder itself.
 func isShardName(name string) bool {
 	return strings.HasSuffix(name, shardEnd) && isFileName(name)
 }
 
-// natural compares names so that numbers in them count as numbers.
+// natural compares names by the value of the numbers in them.
 func natural(a, b string) int {
 	for a != "" && b != "" {
 		x, y := leadingDigits(a), leadingDigits(b)

@@ -15,11 +15,11 @@ import (
 	"strings"
 )
 
-// maxSide is how many side files are held open.
+// maxSide is the most side files that are open.
 const maxSide = 1000
 
-// A subfolder is shown if it is small: so many files, so many bytes together, and folders so
-// deep in it. So many entries of it are looked at, and so many subfolders of a source.
+// The limits of subfolders. Larger ones are left out. The last two bound the entries of a subfolder
+// and the subfolders of a source that are examined.
 const (
 	maxFolderFiles   = 200
 	maxFolderBytes   = 64 << 20
@@ -28,17 +28,17 @@ const (
 	maxFolders       = 100
 )
 
-// SideFile is a regular file of the source that is not a shard. Reading it keeps the same
-// promise as reading a shard: its bytes as they were, or an error.
+// SideFile is a regular file of the source that is not a shard. Reading it makes the same promise
+// as reading a shard: the original bytes or an error.
 type SideFile struct {
-	Name string // slash-separated: files of small subfolders are side files too
+	Name string // slash-separated path; may be in a small subfolder
 	Size int64
-	Mode uint32 // permission bits of the source
+	Mode uint32 // permission bits, reduced by those of the folders above
 	io.ReaderAt
 }
 
-// openSide opens the files beside the shards, and those of small subfolders. What cannot
-// be opened is left out with a warning: no tokenizer is worth a mount.
+// openSide opens the files beside the shards, and those of small subfolders. A file that cannot be
+// opened is left out with a warning, because the model may not need it.
 func (c *Checkpoint) openSide(d *folder) {
 	s := sideFiles{c: c, d: d, odd: map[string][]string{}}
 	shards := map[string]bool{}
@@ -74,7 +74,7 @@ type sideFiles struct {
 	c       *Checkpoint
 	d       *folder
 	found   []SideFile
-	odd     map[string][]string // what files are that are not what their names say, to their names
+	odd     map[string][]string // maps unexpected contents to the names of the files
 	tooMany int
 	leftOut []string // subfolders, and why
 }
@@ -89,14 +89,14 @@ func (s *sideFiles) open(name string) {
 	s.add(f, 0o777)
 }
 
-// add takes a file in, with the permissions that the folders on its way leave. A file that is
-// not what its name says is shown all the same, since a model may do without it.
+// add adds a file with the permissions that the folders above leave. A file with unexpected
+// contents is shown all the same, because a model may not need it.
 func (s *sideFiles) add(f *sourceFile, perm uint32) {
 	s.c.files = append(s.c.files, f)
 	s.found = append(s.found, SideFile{Name: f.name, Size: f.Size(), Mode: f.Mode() & perm, ReaderAt: f})
 	h, err := headOf(f)
 	if err != nil {
-		return // whoever reads it learns why
+		return // its reader will get the error
 	}
 	if is, way := h.recognise(); is != "" {
 		is += ": " + s.d.way(way)
@@ -104,7 +104,7 @@ func (s *sideFiles) add(f *sourceFile, perm uint32) {
 	}
 }
 
-// warn says what is odd about all of them.
+// warn logs all that is unusual.
 func (s *sideFiles) warn() {
 	if s.tooMany > 0 {
 		s.d.logger.Warn("side files left out: there are too many", "most", maxSide)
@@ -117,10 +117,10 @@ func (s *sideFiles) warn() {
 	}
 }
 
-// hiddenFolders hold the same model in other formats, or nothing that a model needs.
+// hiddenFolders hold the same model in other formats, or files that no model needs.
 var hiddenFolders = []string{"original", "onnx", "openvino", "gguf", "__pycache__"}
 
-// openFolder opens the files of a subfolder, all of them or none.
+// openFolder opens all files of a subfolder, or none.
 func (s *sideFiles) openFolder(name string) {
 	if slices.Contains(hiddenFolders, name) {
 		return
@@ -154,12 +154,12 @@ type folderWalk struct {
 // nestedFile is a file of a subfolder.
 type nestedFile struct {
 	name string
-	perm uint32      // what the folders on its way permit
+	perm uint32      // permissions that the folders above leave
 	file *sourceFile // nil if it cannot be opened
 }
 
-// walk lists the files of a folder, if they are few and none of them holds weights. Its errors
-// go on where the folder's name ends.
+// walk lists the files of a folder if they are few and none holds weights. Its errors continue a
+// sentence that begins with the folder's name.
 func (w *folderWalk) walk(folder string, depth int, perm uint32) error {
 	if depth > maxFolderDepth {
 		return fmt.Errorf("has folders deeper than %d", maxFolderDepth)
@@ -192,7 +192,7 @@ func (w *folderWalk) walk(folder string, depth int, perm uint32) error {
 	return nil
 }
 
-// open opens the files, if they are small together.
+// open opens the files if they are small together.
 func (w *folderWalk) open() error {
 	var size int64
 	for i := range w.files {
@@ -210,24 +210,24 @@ func (w *folderWalk) open() error {
 	return nil
 }
 
-// close closes what was opened.
+// close closes the open files.
 func (w *folderWalk) close() {
 	for _, f := range w.files {
 		if f.file != nil {
-			_ = f.file.close() // nothing was read
+			_ = f.file.close() // nothing was read from it
 		}
 	}
 }
 
-// throughFolder says who may read a file in a folder that the file's own bits let read: those
-// who may enter the folder.
+// throughFolder returns the permissions that a folder leaves to its files: a user must be able to
+// enter it.
 func throughFolder(mode fs.FileMode) uint32 {
 	enter := uint32(mode.Perm()) & 0o111
 	return enter | enter<<1 | enter<<2
 }
 
-// hiddenEnds and hiddenStarts are how names of files begin and end that a loader might
-// take for weights, or that say something of the source that is not true of a view.
+// hiddenEnds and hiddenStarts are endings and beginnings of names that views do not show. A loader
+// might take such files for weights, or they describe the source and not the view.
 var (
 	hiddenEnds   = []string{shardEnd, ".index.json", ".incomplete", controlEnd}
 	hiddenStarts = []string{".", "consolidated", "adapter_"}
@@ -236,7 +236,7 @@ var (
 // variantIndex matches the indexes of variants: model.safetensors.index.fp16.json.
 var variantIndex = regexp.MustCompile(`\.(?:safetensors|bin)\.index\..*\.json$`)
 
-// isHidden says whether an entry of the folder is not to be shown.
+// isHidden reports whether views must not show an entry of the folder.
 func isHidden(name string) bool {
 	if name == configName || slices.Contains(quantizeNames, name) || !isFileName(name) || isOtherWeights(name) ||
 		variantIndex.MatchString(name) {
@@ -255,14 +255,14 @@ func isHidden(name string) bool {
 	return false
 }
 
-// isFolder says whether an entry is a subfolder, or a link to one.
+// isFolder reports whether an entry is a subfolder, or a link to one.
 func (d *folder) isFolder(name string) bool {
 	info, err := d.root.Stat(filepath.Join(d.inside, name))
 	return err == nil && info.IsDir()
 }
 
-// readFolder lists a subfolder, up to one entry more than are looked at, and gives its mode.
-// Links to folders are not followed: they may go round.
+// readFolder lists a subfolder and returns its mode. It stops one entry above the limit. It does
+// not follow links to folders, because they may form a cycle.
 func (d *folder) readFolder(name string) ([]fs.DirEntry, fs.FileMode, error) {
 	inside := filepath.Join(d.inside, filepath.FromSlash(name))
 	info, err := d.root.Lstat(inside)

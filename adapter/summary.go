@@ -7,16 +7,17 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// Count is how many weights of a checkpoint are stored in one way.
+// Count is the number of weights that are stored in the same way.
 type Count struct {
 	Weights int
-	Format  string            // "FP8"; empty: not quantized
-	Where   string            // where scales lie: "blocks of 128 × 128"; empty: not quantized
+	Format  string            // such as "FP8"; empty: not quantized
+	Where   string            // which elements share a scale, such as "blocks of 128 × 128"; empty: not quantized
 	Scales  safetensors.DType // of the scales; Invalid: there are none
 }
 
-// Summary counts the weights of a checkpoint by format, by where their scales lie and by the dtype
-// of these, the most frequent first. Tensors that are not quantized come last.
+// Summary counts the weights of a checkpoint by format, partition and dtype of the scales. The most
+// frequent come first, and tensors that are not quantized come last. It fails as [NewPlan] does for
+// weights that cannot be decoded.
 func Summary(c *Checkpoint) ([]Count, error) {
 	s := configOf(c)
 	p, err := c.pair(s, familyOf(s))

@@ -239,7 +239,7 @@ func TestDeepSeekV3RefusesOthers(t *testing.T) {
 func TestFamiliesGoThereAndBack(t *testing.T) {
 	for name, l := range listed {
 		t.Run(name, func(t *testing.T) {
-			c := opened(t, source(t, l.config, l.tensors))
+			c := opened(t, synthetic(t, l.config, l.tensors))
 			native := tensorsOf(t, dict(t, c, Options{Layout: "native", MTP: "keep"}))
 			s, err := parseSettings(c.Config.Raw)
 			if err != nil {

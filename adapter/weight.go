@@ -7,17 +7,17 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// weight is a tensor of the model: a stored tensor as it is, or values decoded from several.
+// weight is a tensor of the model: a stored tensor, or values decoded from several stored tensors.
 type weight struct {
-	*Stored         // holds the codes; of a weight that is not quantized, the tensor itself
+	*Stored         // the codes, or the tensor itself if it is not quantized
 	hf      string  // its published name
 	parts   []int32 // positions in Checkpoint.Tensors of every stored tensor that it consumes
 	i       int32   // position in the list of weights
-	format  *format // nil: shown as it is
-	decoder decoder // nil: shown as it is
+	format  *format // nil: shown unchanged
+	decoder decoder // nil: shown unchanged
 }
 
-// shape is that of the values.
+// shape returns the shape of the values.
 func (w *weight) shape() []int64 {
 	if w.decoder != nil {
 		return w.decoder.shape()
@@ -25,7 +25,7 @@ func (w *weight) shape() []int64 {
 	return w.Shape
 }
 
-// node makes the recipe of the tensor: dequantized to d, or as it is.
+// node makes the recipe of the tensor: dequantized to d, or unchanged.
 func (w *weight) node(d safetensors.DType) (n expr.Node, err error) {
 	if w.decoder == nil {
 		n, err = expr.Load(&w.Source)

@@ -39,6 +39,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -142,6 +143,18 @@ func (f *FS) Close() error {
 	f.workers.close()
 	f.watching.Wait()
 	return nil
+}
+
+// Views returns the views that the tree shows.
+func (f *FS) Views() []View { return slices.Clone(f.views) }
+
+// Fingerprint identifies the checkpoint behind the tree: see [adapter.Checkpoint.Fingerprint]. It is
+// empty for a tree without a checkpoint.
+func (f *FS) Fingerprint() (string, error) {
+	if f.checkpoint == nil {
+		return "", nil
+	}
+	return f.checkpoint.Fingerprint()
 }
 
 // build makes the tree.

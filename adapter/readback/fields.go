@@ -8,22 +8,22 @@ import (
 	"sync"
 )
 
-// fields are those of a struct by their names in JSON. There are at most 64.
+// fields holds the fields of a struct by their names in JSON. There are at most 64.
 type fields struct {
 	byName   map[string]field
 	required uint64 // a bit for each field without omitempty
 }
 
-// field is where a value belongs.
+// field is the place of a value in a struct.
 type field struct {
 	number int
 	index  []int
 	most   int
 }
 
-var known sync.Map // reflect.Type → *fields
+var known sync.Map // caches *fields by reflect.Type
 
-// fieldsOf gives the fields of a type. Those of embedded structs count as its own.
+// fieldsOf returns the fields of a type, those of embedded structs included.
 func fieldsOf(t reflect.Type) *fields {
 	if f, ok := known.Load(t); ok {
 		return f.(*fields)
@@ -40,7 +40,7 @@ func fieldsOf(t reflect.Type) *fields {
 	return f
 }
 
-// add takes up a field with a tag.
+// add adds a field with its tag.
 func (f *fields) add(sf reflect.StructField, tag string) {
 	name, options, _ := strings.Cut(tag, ",")
 	n := len(f.byName)
@@ -57,7 +57,7 @@ func (f *fields) add(sf reflect.StructField, tag string) {
 	}
 }
 
-// name gives the name of the first field of a set.
+// name returns the name of the first field of a set.
 func (f *fields) name(set uint64) string {
 	first := bits.TrailingZeros64(set)
 	for name, field := range f.byName {

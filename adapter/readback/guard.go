@@ -1,34 +1,35 @@
 package readback
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"unicode/utf8"
 )
 
-// The decoder behind the guard holds each string, number or word whole. It looks at white space
-// again with each piece that comes. So both have a limit, in bytes.
+// The limits of a token and of white space, in bytes. The decoder behind the guard holds each token
+// whole, and it scans white space again with each piece that arrives.
 const (
 	maxToken = 64 << 10
 	maxGap   = 4 << 10
 )
 
-// guard passes text on as long as it is UTF-8, within its limit, and made of short tokens.
+// guard passes text on while it is UTF-8, within its limit, and made of short tokens.
 type guard struct {
 	r           io.Reader
 	left, limit int64
-	err         error // what it ended with
+	err         error // the error of every later read
 
 	token   int  // bytes of the token so far
-	blank   bool // it is white space
-	quoted  bool // it is a string
-	escaped bool // the next byte of the string is taken as it is
+	blank   bool // the token is white space
+	quoted  bool // the token is a string
+	escaped bool // the next byte of the string is escaped
 
-	rune [utf8.UTFMax]byte // the beginning of a character that goes on in the next piece
+	rune [utf8.UTFMax]byte // the beginning of a character that continues in the next piece
 	half int               // bytes of it
 }
 
-// Read reads the next piece. Nothing is passed on of a piece that will not do.
+// Read reads the next piece. It passes on none of a piece that breaks a rule.
 func (g *guard) Read(p []byte) (int, error) {
 	if g.err != nil {
 		return 0, g.err
@@ -46,7 +47,7 @@ func (g *guard) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// characters checks that all is UTF-8. A character may be in two pieces.
+// characters checks that the text is UTF-8. A character may be split between two pieces.
 func (g *guard) characters(p []byte, last bool) error {
 	for g.half > 0 && len(p) > 0 && !utf8.FullRune(g.rune[:g.half]) {
 		g.rune[g.half] = p[0]
@@ -59,15 +60,7 @@ func (g *guard) characters(p []byte, last bool) error {
 		g.half = 0
 	}
 	if g.half == 0 {
-		whole := len(p)
-		for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
-			if utf8.RuneStart(p[len(p)-i]) {
-				if !utf8.FullRune(p[len(p)-i:]) {
-					whole = len(p) - i
-				}
-				break
-			}
-		}
+		whole := wholeRunes(p)
 		if !utf8.Valid(p[:whole]) {
 			return errNotUTF8
 		}
@@ -79,7 +72,20 @@ func (g *guard) characters(p []byte, last bool) error {
 	return nil
 }
 
-var errNotUTF8 = fmt.Errorf("not UTF-8")
+var errNotUTF8 = errors.New("not UTF-8")
+
+// wholeRunes returns the length of p without an incomplete character at its end.
+func wholeRunes(p []byte) int {
+	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
+		if tail := p[len(p)-i:]; utf8.RuneStart(tail[0]) {
+			if !utf8.FullRune(tail) {
+				return len(p) - i
+			}
+			break
+		}
+	}
+	return len(p)
+}
 
 // tokens checks that no token is too long.
 func (g *guard) tokens(p []byte) error {

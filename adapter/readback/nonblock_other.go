@@ -2,5 +2,5 @@
 
 package readback
 
-// Nonblock is the flag that lets the opening of a FIFO return where there are any.
+// Nonblock is an open flag that keeps the opening of a FIFO from waiting. This system needs none.
 const Nonblock = 0

@@ -4,5 +4,5 @@ package readback
 
 import "golang.org/x/sys/unix"
 
-// Nonblock is the flag that lets the opening of a FIFO return although nobody writes into it.
+// Nonblock is an open flag that keeps the opening of a FIFO from waiting for a writer.
 const Nonblock = unix.O_NONBLOCK

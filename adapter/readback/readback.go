@@ -1,18 +1,16 @@
 // Package readback reads JSON files that dequantfs itself has written: manifests and records of
-// exports, records of mounts, answers of their sockets.
+// exports, records of mounts, and answers of their sockets.
 //
-// A file that we have written may be another one by the time that it is read: damaged, edited, or
-// put there by somebody else. So everything of ours goes through [Open] and [Decode], which give a
+// Such a file may have been damaged, edited or replaced since. So [Open] and [Decode] return a
 // value or an error, within a bound of memory and without waiting:
 //
-//   - [Open] opens regular files only. A FIFO or a device is refused before anything is read.
-//   - [Decode] reads no more bytes than it is told. A string has at most 64 KiB, and a list or map
+//   - [Open] opens regular files only. A FIFO or a device is refused before it is read.
+//   - [Decode] reads at most [Limits.Bytes]. A string has at most 64 KiB. A list or map has at most
 //     4096 elements, unless its field has the tag `most:"N"`.
-//   - A name counts only as it is spelled in the field's tag. A field without omitempty or omitzero
-//     must be there. No field may be there twice, null is not a value, and nothing may follow.
+//   - A name must be spelled as in the field's tag. A field without omitempty or omitzero is
+//     required. A repeated field, a null and text after the value are errors.
 //
-// What other versions of dequantfs wrote for the moment is read with [Limits.Loose], which bounds
-// memory in the same way.
+// [Limits.Loose] reads files of other versions of dequantfs. It bounds memory in the same way.
 package readback
 
 import (
@@ -28,23 +26,24 @@ import (
 	"strconv"
 )
 
-// Limits bound what Decode reads.
+// Limits bound the text that Decode reads.
 type Limits struct {
-	Bytes int64 // of the text; 0: 1 MiB
+	Bytes int64 // of the text; 0 means 1 MiB
 
-	// Loose reads what another version may have written: unknown fields are skipped, fields may be
-	// missing, and null leaves a field as it is.
+	// Loose accepts files of other versions: unknown fields are skipped, fields may be missing, and
+	// null leaves a field unchanged.
 	Loose bool
 }
 
 const (
 	defaultBytes = 1 << 20
 	defaultMost  = 4096 // elements of a list or map
-	maxDepth     = 64   // of what is skipped
+	maxDepth     = 64   // of a skipped value
 )
 
-// Open opens a regular file for reading. Links are followed. What the file is is looked at before,
-// because opening a device may do something, and again after, because it may have been exchanged.
+// Open opens a regular file for reading and follows links. Other kinds of files give a
+// [NotRegularError]. The kind is checked before opening, because opening a device can have effects.
+// It is checked again afterwards, because the file may have been replaced.
 func Open(name string) (*os.File, error) {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -67,18 +66,18 @@ func Open(name string) (*os.File, error) {
 	return f, nil
 }
 
-// NotRegularError is the error for everything that is not a regular file.
+// NotRegularError is the error for a file that is not a regular file.
 type NotRegularError struct {
 	Name string
 	Mode iofs.FileMode
 }
 
-// Error says what the file is.
+// Error names the file and its kind.
 func (e *NotRegularError) Error() string {
 	return fmt.Sprintf("%s is %s, not a regular file", e.Name, Kind(e.Mode))
 }
 
-// kinds are the types of files that have a name.
+// kinds are the names of the kinds of files.
 var kinds = []struct {
 	mode iofs.FileMode
 	name string
@@ -90,7 +89,7 @@ var kinds = []struct {
 	{iofs.ModeDevice, "a device"},
 }
 
-// Kind names the type of a file.
+// Kind names the kind of a file, such as "a directory".
 func Kind(mode iofs.FileMode) string {
 	for _, k := range kinds {
 		if mode&k.mode != 0 {
@@ -103,7 +102,7 @@ func Kind(mode iofs.FileMode) string {
 	return "something else"
 }
 
-// File opens a file and decodes it into v.
+// File opens a regular file and decodes it into v, a pointer. Errors name the file.
 func File(name string, v any, l Limits) error {
 	f, err := Open(name)
 	if err != nil {
@@ -113,7 +112,7 @@ func File(name string, v any, l Limits) error {
 	return DecodeFile(f, v, l)
 }
 
-// DecodeFile decodes an open file into v. A file that is too large is refused before it is read.
+// DecodeFile decodes an open file into v, a pointer. A file that is too large is refused unread.
 func DecodeFile(f *os.File, v any, l Limits) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -128,7 +127,8 @@ func DecodeFile(f *os.File, v any, l Limits) error {
 	return nil
 }
 
-// Decode reads one JSON value into v, a pointer, and makes sure that nothing follows it.
+// Decode reads one JSON value into v, a pointer, and checks that nothing follows it. Errors name
+// the field and the byte.
 func Decode(r io.Reader, v any, l Limits) error {
 	bytes := cmp.Or(l.Bytes, defaultBytes)
 	d := &decoder{json: json.NewDecoder(&guard{r: r, left: bytes, limit: bytes}), loose: l.Loose}
@@ -137,7 +137,7 @@ func Decode(r io.Reader, v any, l Limits) error {
 		return err
 	}
 	if _, err := d.json.Token(); err != io.EOF {
-		return d.fail("something follows the end")
+		return d.fail("something follows the end of the value")
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ type decoder struct {
 	json  *json.Decoder
 	loose bool
 
-	held    json.Token // read ahead, if holds
+	held    json.Token // a token read ahead, if holds
 	heldErr error
 	holds   bool
 }
@@ -156,7 +156,7 @@ func (d *decoder) fail(format string, args ...any) error {
 	return fmt.Errorf("byte %d: %w", d.json.InputOffset(), fmt.Errorf(format, args...))
 }
 
-// next reads a token. The end of the text is an error, because something is open.
+// next reads a token. The end of the text is an error, because a value is incomplete.
 func (d *decoder) next() (json.Token, error) {
 	if d.holds {
 		d.holds = false
@@ -172,7 +172,7 @@ func (d *decoder) next() (json.Token, error) {
 	return t, nil
 }
 
-// null reads over a null, and nothing else.
+// null reads a null if one is next. Otherwise it holds the token for the next call.
 func (d *decoder) null() bool {
 	t, err := d.next()
 	if err == nil && t == nil {
@@ -190,7 +190,7 @@ func want[T any](d *decoder, name string) (T, error) {
 	}
 	v, ok := t.(T)
 	if !ok {
-		return v, d.fail("%v where %s should be", describe(t), name)
+		return v, d.fail("expected %s, found %s", name, describe(t))
 	}
 	return v, nil
 }
@@ -203,16 +203,16 @@ func describe(t json.Token) string {
 	return fmt.Sprintf("%.40q", fmt.Sprint(t))
 }
 
-// delim reads an opening brace or bracket.
+// delim reads a brace or bracket.
 func (d *decoder) delim(want json.Delim) error {
 	t, err := d.next()
 	if err == nil && t != want {
-		return d.fail("%s where %q should be", describe(t), rune(want))
+		return d.fail("expected %q, found %s", rune(want), describe(t))
 	}
 	return err
 }
 
-// value reads a value of whatever type v has. A list or map may have so many elements as most says.
+// value reads a value of v's type. A list or map may have up to most elements.
 func (d *decoder) value(v reflect.Value, most int) error {
 	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		return d.text(u)
@@ -240,7 +240,7 @@ func (d *decoder) text(u encoding.TextUnmarshaler) error {
 	return nil
 }
 
-// scalar reads a string, a number or a truth value.
+// scalar reads a string, a number or a boolean.
 func (d *decoder) scalar(v reflect.Value) error {
 	switch {
 	case v.Kind() == reflect.String:
@@ -261,12 +261,12 @@ func (d *decoder) scalar(v reflect.Value) error {
 	return err
 }
 
-// setNumber parses a number, which has to be in the range of v's type.
+// setNumber parses a number and checks that v's type can hold it.
 func setNumber(v reflect.Value, text string) error {
 	switch {
 	case v.CanInt():
 		if text == "-0" {
-			return errors.New("-0 where a whole number should be")
+			return errors.New("expected a whole number, found -0")
 		}
 		n, err := strconv.ParseInt(text, 10, v.Type().Bits())
 		v.SetInt(n)
@@ -293,22 +293,8 @@ func (d *decoder) object(v reflect.Value) error {
 		if err != nil {
 			return err
 		}
-		f, known := fields.byName[name]
-		switch {
-		case !known && d.loose:
-			err = d.skip()
-		case !known:
-			err = d.fail("unknown field")
-		case seen&(1<<f.number) != 0:
-			err = d.fail("it is there twice")
-		case !d.loose || !d.null():
-			err = d.value(v.FieldByIndex(f.index), f.most)
-		}
-		if err != nil {
+		if err := d.member(v, fields, name, &seen); err != nil {
 			return fmt.Errorf("%.100s: %w", name, err)
-		}
-		if known {
-			seen |= 1 << f.number
 		}
 	}
 	if err := d.delim('}'); err != nil {
@@ -318,6 +304,24 @@ func (d *decoder) object(v reflect.Value) error {
 		return d.fail("%s is missing", fields.name(missing))
 	}
 	return nil
+}
+
+// member reads the value of one field of a struct.
+func (d *decoder) member(v reflect.Value, all *fields, name string, seen *uint64) error {
+	f, known := all.byName[name]
+	switch {
+	case !known && d.loose:
+		return d.skip()
+	case !known:
+		return d.fail("unknown field")
+	case *seen&(1<<f.number) != 0:
+		return d.fail("it appears twice")
+	}
+	*seen |= 1 << f.number
+	if d.loose && d.null() {
+		return nil
+	}
+	return d.value(v.FieldByIndex(f.index), f.most)
 }
 
 // list reads the elements of a slice.
@@ -339,7 +343,7 @@ func (d *decoder) list(v reflect.Value, most int) error {
 	return d.delim(']')
 }
 
-// dictionary reads a map from strings.
+// dictionary reads a map with string keys.
 func (d *decoder) dictionary(v reflect.Value, most int) error {
 	if err := d.delim('{'); err != nil {
 		return err
@@ -352,7 +356,7 @@ func (d *decoder) dictionary(v reflect.Value, most int) error {
 		}
 		key, element := reflect.ValueOf(name), reflect.New(v.Type().Elem()).Elem()
 		if v.MapIndex(key).IsValid() {
-			return fmt.Errorf("%.100s: %w", name, d.fail("it is there twice"))
+			return fmt.Errorf("%.100s: %w", name, d.fail("it appears twice"))
 		}
 		if v.Len() == most {
 			return d.fail("more than %d elements", most)

@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// all has a field of each type that is read back.
+// all has a field of each type that can be read back.
 type all struct {
 	inner
 	Name  string           `json:"name"`
@@ -80,20 +80,20 @@ func TestDecodeTakesWhatWasWritten(t *testing.T) {
 func TestDecodeIsStrict(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"nothing", ``, "unexpected EOF"},
-		{"null", `null`, "null where '{'"},
-		{"a list", `[]`, `"[" where '{'`},
+		{"null", `null`, "expected '{', found null"},
+		{"a list", `[]`, `expected '{', found "["`},
 		{"no fields", `{}`, "version is missing"},
 		{"a field is missing", `{"version":1,"size":2}`, "name is missing"},
 		{"an unknown field", `{` + least + `,"new":1}`, "new: byte 38: unknown field"},
 		{"another spelling", `{"Version":1,"name":"n","size":2}`, "Version: byte 10: unknown field"},
-		{"a field twice", `{` + least + `,"size":2}`, "size: byte 39: it is there twice"},
+		{"a field twice", `{` + least + `,"size":2}`, "size: byte 39: it appears twice"},
 		{"a field that is not read", `{` + least + `,"-":2}`, "unknown field"},
-		{"null for a string", `{"version":1,"name":null,"size":2}`, "name: byte 24: null where a string"},
-		{"null for a list", `{` + least + `,"shape":null}`, "shape: byte 45: null where '['"},
-		{"a string for a number", `{"version":"1","name":"n","size":2}`, `version: byte 14: "1" where a number`},
+		{"null for a string", `{"version":1,"name":null,"size":2}`, "name: byte 24: expected a string, found null"},
+		{"null for a list", `{` + least + `,"shape":null}`, "shape: byte 45: expected '[', found null"},
+		{"a string for a number", `{"version":"1","name":"n","size":2}`, `version: byte 14: expected a number, found "1"`},
 		{"a fraction", `{"version":1.0,"name":"n","size":2}`, `parsing "1.0"`},
 		{"an exponent", `{"version":1e0,"name":"n","size":2}`, `parsing "1e0"`},
-		{"a negative zero", `{"version":-0,"name":"n","size":2}`, "-0 where"},
+		{"a negative zero", `{"version":-0,"name":"n","size":2}`, "found -0"},
 		{"too large", `{"version":1,"name":"n","size":9223372036854775808}`, "out of range"},
 		{"too large for a byte", `{` + least + `,"small":128}`, "out of range"},
 		{"negative", `{` + least + `,"count":-1}`, `parsing "-1"`},
@@ -103,8 +103,8 @@ func TestDecodeIsStrict(t *testing.T) {
 		{"no time", `{` + least + `,"at":"yesterday"}`, "at: "},
 		{"too many elements", `{` + least + `,"shape":[1,2,3,4]}`, "shape: byte 47: more than 3 elements"},
 		{"too many entries", `{` + least + `,"kinds":{"a":1,"b":2,"c":3}}`, "more than 2 elements"},
-		{"an entry twice", `{` + least + `,"kinds":{"a":1,"a":2}}`, "kinds: a: byte 51: it is there twice"},
-		{"deep inside", `{` + least + `,"parts":[{"name":"p"},{"name":"q","sum":0}]}`, `parts: [1]: sum: byte 74: "0" where a string`},
+		{"an entry twice", `{` + least + `,"kinds":{"a":1,"a":2}}`, "kinds: a: byte 51: it appears twice"},
+		{"deep inside", `{` + least + `,"parts":[{"name":"p"},{"name":"q","sum":0}]}`, `parts: [1]: sum: byte 74: expected a string, found "0"`},
 		{"more after it", `{` + least + `} {}`, "something follows"},
 		{"a word after it", `{` + least + `}x`, "something follows"},
 		{"a comma too many", `{` + least + `,}`, "invalid character"},
@@ -144,7 +144,7 @@ func TestLooseReadsWhatOtherVersionsWrote(t *testing.T) {
 		{`{"shape":[1,2,3,4]}`, "more than 3", all{}},
 		{`{"new":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, "nested deeper than 64", all{}},
 		{`{"new":` + strings.Repeat("[", 60) + strings.Repeat("]", 60) + `}`, "", all{}},
-		{`null`, "null where", all{}},
+		{`null`, "found null", all{}},
 		{`{"size":`, "unexpected EOF", all{}},
 	} {
 		var got all
@@ -201,7 +201,7 @@ func TestDecodeTakesLittleMemoryWhateverComes(t *testing.T) {
 			runtime.GC()
 			var kept runtime.MemStats
 			runtime.ReadMemStats(&kept)
-			// A part takes 32 bytes for 3 of text, with as many again where the list grows.
+			// A part takes 32 bytes for 3 bytes of text. The growing list takes as much again.
 			if n := int64(kept.HeapAlloc) - int64(before.HeapAlloc); n > 30*limit {
 				t.Errorf("%s, loose %v: %d bytes kept of %d", name, loose, n, limit)
 			}
@@ -248,8 +248,8 @@ func TestKindNamesFiles(t *testing.T) {
 	}
 }
 
-// FuzzDecode compares with encoding/json: what is taken strictly means the same to it, and what is
-// taken at all is the same in both ways of reading.
+// FuzzDecode compares with encoding/json. A value accepted strictly must be the same in the
+// standard library and in the loose mode.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{` + least + `}`))
 	f.Add([]byte(`{` + least + `,"kinds":{"a":1},"parts":[{"name":"p"}],"shape":[1,-2],"at":"2026-01-02T03:04:05Z","on":true,"share":-1.5e3}`))

@@ -9,8 +9,8 @@ import (
 // DType is a safetensors element type.
 type DType uint8
 
-// The element types of the format, narrow ones first, which is the order in which the
-// reference serializer sorts them (the widest goes first into the file).
+// The element types of the format, narrow ones first. The reference serializer sorts by this order
+// and writes the widest first.
 const (
 	Invalid DType = iota
 	Bool
@@ -74,7 +74,7 @@ var dtypeByName = func() map[string]DType {
 	return m
 }()
 
-// String gives the format's own name, "F8_E4M3".
+// String returns the format's own name, such as "F8_E4M3".
 func (d DType) String() string {
 	if int(d) >= len(dtypes) {
 		return fmt.Sprintf("DType(%d)", uint8(d))
@@ -82,7 +82,7 @@ func (d DType) String() string {
 	return dtypes[d].name
 }
 
-// Bits is the width of one element in bits; 0 for what is no dtype.
+// Bits returns the width of one element in bits. It is 0 for an invalid dtype.
 func (d DType) Bits() int {
 	if int(d) >= len(dtypes) {
 		return 0
@@ -90,7 +90,7 @@ func (d DType) Bits() int {
 	return dtypes[d].bits
 }
 
-// ParseDType reads the format's own name of a dtype.
+// ParseDType returns the dtype of a name such as "F8_E4M3". An unknown name is an error.
 func ParseDType(s string) (DType, error) {
 	if d, ok := dtypeByName[s]; ok {
 		return d, nil
@@ -98,11 +98,11 @@ func ParseDType(s string) (DType, error) {
 	return Invalid, fmt.Errorf("unknown dtype %q", s)
 }
 
-// Size is the number of bytes of a tensor; an error if it overflows or is no
-// whole number of bytes. A shape without dimensions is one element.
+// Size returns the number of bytes of a tensor of the given shape. A shape without dimensions is
+// one element. A negative dimension, an overflow and a part of a byte are errors.
 func Size(d DType, shape []int64) (int64, error) {
 	if d.Bits() == 0 {
-		return 0, fmt.Errorf("no dtype: %v", d)
+		return 0, fmt.Errorf("%v is not a dtype", d)
 	}
 	n := uint64(1)
 	for _, dim := range shape {

@@ -35,7 +35,7 @@ func TestSize(t *testing.T) {
 	for _, c := range []struct {
 		dtype safetensors.DType
 		shape []int64
-		want  int64 // negative: an error
+		want  int64 // negative means an error
 	}{
 		{safetensors.F32, nil, 4},
 		{safetensors.F32, []int64{0}, 0},

@@ -13,11 +13,16 @@ import (
 	"unicode/utf8"
 )
 
-// NewHeader lays the tensors out behind each other in the order given (Begin and
-// End are set here) and returns the header with its encoded bytes, the eight
-// length bytes included, padded with spaces so that data begins at a multiple of align.
-// An align below 8 means 8, which is what the reference serializer takes. The same
-// arguments give the same bytes. The tensors of the caller are not changed.
+// NewHeader lays the tensors out one after another in the given order and returns the header with
+// its encoded bytes. It sets Begin and End of each tensor in the returned header; the caller's
+// tensors are not changed.
+//
+// The encoded bytes include the eight length bytes. They are padded with spaces so that the data
+// begins at a multiple of align. An align below 8 means 8, as in the reference serializer. The same
+// arguments always give the same bytes.
+//
+// A repeated, empty or reserved name, a shape that [Size] refuses, and a header above the format's
+// limit are errors.
 func NewHeader(tensors []Tensor, metadata map[string]string, align int) (*Header, []byte, error) {
 	h := &Header{Tensors: slices.Clone(tensors), Metadata: metadata}
 	if err := h.layOut(); err != nil {
@@ -36,28 +41,34 @@ func (h *Header) layOut() error {
 	seen, at := make(map[string]struct{}, len(h.Tensors)), int64(0)
 	for i := range h.Tensors {
 		t := &h.Tensors[i]
-		size, err := Size(t.DType, t.Shape)
-		if _, twice := seen[t.Name]; err == nil {
-			switch {
-			case twice:
-				err = errors.New("is in it twice")
-			case t.Name == "" || t.Name == metadataKey || !utf8.ValidString(t.Name):
-				err = errors.New("is not a name for a tensor")
-			case at > math.MaxInt64-size:
-				err = errors.New("the file's size overflows")
-			}
-		}
-		if err != nil {
+		_, twice := seen[t.Name]
+		if err := t.layOut(at, twice); err != nil {
 			return fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 		seen[t.Name] = struct{}{}
-		t.Begin, t.End = at, at+size
 		at = t.End
 	}
 	return nil
 }
 
-// encode gives the length, the JSON and the padding.
+// layOut sets the offsets of a tensor that begins at byte at.
+func (t *Tensor) layOut(at int64, twice bool) error {
+	size, err := Size(t.DType, t.Shape)
+	switch {
+	case err != nil:
+		return err
+	case twice:
+		return errors.New("appears twice")
+	case t.Name == "" || t.Name == metadataKey || !utf8.ValidString(t.Name):
+		return errors.New("is not a valid name of a tensor")
+	case at > math.MaxInt64-size:
+		return errors.New("the size of the file overflows")
+	}
+	t.Begin, t.End = at, at+size
+	return nil
+}
+
+// encode returns the length, the JSON and the padding.
 func (h *Header) encode(align int) ([]byte, error) {
 	b := append(make([]byte, lengthBytes, lengthBytes+128*len(h.Tensors)+align), '{')
 	if len(h.Metadata) > 0 {
@@ -76,7 +87,8 @@ func (h *Header) encode(align int) ([]byte, error) {
 		b = append(b, ' ')
 	}
 	if len(b)-lengthBytes > maxHeaderBytes {
-		return nil, fmt.Errorf("header of %d bytes, at most %d are allowed: use smaller shards", len(b)-lengthBytes, maxHeaderBytes)
+		return nil, fmt.Errorf("header of %d bytes, at most %d are allowed: use smaller shards",
+			len(b)-lengthBytes, maxHeaderBytes)
 	}
 	binary.LittleEndian.PutUint64(b, uint64(len(b)-lengthBytes))
 	return b, nil
@@ -97,8 +109,8 @@ func (t *Tensor) append(b []byte) []byte {
 	return append(b, "]}"...)
 }
 
-// appendStrings writes an object of strings with sorted keys. Every member goes on a
-// line of its own behind indent, the brace behind closing, unless both are empty.
+// appendStrings writes an object of strings with sorted keys. It writes indent before each member
+// and closing before the last brace. Both may be empty.
 func appendStrings(b []byte, m map[string]string, indent, closing string) []byte {
 	colon := ":"
 	if indent != "" {
@@ -117,12 +129,13 @@ func appendStrings(b []byte, m map[string]string, indent, closing string) []byte
 
 // appendString writes a JSON string.
 func appendString(b []byte, s string) []byte {
-	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) < 0 {
+	special := func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }
+	if strings.IndexFunc(s, special) < 0 {
 		return append(append(append(b, '"'), s...), '"')
 	}
 	var e strings.Builder
 	enc := json.NewEncoder(&e)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(s) // a string into memory cannot fail
+	_ = enc.Encode(s) // encoding a string into memory cannot fail
 	return append(b, strings.TrimSuffix(e.String(), "\n")...)
 }

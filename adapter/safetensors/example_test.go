@@ -9,7 +9,8 @@ import (
 )
 
 func ExampleNewHeader() {
-	// Sizes and offsets follow from dtype and shape; data begins at a multiple of 64.
+	// NewHeader computes sizes and offsets from dtype and shape. The data begins at a multiple of
+	// 64.
 	h, encoded, err := safetensors.NewHeader([]safetensors.Tensor{
 		{Name: "scale", DType: safetensors.F32, Shape: []int64{1, 2}},
 		{Name: "weight", DType: safetensors.F8E4M3, Shape: []int64{3, 200}},

@@ -12,19 +12,20 @@ import (
 )
 
 const (
-	lengthBytes    = 8           // of the number in front of the header
+	lengthBytes    = 8           // bytes of the number before the header
 	maxHeaderBytes = 100_000_000 // the format's limit
 	metadataKey    = "__metadata__"
 
-	// minEntry is less than the shortest entry that describes a tensor takes.
+	// minEntry is a lower bound of the bytes of an entry that describes a tensor.
 	minEntry = len(`"":{"dtype":"U8","shape":[],"data_offsets":[0,0]}`)
 
 	maxMetadataEntries = 1 << 16 // published files have a handful
 
-	maxRank = 64   // dimensions of a tensor; what NumPy and PyTorch can hold
-	maxName = 4096 // bytes of a tensor's name, so that messages stay readable
+	maxRank = 64   // dimensions of a tensor; NumPy and PyTorch allow no more
+	maxName = 4096 // bytes of a tensor's name; keeps messages readable
 
-	maxTensors = 1 << 20 // of a file or an index; the largest published checkpoints have a third of it
+	// maxTensors limits a file and an index. The largest published checkpoints have a third of it.
+	maxTensors = 1 << 20
 )
 
 // Tensor is one entry of a header.
@@ -39,10 +40,11 @@ type Tensor struct {
 type Header struct {
 	Tensors    []Tensor // in the order of their data
 	Metadata   map[string]string
-	DataOffset int64 // of the first tensor's first byte in the file
+	DataOffset int64 // offset in the file of the first tensor's first byte
 }
 
-// ReadHeader parses and validates the header of a file of size bytes.
+// ReadHeader parses and validates the header of a file of size bytes. Its errors name the tensor,
+// but not the file. The package comment lists the rules.
 func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 	data, err := readHeaderBytes(r, size)
 	if err != nil {
@@ -59,10 +61,11 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 	return h, h.validate(size)
 }
 
-// readHeaderBytes reads what stands between the length and the data.
+// readHeaderBytes reads the JSON between the length and the data.
 func readHeaderBytes(r io.ReaderAt, size int64) ([]byte, error) {
 	if size < lengthBytes {
-		return nil, fmt.Errorf("not a safetensors file: %d bytes are less than the %d of the header's length", size, lengthBytes)
+		return nil, fmt.Errorf("not a safetensors file: it has %d bytes, "+
+			"the length of the header alone takes %d", size, lengthBytes)
 	}
 	var length [lengthBytes]byte
 	if err := readFull(r, length[:], 0); err != nil {
@@ -71,7 +74,8 @@ func readHeaderBytes(r io.ReaderAt, size int64) ([]byte, error) {
 	n := binary.LittleEndian.Uint64(length[:])
 	switch {
 	case n > maxHeaderBytes:
-		return nil, fmt.Errorf("header of %d bytes, at most %d are allowed: not a safetensors file, or a damaged one", n, maxHeaderBytes)
+		return nil, fmt.Errorf("header of %d bytes, at most %d are allowed: "+
+			"not a safetensors file, or a damaged one", n, maxHeaderBytes)
 	case int64(n) > size-lengthBytes:
 		return nil, fmt.Errorf("header of %d bytes in a file of %d: the file is truncated", n, size)
 	case n == 0:
@@ -81,7 +85,7 @@ func readHeaderBytes(r io.ReaderAt, size int64) ([]byte, error) {
 	return data, readFull(r, data, lengthBytes)
 }
 
-// readFull reads all of p: an io.ReaderAt may report the end of the file with a full read.
+// readFull reads all of p. It ignores an end of file that is reported together with a full read.
 func readFull(r io.ReaderAt, p []byte, off int64) error {
 	n, err := r.ReadAt(p, off)
 	if n == len(p) {
@@ -98,7 +102,7 @@ type headerParser struct {
 	scanner
 	header *Header
 	seen   map[string]struct{}
-	arena  []int64 // shapes are cut from it, so that few allocations hold many
+	arena  []int64 // shapes are slices of it, which saves an allocation for each tensor
 }
 
 func (p *headerParser) parse() error {
@@ -122,41 +126,42 @@ func (p *headerParser) parse() error {
 
 // entry reads one member of the header.
 func (p *headerParser) entry() {
-	key := p.key()
-	if p.err != nil {
+	name := p.name()
+	switch {
+	case p.err != nil:
 		return
-	}
-	if len(key) == 0 || len(key) > maxName {
-		p.fail("a tensor's name of %d bytes, 1 to %d are allowed", len(key), maxName)
-		return
-	}
-	if _, twice := p.seen[string(key)]; twice {
-		p.fail("tensor %q is in it twice", key)
-		return
-	}
-	name := string(key)
-	p.seen[name] = struct{}{}
-	if name == metadataKey {
+	case name == metadataKey:
 		p.metadata()
 		return
 	}
 	t, err := p.tensor(name)
-	if p.err != nil {
+	switch {
+	case p.err != nil:
 		p.err = fmt.Errorf("tensor %q: %w", name, p.err)
-		return
-	}
-	if err != nil {
+	case err != nil:
 		p.fail("tensor %q: %w", name, err)
-		return
-	}
-	if len(p.header.Tensors) == maxTensors {
+	case len(p.header.Tensors) == maxTensors:
 		p.fail("more than %d tensors", maxTensors)
-		return
+	default:
+		p.header.Tensors = append(p.header.Tensors, t)
 	}
-	p.header.Tensors = append(p.header.Tensors, t)
 }
 
-// metadata reads the map of strings; null is the same as none.
+// name reads the key of an entry and checks that it is new.
+func (p *headerParser) name() string {
+	key := p.key()
+	if p.err == nil && (len(key) == 0 || len(key) > maxName) {
+		p.fail("a name of %d bytes for a tensor, 1 to %d are allowed", len(key), maxName)
+	}
+	if _, twice := p.seen[string(key)]; twice {
+		p.fail("tensor %q appears twice", key)
+	}
+	name := string(key)
+	p.seen[name] = struct{}{}
+	return name
+}
+
+// metadata reads the map of strings. A null is an empty map.
 func (p *headerParser) metadata() {
 	if p.peek() == 'n' {
 		p.literal()
@@ -167,7 +172,7 @@ func (p *headerParser) metadata() {
 	for first := true; p.more(&first, '}'); {
 		k := string(p.key())
 		if _, twice := m[k]; twice {
-			p.fail("%.100q is in it twice", k)
+			p.fail("%.100q appears twice", k)
 		}
 		if len(m) == maxMetadataEntries {
 			p.fail("more than %d entries", maxMetadataEntries)
@@ -180,37 +185,48 @@ func (p *headerParser) metadata() {
 	p.header.Metadata = m
 }
 
+// The fields of an entry, as bits.
+const (
+	dtypeField = 1 << iota
+	shapeField
+	offsetsField
+	allFields = dtypeField | shapeField | offsetsField
+)
+
 // tensor reads the object that describes one tensor.
-func (p *headerParser) tensor(name string) (Tensor, error) {
-	const dtype, shape, offsets = 1, 2, 4
-	t, seen := Tensor{Name: name}, 0
-	once := func(field int) {
+func (p *headerParser) tensor(name string) (t Tensor, err error) {
+	t.Name = name
+	seen := 0
+	p.expect('{')
+	for first := true; err == nil && p.more(&first, '}'); {
+		var field int
+		field, err = p.field(&t)
 		if seen&field != 0 {
-			p.fail("a field is in it twice")
+			p.fail("a field appears twice")
 		}
 		seen |= field
 	}
-	var err error
-	p.expect('{')
-	for first := true; err == nil && p.more(&first, '}'); {
-		switch k := p.key(); string(k) {
-		case "dtype":
-			once(dtype)
-			t.DType, err = p.dtype()
-		case "shape":
-			once(shape)
-			t.Shape = p.shape()
-		case "data_offsets":
-			once(offsets)
-			t.Begin, t.End = p.offsets()
-		default:
-			p.skip(2)
-		}
-	}
-	if err == nil && seen != dtype|shape|offsets {
+	if err == nil && seen != allFields {
 		err = errors.New("dtype, shape or data_offsets is missing")
 	}
 	return t, err
+}
+
+// field reads one member of an entry into t and returns its bit, 0 for an unknown field.
+func (p *headerParser) field(t *Tensor) (field int, err error) {
+	switch k := p.key(); string(k) {
+	case "dtype":
+		t.DType, err = p.dtype()
+		return dtypeField, err
+	case "shape":
+		t.Shape = p.shape()
+		return shapeField, nil
+	case "data_offsets":
+		t.Begin, t.End = p.offsets()
+		return offsetsField, nil
+	}
+	p.skip(2)
+	return 0, nil
 }
 
 func (p *headerParser) dtype() (DType, error) {
@@ -230,7 +246,7 @@ func (p *headerParser) shape() []int64 {
 			return nil
 		}
 		if len(p.arena) == cap(p.arena) {
-			// What was cut off stays where it is; the shape at hand moves on.
+			// Earlier shapes keep the old array. Only the current shape moves to the new one.
 			begun := p.arena[from:]
 			p.arena = append(make([]int64, 0, 16*maxRank), begun...)
 			from = 0
@@ -251,7 +267,9 @@ func (p *headerParser) offsets() (begin, end int64) {
 
 // validate sorts the tensors by their data and checks that they fill the file.
 func (h *Header) validate(size int64) error {
-	byData := func(a, b Tensor) int { return cmp.Or(cmp.Compare(a.Begin, b.Begin), cmp.Compare(a.End, b.End)) }
+	byData := func(a, b Tensor) int {
+		return cmp.Or(cmp.Compare(a.Begin, b.Begin), cmp.Compare(a.End, b.End))
+	}
 	if !slices.IsSortedFunc(h.Tensors, byData) {
 		slices.SortStableFunc(h.Tensors, byData)
 	}
@@ -269,7 +287,7 @@ func (h *Header) validate(size int64) error {
 	return nil
 }
 
-// validate checks a tensor that should begin at byte at of room bytes of data.
+// validate checks a tensor that must begin at byte at. The file has room bytes of data.
 func (t *Tensor) validate(at, room int64) error {
 	size, err := Size(t.DType, t.Shape)
 	switch {
@@ -278,11 +296,13 @@ func (t *Tensor) validate(at, room int64) error {
 	case t.End < t.Begin:
 		return fmt.Errorf("data_offsets [%d,%d] end before they begin", t.Begin, t.End)
 	case t.End-t.Begin != size:
-		return fmt.Errorf("data_offsets [%d,%d] hold %d bytes, %v of shape %v takes %d", t.Begin, t.End, t.End-t.Begin, t.DType, t.Shape, size)
+		return fmt.Errorf("data_offsets [%d,%d] hold %d bytes, %v of shape %v takes %d",
+			t.Begin, t.End, t.End-t.Begin, t.DType, t.Shape, size)
 	case t.Begin > at:
 		return fmt.Errorf("a hole of %d bytes before its data_offsets [%d,%d]", t.Begin-at, t.Begin, t.End)
 	case t.Begin < at:
-		return fmt.Errorf("data_offsets [%d,%d] overlap the tensor before it, which ends at %d", t.Begin, t.End, at)
+		return fmt.Errorf("data_offsets [%d,%d] overlap the tensor before it, which ends at %d",
+			t.Begin, t.End, at)
 	case t.End > room:
 		return fmt.Errorf("ends at byte %d of the data, the file has %d: it is truncated", t.End, room)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// file is a header's JSON with its length in front and data zero bytes behind it.
+// file returns a header's JSON with its length before it and data zero bytes after it.
 func file(header string, data int) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
 	return append(append(b, header...), make([]byte, data)...)
@@ -70,14 +70,14 @@ func TestReadHeaderRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name, header string
 		data         int
-		want         string // in the error
+		want         string // part of the error
 	}{
 		{"empty header", "", 0, "empty"},
 		{"leading space", " {}", 0, "brace"},
 		{"array", "[]", 0, "brace"},
-		{"rubbish behind", "{}x", 0, "where the end should be"},
-		{"a zero byte behind", "{}\x00", 0, "where the end should be"},
-		{"open object", `{"x":{"dtype":"U8"`, 0, "it ends where"},
+		{"rubbish behind", "{}x", 0, "expected the end"},
+		{"a zero byte behind", "{}\x00", 0, "expected the end"},
+		{"open object", `{"x":{"dtype":"U8"`, 0, "the text ends"},
 		{"open string", `{"x`, 0, "does not end"},
 		{"not UTF-8", "{\"\xff\":1}", 0, "not UTF-8"},
 		{"control character", "{\"a\nb\":1}", 0, "control character"},
@@ -92,11 +92,11 @@ func TestReadHeaderRefuses(t *testing.T) {
 		{"no colon", `{"x"{}}`, 0, "':'"},
 		{"empty name", `{"":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0, "name of 0 bytes"},
 		{"endless name", `{"` + strings.Repeat("x", 5000) + `":{}}`, 0, "name of 5000 bytes"},
-		{"twice", `{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"\u0078":{}}`, 0, `"x" is in it twice`},
+		{"twice", `{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"\u0078":{}}`, 0, `"x" appears twice`},
 		{"two metadata", `{"__metadata__":{},"__metadata__":{}}`, 0, "twice"},
-		{"metadata key twice", `{"__metadata__":{"a":"","a":""}}`, 0, `"a" is in it twice`},
+		{"metadata key twice", `{"__metadata__":{"a":"","a":""}}`, 0, `"a" appears twice`},
 		{"metadata with a number", `{"__metadata__":{"a":1}}`, 0, "__metadata__"},
-		{"field twice", `{"x":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0, "field is in it twice"},
+		{"field twice", `{"x":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0, "field appears twice"},
 		{"field missing", `{"x":{"dtype":"U8","shape":[0]}}`, 0, `tensor "x": dtype, shape or`},
 		{"no object", `{"x":3}`, 0, `tensor "x"`},
 		{"unknown dtype", entry("F7", "[0]", "[0,0]"), 0, `tensor "x": unknown dtype "F7"`},

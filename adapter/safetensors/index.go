@@ -8,15 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// Index is model.safetensors.index.json.
+// Index is the contents of model.safetensors.index.json.
 type Index struct {
-	Metadata  map[string]any    // total_size and what else stood there, if that is short; numbers are json.Number when parsed
-	Large     bool              // there was more metadata than is decoded, and Metadata has none of it
+	// Metadata has total_size and other short entries. ParseIndex returns numbers as json.Number.
+	Metadata  map[string]any
+	Large     bool              // the metadata was too long to decode, so Metadata is nil
 	WeightMap map[string]string // key to file name
 }
 
-// ParseIndex reads an index; duplicate keys are an error. File names are given as they
-// stand there: it is for the caller to see where they lead.
+// ParseIndex reads an index. Duplicate keys are an error. File names are not checked: the caller
+// must verify that they stay inside the checkpoint.
 func ParseIndex(data []byte) (*Index, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("the index is not UTF-8")
@@ -27,7 +28,7 @@ func ParseIndex(data []byte) (*Index, error) {
 		switch k := s.key(); string(k) {
 		case "weight_map":
 			if x.WeightMap != nil {
-				s.fail("weight_map is in it twice")
+				s.fail("weight_map appears twice")
 			}
 			x.weightMap(s)
 		case "metadata":
@@ -46,7 +47,7 @@ func ParseIndex(data []byte) (*Index, error) {
 	return x, nil
 }
 
-// weightMap reads key to file; the many keys of one file share one string for its name.
+// weightMap reads the map of key to file. All keys of one file share one string for its name.
 func (x *Index) weightMap(s *scanner) {
 	const usual = 96 // bytes of an entry
 	x.WeightMap = make(map[string]string, min(len(s.data)/usual, maxTensors))
@@ -61,7 +62,7 @@ func (x *Index) weightMap(s *scanner) {
 			files[file] = file
 		}
 		if _, twice := x.WeightMap[key]; twice {
-			s.fail("tensor %.100q is in it twice", key)
+			s.fail("tensor %.100q appears twice", key)
 		}
 		if len(x.WeightMap) == maxTensors {
 			s.fail("more than %d tensors", maxTensors)
@@ -71,8 +72,8 @@ func (x *Index) weightMap(s *scanner) {
 	}
 }
 
-// maxMetadata is how many bytes of metadata are decoded. More of it is walked over: published
-// indexes have a hundred, nothing is computed from it, and what it decodes to is many times as large.
+// maxMetadata is the most bytes of metadata that are decoded. Published indexes have about a
+// hundred. Longer metadata is skipped, because decoding takes many times its size in memory.
 const maxMetadata = 64 << 10
 
 func (x *Index) metadata(s *scanner) {
@@ -93,7 +94,8 @@ func (x *Index) metadata(s *scanner) {
 	}
 }
 
-// Encode gives the index as indented JSON with sorted keys.
+// Encode returns the index as indented JSON with sorted keys. Metadata that JSON cannot hold is an
+// error.
 func (x *Index) Encode() ([]byte, error) {
 	meta := x.Metadata
 	if meta == nil {

@@ -27,11 +27,11 @@ func TestParseIndex(t *testing.T) {
 
 func TestParseIndexRefuses(t *testing.T) {
 	for _, c := range []struct{ name, index, want string }{
-		{"nothing", "", "it ends where"},
+		{"nothing", "", "the text ends"},
 		{"no object", "[]", "'{'"},
 		{"no map", "{}", "no weight_map"},
 		{"two maps", `{"weight_map":{},"weight_map":{}}`, "twice"},
-		{"a key twice", `{"weight_map":{"a":"x","a":"x"}}`, `tensor "a" is in it twice`},
+		{"a key twice", `{"weight_map":{"a":"x","a":"x"}}`, `tensor "a" appears twice`},
 		{"a number for a file", `{"weight_map":{"a":1}}`, "'\"'"},
 		{"null for a map", `{"weight_map":null}`, "'{'"},
 		{"a list for metadata", `{"metadata":[1],"weight_map":{}}`, "metadata"},
@@ -150,8 +150,8 @@ func BenchmarkIndex(b *testing.B) {
 	})
 }
 
-// TestLongMetadataIsWalkedOver has more metadata than is decoded: what it decodes to takes many times
-// its size.
+// TestLongMetadataIsWalkedOver checks that long metadata is skipped, because decoding it takes many
+// times its size in memory.
 func TestLongMetadataIsWalkedOver(t *testing.T) {
 	for name, c := range map[string]struct {
 		value string

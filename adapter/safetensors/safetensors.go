@@ -1,26 +1,29 @@
-// Package safetensors reads and writes the safetensors container: an eight-byte
-// length, a JSON header, and the tensors' bytes behind it without holes.
+// Package safetensors reads and writes the safetensors container: an eight-byte length, a JSON
+// header, and the bytes of the tensors without holes.
 //
-// Start with [ReadHeader], which takes an [io.ReaderAt] and a size and gives the
-// tensors in the order of their data, and with [NewHeader], its inverse. [Index] is
-// the file that says which shard of a checkpoint holds which key. The package never
-// touches tensor data and knows nothing about what a tensor means.
+// Start with [ReadHeader], which returns the tensors of a file in the order of their data.
+// [NewHeader] is its inverse. [Index] maps each key of a checkpoint to the shard that holds it. The
+// package never reads tensor data and does not know the meaning of a tensor.
 //
 // # Validation
 //
-// A header is refused wherever the format's reference implementation
-// (huggingface/safetensors, src/tensor.rs) refuses it, and in few more cases: a name
-// that is empty, longer than 4096 bytes or stands twice, a shape of more than 64
-// dimensions, more than 2^20 tensors, and bytes before the opening brace. What passes is
-// sound: offsets tile the data from its first byte to the end of the file, and every
-// size is what dtype and shape ask for. Fields that the format does not know are
-// skipped. Nothing is allocated from a number in the file before that many bytes were
-// seen to be there.
+// A header is refused wherever the reference implementation refuses it (huggingface/safetensors,
+// src/tensor.rs). These are refused too:
+//
+//   - a name that is empty, repeated or longer than 4096 bytes
+//   - a shape of more than 64 dimensions
+//   - more than 2^20 tensors
+//   - bytes before the opening brace
+//
+// An accepted header is sound. Its offsets tile the data from the first byte to the end of the
+// file, and each size agrees with dtype and shape. Unknown fields are skipped.
+//
+// No number in a file decides an allocation before the file is known to have that many bytes.
 //
 // # Errors
 //
-// Errors name the tensor and what was expected; the caller, who knows it, adds the
-// name of the file.
+// Errors name the tensor, the value found and the value expected. The caller adds the name of the
+// file.
 //
 // Functions keep no state and are safe for concurrent use.
 package safetensors

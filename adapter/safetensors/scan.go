@@ -10,12 +10,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how many objects and lists may be inside one another: what the reference's parser takes.
+// maxDepth is the limit of nested objects and lists. The reference's parser has the same limit.
 const maxDepth = 127
 
-// scanner walks over JSON that is known to be valid UTF-8. A method that fails leaves
-// the first error in err and moves to the end, so that every later call fails too and
-// loops end.
+// scanner walks over JSON that is known to be valid UTF-8. The first error is kept in err and moves
+// the scanner to the end, so that later calls fail too and loops end.
 type scanner struct {
 	data []byte
 	pos  int
@@ -29,7 +28,7 @@ func (s *scanner) fail(format string, args ...any) {
 	s.pos = len(s.data)
 }
 
-// peek skips white space and gives the next byte, 0 at the end.
+// peek skips white space and returns the next byte, or 0 at the end.
 func (s *scanner) peek() byte {
 	for s.pos < len(s.data) {
 		switch c := s.data[s.pos]; c {
@@ -53,15 +52,15 @@ func (s *scanner) expect(c byte) {
 
 func (s *scanner) unexpected(want string) {
 	if s.pos >= len(s.data) {
-		s.fail("it ends where %s should be", want)
+		s.fail("expected %s, but the text ends", want)
 		return
 	}
 	r, _ := utf8.DecodeRune(s.data[s.pos:])
-	s.fail("%q where %s should be", r, want)
+	s.fail("expected %s, found %q", want, r)
 }
 
-// more is the head of the loop over an object or array that closes with end; first
-// must be true at first.
+// more is the condition of a loop over an object or array that closes with end. The caller sets
+// first to true before the loop.
 func (s *scanner) more(first *bool, end byte) bool {
 	if s.err != nil {
 		return false
@@ -80,22 +79,21 @@ func (s *scanner) more(first *bool, end byte) bool {
 	return s.err == nil
 }
 
-// end makes sure that nothing but white space is left.
+// end checks that only white space is left.
 func (s *scanner) end() {
 	if s.err == nil && (s.peek() != 0 || s.pos < len(s.data)) {
-		s.unexpected("the end")
+		s.unexpected("the end of the text")
 	}
 }
 
-// key reads the key of a member with its colon. The bytes are valid as long as the data
-// is not changed.
+// key reads the key of a member and its colon. The result may be a slice of the data.
 func (s *scanner) key() []byte {
 	k := s.str()
 	s.expect(':')
 	return k
 }
 
-// str reads a string: a piece of the data where nothing in it is escaped.
+// str reads a string. The result is a slice of the data unless the string has escapes.
 func (s *scanner) str() []byte {
 	s.expect('"')
 	rest := s.data[s.pos:]
@@ -118,7 +116,7 @@ func (s *scanner) str() []byte {
 	return rest[:n]
 }
 
-// escaped reads on in a string whose first n bytes are plain.
+// escaped reads the rest of a string whose first n bytes are plain.
 func (s *scanner) escaped(n int) []byte {
 	out := append(make([]byte, 0, s.rest(n)), s.data[s.pos:s.pos+n]...)
 	s.pos += n
@@ -141,7 +139,8 @@ func (s *scanner) escaped(n int) []byte {
 	return nil
 }
 
-// rest is how long a string is, as it is written, whose first n bytes are plain: what it stands for is no longer.
+// rest returns the length in bytes of a string as written, whose first n bytes are plain. It bounds
+// the length of the decoded string.
 func (s *scanner) rest(n int) int {
 	text := s.data[s.pos:]
 	for ; n < len(text) && text[n] != '"'; n++ {
@@ -157,7 +156,7 @@ const (
 	unescapes = "\"\\/\b\f\n\r\t"
 )
 
-// escape appends what one escape sequence stands for.
+// escape appends the character of one escape sequence.
 func (s *scanner) escape(out []byte) []byte {
 	s.pos++
 	if s.pos < len(s.data) {
@@ -174,7 +173,7 @@ func (s *scanner) escape(out []byte) []byte {
 	return out
 }
 
-// unicode reads uXXXX, and its second half where the first is half of a pair.
+// unicode reads uXXXX, and the second half of a surrogate pair.
 func (s *scanner) unicode() rune {
 	r := s.hex4()
 	if !utf16.IsSurrogate(r) {
@@ -190,10 +189,10 @@ func (s *scanner) unicode() rune {
 	return utf8.RuneError
 }
 
-// hex4 reads the u and the four digits behind it.
+// hex4 reads the u and the four digits after it.
 func (s *scanner) hex4() rune {
 	if s.pos+5 <= len(s.data) {
-		// A sign or an underscore, which ParseUint would not take either, is no digit.
+		// ParseUint also refuses a sign and an underscore.
 		if v, err := strconv.ParseUint(string(s.data[s.pos+1:s.pos+5]), 16, 16); err == nil {
 			s.pos += 5
 			return rune(v)
@@ -227,12 +226,12 @@ func (s *scanner) size() int64 {
 		s.pos = from
 		s.fail("a number with a leading zero")
 	case s.pos < len(s.data) && strings.IndexByte(".eE", s.data[s.pos]) >= 0:
-		s.unexpected("a whole number's end")
+		s.unexpected("a whole number")
 	}
 	return int64(v)
 }
 
-// skip reads over any value, around which there are depth objects and lists.
+// skip reads over any value. It is inside depth objects and lists.
 func (s *scanner) skip(depth int) {
 	switch c := s.peek(); c {
 	case '{', '[':
@@ -268,7 +267,7 @@ func (s *scanner) literal() {
 	s.unexpected("a value")
 }
 
-// isNumber says whether w is a number in JSON's grammar.
+// isNumber reports whether w is a number in JSON's grammar.
 func isNumber(w string) bool {
 	digits := func() bool {
 		n := len(w)

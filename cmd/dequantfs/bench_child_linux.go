@@ -17,6 +17,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/fp8"
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 // newBenchMemory serves the file that costs nothing, in a process of its own.
@@ -193,7 +194,7 @@ func (b *bench) exportSample(ctx context.Context) error {
 	var total int64
 	dir := b.path("export")
 	begin := time.Now()
-	m, err := f.Export(ctx, dir, fs.ExportOptions{})
+	m, err := export.Write(ctx, f, dir, export.Options{})
 	if err != nil {
 		return err
 	}

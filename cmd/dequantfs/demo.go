@@ -1,6 +1,7 @@
 package main
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -24,10 +25,28 @@ import (
 )
 
 // demoFiles is a small DeepSeek-V3 checkpoint in FP8, with the SHA-256 of the tensors that the
-// reference adapter made of it. How they were made is in testdata/golden/README.md.
+// reference adapter made of it. How they were made is in testdata/golden/README.md. Large files
+// are compressed (gzip -9n), because a release has a largest size.
 //
-//go:embed demo/config.json demo/model.safetensors demo/native-sha256.json
+//go:embed demo/config.json demo/model.safetensors.gz demo/native-sha256.json.gz
 var demoFiles embed.FS
+
+// readDemo gives an embedded file, uncompressed.
+func readDemo(name string) ([]byte, error) {
+	if data, err := demoFiles.ReadFile("demo/" + name); err == nil {
+		return data, nil
+	}
+	f, err := demoFiles.Open("demo/" + name + ".gz")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
+}
 
 // demoViews are the views of the demo. The SHA-256 of the reference are of the native layout.
 var demoViews = []struct {
@@ -131,7 +150,7 @@ func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
 		}
 	}()
 	for _, name := range []string{"config.json", "model.safetensors"} {
-		data, err := demoFiles.ReadFile("demo/" + name)
+		data, err := readDemo(name)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), data, 0o444)
 		}
@@ -162,7 +181,7 @@ func prove(c *cobra.Command, tree iofs.FS, how string) error {
 		return err
 	}
 	var reference map[string]map[string][]any
-	data, err := demoFiles.ReadFile("demo/native-sha256.json")
+	data, err := readDemo("native-sha256.json")
 	if err != nil {
 		return err
 	}

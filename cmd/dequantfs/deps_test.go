@@ -16,12 +16,14 @@ var arrows = map[string][]string{
 	"fp8":                   {},
 	"adapter/safetensors":   {},
 	"adapter/readback":      {},
-	"adapter/expr":          {"fp8", "adapter/safetensors"},
-	"adapter":               {"fp8", "adapter/safetensors", "adapter/expr"},
+	"adapter/source":        {},
+	"adapter/expr":          {"fp8", "adapter/safetensors", "adapter/source"},
+	"adapter":               {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
 	"fs/mounts":             {},
-	"fs":                    {"adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs/mounts"},
+	"fs":                    {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter", "fs/mounts"},
+	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts"},
+	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/export"},
 }
 
 // onlyIn says which packages may import a module.

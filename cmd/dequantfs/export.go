@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 func newExport() *cobra.Command {
@@ -86,7 +87,7 @@ func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
 	if share.of > 1 {
 		logger(c).Info(fmt.Sprintf("part %d of %d (%s)", share.part, share.of, share.from))
 	}
-	m, err := s.fs.Export(c.Context(), dir, fs.ExportOptions{
+	m, err := export.Write(c.Context(), s.fs, dir, export.Options{
 		Part: share.part, Parts: share.of, Jobs: e.jobs, Progress: show.event,
 	})
 	show.close()

@@ -34,7 +34,7 @@ func TestExportTakesItsPartFromFlagsAndEnvironment(t *testing.T) {
 		{"a Slurm job that is no array", exportFlags{}, env{"SLURM_JOB_ID": "7"}, share{0, 1, ""}, ""},
 		{"an indexed Job", exportFlags{parts: 8}, env{"JOB_COMPLETION_INDEX": "7"}, share{7, 8, "JOB_COMPLETION_INDEX"}, ""},
 		{"an indexed Job with too few parts", exportFlags{parts: 4}, env{"JOB_COMPLETION_INDEX": "7"}, share{}, "not a number from 0 to 3"},
-		{"an indexed Job without --parts", exportFlags{}, env{"JOB_COMPLETION_INDEX": "0"}, share{}, "not how many parts"},
+		{"an indexed Job without --parts", exportFlags{}, env{"JOB_COMPLETION_INDEX": "0"}, share{}, "the number of parts is missing"},
 		{"parts that nothing numbers", exportFlags{parts: 4}, nil, share{}, "which part this is"},
 		{"one part", exportFlags{parts: 1}, nil, share{0, 1, ""}, ""},
 		{"fewer than none", exportFlags{parts: -1}, nil, share{}, "a number of parts"},

@@ -100,6 +100,7 @@ func newRoot() *cobra.Command {
 	for _, command := range commands {
 		root.AddCommand(command())
 	}
+	root.SetHelpCommand(newHelp())
 	return root
 }
 
@@ -107,6 +108,9 @@ func newRoot() *cobra.Command {
 func usageTemplate(standard string) string {
 	wrapped := func(c *cobra.Command) string { return c.LocalFlags().FlagUsagesWrapped(80) }
 	cobra.AddTemplateFunc("wrapped", wrapped)
+	cobra.AddTemplateFunc("topics", listTopics)
+	more := "{{if .HasAvailableSubCommands}}\n\nUse "
+	standard = strings.Replace(standard, more, "{{if not .HasParent}}\n\n{{topics}}{{else "+more[2:], 1)
 	return strings.ReplaceAll(standard, ".LocalFlags.FlagUsages", "wrapped .")
 }
 

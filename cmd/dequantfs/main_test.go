@@ -143,7 +143,7 @@ func TestDemoIsTheGolden(t *testing.T) {
 		"config.json":        "aligned-config.json",
 		"native-sha256.json": "aligned-native-sha256.json",
 	} {
-		got, err := demoFiles.ReadFile("demo/" + name)
+		got, err := readDemo(name)
 		if err != nil {
 			t.Fatal(err)
 		}

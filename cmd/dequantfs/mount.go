@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 func newMount() *cobra.Command {
@@ -269,7 +270,7 @@ func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServe
 		r.Log, _ = defaultLog(r.Mountpoint)
 	}
 	for _, v := range mounted.views {
-		r.Views = append(r.Views, fs.RecordView(v))
+		r.Views = append(r.Views, export.RecordView(v))
 	}
 	if exporter != nil {
 		r.Metrics = exporter.address()

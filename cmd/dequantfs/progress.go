@@ -14,14 +14,14 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
-	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 // exportReporter shows the progress of an export.
 type exportReporter interface {
-	event(fs.ExportEvent)
+	event(export.Event)
 	close()
-	end(*fs.Manifest) error // nil while other parts are not done
+	end(*export.Manifest) error // nil while other parts are not done
 }
 
 // reporter chooses how progress is shown: as events for programs, as a bar on a terminal, else as a line
@@ -58,9 +58,9 @@ type jsonEvent struct {
 	Files   int    `json:"files,omitempty"`
 }
 
-func (j *jsonEvents) event(e fs.ExportEvent) {
+func (j *jsonEvents) event(e export.Event) {
 	line := jsonEvent{Event: string(e.Kind), File: e.File, Bytes: e.Bytes, Files: e.Files}
-	if e.Kind == fs.ExportStarted {
+	if e.Kind == export.Started {
 		line.Version = jsonVersion
 	}
 	j.err = errors.Join(j.err, j.out.Encode(line))
@@ -68,7 +68,7 @@ func (j *jsonEvents) event(e fs.ExportEvent) {
 
 func (j *jsonEvents) close() {}
 
-func (j *jsonEvents) end(*fs.Manifest) error { return j.err }
+func (j *jsonEvents) end(*export.Manifest) error { return j.err }
 
 // exportLines prints a line for each file.
 type exportLines struct {
@@ -81,25 +81,25 @@ type exportLines struct {
 	total, written       int64
 }
 
-func (l *exportLines) event(e fs.ExportEvent) {
+func (l *exportLines) event(e export.Event) {
 	l.count(e)
 	switch e.Kind {
-	case fs.ExportStarted:
+	case export.Started:
 		l.log.Info(fmt.Sprintf("%d files to write, %s", e.Files, formatSize(e.Bytes)))
-	case fs.ExportFinished:
+	case export.Finished:
 		l.log.Info(fmt.Sprintf("%s  %s  (%d written, %s)", e.File, formatSize(e.Bytes), l.done, l.rate()))
 	}
 }
 
-func (l *exportLines) count(e fs.ExportEvent) {
+func (l *exportLines) count(e export.Event) {
 	switch e.Kind {
-	case fs.ExportStarted:
+	case export.Started:
 		l.files, l.total = e.Files, e.Bytes
-	case fs.ExportWritten:
+	case export.Written:
 		l.written += e.Bytes
-	case fs.ExportFinished:
+	case export.Finished:
 		l.done++
-	case fs.ExportSkipped:
+	case export.Skipped:
 		l.skipped++
 	}
 }
@@ -110,7 +110,7 @@ func (l *exportLines) rate() string {
 
 func (l *exportLines) close() {}
 
-func (l *exportLines) end(m *fs.Manifest) error {
+func (l *exportLines) end(m *export.Manifest) error {
 	took := time.Since(l.begin).Round(100 * time.Millisecond)
 	text := fmt.Sprintf("%s: %d files written, %s in %v, %s", oneLine(l.dir), l.done, formatSize(l.written), took, l.rate())
 	if l.skipped > 0 {
@@ -133,12 +133,12 @@ type exportBar struct {
 	bar      *mpb.Bar
 }
 
-func (b *exportBar) event(e fs.ExportEvent) {
+func (b *exportBar) event(e export.Event) {
 	b.count(e)
 	switch e.Kind {
-	case fs.ExportStarted:
+	case export.Started:
 		b.draw(e.Bytes)
-	case fs.ExportWritten:
+	case export.Written:
 		b.bar.IncrInt64(e.Bytes)
 	}
 }

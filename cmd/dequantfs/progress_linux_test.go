@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 // terminal makes a pseudo terminal: what is written to the screen can be read from the other end.
@@ -104,11 +104,11 @@ func TestABarThatIsCutShortEnds(t *testing.T) {
 	screen, end := terminal(t)
 	go func() { _, _ = io.Copy(io.Discard, end) }()
 	defer screen.Close()
-	for _, events := range [][]fs.ExportEvent{
+	for _, events := range [][]export.Event{
 		nil,
-		{{Kind: fs.ExportStarted}},
-		{{Kind: fs.ExportStarted, Bytes: 100, Files: 2}, {Kind: fs.ExportWritten, Bytes: 30}},
-		{{Kind: fs.ExportStarted, Bytes: 100, Files: 1}, {Kind: fs.ExportWritten, Bytes: 100}, {Kind: fs.ExportFinished, Bytes: 100}},
+		{{Kind: export.Started}},
+		{{Kind: export.Started, Bytes: 100, Files: 2}, {Kind: export.Written, Bytes: 30}},
+		{{Kind: export.Started, Bytes: 100, Files: 1}, {Kind: export.Written, Bytes: 100}, {Kind: export.Finished, Bytes: 100}},
 	} {
 		var out bytes.Buffer
 		b := &exportBar{exportLines: exportLines{out: &out, log: slog.New(slog.DiscardHandler), dir: "d"}, screen: screen}

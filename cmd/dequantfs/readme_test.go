@@ -19,16 +19,50 @@ func readme(t *testing.T) string {
 	return string(data)
 }
 
+// pages are the README and the help topics, by their paths from this folder.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join("help", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, name := range append(names, filepath.Join("..", "..", "README.md")) {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = string(data)
+	}
+	return all
+}
+
+// allPages is the text of all pages.
+func allPages(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for _, text := range pages(t) {
+		b.WriteString(text)
+	}
+	return b.String()
+}
+
+func TestReadmeIsShort(t *testing.T) {
+	if n := len(readme(t)); n >= 12000 {
+		t.Errorf("the README has %d bytes, not less than 12000: move something to a topic", n)
+	}
+}
+
 func TestReadmeNamesEveryCommandAndFlag(t *testing.T) {
-	text := readme(t)
+	text, all := readme(t), allPages(t)
 	flag := regexp.MustCompile(`--[a-z-]+`)
 	for _, c := range allCommands()[1:] {
 		if !strings.Contains(text, "    dequantfs "+c.Name()) {
 			t.Errorf("the README does not list %s", c.CommandPath())
 		}
 		for _, f := range flag.FindAllString(c.LocalFlags().FlagUsages(), -1) {
-			if f != "--help" && !regexp.MustCompile(f+`\b`).MatchString(text) {
-				t.Errorf("the README does not mention %s %s", c.CommandPath(), f)
+			if f != "--help" && !regexp.MustCompile(f+`\b`).MatchString(all) {
+				t.Errorf("neither the README nor a topic mentions %s %s", c.CommandPath(), f)
 			}
 		}
 	}
@@ -39,9 +73,44 @@ func TestReadmeNamesEveryCommandAndFlag(t *testing.T) {
 	}
 }
 
-// Every command line in the README, in the help texts and in the deployment files parses.
+// Links lead to files that exist; the README leads to each topic.
+func TestLinksInPagesResolve(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)]+)\)`)
+	for name, text := range pages(t) {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(name), m[1])); err != nil {
+				t.Errorf("%s: the link to %s: %v", name, m[1], err)
+			}
+		}
+	}
+	for _, topic := range topics() {
+		if !strings.Contains(readme(t), "(cmd/dequantfs/help/"+topic.name+".md)") {
+			t.Errorf("the README has no link to the topic %s", topic.name)
+		}
+	}
+}
+
+// A page that sends the reader to dequantfs help WORD names a command or a topic.
+func TestPagesNameTopicsThatExist(t *testing.T) {
+	n := 0
+	all := allPages(t) + goSources(t)
+	for _, m := range regexp.MustCompile("dequantfs help ([a-z][a-z-]+)").FindAllStringSubmatch(all, -1) {
+		n++
+		if status, _, stderr := runHere("help", m[1]); status != 0 {
+			t.Errorf("%s: %s", m[0], stderr)
+		}
+	}
+	if n < 5 {
+		t.Errorf("only %d mentions of a topic were found", n)
+	}
+}
+
+// Every command line in the README, in topics and in help texts parses.
 func TestCommandLinesInTextsParse(t *testing.T) {
-	texts := map[string]string{"README.md": readme(t)}
+	texts := pages(t)
 	for _, c := range allCommands() {
 		texts[c.CommandPath()+" --help"] = c.Example
 	}
@@ -98,15 +167,15 @@ func parseOnly(line string) error {
 	return c.ValidateArgs(c.Flags().Args())
 }
 
-// What the README promises about security names tests that exist.
-func TestReadmeNamesTestsThatExist(t *testing.T) {
+// What is promised about security names tests that exist.
+func TestPagesNameTestsThatExist(t *testing.T) {
 	sources := goSources(t)
-	names := regexp.MustCompile("`(Test[A-Za-z]+)(?:/([a-z]+))?`").FindAllStringSubmatch(readme(t), -1)
-	if len(names) < 8 {
-		t.Errorf("the README names %d tests", len(names))
+	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)(?:/([a-z]+))?`").FindAllStringSubmatch(allPages(t), -1)
+	if len(names) < 60 {
+		t.Errorf("the pages name %d tests", len(names))
 	}
 	for _, m := range names {
-		if !strings.Contains(sources, "func "+m[1]+"(t *testing.T)") {
+		if !strings.Contains(sources, "func "+m[1]+"(") {
 			t.Errorf("there is no test %s", m[1])
 		}
 		if m[2] != "" {
@@ -117,26 +186,42 @@ func TestReadmeNamesTestsThatExist(t *testing.T) {
 	}
 }
 
-// What the README says about messages is about messages that there are.
-func TestReadmeExplainsMessagesThatExist(t *testing.T) {
+// What the pages say about messages is about messages that there are.
+func TestPagesExplainMessagesThatExist(t *testing.T) {
 	known := goSources(t) + exec.ErrNotFound.Error()
 	for e := range syscall.Errno(200) {
 		known += "\n" + e.Error()
 	}
-	_, text, _ := strings.Cut(readme(t), "## Troubleshooting")
-	text, _, _ = strings.Cut(text, "\n## ")
-	rows := regexp.MustCompile("(?m)^\\| (`.*?) \\| ").FindAllStringSubmatch(text, -1)
-	if len(rows) < 8 {
-		t.Errorf("only %d messages are explained", len(rows))
-	}
-	for _, row := range rows {
-		for _, part := range strings.Split(row[1], "`") {
-			part = strings.TrimPrefix(part, "open /dev/fuse: ")
-			if len(part) > 3 && !strings.Contains(known, part) {
-				t.Errorf("nothing says %q", part)
+	n := 0
+	for name, text := range pages(t) {
+		for _, message := range explainedMessages(text) {
+			n++
+			if !strings.Contains(known, message) {
+				t.Errorf("%s: nothing says %q", name, message)
 			}
 		}
 	}
+	if n < 30 {
+		t.Errorf("only %d messages are explained", n)
+	}
+}
+
+// explainedMessages are the first cells of the tables of messages.
+func explainedMessages(text string) (all []string) {
+	for section := range strings.SplitSeq(text, "\n## ") {
+		if !strings.HasPrefix(section, "Troubleshooting") && !strings.HasPrefix(section, "Messages") {
+			continue
+		}
+		for _, row := range regexp.MustCompile("(?m)^\\| (`.*?) \\| ").FindAllStringSubmatch(section, -1) {
+			for part := range strings.SplitSeq(row[1], "`") {
+				part = strings.TrimPrefix(part, "open /dev/fuse: ")
+				if len(part) > 3 {
+					all = append(all, part)
+				}
+			}
+		}
+	}
+	return all
 }
 
 // goSources is the text of all Go files.

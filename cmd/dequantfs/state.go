@@ -13,6 +13,7 @@ import (
 
 	"github.com/dequantfs/dequantfs/adapter/readback"
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 // The state of the mounts of one user is in a directory that no other user can enter. A mount has up
@@ -22,14 +23,14 @@ import (
 
 // record is the .json file of a mount.
 type record struct {
-	Mountpoint string          `json:"mountpoint"`
-	Source     string          `json:"source"`
-	Views      []fs.ViewRecord `json:"views" most:"65536"`
-	PID        int             `json:"pid"`
-	Started    time.Time       `json:"started"`
-	Log        string          `json:"log,omitempty"`
-	Metrics    string          `json:"metrics,omitempty"`       // address
-	Namespace  string          `json:"pid_namespace,omitempty"` // in which PID counts
+	Mountpoint string              `json:"mountpoint"`
+	Source     string              `json:"source"`
+	Views      []export.ViewRecord `json:"views" most:"65536"`
+	PID        int                 `json:"pid"`
+	Started    time.Time           `json:"started"`
+	Log        string              `json:"log,omitempty"`
+	Metrics    string              `json:"metrics,omitempty"`       // address
+	Namespace  string              `json:"pid_namespace,omitempty"` // in which PID counts
 }
 
 // snapshot is what the socket of a mount answers: everything at one moment.
@@ -118,7 +119,7 @@ func (r *record) check() error {
 	case r.PID <= 0:
 		return fmt.Errorf("%d is not the number of a process", r.PID)
 	case r.Started.IsZero():
-		return errors.New("the time at which the mount began is missing")
+		return errors.New("it does not say when the mount began")
 	}
 	return nil
 }

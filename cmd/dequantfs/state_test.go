@@ -66,7 +66,7 @@ func TestRecordsThatSayNothingAreRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		``:     "unexpected EOF",
 		`{}`:   `"" is not a mountpoint`,
-		`null`: "null where",
+		`null`: "found null",
 		`{"mountpoint":"mnt","pid":7,"started":"2026-01-02T03:04:05Z"}`:                               `"mnt" is not a mountpoint`,
 		`{"mountpoint":"/m","pid":0,"started":"2026-01-02T03:04:05Z"}`:                                `0 is not the number of a process`,
 		`{"mountpoint":"/m","pid":-1,"started":"2026-01-02T03:04:05Z"}`:                               `-1 is not the number of a process`,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 )
 
 func newVerify() *cobra.Command {
@@ -48,7 +49,7 @@ type verifyFlags struct {
 }
 
 func (v *verifyFlags) run(c *cobra.Command, dir string) error {
-	var found *fs.Verification
+	var found *export.Verification
 	var against string
 	err := interruptible(c.Context(), func() (err error) {
 		found, against, err = v.verify(c, dir)
@@ -71,16 +72,16 @@ func (v *verifyFlags) run(c *cobra.Command, dir string) error {
 // verifyJSON is what verify --json prints.
 type verifyJSON struct {
 	Version int `json:"version"`
-	*fs.Verification
+	*export.Verification
 }
 
 // verify checks against the manifest or against a source, and says which.
-func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verification, against string, err error) {
+func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verification, against string, err error) {
 	r, err := v.view.check()
 	if err != nil {
 		return nil, "", err
 	}
-	o := fs.VerifyOptions{Jobs: v.jobs}
+	o := export.VerifyOptions{Jobs: v.jobs}
 	e := expectation{source: v.source}
 	if v.source == "" || !v.view.changed() { // else the flags say all, and dir may be unreadable
 		if e, err = v.expected(c.Context(), dir); err != nil {
@@ -92,7 +93,7 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verificati
 		found, err = e.manifest.Verify(c.Context(), dir, o)
 		return found, "its manifest", err
 	case e.source == "":
-		found, err = fs.Verify(c.Context(), dir, o) // its error says how dir is not an export
+		found, err = export.Verify(c.Context(), dir, o) // its error says how dir is not an export
 		return found, "its manifest", err
 	}
 	s, err := openSource(e.source, fs.Options{Logger: logger(c)}, r.follow, v.plan(c, r, e.views))
@@ -100,12 +101,12 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *fs.Verificati
 		return nil, "", err
 	}
 	defer s.Close()
-	found, err = s.fs.Verify(c.Context(), dir, o)
+	found, err = export.VerifyTree(c.Context(), s.fs, dir, o)
 	return found, e.source, err
 }
 
 // plan gives the views to compare with: the recorded ones unless flags ask for others.
-func (v *verifyFlags) plan(c *cobra.Command, r *request, views []fs.ViewRecord) planner {
+func (v *verifyFlags) plan(c *cobra.Command, r *request, views []export.ViewRecord) planner {
 	if len(views) == 0 || v.view.changed() {
 		v.view.sayLayout(logger(c))
 		return r.views
@@ -116,14 +117,14 @@ func (v *verifyFlags) plan(c *cobra.Command, r *request, views []fs.ViewRecord) 
 // expectation is what a directory is compared with.
 type expectation struct {
 	source   string // empty: the manifest
-	manifest *fs.Manifest
-	views    []fs.ViewRecord
+	manifest *export.Manifest
+	views    []export.ViewRecord
 }
 
 // expected finds out what dir is compared with, from --source, from the manifest of an export, or from
 // the record of a mount.
 func (v *verifyFlags) expected(ctx context.Context, dir string) (expectation, error) {
-	m, err := fs.ReadManifest(dir)
+	m, err := export.ReadManifest(dir)
 	switch {
 	case err == nil:
 		return expectation{v.source, m, m.Views}, nil
@@ -146,7 +147,7 @@ func (v *verifyFlags) expected(ctx context.Context, dir string) (expectation, er
 }
 
 // planRecorded plans the views that an export or a mount says it holds.
-func planRecorded(c *adapter.Checkpoint, records []fs.ViewRecord) ([]fs.View, error) {
+func planRecorded(c *adapter.Checkpoint, records []export.ViewRecord) ([]fs.View, error) {
 	var views []fs.View
 	for _, r := range records {
 		v, err := r.View(c)
@@ -158,7 +159,7 @@ func planRecorded(c *adapter.Checkpoint, records []fs.ViewRecord) ([]fs.View, er
 	return views, nil
 }
 
-func writeVerification(w io.Writer, dir, against string, found *fs.Verification) error {
+func writeVerification(w io.Writer, dir, against string, found *export.Verification) error {
 	for _, d := range found.Differences {
 		fmt.Fprintln(w, oneLine(d.String()))
 	}

@@ -45,7 +45,7 @@ func (s *soak) crowd(context.Context) error {
 	}
 	address := string(all[len(all)-1][1])
 	for range 300 {
-		c, err := net.DialTimeout("tcp", address, time.Second)
+		c, err := net.DialTimeout("tcp", address, s.limit)
 		if err != nil {
 			return err
 		}

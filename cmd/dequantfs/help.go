@@ -1,0 +1,119 @@
+package main
+
+import (
+	"embed"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// topicFiles are the pages about things that concern several commands. The same files are read on
+// the web, by dequantfs help TOPIC, and as man pages of section 7.
+//
+//go:embed help/*.md
+var topicFiles embed.FS
+
+// topic is one page: its first line is "# NAME: SHORT".
+type topic struct{ name, short, body string }
+
+// topics lists the pages in alphabetical order.
+func topics() []topic {
+	files, err := topicFiles.ReadDir("help")
+	if err != nil {
+		panic(err) // they are in the binary
+	}
+	all := make([]topic, 0, len(files))
+	for _, f := range files {
+		text, err := topicFiles.ReadFile(path.Join("help", f.Name()))
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, parseTopic(strings.TrimSuffix(f.Name(), ".md"), string(text)))
+	}
+	return all
+}
+
+func parseTopic(name, text string) topic {
+	title, body, _ := strings.Cut(text, "\n")
+	return topic{name, strings.TrimPrefix(title, "# "+name+": "), strings.TrimLeft(body, "\n")}
+}
+
+// newHelp replaces cobra's help command, which knows no topics and exits with 0 if it finds nothing.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:               "help [COMMAND | TOPIC]",
+		Short:             "explain a command or a topic",
+		Example:           "  dequantfs help mount\n  dequantfs help loaders",
+		RunE:              runHelp,
+		ValidArgsFunction: completeHelp,
+	}
+}
+
+func runHelp(c *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		for _, t := range topics() {
+			if t.name == args[0] {
+				_, err := io.WriteString(c.OutOrStdout(), topicText(t))
+				return err
+			}
+		}
+	}
+	found, rest, err := c.Root().Find(args)
+	if err != nil || len(rest) > 0 {
+		return noSuchTopic(c.Root(), strings.Join(args, " "))
+	}
+	found.InitDefaultHelpFlag()
+	return found.Help()
+}
+
+// noSuchTopic refuses a word that is neither a command nor a topic, and lists both.
+func noSuchTopic(root *cobra.Command, word string) error {
+	return usageError{withHint(fmt.Errorf("there is no command or topic %q", word),
+		"commands: %s; topics: %s", firstWords(commandChoices(root)), firstWords(topicChoices()))}
+}
+
+// completeHelp offers commands and topics.
+func completeHelp(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return append(commandChoices(c.Root()), topicChoices()...), cobra.ShellCompDirectiveNoFileComp
+}
+
+func commandChoices(root *cobra.Command) (all []cobra.Completion) {
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() && c.Name() != "help" {
+			all = append(all, cobra.CompletionWithDesc(c.Name(), c.Short))
+		}
+	}
+	return all
+}
+
+func topicChoices() (all []cobra.Completion) {
+	for _, t := range topics() {
+		all = append(all, cobra.CompletionWithDesc(t.name, t.short))
+	}
+	return all
+}
+
+// firstWords joins the names of completions, without their descriptions.
+func firstWords(all []cobra.Completion) string {
+	names := make([]string, len(all))
+	for i, c := range all {
+		names[i], _, _ = strings.Cut(c, "\t")
+	}
+	return strings.Join(names, ", ")
+}
+
+// listTopics is the part of dequantfs --help that lists the topics.
+func listTopics() string {
+	var b strings.Builder
+	b.WriteString("Topics (dequantfs help TOPIC, dequantfs help COMMAND):")
+	for _, t := range topics() {
+		fmt.Fprintf(&b, "\n  %-12s %s", t.name, t.short)
+	}
+	return b.String()
+}
