@@ -405,8 +405,8 @@ func (p *planner) checkAbsent() error {
 		return nil
 	}
 	first := wanted[0]
-	return fmt.Errorf("%s: tensor %.100q should be in %s, but no shard holds it%s: index and shards disagree",
-		p.c.index, first.key, first.shard, andMore(len(wanted)-1))
+	return fmt.Errorf("%s: tensor %.100q should be in %s, but no shard holds it%s: %w",
+		p.c.index, first.key, first.shard, andMore(len(wanted)-1), ErrAbsentTensor)
 }
 
 // andMore counts the others in a message.

@@ -154,7 +154,7 @@ func knownTypes() string {
 func choose(f *family, s settings, name string) (*layout, *view, error) {
 	l, ok := layoutNamed(name)
 	if !ok {
-		return nil, nil, fmt.Errorf("unknown layout %q: there are %s and hf-fp8", name, strings.Join(f.layouts(), ", "))
+		return nil, nil, fmt.Errorf("%w %q: there are %s and hf-fp8", ErrUnknownLayout, name, strings.Join(f.layouts(), ", "))
 	}
 	v, ok := f.view(name)
 	switch {
@@ -166,6 +166,7 @@ func choose(f *family, s settings, name string) (*layout, *view, error) {
 		return nil, nil, fmt.Errorf("config.json: model_type %q is not known to layout %s: give --layout hf, which works for every model; known are %s",
 			s.modelType(), name, knownTypes())
 	default:
-		return nil, nil, fmt.Errorf("model_type %q has no layout %s: it has %s", s.modelType(), name, strings.Join(f.layouts(), ", "))
+		text := fmt.Sprintf("model_type %q has no layout %s: it has %s", s.modelType(), name, strings.Join(f.layouts(), ", "))
+		return nil, nil, &LayoutError{name, text}
 	}
 }

@@ -19,10 +19,10 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// A mount in the background is this command run again, in a session of its own. Until it is ready it
-// writes its messages to a pipe, and the first process copies them to standard error. Then it writes
-// one line to a second pipe and moves its output to the log file. So no message is lost, and a
-// program that waits for the end of the first process's output does not wait for the mount.
+// A mount in the background is this command run again, in a session of its own. Until it is ready
+// it writes its messages to a pipe, and the first process copies them to standard error. Then it
+// writes one line to a second pipe and moves its output to the log file. So no message is lost, and
+// a program that waits for the end of the first process's output does not wait for the mount.
 const (
 	readyFD  = 3
 	logFD    = 4
@@ -101,8 +101,8 @@ func startBackground(ctx context.Context, stderr io.Writer, logFile string, args
 	return ctx.Err()
 }
 
-// endChild ends the process behind a mount that is not ready, as a signal to it would. A source that
-// does not answer can keep the process from ending: then it is killed.
+// endChild ends the process behind a mount that is not ready, as a signal to it would. A source
+// that does not answer can keep the process from ending: then it is killed.
 func endChild(p *os.Process) {
 	_ = p.Signal(syscall.SIGTERM) // an error if it has ended
 	time.Sleep(patience)
@@ -139,8 +139,9 @@ func waitReady(child *exec.Cmd, ready io.Reader) error {
 	}
 	if status, ok := childStatus(child); ok && status.Signal() == syscall.SIGKILL {
 		allowed, by := fs.AllowedMemory()
-		return withHint(fmt.Errorf("the process behind the mount was killed, as the kernel does when memory is short: "+
-			"%s allows %s", by, formatSize(allowed)), "raise the limit, or show fewer layouts with --layout")
+		err := fmt.Errorf("the process behind the mount was killed, as the kernel does when memory "+
+			"is short: %s allows %s", by, formatSize(allowed))
+		return withHint(err, "raise the limit, or show fewer layouts with --layout")
 	}
 	return fmt.Errorf("the process behind the mount ended early: %v", err)
 }

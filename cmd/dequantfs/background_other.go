@@ -42,7 +42,8 @@ func register(record, func() fs.Stats) (*control, error) { return new(control), 
 func states(context.Context) ([]mountState, error) { return nil, nil }
 
 func examineMachine(context.Context) []finding {
-	return []finding{better("system", "mounting needs Linux and FUSE; ls, export and verify work here", "")}
+	return []finding{better("system",
+		"mounting needs Linux and FUSE; ls, export and verify work here", "")}
 }
 
 func examineDisk(string) []finding { return nil }

@@ -139,8 +139,10 @@ func (b *bench) decode(ctx context.Context) error {
 		}
 		seen[d.Implementation] = true
 		name := d.Implementation
-		b.record("decode-"+name, "decoding to BF16 in memory, "+name+", one core", d.Bytes, d.Decode)
-		b.record("transpose-"+name, "transposing codes in memory, "+name+", one core", d.Bytes/2, d.Transpose)
+		b.record("decode-"+name, "decoding to BF16 in memory, "+name+", one core", d.Bytes,
+			d.Decode)
+		b.record("transpose-"+name, "transposing codes in memory, "+name+", one core", d.Bytes/2,
+			d.Transpose)
 	}
 	return nil
 }
@@ -186,7 +188,8 @@ func (b *bench) exportSample(ctx context.Context) error {
 	if err := readRanges(joinRanges(ranges)); err != nil {
 		return err
 	}
-	f, err := fs.New(b.source.checkpoint, []fs.View{view}, fs.Options{CacheSize: b.cacheSize.option()})
+	f, err := fs.New(b.source.checkpoint, []fs.View{view},
+		fs.Options{CacheSize: b.cacheSize.option()})
 	if err != nil {
 		return err
 	}
@@ -206,7 +209,8 @@ func (b *bench) exportSample(ctx context.Context) error {
 	return os.RemoveAll(dir)
 }
 
-// reduced is the first view with only as many tensors as make n bytes, cut where one alone is larger.
+// reduced is the first view with only as many tensors as make n bytes, cut where one alone is
+// larger.
 func (s *source) reduced(n int64) (fs.View, error) {
 	view := s.views[0]
 	plan := *view.Plan

@@ -55,12 +55,14 @@ type benchFlags struct {
 func (b *benchFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&b.against, "against", "", "compare with the export in `DIRECTORY`")
-	flags.StringVar(&b.scratch, "scratch", "", "`DIRECTORY` for the copy and the mounts (default that of temporary files)")
+	flags.StringVar(&b.scratch, "scratch", "",
+		"`DIRECTORY` for the copy and the mounts (default that of temporary files)")
 	flags.Var(&b.sample, "sample", "bytes of the view to read")
 	flags.Var(&b.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.IntVar(&b.rounds, "rounds", 3, "`N` rounds")
 	flags.IntVar(&b.readers, "readers", runtime.NumCPU(), "`N` readers where several read")
-	flags.StringSliceVar(&b.only, "only", nil, "only these `GROUPS`: "+strings.Join(groupNames(), ", "))
+	flags.StringSliceVar(&b.only, "only", nil,
+		"only these `GROUPS`: "+strings.Join(groupNames(), ", "))
 	flags.BoolVar(&b.json, "json", false, "print JSON")
 	addQuiet(c)
 }
@@ -176,7 +178,8 @@ func (b *bench) openSource() (*source, error) {
 
 // mountArguments are the arguments of a mount of the same view.
 func (b *bench) mountArguments() []string {
-	args := append([]string{"mount", "--foreground", b.name, b.path("mount")}, b.view.arguments()...)
+	args := append([]string{"mount", "--foreground", b.name, b.path("mount")},
+		b.view.arguments()...)
 	if b.cacheSize.given {
 		args = append(args, "--cache-size="+b.cacheSize.String())
 	}
@@ -196,11 +199,12 @@ func (b *bench) wants(group string) bool {
 	return len(b.only) == 0 && group != "export" || slices.Contains(b.only, group)
 }
 
-// rounds measures everything once a round, so that a slow moment of the machine does not fall on one
-// thing only. Every other round goes backwards: the group that reads first gets pages of memory from
-// all over, and the next one gets pages that lie together, which is up to a tenth faster.
+// rounds measures everything once a round, so that a slow moment of the machine does not fall on
+// one thing only. Every other round goes backwards: the group that reads first gets pages of memory
+// from all over, and the next one gets pages that lie together, which is up to a tenth faster.
 func (b *bench) rounds(ctx context.Context) error {
-	groups := slices.DeleteFunc(slices.Clone(benchGroups), func(g benchGroup) bool { return !b.wants(g.name) })
+	groups := slices.DeleteFunc(slices.Clone(benchGroups),
+		func(g benchGroup) bool { return !b.wants(g.name) })
 	for round := range b.benchFlags.rounds {
 		for _, g := range groups {
 			b.say("round %d of %d: %s", round+1, b.benchFlags.rounds, g.name)

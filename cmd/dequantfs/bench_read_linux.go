@@ -66,9 +66,9 @@ func (b *bench) readVirtual(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = b.time("virtual-"+when, "virtual files without FUSE, source "+when, sampleBytes(b.sample), func() error {
-			return readTree(ctx, s.fs, b.sample)
-		})
+		name, what := "virtual-"+when, "virtual files without FUSE, source "+when
+		read := func() error { return readTree(ctx, s.fs, b.sample) }
+		err = b.time(name, what, sampleBytes(b.sample), read)
 		if err := errors.Join(err, s.Close()); err != nil {
 			return err
 		}
@@ -120,9 +120,11 @@ func (b *bench) readDirect(ctx context.Context) error {
 		return err
 	}
 	for _, n := range b.readerCounts() {
-		name, what := fmt.Sprintf("direct-%d", n), "mount, O_DIRECT, "+readersText(n)+", source warm"
+		name := fmt.Sprintf("direct-%d", n)
+		what := "mount, O_DIRECT, " + readersText(n) + ", source warm"
 		err := b.mounted(ctx, func(dir string) error {
-			return b.time(name, what, sampleBytes(b.sample), func() error { return b.readParts(dir, n) })
+			read := func() error { return b.readParts(dir, n) }
+			return b.time(name, what, sampleBytes(b.sample), read)
 		})
 		if err != nil {
 			return err
@@ -153,8 +155,10 @@ func (b *bench) readMemory(ctx context.Context) error {
 			return err
 		}
 		for _, n := range b.readerCounts() {
-			name, what := fmt.Sprintf("memory-direct-%d", n), "FUSE file of memory, O_DIRECT, "+readersText(n)
-			if err := b.time(name, what, total, func() error { return readFile(file, 0, total, n) }); err != nil {
+			name := fmt.Sprintf("memory-direct-%d", n)
+			read := func() error { return readFile(file, 0, total, n) }
+			err := b.time(name, "FUSE file of memory, O_DIRECT, "+readersText(n), total, read)
+			if err != nil {
 				return err
 			}
 		}
@@ -172,8 +176,8 @@ func (b *bench) readParts(dir string, readers int) error {
 	return nil
 }
 
-// readFile reads n bytes at off. With readers above 0 it reads past the page cache, in as many parts at
-// once.
+// readFile reads n bytes at off. With readers above 0 it reads past the page cache, in as many
+// parts at once.
 func readFile(path string, off, n int64, readers int) error {
 	flags := os.O_RDONLY
 	if readers > 0 {
@@ -224,9 +228,9 @@ func readMapping(path string, n int64) error {
 	return nil
 }
 
-// chill drops the copy and the source bytes of the sample from memory. It comes before each group, so
-// that each begins with as much free memory, which was in use a moment ago. The host of a virtual
-// machine may have taken back other memory, and finding new memory is slow.
+// chill drops the copy and the source bytes of the sample from memory. It comes before each group,
+// so that each begins with as much free memory, which was in use a moment ago. The host of a
+// virtual machine may have taken back other memory, and finding new memory is slow.
 func (b *bench) chill() error {
 	for _, r := range b.ranges {
 		if err := b.drop(r.path, r.off, r.n); err != nil {
@@ -273,7 +277,8 @@ func (b *bench) drop(path string, off, n int64) error {
 		return err
 	}
 	if resident > pages/100+2 {
-		b.note("%s: %d of %d pages stayed in memory, so it was not read cold", filepath.Base(path), resident, pages)
+		b.note("%s: %d of %d pages stayed in memory, so it was not read cold", filepath.Base(path),
+			resident, pages)
 	}
 	return nil
 }
@@ -287,9 +292,12 @@ func (b *bench) mounted(ctx context.Context, read func(dir string) error) error 
 	})
 }
 
-// served runs this program with args, which mount something, and reads it. The mount has a process of
-// its own, because a process that reads its own mount by mmap may wait for itself.
-func (b *bench) served(ctx context.Context, args []string, read func(dir string, pid int) error) error {
+// reading reads a mount at dir, which a process serves.
+type reading func(dir string, pid int) error
+
+// served runs this program with args, which mount something, and reads it. The mount has a process
+// of its own, because a process that reads its own mount by mmap may wait for itself.
+func (b *bench) served(ctx context.Context, args []string, read reading) error {
 	dir := b.path("mount")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -336,7 +344,8 @@ func waitMounted(ctx context.Context, dir string, ended <-chan error) error {
 		}
 		select {
 		case err := <-ended:
-			return fmt.Errorf("the process behind the mount ended: %w", errors.Join(err, io.ErrUnexpectedEOF))
+			return fmt.Errorf("the process behind the mount ended: %w",
+				errors.Join(err, io.ErrUnexpectedEOF))
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:

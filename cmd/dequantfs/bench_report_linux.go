@@ -25,7 +25,7 @@ type benchReport struct {
 	Rounds      int          `json:"rounds"`
 	Measures    []rate       `json:"measures"`
 	Ratios      []ratio      `json:"ratios"`
-	Resident    int64        `json:"resident_bytes,omitempty"` // most memory of the process behind a mount
+	Resident    int64        `json:"resident_bytes,omitempty"` // of the process behind a mount, at most
 	CacheBudget int64        `json:"cache_budget"`
 	Bottleneck  string       `json:"bottleneck,omitempty"`
 	Notes       []string     `json:"notes,omitempty"`
@@ -70,7 +70,8 @@ func (b *bench) report() *benchReport {
 		Version: jsonVersion,
 		Source:  b.source.checkpoint.Path, Layout: b.source.views[0].Plan.Options.Layout,
 		Machine:     benchMachine{cpuModel(), runtime.NumCPU(), fp8.Implementation()},
-		SampleBytes: sampleBytes(b.sample), SourceBytes: sumRanges(b.ranges), Rounds: b.benchFlags.rounds,
+		SampleBytes: sampleBytes(b.sample), SourceBytes: sumRanges(b.ranges),
+		Rounds:   b.benchFlags.rounds,
 		Resident: b.resident, CacheBudget: b.source.fs.Stats().CacheBudget, Notes: b.notes,
 	}
 	for _, m := range b.measures {
@@ -113,8 +114,10 @@ func (r *benchReport) ratios(readers int) {
 		{"the mount by mmap by the copy on disk, both cold", r.of("mmap-cold"), r.of("copy-cold")},
 		{"the mount, cold, by the most that disk and FUSE allow", r.of("mount-cold"), best},
 		{"the mount by a FUSE file of memory, both warm", r.of("mount-warm"), r.of("memory-warm")},
-		{"O_DIRECT with one reader by a FUSE file of memory", r.of("direct-1"), r.of("memory-direct-1")},
-		{fmt.Sprintf("O_DIRECT with %s by a FUSE file of memory", readersText(readers)), r.of(direct), r.of("memory-" + direct)},
+		{"O_DIRECT with one reader by a FUSE file of memory", r.of("direct-1"),
+			r.of("memory-direct-1")},
+		{fmt.Sprintf("O_DIRECT with %s by a FUSE file of memory", readersText(readers)),
+			r.of(direct), r.of("memory-" + direct)},
 		{"export by dd conv=fsync", r.of("export"), r.of("dd")},
 	} {
 		if q.value > 0 && q.by > 0 {
@@ -153,11 +156,14 @@ func gigabytes(r float64) string {
 
 func (r *benchReport) write(w io.Writer) error {
 	fmt.Fprintf(w, "%s as %s: %s of it, computed from %s of the source; medians of %d %s\n",
-		oneLine(r.Source), r.Layout, formatSize(r.SampleBytes), formatSize(r.SourceBytes), r.Rounds, plural(r.Rounds, "round", "rounds"))
-	fmt.Fprintf(w, "%s, %d cores, %s kernels\n\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernels)
+		oneLine(r.Source), r.Layout, formatSize(r.SampleBytes), formatSize(r.SourceBytes),
+		r.Rounds, plural(r.Rounds, "round", "rounds"))
+	fmt.Fprintf(w, "%s, %d cores, %s kernels\n\n", r.Machine.CPU, r.Machine.Cores,
+		r.Machine.Kernels)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, m := range r.Measures {
-		fmt.Fprintf(table, "%s\t%s\t(%.2f to %.2f)\n", m.What, gigabytes(m.Median), m.Slowest/1e9, m.Fastest/1e9)
+		fmt.Fprintf(table, "%s\t%s\t(%.2f to %.2f)\n", m.What, gigabytes(m.Median), m.Slowest/1e9,
+			m.Fastest/1e9)
 	}
 	fmt.Fprintln(table, "\t\t")
 	for _, q := range r.Ratios {
@@ -187,7 +193,8 @@ func cpuModel() string {
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if key, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(key) == "model name" {
+		if key, value, ok := strings.Cut(lines.Text(),
+			":"); ok && strings.TrimSpace(key) == "model name" {
 			return strings.TrimSpace(value)
 		}
 	}

@@ -55,7 +55,7 @@ func chooseSample(f *fs.FS, n int64) ([]benchPart, error) {
 	}
 	parts = slices.DeleteFunc(parts, func(p benchPart) bool { return p.bytes == 0 })
 	if len(parts) == 0 {
-		return nil, errors.New("there is no tensor to read")
+		return nil, errors.New("the view has no tensors to read")
 	}
 	return parts, nil
 }
@@ -92,7 +92,7 @@ func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
 	return joinRanges(ranges), nil
 }
 
-// rangesOfNode finds what the first n bytes of a recipe are computed from.
+// rangesOfNode finds the source bytes of the first n bytes of a recipe.
 func (s *source) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
 	add := func(f expr.File, off, n int64) bool {
 		ranges = append(ranges, benchRange{s.shardPath(f.Name()), off, min(n, f.Size()-off)})
@@ -114,6 +114,9 @@ func (s *source) shardPath(name string) string {
 	return filepath.Join(s.checkpoint.Path, filepath.FromSlash(name))
 }
 
+// touches says whether a range begins in this one or right after it.
+func (b *benchRange) touches(r benchRange) bool { return r.path == b.path && r.off <= b.off+b.n }
+
 // joinRanges sorts ranges and joins those that touch.
 func joinRanges(ranges []benchRange) []benchRange {
 	slices.SortFunc(ranges, func(a, b benchRange) int {
@@ -121,11 +124,11 @@ func joinRanges(ranges []benchRange) []benchRange {
 	})
 	var joined []benchRange
 	for _, r := range ranges {
-		if n := len(joined); n > 0 && joined[n-1].path == r.path && r.off <= joined[n-1].off+joined[n-1].n {
+		if n := len(joined); n > 0 && joined[n-1].touches(r) {
 			joined[n-1].n = max(joined[n-1].n, r.off+r.n-joined[n-1].off)
-			continue
+		} else {
+			joined = append(joined, r)
 		}
-		joined = append(joined, r)
 	}
 	return joined
 }
@@ -144,7 +147,8 @@ func (b *bench) makeCopy(ctx context.Context) error {
 				return err
 			}
 			if got.Size() != want.Size() {
-				err := fmt.Errorf("%s: %s has %d bytes, the view's has %d", b.against, p.name, got.Size(), want.Size())
+				err := fmt.Errorf("%s: %s has %d bytes, the view's has %d", b.against, p.name,
+					got.Size(), want.Size())
 				return withHint(err, "give --against an export of the same view")
 			}
 		}

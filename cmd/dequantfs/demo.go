@@ -99,7 +99,8 @@ func runDemo(c *cobra.Command, args []string) error {
 	}
 	err := prove(c, os.DirFS(args[0]), "through the mount at "+args[0])
 	if err == nil && stay {
-		fmt.Fprintf(c.OutOrStdout(), "it stays mounted at %[1]s: dequantfs umount %[1]s\n", oneLine(args[0]))
+		fmt.Fprintf(c.OutOrStdout(), "it stays mounted at %[1]s: dequantfs umount %[1]s\n",
+			oneLine(args[0]))
 		return nil
 	}
 	// Also after an interruption: nothing is left mounted.
@@ -120,7 +121,8 @@ func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	defer m.announce(record{Mountpoint: mountpoint, Source: "demo", PID: os.Getpid(), Started: time.Now()})()
+	r := record{Mountpoint: mountpoint, Source: "demo", PID: os.Getpid(), Started: time.Now()}
+	defer m.announce(r)()
 	if err := p.ready(); err != nil {
 		return errors.Join(err, m.close())
 	}
@@ -136,8 +138,8 @@ func demoWithoutMount(c *cobra.Command) error {
 	return errors.Join(prove(c, s.fs, "without a mount"), s.Close())
 }
 
-// openDemo opens the embedded checkpoint from a copy on disk, because a source is files. The function
-// remove removes the copy.
+// openDemo opens the embedded checkpoint from a copy on disk, because a source is files. The
+// function remove removes the copy.
 func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
 	dir, err := os.MkdirTemp("", "dequantfs-demo-source-")
 	if err != nil {
@@ -176,7 +178,8 @@ func planDemo(checkpoint *adapter.Checkpoint) (views []fs.View, err error) {
 // prove shows the tree, reads every tensor of it and compares.
 func prove(c *cobra.Command, tree iofs.FS, how string) error {
 	out := c.OutOrStdout()
-	fmt.Fprintln(out, "a DeepSeek-V3 checkpoint in FP8 (3 layers and an MTP layer, 4 experts, 4.1 MB), read "+how)
+	fmt.Fprintln(out,
+		"a DeepSeek-V3 checkpoint in FP8 (3 layers and an MTP layer, 4 experts, 4.1 MB), read "+how)
 	if err := showTree(out, tree); err != nil {
 		return err
 	}
@@ -193,8 +196,8 @@ func prove(c *cobra.Command, tree iofs.FS, how string) error {
 			return err
 		}
 	}
-	fmt.Fprintln(out, "proved: these are bit for bit the tensors that NeMo AutoModel's DeepSeek-V3 adapter computes, "+
-		"and nothing was converted up front")
+	fmt.Fprintln(out, "proved: these are bit for bit the tensors that NeMo AutoModel's "+
+		"DeepSeek-V3 adapter computes, and nothing was converted up front")
 	return nil
 }
 
@@ -211,7 +214,8 @@ func proveView(c *cobra.Command, tree iofs.FS, dir string, reference map[string]
 			return fmt.Errorf("%s: %w", dir, err)
 		}
 	}
-	fmt.Fprintf(c.OutOrStdout(), "%-10s  %d tensors, %s: %s\n", dir, len(sums), formatSize(n), verdict)
+	fmt.Fprintf(c.OutOrStdout(), "%-10s  %d tensors, %s: %s\n",
+		dir, len(sums), formatSize(n), verdict)
 	return nil
 }
 
@@ -253,7 +257,9 @@ func sumTensors(ctx context.Context, tree iofs.FS, dir string) (map[string]strin
 }
 
 // sumFile adds the SHA-256 of the tensors of one safetensors file.
-func sumFile(ctx context.Context, tree iofs.FS, name string, sums map[string]string) (total int64, err error) {
+func sumFile(
+	ctx context.Context, tree iofs.FS, name string, sums map[string]string,
+) (total int64, err error) {
 	f, err := tree.Open(name)
 	if err != nil {
 		return 0, err
@@ -293,7 +299,8 @@ func compareSums(got map[string]string, reference map[string][]any) error {
 	}
 	for name, want := range reference {
 		if len(want) != 3 || got[name] != want[2] {
-			return fmt.Errorf("tensor %s: SHA-256 %q, but the reference has %v", name, got[name], want)
+			return fmt.Errorf("tensor %s: SHA-256 %q, but the reference has %v",
+				name, got[name], want)
 		}
 	}
 	return nil

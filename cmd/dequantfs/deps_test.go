@@ -13,17 +13,19 @@ const module = "github.com/dequantfs/dequantfs/"
 // arrows are the imports of our own that each package may have. fs alone may import
 // go-fuse, and cmd alone what only people need.
 var arrows = map[string][]string{
-	"fp8":                   {},
-	"adapter/safetensors":   {},
-	"adapter/readback":      {},
-	"adapter/source":        {},
-	"adapter/expr":          {"fp8", "adapter/safetensors", "adapter/source"},
-	"adapter":               {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
-	"fs/mounts":             {},
-	"fs":                    {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter", "fs/mounts"},
+	"fp8":                 {},
+	"adapter/safetensors": {},
+	"adapter/readback":    {},
+	"adapter/source":      {},
+	"adapter/expr":        {"fp8", "adapter/safetensors", "adapter/source"},
+	"adapter":             {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
+	"fs/mounts":           {},
+	"fs": {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter",
+		"fs/mounts"},
 	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs":         {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/export"},
+	"cmd/dequantfs": {"cmd/dequantfs/startup", "fp8", "adapter/safetensors",
+		"adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/export"},
 }
 
 // onlyIn says which packages may import a module.
@@ -77,7 +79,8 @@ func TestImportsGoOneWay(t *testing.T) {
 				t.Errorf("%s must not import %s", name, ours)
 			}
 			for prefix, places := range onlyIn {
-				if is := imported == prefix || strings.HasSuffix(prefix, "/") && strings.HasPrefix(imported, prefix); is && !slices.Contains(places, name) {
+				if is := imported == prefix || strings.HasSuffix(prefix,
+					"/") && strings.HasPrefix(imported, prefix); is && !slices.Contains(places, name) {
 					t.Errorf("%s must not import %s: only %v may", name, imported, places)
 				}
 			}

@@ -93,7 +93,8 @@ func writeFindings(w io.Writer, findings []finding) error {
 func examineProgram() []finding {
 	return []finding{
 		examineKernels(fp8.Implementation(), runtime.GOARCH),
-		ok("tensor cache", "%s, unless --cache-size says otherwise", formatSize(fs.DefaultCacheSize())),
+		ok("tensor cache", "%s, unless --cache-size says otherwise",
+			formatSize(fs.DefaultCacheSize())),
 	}
 }
 
@@ -120,7 +121,8 @@ func examineSource(c *cobra.Command, name string) []finding {
 		examineDTypes(checkpoint),
 		ok("family", "%s", familyOf(checkpoint)),
 	}
-	if line, err := summaryOf(checkpoint); err == nil { // else every layout fails with the same error
+	// If that fails, every layout fails with the same error.
+	if line, err := summaryOf(checkpoint); err == nil {
 		found = append(found, ok("weights", "%s", line))
 	}
 	found = append(found, examineLayouts(checkpoint, log)...)
@@ -157,9 +159,11 @@ func examineLayouts(c *adapter.Checkpoint, log *slog.Logger) (found []finding) {
 func examineTensors(c *adapter.Checkpoint) finding {
 	const part = "source"
 	files := len(c.Shards())
-	says := fmt.Sprintf("%d tensors in %d %s", len(c.Tensors()), files, plural(files, "file", "files"))
+	says := fmt.Sprintf("%d tensors in %d %s", len(c.Tensors()), files,
+		plural(files, "file", "files"))
 	if absent := c.Absent(); len(absent) > 0 {
-		return better(part, says+"; the index names others, which no shard holds: "+firstFew(absent),
+		return better(part,
+			says+"; the index names others, which no shard holds: "+firstFew(absent),
 			"if the model can do without them: --exclude 'NAME'")
 	}
 	return ok(part, "complete: %s", says)

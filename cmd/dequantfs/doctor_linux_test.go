@@ -49,7 +49,8 @@ func TestOnlyKernelsWithoutAVX2CouldBeBetter(t *testing.T) {
 		{"generic", "amd64"}: "could be better",
 		{"generic", "arm64"}: "ok",
 	} {
-		if got := examineKernels(kernels[0], kernels[1]); got.State != want || !strings.Contains(got.Says, kernels[0]) {
+		if got := examineKernels(kernels[0],
+			kernels[1]); got.State != want || !strings.Contains(got.Says, kernels[0]) {
 			t.Errorf("%v: %+v, want %s", kernels, got, want)
 		}
 	}

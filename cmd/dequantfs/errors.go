@@ -33,7 +33,8 @@ type quiet struct{ status int }
 
 func (q quiet) Error() string { return fmt.Sprintf("exit status %d", q.status) }
 
-// interruptedStatus is the exit status of a command that was interrupted: 128 and the number of SIGINT.
+// interruptedStatus is the exit status of a command that was interrupted: 128 and the number of
+// SIGINT.
 const interruptedStatus = 130
 
 // errInterrupted is a command that a signal ended before its work was done.
@@ -88,7 +89,8 @@ func arity(least, most int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usageError{withHint(errors.New("an argument is missing"), "usage: %s", c.UseLine())}
+			return usageError{withHint(errors.New("an argument is missing"), "usage: %s",
+				c.UseLine())}
 		case len(args) > most:
 			err := fmt.Errorf("unexpected argument %q", args[most])
 			return usageError{withHint(err, "usage: %s", c.UseLine())}

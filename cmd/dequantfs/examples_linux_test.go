@@ -79,7 +79,8 @@ func runExamples(t *testing.T, name, examples string) {
 		}
 	}
 	script.WriteString("\ndequantfs umount --all\n")
-	text := strings.NewReplacer("/mnt/", s.dir+"/mnt/", "/data/", s.dir+"/data/", " /models/", " "+models+"/", " /tmp/", " "+s.dir+"/").Replace(script.String())
+	text := strings.NewReplacer("/mnt/", s.dir+"/mnt/", "/data/", s.dir+"/data/", " /models/",
+		" "+models+"/", " /tmp/", " "+s.dir+"/").Replace(script.String())
 	c := s.as(exec.Command("sh", "-c", text))
 	c.Env = append(c.Env, "PATH="+bin+":"+os.Getenv("PATH"))
 	s.output(c)

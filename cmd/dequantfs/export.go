@@ -35,7 +35,8 @@ func newExport() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			err := interruptible(c.Context(), func() error { return e.run(c, args[0], args[1]) })
 			if errors.Is(err, context.Canceled) {
-				return withHint(errInterrupted, "finished files are kept: run the same command again to go on")
+				return withHint(errInterrupted,
+					"finished files are kept: run the same command again to go on")
 			}
 			return err
 		},
@@ -58,8 +59,10 @@ type exportFlags struct {
 func (e *exportFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&e.part, "part", "", "write only part `I/N` of the files, I from 0")
-	flags.IntVar(&e.parts, "parts", 0, "`N` parts, numbered by JOB_COMPLETION_INDEX or SLURM_ARRAY_TASK_ID")
-	flags.IntVar(&e.jobs, "jobs", 0, "`N` files written at once (default one for each processor, at most 8)")
+	flags.IntVar(&e.parts, "parts", 0,
+		"`N` parts, numbered by JOB_COMPLETION_INDEX or SLURM_ARRAY_TASK_ID")
+	flags.IntVar(&e.jobs, "jobs", 0,
+		"`N` files written at once (default one for each processor, at most 8)")
 	flags.Var(&e.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.BoolVar(&e.json, "json", false, "print one JSON object for each event")
 	addQuiet(c)
@@ -116,12 +119,14 @@ func (e *exportFlags) share(getenv func(string) string) (share, error) {
 	}
 	if index := getenv(jobIndex); index != "" {
 		if e.parts == 0 {
-			return share{}, usageError{withHint(errors.New(jobIndex+" is set, but the number of parts is missing"),
-				"add --parts N with the Job's completions, or --part 0/1 to write everything here")}
+			err := errors.New(jobIndex + " is set, but the number of parts is missing")
+			return share{}, usageError{withHint(err, "add --parts N with the completions of the Job, "+
+				"or --part 0/1 to write everything here")}
 		}
 		return numbered(jobIndex, index, e.parts)
 	}
-	if id := getenv(slurmTask); id != "" && (e.parts > 0 || getenv("SLURM_ARRAY_TASK_COUNT") != "") {
+	isArray := e.parts > 0 || getenv("SLURM_ARRAY_TASK_COUNT") != ""
+	if id := getenv(slurmTask); id != "" && isArray {
 		return slurmShare(id, e.parts, getenv)
 	}
 	if e.parts > 1 {
@@ -152,7 +157,8 @@ func partFlag(text string) (share, error) {
 func numbered(variable, index string, of int) (share, error) {
 	part, err := strconv.Atoi(index)
 	if err != nil || part < 0 || part >= of {
-		return share{}, usageError{fmt.Errorf("%s is %q, not a number from 0 to %d", variable, index, of-1)}
+		return share{}, usageError{fmt.Errorf("%s is %q, not a number from 0 to %d", variable,
+			index, of-1)}
 	}
 	return share{part, of, variable}, nil
 }
@@ -175,7 +181,8 @@ func slurmShare(id string, parts int, getenv func(string) string) (share, error)
 	if part < 0 || part >= of || (task-first)%step != 0 {
 		err := fmt.Errorf("%s %s is not one of %d numbers that begin at %d and go in steps of %d",
 			slurmTask, id, of, first, step)
-		return share{}, usageError{withHint(err, "use an array such as 0-%d, or give --part I/N", of-1)}
+		return share{}, usageError{withHint(err, "use an array such as 0-%d, or give --part I/N",
+			of-1)}
 	}
 	return share{part, of, slurmTask}, nil
 }

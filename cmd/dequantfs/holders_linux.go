@@ -15,7 +15,8 @@ func holders(mountpoint string) (names []string) {
 	for _, p := range processes {
 		if opens(p, mountpoint) || hasMapped(p, mountpoint) {
 			comm, _ := os.ReadFile(p + "/comm")
-			names = append(names, fmt.Sprintf("%s (%s)", strings.TrimSpace(string(comm)), filepath.Base(p)))
+			names = append(names,
+				fmt.Sprintf("%s (%s)", strings.TrimSpace(string(comm)), filepath.Base(p)))
 		}
 	}
 	return names
@@ -33,8 +34,8 @@ func opens(process, mountpoint string) bool {
 	return false
 }
 
-// hasMapped says whether a process has mapped a file of a mount. A mapping keeps the mount busy after the
-// file was closed, and loaders of safetensors leave only that.
+// hasMapped says whether a process has mapped a file of a mount. A mapping keeps the mount busy
+// after the file was closed, and loaders of safetensors leave only that.
 func hasMapped(process, mountpoint string) bool {
 	table, err := os.ReadFile(process + "/maps")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAProcessThatHasMappedAFileHoldsTheMount maps a file of a mount and closes it, as loaders do. The
-// file is not read: a process that serves its own mapping would wait for itself.
+// TestAProcessThatHasMappedAFileHoldsTheMount maps a file of a mount and closes it, as loaders do.
+// The file is not read: a process that serves its own mapping would wait for itself.
 func TestAProcessThatHasMappedAFileHoldsTheMount(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)

@@ -16,7 +16,8 @@ import (
 
 // limited is a command line of this program below limits that a shell sets.
 func (s *session) limited(limits string, args ...string) *exec.Cmd {
-	return s.as(exec.Command("sh", append([]string{"-c", limits + ` && exec "$0" "$@"`, s.program}, args...)...))
+	return s.as(exec.Command("sh",
+		append([]string{"-c", limits + ` && exec "$0" "$@"`, s.program}, args...)...))
 }
 
 // wantRefusal wants a command to have failed with one line that has all parts, and one hint.
@@ -24,7 +25,8 @@ func wantRefusal(t *testing.T, what string, out []byte, err error, parts ...stri
 	t.Helper()
 	var exit *exec.ExitError
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	if !errors.As(err, &exit) || exit.ExitCode() != 1 || len(lines) != 2 || !strings.HasPrefix(lines[1], "dequantfs: hint: ") {
+	if !errors.As(err,
+		&exit) || exit.ExitCode() != 1 || len(lines) != 2 || !strings.HasPrefix(lines[1], "dequantfs: hint: ") {
 		t.Errorf("%s: %v, %s", what, err, out)
 		return
 	}

@@ -23,7 +23,9 @@ func newPeopleHandler(w io.Writer, level slog.Leveler) slog.Handler {
 	return &peopleHandler{mu: new(sync.Mutex), w: w, level: level}
 }
 
-func (h *peopleHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
+func (h *peopleHandler) Enabled(_ context.Context, l slog.Level) bool {
+	return l >= h.level.Level()
+}
 
 func (h *peopleHandler) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
@@ -59,8 +61,8 @@ func (h *peopleHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup ignores the group: nothing here uses groups.
 func (h *peopleHandler) WithGroup(string) slog.Handler { return h }
 
-// lateHandler passes records to a handler that can be changed. A mount speaks to people until it is in
-// the background, and to its log from then on.
+// lateHandler passes records to a handler that can be changed. A mount speaks to people until it is
+// in the background, and to its log from then on.
 type lateHandler struct {
 	current *atomic.Pointer[slog.Handler]
 	attrs   []slog.Attr
@@ -120,8 +122,8 @@ func (l *logFlags) level() slog.Level {
 	return slog.LevelInfo
 }
 
-// people is the handler for the user in front of the command, who may ask for a format and for fewer
-// lines.
+// people is the handler for the user in front of the command, who may ask for a format and for
+// fewer lines.
 func (l *logFlags) people(w io.Writer) slog.Handler {
 	level := l.level()
 	if l.quiet {

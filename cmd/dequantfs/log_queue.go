@@ -14,8 +14,8 @@ const (
 	logEnd   = time.Second // for which the end of a mount waits for them
 )
 
-// logQueue writes a log whose reader may be slow, such as a stopped terminal or a full pipe. Its callers
-// do not wait: lines without room are dropped, and the log says so where it goes on.
+// logQueue writes a log whose reader may be slow, such as a stopped terminal or a full pipe. Its
+// callers do not wait: lines without room are dropped, and the log says so where it goes on.
 type logQueue struct {
 	lines   chan []byte
 	dropped atomic.Int64
@@ -33,7 +33,8 @@ func unhurried(w io.Writer) (io.Writer, func()) {
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 		return w, func() {}
 	}
-	q := &logQueue{lines: make(chan []byte, logLines), stop: make(chan struct{}), ended: make(chan struct{})}
+	q := &logQueue{lines: make(chan []byte, logLines), stop: make(chan struct{}),
+		ended: make(chan struct{})}
 	go q.write(w)
 	return q, q.end
 }
@@ -53,7 +54,8 @@ func (q *logQueue) write(w io.Writer) {
 	for {
 		line, more := q.next()
 		if n := q.dropped.Swap(0); n > 0 {
-			fmt.Fprintf(w, "dequantfs: %d lines of the log were lost, because its reader was too slow\n", n)
+			fmt.Fprintf(w,
+				"dequantfs: %d lines of the log were lost, because its reader was too slow\n", n)
 		}
 		if !more {
 			return

@@ -32,7 +32,8 @@ func newLs() *cobra.Command {
 	}
 	l.view.register(c)
 	c.Flags().BoolVar(&l.json, "json", false, "print JSON")
-	c.Flags().BoolVar(&l.summary, "summary", false, "print only how many weights are stored in which way")
+	c.Flags().BoolVar(&l.summary, "summary", false,
+		"print only how many weights are stored in which way")
 	addQuiet(c)
 	return c
 }
@@ -62,8 +63,9 @@ func (l *lsFlags) run(c *cobra.Command, name string) error {
 	case err != nil:
 		return err
 	case l.json:
-		facts := map[string]any{"version": jsonVersion, "source": s.checkpoint.Path, "views": listings}
-		return writeJSON(c.OutOrStdout(), facts)
+		return writeJSON(c.OutOrStdout(), map[string]any{
+			"version": jsonVersion, "source": s.checkpoint.Path, "views": listings,
+		})
 	}
 	return writeListings(c.OutOrStdout(), listings)
 }
@@ -113,8 +115,9 @@ func listView(tree *fs.FS, v fs.View) (listing, error) {
 	l := listing{Directory: v.Dir, Layout: v.Plan.Options.Layout}
 	for _, t := range v.Plan.Tensors {
 		l.Tensors = append(l.Tensors, listedTensor{
-			Name: t.Name, DType: t.Node.DType().String(), Shape: append([]int64{}, t.Node.Shape()...),
-			Bytes: t.Node.Size(), File: files(t.Name), Recipe: t.Node.String(),
+			Name: t.Name, DType: t.Node.DType().String(),
+			Shape: append([]int64{}, t.Node.Shape()...), Bytes: t.Node.Size(),
+			File: files(t.Name), Recipe: t.Node.String(),
 		})
 	}
 	for _, a := range v.Plan.Account {
@@ -129,8 +132,8 @@ var fateNames = map[adapter.Fate]string{
 	adapter.Dropped: "dropped",
 }
 
-// filesOf finds the virtual file of a tensor as a loader does: by the index, or without one in the only
-// safetensors file.
+// filesOf finds the virtual file of a tensor as a loader does: by the index, or without one in the
+// only safetensors file.
 func filesOf(f *fs.FS, dir string) (func(name string) string, error) {
 	data, err := iofs.ReadFile(f, path.Join(dir, "model.safetensors.index.json"))
 	if err == nil {
@@ -170,14 +173,15 @@ func (l *listing) write(w io.Writer) error {
 	var total int64
 	for _, t := range l.Tensors {
 		total += t.Bytes
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", oneLine(t.Name), t.DType, formatShape(t.Shape), t.Bytes,
-			oneLine(t.File), oneLine(t.Recipe))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", oneLine(t.Name), t.DType,
+			formatShape(t.Shape), t.Bytes, oneLine(t.File), oneLine(t.Recipe))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	n := len(l.Tensors)
-	fmt.Fprintf(w, "%s: %d %s, %s\n", l.Layout, n, plural(n, "tensor", "tensors"), formatSize(total))
+	fmt.Fprintf(w, "%s: %d %s, %s\n", l.Layout, n, plural(n, "tensor", "tensors"),
+		formatSize(total))
 	return l.writeDropped(w)
 }
 
@@ -195,7 +199,8 @@ func (l *listing) writeDropped(w io.Writer) error {
 		keys[a.Reason] = append(keys[a.Reason], oneLine(a.Key))
 	}
 	for _, r := range reasons {
-		if _, err := fmt.Fprintf(w, "left out, %s: %s\n", oneLine(r), firstFew(keys[r])); err != nil {
+		_, err := fmt.Fprintf(w, "left out, %s: %s\n", oneLine(r), firstFew(keys[r]))
+		if err != nil {
 			return err
 		}
 	}

@@ -8,9 +8,9 @@
 //
 // There is one file per subcommand. A subcommand is flags, one call into package fs or adapter, and
 // text for people: code that can be tested without a terminal is in those packages. Other files:
-// source.go opens SOURCE, view.go has the view flags, layouts.go the layouts, errors.go and hints.go
-// the messages and the exit status, size.go sizes such as 512MiB, background_*.go the process behind a
-// mount, state*.go the mounts of this user.
+// source.go opens SOURCE, view.go has the view flags, layouts.go the layouts, errors.go and
+// hints.go the messages and the exit status, size.go sizes such as 512MiB, background_*.go the
+// process behind a mount, state*.go the mounts of this user.
 package main
 
 import (
@@ -84,8 +84,10 @@ func newRoot() *cobra.Command {
 			"  dequantfs ls ~/models/DeepSeek-V3\n" +
 			"  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3\n" +
 			"  dequantfs umount /mnt/v3",
-		Args:          noSuchCommand,
-		RunE:          func(c *cobra.Command, _ []string) error { return wrongUsage(c, "a command is missing") },
+		Args: noSuchCommand,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return wrongUsage(c, "a command is missing")
+		},
 		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -94,7 +96,9 @@ func newRoot() *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUsage(c, "%v", err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return wrongUsage(c, "%v", err)
+	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	cobra.EnableCommandSorting = false
 	for _, command := range commands {
@@ -110,7 +114,8 @@ func usageTemplate(standard string) string {
 	cobra.AddTemplateFunc("wrapped", wrapped)
 	cobra.AddTemplateFunc("topics", listTopics)
 	more := "{{if .HasAvailableSubCommands}}\n\nUse "
-	standard = strings.Replace(standard, more, "{{if not .HasParent}}\n\n{{topics}}{{else "+more[2:], 1)
+	standard = strings.Replace(standard, more,
+		"{{if not .HasParent}}\n\n{{topics}}{{else "+more[2:], 1)
 	return strings.ReplaceAll(standard, ".LocalFlags.FlagUsages", "wrapped .")
 }
 
@@ -123,8 +128,8 @@ func arguments(argv []string) []string {
 	return argv[1:]
 }
 
-// mountHelper turns the arguments of mount(8), SOURCE MOUNTPOINT [-sfnv] [-o opts], into those of the
-// mount command. The other flags of mount(8) mean nothing here.
+// mountHelper turns the arguments of mount(8), SOURCE MOUNTPOINT [-sfnv] [-o opts], into those of
+// the mount command. The other flags of mount(8) mean nothing here.
 func mountHelper(argv []string) []string {
 	args := []string{"mount"}
 	for i := 0; i < len(argv); i++ {

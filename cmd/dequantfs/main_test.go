@@ -48,13 +48,15 @@ func TestErrorsAreOneLineWithTheirHint(t *testing.T) {
 		{nil, 0, ""},
 		{errors.New("a\nb\x1b[31m"), 1, "dequantfs: a b [31m\n"},
 		{withHint(errors.New("x"), "do %d", 2), 1, "dequantfs: x\ndequantfs: hint: do 2\n"},
-		{fmt.Errorf("y: %w", withHint(errors.New("x"), "do")), 1, "dequantfs: y: x\ndequantfs: hint: do\n"},
+		{fmt.Errorf("y: %w", withHint(errors.New("x"), "do")), 1,
+			"dequantfs: y: x\ndequantfs: hint: do\n"},
 		{usageError{errors.New("x")}, 2, "dequantfs: x\n"},
 		{usageError{withHint(errors.New("x"), "do")}, 2, "dequantfs: x\ndequantfs: hint: do\n"},
 		{quiet{1}, 1, ""},
 		{fmt.Errorf("x: %w", context.Canceled), 130, "dequantfs: interrupted\n"},
 		{withHint(errInterrupted, "go on"), 130, "dequantfs: interrupted\ndequantfs: hint: go on\n"},
-		{&fs.PathError{Op: "open", Path: "f", Err: syscall.EMFILE}, 1, "dequantfs: open f: too many open files\ndequantfs: hint: raise the limit of open files: ulimit -n 65536\n"},
+		{&fs.PathError{Op: "open", Path: "f", Err: syscall.EMFILE}, 1,
+			"dequantfs: open f: too many open files\ndequantfs: hint: raise the limit of open files: ulimit -n 65536\n"},
 	} {
 		var b bytes.Buffer
 		if status := report(&b, c.err); status != c.status || b.String() != c.want {
@@ -166,7 +168,8 @@ func TestDemoWithoutAMount(t *testing.T) {
 	if err := demoWithoutMount(c); err != nil {
 		t.Fatal(err, errs.String())
 	}
-	if proofs := regexp.MustCompile(`every SHA-256 equals`).FindAllString(out.String(), -1); len(proofs) != 3 {
+	if proofs := regexp.MustCompile(`every SHA-256 equals`).FindAllString(out.String(),
+		-1); len(proofs) != 3 {
 		t.Errorf("%d views proved:\n%s", len(proofs), &out)
 	}
 }
@@ -185,7 +188,9 @@ func TestDemoFindsAWrongTensor(t *testing.T) {
 
 func TestMountOptionsSetFlags(t *testing.T) {
 	c := newMount()
-	err := applyOptions(c, []string{"rw", "_netdev", "layout=native+hf", "cache_size=1MiB", "allow_other", "x-mount.mkdir", "read-ahead=2MiB"})
+	err := applyOptions(c,
+		[]string{"rw", "_netdev", "layout=native+hf", "cache_size=1MiB", "allow_other",
+			"x-mount.mkdir", "read-ahead=2MiB"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +198,8 @@ func TestMountOptionsSetFlags(t *testing.T) {
 	for _, name := range []string{"layout", "cache-size", "allow-other", "read-ahead"} {
 		got[name] = c.Flags().Lookup(name).Value.String()
 	}
-	want := map[string]string{"layout": "[native,hf]", "cache-size": "1MiB", "allow-other": "true", "read-ahead": "2MiB"}
+	want := map[string]string{"layout": "[native,hf]", "cache-size": "1MiB", "allow-other": "true",
+		"read-ahead": "2MiB"}
 	for name, v := range want {
 		if got[name] != v {
 			t.Errorf("%s is %s, want %s", name, got[name], v)

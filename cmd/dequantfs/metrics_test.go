@@ -20,7 +20,8 @@ import (
 // taken counts the connections.
 func (m *metricsServer) taken() chan struct{} { return m.listener.(*fewConnections).taken }
 
-func serveMetrics(t *testing.T, addr string, stats fs.Stats, change ...func(*metricsServer)) *metricsServer {
+func serveMetrics(t *testing.T, addr string, stats fs.Stats,
+	change ...func(*metricsServer)) *metricsServer {
 	t.Helper()
 	m, err := listenMetrics(addr)
 	if err != nil {
@@ -108,7 +109,8 @@ func TestMetricsRefuseForeignHosts(t *testing.T) {
 // TestMetricsHaveFewConnections connects far more often than is allowed: what is too much is closed
 // at once, idle connections are closed after a while, and then there is room again.
 func TestMetricsHaveFewConnections(t *testing.T) {
-	m := serveMetrics(t, ":0", fs.Stats{}, func(m *metricsServer) { m.server.ReadTimeout = 500 * time.Millisecond })
+	m := serveMetrics(t, ":0", fs.Stats{},
+		func(m *metricsServer) { m.server.ReadTimeout = 500 * time.Millisecond })
 	var open, closed atomic.Int64
 	var wg sync.WaitGroup
 	for range trial.Count(300, 3000) {
@@ -156,7 +158,8 @@ func TestMetricsDoNotWaitForSlowClients(t *testing.T) {
 			return errors.New("all of its request was taken")
 		},
 		"deaf": func(c net.Conn) error {
-			// However much the sockets buffer, writes fail once the server has closed the connection.
+			// However much the sockets buffer, writes fail once the server has closed the
+			// connection.
 			c.SetWriteDeadline(time.Now().Add(time.Minute))
 			for {
 				if _, err := io.WriteString(c, request); errors.Is(err, os.ErrDeadlineExceeded) {

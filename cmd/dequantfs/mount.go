@@ -60,7 +60,8 @@ var sourceCaches = map[string]fs.SourceCache{
 func (m *mountFlags) register(c *cobra.Command) {
 	m.readAhead = 16 << 20
 	flags := c.Flags()
-	flags.BoolVarP(&m.foreground, "foreground", "f", false, "stay; SIGINT, SIGTERM and SIGHUP unmount")
+	flags.BoolVarP(&m.foreground, "foreground", "f", false,
+		"stay; SIGINT, SIGTERM and SIGHUP unmount")
 	flags.Var(&m.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages: auto, keep or drop")
@@ -109,7 +110,8 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 // background starts a process that mounts and serves, and returns when the mountpoint can be read.
 func (m *mountFlags) background(c *cobra.Command, mountpoint string) error {
 	if isDescriptor(mountpoint) {
-		return withHint(errors.New("a mount through /dev/fd stays in the foreground"), "add --foreground")
+		return withHint(errors.New("a mount through /dev/fd stays in the foreground"),
+			"add --foreground")
 	}
 	log, err := m.logPath(mountpoint)
 	if err != nil {
@@ -185,7 +187,9 @@ func (m *mountFlags) logPath(mountpoint string) (string, error) {
 }
 
 // serve mounts and serves until the mount is gone.
-func (m *mountFlags) serve(c *cobra.Command, p *process, r *mountRequest, name, mountpoint string) error {
+func (m *mountFlags) serve(
+	c *cobra.Command, p *process, r *mountRequest, name, mountpoint string,
+) error {
 	signal.Ignore(syscall.SIGPIPE) // the reader of the log may go away
 	late, end, err := m.handler(c, p)
 	if err != nil {
@@ -263,8 +267,8 @@ func logged(log *slog.Logger, err error) error {
 // record is what status shows of this mount.
 func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServer) record {
 	r := record{
-		Mountpoint: mounted.mountpoint, Source: mounted.place, PID: os.Getpid(), Started: time.Now(),
-		Log: m.log.file,
+		Mountpoint: mounted.mountpoint, Source: mounted.place,
+		PID: os.Getpid(), Started: time.Now(), Log: m.log.file,
 	}
 	if p.child && r.Log == "" {
 		r.Log, _ = defaultLog(r.Mountpoint)
@@ -279,7 +283,9 @@ func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServe
 }
 
 // mount opens the source and mounts it. After an error nothing is left behind.
-func (m *mountFlags) mount(c *cobra.Command, r *mountRequest, log *slog.Logger, name, mountpoint string) (*mounted, error) {
+func (m *mountFlags) mount(
+	c *cobra.Command, r *mountRequest, log *slog.Logger, name, mountpoint string,
+) (*mounted, error) {
 	boundPlanning()
 	if err := fs.CheckMemory(nil, 0); err != nil {
 		return nil, err
@@ -306,8 +312,8 @@ func (m *mountFlags) mount(c *cobra.Command, r *mountRequest, log *slog.Logger, 
 	return mounted, nil
 }
 
-// sayReaders says which programs read each subdirectory of a layout that was not asked for by name. A
-// loader that is given another one may start with random experts and no more than a warning.
+// sayReaders says which programs read each subdirectory of a layout that was not asked for by name.
+// A loader that is given another one may start with random experts and no more than a warning.
 func (m *mounted) sayReaders(log *slog.Logger) {
 	said := map[string]bool{}
 	for _, v := range m.views {

@@ -19,7 +19,8 @@ type mounted struct {
 	log        *slog.Logger
 }
 
-// mountSource mounts a source, and closes it if that fails. It makes the mountpoint if it is missing.
+// mountSource mounts a source, and closes it if that fails. It makes the mountpoint if it is
+// missing.
 func mountSource(s *source, mountpoint string, o fs.MountOptions) (*mounted, error) {
 	made, err := makeMountpoint(mountpoint)
 	var mount *fs.Mount
@@ -30,17 +31,19 @@ func mountSource(s *source, mountpoint string, o fs.MountOptions) (*mounted, err
 		removeFolders(made)
 		return nil, errors.Join(permitOthers(err, o), s.Close())
 	}
-	return &mounted{source: s, mountpoint: mountpoint, mount: mount, log: slog.New(slog.DiscardHandler)}, nil
+	return &mounted{source: s, mountpoint: mountpoint, mount: mount,
+		log: slog.New(slog.DiscardHandler)}, nil
 }
 
-// permitOthers adds a hint to the error of a mount that others may read, where only root may make one.
-// The helper that mounts for users says why it fails to standard error only.
+// permitOthers adds a hint to the error of a mount that others may read, where only root may make
+// one. The helper that mounts for users says why it fails to standard error only.
 func permitOthers(err error, o fs.MountOptions) error {
 	other := errors.Is(err, fs.ErrMounted) || errors.Is(err, fs.ErrOverlaps)
 	if !o.AllowOther || mayAllowOther() || other {
 		return err
 	}
-	return withHint(err, "put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out")
+	return withHint(err,
+		"put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out")
 }
 
 // sayLockedOut says which other users cannot read which files. The kernel refuses them without a
@@ -48,7 +51,8 @@ func permitOthers(err error, o fs.MountOptions) error {
 func (m *mounted) sayLockedOut(log *slog.Logger) {
 	for i, line := range m.mount.LockedOut() {
 		if i == 0 {
-			line += "; --mode 0444 lets all users read everything, --gid GID one group, --uid UID one user"
+			line += "; --mode 0444 lets all users read everything, --gid GID one group, " +
+				"--uid UID one user"
 		}
 		log.Warn(line)
 	}
@@ -72,8 +76,8 @@ func (m *mounted) announce(r record) (end func()) {
 	}
 }
 
-// serve serves until the mount is gone. It unmounts when ctx ends, and when the mount was idle for so
-// long. Open files are served for drain after that; then their readers get errors.
+// serve serves until the mount is gone. It unmounts when ctx ends, and when the mount was idle for
+// so long. Open files are served for drain after that; then their readers get errors.
 func (m *mounted) serve(ctx context.Context, idle, drain time.Duration) error {
 	done, finish := context.WithCancel(context.WithoutCancel(ctx))
 	defer finish()
@@ -99,8 +103,8 @@ func (m *mounted) serve(ctx context.Context, idle, drain time.Duration) error {
 // patience is how long a mount that is gone waits for reads of its source.
 const patience = 5 * time.Second
 
-// closeSource closes the source, but does not wait for ever for a file that does not answer. Nothing
-// is lost then: the mount is gone, and the source is only read.
+// closeSource closes the source, but does not wait for ever for a file that does not answer.
+// Nothing is lost then: the mount is gone, and the source is only read.
 func (m *mounted) closeSource() error {
 	closed := make(chan error, 1)
 	go func() { closed <- m.source.Close() }()
@@ -116,8 +120,8 @@ func (m *mounted) closeSource() error {
 // drainTime is less than the minute after which our examples of services kill a process.
 const drainTime = 45 * time.Second
 
-// detach unmounts. A mount that is still in use after a few seconds is detached, and its readers are
-// served for the rest of drain. It returns when that is over, or when done ends with the mount.
+// detach unmounts. A mount that is still in use after a few seconds is detached, and its readers
+// are served for the rest of drain. It returns when that is over, or when done ends with the mount.
 func (m *mounted) detach(done context.Context, drain time.Duration) {
 	end, cancel := context.WithTimeout(done, drain)
 	defer cancel()
@@ -128,8 +132,8 @@ func (m *mounted) detach(done context.Context, drain time.Duration) {
 	case done.Err() != nil:
 		return
 	case errors.Is(err, context.DeadlineExceeded):
-		m.log.Warn("the mount is in use: it is detached, and open files are served until they are closed, "+
-			"but no longer than --drain says; a second signal ends that", "drain", drain)
+		m.log.Warn("the mount is in use: it is detached, and open files are served until they are "+
+			"closed, but no longer than --drain says; a second signal ends that", "drain", drain)
 	case err != nil:
 		m.log.Error("cannot unmount", "err", err)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// realMountpoint gives the path by which the kernel will know a mountpoint. Its folder may be missing:
-// then it will be made.
+// realMountpoint gives the path by which the kernel will know a mountpoint. Its folder may be
+// missing: then it will be made.
 func realMountpoint(path string) (string, error) {
 	if isDescriptor(path) {
 		return path, nil
@@ -32,8 +32,8 @@ func absolute(name string) (string, error) {
 	return filepath.Abs(name)
 }
 
-// makeMountpoint makes a mountpoint that is missing, with the folders above it. It gives the folders
-// that it made, outermost first, also after an error.
+// makeMountpoint makes a mountpoint that is missing, with the folders above it. It gives the
+// folders that it made, outermost first, also after an error.
 func makeMountpoint(path string) (made []string, err error) {
 	if isDescriptor(path) {
 		return nil, nil

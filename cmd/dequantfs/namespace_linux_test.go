@@ -30,7 +30,8 @@ func foreignRecord(t *testing.T, pid int) (path string, r record) {
 }
 
 func TestTheNumberOfAForeignProcessSaysNothing(t *testing.T) {
-	for name, pid := range map[string]int{"a number that lives here": os.Getpid(), "one that does not": 1<<22 + 7} {
+	for name, pid := range map[string]int{"a number that lives here": os.Getpid(),
+		"one that does not": 1<<22 + 7} {
 		t.Run(name, func(t *testing.T) {
 			path, r := foreignRecord(t, pid)
 			l, err := listenUnix(path + ".sock")
@@ -79,10 +80,12 @@ func answerNothing(l net.Listener) {
 	}()
 }
 
-// inNamespace mounts in a PID namespace of its own, where the process behind the mount is the first.
+// inNamespace mounts in a PID namespace of its own, where the process behind the mount is the
+// first.
 func (s *session) inNamespace() *exec.Cmd {
 	s.t.Helper()
-	c := s.as(exec.Command("unshare", "--pid", "--fork", "--kill-child", s.program, "mount", "-f", "--layout", "hf", s.source, s.mnt))
+	c := s.as(exec.Command("unshare", "--pid", "--fork", "--kill-child", s.program, "mount", "-f",
+		"--layout", "hf", s.source, s.mnt))
 	if err := c.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -119,8 +122,8 @@ func TestAMountOfAnotherPIDNamespace(t *testing.T) {
 	}
 }
 
-// TestADeadMountOfAnotherPIDNamespace kills the process behind a mount. Its number is 1, and process 1
-// of this namespace lives.
+// TestADeadMountOfAnotherPIDNamespace kills the process behind a mount. Its number is 1, and
+// process 1 of this namespace lives.
 func TestADeadMountOfAnotherPIDNamespace(t *testing.T) {
 	requireFUSE(t)
 	requireRoot(t)
@@ -131,7 +134,8 @@ func TestADeadMountOfAnotherPIDNamespace(t *testing.T) {
 	}
 	_ = c.Wait()
 	eventually(t.Fatalf, func() error {
-		if out := s.run("status"); !strings.Contains(out, "its process (1 in another PID namespace) is gone") {
+		if out := s.run("status"); !strings.Contains(out,
+			"its process (1 in another PID namespace) is gone") {
 			return fmt.Errorf("status says %s", out)
 		}
 		return nil

@@ -42,7 +42,8 @@ func refused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }
 
-// ended says whether a process of this PID namespace has ended, or only waits for its parent to ask.
+// ended says whether a process of this PID namespace has ended, or only waits for its parent to
+// ask.
 func ended(pid int) bool {
 	if errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
 		return true

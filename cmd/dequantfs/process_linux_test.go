@@ -38,7 +38,8 @@ func newSession(t testing.TB) *session {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	s := &session{t: t, dir: dir, source: filepath.Join(dir, "model"), mnt: filepath.Join(dir, "mnt"), program: program}
+	s := &session{t: t, dir: dir, source: filepath.Join(dir, "model"),
+		mnt: filepath.Join(dir, "mnt"), program: program}
 	if err := writeCheckpoint(s.source, "shards=2", "mtp=1"); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,8 @@ func (s *session) command(args ...string) *exec.Cmd {
 // as puts any command into the session's environment.
 func (s *session) as(c *exec.Cmd) *exec.Cmd {
 	c.Dir = s.dir
-	c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+filepath.Join(s.dir, "run"), "HOME="+s.dir, "NOTIFY_SOCKET=")
+	c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+filepath.Join(s.dir, "run"), "HOME="+s.dir,
+		"NOTIFY_SOCKET=")
 	return c
 }
 
@@ -108,7 +110,8 @@ func (s *session) files() (names []string) {
 	return names
 }
 
-// readDirect reads a file past the page cache, so that each byte received was served for this reader.
+// readDirect reads a file past the page cache, so that each byte received was served for this
+// reader.
 func readDirect(name string) (int64, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {
@@ -168,8 +171,9 @@ func TestCountersEqualWhatReadersReceived(t *testing.T) {
 	s.run("umount", s.mnt)
 }
 
-// TestUnprivilegedUserMounts: a user need not be root to mount, and then no other user reads the mount,
-// not even root. It runs in a mount namespace where all users may open /dev/fuse, as under udev.
+// TestUnprivilegedUserMounts: a user need not be root to mount, and then no other user reads the
+// mount, not even root. It runs in a mount namespace where all users may open /dev/fuse, as under
+// udev.
 func TestUnprivilegedUserMounts(t *testing.T) {
 	requireFUSE(t)
 	requireRoot(t)
@@ -202,7 +206,8 @@ as "$1" status | grep ' alive '
 as "$1" doctor
 as "$1" umount "$3"
 ! grep " $3 " /proc/self/mounts`
-	out := s.output(s.as(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", program, s.source, s.mnt)))
+	out := s.output(s.as(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
+		script, "sh", program, s.source, s.mnt)))
 	for _, want := range []string{" alive ", "FUSE device", "mount helper"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
@@ -253,7 +258,8 @@ func TestFstabLineMounts(t *testing.T) {
 	s := newSession(t)
 	program := copyProgram(t, s.dir)
 	fstab := filepath.Join(s.dir, "fstab")
-	line := fmt.Sprintf("%s %s fuse.dequantfs layout=hf,cache_size=32MiB,noatime,nofail 0 0\n", s.source, s.mnt)
+	line := fmt.Sprintf("%s %s fuse.dequantfs layout=hf,cache_size=32MiB,noatime,nofail 0 0\n",
+		s.source, s.mnt)
 	if err := os.WriteFile(fstab, []byte(line), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +275,8 @@ mount -t fuse.dequantfs -o ro,layout=native+hf "$3" "$2"
 test -f "$2/native/config.json" -a -f "$2/hf/config.json"
 "$1" umount "$2"
 ! grep " $2 " /proc/self/mounts`
-	c := s.as(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", program, s.mnt, s.source))
+	c := s.as(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script,
+		"sh", program, s.mnt, s.source))
 	c.Env = append(c.Env, "LIBMOUNT_FSTAB="+fstab)
 	s.output(c)
 }
@@ -286,7 +293,8 @@ func TestPassedDescriptorMounts(t *testing.T) {
 	}
 	defer device.Close()
 	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", device.Fd())
-	if err := unix.Mount("passed", s.mnt, mounts.Type, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY, data); err != nil {
+	if err := unix.Mount("passed", s.mnt, mounts.Type, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY,
+		data); err != nil {
 		t.Fatal(err)
 	}
 	c := s.command("mount", "--foreground", "--layout", "hf", s.source, "/dev/fd/3")
@@ -368,7 +376,8 @@ func TestNoNetwork(t *testing.T) {
 	requireRoot(t)
 	s := newSession(t)
 	for _, args := range [][]string{
-		{"demo"}, {"ls", s.source}, {"mount", s.source, s.mnt}, {"status"}, {"umount", s.mnt}, {"doctor", s.source},
+		{"demo"}, {"ls", s.source}, {"mount", s.source, s.mnt}, {"status"}, {"umount",
+			s.mnt}, {"doctor", s.source},
 	} {
 		c := s.command(args...)
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
@@ -384,7 +393,8 @@ func TestNoNetwork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if bytes.Contains(text, []byte(name)) && f != "metrics.go" && !strings.HasSuffix(f, "_test.go") {
+			if bytes.Contains(text, []byte(name)) && f != "metrics.go" && !strings.HasSuffix(f,
+				"_test.go") {
 				t.Errorf("%s has %s", f, name)
 			}
 		}
@@ -410,7 +420,8 @@ func TestSystemdIsTold(t *testing.T) {
 	}
 	buffer := make([]byte, 1000)
 	n, err := socket.Read(buffer)
-	if err != nil || !strings.HasPrefix(string(buffer[:n]), fmt.Sprintf("READY=1\nMAINPID=%d\n", c.Process.Pid)) {
+	if err != nil || !strings.HasPrefix(string(buffer[:n]),
+		fmt.Sprintf("READY=1\nMAINPID=%d\n", c.Process.Pid)) {
 		t.Errorf("systemd was told %q, %v", buffer[:n], err)
 	}
 	if _, err := os.Stat(filepath.Join(s.mnt, "hf", "config.json")); err != nil {
@@ -468,7 +479,8 @@ func TestBackgroundKeepsItsMessages(t *testing.T) {
 	if err := os.Truncate(shard, 100); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readDirect(filepath.Join(s.mnt, "hf", "model-00001-of-000002.safetensors")); err == nil {
+	if _, err := readDirect(filepath.Join(s.mnt, "hf",
+		"model-00001-of-000002.safetensors")); err == nil {
 		t.Error("a truncated source can be read")
 	}
 	s.run("umount", s.mnt)
@@ -500,8 +512,8 @@ func BenchmarkLifecycle(b *testing.B) {
 	b.ReportMetric(b.Elapsed().Seconds()*1000/float64(b.N)/3, "ms/command")
 }
 
-// TestHangupsUnmount sends SIGHUP twice, as the kernel and the shell do when a terminal goes away, to a
-// mount that is in use: it ends in order all the same.
+// TestHangupsUnmount sends SIGHUP twice, as the kernel and the shell do when a terminal goes away,
+// to a mount that is in use: it ends in order all the same.
 func TestHangupsUnmount(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)

@@ -24,8 +24,8 @@ type exportReporter interface {
 	end(*export.Manifest) error // nil while other parts are not done
 }
 
-// reporter chooses how progress is shown: as events for programs, as a bar on a terminal, else as a line
-// for each file. With --quiet only the result is printed.
+// reporter chooses how progress is shown: as events for programs, as a bar on a terminal, else as a
+// line for each file. With --quiet only the result is printed.
 func (e *exportFlags) reporter(c *cobra.Command, dir string) exportReporter {
 	if e.json {
 		return &jsonEvents{out: json.NewEncoder(jsonWriter{c.OutOrStdout()})}
@@ -87,7 +87,8 @@ func (l *exportLines) event(e export.Event) {
 	case export.Started:
 		l.log.Info(fmt.Sprintf("%d files to write, %s", e.Files, formatSize(e.Bytes)))
 	case export.Finished:
-		l.log.Info(fmt.Sprintf("%s  %s  (%d written, %s)", e.File, formatSize(e.Bytes), l.done, l.rate()))
+		l.log.Info(fmt.Sprintf("%s  %s  (%d written, %s)", e.File, formatSize(e.Bytes), l.done,
+			l.rate()))
 	}
 }
 
@@ -112,7 +113,8 @@ func (l *exportLines) close() {}
 
 func (l *exportLines) end(m *export.Manifest) error {
 	took := time.Since(l.begin).Round(100 * time.Millisecond)
-	text := fmt.Sprintf("%s: %d files written, %s in %v, %s", oneLine(l.dir), l.done, formatSize(l.written), took, l.rate())
+	text := fmt.Sprintf("%s: %d files written, %s in %v, %s", oneLine(l.dir), l.done,
+		formatSize(l.written), took, l.rate())
 	if l.skipped > 0 {
 		text += fmt.Sprintf("; %d were there already", l.skipped)
 	}

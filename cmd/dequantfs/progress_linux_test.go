@@ -90,7 +90,8 @@ func TestExportDrawsNoBarWhereItMayNot(t *testing.T) {
 	if strings.Contains(drawn, "left") || !strings.Contains(drawn, "dequantfs: model-00001-of-") {
 		t.Errorf("on a dumb terminal: %q", drawn)
 	}
-	if drawn, printed := s.exportTo(filepath.Join(s.dir, "quiet"), nil, "--quiet"); drawn != "" || printed == "" {
+	if drawn, printed := s.exportTo(filepath.Join(s.dir, "quiet"), nil,
+		"--quiet"); drawn != "" || printed == "" {
 		t.Errorf("with --quiet: %q, %q", drawn, printed)
 	}
 	if drawn, _ := s.exportTo(filepath.Join(s.dir, "json"), nil, "--json"); drawn != "" {
@@ -98,8 +99,8 @@ func TestExportDrawsNoBarWhereItMayNot(t *testing.T) {
 	}
 }
 
-// TestABarThatIsCutShortEnds: after an error, or without any file to write, close does not wait for the
-// bar to be full.
+// TestABarThatIsCutShortEnds: after an error, or without any file to write, close does not wait for
+// the bar to be full.
 func TestABarThatIsCutShortEnds(t *testing.T) {
 	screen, end := terminal(t)
 	go func() { _, _ = io.Copy(io.Discard, end) }()
@@ -108,10 +109,12 @@ func TestABarThatIsCutShortEnds(t *testing.T) {
 		nil,
 		{{Kind: export.Started}},
 		{{Kind: export.Started, Bytes: 100, Files: 2}, {Kind: export.Written, Bytes: 30}},
-		{{Kind: export.Started, Bytes: 100, Files: 1}, {Kind: export.Written, Bytes: 100}, {Kind: export.Finished, Bytes: 100}},
+		{{Kind: export.Started, Bytes: 100, Files: 1}, {Kind: export.Written, Bytes: 100},
+			{Kind: export.Finished, Bytes: 100}},
 	} {
 		var out bytes.Buffer
-		b := &exportBar{exportLines: exportLines{out: &out, log: slog.New(slog.DiscardHandler), dir: "d"}, screen: screen}
+		b := &exportBar{exportLines: exportLines{out: &out, log: slog.New(slog.DiscardHandler),
+			dir: "d"}, screen: screen}
 		for _, e := range events {
 			b.event(e)
 		}

@@ -134,8 +134,10 @@ func scriptCheckpoint(ts *testscript.TestScript, neg bool, args []string) {
 //	reshape=KEY:AxB     another shape, zeros for data
 //	config.KEY=JSON     change config.json; empty: remove the key
 func writeCheckpoint(dir string, edits ...string) error {
-	o := synth.Options{Layers: 2, Vocab: 64, Hidden: 128, ExpertIntermediate: 64, DenseIntermediate: 128, Heads: 2, QRank: 64, KVRank: 64, Nope: 32, Rope: 32, VHead: 32}
-	numbers := map[string]*int{"shards": &o.Shards, "experts": &o.Experts, "mtp": &o.MTP, "layers": &o.Layers}
+	o := synth.Options{Layers: 2, Vocab: 64, Hidden: 128, ExpertIntermediate: 64,
+		DenseIntermediate: 128, Heads: 2, QRank: 64, KVRank: 64, Nope: 32, Rope: 32, VHead: 32}
+	numbers := map[string]*int{"shards": &o.Shards, "experts": &o.Experts, "mtp": &o.MTP,
+		"layers": &o.Layers}
 	switches := map[string]*bool{"single": &o.Single, "noindex": &o.NoIndex, "plain": &o.Plain}
 	var later []string
 	for _, e := range edits {
@@ -174,7 +176,8 @@ func editCheckpoint(c *synth.Checkpoint, edit string) error {
 		return json.Unmarshal([]byte(value), &v)
 	case name == "drop":
 		re, err := regexp.Compile(value)
-		c.Tensors = slices.DeleteFunc(c.Tensors, func(t synth.Tensor) bool { return re.MatchString(t.Name) })
+		c.Tensors = slices.DeleteFunc(c.Tensors,
+			func(t synth.Tensor) bool { return re.MatchString(t.Name) })
 		return err
 	case name == "clone":
 		last := c.Shards() - 1
@@ -235,7 +238,8 @@ func scriptMounted(ts *testscript.TestScript, neg bool, args []string) {
 // scriptSignal signals the process behind a mount and waits until it is gone, unless it is to stay:
 // [!] signal TERM|INT|HUP|KILL MOUNTPOINT.
 func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL, "HUP": syscall.SIGHUP}
+	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT,
+		"KILL": syscall.SIGKILL, "HUP": syscall.SIGHUP}
 	if len(args) != 2 || signals[args[0]] == 0 {
 		ts.Fatalf("usage: [!] signal TERM|INT|HUP|KILL MOUNTPOINT")
 	}

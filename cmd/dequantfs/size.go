@@ -18,7 +18,8 @@ func (s *size) Set(text string) error {
 	case err != nil || n > math.MaxInt64:
 		return fmt.Errorf("%q is not a size such as 512MiB or 16GiB", text)
 	case n > 0 && strings.IndexFunc(text, isLetter) < 0:
-		return fmt.Errorf("%q has no unit: write %[2]sB for bytes, or %[2]sMiB", text, strings.TrimSpace(text))
+		return fmt.Errorf("%q has no unit: write %[2]sB for bytes, or %[2]sMiB", text,
+			strings.TrimSpace(text))
 	}
 	*s = size(n)
 	return nil
@@ -71,5 +72,6 @@ func formatSize(n int64) string {
 	for value >= 1024 && unit < 5 {
 		unit, value = unit+1, value/1024
 	}
-	return strings.TrimSuffix(strconv.FormatFloat(value, 'f', 1, 64), ".0") + "KMGTPE"[unit:unit+1] + "iB"
+	return strings.TrimSuffix(strconv.FormatFloat(value, 'f', 1, 64),
+		".0") + "KMGTPE"[unit:unit+1] + "iB"
 }

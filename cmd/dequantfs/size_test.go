@@ -32,7 +32,8 @@ func TestSizesAreWrittenAsTheyAreRead(t *testing.T) {
 }
 
 func TestOtherTextsThanSizesAreRefused(t *testing.T) {
-	for _, text := range []string{"", "x", "-1", "1XB", "9EiB9", "20EiB", "4096", "1.5", " 7 ", "-1MiB"} {
+	for _, text := range []string{"", "x", "-1", "1XB", "9EiB9", "20EiB", "4096", "1.5", " 7 ",
+		"-1MiB"} {
 		var s size
 		var c cacheSize
 		if s.Set(text) == nil || c.Set(text) == nil {

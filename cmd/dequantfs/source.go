@@ -19,7 +19,8 @@ type source struct {
 
 // openCheckpoint opens SOURCE. No other place in the command reads what a user writes there.
 func openCheckpoint(name string, log *slog.Logger, follow bool) (*adapter.Checkpoint, error) {
-	return adapter.Open(name, adapter.OpenOptions{Logger: log, FollowLinks: follow, Fits: fs.CheckReading})
+	return adapter.Open(name,
+		adapter.OpenOptions{Logger: log, FollowLinks: follow, Fits: fs.CheckReading})
 }
 
 // planner makes views of a checkpoint.

@@ -13,7 +13,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-// stalled is a file that does not answer. A real one would keep the process that reads it from ending, also this one.
+// stalled is a file that does not answer. A real one would keep the process that reads it from
+// ending, also this one.
 type stalled struct{ asked, release chan struct{} }
 
 func (s *stalled) Name() string { return "stalled" }
@@ -39,7 +40,8 @@ func TestAFileThatDoesNotAnswerDoesNotKeepAMountThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := &stalled{make(chan struct{}, 1), make(chan struct{})}
-	load, err := expr.Load(&expr.Source{Key: "x", File: file, DType: safetensors.U8, Shape: []int64{1 << 10, 1 << 10}})
+	load, err := expr.Load(&expr.Source{Key: "x", File: file, DType: safetensors.U8,
+		Shape: []int64{1 << 10, 1 << 10}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,12 +49,15 @@ func TestAFileThatDoesNotAnswerDoesNotKeepAMountThatIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, err := fs.New(nil, []fs.View{{Plan: &adapter.Plan{Tensors: []adapter.Tensor{{Name: "x", Node: node, Group: "g"}}}}}, fs.Options{})
+	tree, err := fs.New(nil,
+		[]fs.View{{Plan: &adapter.Plan{Tensors: []adapter.Tensor{{Name: "x", Node: node,
+			Group: "g"}}}}}, fs.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	said := new(strings.Builder)
-	m := &mounted{source: &source{fs: tree, checkpoint: checkpoint}, log: slog.New(slog.NewTextHandler(said, nil))}
+	m := &mounted{source: &source{fs: tree, checkpoint: checkpoint},
+		log: slog.New(slog.NewTextHandler(said, nil))}
 	r, err := tree.ReaderAt("model.safetensors")
 	if err != nil {
 		t.Fatal(err)

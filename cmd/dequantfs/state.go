@@ -16,10 +16,10 @@ import (
 	"github.com/dequantfs/dequantfs/fs/export"
 )
 
-// The state of the mounts of one user is in a directory that no other user can enter. A mount has up
-// to three files there, named after its mountpoint. The file .json describes the mount, the socket
-// .sock answers with its statistics, and .log is its log. The names of the first two also hold the
-// number of the process.
+// The state of the mounts of one user is in a directory that no other user can enter. A mount has
+// up to three files there, named after its mountpoint. The file .json describes the mount, the
+// socket .sock answers with its statistics, and .log is its log. The names of the first two also
+// hold the number of the process.
 
 // record is the .json file of a mount.
 type record struct {
@@ -52,8 +52,9 @@ func stateName(mountpoint string) string {
 	return base[:min(len(base), 24)] + "-" + hex.EncodeToString(sum[:4])
 }
 
-// name is the name of the record's files without their endings. Each process has files of its own: a
-// process that is still ending must not remove the files of the next mount at the same mountpoint.
+// name is the name of the record's files without their endings. Each process has files of its own:
+// a process that is still ending must not remove the files of the next mount at the same
+// mountpoint.
 func (r *record) name() string {
 	namespace := strings.Map(func(c rune) rune {
 		if c >= '0' && c <= '9' {

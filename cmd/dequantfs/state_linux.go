@@ -45,8 +45,8 @@ func checkPrivate(dir string) error {
 	return nil
 }
 
-// defaultLog is the log file of a mount without --log-file. The lines of earlier mounts stay in it, up
-// to a megabyte.
+// defaultLog is the log file of a mount without --log-file. The lines of earlier mounts stay in it,
+// up to a megabyte.
 func defaultLog(mountpoint string) (string, error) {
 	dir, err := stateDir()
 	if err != nil {
@@ -194,7 +194,7 @@ func latest(all []mountState) (kept []mountState) {
 	})
 	for i, m := range all {
 		switch {
-		case i == 0 || m.Mountpoint != all[i-1].Mountpoint || strings.HasPrefix(m.Mountpoint, "/dev/fd/"):
+		case i == 0, m.Mountpoint != all[i-1].Mountpoint, isDescriptor(m.Mountpoint):
 			kept = append(kept, m)
 		case m.State == stateDead:
 			forget(m.path)

@@ -38,7 +38,8 @@ func TestRecordsAndAnswersOfTheFirstVersionAreRead(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	s, err := readAnswer(bytes.NewReader(recorded(t, "answer.json")))
-	if err != nil || !reflect.DeepEqual(s.record, r) || s.Stats.CacheBudget != 2527651430 || len(s.Stats.Latency["header"].Counts) != 20 {
+	if err != nil || !reflect.DeepEqual(s.record,
+		r) || s.Stats.CacheBudget != 2527651430 || len(s.Stats.Latency["header"].Counts) != 20 {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
@@ -67,17 +68,19 @@ func TestRecordsThatSayNothingAreRefused(t *testing.T) {
 		``:     "unexpected EOF",
 		`{}`:   `"" is not a mountpoint`,
 		`null`: "found null",
-		`{"mountpoint":"mnt","pid":7,"started":"2026-01-02T03:04:05Z"}`:                               `"mnt" is not a mountpoint`,
-		`{"mountpoint":"/m","pid":0,"started":"2026-01-02T03:04:05Z"}`:                                `0 is not the number of a process`,
-		`{"mountpoint":"/m","pid":-1,"started":"2026-01-02T03:04:05Z"}`:                               `-1 is not the number of a process`,
-		`{"mountpoint":"/m","pid":7}`:                                                                 `when the mount began`,
-		`{"mountpoint":"/m","pid":"7","started":"2026-01-02T03:04:05Z"}`:                              `a number`,
-		`{"mountpoint":"/m","mountpoint":"/n","pid":7,"started":"2026-01-02T03:04:05Z"}`:              `twice`,
-		`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z"}{}`:                              `follows`,
-		`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z","x":` + strings.Repeat("[", 999): `nested deeper`,
+		`{"mountpoint":"mnt","pid":7,"started":"2026-01-02T03:04:05Z"}`:                  `"mnt" is not a mountpoint`,
+		`{"mountpoint":"/m","pid":0,"started":"2026-01-02T03:04:05Z"}`:                   `0 is not the number of a process`,
+		`{"mountpoint":"/m","pid":-1,"started":"2026-01-02T03:04:05Z"}`:                  `-1 is not the number of a process`,
+		`{"mountpoint":"/m","pid":7}`:                                                    `when the mount began`,
+		`{"mountpoint":"/m","pid":"7","started":"2026-01-02T03:04:05Z"}`:                 `a number`,
+		`{"mountpoint":"/m","mountpoint":"/n","pid":7,"started":"2026-01-02T03:04:05Z"}`: `twice`,
+		`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z"}{}`:                 `follows`,
+		`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z","x":` + strings.Repeat("[",
+			999): `nested deeper`,
 	} {
 		_, err := readState(t, []byte(text))
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "mnt-1.json") {
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(),
+			"mnt-1.json") {
 			t.Errorf("%.80s: error %v, want one with %q and the file", text, err, want)
 		}
 		if _, err := readAnswer(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {

@@ -57,7 +57,8 @@ func statesOf(ctx context.Context, args []string) ([]mountState, error) {
 	}
 	i := slices.IndexFunc(all, func(m mountState) bool { return m.Mountpoint == mountpoint })
 	if i < 0 {
-		return nil, withHint(fmt.Errorf("%s: this user has mounted nothing there", args[0]), listMounts)
+		return nil, withHint(fmt.Errorf("%s: this user has mounted nothing there", args[0]),
+			listMounts)
 	}
 	return all[i : i+1], nil
 }
@@ -102,7 +103,8 @@ func statusFacts(all []mountState) statusJSON {
 
 func writeStatus(w io.Writer, all, before []mountState) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "MOUNTPOINT\tSTATE\tUP\tSERVED\tRATE\tREAD\tHITS\tCACHE\tWAITING\tERRORS\tSOURCE")
+	fmt.Fprintln(table,
+		"MOUNTPOINT\tSTATE\tUP\tSERVED\tRATE\tREAD\tHITS\tCACHE\tWAITING\tERRORS\tSOURCE")
 	for _, m := range all {
 		fmt.Fprintln(table, strings.Join(m.row(earlier(before, m)), "\t"))
 	}
@@ -115,7 +117,8 @@ func writeStatus(w io.Writer, all, before []mountState) error {
 	return nil
 }
 
-// earlier gives the state from which a rate is measured: that a moment ago, else that at the beginning.
+// earlier gives the state from which a rate is measured: that a moment ago, else that at the
+// beginning.
 func earlier(before []mountState, m mountState) snapshot {
 	for _, b := range before {
 		if b.Mountpoint == m.Mountpoint && b.Started.Equal(m.Started) {
@@ -159,7 +162,8 @@ func (m *mountState) writeRemarks(w io.Writer) {
 	}
 	switch m.State {
 	case stateDead:
-		say("its process (%s) is gone; clear it with: dequantfs umount %s", m.process(), m.Mountpoint)
+		say("its process (%s) is gone; clear it with: dequantfs umount %s", m.process(),
+			m.Mountpoint)
 	case stateSilent:
 		say("its process (%s) does not answer", m.process())
 	}

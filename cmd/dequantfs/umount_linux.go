@@ -55,9 +55,9 @@ const (
 	noticed  = 200 * time.Millisecond
 )
 
-// unmountIdle unmounts, and tries again for a while if the mount is busy. The kernel may call a mount
-// busy for a moment after its last file was closed, most of all after reads with O_DIRECT. A process
-// that is being started may hold copies of descriptors for a moment.
+// unmountIdle unmounts, and tries again for a while if the mount is busy. The kernel may call a
+// mount busy for a moment after its last file was closed, most of all after reads with O_DIRECT. A
+// process that is being started may hold copies of descriptors for a moment.
 func unmountIdle(ctx context.Context, mountpoint string, lazy bool) error {
 	began, unused := time.Now(), time.Now()
 	for {

@@ -34,7 +34,8 @@ func newVerify() *cobra.Command {
 	}
 	v.view.register(c)
 	c.Flags().StringVar(&v.source, "source", "", "compare with the bytes of `SOURCE`")
-	c.Flags().IntVar(&v.jobs, "jobs", 0, "`N` files read at once (default one for each processor, at most 8)")
+	c.Flags().IntVar(&v.jobs, "jobs", 0,
+		"`N` files read at once (default one for each processor, at most 8)")
 	c.Flags().BoolVar(&v.json, "json", false, "print JSON")
 	addQuiet(c)
 	return c
@@ -64,7 +65,8 @@ func (v *verifyFlags) run(c *cobra.Command, dir string) error {
 		err = writeVerification(c.OutOrStdout(), dir, against, found)
 	}
 	if n := len(found.Differences); n > 0 {
-		err = errors.Join(err, fmt.Errorf("%s: %d %s", dir, n, plural(n, "difference", "differences")))
+		err = errors.Join(err,
+			fmt.Errorf("%s: %d %s", dir, n, plural(n, "difference", "differences")))
 	}
 	return err
 }
@@ -76,7 +78,8 @@ type verifyJSON struct {
 }
 
 // verify checks against the manifest or against a source, and says which.
-func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verification, against string, err error) {
+func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verification,
+	against string, err error) {
 	r, err := v.view.check()
 	if err != nil {
 		return nil, "", err
@@ -111,7 +114,10 @@ func (v *verifyFlags) plan(c *cobra.Command, r *request, views []export.ViewReco
 		v.view.sayLayout(logger(c))
 		return r.views
 	}
-	return func(checkpoint *adapter.Checkpoint) ([]fs.View, error) { return planRecorded(checkpoint, views) }
+	return func(checkpoint *adapter.Checkpoint) ([]fs.View,
+		error) {
+		return planRecorded(checkpoint, views)
+	}
 }
 
 // expectation is what a directory is compared with.
@@ -121,8 +127,8 @@ type expectation struct {
 	views    []export.ViewRecord
 }
 
-// expected finds out what dir is compared with, from --source, from the manifest of an export, or from
-// the record of a mount.
+// expected finds out what dir is compared with, from --source, from the manifest of an export, or
+// from the record of a mount.
 func (v *verifyFlags) expected(ctx context.Context, dir string) (expectation, error) {
 	m, err := export.ReadManifest(dir)
 	switch {
@@ -170,7 +176,8 @@ func writeVerification(w io.Writer, dir, against string, found *export.Verificat
 	if n := len(found.Differences); n > 0 {
 		verdict = fmt.Sprintf("%d %s", n, plural(n, "difference", "differences"))
 	}
-	_, err := fmt.Fprintf(w, "%s against %s: %d files, %d tensors, %s: %s\n", oneLine(dir), oneLine(against),
+	_, err := fmt.Fprintf(w, "%s against %s: %d files, %d tensors, %s: %s\n", oneLine(dir),
+		oneLine(against),
 		found.Files, found.Tensors, formatSize(found.Bytes), verdict)
 	return err
 }

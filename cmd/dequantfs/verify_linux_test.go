@@ -46,7 +46,8 @@ type silentFile struct {
 }
 
 // Read answers nothing.
-func (f *silentFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func (f *silentFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult,
+	syscall.Errno) {
 	f.node.asked.Add(1)
 	<-ctx.Done()
 	return nil, syscall.EINTR
@@ -82,7 +83,8 @@ func TestVerifyEndsAlthoughAFileSystemDoesNotAnswer(t *testing.T) {
 	})
 	var exit *exec.ExitError
 	err := <-ended
-	if !errors.As(err, &exit) || exit.ExitCode() != 130 || !strings.Contains(stderr.String(), "interrupted") {
+	if !errors.As(err, &exit) || exit.ExitCode() != 130 || !strings.Contains(stderr.String(),
+		"interrupted") {
 		t.Errorf("%v: %s", err, &stderr)
 	}
 }
@@ -110,7 +112,8 @@ func TestAnInterruptedMountLeavesNothing(t *testing.T) {
 	}
 	var exit *exec.ExitError
 	err := c.Wait()
-	if !errors.As(err, &exit) || exit.ExitCode() != 130 || !strings.Contains(stderr.String(), "interrupted") {
+	if !errors.As(err, &exit) || exit.ExitCode() != 130 || !strings.Contains(stderr.String(),
+		"interrupted") {
 		t.Errorf("%v: %s", err, &stderr)
 	}
 	if all, err := mountsBelow(s.mnt); err != nil || len(all) > 0 {
@@ -176,7 +179,8 @@ func mountFull(t *testing.T) string {
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	for i := 0; ; i++ {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("ballast-", i)), make([]byte, 4096), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("ballast-", i)), make([]byte, 4096),
+			0o600); err != nil {
 			return dir
 		}
 	}

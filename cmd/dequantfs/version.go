@@ -27,7 +27,8 @@ func newVersion() *cobra.Command {
 // versionLine is what version and --version print.
 func versionLine() string {
 	info, _ := debug.ReadBuildInfo()
-	return fmt.Sprintf("dequantfs %s %s %s/%s", version(info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("dequantfs %s %s %s/%s", version(info), runtime.Version(), runtime.GOOS,
+		runtime.GOARCH)
 }
 
 // version is Version, else the module's version, else the revision built from.

@@ -15,8 +15,8 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// viewFlags say which view of a checkpoint is shown. They are the same for every command, and a view
-// has the same bytes whichever command reads it.
+// viewFlags say which view of a checkpoint is shown. They are the same for every command, and a
+// view has the same bytes whichever command reads it.
 type viewFlags struct {
 	set *pflag.FlagSet // these flags, for commands that pass them on
 
@@ -29,8 +29,9 @@ type viewFlags struct {
 	unscaled         bool
 	follow           bool
 
-	// every: without --layout all forward layouts are shown, each in its own subdirectory. There is a
-	// subdirectory even for a single layout, so that paths in scripts do not depend on the family.
+	// every: without --layout all forward layouts are shown, each in its own subdirectory. There is
+	// a subdirectory even for a single layout, so that paths in scripts do not depend on the
+	// family.
 	every bool
 }
 
@@ -58,7 +59,8 @@ func (v *viewFlags) register(c *cobra.Command) {
 	c.Flags().AddFlagSet(v.set)
 	for flag, values := range flagValues() {
 		// It fails only for an unknown flag, and these were added above.
-		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+		_ = c.RegisterFlagCompletionFunc(flag,
+			cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 }
 
@@ -104,7 +106,8 @@ func (v *viewFlags) chosen() []string {
 // sayLayout says which layout a command takes that was given none, and which programs read it.
 func (v *viewFlags) sayLayout(log *slog.Logger) {
 	if len(v.layouts) == 0 && !v.every {
-		log.Info("layout " + standardLayout + ", for " + readersOf(standardLayout) + "; --layout names another")
+		log.Info("layout " + standardLayout + ", for " + readersOf(standardLayout) +
+			"; --layout names another")
 	}
 }
 
@@ -164,7 +167,8 @@ func parsePattern(flag, text string) (*regexp.Regexp, error) {
 	}
 	re, err := regexp.Compile("^(?:" + text + ")")
 	if err != nil {
-		err = withHint(fmt.Errorf("--%s: %w", flag, err), "write a regular expression as Go's regexp/syntax describes")
+		err = withHint(fmt.Errorf("--%s: %w", flag, err),
+			"write a regular expression as Go's regexp/syntax describes")
 		return nil, usageError{err}
 	}
 	return re, nil
@@ -188,7 +192,8 @@ func parseRanks(text string) (ranks []adapter.EP, all bool, err error) {
 	}
 	r, err := strconv.Atoi(rank)
 	if err != nil || r < 0 || r >= n {
-		return nil, false, flagError("ep", text, fmt.Sprintf("a rank from 0 to %d, or all/%d", n-1, n))
+		return nil, false, flagError("ep", text,
+			fmt.Sprintf("a rank from 0 to %d, or all/%d", n-1, n))
 	}
 	return []adapter.EP{{Rank: r, Size: n}}, false, nil
 }

@@ -30,8 +30,8 @@ var given = map[string]string{
 	"shard-size": "3MiB", "scales": "ones", "unscaled": "true", "follow-links": "true",
 }
 
-// TestEveryViewFlagIsPassedOn: another process gets each flag, and verify knows which of them say what
-// is shown.
+// TestEveryViewFlagIsPassedOn: another process gets each flag, and verify knows which of them say
+// what is shown.
 func TestEveryViewFlagIsPassedOn(t *testing.T) {
 	viewOf(t).set.VisitAll(func(f *pflag.Flag) {
 		arg := "--" + f.Name + "=" + given[f.Name]
@@ -76,14 +76,17 @@ func TestPatternsMatchAtTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string][2]bool{"ax": {true, false}, "xb": {false, false}, "bz": {true, true}, "xy": {false, false}} {
-		if got := [2]bool{r.options.Include.MatchString(name), r.options.Exclude.MatchString(name)}; got != want {
+	for name, want := range map[string][2]bool{"ax": {true, false}, "xb": {false, false},
+		"bz": {true, true}, "xy": {false, false}} {
+		if got := [2]bool{r.options.Include.MatchString(name),
+			r.options.Exclude.MatchString(name)}; got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
 }
 
-// TestReadersAreNamedForEveryLayout: a command that was given no layout says who reads the one it takes.
+// TestReadersAreNamedForEveryLayout: a command that was given no layout says who reads the one it
+// takes.
 func TestReadersAreNamedForEveryLayout(t *testing.T) {
 	for _, name := range layoutNames() {
 		if readersOf(name) == "" {
@@ -93,7 +96,8 @@ func TestReadersAreNamedForEveryLayout(t *testing.T) {
 	for _, c := range []struct {
 		args []string
 		want string
-	}{{nil, "dequantfs: layout hf, for transformers, vLLM"}, {[]string{"--layout", "hf"}, ""}, {[]string{"--quiet"}, ""}} {
+	}{{nil, "dequantfs: layout hf, for transformers, vLLM"}, {[]string{"--layout", "hf"},
+		""}, {[]string{"--quiet"}, ""}} {
 		var said bytes.Buffer
 		v, command := new(viewFlags), &cobra.Command{}
 		v.register(command)
