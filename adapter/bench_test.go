@@ -50,7 +50,7 @@ func BenchmarkFullSize(b *testing.B) {
 }
 
 func mustOpen(b *testing.B, dir string) *Checkpoint {
-	c, err := Open(dir, OpenOptions{})
+	c, err := Open(b.Context(), dir, OpenOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}

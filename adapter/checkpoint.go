@@ -2,16 +2,19 @@ package adapter
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"unicode"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 const (
@@ -30,7 +33,7 @@ const (
 // renamed or removed.
 type Checkpoint struct {
 	Path   string  // the source as given to Open, for messages
-	Config *Config // nil for a single file without a config.json beside it
+	Config *Config // never nil; empty for a single file without a config.json beside it
 
 	// quantizeFiles maps a name of quantizeNames to its JSON object, checked like config.json. NaN
 	// and Infinity are still in it.
@@ -48,9 +51,10 @@ type Checkpoint struct {
 
 	side    []SideFile
 	pairing pairing
-	files   []*sourceFile
-	folder  string  // path of the source without symlinks
-	read    []grant // grants of the files that Open read and closed again
+	store   source.Store
+	single  bool          // one shard was asked for, which need not be the whole model
+	files   []source.File // that are open
+	read    []source.File // that were read as it was opened, and are closed
 }
 
 // Stored is a tensor of the source and the shard that holds it.
@@ -81,14 +85,52 @@ type OpenOptions struct {
 // Names are resolved once; later reads use the open files.
 //
 // Errors name file and tensor.
-func Open(source string, o OpenOptions) (*Checkpoint, error) {
+func Open(ctx context.Context, name string, o OpenOptions) (*Checkpoint, error) {
+	store, single, err := openLocal(name, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return openStore(ctx, store, name, single, o)
+}
+
+// OpenStore opens the checkpoint in the folder of a store, as Open does. It takes the store over:
+// Close closes it.
+func OpenStore(ctx context.Context, s source.Store, o OpenOptions) (*Checkpoint, error) {
+	return openStore(ctx, s, s.Name(), "", o)
+}
+
+// openLocal opens the store that a name means, and says which file of it is meant, if one is.
+func openLocal(name string, o OpenOptions) (s source.Store, single string, err error) {
+	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
+		if err := notAShard(name); err != nil {
+			return nil, "", err
+		}
+	}
+	return source.Open(name, source.Options{FollowLinks: o.FollowLinks})
+}
+
+// notAShard refuses a file that is not in the format of shards, by its name.
+func notAShard(name string) error {
+	if strings.HasSuffix(name, shardEnd) {
+		return nil
+	}
+	for _, o := range otherFormats {
+		if endsWith(o.end)(name) {
+			return fmt.Errorf("%s: %s", o.is, o.way)
+		}
+	}
+	return fmt.Errorf("neither a folder nor a %s file: give the folder with %s", shardEnd, configName)
+}
+
+// openStore opens a checkpoint, or a single file of a store.
+func openStore(ctx context.Context, s source.Store, name, single string, o OpenOptions) (*Checkpoint, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Checkpoint{Path: source}
-	if err := c.open(source, o); err != nil {
-		_ = c.Close() // the first error is more useful
-		return nil, fmt.Errorf("%s: %w", source, err)
+	c := &Checkpoint{Path: name, Config: &Config{}, store: s}
+	if err := c.open(ctx, single, o); err != nil {
+		_ = c.Close() // the error at hand says more
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return c, nil
 }
@@ -97,9 +139,9 @@ func Open(source string, o OpenOptions) (*Checkpoint, error) {
 func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, f := range c.files {
-		errs = append(errs, f.close())
+		errs = append(errs, f.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.store.Close())...)
 }
 
 // Tensor returns the stored tensor of a key.
@@ -135,9 +177,9 @@ func (c *Checkpoint) Unseen() []string {
 	first := map[string]string{} // name of a file, by the change that would not be noticed
 	count := map[string]int{}
 	for _, f := range c.files {
-		what := f.proof.unseen()
+		what := f.Unseen()
 		if what != "" && count[what] == 0 {
-			first[what] = f.name
+			first[what] = f.Name()
 		}
 		count[what]++
 	}
@@ -149,18 +191,12 @@ func (c *Checkpoint) Unseen() []string {
 }
 
 // open does the work of Open.
-func (c *Checkpoint) open(source string, o OpenOptions) error {
-	path, single, err := findSource(source)
+func (c *Checkpoint) open(ctx context.Context, single string, o OpenOptions) error {
+	d, err := newFolder(ctx, c.store, o)
 	if err != nil {
 		return err
 	}
-	d, err := openFolder(path, o)
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	c.folder = d.path
-	defer func() { c.read = d.grants }()
+	defer func() { c.read = d.read }()
 	if single != "" {
 		return c.openSingle(d, single)
 	}
@@ -169,6 +205,7 @@ func (c *Checkpoint) open(source string, o OpenOptions) error {
 
 // openSingle opens one shard, and the config.json beside it if there is one.
 func (c *Checkpoint) openSingle(d *folder, name string) error {
+	c.single = true
 	describe := c.openQuantize
 	if d.has(configName) {
 		describe = c.openConfig
@@ -232,7 +269,7 @@ func (c *Checkpoint) openQuantize(d *folder) error {
 
 // config reads a file that holds a JSON object.
 func (d *folder) config(name string) (*Config, error) {
-	raw, err := d.read(name, maxConfig)
+	raw, err := d.readFile(name, maxConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -263,11 +300,13 @@ func (c *Checkpoint) openShards(d *folder, model *selection) error {
 		}
 		c.files = append(c.files, f)
 		r.files = append(r.files, f)
-		f.Advise(0, headerAhead, false)
+		if a, ok := f.(source.Adviser); ok {
+			a.Advise(0, headerAhead, false)
+		}
 	}
 	for _, f := range r.files {
 		if err := r.read(f); err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
+			return fmt.Errorf("%s: %w", f.Name(), err)
 		}
 	}
 	return r.finish()
@@ -278,7 +317,7 @@ type shardReader struct {
 	c     *Checkpoint
 	d     *folder
 	model *selection
-	files []*sourceFile
+	files []source.File
 
 	pieces   pieces    // of the current shard
 	unlisted []*Stored // tensors that the index does not list
@@ -286,8 +325,8 @@ type shardReader struct {
 }
 
 // read adds the tensors of one shard.
-func (r *shardReader) read(f *sourceFile) error {
-	h, err := safetensors.ReadHeader(f, f.Size())
+func (r *shardReader) read(f source.File) error {
+	h, err := safetensors.ReadHeader(source.Reader(r.d.ctx, f), f.Size())
 	if err != nil {
 		return r.d.unlikeShard(f, r.files, err)
 	}
@@ -301,12 +340,12 @@ func (r *shardReader) read(f *sourceFile) error {
 		if r.c.kernelOrder == nil {
 			r.c.kernelOrder = map[string]bool{}
 		}
-		r.c.kernelOrder[f.name] = true
+		r.c.kernelOrder[f.Name()] = true
 	}
 	stored := make([]Stored, len(h.Tensors))
 	r.c.tensors = slices.Grow(r.c.tensors, len(stored))
 	for i, t := range h.Tensors {
-		stored[i] = Stored{Shard: f.name, Source: expr.Source{
+		stored[i] = Stored{Shard: f.Name(), Source: expr.Source{
 			Key: t.Name, File: f, Offset: h.DataOffset + t.Begin, DType: t.DType, Shape: t.Shape,
 		}}
 		if err := r.add(&stored[i]); err != nil {

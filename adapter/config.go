@@ -5,10 +5,29 @@ import (
 	"unicode/utf8"
 )
 
-// Config is config.json: its bytes, in their order, and what kind of model it says.
+// Config is config.json: its bytes, in their order, and the type of the model. The zero value is
+// that of a source without one.
 type Config struct {
-	Raw       []byte // not to be changed
+	Raw       []byte // not to be changed; empty if there is no config.json
 	ModelType string // empty if it does not say
+}
+
+// Missing reports whether there is no config.json.
+func (c *Config) Missing() bool { return c == nil || len(c.Raw) == 0 }
+
+// settings reads the fields of config.json. Without one there are none.
+func (c *Config) settings() (settings, error) {
+	if c.Missing() {
+		return nil, nil
+	}
+	return parseSettings(c.Raw)
+}
+
+// fields are the settings of a config.json that may be unreadable, which has none. Planning a view
+// says why.
+func (c *Config) fields() settings {
+	s, _ := c.settings()
+	return s
 }
 
 // parseConfig checks that a config.json is a JSON object that can be read with little effort.

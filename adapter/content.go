@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"regexp"
 	"slices"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 const (
@@ -245,12 +246,12 @@ func (h head) text() string {
 }
 
 // headOf reads the beginning of a file.
-func headOf(f *sourceFile) (head, error) {
+func (d *folder) headOf(f source.File) (head, error) {
 	data := make([]byte, min(f.Size(), headBytes))
-	if n, err := f.ReadAt(data, 0); n < len(data) {
+	if n, err := f.ReadAt(d.ctx, data, 0); n < len(data) {
 		return head{}, err
 	}
-	return head{name: f.name, data: data, size: f.Size()}, nil
+	return head{name: f.Name(), data: data, size: f.Size()}, nil
 }
 
 // unlikeJSON returns an error that describes the contents of a JSON file, even if it could be
@@ -265,8 +266,8 @@ func (d *folder) unlikeJSON(raw []byte, err error) error {
 
 // unlikeShard returns an error that describes the contents of a shard, or err if they are not
 // recognised. It counts the git-lfs pointers of all shards, because usually none was pulled.
-func (d *folder) unlikeShard(f *sourceFile, shards []*sourceFile, err error) error {
-	h, failed := headOf(f)
+func (d *folder) unlikeShard(f source.File, shards []source.File, err error) error {
+	h, failed := d.headOf(f)
 	if failed != nil {
 		return err
 	}
@@ -275,16 +276,16 @@ func (d *folder) unlikeShard(f *sourceFile, shards []*sourceFile, err error) err
 	case is == "":
 		return err
 	case way == pullAgain:
-		is += countPointers(shards)
+		is += d.countPointers(shards)
 	}
 	return errors.New(is + ": " + d.way(way))
 }
 
 // countPointers counts the shards that are pointers and adds up the sizes of their files.
-func countPointers(shards []*sourceFile) string {
+func (d *folder) countPointers(shards []source.File) string {
 	pointers, size := 0, int64(0)
 	for _, f := range shards {
-		if h, err := headOf(f); err == nil && h.pointer() != "" {
+		if h, err := d.headOf(f); err == nil && h.pointer() != "" {
 			pointers, size = pointers+1, size+h.pointed()
 		}
 	}
@@ -296,10 +297,11 @@ func countPointers(shards []*sourceFile) string {
 
 // way adds the command that downloads a file again, if the repository is known.
 func (d *folder) way(way string) string {
-	if d.repo == nil || way == pullAgain {
+	command := d.store.Download().Command
+	if command == "" || way == pullAgain {
 		return way
 	}
-	return strings.ReplaceAll(way, "download it again", "run "+d.repo.download()+" --force-download")
+	return strings.ReplaceAll(way, "download it again", "run "+command+" --force-download")
 }
 
 // Remedies for weights in other formats.
@@ -384,6 +386,6 @@ func (d *folder) where(fits func(name string) bool) []string {
 
 // hasWeightsInside reports whether an entry is a subfolder with shards.
 func (d *folder) hasWeightsInside(name string) bool {
-	entries, _, err := d.readFolder(name)
-	return err == nil && slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return isShardName(e.Name()) })
+	l, err := d.readFolder(name)
+	return err == nil && slices.ContainsFunc(l.Entries, func(e source.Entry) bool { return isShardName(e.Name) })
 }

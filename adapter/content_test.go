@@ -70,7 +70,7 @@ func disguisedSource(t *testing.T, name, data string) string {
 // openError opens a source that cannot be opened.
 func openError(t *testing.T, dir string) string {
 	t.Helper()
-	c, err := Open(dir, OpenOptions{})
+	c, err := Open(t.Context(), dir, OpenOptions{})
 	if err == nil {
 		_ = c.Close()
 		t.Fatal("it opens")
@@ -131,7 +131,7 @@ func TestSideFilesThatAreNotWhatTheirNamesSayAreShownWithAWarning(t *testing.T) 
 func warned(t *testing.T, dir string) (lines, side []string) {
 	t.Helper()
 	var log recorder
-	c, err := Open(dir, OpenOptions{Logger: log.logger()})
+	c, err := Open(t.Context(), dir, OpenOptions{Logger: log.logger()})
 	if err != nil {
 		t.Fatal(err)
 	}

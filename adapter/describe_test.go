@@ -29,7 +29,7 @@ func TestFilesThatDescribeTheQuantizationAreReadAndNotShown(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				c, err := Open(filepath.Join(dir, source), OpenOptions{})
+				c, err := Open(t.Context(), filepath.Join(dir, source), OpenOptions{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -59,7 +59,7 @@ func TestAFileThatDescribesTheQuantizationAndIsNotAnObjectIsRefused(t *testing.T
 					t.Fatal(err)
 				}
 			}
-			c, err := Open(dir, OpenOptions{})
+			c, err := Open(t.Context(), dir, OpenOptions{})
 			if err == nil {
 				_ = c.Close()
 			}

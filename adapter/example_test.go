@@ -1,6 +1,7 @@
 package adapter_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -21,7 +22,7 @@ func example() (c *adapter.Checkpoint, done func()) {
 	if err := synth.DeepSeek(synth.Options{Layers: 2, Experts: 4}).Write(dir); err != nil {
 		log.Fatal(err)
 	}
-	if c, err = adapter.Open(dir, adapter.OpenOptions{}); err != nil {
+	if c, err = adapter.Open(context.Background(), dir, adapter.OpenOptions{}); err != nil {
 		log.Fatal(err)
 	}
 	return c, func() {

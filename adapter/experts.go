@@ -3,15 +3,17 @@ package adapter
 import (
 	"fmt"
 	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
-// layerID names a layer: that of the language model, of an MTP head, …
+// layerID names a layer, of the language model or of another part such as a prediction head.
 type layerID struct {
 	prefix string // before "layers.N."
 	number int
 }
 
-// name gives the key of something in the layer.
+// name gives the whole key of a key within the layer.
 func (l layerID) name(rest string) string {
 	return fmt.Sprintf("%slayers.%d.%s", l.prefix, l.number, rest)
 }
@@ -26,11 +28,11 @@ type expertLayer struct {
 // groupedWeight is a tensor of the source that holds a part of every expert.
 type groupedWeight struct {
 	*weight
-	layout *layout
+	layout *Layout
 	group  *group
 }
 
-// expertPart says what an expert's key is: of split experts the expert's number and projection.
+// expertPart is the expert's number and the projection that a key of split experts names.
 type expertPart struct {
 	number int
 	role   role
@@ -55,11 +57,14 @@ func (x *expertKeys) splitExpert(rest string) (p expertPart, ok bool) {
 }
 
 // groupedExperts reads "mlp.experts.gate_up_proj" within a layer.
-func (f *family) groupedExperts(rest string) (l *layout, g *group, ok bool) {
-	for _, name := range []string{"transformers", "native"} {
-		l, _ = layoutNamed(name)
+func (f *family) groupedExperts(rest string) (l *Layout, g *group, ok bool) {
+	for i := range layouts {
+		l := &layouts[i]
+		if !l.stored {
+			continue
+		}
 		path := f.experts.path
-		if v, ok := f.view(name); ok && v.path != "" {
+		if v, ok := f.view(l); ok && v.path != "" {
 			path = v.path
 		}
 		tail, ok := strings.CutPrefix(rest, path)
@@ -82,19 +87,20 @@ func (x *expertLayer) add(p expertPart, w *weight) error {
 		s = append(s, nil)
 	}
 	if old := s[p.number]; old != nil {
-		return fmt.Errorf("%s: %s: same expert and projection as %s: remove one of them", w.Shard, w.Key, old.Key)
+		return fmt.Errorf("%s: %s: same expert and projection as %s: remove one of them",
+			w.Shard, w.Key, old.Key)
 	}
 	s[p.number] = w
 	x.split[p.role] = s
 	return nil
 }
 
-// isSplit says whether the source has a tensor for each expert.
+// isSplit reports whether the source has tensors of single experts.
 func (x *expertLayer) isSplit() bool {
 	return len(x.split[gate])+len(x.split[up])+len(x.split[down]) > 0
 }
 
-// first gives some split expert's tensor, for messages.
+// first gives a tensor of a split expert, for messages.
 func (x *expertLayer) first() *weight {
 	for _, s := range x.split {
 		for _, w := range s {
@@ -110,8 +116,8 @@ func (x *expertLayer) first() *weight {
 func (x *expertLayer) check() error {
 	if x.isSplit() && len(x.grouped) > 0 {
 		g := x.grouped[0]
-		return fmt.Errorf("%s: %s: layer %d holds its experts grouped and also split (%s): remove one of the two forms",
-			g.Shard, g.Key, x.number, x.first().Key)
+		return fmt.Errorf("%s: %s: layer %d holds its experts grouped and also split (%s): remove "+
+			"one of the two forms", g.Shard, g.Key, x.number, x.first().Key)
 	}
 	return nil
 }
@@ -128,29 +134,38 @@ func (x *expertLayer) experts() int {
 	return n
 }
 
-// missingKeys counts keys that the source does not have and remembers the first five.
+// missingKeys counts the experts' keys that the source does not have, and keeps the first five.
 type missingKeys struct {
-	first []string
-	n     int
+	gated    bool                   // experts have a gate
+	excluded func(name string) bool // leaves keys out, which are not missing then; nil: none
+	first    []string
+	n        int
 }
 
 // missing finds the keys of experts [lo, hi) that the source does not have.
-func (x *expertLayer) missing(k *expertKeys, gated bool, lo, hi int, m *missingKeys) {
+func (x *expertLayer) missing(k *expertKeys, lo, hi int, m *missingKeys) {
 	if !x.isSplit() {
 		return
 	}
 	for r, s := range x.split {
-		if role(r) == gate && !gated {
+		if role(r) == gate && !m.gated {
 			continue
 		}
 		for e := lo; e < hi; e++ {
-			if e < len(s) && s[e] != nil {
-				continue
-			}
-			if m.n++; m.n <= 5 {
-				m.first = append(m.first, x.name(k.key(e, role(r))))
+			if e >= len(s) || s[e] == nil {
+				m.add(x.name(k.key(e, role(r))))
 			}
 		}
+	}
+}
+
+// add counts a key.
+func (m *missingKeys) add(key string) {
+	if m.excluded != nil && m.excluded(key) {
+		return
+	}
+	if m.n++; m.n <= 5 {
+		m.first = append(m.first, key)
 	}
 }
 
@@ -159,13 +174,17 @@ func (m *missingKeys) err(ep EP) error {
 	if m.n == 0 {
 		return nil
 	}
-	rank, more := "", ""
+	rank, more, way := "", "", ""
 	if ep.Size > 0 {
 		rank = fmt.Sprintf(" for rank %d of %d", ep.Rank, ep.Size)
 	}
 	if n := m.n - len(m.first); n > 0 {
 		more = fmt.Sprintf(" and %d more", n)
 	}
-	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete, or config.json that of another model",
-		rank, strings.Join(m.first, ", "), more)
+	if m.excluded != nil {
+		way = "; --exclude REGEX that matches them shows the others"
+	}
+	err := fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete, or "+
+		"config.json that of another model%s", rank, strings.Join(m.first, ", "), more, way)
+	return kindError{err, source.ErrMissing}
 }

@@ -7,7 +7,7 @@ import (
 )
 
 func TestFamilyTable(t *testing.T) {
-	names, types := map[string]bool{}, map[string]string{}
+	names, types := map[string]bool{}, map[[2]string]string{}
 	for _, f := range families {
 		if f.name == "" || names[f.name] {
 			t.Errorf("row %q: name empty or twice", f.name)
@@ -17,17 +17,21 @@ func TestFamilyTable(t *testing.T) {
 			t.Errorf("%s: no model_type", f.name)
 		}
 		for _, m := range f.types {
-			if other, ok := types[m]; ok {
-				t.Errorf("%s: model_type %s is %s's already", f.name, m, other)
+			for _, a := range append(f.architectures, "") {
+				if other, ok := types[[2]string{m, ""}]; ok {
+					t.Errorf("%s: model_type %s is %s's already", f.name, m, other)
+				}
+				if a != "" || len(f.architectures) == 0 {
+					types[[2]string{m, a}] = f.name
+				}
 			}
-			types[m] = f.name
 		}
 		if f.experts != nil {
 			lintExperts(t, f)
 		}
 		var layouts []string
 		for _, v := range f.views {
-			if _, ok := layoutNamed(v.layout); !ok || v.layout == "hf" || slices.Contains(layouts, v.layout) {
+			if _, ok := layoutNamed(v.layout); !ok || v.layout == LayoutHF || slices.Contains(layouts, v.layout) {
 				t.Errorf("%s: layout %q unknown, hf, or twice", f.name, v.layout)
 			}
 			layouts = append(layouts, v.layout)
@@ -59,7 +63,7 @@ func lintView(t *testing.T, f family, v view) {
 	if v.path != "" && !strings.HasSuffix(v.path, ".") {
 		t.Errorf("%s, %s: path %q without its dot", f.name, v.layout, v.path)
 	}
-	for _, list := range [][]rename{v.prefixes, v.renames, v.oneWay} {
+	for _, list := range [][]rename{v.prefixes, v.renames} {
 		for i, r := range list {
 			if strings.Trim(r.from, "^$") == "" || strings.Trim(r.from, "^$") == r.to {
 				t.Errorf("%s, %s: rename %v does nothing", f.name, v.layout, r)
@@ -93,7 +97,7 @@ func TestNativeNamesGoBack(t *testing.T) {
 		"model.layers.1.attention.query_layernorm.weight", "model.layers.1.mlp.gate.expert_bias",
 	}
 	for _, f := range families {
-		v, ok := f.view("native")
+		v, ok := f.viewNamed(LayoutNative)
 		if !ok {
 			continue
 		}
@@ -110,18 +114,29 @@ func TestNativeNamesGoBack(t *testing.T) {
 }
 
 func TestLayoutTable(t *testing.T) {
-	for _, l := range layouts {
+	names := map[string]bool{}
+	for _, l := range KnownLayouts() {
+		if l.Name == "" || names[l.Name] || l.Readers == "" || l.Plans < 1 {
+			t.Errorf("%q: name empty or twice, no readers, or counted as nothing", l.Name)
+		}
+		names[l.Name] = true
+		if found, ok := LayoutNamed(l.Name); !ok || found.Name != l.Name {
+			t.Errorf("%s: not found by its name", l.Name)
+		}
 		seen := map[role]bool{}
 		for _, g := range l.groups {
 			for _, r := range g.parts {
 				if seen[r] {
-					t.Errorf("%s: %s twice", l.name, r)
+					t.Errorf("%s: %s twice", l.Name, r)
 				}
 				seen[r] = true
 			}
 		}
 		if len(l.groups) > 0 && len(seen) != int(roles) {
-			t.Errorf("%s: has %v, want every projection", l.name, seen)
+			t.Errorf("%s: has %v, want every projection", l.Name, seen)
 		}
+	}
+	if _, ok := LayoutNamed("gguf"); ok {
+		t.Error("found a layout that is not in the table")
 	}
 }

@@ -1,35 +1,40 @@
 package adapter
 
 import (
-	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 )
 
-// family is one row of knowledge about a kind of model: how its published
-// checkpoint names things, and how each layout renames them. Rows are data; a new
-// family needs new code only if its rule is new.
+// family is one row of knowledge about a kind of model: how its published checkpoint names things,
+// and how each layout renames them. Rows are data. A rule that only one family has is a function
+// in that family's own file, and the row refers to it.
 type family struct {
-	name  string   // the reference's name of its adapter
-	types []string // values of model_type, also inside text_config
+	name string // the reference's name of its adapter
+
+	// types are values of the outermost model_type. inner are the other values that model_type may
+	// have in the configuration of the language model inside.
+	types, inner []string
+
+	// architectures narrow the row to configurations whose first architecture is one of these.
+	// Empty: it is for all of them.
+	architectures []string
 
 	// plain are parts of keys whose weights published FP8 checkpoints do not quantize,
-	// beside those that none does.
+	// besides plainWeights.
 	plain []string
 
-	// larger are endings of keys whose grid of scales may be larger than it needs: it is read from
+	// larger are endings of keys whose grid of scales may be larger than it needs. It is read from
 	// the top left, as the family's reference does.
 	larger []string
 
-	// scales opens an FP8 weight whose scales lie where neither shapes nor configuration tell. A nil
-	// decoder: they lie where those of every family may.
+	// scales opens an FP8 weight whose scales are where neither shapes nor configuration tell. A
+	// nil decoder means that they are where those of every family may be.
 	scales func(o *opening, scale *Stored) (decoder, error)
 
 	// experts says how published checkpoints name experts; nil for dense models.
 	experts *expertKeys
 
-	// views are the layouts beside "hf" that the family has.
+	// views are the layouts that the family has, besides those that every model has.
 	views []view
 }
 
@@ -43,7 +48,7 @@ type expertKeys struct {
 	// grouped; "hf" shows such a source as it is. Empty: they are published split.
 	grouped string
 
-	// prefixes are those of layers with experts beside the language model's own.
+	// prefixes are those of layers with experts besides the language model's own.
 	prefixes []string
 }
 
@@ -52,27 +57,36 @@ type view struct {
 	layout string
 	path   string // of the grouped tensors within a layer; empty: the experts' own
 
-	// prefixes and then renames change a key: of each the first that applies, once.
+	// prefixes and then renames change a key. Of each list the first that applies does, once.
 	prefixes, renames []rename
-	// oneWay are prefixes too; going back keeps the new name, which other published
-	// checkpoints of the family have.
-	oneWay []rename
 
 	drops   []drop
 	float32 []string // endings of keys whose floating tensors are shown as F32
-	squeeze []string // endings of keys whose first axis goes if it is 1 of two
 	split   []fused
 	mtp     mtp    // what "auto" does
-	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as the source has them
+	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as in the source
 
-	// empty: ranks without experts have tensors of no experts where the source has them grouped.
+	// empty: ranks without experts have tensors of no experts if the source has them grouped.
 	empty bool
 
-	// rooted: keys get "model." in front if any has it, and grouped experts lie under
-	// "language_model." there unless the architecture is one of textOnly.
-	rooted   bool
-	textOnly []string
+	hooks
 }
+
+// hooks are rules of a view that only one family has. Each is optional.
+type hooks struct {
+	// rekey changes a key before the renames do. Going back keeps the new key.
+	rekey func(p *planner, key string) string
+
+	// groupPrefix gives the prefix of the layer that the grouped experts of a layer are shown in.
+	groupPrefix func(p *planner, prefix string) string
+
+	// reshape gives the shape in which the view shows a tensor, and restore the published shape of
+	// a tensor. Both go by the name in the view.
+	reshape, restore shapeRule
+}
+
+// shapeRule gives the shape of a tensor with a name; nil: as it is.
+type shapeRule func(name string, shape []int64) []int64
 
 // rename replaces a part of a key: the beginning if from starts with "^", the end if
 // it ends with "$", the whole if both.
@@ -81,64 +95,112 @@ type rename struct{ from, to string }
 // drop leaves tensors out whose key matches a pattern like that of a rename.
 type drop struct{ key, reason string }
 
-// fused is a matrix whose rows are those of several.
+// fused is a matrix that holds the rows of several.
 type fused struct {
 	from string   // end of its key
 	to   []string // ends of the keys of the parts
 	rows func(settings) ([]int64, error)
 }
 
-// familyOf finds the row for a configuration, by its own model_type and then by
-// that of the language model inside. It returns nil for an unknown family.
+// familyOf finds the row for a configuration, nil for an unknown family. An unknown model around a
+// language model with a row stores its weights and experts as that row says. It has none of the
+// row's layouts, since no reference has them for the model as a whole.
 func familyOf(s settings) *family {
-	for _, t := range s.modelTypes() {
-		for i := range families {
-			if slices.Contains(families[i].types, t) {
-				return &families[i]
-			}
+	if f := rowOf(s); f != nil {
+		return f
+	}
+	for _, l := range s.levels()[1:] {
+		if f := rowOf(l); f != nil {
+			inside := *f
+			inside.views = nil
+			return &inside
 		}
 	}
 	return nil
 }
 
-// takesLarger says whether the grid over a key may be larger than it needs.
+// rowOf finds the row that is for exactly this model.
+func rowOf(s settings) *family {
+	i := slices.IndexFunc(families, func(f family) bool { return f.matches(s) })
+	if i < 0 {
+		return nil
+	}
+	return &families[i]
+}
+
+// matches reports whether the row is for a configuration. The outermost model_type decides. Below
+// it, only the types that the row lists may stand.
+func (f *family) matches(s settings) bool {
+	if !slices.Contains(f.types, s.modelType()) {
+		return false
+	}
+	if len(f.architectures) > 0 && !slices.Contains(f.architectures, s.architecture()) {
+		return false
+	}
+	return !slices.ContainsFunc(s.modelTypes(), func(t string) bool {
+		return !slices.Contains(f.types, t) && !slices.Contains(f.inner, t)
+	})
+}
+
+// takesLarger reports whether the grid over a key may be larger than it needs.
 func (f *family) takesLarger(key string) bool { return f != nil && endsIn(f.larger, key) }
 
+// isPlain reports whether published FP8 checkpoints of the family leave a weight as it is.
+func (f *family) isPlain(key string) bool { return f != nil && containsAny(key, f.plain) }
+
+// expertKeys gives the names of the family's experts; nil if it has none or is unknown.
+func (f *family) expertKeys() *expertKeys {
+	if f == nil {
+		return nil
+	}
+	return f.experts
+}
+
 // view finds the family's row for a layout.
-func (f *family) view(layout string) (*view, bool) {
-	if layout == "hf" || layout == "hf-fp8" {
-		return &view{layout: layout}, true
+func (f *family) view(l *Layout) (*view, bool) {
+	if l.published {
+		return &view{layout: l.Name}, true
 	}
 	if f == nil {
 		return nil, false
 	}
-	i := slices.IndexFunc(f.views, func(v view) bool { return v.layout == layout })
+	i := slices.IndexFunc(f.views, func(v view) bool { return v.layout == l.Name })
 	if i < 0 {
 		return nil, false
 	}
 	return &f.views[i], true
 }
 
-// layouts names the layouts that the family has, native first.
+// viewNamed finds the family's row for a layout by name.
+func (f *family) viewNamed(layout string) (*view, bool) {
+	l, ok := layoutNamed(layout)
+	if !ok {
+		return nil, false
+	}
+	return f.view(l)
+}
+
+// layouts names the forward layouts that the family has, in the order of the table.
 func (f *family) layouts() []string {
-	if f == nil {
-		return []string{"hf"}
+	var names []string
+	for i := range layouts {
+		if _, ok := f.view(&layouts[i]); ok && layouts[i].Forward {
+			names = append(names, layouts[i].Name)
+		}
 	}
-	names := []string{"hf"}
-	for _, v := range f.views {
-		names = append(names, v.layout)
-	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(layoutRank(a), layoutRank(b)) })
 	return names
 }
 
-func layoutRank(name string) int {
-	return slices.IndexFunc(layouts, func(l layout) bool { return l.name == name })
+// allLayouts names all layouts that the family has, for messages.
+func (f *family) allLayouts() string {
+	var others []string
+	for i := range layouts {
+		if _, ok := f.view(&layouts[i]); ok && !layouts[i].Forward {
+			others = append(others, layouts[i].Name)
+		}
+	}
+	return strings.Join(f.layouts(), ", ") + " and " + strings.Join(others, " and ")
 }
-
-// Layouts names the forward layouts that the checkpoint's family has, native
-// first. Every family has "hf".
-func Layouts(c *Checkpoint) []string { return familyOf(configOf(c)).layouts() }
 
 // knownTypes lists every model_type that has a row.
 func knownTypes() string {
@@ -147,26 +209,5 @@ func knownTypes() string {
 		all = append(all, f.types...)
 	}
 	slices.Sort(all)
-	return strings.Join(all, ", ")
-}
-
-// choose finds layout and view, or says which there are.
-func choose(f *family, s settings, name string) (*layout, *view, error) {
-	l, ok := layoutNamed(name)
-	if !ok {
-		return nil, nil, fmt.Errorf("%w %q: there are %s and hf-fp8", ErrUnknownLayout, name, strings.Join(f.layouts(), ", "))
-	}
-	v, ok := f.view(name)
-	switch {
-	case ok:
-		return l, v, nil
-	case f == nil && s.modelType() == "":
-		return nil, nil, fmt.Errorf("layout %s needs the model_type of a config.json, and there is none: give --layout hf, which works for every model", name)
-	case f == nil:
-		return nil, nil, fmt.Errorf("config.json: model_type %q is not known to layout %s: give --layout hf, which works for every model; known are %s",
-			s.modelType(), name, knownTypes())
-	default:
-		text := fmt.Sprintf("model_type %q has no layout %s: it has %s", s.modelType(), name, strings.Join(f.layouts(), ", "))
-		return nil, nil, &LayoutError{name, text}
-	}
+	return strings.Join(slices.Compact(all), ", ")
 }

@@ -11,13 +11,14 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// maxRuns is how many runs of rows of a matrix are believed to have grids of their own: memory
-// follows them.
+// maxRuns limits the number of runs of rows with grids of their own in a matrix, since memory is
+// allocated for each.
 const maxRuns = 1 << 16
 
-// mimoV2Scales is where scales lie in MiMo-V2's fused matrices of query, key and value. Their rows
-// come in shards, each with its own grid. The number of shards is the degree of tensor parallelism
-// that the index names, else the number of key-value heads (the reference's _dequantize_interleaved_qkv).
+// mimoV2Scales finds the scales of MiMo-V2's fused matrices of query, key and value. Their rows
+// come in shards, each with its own grid, as in the reference's _dequantize_interleaved_qkv. The
+// number of shards is the degree of tensor parallelism in the index, else the number of key-value
+// heads.
 func mimoV2Scales(o *opening, scale *Stored) (decoder, error) {
 	w := o.codes
 	if !strings.HasSuffix(w.Key, ".qkv_proj.weight") || len(w.Shape) != 2 || len(scale.Shape) != 2 {
@@ -25,7 +26,8 @@ func mimoV2Scales(o *opening, scale *Stored) (decoder, error) {
 	}
 	shards, ok := o.c.tensorParallel, true
 	if shards == unreadable {
-		return nil, fmt.Errorf("%s: its metadata is too large to be read, and tp_size there may say where the scales of %s lie: take out what is not tp_size", indexName, w.Key)
+		return nil, fmt.Errorf("%s: its metadata is too large to be read, and tp_size there may "+
+			"say where the scales of %s lie: take out what is not tp_size", indexName, w.Key)
 	}
 	if shards == 0 {
 		shards, ok = o.settings.integer("num_key_value_heads")
@@ -43,9 +45,9 @@ func mimoV2Scales(o *opening, scale *Stored) (decoder, error) {
 	return newParted(w, scale, &p), nil
 }
 
-// mimoV2FlashScales is where scales lie in MiMo-V2-Flash's keys and values. Where the grid of
-// k_proj is taller than uniform blocks need, key and value of a head were quantized as one run of
-// rows. So the first rows of a head's values are under the last row of its keys' scales.
+// mimoV2FlashScales finds the scales of MiMo-V2-Flash's keys and values. If the grid of k_proj is
+// taller than uniform blocks need, key and value of a head were quantized as one run of rows. The
+// first rows of a head's values then belong to the last row of its keys' scales.
 func mimoV2FlashScales(o *opening, scale *Stored) (decoder, error) {
 	w := o.codes
 	head, isKey := strings.CutSuffix(w.Key, ".k_proj.weight")
@@ -63,7 +65,8 @@ func mimoV2FlashScales(o *opening, scale *Stored) (decoder, error) {
 	case !ok:
 		return nil, nil
 	case isKey:
-		return newParted(w, scale, &partition{block: h.block, parts: slices.Repeat([]int64{h.rows}, h.count)}), nil
+		runs := slices.Repeat([]int64{h.rows}, h.count)
+		return newParted(w, scale, &partition{block: h.block, parts: runs}), nil
 	}
 	return o.valueRuns(scale, h)
 }
@@ -77,39 +80,46 @@ type keyHeads struct {
 	scale  *Stored
 }
 
-// keyHeads looks whether the keys below a name have a grid for each head.
+// keyHeads finds the grid of the keys below a name. ok says that it goes head by head.
 func (o *opening) keyHeads(name string) (h keyHeads, ok bool) {
 	w, okWeight := o.c.Tensor(name + ".k_proj.weight")
 	s, okScale := o.c.Tensor(name + ".k_proj.weight_scale_inv")
 	heads, okHeads := o.settings.integer("num_key_value_heads")
 	dim, okDim := o.settings.integer("head_dim")
-	if !okWeight || !okScale || !okHeads || !okDim || len(w.Shape) != 2 || len(s.Shape) != 2 || dim < 1 || heads > maxRuns {
+	if !okWeight || !okScale || !okHeads || !okDim || len(w.Shape) != 2 || len(s.Shape) != 2 ||
+		dim < 1 || heads > maxRuns {
 		return h, false
 	}
 	const b = BlockSize
-	h = keyHeads{count: heads, rows: int64(dim), blocks: ceilDiv(int64(dim), b), block: [2]int64{b, b}, scale: s}
+	h = keyHeads{
+		count: heads, rows: int64(dim), blocks: ceilDiv(int64(dim), b),
+		block: [2]int64{b, b}, scale: s,
+	}
 	rows := int64(heads) * h.blocks
-	return h, w.Shape[0] == int64(heads)*h.rows && s.Shape[0] == rows && rows > ceilDiv(w.Shape[0], b) &&
-		s.Shape[1] == ceilDiv(w.Shape[1], b)
+	return h, w.Shape[0] == int64(heads)*h.rows && s.Shape[0] == rows &&
+		rows > ceilDiv(w.Shape[0], b) && s.Shape[1] == ceilDiv(w.Shape[1], b)
 }
 
-// needsKeys refuses values whose keys are not there, or have no scales under their usual name, if
-// their grid may be one that goes on where that of the keys ends.
+// needsKeys refuses values whose grid may continue that of the keys, if the keys are not there with
+// scales under their usual name.
 func (o *opening) needsKeys(name string, scale *Stored) error {
 	keys := name + ".k_proj.weight"
 	_, okWeight := o.c.Tensor(keys)
 	_, okScale := o.c.Tensor(keys + "_scale_inv")
 	heads, okHeads := o.settings.integer("num_key_value_heads")
 	dim, okDim := o.settings.integer("head_dim")
-	if okWeight && okScale || !okHeads || !okDim || heads < 1 || dim < 1 || len(o.codes.Shape) != 2 || len(scale.Shape) != 2 {
+	if okWeight && okScale || !okHeads || !okDim || heads < 1 || dim < 1 ||
+		len(o.codes.Shape) != 2 || len(scale.Shape) != 2 {
 		return nil
 	}
 	const b = BlockSize
 	rows := o.codes.Shape[0] / int64(heads)
-	if own := ceilDiv(int64(dim)+rows, b) - ceilDiv(int64(dim), b); int64(dim)%b == 0 || scale.Shape[0] != int64(heads)*own {
+	own := ceilDiv(int64(dim)+rows, b) - ceilDiv(int64(dim), b)
+	if int64(dim)%b == 0 || scale.Shape[0] != int64(heads)*own {
 		return nil
 	}
-	return fmt.Errorf("%s: %s: the values of a head may begin under the scales of its keys, and %s is not there with its %s_scale_inv: show them together",
+	return fmt.Errorf("%s: %s: the values of a head may begin under the scales of its keys, and "+
+		"%s is not there with its %s_scale_inv: show them together",
 		o.codes.Shard, o.codes.Key, keys, keys)
 }
 
@@ -119,16 +129,22 @@ func (o *opening) valueRuns(scale *Stored, h keyHeads) (decoder, error) {
 	rows := w.Shape[0] / int64(h.count)
 	own := ceilDiv(h.rows+rows, b) - h.blocks
 	cols := ceilDiv(w.Shape[1], b)
-	if w.Shape[0]%int64(h.count) != 0 || !slices.Equal(scale.Shape, []int64{int64(h.count) * own, cols}) {
-		return nil, fmt.Errorf("%s: %s: grid of scales %v for %s %v: the grid of the keys beside it goes head by head, so [%d %d] was expected",
-			scale.Shard, scale.Key, scale.Shape, w.Key, w.Shape, int64(h.count)*own, cols)
+	expected := []int64{int64(h.count) * own, cols}
+	if w.Shape[0]%int64(h.count) != 0 || !slices.Equal(scale.Shape, expected) {
+		return nil, fmt.Errorf("%s: %s: grid of scales %v for %s %v: the grid of the keys beside "+
+			"it goes head by head, so %v was expected",
+			scale.Shard, scale.Key, scale.Shape, w.Key, w.Shape, expected)
 	}
 	o.shared = append(o.shared, h.scale)
-	d := &partedWeight{codes: &w.Source, where: fmt.Sprintf("blocks of %d × %d that begin with the keys of each head", b, b)}
+	d := &partedWeight{
+		codes: &w.Source,
+		where: fmt.Sprintf("blocks of %d × %d that begin with the keys of each head", b, b),
+	}
 	first := min(rows, h.blocks*b-h.rows) // under the last scales of the keys
 	for i := range int64(h.count) {
 		if first > 0 {
-			d.runs = append(d.runs, run{first, scaleRows(h.scale, (i+1)*h.blocks-1, 1, cols), h.block})
+			last := scaleRows(h.scale, (i+1)*h.blocks-1, 1, cols)
+			d.runs = append(d.runs, run{first, last, h.block})
 		}
 		if rows > first {
 			d.runs = append(d.runs, run{rows - first, scaleRows(scale, i*own, own, cols), h.block})

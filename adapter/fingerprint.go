@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -44,7 +45,7 @@ func (t *Stored) sample(h hash.Hash) error {
 		return fmt.Errorf("%s: %w", t.Key, err)
 	}
 	p := make([]byte, min(sampleBytes, size))
-	if n, err := t.File.ReadAt(p, t.Offset+(size-int64(len(p)))/2); n < len(p) {
+	if n, err := t.File.ReadAt(context.Background(), p, t.Offset+(size-int64(len(p)))/2); n < len(p) {
 		return fmt.Errorf("%s: %s: %w", t.File.Name(), t.Key, err)
 	}
 	h.Write(p)

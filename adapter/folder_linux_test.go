@@ -128,13 +128,13 @@ func TestASubfolderThatIsSwappedWhileOpeningShowsNothingFromElsewhere(t *testing
 	defer swapper.Wait()
 	defer close(done)
 	for range 300 {
-		c, err := adapter.Open(dir, adapter.OpenOptions{})
+		c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range c.SideFiles() {
 			data := make([]byte, s.Size)
-			if n, err := s.ReadAt(data, 0); err == nil && string(data[:n]) != "good" {
+			if n, err := s.File.ReadAt(t.Context(), data, 0); err == nil && string(data[:n]) != "good" {
 				t.Errorf("%s: read %q from outside", s.Name, data[:n])
 			}
 		}
@@ -148,7 +148,7 @@ func TestASubfolderThatIsSwappedWhileOpeningShowsNothingFromElsewhere(t *testing
 // which error it is depends on the moment.
 func openedInside(t *testing.T, dir string) {
 	t.Helper()
-	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{})
 	if err != nil {
 		return
 	}
@@ -167,7 +167,7 @@ func TestADeviceIsNoShardEvenWhereLinksAreFollowed(t *testing.T) {
 	for target, want := range map[string]string{"/dev/zero": "a device", pipe: "a named pipe", "/": "a directory"} {
 		remove(t, dir, shard2)
 		link(t, target, filepath.Join(dir, shard2))
-		c, err := adapter.Open(dir, adapter.OpenOptions{FollowLinks: true})
+		c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{FollowLinks: true})
 		if err == nil {
 			_ = c.Close()
 		}

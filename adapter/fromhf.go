@@ -9,21 +9,21 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// StateDict is a view as a value: tensors by name, each computed when it is read.
-// It may be used concurrently.
+// StateDict is a view as a value: tensors by name, each computed when it is read. It may be used
+// concurrently.
 type StateDict struct {
-	// Plan is what the view was made by, with the account of every source key.
+	// Plan is the plan of the view, with the account of every source key.
 	Plan *Plan
-	// Env is used to read tensors. It keeps the few source tensors transposed last;
-	// set another one, before reading, for parallelism or a larger cache.
+	// Env reads tensors. It caches the few source tensors transposed last. For parallelism or a
+	// larger cache, set another one before reading.
 	Env *expr.Env
 
 	byName map[string]int
 }
 
-// FromHF gives the view that a reference adapter's from_hf gives: by default layout
-// "native" with BF16, experts of all ranks and the reference's way with
-// prediction layers. Nothing is read but what is asked for.
+// FromHF gives the view that a reference adapter's from_hf gives. By default it has layout
+// "native", BF16, the experts of all ranks, and the prediction layers that the reference keeps.
+// Only tensors that are asked for are read.
 func FromHF(c *Checkpoint, o Options) (*StateDict, error) { return newStateDict(c, o) }
 
 func newStateDict(c *Checkpoint, o Options) (*StateDict, error) {
@@ -45,7 +45,7 @@ func newStateDict(c *Checkpoint, o Options) (*StateDict, error) {
 // Len is the number of tensors.
 func (d *StateDict) Len() int { return len(d.Plan.Tensors) }
 
-// All goes through the tensors in the order of the plan.
+// All yields the tensors in the order of the plan.
 func (d *StateDict) All() iter.Seq[*Lazy] {
 	return func(yield func(*Lazy) bool) {
 		for i := range d.Plan.Tensors {
@@ -70,8 +70,8 @@ func (d *StateDict) lazy(i int) *Lazy {
 	return &Lazy{name: t.Name, node: t.Node, env: d.Env}
 }
 
-// Lazy is one tensor of a StateDict, or a part of one. Its bytes are row-major and
-// little-endian, and computed when they are read. It may be used concurrently.
+// Lazy is one tensor of a StateDict, or a part of one. Its bytes are row-major and little-endian,
+// and computed when they are read. It may be used concurrently.
 type Lazy struct {
 	name string
 	node expr.Node
@@ -95,8 +95,8 @@ func (t *Lazy) Size() int64 { return t.node.Size() }
 // Recipe says in one line how it is computed.
 func (t *Lazy) Recipe() string { return t.node.String() }
 
-// ReadAt reads bytes of the tensor as io.ReaderAt says: fewer than len(p) only with
-// an error, which at the tensor's end is io.EOF.
+// ReadAt reads bytes of the tensor as io.ReaderAt says. It reads fewer than len(p) only with an
+// error, which is io.EOF at the tensor's end.
 func (t *Lazy) ReadAt(p []byte, off int64) (int, error) {
 	size := t.Size()
 	if off < 0 {
@@ -127,8 +127,7 @@ func (t *Lazy) Bytes() ([]byte, error) {
 	return p, nil
 }
 
-// Slice keeps [lo, hi) of an axis. It is exact at any offset, also where it cuts
-// through a block of scales.
+// Slice keeps [lo, hi) of an axis. It is exact at any offset, also inside a block of scales.
 func (t *Lazy) Slice(axis int, lo, hi int64) (*Lazy, error) {
 	n, err := expr.Slice(t.node, axis, lo, hi)
 	if err != nil {

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -133,7 +134,7 @@ func counted(env *expr.Env, n *int) *expr.Env {
 	read := *env
 	read.ReadAt = func(f expr.File, p []byte, off int64) (int, error) {
 		*n += len(p)
-		return f.ReadAt(p, off)
+		return f.ReadAt(context.Background(), p, off)
 	}
 	return &read
 }

@@ -1,6 +1,7 @@
 package adapter_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,7 +32,7 @@ func FuzzPlan(f *testing.F) {
 				write(t, dir, name, data)
 			}
 		}
-		c, err := adapter.Open(dir, adapter.OpenOptions{})
+		c, err := adapter.Open(context.Background(), dir, adapter.OpenOptions{})
 		if err != nil {
 			return
 		}

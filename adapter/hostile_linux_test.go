@@ -1,6 +1,7 @@
 package adapter_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter"
@@ -23,7 +25,7 @@ const hostileGolden = "../testdata/hostile/errors.txt"
 // outcome says what opening and planning a source comes to: the first error, or that
 // there is none.
 func outcome(dir string) string {
-	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	c, err := adapter.Open(context.Background(), dir, adapter.OpenOptions{})
 	if err == nil {
 		defer c.Close()
 		for _, layout := range adapter.Layouts(c) {
@@ -133,4 +135,9 @@ func TestBigHostileSourcesFitInMemory(t *testing.T) {
 	} else {
 		t.Logf("%d MiB at the peak", peak>>20)
 	}
+}
+
+// peakMemory is the largest resident size of a process that has ended, in bytes.
+func peakMemory(p *os.ProcessState) int64 {
+	return p.SysUsage().(*syscall.Rusage).Maxrss << 10
 }

@@ -5,19 +5,12 @@ import (
 	"strings"
 )
 
-// place is where a key lies in a model: "model.layers.3.mlp.gate.weight" is layer
-// 3 under prefix "model." with the rest "mlp.gate.weight".
+// place is where a key is in a model. "model.layers.3.mlp.gate.weight" is in layer 3 under the
+// prefix "model.", and its rest is "mlp.gate.weight".
 type place struct {
 	prefix string // up to "layers.", or the whole key if there is no layer
 	layer  int    // -1 if there is none
 	rest   string // behind the layer's number and dot
-}
-
-// language lists the prefixes under which a language model's layers are found.
-// Layers elsewhere (vision towers) have no experts and are no prediction layers.
-var language = map[string]bool{
-	"": true, "model.": true, "language_model.": true,
-	"model.language_model.": true, "language_model.model.": true,
 }
 
 // locate splits a key at its first "layers.N.".
@@ -32,13 +25,14 @@ func locate(key string) place {
 		if i > 0 && key[i-1] != '.' {
 			continue
 		}
-		if n, rest, ok := number(key[from:]); ok && n < math.MaxInt32 && rest != "" && rest[0] == '.' {
+		n, rest, ok := number(key[from:])
+		if ok && n < math.MaxInt32 && rest != "" && rest[0] == '.' {
 			return place{prefix: key[:i], layer: n, rest: rest[1:]}
 		}
 	}
 }
 
-// number reads the decimal number that s begins with; those beyond 2^31-1 become that.
+// number reads the decimal number that s begins with. Larger ones become 2^31-1.
 func number(s string) (n int, rest string, ok bool) {
 	i := 0
 	for i < len(s) && '0' <= s[i] && s[i] <= '9' {
@@ -48,7 +42,7 @@ func number(s string) (n int, rest string, ok bool) {
 	return n, s[i:], i > 0
 }
 
-// role is what a projection is to its expert.
+// role is the part of a projection in its expert.
 type role uint8
 
 // The projections of an expert. Gate and up are [I, D], down is [D, I].

@@ -1,59 +1,136 @@
 package adapter
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
-// layout is one way to arrange the experts of a layer. Without groups each
-// projection of each expert is a tensor of its own, as published checkpoints have it.
-type layout struct {
-	name   string
-	groups []group
+// The layouts, as [Options] and --layout name them.
+const (
+	LayoutNative       = "native"
+	LayoutHF           = "hf"
+	LayoutTransformers = "transformers"
+	LayoutTorchTitan   = "torchtitan"
+	LayoutHFFP8        = "hf-fp8"
+)
+
+// Layout is one way to show a checkpoint: its names, and how the experts of a layer are arranged.
+type Layout struct {
+	Name    string // for [Options], and of the subdirectory of its views
+	Readers string // the programs that read it, for messages
+
+	// Forward layouts dequantize. They are shown if no layout is asked for.
+	Forward bool
+
+	// Plans is the number of plans of the layout "hf" that take as much memory as one of this.
+	Plans int
+
+	// published: keys are those of published checkpoints, so every model has it.
+	published bool
+
+	// stored: checkpoints are saved in this layout too, and their experts are known by its groups.
+	stored bool
+
 	// quantizes: weights are shown as FP8 codes with scales.
 	quantizes bool
+
+	// groups are the tensors that hold the experts of a layer; see apart.
+	groups []group
 }
 
-// group is one grouped tensor of a layer: for each expert its parts, joined and
-// stacked along a new first axis.
+// group is one tensor that holds all experts of a layer. The parts of each expert are joined, and
+// the experts are stacked along a new first axis.
 type group struct {
 	name       string // behind the path of the experts: "gate_and_up_projs"
 	parts      []role // in the order in which they are joined
 	transposed bool   // [D, I] for gate and up, [I, D] for down
 }
 
-// layouts are the arrangements known. The shapes of the groups, with E experts of
-// intermediate size I and hidden size D:
+// layouts is the table of layouts, in the order in which they are listed: a new layout is a new
+// row. The shapes of the groups, with E experts of intermediate size I and hidden size D:
 //
 //	native        gate_and_up_projs [E, D, 2I], down_projs [E, I, D]
 //	transformers  gate_up_proj [E, 2I, D], down_proj [E, D, I]
 //	torchtitan    w1_EFD, w3_EFD [E, I, D], w2_EDF [E, D, I]
-var layouts = []layout{
-	{name: "native", groups: []group{
-		{name: "gate_and_up_projs", parts: []role{gate, up}, transposed: true},
-		{name: "down_projs", parts: []role{down}, transposed: true},
-	}},
-	{name: "hf"},
-	{name: "hf-fp8", quantizes: true},
-	{name: "transformers", groups: []group{
-		{name: "gate_up_proj", parts: []role{gate, up}},
-		{name: "down_proj", parts: []role{down}},
-	}},
-	{name: "torchtitan", groups: []group{
-		{name: "w1_EFD", parts: []role{gate}},
-		{name: "w3_EFD", parts: []role{up}},
-		{name: "w2_EDF", parts: []role{down}},
-	}},
+var layouts = []Layout{
+	{
+		Name: LayoutNative, Readers: "NeMo AutoModel and training code with grouped experts",
+		Forward: true, Plans: 1, stored: true,
+		groups: []group{
+			{name: "gate_and_up_projs", parts: []role{gate, up}, transposed: true},
+			{name: "down_projs", parts: []role{down}, transposed: true},
+		},
+	},
+	{
+		Name: LayoutHF,
+		Readers: "transformers, vLLM, SGLang, llama.cpp and all else that reads a BF16 Hugging " +
+			"Face checkpoint",
+		Forward: true, Plans: 1, published: true,
+	},
+	{
+		Name: LayoutTransformers, Readers: "transformers v5 with grouped experts",
+		Forward: true, Plans: 1, stored: true,
+		groups: []group{
+			{name: "gate_up_proj", parts: []role{gate, up}},
+			{name: "down_proj", parts: []role{down}},
+		},
+	},
+	{
+		Name: LayoutTorchTitan, Readers: "TorchTitan",
+		Forward: true, Plans: 1,
+		groups: []group{
+			{name: "w1_EFD", parts: []role{gate}},
+			{name: "w3_EFD", parts: []role{up}},
+			{name: "w2_EDF", parts: []role{down}},
+		},
+	},
+	{
+		Name: LayoutHFFP8, Readers: "programs that read the FP8 checkpoint as it is published",
+		Plans: 6, published: true, quantizes: true,
+	},
 }
 
-// layoutNamed finds a layout.
-func layoutNamed(name string) (*layout, bool) {
-	i := slices.IndexFunc(layouts, func(l layout) bool { return l.name == name })
+// KnownLayouts gives the table of layouts, in the order in which they are listed.
+func KnownLayouts() []Layout { return slices.Clone(layouts) }
+
+// LayoutNamed finds a layout by its name.
+func LayoutNamed(name string) (l Layout, ok bool) {
+	if found, ok := layoutNamed(name); ok {
+		return *found, true
+	}
+	return Layout{}, false
+}
+
+// Layouts names the forward layouts that the checkpoint's family has, native first. Every model
+// has "hf".
+func Layouts(c *Checkpoint) []string { return familyOf(c.Config.fields()).layouts() }
+
+// layoutNamed finds the row of a layout.
+func layoutNamed(name string) (*Layout, bool) {
+	i := slices.IndexFunc(layouts, func(l Layout) bool { return l.Name == name })
 	if i < 0 {
 		return nil, false
 	}
 	return &layouts[i], true
 }
 
-// axis is the axis of one expert's matrix along which the parts are joined: the
-// one that is I, which the parts share the other of.
+// publishedLayouts names the layouts that have the keys of published checkpoints, for messages.
+func publishedLayouts() string {
+	var names []string
+	for _, l := range layouts {
+		if l.published {
+			names = append(names, l.Name)
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
+// apart reports whether the layout has no groups. Then each projection of each expert is a tensor
+// of its own, and tensors are in files as they are in the source.
+func (l *Layout) apart() bool { return len(l.groups) == 0 }
+
+// axis is the axis of one expert's matrix along which the parts are joined. It is the axis of
+// size I; the other axis has size D in every part.
 func (g *group) axis() int {
 	if g.transposed {
 		return 1
@@ -61,7 +138,7 @@ func (g *group) axis() int {
 	return 0
 }
 
-// without gives the group's parts when experts have no gate.
+// without gives the group's parts but one, for experts that do not have it.
 func (g *group) without(r role) []role {
 	return slices.DeleteFunc(slices.Clone(g.parts), func(p role) bool { return p == r })
 }

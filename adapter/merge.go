@@ -8,18 +8,18 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// merge makes the grouped tensors of a layer, of the rank's own experts. A rank
-// without experts has none.
+// merge makes the grouped tensors of a layer, of the rank's own experts. A rank without experts has
+// none.
 func (p *planner) merge(x *expertLayer) error {
 	lo, hi := p.o.EP.Range(p.experts(x))
 	p.leaveOut(x, lo, hi)
 	if lo == hi && (x.isSplit() || !p.view.empty) {
 		return nil
 	}
-	return p.mergeAs(p.layout.name, x, lo, hi)
+	return p.mergeAs(p.layout.Name, x, lo, hi)
 }
 
-// mergeAs makes the grouped tensors that a layout has, of experts [lo, hi).
+// mergeAs makes the grouped tensors of a layout, of experts [lo, hi).
 func (p *planner) mergeAs(name string, x *expertLayer, lo, hi int) error {
 	l, _ := layoutNamed(name)
 	for i := range l.groups {
@@ -43,7 +43,7 @@ func (p *planner) mergeAs(name string, x *expertLayer, lo, hi int) error {
 	return nil
 }
 
-// leaveOut accounts for the experts of other ranks and for gates of experts without one.
+// leaveOut accounts for the experts of other ranks, and for gates that the experts do not use.
 func (p *planner) leaveOut(x *expertLayer, lo, hi int) {
 	for r, s := range x.split {
 		for e, w := range s {
@@ -64,33 +64,23 @@ func (p *planner) leaveOut(x *expertLayer, lo, hi int) {
 }
 
 // groupNode is the recipe of one grouped tensor and the weights it is made of.
-func (p *planner) groupNode(x *expertLayer, g *group, parts []role, lo, hi int) (expr.Node, []*weight, error) {
+func (p *planner) groupNode(x *expertLayer, g *group, parts []role, lo, hi int) (
+	expr.Node, []*weight, error,
+) {
 	if !x.isSplit() {
 		return p.regroup(x, g, parts, lo, hi)
 	}
 	experts := make([]expr.Node, 0, hi-lo)
 	ws := make([]*weight, 0, (hi-lo)*len(parts))
 	for e := lo; e < hi; e++ {
-		joined := make([]expr.Node, 0, len(parts))
-		for _, r := range parts {
-			w := x.split[r][e]
-			if one := x.split[r][lo]; !slices.Equal(w.shape(), one.shape()) {
-				return nil, nil, fmt.Errorf("%s: %s: shape %v, but %s has %v", w.Shard, w.Key, w.shape(), one.Key, one.shape())
-			}
-			n, err := p.cast(w)
-			if err != nil {
-				return nil, nil, err
-			}
-			if n, err = orient(n, g.transposed); err != nil {
-				return nil, nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
-			}
-			joined, ws = append(joined, n), append(ws, w)
-		}
-		n, err := join(g.axis(), joined)
+		n, err := p.joinExpert(x, g, parts, e, lo)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: expert %d: %w", p.groupName(x, g), e, err)
+			return nil, nil, err
 		}
 		experts = append(experts, n)
+		for _, r := range parts {
+			ws = append(ws, x.split[r][e])
+		}
 	}
 	n, err := expr.Stack(experts...)
 	if err != nil {
@@ -99,6 +89,34 @@ func (p *planner) groupNode(x *expertLayer, g *group, parts []role, lo, hi int) 
 	return n, ws, nil
 }
 
+// joinExpert joins the parts of one expert, which must have the shapes of the expert like.
+func (p *planner) joinExpert(x *expertLayer, g *group, parts []role, e, like int) (
+	expr.Node, error,
+) {
+	joined := make([]expr.Node, 0, len(parts))
+	for _, r := range parts {
+		w := x.split[r][e]
+		if one := x.split[r][like]; !slices.Equal(w.shape(), one.shape()) {
+			return nil, fmt.Errorf("%s: %s: shape %v, but %s has %v",
+				w.Shard, w.Key, w.shape(), one.Key, one.shape())
+		}
+		n, err := p.cast(w)
+		if err != nil {
+			return nil, err
+		}
+		if n, err = orient(n, g.transposed); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+		}
+		joined = append(joined, n)
+	}
+	n, err := join(g.axis(), joined)
+	if err != nil {
+		return nil, fmt.Errorf("%s: expert %d: %w", p.groupName(x, g), e, err)
+	}
+	return n, nil
+}
+
+// orient swaps the last two axes if asked to.
 func orient(n expr.Node, transposed bool) (expr.Node, error) {
 	if !transposed {
 		return n, nil
@@ -106,6 +124,7 @@ func orient(n expr.Node, transposed bool) (expr.Node, error) {
 	return expr.Transpose(n)
 }
 
+// join joins nodes along an axis. One node stays as it is.
 func join(axis int, nodes []expr.Node) (expr.Node, error) {
 	if len(nodes) == 1 {
 		return nodes[0], nil
@@ -113,44 +132,52 @@ func join(axis int, nodes []expr.Node) (expr.Node, error) {
 	return expr.Concat(axis, nodes...)
 }
 
-// regroup makes a grouped tensor of grouped ones: the parts that it has of them,
-// all experts at once.
-func (p *planner) regroup(x *expertLayer, g *group, parts []role, lo, hi int) (expr.Node, []*weight, error) {
-	name := p.groupName(x, g)
+// regroup makes a grouped tensor from the source's grouped tensors, all experts at once.
+func (p *planner) regroup(x *expertLayer, g *group, parts []role, lo, hi int) (
+	expr.Node, []*weight, error,
+) {
 	if src, ok := x.holding(parts, p.gated); ok {
 		n, err := p.rank(src, lo, hi)
 		if err == nil {
 			n, err = orient(n, src.group.transposed != g.transposed)
 		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", name, err)
-		}
-		return n, []*weight{src.weight}, nil
+		return n, []*weight{src.weight}, p.inGroup(x, g, err)
 	}
-	var nodes []expr.Node
-	var ws []*weight
+	nodes, ws := make([]expr.Node, 0, len(parts)), make([]*weight, 0, len(parts))
 	for _, r := range parts {
 		src, ok := x.with(r)
 		if !ok {
-			return nil, nil, fmt.Errorf("%s: the source has no tensor with the %s projections of layer %d", name, r, x.number)
+			return nil, nil, fmt.Errorf("%s: the source has no tensor with the %s projections of "+
+				"layer %d", p.groupName(x, g), r, x.number)
 		}
-		n, err := p.rank(src, lo, hi)
-		if err == nil {
-			n, err = src.group.slice(n, r, src.parts(p.gated))
-		}
-		if err == nil {
-			n, err = orient(n, src.group.transposed != g.transposed)
-		}
+		n, err := p.partOf(src, r, g, lo, hi)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", name, err)
+			return nil, nil, p.inGroup(x, g, err)
 		}
 		nodes, ws = append(nodes, n), append(ws, src.weight)
 	}
 	n, err := join(1+g.axis(), nodes)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	return n, ws, p.inGroup(x, g, err)
+}
+
+// partOf gives one projection of the experts [lo, hi) of a grouped tensor, as another group has it.
+func (p *planner) partOf(src groupedWeight, r role, g *group, lo, hi int) (expr.Node, error) {
+	n, err := p.rank(src, lo, hi)
+	if err == nil {
+		n, err = src.group.slice(n, r, src.parts(p.gated))
 	}
-	return n, ws, nil
+	if err == nil {
+		n, err = orient(n, src.group.transposed != g.transposed)
+	}
+	return n, err
+}
+
+// inGroup says in which grouped tensor of the view an error is; nil stays nil.
+func (p *planner) inGroup(x *expertLayer, g *group, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", p.groupName(x, g), err)
 }
 
 // rank gives the experts [lo, hi) of a grouped tensor in the view's dtype.
@@ -162,9 +189,9 @@ func (p *planner) rank(g groupedWeight, lo, hi int) (expr.Node, error) {
 	return rankOf(n, lo, hi)
 }
 
-// valueOf gives an expert's tensor in the view's dtype, or where nothing is merged in its own.
+// valueOf gives an expert's tensor in the view's dtype, or in its own if nothing is merged.
 func (p *planner) valueOf(w *weight) (expr.Node, error) {
-	if len(p.layout.groups) == 0 {
+	if p.layout.apart() {
 		return p.node(w), nil
 	}
 	return p.cast(w)
@@ -206,8 +233,8 @@ func (x *expertLayer) with(r role) (groupedWeight, bool) {
 	return groupedWeight{}, false
 }
 
-// single shows an expert's tensor in a layout of one tensor for each projection of
-// each expert: split ones under their own key, grouped ones taken apart.
+// single shows an expert's tensor in a layout without groups. A split one keeps its own key, a
+// grouped one is taken apart.
 func (p *planner) single(w *weight, at place, x *expertLayer) error {
 	lo, hi := p.o.EP.Range(p.experts(x))
 	if part, ok := p.family.experts.splitExpert(at.rest); ok {
@@ -225,8 +252,8 @@ func (p *planner) single(w *weight, at place, x *expertLayer) error {
 	return nil
 }
 
-// ungroup shows a grouped tensor as published checkpoints hold experts: grouped
-// their own way, or one tensor for each projection of each expert.
+// ungroup shows a grouped tensor as published checkpoints hold experts: grouped in their own way,
+// or with one tensor for each projection of each expert.
 func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int) error {
 	k := p.family.experts
 	switch {
@@ -234,7 +261,7 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 		p.acc.dropWeight(g.weight, "experts of other expert-parallel ranks")
 		return nil
 	case p.layout.quantizes: // published FP8 experts are split in every family
-	case k.grouped == g.layout.name:
+	case k.grouped == g.layout.Name:
 		n, err := rankOf(p.node(g.weight), lo, hi)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
@@ -251,9 +278,11 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 // takeApart shows each projection of each expert of a grouped tensor.
 func (p *planner) takeApart(g groupedWeight, at place, x *expertLayer, lo, hi int) error {
 	k := p.family.experts
-	err := g.group.apart(p.node(g.weight), g.parts(p.gated), lo, hi, func(r role, e int, n expr.Node) error {
-		return p.add(p.name(x.name(k.key(e, r)), at), n, p.bucket(g.weight, at), g.weight)
-	})
+	b := p.bucket(g.weight, at)
+	show := func(r role, e int, n expr.Node) error {
+		return p.add(p.name(x.name(k.key(e, r)), at), n, b, g.weight)
+	}
+	err := g.group.apart(p.node(g.weight), g.parts(p.gated), lo, hi, show)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
 	}
@@ -273,7 +302,8 @@ func (g *group) slice(n expr.Node, r role, parts []role) (expr.Node, error) {
 		return nil, fmt.Errorf("it holds no %s projections", r)
 	}
 	if len(n.Shape()) != 3 || n.Shape()[axis]%int64(len(parts)) != 0 {
-		return nil, fmt.Errorf("shape %v does not divide into %d projections of each expert", n.Shape(), len(parts))
+		return nil, fmt.Errorf("shape %v does not divide into %d projections of each expert",
+			n.Shape(), len(parts))
 	}
 	size := n.Shape()[axis] / int64(len(parts))
 	if len(parts) == 1 {
@@ -282,9 +312,11 @@ func (g *group) slice(n expr.Node, r role, parts []role) (expr.Node, error) {
 	return expr.Slice(n, axis, int64(i)*size, int64(i+1)*size)
 }
 
-// apart gives each projection of the experts [lo, hi) of a tensor grouped this way, as
-// published checkpoints have them: [I, D] for gate and up, [D, I] for down.
-func (g *group) apart(n expr.Node, parts []role, lo, hi int, yield func(r role, e int, n expr.Node) error) error {
+// apart yields each projection of the experts [lo, hi) of a tensor grouped this way, with the shape
+// that it has in published checkpoints: [I, D] for gate and up, [D, I] for down.
+func (g *group) apart(
+	n expr.Node, parts []role, lo, hi int, yield func(r role, e int, n expr.Node) error,
+) error {
 	for _, r := range parts {
 		part, err := g.slice(n, r, parts)
 		if err == nil {

@@ -7,19 +7,16 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// publish gives weights of a native source their published names, so that every
-// layout starts from these. A native source is told by its grouped experts; shown as
-// native it stays as it is.
+// publish gives the weights of a native source their published names, so that every layout starts
+// from these. A native source is recognized by its grouped experts. Shown as native it stays as
+// it is.
 func (p *planner) publish() error {
-	if p.family == nil || !p.isNative() {
+	native, ok := p.family.viewNamed(LayoutNative)
+	if !ok || !p.isNative() {
 		return nil
 	}
-	native, ok := p.family.view("native")
-	if !ok {
-		return nil
-	}
-	if p.layout.name == "native" {
-		p.view = &view{layout: "native", path: native.path, mtp: native.mtp}
+	if p.layout.Name == LayoutNative {
+		p.view = &view{layout: LayoutNative, path: native.path, mtp: native.mtp}
 		return nil
 	}
 	p.back = native
@@ -29,7 +26,7 @@ func (p *planner) publish() error {
 	return nil
 }
 
-// published gives the published name of a native one.
+// published gives the published name for a native name.
 func (p *planner) published(name string) string {
 	if p.back == nil {
 		return name
@@ -37,9 +34,9 @@ func (p *planner) published(name string) string {
 	return firstOf(reversed(p.back.prefixes), firstOf(reversed(p.back.renames), name))
 }
 
-// isNative says whether the source has experts grouped as the native layout groups them.
+// isNative reports whether the source has experts grouped as in the native layout.
 func (p *planner) isNative() bool {
-	l, _ := layoutNamed("native")
+	l, _ := layoutNamed(LayoutNative)
 	for i := range p.weights {
 		for _, g := range l.groups {
 			if strings.HasSuffix(p.weights[i].hf, g.name) {
@@ -50,8 +47,8 @@ func (p *planner) isNative() bool {
 	return false
 }
 
-// joinFused joins the parts of a matrix that published checkpoints hold fused. done
-// says that the weight is such a part.
+// joinFused joins the parts of a matrix that published checkpoints hold fused. done says that the
+// weight is such a part.
 func (p *planner) joinFused(w *weight, at place) (done bool, err error) {
 	if p.back == nil {
 		return false, nil

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dequantfs/dequantfs/testdata/steady"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -530,10 +533,12 @@ func checkValues(t *testing.T, cases []*tableCase, out string) {
 }
 
 // sized is a file of which only the size is asked.
-type sized struct{ io.ReaderAt }
+type sized struct{ steady.File }
 
 func (sized) Name() string { return "model.safetensors" }
 func (sized) Size() int64  { return 1 << 40 }
+
+func (sized) ReadAt(context.Context, []byte, int64) (int, error) { return 0, io.EOF }
 
 // headers is the checkpoint of a case as it is opened, without data: plans read none.
 func (x *tableCase) headers(t *testing.T) *Checkpoint {
@@ -573,7 +578,7 @@ func (x *tableCase) checkRefused(t *testing.T, all *refusals, counts met) {
 			t.Fatal(err)
 		}
 		var err error
-		if c, err = Open(dir, OpenOptions{}); err != nil {
+		if c, err = Open(t.Context(), dir, OpenOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()

@@ -178,7 +178,7 @@ var shardName = regexp.MustCompile(`model-\d+-of-\d+\.safetensors`)
 // if sorted is set. With bytes, the values too.
 func told(t *testing.T, dir string, sorted, bytes bool) string {
 	t.Helper()
-	c, err := Open(dir, OpenOptions{})
+	c, err := Open(t.Context(), dir, OpenOptions{})
 	if err != nil {
 		return strings.ReplaceAll(err.Error(), dir, "SOURCE")
 	}

@@ -30,7 +30,7 @@ func opened(t *testing.T, c *synth.Checkpoint) *Checkpoint {
 
 func openedAt(t *testing.T, dir string) *Checkpoint {
 	t.Helper()
-	c, err := Open(dir, OpenOptions{})
+	c, err := Open(t.Context(), dir, OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package adapter_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -60,7 +63,7 @@ func (r ownReader) read() string {
 		return "no tensor"
 	}
 	p := make([]byte, len(wideBytes))
-	_, err := s.File.ReadAt(p, s.Offset)
+	_, err := s.File.ReadAt(context.Background(), p, s.Offset)
 	switch {
 	case errors.Is(err, adapter.ErrChanged):
 		return "changed"
@@ -111,7 +114,7 @@ func readAsNobody() error {
 			r.c.Close()
 		}
 		var err error
-		if r.c, err = adapter.Open(dir, adapter.OpenOptions{}); err == nil {
+		if r.c, err = adapter.Open(context.Background(), dir, adapter.OpenOptions{}); err == nil {
 			err = out.Encode(r.unseen())
 		}
 		if err != nil {
@@ -168,7 +171,7 @@ func (r *otherReader) read() (said string) {
 func (r *otherReader) close() error { return nil } // it reads another one next
 
 func openOwn(dir string) (reader, error) {
-	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	c, err := adapter.Open(context.Background(), dir, adapter.OpenOptions{})
 	return ownReader{c}, err
 }
 
@@ -539,7 +542,7 @@ func readWhilePunching(t *testing.T, child *mutate.Child, dir, early string) (se
 	if err := child.Begin(shard, early); err != nil {
 		t.Fatal(err)
 	}
-	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -550,7 +553,7 @@ func readWhilePunching(t *testing.T, child *mutate.Child, dir, early string) (se
 	for i := 0; ; i++ {
 		select {
 		case err = <-punched:
-			if _, still := s.File.ReadAt(p, s.Offset); !errors.Is(still, adapter.ErrChanged) {
+			if _, still := s.File.ReadAt(t.Context(), p, s.Offset); !errors.Is(still, adapter.ErrChanged) {
 				t.Errorf("after that: %v", still)
 			}
 			if err := errors.Join(err, c.Close(), child.End()); err != nil {
@@ -558,9 +561,22 @@ func readWhilePunching(t *testing.T, child *mutate.Child, dir, early string) (se
 			}
 			return seen
 		default:
-			if _, err := s.File.ReadAt(p, s.Offset+int64(i*4096%size)); err == nil && p[0] != 7 {
+			if _, err := s.File.ReadAt(t.Context(), p, s.Offset+int64(i*4096%size)); err == nil && p[0] != 7 {
 				seen = true
 			}
 		}
+	}
+}
+
+// forget drops a file from the page cache.
+func forget(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
+		t.Fatal(err)
 	}
 }

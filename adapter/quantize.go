@@ -10,49 +10,52 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// plainWeights are parts of keys whose weights no published FP8 checkpoint quantizes:
-// norms, embeddings, heads, routers, and what predicts further tokens beside its block.
-var plainWeights = []string{
-	"norm.weight", "norm1.weight", "norm2.weight", "lm_head.", "embed_tokens.", "word_embeddings.",
-	".gate.weight", "shared_expert_gate.", "eh_proj.", "shared_head.", "mtp.fc.",
-	"visual.", "vision_tower.", "vision_model.", "multi_modal_projector.", "mm_projector.", "audio",
-}
+// The kinds of scales that [LayoutHFFP8] writes, as [Options] and --scales name them.
+const (
+	ScalesAmax = "amax" // from the largest value of each block
+	ScalesOnes = "ones" // 1, as the reference's to_hf
+)
 
-// BlockSize is the side of a block of DeepSeek-V3's scales, and of those that views write.
+// BlockSize is the side of a block of DeepSeek-V3's scales, and of the scales that views write.
 const BlockSize = 128
 
-// quantizes says whether the view shows a tensor as codes and scales.
+// quantizes reports whether the view shows a tensor as codes and scales.
 func (p *planner) quantizes(name string, n expr.Node) bool {
 	if !p.layout.quantizes || len(n.Shape()) != 2 || !floating(n.DType()) {
 		return false
 	}
-	if p.o.Scales == "ones" {
+	if p.o.Scales == ScalesOnes {
 		return p.shouldQuantize(name)
 	}
 	return strings.HasSuffix(name, ".weight") && !containsAny(name, plainWeights) &&
-		(p.family == nil || !containsAny(name, p.family.plain))
+		!p.family.isPlain(name)
 }
 
-// shouldQuantize is the reference's rule, with what the family's own adapter adds.
+// shouldQuantize is the reference's rule, with the keys that the family's own adapter adds.
 func (p *planner) shouldQuantize(name string) bool {
-	return ShouldQuantizeKey(name) && (p.family == nil || !containsAny(name, p.family.plain))
+	return ShouldQuantizeKey(name) && !p.family.isPlain(name)
 }
 
 // putQuantized appends the codes of a weight and its scales.
 func (p *planner) putQuantized(name string, n expr.Node, b *bucket, from string) ([]string, error) {
 	o := expr.QuantizeOptions{Block: [2]int64{BlockSize, BlockSize}}
-	if p.o.Scales == "ones" {
+	if p.o.Scales == ScalesOnes {
 		o.Scales = expr.Ones
 	}
 	codes, scales, err := expr.Quantize(n, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}
-	return p.putAs(b, from, Tensor{Name: name, Node: codes}, Tensor{Name: name + "_scale_inv", Node: scales})
+	return p.putAs(b, from, quantizedAs(name, codes, scales)...)
 }
 
-// passQuantized shows a weight that is quantized already in the form that the view
-// writes, codes and scales as they are.
+// quantizedAs names the two tensors of a quantized weight.
+func quantizedAs(name string, codes, scales expr.Node) []Tensor {
+	return []Tensor{{Name: name, Node: codes}, {Name: name + "_scale_inv", Node: scales}}
+}
+
+// passQuantized shows codes and scales as they are if they have the form that the view writes. done
+// says that it did.
 func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	if !p.layout.quantizes {
 		return false, nil
@@ -73,7 +76,7 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	into, err := p.putAs(p.bucket(w, at), w.Key, Tensor{Name: w.hf, Node: codes}, Tensor{Name: w.hf + "_scale_inv", Node: scales})
+	into, err := p.putAs(p.bucket(w, at), w.Key, quantizedAs(w.hf, codes, scales)...)
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", w.Shard, err)
 	}
@@ -81,25 +84,27 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	return true, nil
 }
 
-// inBlocks gives the scales of a weight that is quantized as DeepSeek-V3's are: E4M3 codes under
-// a float grid of just the 128 × 128 blocks that it needs.
+// inBlocks gives the scales of a weight that is quantized as DeepSeek-V3's are: E4M3 codes with a
+// grid of floats, one for each block of 128 × 128.
 func (w *weight) inBlocks() (grid *expr.Source, ok bool) {
 	d, ok := w.decoder.(*fp8Weight)
-	if !ok || d.scales == nil || w.DType != safetensors.F8E4M3 || len(w.Shape) != 2 || !floating(d.scales.DType) {
+	if !ok || d.scales == nil || w.DType != safetensors.F8E4M3 || len(w.Shape) != 2 ||
+		!floating(d.scales.DType) {
 		return nil, false
 	}
 	f, blocks := frameOf(w.Shape), partition{block: [2]int64{BlockSize, BlockSize}}
 	return d.scales, slices.Equal(d.scales.Shape, f.needed(blocks)) && f.same(blocks, *d.where)
 }
 
-// quantizationConfig is what the view's config.json says about its scales, with every
-// other matrix of the model listed as not quantized.
+// quantizationConfig is the quantization_config of the view's config.json. It lists every other
+// matrix of the model as not quantized.
 func (p *planner) quantizationConfig() (json.RawMessage, error) {
 	var plain []string
 	for _, b := range p.buckets {
 		for _, t := range b.tensors {
 			module, ok := strings.CutSuffix(t.Name, ".weight")
-			if ok && len(t.Node.Shape()) == 2 && floating(t.Node.DType()) && !strings.HasSuffix(module, "embed_tokens") {
+			if ok && len(t.Node.Shape()) == 2 && floating(t.Node.DType()) &&
+				!strings.HasSuffix(module, "embed_tokens") {
 				plain = append(plain, module)
 			}
 		}

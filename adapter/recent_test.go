@@ -5,18 +5,23 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/testdata/steady"
+
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
 // fickle is a file whose reads panic, fail or succeed, in that order.
-type fickle struct{ reads int }
+type fickle struct {
+	steady.File
+	reads int
+}
 
 func (f *fickle) Name() string { return "fickle" }
 
 func (f *fickle) Size() int64 { return 64 }
 
-func (f *fickle) ReadAt(p []byte, _ int64) (int, error) {
+func (f *fickle) ReadAt(_ context.Context, p []byte, _ int64) (int, error) {
 	f.reads++
 	switch f.reads {
 	case 1:

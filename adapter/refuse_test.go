@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -67,6 +68,14 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		"missing experts": {
 			func(c *synth.Checkpoint) { without(c, `experts\.[123]\.`) }, Options{},
 			[]string{"missing", expert + "1.gate_proj.weight, " + expert + "2.gate_proj.weight, " + expert + "3.gate_proj.weight, " + expert + "1.up_proj.weight", "and 4 more", "may be incomplete, or config.json that of another model"},
+		},
+		"missing experts under their own keys": {
+			func(c *synth.Checkpoint) { without(c, `experts\.[123]\.`) }, Options{Layout: LayoutHF},
+			[]string{"missing", expert + "1.gate_proj.weight", "and 4 more", "--exclude"},
+		},
+		"missing experts that are to be quantized": {
+			func(c *synth.Checkpoint) { without(c, `experts\.2\.down_proj`) }, Options{Layout: LayoutHFFP8},
+			[]string{"missing", expert + "2.down_proj.weight", "--exclude"},
 		},
 		"missing experts of the rank": {
 			func(c *synth.Checkpoint) { without(c, `experts\.[12]\.down_proj`) }, Options{EP: EP{1, 2}},
@@ -203,6 +212,49 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 				t.Errorf("error %q has more than one line", err)
 			}
 		})
+	}
+}
+
+// A checkpoint without some of its experts is shown to a user who says which are to be left out. The
+// others are as they are in the whole.
+func TestMissingExpertsCanBeExcluded(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Experts: 4, Hidden: 64, ExpertIntermediate: 32}))
+	without(s, `layers\.1\.mlp\.experts\.2\.(up|down)_proj`)
+	c := opened(t, s)
+	gone := regexp.MustCompile(`model\.layers\.1\.mlp\.experts\.2\.`)
+	d := dict(t, c, Options{Layout: LayoutHF, Exclude: gone})
+	equal(t, d, slices.DeleteFunc(s.HF("BF16"), func(x synth.Tensor) bool { return gone.MatchString(x.Name) }))
+	if len(d.Plan.Notes) > 0 {
+		t.Errorf("notes %q", d.Plan.Notes)
+	}
+
+	half := regexp.MustCompile(`model\.layers\.1\.mlp\.experts\.2\.up_proj`)
+	_, err := NewPlan(c, Options{Layout: LayoutHF, Exclude: half})
+	if err == nil || strings.Contains(err.Error(), "up_proj") || !strings.Contains(err.Error(), "experts.2.down_proj.weight") {
+		t.Errorf("error %v, want one about down_proj alone", err)
+	}
+	if _, err := NewPlan(c, Options{Layout: LayoutHF, EP: EP{0, 2}}); err != nil {
+		t.Errorf("a rank that has all its experts: %v", err)
+	}
+}
+
+// One shard of several may be shown alone. The experts of the others are noted, not refused, where
+// each has a tensor of its own.
+func TestMissingExpertsOfOneShardAreNoted(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Experts: 4, Hidden: 64, ExpertIntermediate: 32, Single: true}))
+	without(s, `experts\.3\.`)
+	dir := t.TempDir()
+	if err := s.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	c := openedAt(t, filepath.Join(dir, "model.safetensors"))
+	d := dict(t, c, Options{Layout: LayoutHF})
+	equal(t, d, s.HF("BF16"))
+	if len(d.Plan.Notes) != 1 || !strings.Contains(d.Plan.Notes[0], "experts.3.gate_proj.weight") {
+		t.Errorf("notes %q, want one that names the first missing key", d.Plan.Notes)
+	}
+	if _, err := NewPlan(c, Options{Layout: LayoutNative}); err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("grouped: error %v, want one about the missing experts", err)
 	}
 }
 

@@ -2,7 +2,7 @@ package adapter
 
 import "strings"
 
-// apply replaces what the pattern stands for in a key.
+// apply replaces the part of a key that the pattern matches.
 func (r rename) apply(key string) (string, bool) {
 	from, begin := strings.CutPrefix(r.from, "^")
 	from, end := strings.CutSuffix(from, "$")
@@ -31,7 +31,7 @@ func (r rename) back() rename {
 	return rename{from, to}
 }
 
-// firstOf applies the first of the renames that fits.
+// firstOf applies the first rename that fits.
 func firstOf(all []rename, key string) string {
 	for _, r := range all {
 		if to, ok := r.apply(key); ok {
@@ -50,7 +50,7 @@ func reversed(all []rename) []rename {
 	return back
 }
 
-// matches says whether a key fits the drop's pattern, in which one "*" stands for a layer's number.
+// matches reports whether a key fits the drop's pattern. A "*" in it matches a layer's number.
 func (d drop) matches(key string) bool {
 	head, tail, star := strings.Cut(d.key, "*")
 	if !star {

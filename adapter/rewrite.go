@@ -11,7 +11,7 @@ import (
 // member is one entry of a JSON object, its key and value as they were written.
 type member struct {
 	key     string // without quotes and escapes
-	written []byte // the key with them
+	written []byte // the key with quotes and escapes
 	value   json.RawMessage
 }
 
@@ -20,11 +20,11 @@ func newMember(key string, value json.RawMessage) member {
 	return member{key, []byte(`"` + key + `"`), value}
 }
 
-// rewriteConfig gives the view's config.json: without quantization, without the name of the
-// source's weights, with the view's dtype, without prediction layers if they were dropped,
-// and all else as it was, in its order.
+// rewriteConfig gives the view's config.json. It has the view's dtype, no quantization, and no name
+// of the source's weights. Prediction layers that were dropped are not in it. All else is as it
+// was, in its order.
 func (p *planner) rewriteConfig() ([]byte, error) {
-	if p.c.Config == nil {
+	if p.c.Config.Missing() {
 		return nil, nil
 	}
 	raw, err := rewriteObject(p.c.Config.Raw, p.editor(true))
@@ -48,27 +48,29 @@ func (p *planner) rewriteConfig() ([]byte, error) {
 	return append(out, '\n'), nil
 }
 
-// torchName is what configurations call a dtype.
+// torchName is the name of a dtype in configurations.
 var torchName = map[safetensors.DType]string{
 	safetensors.BF16: "bfloat16", safetensors.F16: "float16", safetensors.F32: "float32",
 }
 
-// mtpFields give the number of prediction layers.
-var mtpFields = map[string]bool{"num_nextn_predict_layers": true, "num_mtp_modules": true, "mtp_num_hidden_layers": true}
+// edit gives a member its new value, nil to leave it out.
+type edit func(key string, value json.RawMessage) (json.RawMessage, error)
 
-// editor gives a function from a member to its new value, nil to leave it out. The
-// dtype is that of the language model (lang), not of the towers beside it.
-func (p *planner) editor(lang bool) func(key string, value json.RawMessage) (json.RawMessage, error) {
+// editor edits a configuration. lang says that it is the language model's, which has the view's
+// dtype; the towers beside it keep theirs.
+func (p *planner) editor(lang bool) edit {
 	return func(key string, value json.RawMessage) (json.RawMessage, error) {
 		switch {
-		case slices.Contains(quantizationFields, key), key == explicitField: // the view's files have names of their own
+		case slices.Contains(quantizationFields, key):
 			return nil, nil
-		case mtpFields[key] && p.sawMTP && p.dropsMTP():
+		case key == explicitField: // the view's files have names of their own
+			return nil, nil
+		case slices.Contains(predictionFields, key) && p.sawMTP && p.dropsMTP():
 			return json.RawMessage("0"), nil
 		case (key == "torch_dtype" || key == "dtype") && lang && p.computed && isString(value):
 			return json.Marshal(torchName[p.dtype])
 		case len(value) > 0 && value[0] == '{':
-			return rewriteObject(value, p.editor(lang && slices.Contains(inner, key)))
+			return rewriteObject(value, p.editor(lang && slices.Contains(innerConfigs, key)))
 		}
 		return value, nil
 	}
@@ -114,14 +116,14 @@ func object(all []member) []byte {
 }
 
 // rewriteObject gives an object with each member's value replaced.
-func rewriteObject(raw []byte, edit func(key string, value json.RawMessage) (json.RawMessage, error)) ([]byte, error) {
+func rewriteObject(raw []byte, change edit) ([]byte, error) {
 	all, err := members(raw)
 	if err != nil {
 		return nil, err
 	}
 	kept := all[:0]
 	for _, m := range all {
-		if m.value, err = edit(m.key, m.value); err != nil {
+		if m.value, err = change(m.key, m.value); err != nil {
 			return nil, err
 		}
 		if m.value != nil {
@@ -131,7 +133,7 @@ func rewriteObject(raw []byte, edit func(key string, value json.RawMessage) (jso
 	return object(kept), nil
 }
 
-// setQuantization appends what the view's scales are.
+// setQuantization appends the description of the view's scales.
 func (p *planner) setQuantization(raw []byte) ([]byte, error) {
 	all, err := members(raw)
 	if err != nil {
@@ -144,7 +146,7 @@ func (p *planner) setQuantization(raw []byte) ([]byte, error) {
 	return object(append(all, newMember(quantizationFields[0], q))), nil
 }
 
-// setDType sets the outermost dtype under both of its names; the newer one follows the older.
+// setDType sets the outermost dtype under both of its names, the older first.
 func setDType(raw []byte, name string) ([]byte, error) {
 	all, err := members(raw)
 	if err != nil {

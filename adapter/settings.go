@@ -9,13 +9,9 @@ import (
 	"strings"
 )
 
-// settings are the fields of a config.json, those of the language model inside
-// included. The nil map is a checkpoint without one.
+// settings are the fields of a config.json, with those of the language model inside. The nil map is
+// that of a checkpoint without one.
 type settings map[string]any
-
-// inner names the members of a configuration that describe a language model of
-// which the whole is built, in the order in which they are looked through.
-var inner = []string{"text_config", "language_config", "llm_config", "thinker_config"}
 
 // parseSettings reads a config.json.
 func parseSettings(raw []byte) (settings, error) {
@@ -29,19 +25,10 @@ func parseSettings(raw []byte) (settings, error) {
 	return asObject(v), nil
 }
 
-// configOf reads a checkpoint's settings; there are none if it has no readable config.json.
-func configOf(c *Checkpoint) settings {
-	if c.Config == nil {
-		return nil
-	}
-	s, _ := parseSettings(c.Config.Raw)
-	return s
-}
-
 // levels gives the configuration and those of the language models inside it.
 func (s settings) levels() []settings {
 	all := []settings{s}
-	for _, name := range inner {
+	for _, name := range innerConfigs {
 		if m, ok := s[name].(map[string]any); ok {
 			all = append(all, settings(m).levels()...)
 		}
@@ -70,8 +57,7 @@ func (s settings) integer(names ...string) (int, bool) {
 	return 0, false
 }
 
-// whole finds the first of the fields that is there, which must be a whole number
-// from 0 to 2^31-1.
+// whole finds the first of the fields that is there. It must be a whole number from 0 to 2^31-1.
 func (s settings) whole(names ...string) (n int, found bool, err error) {
 	for _, name := range names {
 		v, ok := s.lookup(name)
@@ -80,14 +66,15 @@ func (s settings) whole(names ...string) (n int, found bool, err error) {
 		}
 		f, ok := v.(float64)
 		if !ok || f != math.Trunc(f) || f < 0 || f > math.MaxInt32 {
-			return 0, false, fmt.Errorf("config.json: %s is %s: expected a whole number", name, shown(v))
+			return 0, false, fmt.Errorf("config.json: %s is %s: expected a whole number",
+				name, shown(v))
 		}
 		return int(f), true, nil
 	}
 	return 0, false, nil
 }
 
-// shown is a value for a message, as it stands in the file, and not all of a long one.
+// shown is a value for a message, as it is in the file. Long ones are cut.
 func shown(v any) string { return shorten(string(appendShown(nil, v))) }
 
 func appendShown(out []byte, v any) []byte {
@@ -157,29 +144,38 @@ func (s settings) text(name string) string {
 	return t
 }
 
-// modelType is the outermost model_type.
-func (s settings) modelType() string { return s.text("model_type") }
+// modelType is the outermost model_type; empty if there is none.
+func (s settings) modelType() string {
+	t, _ := s["model_type"].(string)
+	return t
+}
 
-// modelTypes lists the model_type of every level.
+// modelTypes lists the model_type of every level that has one.
 func (s settings) modelTypes() []string {
 	var all []string
 	for _, l := range s.levels() {
-		if t, ok := l["model_type"].(string); ok {
+		if t := l.modelType(); t != "" {
 			all = append(all, t)
 		}
 	}
 	return all
 }
 
-// gated says whether experts have a gate projection: all but those with the
-// squared ReLU, as in the reference.
-func (s settings) gated() bool {
-	for _, name := range []string{"mlp_hidden_act", "hidden_act"} {
-		if s.text(name) == "relu2" {
-			return false
-		}
+// architecture is the first of the configuration's architectures; empty if there is none.
+func (s settings) architecture() string {
+	all, _ := s["architectures"].([]any)
+	if len(all) == 0 {
+		return ""
 	}
-	return true
+	a, _ := all[0].(string)
+	return a
+}
+
+// gated says whether experts have a gate projection. Those with the squared ReLU have none, as in
+// the reference.
+func (s settings) gated() bool {
+	is := func(field string) bool { return s.text(field) == ungated }
+	return !slices.ContainsFunc(activationFields, is)
 }
 
 // object finds a member that is an object, outermost first.

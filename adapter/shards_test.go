@@ -252,7 +252,7 @@ func TestWhichFilesAreTheModel(t *testing.T) {
 				writeIndex(t, dir, c.index)
 			}
 			var log messages
-			checkpoint, err := adapter.Open(dir, adapter.OpenOptions{Logger: log.logger()})
+			checkpoint, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{Logger: log.logger()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -501,7 +501,7 @@ func TestTheSameFolderIsAlwaysReadTheSame(t *testing.T) {
 	var first []string
 	for i := range 50 {
 		var log messages
-		c, err := adapter.Open(dir, adapter.OpenOptions{Logger: log.logger()})
+		c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{Logger: log.logger()})
 		if err != nil {
 			t.Fatal(err)
 		}

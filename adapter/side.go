@@ -4,15 +4,14 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 // maxSide is the most side files that are open.
@@ -34,7 +33,7 @@ type SideFile struct {
 	Name string // slash-separated path; may be in a small subfolder
 	Size int64
 	Mode uint32 // permission bits, reduced by those of the folders above
-	io.ReaderAt
+	File source.File
 }
 
 // openSide opens the files beside the shards, and those of small subfolders. A file that cannot be
@@ -91,16 +90,16 @@ func (s *sideFiles) open(name string) {
 
 // add adds a file with the permissions that the folders above leave. A file with unexpected
 // contents is shown all the same, because a model may not need it.
-func (s *sideFiles) add(f *sourceFile, perm uint32) {
+func (s *sideFiles) add(f source.File, perm uint32) {
 	s.c.files = append(s.c.files, f)
-	s.found = append(s.found, SideFile{Name: f.name, Size: f.Size(), Mode: f.Mode() & perm, ReaderAt: f})
-	h, err := headOf(f)
+	s.found = append(s.found, SideFile{Name: f.Name(), Size: f.Size(), Mode: uint32(f.Mode()) & perm, File: f})
+	h, err := s.d.headOf(f)
 	if err != nil {
 		return // its reader will get the error
 	}
 	if is, way := h.recognise(); is != "" {
 		is += ": " + s.d.way(way)
-		s.odd[is] = append(s.odd[is], f.name)
+		s.odd[is] = append(s.odd[is], f.Name())
 	}
 }
 
@@ -155,7 +154,7 @@ type folderWalk struct {
 type nestedFile struct {
 	name string
 	perm uint32      // permissions that the folders above leave
-	file *sourceFile // nil if it cannot be opened
+	file source.File // nil if it cannot be opened
 }
 
 // walk lists the files of a folder if they are few and none holds weights. Its errors continue a
@@ -164,23 +163,23 @@ func (w *folderWalk) walk(folder string, depth int, perm uint32) error {
 	if depth > maxFolderDepth {
 		return fmt.Errorf("has folders deeper than %d", maxFolderDepth)
 	}
-	entries, mode, err := w.d.readFolder(folder)
+	l, err := w.d.readFolder(folder)
 	if err != nil {
 		return err
 	}
-	if w.entries += len(entries); w.entries > maxFolderEntries {
+	if w.entries += len(l.Entries); w.entries > maxFolderEntries {
 		return fmt.Errorf("has more than %d entries", maxFolderEntries)
 	}
-	perm &= throughFolder(mode)
-	for _, e := range entries {
-		name := path.Join(folder, e.Name())
+	perm &= throughFolder(l.Mode)
+	for _, e := range l.Entries {
+		name := path.Join(folder, e.Name)
 		switch {
-		case !isFileName(e.Name()) || strings.HasSuffix(e.Name(), ".incomplete"):
-		case e.IsDir():
+		case !isFileName(e.Name) || strings.HasSuffix(e.Name, ".incomplete"):
+		case e.Dir:
 			if err := w.walk(name, depth+1, perm); err != nil {
 				return err
 			}
-		case isShardName(e.Name()) || isOtherWeights(e.Name()):
+		case isShardName(e.Name) || isOtherWeights(e.Name):
 			return fmt.Errorf("holds weights (%s)", name)
 		default:
 			w.files = append(w.files, nestedFile{name: name, perm: perm})
@@ -214,7 +213,7 @@ func (w *folderWalk) open() error {
 func (w *folderWalk) close() {
 	for _, f := range w.files {
 		if f.file != nil {
-			_ = f.file.close() // nothing was read from it
+			_ = f.file.Close() // nothing was read from it
 		}
 	}
 }
@@ -256,44 +255,10 @@ func isHidden(name string) bool {
 }
 
 // isFolder reports whether an entry is a subfolder, or a link to one.
-func (d *folder) isFolder(name string) bool {
-	info, err := d.root.Stat(filepath.Join(d.inside, name))
-	return err == nil && info.IsDir()
-}
-
-// readFolder lists a subfolder and returns its mode. It stops one entry above the limit. It does
-// not follow links to folders, because they may form a cycle.
-func (d *folder) readFolder(name string) ([]fs.DirEntry, fs.FileMode, error) {
-	inside := filepath.Join(d.inside, filepath.FromSlash(name))
-	info, err := d.root.Lstat(inside)
-	if err == nil && !info.IsDir() {
-		return nil, 0, errors.New("is a link")
+func (d *folder) readFolder(name string) (source.Listing, error) {
+	l, err := d.store.List(d.ctx, name, maxFolderEntries+1)
+	if err != nil && !errors.Is(err, source.ErrLink) {
+		err = fmt.Errorf("cannot be read: %w", err)
 	}
-	var entries []fs.DirEntry
-	if err == nil {
-		entries, info, err = d.entriesOf(inside)
-	}
-	if err != nil {
-		return nil, 0, fmt.Errorf("cannot be read: %w", cause(err))
-	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
-	return entries, info.Mode(), nil
-}
-
-// entriesOf opens and lists a folder by its path in the root.
-func (d *folder) entriesOf(inside string) ([]fs.DirEntry, fs.FileInfo, error) {
-	f, err := d.root.OpenFile(inside, os.O_RDONLY|nonblock, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	entries, err := f.ReadDir(maxFolderEntries + 1)
-	if err == io.EOF {
-		err = nil
-	}
-	return entries, info, err
+	return l, err
 }

@@ -76,7 +76,7 @@ func TestSmallSubfoldersAreSideFiles(t *testing.T) {
 	for _, s := range c.SideFiles() {
 		got = append(got, s.Name)
 		data := make([]byte, s.Size)
-		if n, err := s.ReadAt(data, 0); n != len(data) || string(data) != files[s.Name] {
+		if n, err := s.File.ReadAt(t.Context(), data, 0); n != len(data) || string(data) != files[s.Name] {
 			t.Errorf("%s: %q, %v", s.Name, data, err)
 		}
 	}

@@ -8,29 +8,40 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// special applies a view's rules for single tensors: those that become F32 and
-// those that lose or get back an axis of one.
-func (p *planner) special(name string, n expr.Node) (expr.Node, error) {
+// special applies a view's rules for single tensors: those that become F32 and those that have
+// another shape than published ones. key is the published name.
+func (p *planner) special(key, name string, n expr.Node) (expr.Node, error) {
 	var err error
 	if endsIn(p.view.float32, name) && floating(n.DType()) {
 		if n, err = expr.Cast(n, safetensors.F32); err != nil {
 			return nil, err
 		}
 	}
-	if s := n.Shape(); endsIn(p.view.squeeze, name) && len(s) == 2 && s[0] == 1 {
-		return expr.Reshape(n, s[1])
+	if p.back != nil {
+		if n, err = shaped(p.back.restore, firstOf(p.back.renames, key), n); err != nil {
+			return nil, err
+		}
 	}
-	if s := n.Shape(); p.back != nil && len(s) == 1 && endsIn(p.back.squeeze, firstOf(p.back.renames, name)) {
-		return expr.Reshape(n, 1, s[0])
+	return shaped(p.view.reshape, name, n)
+}
+
+// shaped gives a tensor the shape that a hook says.
+func shaped(rule shapeRule, name string, n expr.Node) (expr.Node, error) {
+	if rule == nil {
+		return n, nil
+	}
+	if s := rule(name, n.Shape()); s != nil {
+		return expr.Reshape(n, s...)
 	}
 	return n, nil
 }
 
-// floating says whether values can be cast between the dtypes of views.
+// floating reports whether d is one of the dtypes of views, between which values can be cast.
 func floating(d safetensors.DType) bool {
 	return d == safetensors.F32 || d == safetensors.BF16 || d == safetensors.F16
 }
 
+// endsIn reports whether a name has one of the endings.
 func endsIn(ends []string, name string) bool {
 	for _, e := range ends {
 		if strings.HasSuffix(name, e) {
@@ -52,16 +63,9 @@ func (p *planner) fusedIn(key string) (fused, bool) {
 
 // unfuse shows the parts of a fused matrix under names of their own.
 func (p *planner) unfuse(f fused, w *weight, at place, n expr.Node) error {
-	rows, err := f.rows(p.s)
+	rows, err := f.rowsOf(w, p.s)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
-	}
-	total := int64(0)
-	for _, r := range rows {
-		total += r
-	}
-	if len(w.shape()) != 2 || w.shape()[0] != total {
-		return fmt.Errorf("%s: %s: shape %v, but the parts by config.json have %d rows together", w.Shard, w.Key, w.shape(), total)
 	}
 	head := strings.TrimSuffix(w.hf, f.from)
 	for i, lo := 0, int64(0); i < len(rows); i++ {
@@ -75,4 +79,21 @@ func (p *planner) unfuse(f fused, w *weight, at place, n expr.Node) error {
 		}
 	}
 	return nil
+}
+
+// rowsOf gives the rows of each part, which must be all rows of the matrix.
+func (f *fused) rowsOf(w *weight, s settings) ([]int64, error) {
+	rows, err := f.rows(s)
+	if err != nil {
+		return nil, err
+	}
+	total := int64(0)
+	for _, r := range rows {
+		total += r
+	}
+	if len(w.shape()) != 2 || w.shape()[0] != total {
+		return nil, fmt.Errorf("shape %v, but the parts by config.json have %d rows together",
+			w.shape(), total)
+	}
+	return rows, nil
 }

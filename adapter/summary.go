@@ -19,7 +19,7 @@ type Count struct {
 // frequent come first, and tensors that are not quantized come last. It fails as [NewPlan] does for
 // weights that cannot be decoded.
 func Summary(c *Checkpoint) ([]Count, error) {
-	s := configOf(c)
+	s := c.Config.fields()
 	p, err := c.pair(s, familyOf(s))
 	return summarize(p.weights), err
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strings"
@@ -263,6 +264,66 @@ func TestFamiliesGoThereAndBack(t *testing.T) {
 			}
 			equal(t, back, want)
 		})
+	}
+}
+
+// A native save of a checkpoint shows in each layout what the checkpoint itself shows, byte for byte.
+func TestNativeSourcesShowEveryLayout(t *testing.T) {
+	for name, l := range listed {
+		if name == "qwen3_5_moe" { // its head goes to the top, its prediction layer's experts get grouped
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			s := synthetic(t, l.config, l.tensors)
+			rng := rand.New(rand.NewPCG(3, 4))
+			for i := range s.Tensors {
+				s.Tensors[i].Data = synth.Random(rng, s.Tensors[i].DType, s.Tensors[i].Shape)
+			}
+			c := opened(t, s)
+			native := tensorsOf(t, dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep}))
+			if !slices.ContainsFunc(native, func(x synth.Tensor) bool { return strings.HasSuffix(x.Name, "_projs") }) {
+				return // not to be told from a published one
+			}
+			back := opened(t, regrouped(s, native))
+			for _, layout := range Layouts(c) {
+				want := tensorsOf(t, dict(t, c, Options{Layout: layout, MTP: MTPKeep}))
+				for i, x := range want { // the native layout has them in F32
+					if strings.Contains(x.Name, "linear_attn.A_log") || strings.Contains(x.Name, "linear_attn.dt_bias") {
+						n := mustTensor(t, dict(t, c, Options{Layout: LayoutNative}), strings.Replace(x.Name, "attn.", "attn._fp32_params.", 1))
+						want[i].DType, want[i].Data = "F32", content(t, n)
+					}
+				}
+				equal(t, dict(t, back, Options{Layout: layout, MTP: MTPKeep}), want)
+			}
+		})
+	}
+}
+
+// A native checkpoint as TorchTitan reads it, with groups made by hand of the published experts.
+func TestNativeSourceAsTorchTitan(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 5, Hidden: 70, ExpertIntermediate: 33, MTP: 1}))
+	c := opened(t, regrouped(s, s.Native("BF16", 0, 1)))
+	for _, rank := range []EP{{}, {1, 2}} {
+		d := dict(t, c, Options{Layout: LayoutTorchTitan, EP: rank})
+		lo, hi := rank.Range(5)
+		found := 0
+		for _, w := range grouping(s.HF("BF16"), [roles]string{"w1_EFD", "w3_EFD", "w2_EDF"}) {
+			head, name, ok := strings.Cut(strings.TrimPrefix(w.Name, "model."), "mlp.experts.")
+			if !ok {
+				continue
+			}
+			head = strings.Replace(head, "layers.2.", "mtp_layers.0.", 1)
+			l := mustTensor(t, d, head+titanPath+name)
+			w.Shape[0] = int64(hi - lo)
+			each := len(w.Data) / 5
+			if !slices.Equal(l.Shape(), w.Shape) || !bytes.Equal(content(t, l), w.Data[lo*each:hi*each]) {
+				t.Errorf("%s: %v with other bytes than %v", l.Name(), l.Shape(), w.Shape)
+			}
+			found++
+		}
+		if found != 6 {
+			t.Errorf("%d groups, want three in each of two layers", found)
+		}
 	}
 }
 

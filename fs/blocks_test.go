@@ -250,8 +250,8 @@ func (r *rewritten) Check() error {
 	return nil
 }
 
-func (r *rewritten) ReadAt(p []byte, off int64) (int, error) {
-	n, _ := r.memory.ReadAt(p, off)
+func (r *rewritten) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	n, _ := r.memory.ReadAt(ctx, p, off)
 	return n, r.Check()
 }
 

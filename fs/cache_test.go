@@ -14,15 +14,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dequantfs/dequantfs/testdata/steady"
+
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
 // noFile names units in tests.
-type noFile struct{ name string }
+type noFile struct {
+	steady.File
+	name string
+}
 
-func (f *noFile) Name() string                      { return f.name }
-func (f *noFile) Size() int64                       { return 1 << 40 }
-func (f *noFile) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
+func (f *noFile) Name() string { return f.name }
+func (f *noFile) Size() int64  { return 1 << 40 }
+
+func (f *noFile) ReadAt(context.Context, []byte, int64) (int, error) { return 0, io.EOF }
 
 // fakeUnit is filled with its number, after hook.
 type fakeUnit struct {
@@ -94,7 +100,7 @@ func (l *logTo) String() string {
 // fakeUnits makes n units of size bytes.
 func fakeUnits(n int, size int64) []*fakeUnit {
 	units := make([]*fakeUnit, n)
-	at := &noFile{"s"}
+	at := &noFile{name: "s"}
 	for i := range units {
 		units[i] = &fakeUnit{file: at, number: int64(i + 1), size: size}
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dequantfs/dequantfs/testdata/steady"
+
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -18,6 +20,7 @@ import (
 
 // memory is a source file whose bytes are a function of their place, which costs no memory.
 type memory struct {
+	steady.File
 	name string
 	size int64
 	hook func(off int64, n int) error // before each read
@@ -35,7 +38,7 @@ var pattern = func() []byte {
 func (m *memory) Name() string { return m.name }
 func (m *memory) Size() int64  { return m.size }
 
-func (m *memory) ReadAt(p []byte, off int64) (int, error) {
+func (m *memory) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	if m.hook != nil {
 		if err := m.hook(off, len(p)); err != nil {
 			return 0, err

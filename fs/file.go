@@ -160,8 +160,13 @@ func (f *file) fill(env *expr.Env, p []byte, off int64) (err error) {
 type section struct {
 	fs   *FS
 	name string
-	r    io.ReaderAt
+	read func(ctx context.Context, p []byte, off int64) (int, error)
 	size int64
+}
+
+// without reads what needs no context.
+func without(r io.ReaderAt) func(context.Context, []byte, int64) (int, error) {
+	return func(_ context.Context, p []byte, off int64) (int, error) { return r.ReadAt(p, off) }
 }
 
 // Size is the length of the file.
@@ -182,7 +187,7 @@ func (s *section) ReadAtContext(ctx context.Context, p []byte, off int64) (n int
 	if err := ctx.Err(); err != nil {
 		return s.fs.served(0, err)
 	}
-	n, err = s.r.ReadAt(p, off)
+	n, err = s.read(ctx, p, off)
 	if n == len(p) {
 		return s.fs.served(n, end)
 	}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -76,7 +77,7 @@ func (f *FS) fillUnit(u unit, buf []byte) (err error) {
 		Context: f.ctx,
 		ReadAt: func(file expr.File, p []byte, off int64) (int, error) {
 			defer w.end(forSource, w.begin(forSource))
-			return f.readSource(file, p, off)
+			return f.readSource(context.Background(), file, p, off)
 		},
 		Lend: func(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
 			defer w.end(forSource, w.begin(forSource))

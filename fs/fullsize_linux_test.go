@@ -2,6 +2,7 @@ package fs_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	iofs "io/fs"
 	"iter"
@@ -29,7 +30,7 @@ func fullSize(tb testing.TB) (*synth.Full, *fs.FS) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	c, err := adapter.Open(context.Background(), dir, adapter.OpenOptions{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -247,7 +248,7 @@ func BenchmarkFullSizeMount(b *testing.B) {
 }
 
 func mountOnce(b *testing.B, source string) {
-	c, err := adapter.Open(source, adapter.OpenOptions{})
+	c, err := adapter.Open(context.Background(), source, adapter.OpenOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}

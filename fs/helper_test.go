@@ -69,7 +69,7 @@ func golden(t testing.TB, dtype string) map[string]string {
 // openViews opens a source and lays out a view for each options.
 func openViews(t testing.TB, dir string, o Options, views ...View) *FS {
 	t.Helper()
-	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

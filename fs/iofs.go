@@ -80,7 +80,7 @@ func (f *FS) ReaderAt(name string) (ReaderAtContext, error) {
 		if err != nil {
 			return nil, &iofs.PathError{Op: "open", Path: name, Err: err}
 		}
-		return &section{fs: f, name: name, r: r, size: r.Size()}, nil
+		return &section{fs: f, name: name, read: without(r), size: r.Size()}, nil
 	}
 	return n.content, nil
 }

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"strings"
 	"sync"
 	"time"
 
@@ -76,7 +75,7 @@ func (f *file) kindOf(off int64) kind {
 	n := f.segments[i].node
 	if !n.Units(0, min(n.Size(), probeWidth), func(u *expr.Unit) bool { return u.Key().Kind != expr.Transposed }) {
 		k = kindTranspose
-	} else if strings.Contains(strings.ToLower(n.String()), "dequant") {
+	} else if n.Decodes() {
 		k = kindDequantize
 	}
 	known.Store(uint32(k))

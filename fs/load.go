@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -37,7 +38,7 @@ func (f *FS) load(file expr.File, buf []byte, off, n int64) ([]byte, error) {
 	again := f.sources.of(file).again(file.Size(), off, n)
 	d, ok := file.(expr.DirectFile)
 	if !ok || f.options.SourceCache == SourceKeep || f.options.SourceCache == SourceAuto && again {
-		_, err := f.readSource(file, buf[:n], off)
+		_, err := f.readSource(context.Background(), file, buf[:n], off)
 		return buf[:n], err
 	}
 	skip := off % expr.DirectAlign
@@ -49,10 +50,10 @@ func (f *FS) load(file expr.File, buf []byte, off, n int64) ([]byte, error) {
 }
 
 // readSource reads a source file through the page cache: counted, complete, and watched for stalls.
-func (f *FS) readSource(file expr.File, p []byte, off int64) (int, error) {
+func (f *FS) readSource(ctx context.Context, file expr.File, p []byte, off int64) (int, error) {
 	watch := f.sources.of(file)
 	watch.begin()
-	n, err := file.ReadAt(p, off)
+	n, err := file.ReadAt(ctx, p, off)
 	watch.end(time.Now())
 	f.counters.read(n)
 	if n < len(p) && err == nil {

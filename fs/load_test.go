@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"sync/atomic"
@@ -22,9 +23,9 @@ type twoWays struct {
 
 func (w *twoWays) Cached(int64, int64) bool { return w.cached }
 
-func (w *twoWays) ReadAt(p []byte, off int64) (int, error) {
+func (w *twoWays) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	w.buffered.Add(int64(len(p)))
-	return w.memory.ReadAt(p, off)
+	return w.memory.ReadAt(ctx, p, off)
 }
 
 func (w *twoWays) ReadDirect(p []byte, off int64) (int, error) {
@@ -39,7 +40,7 @@ func (w *twoWays) ReadDirect(p []byte, off int64) (int, error) {
 		err = io.EOF
 	}
 	w.direct.Add(int64(n))
-	if _, err := w.memory.ReadAt(p[:n], off); err != nil {
+	if _, err := w.memory.ReadAt(context.Background(), p[:n], off); err != nil {
 		return 0, err
 	}
 	return n, err

@@ -43,12 +43,8 @@ const (
 	planning  = 8 << 20
 )
 
-// QuantizedViews is how many views of other layouts are planned in the memory that one of hf-fp8
-// takes.
-const QuantizedViews = 6
-
 // CheckMemory fails with a MemoryError if a checkpoint cannot be planned in so many views within
-// the memory that the process may use; one of layout hf-fp8 counts as QuantizedViews. Without a
+// the memory that the process may use. Each view counts as adapter.Layout.Plans says. Without a
 // checkpoint, it fails if nothing can be planned.
 func CheckMemory(c *adapter.Checkpoint, views int) error {
 	a, n, more := allowed(os.ReadFile), needs{}, int64(0)

@@ -19,11 +19,12 @@ import (
 	"testing"
 	"text/tabwriter"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/testdata/mutate"
 	"github.com/dequantfs/dequantfs/testdata/size"
 	"github.com/dequantfs/dequantfs/testdata/synth"
-	"golang.org/x/sys/unix"
 )
 
 // world is where a source lies, and who reads it.
@@ -140,7 +141,7 @@ type treeWatcher struct {
 }
 
 func newTreeWatcher(dir string, want map[string][]byte, log *slog.Logger) (*treeWatcher, error) {
-	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	c, err := adapter.Open(context.Background(), dir, adapter.OpenOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -12,8 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/dequantfs/dequantfs/adapter/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
 // bomb panics where it is put, as long as it is armed, once it is released.
@@ -191,7 +192,7 @@ func TestAPanicOfAdviceCostsNobodyAnything(t *testing.T) {
 	}
 	defer f.Close()
 	at := &file{fs: f, segments: []*segment{{}}, ends: []int64{1 << 20}}
-	u := &fakeUnit{file: &brittle{noFile{"source"}}, number: 1, size: 1000}
+	u := &fakeUnit{file: &brittle{noFile{name: "source"}}, number: 1, size: 1000}
 	if err := use(context.Background(), at, 0, 1000, u); err != nil {
 		t.Error(err)
 	}

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,11 +17,12 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/testdata/permission"
 	"github.com/dequantfs/dequantfs/testdata/size"
-	"golang.org/x/sys/unix"
 )
 
 // This file mounts sources with random owners, groups, modes and ACLs, of files and of folders, as
@@ -322,7 +324,7 @@ func answerOrders(in *json.Decoder, out *json.Encoder) error {
 
 // carryOut mounts.
 func carryOut(o order) (a mountedAnswer, unmount func() error, err error) {
-	c, err := adapter.Open(o.Source, adapter.OpenOptions{FollowLinks: true})
+	c, err := adapter.Open(context.Background(), o.Source, adapter.OpenOptions{FollowLinks: true})
 	if err != nil {
 		return a, unmount, err
 	}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"io"
 	"sync/atomic"
 	"testing"
@@ -16,10 +17,10 @@ type advised struct {
 	furthest, let atomic.Int64
 }
 
-func (a *advised) ReadAt(p []byte, off int64) (int, error) {
+func (a *advised) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	for end := off + int64(len(p)); ; {
 		if old := a.furthest.Load(); old >= end || a.furthest.CompareAndSwap(old, end) {
-			return a.memory.ReadAt(p, off)
+			return a.memory.ReadAt(ctx, p, off)
 		}
 	}
 }

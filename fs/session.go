@@ -141,7 +141,7 @@ func (s *session) readSource(f expr.File, p []byte, off int64) (n int, err error
 			continue
 		}
 		begun := s.waits.begin(forSource)
-		got, err := s.fs.readSource(f, rest[:gap], off+int64(n))
+		got, err := s.fs.readSource(s.ctx, f, rest[:gap], off+int64(n))
 		s.waits.end(forSource, begun)
 		if n += got; err != nil {
 			return n, err

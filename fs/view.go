@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
@@ -185,14 +186,10 @@ func (b *builder) shard(d *node, dir string, s *shard) error {
 }
 
 // attributes narrows perm and moves mtime on by what a source file says of itself.
-func (b *builder) attributes(f any, perm uint32, mtime time.Time) (uint32, time.Time) {
-	if m, ok := f.(interface{ Mode() uint32 }); ok {
-		perm &= m.Mode()
-	}
-	if m, ok := f.(interface{ ModTime() time.Time }); ok {
-		if t := m.ModTime(); t.After(mtime) {
-			mtime = t
-		}
+func (b *builder) attributes(f expr.File, perm uint32, mtime time.Time) (uint32, time.Time) {
+	perm &= uint32(f.Mode())
+	if t := f.ModTime(); t.After(mtime) {
+		mtime = t
 	}
 	if mtime.After(b.mtime) {
 		b.mtime = mtime
@@ -202,7 +199,7 @@ func (b *builder) attributes(f any, perm uint32, mtime time.Time) (uint32, time.
 
 // blob adds a file whose bytes are at hand.
 func (b *builder) blob(d *node, dir, name string, data []byte) error {
-	return b.file(d, dir, name, &section{fs: b.fs, name: path.Join(dir, name), r: bytes.NewReader(data), size: int64(len(data))}, b.perm, time.Time{})
+	return b.file(d, dir, name, &section{fs: b.fs, name: path.Join(dir, name), read: without(bytes.NewReader(data)), size: int64(len(data))}, b.perm, time.Time{})
 }
 
 // side adds the checkpoint's side files, but for those that the view writes itself. Files of
@@ -223,8 +220,8 @@ func (b *builder) side(d *node, dir string) error {
 		if err != nil {
 			return err
 		}
-		_, mtime := b.attributes(s.ReaderAt, 0o444, time.Time{})
-		c := &section{fs: b.fs, name: path.Join(at, name), r: s.ReaderAt, size: s.Size}
+		_, mtime := b.attributes(s.File, 0o444, time.Time{})
+		c := &section{fs: b.fs, name: path.Join(at, name), read: s.File.ReadAt, size: s.Size}
 		if err := b.file(parent, at, name, c, s.Mode, mtime); err != nil {
 			return err
 		}

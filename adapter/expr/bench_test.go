@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/testdata/steady"
+
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
@@ -29,11 +31,17 @@ func (c everything) Get(_ context.Context, u *Unit) (Entry, error) {
 
 // disk is a real file, of full-size tensors.
 type disk struct {
-	*os.File
+	steady.File
+	file *os.File
 	size int64
 }
 
-func (d *disk) Size() int64 { return d.size }
+func (d *disk) Name() string { return d.file.Name() }
+func (d *disk) Size() int64  { return d.size }
+
+func (d *disk) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	return d.file.ReadAt(p, off)
+}
 
 func newDisk(b *testing.B, size int64) *disk {
 	f, err := os.CreateTemp(b.TempDir(), "shard")
@@ -51,7 +59,7 @@ func newDisk(b *testing.B, size int64) *disk {
 			b.Fatal(err)
 		}
 	}
-	return &disk{f, size}
+	return &disk{file: f, size: size}
 }
 
 const (

@@ -7,14 +7,14 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// source is a tensor without bytes to speak of, for what fails when it is built.
-func source(key string, d safetensors.DType, shape ...int64) *Source {
+// stored is a tensor without bytes to speak of, for what fails when it is built.
+func stored(key string, d safetensors.DType, shape ...int64) *Source {
 	return &Source{Key: key, File: &memory{data: make([]byte, 1<<16)}, DType: d, Shape: shape}
 }
 
 func mustLoad(t *testing.T, key string, d safetensors.DType, shape ...int64) Node {
 	t.Helper()
-	n, err := Load(source(key, d, shape...))
+	n, err := Load(stored(key, d, shape...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestGridsThatDoNotFitAreRefusedByName(t *testing.T) {
 		{[]int64{3, 20, 10}, [2]int64{8, 8}, bf16, []int64{3, 2, 2}, false},
 		{[]int64{0, 10}, blocks, f32, []int64{0, 1}, true},
 	} {
-		w, s := source("mlp.up_proj.weight", f8, test.weight...), source("mlp.up_proj.weight_scale_inv", test.scale, test.grid...)
+		w, s := stored("mlp.up_proj.weight", f8, test.weight...), stored("mlp.up_proj.weight_scale_inv", test.scale, test.grid...)
 		_, err := Dequantize(w, s, DequantizeOptions{test.block, bf16})
 		if test.ok != (err == nil) {
 			t.Errorf("weight %v, blocks %v, grid %s %v: %v", test.weight, test.block, test.scale, test.grid, err)
@@ -75,25 +75,25 @@ func TestGridsThatDoNotFitAreRefusedByName(t *testing.T) {
 func TestRecipesThatMakeNoSenseAreRefusedByName(t *testing.T) {
 	w := mustLoad(t, "layers.0.weight", bf16, 6, 4)
 	packed := mustLoad(t, "layers.0.weight", safetensors.F4, 6, 4)
-	scale := source("layers.0.weight_scale_inv", f32, 1, 1)
+	scale := stored("layers.0.weight_scale_inv", f32, 1, 1)
 	other := mustLoad(t, "other", bf16, 6, 5)
 	for name, build := range map[string]func() (Node, error){
-		"tensor beyond its file": func() (Node, error) { return Load(source("layers.0.weight", f32, 1<<20)) },
+		"tensor beyond its file": func() (Node, error) { return Load(stored("layers.0.weight", f32, 1<<20)) },
 		"tensor before its file": func() (Node, error) {
-			s := source("layers.0.weight", f32, 1)
+			s := stored("layers.0.weight", f32, 1)
 			s.Offset = -4
 			return Load(s)
 		},
-		"tensor too large":     func() (Node, error) { return Load(source("layers.0.weight", f32, 1<<40, 1<<40)) },
-		"tensor without dtype": func() (Node, error) { return Load(source("layers.0.weight", safetensors.Invalid, 1)) },
+		"tensor too large":     func() (Node, error) { return Load(stored("layers.0.weight", f32, 1<<40, 1<<40)) },
+		"tensor without dtype": func() (Node, error) { return Load(stored("layers.0.weight", safetensors.Invalid, 1)) },
 		"codes that are none": func() (Node, error) {
-			return Dequantize(source("layers.0.weight", bf16, 6, 4), scale, DequantizeOptions{Out: bf16})
+			return Dequantize(stored("layers.0.weight", bf16, 6, 4), scale, DequantizeOptions{Out: bf16})
 		},
 		"codes in a vector": func() (Node, error) {
-			return Dequantize(source("layers.0.weight", f8, 6), scale, DequantizeOptions{Out: bf16})
+			return Dequantize(stored("layers.0.weight", f8, 6), scale, DequantizeOptions{Out: bf16})
 		},
 		"dequantize to F64": func() (Node, error) {
-			return Dequantize(source("layers.0.weight", f8, 6, 4), scale, DequantizeOptions{Out: safetensors.F64})
+			return Dequantize(stored("layers.0.weight", f8, 6, 4), scale, DequantizeOptions{Out: safetensors.F64})
 		},
 		"cast to I32":               func() (Node, error) { return Cast(w, safetensors.I32) },
 		"cast of packed":            func() (Node, error) { return Cast(packed, bf16) },
@@ -148,8 +148,8 @@ func TestNodesOfOtherPackagesAreRefused(t *testing.T) {
 func TestRecipesReadAsOneLine(t *testing.T) {
 	m := newMaker(t, 1)
 	expert := func(key string) Node {
-		w := source("experts."+key+".gate_proj.weight", f8, 20, 30)
-		s := source("experts."+key+".gate_proj.weight_scale_inv", f32, 1, 1)
+		w := stored("experts."+key+".gate_proj.weight", f8, 20, 30)
+		s := stored("experts."+key+".gate_proj.weight_scale_inv", f32, 1, 1)
 		n, err := Dequantize(w, s, DequantizeOptions{blocks, bf16})
 		if err != nil {
 			t.Fatal(err)
@@ -159,7 +159,7 @@ func TestRecipesReadAsOneLine(t *testing.T) {
 	w := mustLoad(t, "w", bf16, 6, 8)
 	batch := mustLoad(t, "experts", bf16, 4, 6, 8)
 	must := must(t)
-	dequantized := must(Dequantize(source("a", f8, 6, 8), source("b", bf16), DequantizeOptions{Out: f32}))
+	dequantized := must(Dequantize(stored("a", f8, 6, 8), stored("b", bf16), DequantizeOptions{Out: f32}))
 	codes, scales, err := Quantize(w, QuantizeOptions{Scales: Ones})
 	if err != nil {
 		t.Fatal(err)

@@ -104,7 +104,7 @@ func (env *Env) lent(f File, off int64, n, width int) (p []byte, e Entry, skip i
 
 func (env *Env) readAt(f File, p []byte, off int64) (int, error) {
 	if env == nil || env.ReadAt == nil {
-		return f.ReadAt(p, off)
+		return f.ReadAt(env.context(), p, off)
 	}
 	return env.ReadAt(f, p, off)
 }

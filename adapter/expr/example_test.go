@@ -2,18 +2,28 @@ package expr_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/dequantfs/dequantfs/testdata/steady"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
 // file is a shard in memory.
-type file struct{ *bytes.Reader }
+type file struct {
+	steady.File
+	*bytes.Reader
+}
 
 func (f *file) Name() string { return "model.safetensors" }
+
+func (f *file) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	return f.Reader.ReadAt(p, off)
+}
 
 // shard holds an expert of 2 × 3: codes of gate_proj and up_proj, and one scale for both.
 func shard() (gate, up, scale *expr.Source) {
@@ -22,7 +32,7 @@ func shard() (gate, up, scale *expr.Source) {
 		0xb8, 0xc0, 0xc4, 0xc8, 0xca, 0xcc, // -1 … -6
 	}
 	data = binary.LittleEndian.AppendUint32(data, math.Float32bits(0.5))
-	f := &file{bytes.NewReader(data)}
+	f := &file{Reader: bytes.NewReader(data)}
 	weight := func(name string, off int64) *expr.Source {
 		return &expr.Source{Key: name + "_proj.weight", File: f, Offset: off, DType: safetensors.F8E4M3, Shape: []int64{2, 3}}
 	}

@@ -42,28 +42,9 @@ package expr
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
-
-// File is where source bytes come from. ReadAt must be safe for concurrent use, and the
-// dynamic type must be comparable (a pointer).
-// Implementations check that the file is still what it was (see adapter).
-type File interface {
-	io.ReaderAt
-	Name() string // for messages
-	Size() int64
-}
-
-// Source is a stored tensor: a byte range of a file.
-type Source struct {
-	Key    string // its name in the checkpoint
-	File   File
-	Offset int64 // of its first byte in File
-	DType  safetensors.DType
-	Shape  []int64
-}
 
 // Node is one recipe. Nodes are immutable and safe for concurrent use.
 type Node interface {
@@ -84,6 +65,9 @@ type Node interface {
 	// Ranges calls yield for the ranges of source files that reading
 	// [off, off+n) reads without a unit: what to fadvise ahead of a stream.
 	Ranges(off, n int64, yield func(f File, off, n int64) bool) bool
+
+	// Decodes reports whether reading the tensor dequantizes codes.
+	Decodes() bool
 
 	// String is the recipe in one readable line.
 	String() string

@@ -338,7 +338,7 @@ func newRecorder() *recorder {
 	r := &recorder{mapCache: mapCache{limit: 1 << 40}}
 	r.env = Env{Cache: r, ReadAt: func(f File, p []byte, off int64) (int, error) {
 		r.ranges = append(r.ranges, [2]int64{off, off + int64(len(p))})
-		return f.ReadAt(p, off)
+		return f.ReadAt(context.Background(), p, off)
 	}}
 	return r
 }
@@ -434,7 +434,7 @@ func readUntilCancelled(t *testing.T, env *Env, nodes []both, wants [][]byte, se
 		if reads++; reads > 20 && seed%2 == 1 {
 			cancel()
 		}
-		return f.ReadAt(p, off)
+		return f.ReadAt(context.Background(), p, off)
 	}
 	for i := range 20 {
 		b := nodes[i%len(nodes)]

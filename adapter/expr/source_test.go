@@ -10,11 +10,14 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/testdata/steady"
+
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
 // memory is a file of bytes that counts what is read, and fails on demand.
 type memory struct {
+	steady.File
 	data  []byte
 	fail  func(off int64, n int) (int, error) // instead of reading; n, nil: read
 	bytes atomic.Int64
@@ -24,7 +27,7 @@ type memory struct {
 func (m *memory) Name() string { return "shard.safetensors" }
 func (m *memory) Size() int64  { return int64(len(m.data)) }
 
-func (m *memory) ReadAt(p []byte, off int64) (int, error) {
+func (m *memory) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	m.reads.Add(1)
 	m.bytes.Add(int64(len(p)))
 	if m.fail != nil {

@@ -127,7 +127,7 @@ func TestFillFailsIfAStripFails(t *testing.T) {
 		for _, run := range []func(...func() error) error{nil, goAll} {
 			var once sync.Once
 			env := &Env{Go: run, ReadAt: func(f File, p []byte, off int64) (n int, err error) {
-				n, err = f.ReadAt(p, off)
+				n, err = f.ReadAt(context.Background(), p, off)
 				once.Do(func() { n, err = 0, broken })
 				return n, err
 			}}
@@ -147,7 +147,7 @@ func TestFillStopsWhenCancelled(t *testing.T) {
 		env := &Env{Context: ctx, ReadAt: func(f File, p []byte, off int64) (int, error) {
 			reads++
 			cancel()
-			return f.ReadAt(p, off)
+			return f.ReadAt(context.Background(), p, off)
 		}}
 		if err := u.Fill(env, poisoned(u.Size())); !errors.Is(err, context.Canceled) || reads != 1 {
 			t.Errorf("%s: %v after %d reads", u, err, reads)
@@ -164,7 +164,7 @@ func TestEveryReadGoesThroughTheEnvironment(t *testing.T) {
 			seen := int64(0)
 			env := &Env{ReadAt: func(f File, p []byte, off int64) (int, error) {
 				seen++
-				return f.ReadAt(p, off)
+				return f.ReadAt(context.Background(), p, off)
 			}}
 			if cached {
 				env.Cache = &mapCache{limit: 1 << 30, env: &Env{ReadAt: env.ReadAt}}

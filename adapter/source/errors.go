@@ -1,7 +1,9 @@
-// Package source reads checkpoints where they are stored.
 package source
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The kinds of errors of a source. Errors of this package wrap one of them where it fits, and say
 // more: test for them with [errors.Is].
@@ -17,6 +19,24 @@ var (
 	// ErrMissing says that a file does not exist, or that a link leads nowhere.
 	ErrMissing = errors.New("missing")
 
+	// ErrNotDownloaded says that the local cache does not have a repository, or not a revision of it.
+	// It is an ErrMissing whose text has the command that downloads it.
+	ErrNotDownloaded = fmt.Errorf("%w: not downloaded", ErrMissing)
+
 	// ErrIncomplete says that a download of the source was not finished.
 	ErrIncomplete = errors.New("the download is not finished")
 )
+
+// said is an error of a kind, with a text of its own.
+type said struct {
+	kind error
+	text string
+}
+
+func (s *said) Error() string { return s.text }
+func (s *said) Unwrap() error { return s.kind }
+
+// sayf gives an error of a kind.
+func sayf(kind error, format string, args ...any) error {
+	return &said{kind, fmt.Sprintf(format, args...)}
+}

@@ -211,7 +211,7 @@ func (b *bench) exportSample(ctx context.Context) error {
 
 // reduced is the first view with only as many tensors as make n bytes, cut where one alone is
 // larger.
-func (s *source) reduced(n int64) (fs.View, error) {
+func (s *opened) reduced(n int64) (fs.View, error) {
 	view := s.views[0]
 	plan := *view.Plan
 	plan.Tensors = nil

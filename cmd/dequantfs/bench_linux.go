@@ -137,7 +137,7 @@ type bench struct {
 	command *cobra.Command
 	name    string
 	request *request
-	source  *source
+	source  *opened
 	sample  []benchPart
 	ranges  []benchRange // of the source, from which the sample is computed
 	scratch string
@@ -171,9 +171,9 @@ func (f *benchFlags) open(c *cobra.Command, view *request, name string) (*bench,
 	return b, nil
 }
 
-func (b *bench) openSource() (*source, error) {
+func (b *bench) openSource() (*opened, error) {
 	o := fs.Options{CacheSize: b.cacheSize.option(), Logger: logger(b.command)}
-	return openSource(b.name, o, b.request.follow, b.request.views)
+	return openSource(b.command.Context(), b.name, o, b.request.follow, b.request.views)
 }
 
 // mountArguments are the arguments of a mount of the same view.

@@ -68,7 +68,7 @@ func sampleBytes(parts []benchPart) (n int64) {
 }
 
 // rangesOf finds the bytes of the source that the sample is computed from.
-func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
+func (s *opened) rangesOf(parts []benchPart) ([]benchRange, error) {
 	nodes := map[string]expr.Node{}
 	for _, t := range s.views[0].Plan.Tensors {
 		nodes[t.Name] = t.Node
@@ -93,7 +93,7 @@ func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
 }
 
 // rangesOfNode finds the source bytes of the first n bytes of a recipe.
-func (s *source) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
+func (s *opened) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
 	add := func(f expr.File, off, n int64) bool {
 		ranges = append(ranges, benchRange{s.shardPath(f.Name()), off, min(n, f.Size()-off)})
 		return true
@@ -107,7 +107,7 @@ func (s *source) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
 }
 
 // shardPath is where a file of the source lies.
-func (s *source) shardPath(name string) string {
+func (s *opened) shardPath(name string) string {
 	if strings.HasSuffix(s.checkpoint.Path, ".safetensors") {
 		return s.checkpoint.Path
 	}

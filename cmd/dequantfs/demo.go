@@ -140,7 +140,7 @@ func demoWithoutMount(c *cobra.Command) error {
 
 // openDemo opens the embedded checkpoint from a copy on disk, because a source is files. The
 // function remove removes the copy.
-func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
+func openDemo(c *cobra.Command) (s *opened, remove func(), err error) {
 	dir, err := os.MkdirTemp("", "dequantfs-demo-source-")
 	if err != nil {
 		return nil, nil, err
@@ -160,7 +160,7 @@ func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
 			return nil, nil, err
 		}
 	}
-	s, err = openSource(dir, fs.Options{Logger: logger(c)}, false, planDemo)
+	s, err = openSource(c.Context(), dir, fs.Options{Logger: logger(c)}, false, planDemo)
 	return s, remove, err
 }
 

@@ -111,7 +111,7 @@ func examineKernels(implementation, architecture string) finding {
 // examineSource opens a checkpoint and plans every view of it.
 func examineSource(c *cobra.Command, name string) []finding {
 	log := logger(c)
-	checkpoint, err := openCheckpoint(name, log, false)
+	checkpoint, err := openCheckpoint(c.Context(), name, log, false)
 	if err != nil {
 		return []finding{broken("source", err.Error(), hintFor(err))}
 	}
@@ -171,7 +171,7 @@ func examineTensors(c *adapter.Checkpoint) finding {
 
 // familyOf is the family that config.json names.
 func familyOf(c *adapter.Checkpoint) string {
-	if c.Config == nil {
+	if c.Config.Missing() {
 		return "unknown: config.json is missing"
 	}
 	return cmp.Or(c.Config.ModelType, "unknown: config.json has no model_type")

@@ -3,32 +3,22 @@ package main
 import (
 	"slices"
 	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter"
 )
 
-// layouts are the values of --layout, with the programs that read them.
-var layouts = []struct{ name, readers string }{
-	{"native", "NeMo AutoModel and training code with grouped experts"},
-	{"hf", "transformers, vLLM, SGLang, llama.cpp and all else that reads a BF16 Hugging Face checkpoint"},
-	{"transformers", "transformers v5 with grouped experts"},
-	{"torchtitan", "TorchTitan"},
-	{"hf-fp8", "programs that read the FP8 checkpoint as it is published"},
-}
-
+// layoutNames are the values of --layout.
 func layoutNames() (names []string) {
-	for _, l := range layouts {
-		names = append(names, l.name)
+	for _, l := range adapter.KnownLayouts() {
+		names = append(names, l.Name)
 	}
 	return names
 }
 
 // readersOf names the programs that read a layout.
 func readersOf(layout string) string {
-	for _, l := range layouts {
-		if l.name == layout {
-			return l.readers
-		}
-	}
-	return ""
+	l, _ := adapter.LayoutNamed(layout)
+	return l.Readers
 }
 
 // checkLayouts refuses names that are not layouts.

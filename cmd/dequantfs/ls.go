@@ -49,7 +49,7 @@ func (l *lsFlags) run(c *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	s, err := openSource(name, fs.Options{Logger: logger(c)}, r.follow, r.views)
+	s, err := openSource(c.Context(), name, fs.Options{Logger: logger(c)}, r.follow, r.views)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ type accountedFate struct {
 }
 
 // list describes the views of an opened source.
-func list(s *source) ([]listing, error) {
+func list(s *opened) ([]listing, error) {
 	var all []listing
 	for _, v := range s.views {
 		l, err := listView(s.fs, v)

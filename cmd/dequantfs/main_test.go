@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,6 +17,11 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/adapter/source"
+	dfs "github.com/dequantfs/dequantfs/fs"
 )
 
 // runHere runs a command line in this process.
@@ -65,26 +71,37 @@ func TestErrorsAreOneLineWithTheirHint(t *testing.T) {
 	}
 }
 
-// Each hint fits the messages that it was written for, and no message gets that of another.
-func TestHintsFitTheirMessages(t *testing.T) {
-	for message, want := range map[string]string{
-		`x: model_type "qwen3" has no layout transformers: it has native, hf`:                      "reads layout hf",
-		"x: config.json: missing beside model.safetensors":                                         "layout hf needs no config.json",
-		"x: config.json: missing, and no *.safetensors":                                            "ORG/NAME in the local cache",
-		"x: no model.safetensors.index.json and no *.safetensors":                                  "fetch what is missing",
-		"x: k: scale without its weight: the checkpoint may be incomplete":                         "give their folder",
-		"x: 1 of 2 shards is missing":                                                              "fetch what is missing",
-		"x: config.json: not a JSON object: unexpected EOF":                                        "correct the file",
-		"x: bad header: byte 2 of the JSON":                                                        damaged,
-		"x: 1 bytes more in the file than its header describes":                                    damaged,
-		`x: tensor "a": a hole of 1 bytes before its data_offsets [1,5]`:                           damaged,
-		"https://host/a/b: no such file or directory":                                              "then SOURCE is ORG/NAME",
-		"nowhere: no such file or directory":                                                       "",
-		"layout native needs the model_type of a config.json, and there is none: give --layout hf": "",
-		`unknown layout "x": there are hf and hf-fp8`:                                              "",
+// TestHintsFitTheirKinds: each kind of error has a hint, unless its text says how to go on.
+func TestHintsFitTheirKinds(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string // part of the hint
+	}{
+		{adapter.ErrNoWeight, "give their folder"},
+		{adapter.ErrNoConfig, "layout hf needs no config.json"},
+		{adapter.ErrNoCheckpoint, "ORG/NAME in the local cache"},
+		{adapter.ErrAbsentTensor, "--exclude"},
+		{adapter.ErrNotObject, "correct the file"},
+		{adapter.ErrUnknownLayout, ""},
+		{&adapter.LayoutError{Layout: "transformers"}, "reads layout hf"},
+		{&adapter.LayoutError{Layout: "torchtitan"}, ""},
+		{source.ErrMissing, "fetch what is missing"},
+		{source.ErrNotDownloaded, ""},
+		{&source.IncompleteError{Err: source.ErrMissing}, ""},
+		{source.ErrOutsideLink, "--follow-links"},
+		{safetensors.ErrTruncated, "fetch what is missing"},
+		{safetensors.ErrDamaged, "download it again"},
+		{&exec.Error{Name: "fusermount3", Err: exec.ErrNotFound}, "install fuse3"},
+		{&exec.Error{Name: "dd", Err: exec.ErrNotFound}, ""},
+		{new(dfs.MemoryError), "raise the limit"},
+		{syscall.EBUSY, "fuser -vm"},
+		{syscall.EACCES, "permissions"},
+		{syscall.ESTALE, "mount it again"},
+		{syscall.ENOENT, ""},
 	} {
-		if got := hintFor(errors.New(message)); (want == "") != (got == "") || !strings.Contains(got, want) {
-			t.Errorf("%s: hint %q, want %q", message, got, want)
+		got := hintFor(fmt.Errorf("x: %w", c.err))
+		if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%v: hint %q, want %q", c.err, got, c.want)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/fs"
 	"github.com/dequantfs/dequantfs/fs/export"
 )
@@ -291,7 +292,7 @@ func (m *mountFlags) mount(
 		return nil, err
 	}
 	r.fs.Logger = log
-	s, err := openSource(name, r.fs, r.view.follow, r.view.views)
+	s, err := openSource(c.Context(), name, r.fs, r.view.follow, r.view.views)
 	if err != nil {
 		return nil, err
 	}
@@ -317,11 +318,11 @@ func (m *mountFlags) mount(
 func (m *mounted) sayReaders(log *slog.Logger) {
 	said := map[string]bool{}
 	for _, v := range m.views {
-		layout := v.Plan.Options.Layout
-		if !said[layout] {
-			log.Info(filepath.Join(m.mountpoint, layout) + "/ is for " + readersOf(layout))
+		layout, _ := adapter.LayoutNamed(v.Plan.Options.Layout)
+		if !said[layout.Name] {
+			log.Info(filepath.Join(m.mountpoint, layout.Name) + "/ is for " + layout.Readers)
 		}
-		said[layout] = true
+		said[layout.Name] = true
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 // mounted is a source that is mounted.
 type mounted struct {
-	*source
+	*opened
 	place      string // of the source, absolute
 	mountpoint string
 	mount      *fs.Mount
@@ -21,7 +21,7 @@ type mounted struct {
 
 // mountSource mounts a source, and closes it if that fails. It makes the mountpoint if it is
 // missing.
-func mountSource(s *source, mountpoint string, o fs.MountOptions) (*mounted, error) {
+func mountSource(s *opened, mountpoint string, o fs.MountOptions) (*mounted, error) {
 	made, err := makeMountpoint(mountpoint)
 	var mount *fs.Mount
 	if err == nil {
@@ -31,7 +31,7 @@ func mountSource(s *source, mountpoint string, o fs.MountOptions) (*mounted, err
 		removeFolders(made)
 		return nil, errors.Join(permitOthers(err, o), s.Close())
 	}
-	return &mounted{source: s, mountpoint: mountpoint, mount: mount,
+	return &mounted{opened: s, mountpoint: mountpoint, mount: mount,
 		log: slog.New(slog.DiscardHandler)}, nil
 }
 
@@ -107,7 +107,7 @@ const patience = 5 * time.Second
 // Nothing is lost then: the mount is gone, and the source is only read.
 func (m *mounted) closeSource() error {
 	closed := make(chan error, 1)
-	go func() { closed <- m.source.Close() }()
+	go func() { closed <- m.opened.Close() }()
 	select {
 	case err := <-closed:
 		return err
@@ -152,5 +152,5 @@ func (m *mounted) leave() {
 }
 
 func (m *mounted) close() error {
-	return errors.Join(m.mount.Unmount(true), m.source.Close())
+	return errors.Join(m.mount.Unmount(true), m.opened.Close())
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,29 +13,38 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// source is an opened checkpoint with the tree of its views.
-type source struct {
+// opened is an opened checkpoint with the tree of its views.
+type opened struct {
 	checkpoint *adapter.Checkpoint
 	views      []fs.View
 	fs         *fs.FS
 }
 
 // openCheckpoint opens SOURCE. No other place in the command reads what a user writes there.
-func openCheckpoint(name string, log *slog.Logger, follow bool) (*adapter.Checkpoint, error) {
-	return adapter.Open(name,
-		adapter.OpenOptions{Logger: log, FollowLinks: follow, Fits: fs.CheckReading})
+func openCheckpoint(
+	ctx context.Context, name string, log *slog.Logger, follow bool,
+) (*adapter.Checkpoint, error) {
+	o := adapter.OpenOptions{Logger: log, FollowLinks: follow, Fits: fs.CheckReading}
+	c, err := adapter.Open(ctx, name, o)
+	if errors.Is(err, os.ErrNotExist) && strings.Contains(name, "://") {
+		return nil, withHint(err, "nothing is downloaded: hf download ORG/NAME fetches a repository, "+
+			"and then SOURCE is ORG/NAME")
+	}
+	return c, err
 }
 
 // planner makes views of a checkpoint.
 type planner func(*adapter.Checkpoint) ([]fs.View, error)
 
 // openSource opens SOURCE, makes the tree of its views, and says what is odd about both.
-func openSource(name string, o fs.Options, follow bool, plan planner) (*source, error) {
-	checkpoint, err := openCheckpoint(name, o.Logger, follow)
+func openSource(
+	ctx context.Context, name string, o fs.Options, follow bool, plan planner,
+) (*opened, error) {
+	checkpoint, err := openCheckpoint(ctx, name, o.Logger, follow)
 	if err != nil {
 		return nil, err
 	}
-	s := &source{checkpoint: checkpoint}
+	s := &opened{checkpoint: checkpoint}
 	if s.views, err = plan(checkpoint); err == nil {
 		s.fs, err = fs.New(checkpoint, s.views, o)
 	}
@@ -61,7 +73,7 @@ func sayNotes(log *slog.Logger, plans ...*adapter.Plan) {
 }
 
 // Close closes the tree, then the files under it.
-func (s *source) Close() error {
+func (s *opened) Close() error {
 	return errors.Join(s.fs.Close(), s.checkpoint.Close())
 }
 

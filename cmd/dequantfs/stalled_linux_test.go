@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/dequantfs/dequantfs/testdata/steady"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -15,12 +18,15 @@ import (
 
 // stalled is a file that does not answer. A real one would keep the process that reads it from
 // ending, also this one.
-type stalled struct{ asked, release chan struct{} }
+type stalled struct {
+	steady.File
+	asked, release chan struct{}
+}
 
 func (s *stalled) Name() string { return "stalled" }
 func (s *stalled) Size() int64  { return 1 << 20 }
 
-func (s *stalled) ReadAt(p []byte, _ int64) (int, error) {
+func (s *stalled) ReadAt(_ context.Context, p []byte, _ int64) (int, error) {
 	select {
 	case s.asked <- struct{}{}:
 	default:
@@ -35,11 +41,11 @@ func TestAFileThatDoesNotAnswerDoesNotKeepAMountThatIsGone(t *testing.T) {
 	if err := synth.DeepSeek(synth.Options{}).Write(dir); err != nil {
 		t.Fatal(err)
 	}
-	checkpoint, err := adapter.Open(dir, adapter.OpenOptions{})
+	checkpoint, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := &stalled{make(chan struct{}, 1), make(chan struct{})}
+	file := &stalled{asked: make(chan struct{}, 1), release: make(chan struct{})}
 	load, err := expr.Load(&expr.Source{Key: "x", File: file, DType: safetensors.U8,
 		Shape: []int64{1 << 10, 1 << 10}})
 	if err != nil {
@@ -56,7 +62,7 @@ func TestAFileThatDoesNotAnswerDoesNotKeepAMountThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := new(strings.Builder)
-	m := &mounted{source: &source{fs: tree, checkpoint: checkpoint},
+	m := &mounted{opened: &opened{fs: tree, checkpoint: checkpoint},
 		log: slog.New(slog.NewTextHandler(said, nil))}
 	r, err := tree.ReaderAt("model.safetensors")
 	if err != nil {

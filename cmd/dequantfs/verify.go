@@ -99,7 +99,8 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verifi
 		found, err = export.Verify(c.Context(), dir, o) // its error says how dir is not an export
 		return found, "its manifest", err
 	}
-	s, err := openSource(e.source, fs.Options{Logger: logger(c)}, r.follow, v.plan(c, r, e.views))
+	s, err := openSource(c.Context(), e.source, fs.Options{Logger: logger(c)}, r.follow,
+		v.plan(c, r, e.views))
 	if err != nil {
 		return nil, "", err
 	}

@@ -36,7 +36,7 @@ type viewFlags struct {
 }
 
 // standardLayout is shown without --layout, unless viewFlags.every is set. Every checkpoint has it.
-const standardLayout = "hf"
+const standardLayout = adapter.LayoutHF
 
 // register adds the flags to a command.
 func (v *viewFlags) register(c *cobra.Command) {
@@ -138,8 +138,8 @@ func (v *viewFlags) check() (*request, error) {
 	var err error
 	for _, step := range []func(){
 		func() { err = checkLayouts(v.layouts) },
-		func() { err = oneOf("mtp", v.mtp, "auto", "keep", "drop") },
-		func() { err = oneOf("scales", v.scales, "amax", "ones") },
+		func() { err = oneOf("mtp", v.mtp, adapter.MTPAuto, adapter.MTPKeep, adapter.MTPDrop) },
+		func() { err = oneOf("scales", v.scales, adapter.ScalesAmax, adapter.ScalesOnes) },
 		func() { r.options.DType, err = parseDType(v.dtype) },
 		func() { r.options.Include, err = parsePattern("include", v.include) },
 		func() { r.options.Exclude, err = parsePattern("exclude", v.exclude) },
@@ -225,10 +225,9 @@ func (r *request) views(c *adapter.Checkpoint) ([]fs.View, error) {
 
 // countViews counts views by the memory that planning them takes.
 func countViews(layouts []string) (n int) {
-	for _, l := range layouts {
-		if n++; l == "hf-fp8" {
-			n += fs.QuantizedViews - 1
-		}
+	for _, name := range layouts {
+		l, _ := adapter.LayoutNamed(name) // planning refuses an unknown one
+		n += max(1, l.Plans)
 	}
 	return n
 }

@@ -37,7 +37,7 @@ func flipBit(t *testing.T, path, key string, rng *rand.Rand) {
 	t.Fatalf("%s: no tensor %s", path, key)
 }
 
-// wantOnly wants one difference in each of the views, each of one tensor.
+// wantOnly checks that each of these tensors differs, and nothing else.
 func wantOnly(t *testing.T, what string, found *Verification, err error, tensors ...string) {
 	t.Helper()
 	if err != nil {
@@ -59,13 +59,15 @@ func wantOnly(t *testing.T, what string, found *Verification, err error, tensors
 	}
 }
 
-// One bit that differs is found and named, be it in the source, in an export, or in what a mount shows.
+// A wrong bit is found in the source, in an export, and in a mount, and its tensor is named.
 func TestVerifyFindsOneFlippedBit(t *testing.T) {
 	const key = "model.layers.1.mlp.experts.0.down_proj.weight"
 	native := "native/model.safetensors model.layers.1.mlp.experts.down_projs"
 	hf := "hf/model.safetensors " + key
 	views := []fs.View{layout("native", "native", 0), layout("hf", "hf", 0)}
-	dir := writeSource(t, synth.Options{Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96, Single: true})
+	dir := writeSource(t, synth.Options{
+		Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96, Single: true,
+	})
 	f := openViews(t, dir, views...)
 	export := t.TempDir()
 	if _, err := Write(context.Background(), f, export, Options{}); err != nil {

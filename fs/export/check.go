@@ -52,27 +52,37 @@ func (m *Manifest) checkPlaces() error {
 		return err
 	}
 	total := int64(0)
-	files := map[string]bool{}
 	for _, f := range m.Files {
 		if total > math.MaxInt64-f.Size {
 			return errors.New("files: more bytes than there can be")
 		}
 		total += f.Size
-		files[f.Name] = true
 		if !useView(f.Name, used) {
 			return fmt.Errorf("files: %.200q is in no view", f.Name)
 		}
+	}
+	if err := m.checkDirectories(); err != nil {
+		return err
+	}
+	for dir, used := range used {
+		if !used {
+			return fmt.Errorf("views: %.200q has no files", dir)
+		}
+	}
+	return nil
+}
+
+// checkDirectories returns an error if a file is also the directory of another file.
+func (m *Manifest) checkDirectories() error {
+	files := make(map[string]bool, len(m.Files))
+	for _, f := range m.Files {
+		files[f.Name] = true
 	}
 	for _, f := range m.Files {
 		for dir := path.Dir(f.Name); dir != "."; dir = path.Dir(dir) {
 			if files[dir] {
 				return fmt.Errorf("files: %.200q is both a file and a directory", dir)
 			}
-		}
-	}
-	for dir, used := range used {
-		if !used {
-			return fmt.Errorf("views: %.200q has no files", dir)
 		}
 	}
 	return nil

@@ -17,20 +17,18 @@ type checksums struct {
 	next   int // index of the current tensor; -1: the bytes before the first tensor
 }
 
-func newChecksums(name string, size int64, tensors []TensorRecord) *checksums {
-	record := FileRecord{Name: name, Size: size, Tensors: slices.Clone(tensors)}
-	return &checksums{sum: sha256.New(), next: -1, record: record}
+func newChecksums(f FileRecord) *checksums {
+	f.Tensors = slices.Clone(f.Tensors)
+	return &checksums{sum: sha256.New(), next: -1, record: f}
 }
 
 // part returns where the current part of the file ends, and the field for its checksum.
 func (c *checksums) part() (end int64, sum *string) {
-	switch tensors := c.record.Tensors; {
-	case c.next >= 0:
-		return tensors[c.next].End, &tensors[c.next].SHA256
-	case len(tensors) > 0:
-		return tensors[0].Begin, &c.record.SHA256
+	if c.next < 0 {
+		return c.record.dataOffset(), &c.record.SHA256
 	}
-	return c.record.Size, &c.record.SHA256
+	t := &c.record.Tensors[c.next]
+	return t.End, &t.SHA256
 }
 
 // write takes the next bytes.

@@ -2,38 +2,29 @@ package export
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"fmt"
-	"io"
 	"os"
-
-	"github.com/dequantfs/dequantfs/fs"
 )
 
 // againstContent compares a file with the bytes of a tree.
-func (v *verifier) againstContent(
-	ctx context.Context, r FileRecord, file *os.File, content fs.ReaderAtContext,
-) error {
-	want := make([]byte, min(chunkSize, r.Size))
+func (v *verifier) againstContent(ctx context.Context, s *source, file *os.File) error {
+	want := make([]byte, min(chunkSize, s.Size))
 	var spots spots
-	err := v.pieces(ctx, r, file, func(p []byte, off int64) error {
-		w := want[:len(p)]
-		if n, err := content.ReadAtContext(ctx, w, off); n < len(w) {
-			return fmt.Errorf("%s at byte %d: %w",
-				r.Name, off+int64(n), cmp.Or(err, io.ErrUnexpectedEOF))
+	err := v.pieces(ctx, s.FileRecord, file, func(p []byte, off int64) error {
+		if err := s.read(ctx, want[:len(p)], off); err != nil {
+			return err
 		}
-		if !bytes.Equal(p, w) {
-			spots.find(r.Tensors, off, p, w)
+		if !bytes.Equal(p, want[:len(p)]) {
+			spots.find(s.Tensors, off, p, want)
 		}
 		return nil
 	})
-	for _, s := range spots {
-		v.differ(r.Name, s.tensor, "%d bytes differ, the first at byte %d of the file",
-			s.bytes, s.first)
+	for _, spot := range spots {
+		v.differ(s.Name, spot.tensor, "%d bytes differ, the first at byte %d of the file",
+			spot.bytes, spot.first)
 	}
 	if err == nil {
-		v.checked(r)
+		v.checked(s.FileRecord)
 	}
 	return err
 }

@@ -33,48 +33,62 @@ func (w *writer) files(ctx context.Context, todo []FileRecord) error {
 	return g.Wait()
 }
 
-// source is a file of the tree that is being copied.
+// source is a file of a tree.
 type source struct {
-	FileRecord // its name and size
+	FileRecord // with tensors, without checksums
 	content    fs.ReaderAtContext
-	sums       *checksums
+	sums       *checksums // while it is copied
 }
 
-// source opens a file of the tree.
-func (w *writer) source(f FileRecord) (*source, error) {
-	content, err := w.tree.ReaderAt(f.Name)
+// openSource opens a file of a tree and reads its header.
+func openSource(t Tree, f FileRecord) (*source, error) {
+	content, err := t.ReaderAt(f.Name)
 	if err != nil {
 		return nil, err
 	}
-	tensors, err := tensorsOf(f.Name, content, content.Size())
-	if err != nil {
+	if f.Tensors, err = tensorsOf(f.Name, content, content.Size()); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name, err)
 	}
-	return &source{f, content, newChecksums(f.Name, f.Size, tensors)}, nil
+	return &source{FileRecord: f, content: content}, nil
+}
+
+// read fills p.
+func (s *source) read(ctx context.Context, p []byte, off int64) error {
+	n, err := s.content.ReadAtContext(ctx, p, off)
+	if n == len(p) {
+		return nil
+	}
+	return fmt.Errorf("%s at byte %d: %w", s.Name, off+int64(n), cmp.Or(err, io.ErrUnexpectedEOF))
 }
 
 // file writes one file and its record.
 func (w *writer) file(ctx context.Context, f FileRecord) error {
-	s, err := w.source(f)
+	s, err := openSource(w.tree, f)
 	if err != nil {
 		return err
 	}
+	s.sums = newChecksums(s.FileRecord)
 	if err := w.content(ctx, s); err != nil {
 		return err
 	}
-	record, err := s.sums.result()
-	if err != nil {
-		return err
-	}
-	var line bytes.Buffer
-	if err := record.encode(&line); err != nil {
-		return err
-	}
-	if err := w.dir.replace(recordOf(f.Name), line.Bytes()); err != nil {
+	if err := w.record(s); err != nil {
 		return err
 	}
 	w.tell(Event{Kind: Finished, File: f.Name, Bytes: f.Size})
 	return nil
+}
+
+// record writes the record of a finished file.
+func (w *writer) record(s *source) error {
+	record, err := s.sums.result()
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := record.encode(&text); err != nil {
+		return err
+	}
+	return w.dir.replace(recordOf(s.Name), text.Bytes())
 }
 
 // content brings the bytes of a file to disk, and then gives the file its name.
@@ -100,11 +114,13 @@ func (w *writer) fill(ctx context.Context, s *source, partial string) error {
 	if err != nil {
 		return err
 	}
-	if err := w.copy(ctx, t, s); err != nil {
-		t.abandon()
-		return err
+	if err = w.copy(ctx, t, s); err == nil {
+		err = t.finish()
 	}
-	return t.finish()
+	if err != nil {
+		t.abandon()
+	}
+	return err
 }
 
 // piece is a part of a file, in a buffer that may be larger.
@@ -136,9 +152,8 @@ func (w *writer) read(ctx context.Context, s *source, full chan<- piece) error {
 	for off := int64(0); off < s.Size; {
 		p := piece{buf: w.buffer()}
 		p.data = p.buf[:min(int64(len(p.buf)), s.Size-off)]
-		if n, err := s.content.ReadAtContext(ctx, p.data, off); n < len(p.data) {
-			return fmt.Errorf("%s at byte %d: %w",
-				s.Name, off+int64(n), cmp.Or(err, io.ErrUnexpectedEOF))
+		if err := s.read(ctx, p.data, off); err != nil {
+			return err
 		}
 		off += int64(len(p.data))
 		select {

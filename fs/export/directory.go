@@ -99,28 +99,41 @@ func (d *directory) open(name string, flag int) (*os.File, error) {
 	if err != nil {
 		return nil, d.whole(err)
 	}
-	opened, err := f.Stat()
-	if err == nil && !os.SameFile(info, opened) { // a link replaced it after the check
-		err = fmt.Errorf("%s was exchanged just now: run the export again", d.name(name))
-	}
-	if err != nil {
+	if err := d.same(f, info, name); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
+// same returns an error if another file replaced the expected one before it was opened.
+func (d *directory) same(f *os.File, want iofs.FileInfo, name string) error {
+	opened, err := f.Stat()
+	if err == nil && !os.SameFile(want, opened) {
+		err = fmt.Errorf("%s was exchanged just now: run the export again", d.name(name))
+	}
+	return err
+}
+
 // create creates a file under a free name.
 func (d *directory) create(name string) (*os.File, error) {
-	_, err := d.stat(name)
-	if err == nil {
-		return nil, &iofs.PathError{Op: "create", Path: d.name(name), Err: iofs.ErrExist}
-	}
-	if !errors.Is(err, iofs.ErrNotExist) {
+	if err := d.free(name); err != nil {
 		return nil, err
 	}
 	f, err := d.root.OpenFile(filepath.FromSlash(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	return f, d.whole(err)
+}
+
+// free returns an error if a name is in use.
+func (d *directory) free(name string) error {
+	_, err := d.stat(name)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = &iofs.PathError{Op: "create", Path: d.name(name), Err: iofs.ErrExist}
+	}
+	return err
 }
 
 // mkdir creates a directory and those above it, where they are missing.
@@ -150,9 +163,17 @@ func (d *directory) rename(from, to string) error {
 	return d.whole(d.root.Rename(filepath.FromSlash(from), filepath.FromSlash(to)))
 }
 
-// link gives a file a second name, which must be free.
-func (d *directory) link(from, to string) error {
-	return d.whole(d.root.Link(filepath.FromSlash(from), filepath.FromSlash(to)))
+// renameFree renames a file if the new name is free. If the file system has no hard links, it may
+// replace a file that was created meanwhile.
+func (d *directory) renameFree(from, to string) error {
+	err := d.whole(d.root.Link(filepath.FromSlash(from), filepath.FromSlash(to)))
+	if err != nil && !errors.Is(err, iofs.ErrExist) {
+		err = d.rename(from, to)
+	}
+	if errors.Is(err, iofs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 // remove removes a file or an empty directory, if it exists.
@@ -177,20 +198,19 @@ func (d *directory) each(dir string, visit func(name string) error) error {
 		return err
 	}
 	defer f.Close()
-	for {
-		names, err := f.Readdirnames(1000)
+	for err == nil {
+		var names []string
+		names, err = f.Readdirnames(1000) // a few at a time: a directory may be large
 		for _, name := range names {
 			if err := visit(path.Join(dir, name)); err != nil {
 				return err
 			}
 		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
 	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
 
 // openDir opens a directory that is not a link.
@@ -250,9 +270,12 @@ func (d *directory) writeTemp(dir string, data []byte) (name string, err error) 
 	return name, nil
 }
 
-// canRename returns an error if files cannot be renamed, which some file systems refuse. It is
-// called before the work begins.
+// canRename returns an error if files cannot be renamed from one directory to another. Some file
+// systems refuse that. It is called before the work begins.
 func (d *directory) canRename(from, to string) error {
+	if err := d.mkdir(to); err != nil {
+		return err
+	}
 	temp, err := d.writeTemp(from, nil)
 	if err != nil {
 		return err

@@ -43,6 +43,7 @@ package export
 import (
 	"cmp"
 	"context"
+	"fmt"
 	iofs "io/fs"
 	"runtime"
 
@@ -97,11 +98,11 @@ const (
 // If several processes share the work, the last one writes the manifest and returns it. For the
 // others the manifest is nil. The package comment describes interruption and errors.
 func Write(ctx context.Context, t Tree, dir string, o Options) (*Manifest, error) {
-	m, err := manifestOf(t)
+	w, err := newWriter(t, dir, o.withDefaults())
 	if err != nil {
 		return nil, err
 	}
-	return newWriter(m, t, dir, o.withDefaults()).run(ctx)
+	return w.run(ctx)
 }
 
 // withDefaults replaces zero values.
@@ -113,4 +114,13 @@ func (o Options) withDefaults() Options {
 		o.Progress = func(Event) {}
 	}
 	return o
+}
+
+// check returns an error if there cannot be such a part.
+func (o Options) check() error {
+	if o.Part < 0 || o.Part >= o.Parts {
+		return fmt.Errorf("part %d of %d: parts are numbered from 0 to %d",
+			o.Part, o.Parts, o.Parts-1)
+	}
+	return nil
 }

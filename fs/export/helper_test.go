@@ -30,13 +30,14 @@ func writeSource(t testing.TB, o synth.Options) string {
 
 // layout is a view that openViews plans.
 func layout(dir, layout string, d safetensors.DType) fs.View {
-	return fs.View{Dir: dir, Plan: &adapter.Plan{Options: adapter.Options{Layout: layout, DType: d}}}
+	o := adapter.Options{Layout: layout, DType: d}
+	return fs.View{Dir: dir, Plan: &adapter.Plan{Options: o}}
 }
 
 // openViews opens a source and plans views whose Plan has only options.
 func openViews(t testing.TB, dir string, views ...fs.View) *fs.FS {
 	t.Helper()
-	c, err := adapter.Open(dir, adapter.OpenOptions{})
+	c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,4 +54,11 @@ func openViews(t testing.TB, dir string, views ...fs.View) *fs.FS {
 	}
 	t.Cleanup(func() { f.Close() })
 	return f
+}
+
+// mentions reports whether there is an error, and it contains all these texts.
+func mentions(err error, texts ...string) bool {
+	return err != nil && !slices.ContainsFunc(texts, func(text string) bool {
+		return !strings.Contains(err.Error(), text)
+	})
 }

@@ -128,10 +128,20 @@ func (f FileRecord) encode(b *bytes.Buffer) error {
 	if len(tensors) == 0 {
 		return nil
 	}
-	b.Truncate(b.Len() - 1)
+	b.Truncate(b.Len() - len("}"))
 	b.WriteString(",\"tensors\": [")
+	if err := encodeTensors(b, tensors); err != nil {
+		return err
+	}
+	b.WriteString("]}")
+	return nil
+}
+
+// encodeTensors appends tensors as JSON, one per line.
+func encodeTensors(b *bytes.Buffer, tensors []TensorRecord) error {
 	for i, t := range tensors {
-		if line, err = json.Marshal(t); err != nil {
+		line, err := json.Marshal(t)
+		if err != nil {
 			return err
 		}
 		if i > 0 {
@@ -140,6 +150,5 @@ func (f FileRecord) encode(b *bytes.Buffer) error {
 		b.WriteString("\n ")
 		b.Write(line)
 	}
-	b.WriteString("]}")
 	return nil
 }

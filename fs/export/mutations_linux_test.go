@@ -3,10 +3,12 @@ package export
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -26,7 +28,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/size"
 )
 
-// tempInMemory is a directory in memory, where there is one: nothing waits for a disk.
+// tempInMemory returns a new directory in memory if there is one, so that tests need not wait for a
+// disk.
 func tempInMemory(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "dequantfs-test-")
@@ -37,7 +40,7 @@ func tempInMemory(t testing.TB) string {
 	return dir
 }
 
-// mutated is a directory of an export to which things happen.
+// mutated is the directory of an export that random mutations change.
 type mutated struct {
 	t        testing.TB
 	rng      *rand.Rand
@@ -58,12 +61,16 @@ func newMutated(t testing.TB, seed uint64) *mutated {
 	t.Helper()
 	tree := newTinyTree(t)
 	base := tempInMemory(t)
-	m := &mutated{t: t, rng: rand.New(rand.NewPCG(seed, 0)), tree: tree, victim: filepath.Join(base, "victim"), dir: filepath.Join(base, "export")}
+	m := &mutated{
+		t: t, rng: rand.New(rand.NewPCG(seed, 0)), tree: tree,
+		victim: filepath.Join(base, "victim"), dir: filepath.Join(base, "export"),
+	}
 	m.intact = newVictim(t, m.victim)
 	complete := texts(lookAt(t, exportTo(t, tree, filepath.Join(base, "complete"))))
 	m.starts = append(m.starts, complete, complete)
 	for _, name := range []string{"hf/model-00002-of-00002.safetensors", "hf/config.json"} {
-		m.starts = append(m.starts, begunUntil(t, tree, filepath.Join(base, "begun-"+filepath.Base(name)), name))
+		dir := filepath.Join(base, "begun-"+filepath.Base(name))
+		m.starts = append(m.starts, begunUntil(t, tree, dir, name))
 	}
 	m.complete = plain(complete[inState(manifestName)]).(map[string]any)["files"]
 	all := tree.manifest(t).made()
@@ -75,7 +82,7 @@ func newMutated(t testing.TB, seed uint64) *mutated {
 	return m
 }
 
-// exportTo exports a tree whole.
+// exportTo writes a complete export.
 func exportTo(t testing.TB, tree fakeTree, dir string) string {
 	t.Helper()
 	if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
@@ -84,7 +91,7 @@ func exportTo(t testing.TB, tree fakeTree, dir string) string {
 	return dir
 }
 
-// begunUntil is what is left of an export that was interrupted when a file was being written.
+// begunUntil returns the files of an export that was interrupted while it wrote one file.
 func begunUntil(t testing.TB, tree fakeTree, dir, file string) map[string]string {
 	t.Helper()
 	tree[file].failAt = 1
@@ -97,7 +104,7 @@ func begunUntil(t testing.TB, tree fakeTree, dir, file string) map[string]string
 	return all
 }
 
-// texts gives the contents of the files that lookAt has found.
+// texts returns the contents of the files that lookAt found.
 func texts(looked map[string]string) map[string]string {
 	files := map[string]string{}
 	for name, data := range looked {
@@ -108,7 +115,7 @@ func texts(looked map[string]string) map[string]string {
 	return files
 }
 
-// plain reads JSON without any type in mind, or gives nil.
+// plain decodes JSON without a type, or returns nil.
 func plain(text string) any {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
@@ -121,16 +128,19 @@ func plain(text string) any {
 
 func pick[T any](m *mutated, of ...T) T { return of[m.rng.IntN(len(of))] }
 
-// path is where a name is.
+// path returns the path of a name.
 func (m *mutated) path(name string) string { return filepath.Join(m.dir, filepath.FromSlash(name)) }
 
-// file picks a file that is there, of those that end in one of endings.
+// file picks an existing file with one of these endings.
 func (m *mutated) file(endings ...string) (name string, data []byte) {
 	var there []string
 	for name := range m.start {
 		info, err := os.Lstat(m.path(name))
-		if err == nil && m.inside(name) && info.Mode().IsRegular() && info.Size() < 1<<20 &&
-			(len(endings) == 0 || slices.ContainsFunc(endings, func(e string) bool { return strings.HasSuffix(name, e) })) {
+		wanted := len(endings) == 0 || slices.ContainsFunc(endings, func(end string) bool {
+			return strings.HasSuffix(name, end)
+		})
+		if err == nil && wanted && m.inside(name) && info.Mode().IsRegular() &&
+			info.Size() < 1<<20 {
 			there = append(there, name)
 		}
 	}
@@ -146,7 +156,7 @@ func (m *mutated) file(endings ...string) (name string, data []byte) {
 	return name, data
 }
 
-// inside reports whether no link is in the way to a name.
+// inside reports whether no directory above a name is a link.
 func (m *mutated) inside(name string) bool {
 	for above := filepath.Dir(name); above != "."; above = filepath.Dir(above) {
 		if info, err := os.Lstat(m.path(above)); err == nil && !info.IsDir() {
@@ -156,8 +166,7 @@ func (m *mutated) inside(name string) bool {
 	return true
 }
 
-// rewrite puts other bytes into a file of the directory. A link there is replaced, not written
-// through.
+// rewrite replaces a file of the directory. It does not write through links.
 func (m *mutated) rewrite(name string, data []byte) {
 	if name == "" || !m.inside(name) {
 		return
@@ -168,10 +177,10 @@ func (m *mutated) rewrite(name string, data []byte) {
 	}
 }
 
-// exportMutations are what can happen to a directory.
+// exportMutations are the mutations, with frequent ones repeated.
 var exportMutations = []struct {
 	name string
-	do   func(m *mutated) string // says to what
+	do   func(m *mutated) string // returns the file and the change
 }{
 	{"text of", (*mutated).mutateText},
 	{"text of", (*mutated).mutateText},
@@ -190,7 +199,7 @@ var exportMutations = []struct {
 	{"gone:", (*mutated).remove},
 }
 
-// manifests are the files of ours that are read back.
+// manifest picks a file that an export reads back.
 func (m *mutated) manifest() (string, []byte) {
 	if m.rng.IntN(3) > 0 {
 		if name, data := m.file(manifestName, exportName); name != "" {
@@ -200,7 +209,7 @@ func (m *mutated) manifest() (string, []byte) {
 	return m.file(".json")
 }
 
-// token is a value in JSON.
+// token is a token of JSON.
 var token = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[\[\]{},:]`)
 
 // mutateText changes the text of a JSON file in one place.
@@ -226,9 +235,13 @@ func (m *mutated) mutateText() string {
 	case 4: // the end
 		at = []int{at[0], len(data)}
 	case 5: // something else in it
-		now = was + pick(m, ",", `"x":1,`, `"version":1,`, "\x00", "\xff", "\u00a0", "//", `"tensors":[],`, "{}", strings.Repeat("[", 1000), strings.Repeat(" ", 5000))
+		now = was + pick(m, ",", `"x":1,`, `"version":1,`, "\x00", "\xff", "\u00a0", "//",
+			`"tensors":[],`, "{}", strings.Repeat("[", 1000), strings.Repeat(" ", 5000))
 	case 6: // everything
-		at, now = []int{0, len(data)}, pick(m, "", "{}", "null", "[]", `{"version":1}`, `{"version":99}`, `{"version":1,"source":"","views":[],"files":[]}`, strings.Repeat("[", 100_000), strings.Repeat(`{"files":`, 50_000), `"`+strings.Repeat("a", 1<<20))
+		at, now = []int{0, len(data)}, pick(m, "", "{}", "null", "[]", `{"version":1}`,
+			`{"version":99}`, `{"version":1,"source":"","views":[],"files":[]}`,
+			strings.Repeat("[", 100_000), strings.Repeat(`{"files":`, 50_000),
+			`"`+strings.Repeat("a", 1<<20))
 	default:
 		now = m.value(was)
 	}
@@ -236,10 +249,15 @@ func (m *mutated) mutateText() string {
 	return fmt.Sprintf("%s: %.60q for %.60q", name, now, data[at[0]:at[1]])
 }
 
-// value is another value in the place of one.
+// value returns another value for one in JSON.
 func (m *mutated) value(was string) string {
-	near := []string{"0", "-1", "1", "5", "1.0", "1e3", "1e400", "-0", "9223372036854775807", "9223372036854775808", "1099511627776", "null", "true", `""`, `"5"`, "[]", "{}", "[0]",
-		`"../x"`, `"/etc/passwd"`, `"hf/../hf/config.json"`, `"hf/config.json"`, `".dequantfs/manifest.json"`, `"` + strings.Repeat("ab", 32) + `"`, `"F64"`, `"U8"`, `"\ud800"`}
+	near := []string{
+		"0", "-1", "1", "5", "1.0", "1e3", "1e400", "-0", "9223372036854775807",
+		"9223372036854775808", "1099511627776", "null", "true", `""`, `"5"`, "[]", "{}", "[0]",
+		`"../x"`, `"/etc/passwd"`, `"hf/../hf/config.json"`, `"hf/config.json"`,
+		`".dequantfs/manifest.json"`, `"` + strings.Repeat("ab", 32) + `"`, `"F64"`, `"U8"`,
+		`"\ud800"`,
+	}
 	var n int64
 	if _, err := fmt.Sscan(was, &n); err == nil && m.rng.IntN(2) == 0 {
 		return fmt.Sprint(pick(m, n+1, n-1, -n, 2*n, n+1<<40, n+1<<62, n^1<<m.rng.IntN(63)))
@@ -247,7 +265,7 @@ func (m *mutated) value(was string) string {
 	return pick(m, near...)
 }
 
-// mutateValue changes one value of a JSON file, which stays well formed.
+// mutateValue changes one value of a JSON file. The file remains well-formed.
 func (m *mutated) mutateValue() string {
 	name, data := m.manifest()
 	root := plain(string(data))
@@ -263,7 +281,7 @@ func (m *mutated) mutateValue() string {
 	return name + ": " + what
 }
 
-// change changes something below v, at most so deep.
+// change changes one value in v, down to a depth.
 func (m *mutated) change(v *any, depth int) string {
 	switch x := (*v).(type) {
 	case map[string]any:
@@ -312,8 +330,8 @@ func (m *mutated) change(v *any, depth int) string {
 	return fmt.Sprintf("%.60s for %.60s", now, was)
 }
 
-// mutateEntry changes what a manifest says of a file, and computes its checksums anew from the
-// file: only what the file itself says can show that it is wrong.
+// mutateEntry changes the entry of a file in a manifest, and computes its checksums again. So only
+// the file's own header can show that the entry is wrong.
 func (m *mutated) mutateEntry() string {
 	root, _ := plain(string(readOr(m.path(inState(manifestName))))).(map[string]any)
 	files, _ := root["files"].([]any)
@@ -332,7 +350,8 @@ func (m *mutated) mutateEntry() string {
 		what = m.change(&entry, 1)
 	}
 	name, _ := file["name"].(string)
-	if holds(m.path(name), m.tree.bytes(name)) { // else the manifest would be right of other bytes
+	// With other bytes in the file, the manifest would be right about these.
+	if holds(m.path(name), m.tree.bytes(name)) {
 		sumAnew(file, m.tree.bytes(name))
 	}
 	text, err := json.Marshal(root)
@@ -343,7 +362,7 @@ func (m *mutated) mutateEntry() string {
 	return name + ": " + what
 }
 
-// readOr reads a small regular file, or nothing.
+// readOr reads a small regular file. For anything else, it returns nil.
 func readOr(path string) []byte {
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || info.Size() > 1<<20 {
 		return nil
@@ -355,10 +374,11 @@ func readOr(path string) []byte {
 // holds reports whether a path leads to a regular file with these bytes.
 func holds(path string, data []byte) bool {
 	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular() && info.Size() == int64(len(data)) && bytes.Equal(readOr(path), data)
+	return err == nil && info.Mode().IsRegular() && info.Size() == int64(len(data)) &&
+		bytes.Equal(readOr(path), data)
 }
 
-// sumAnew gives an entry the checksums that the bytes at its offsets have.
+// sumAnew computes the checksums of an entry from the bytes at its offsets.
 func sumAnew(file map[string]any, data []byte) {
 	first := int64(len(data))
 	tensors, _ := file["tensors"].([]any)
@@ -400,8 +420,9 @@ func (m *mutated) mutateBytes() string {
 		data = append(data, byte(m.rng.Uint32()))
 	case 2:
 		data = slices.Delete(data, at, at+1)
-	case 3: // what the first bytes say of the header's length
-		copy(data, pick(m, "\xff\xff\xff\xff\xff\xff\xff\x7f", "\xff\xff\xff\xff\xff\xff\xff\xff", "\x00\xe1\xf5\x05\x00\x00\x00\x00", "\x00\x00\x00\x00\x00\x00\x00\x00"))
+	case 3: // the length of the header
+		length := pick(m, math.MaxInt64, math.MaxUint64, 100_000_000, uint64(0))
+		copy(data, binary.LittleEndian.AppendUint64(nil, length))
 	default:
 		data[at] ^= 1 << m.rng.IntN(8)
 	}
@@ -409,15 +430,18 @@ func (m *mutated) mutateBytes() string {
 	return name
 }
 
-// mutateKind puts something else in the place of a file or a directory.
+// mutateKind replaces a file or a directory by another kind of file.
 func (m *mutated) mutateKind() string {
 	name := pick(m, m.names...)
-	kind := pick(m, "a link", "a link", "a FIFO", "a device", "a socket", "a directory", "a file", "a hard link")
-	target := pick(m, filepath.Join(m.victim, "secret"), filepath.Join(m.victim, "dir"), m.victim, "/dev/zero", "nothing", filepath.Base(name), m.path("hf/config.json"), m.path("hf"), m.path(inState(manifestName)))
+	kind := pick(m, "a link", "a link", "a FIFO", "a device", "a socket", "a directory", "a file",
+		"a hard link")
+	target := pick(m, filepath.Join(m.victim, "secret"), filepath.Join(m.victim, "dir"), m.victim,
+		"/dev/zero", "nothing", filepath.Base(name), m.path("hf/config.json"), m.path("hf"),
+		m.path(inState(manifestName)))
 	return m.put(name, kind, target)
 }
 
-// put puts something somewhere, unless something else is in the way.
+// put creates a file of a kind, unless a directory above it is a link.
 func (m *mutated) put(name, kind, target string) string {
 	if !m.inside(name) {
 		return "nothing"
@@ -435,20 +459,24 @@ func (m *mutated) put(name, kind, target string) string {
 	return kind + " at " + name
 }
 
-// plant adds something that no export makes.
+// plant adds a file that no export makes.
 func (m *mutated) plant() string {
-	where := pick(m, ".", stateDir, inState(partialDir), inState(recordsDir), inState("records/hf"), "hf")
-	name := filepath.Join(where, pick(m, "notes", "stats.json", ".new-x", ".new-1", "lost+found", ".git", "config.json.json"))
-	return m.put(name, pick(m, "a file", "a link", "a FIFO", "a directory", "a hard link"), m.victim)
+	where := pick(m, ".", stateDir, inState(partialDir), inState(recordsDir),
+		inState("records/hf"), "hf")
+	name := pick(m, "notes", "stats.json", ".new-x", ".new-1", "lost+found", ".git",
+		"config.json.json")
+	kind := pick(m, "a file", "a link", "a FIFO", "a directory", "a hard link")
+	return m.put(filepath.Join(where, name), kind, m.victim)
 }
 
-// resize makes a file far larger than it should be, and than any manifest here says: to verify a
-// terabyte takes its time.
+// resize makes a file far too large. No manifest here has that size, because verifying a terabyte
+// takes too long.
 func (m *mutated) resize() string {
 	name, data := m.file()
 	m.rewrite(name, data)
 	if name != "" {
-		if err := os.Truncate(m.path(name), pick(m, 1<<21, int64(manifestBytes)-1, manifestBytes+1, 1<<40+4321)); err != nil {
+		size := pick(m, 1<<21, int64(manifestBytes)-1, manifestBytes+1, 1<<40+4321)
+		if err := os.Truncate(m.path(name), size); err != nil {
 			m.t.Fatal(err)
 		}
 	}
@@ -479,13 +507,13 @@ func (m *mutated) remove() string {
 	return name + " with its entry"
 }
 
-// fail says what happened to the directory.
+// fail fails the test and lists the mutations.
 func (m *mutated) fail(format string, args ...any) {
 	m.t.Helper()
 	m.t.Fatalf("%s\nafter:\n\t%s", fmt.Sprintf(format, args...), strings.Join(m.said, "\n\t"))
 }
 
-// within is within with what happened.
+// within is the function within, and lists the mutations.
 func (m *mutated) within(what string, do func() error) (err error) {
 	m.t.Helper()
 	done := make(chan struct{})
@@ -502,7 +530,7 @@ func (m *mutated) within(what string, do func() error) (err error) {
 	}
 }
 
-// mutationTally counts how rounds ended.
+// mutationTally counts the outcomes of rounds.
 type mutationTally map[string]int
 
 func (c mutationTally) String() string {
@@ -513,7 +541,7 @@ func (c mutationTally) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// round mutates a directory and does one thing with it.
+// round mutates a directory, and then exports to it or verifies it.
 func (m *mutated) round(count mutationTally) {
 	m.said, m.foreign = nil, map[string]bool{}
 	if err := os.RemoveAll(m.dir); err != nil {
@@ -539,11 +567,11 @@ func (m *mutated) round(count mutationTally) {
 		m.verify("verify", count)
 	}
 	if got := lookAt(m.t, m.victim); !maps.Equal(got, m.intact) {
-		m.fail("what is not the export's was changed:\n%s", cmp.Diff(m.intact, got))
+		m.fail("the export changed a file outside:\n%s", cmp.Diff(m.intact, got))
 	}
 }
 
-// verify checks against the manifest. "Right" has to be right.
+// verify checks against the manifest, and checks each right result.
 func (m *mutated) verify(what string, count mutationTally) {
 	var found *Verification
 	err := m.within(what, func() (err error) {
@@ -560,11 +588,11 @@ func (m *mutated) verify(what string, count mutationTally) {
 		m.wantRight(found)
 	}
 	if (err != nil || len(found.Differences) > 0) && m.unchanged() {
-		m.fail("%s of what nothing happened to: %v, %v", what, found, err)
+		m.fail("%s of a directory without mutations: %v, %v", what, found, err)
 	}
 }
 
-// unchanged reports whether the directory is a complete export as it was.
+// unchanged reports whether the directory still is a complete export.
 func (m *mutated) unchanged() bool {
 	if m.start[inState(manifestName)] == "" {
 		return false
@@ -577,8 +605,8 @@ func (m *mutated) unchanged() bool {
 	return true
 }
 
-// wantRight makes sure that a manifest is the right one, or leaves out only what verify has named
-// or nobody can know of, and that the files that it names have the right bytes.
+// wantRight checks that the manifest is right and that its files have the right bytes. A file may
+// be missing in it if verify named the file, or if no other file refers to it.
 func (m *mutated) wantRight(found *Verification) {
 	root, _ := plain(string(readOr(m.path(inState(manifestName))))).(map[string]any)
 	files, _ := root["files"].([]any)
@@ -606,11 +634,11 @@ func (m *mutated) wantRight(found *Verification) {
 		if _, err := os.Lstat(m.path("hf/" + indexName)); os.IsNotExist(err) && found.Files > 0 {
 			continue // a shard went with its entry, and the index, which names it, with its own
 		}
-		m.fail("false right: %s is missing in the manifest, and that is not said", name)
+		m.fail("false right: %s is missing in the manifest, and verify does not say so", name)
 	}
 }
 
-// entries gives the entries of a manifest by name.
+// entries returns the entries of a manifest by name.
 func entries(files any) map[string]any {
 	all := map[string]any{}
 	list, _ := files.([]any)
@@ -620,17 +648,6 @@ func entries(files any) map[string]any {
 		all[name] = f
 	}
 	return all
-}
-
-// bytes gives a file whole.
-func (t fakeTree) bytes(name string) []byte {
-	f := t[name]
-	if f == nil {
-		return nil
-	}
-	data := make([]byte, f.Size())
-	f.ReadAt(data, 0)
-	return data
 }
 
 // verifyTree checks against the bytes of the tree.
@@ -648,12 +665,13 @@ func (m *mutated) verifyTree(count mutationTally) {
 		right = right && holds(m.path(name), m.tree.bytes(name))
 	}
 	if said := err == nil && len(found.Differences) == 0; said != right {
-		m.fail("verify --source says that all is right: %v; it is %v: %v, %v", said, right, found, err)
+		m.fail("verify --source says that all is right: %v; it is %v: %v, %v",
+			said, right, found, err)
 	}
 	count[fmt.Sprintf("verify --source: right %v", right)]++
 }
 
-// export goes on with an export, or refuses to.
+// export continues an export, or refuses to.
 func (m *mutated) export(count mutationTally) {
 	before := map[string]map[string]string{}
 	for name, foreign := range m.foreign {
@@ -668,7 +686,8 @@ func (m *mutated) export(count mutationTally) {
 	})
 	for name, was := range before {
 		if now := lookAt(m.t, m.path(name)); !maps.Equal(was, now) {
-			m.fail("the export (%v) changed %s, which it has not made:\n%s", err, name, cmp.Diff(was, now))
+			m.fail("the export (%v) changed %s, which it did not make:\n%s",
+				err, name, cmp.Diff(was, now))
 		}
 	}
 	if err != nil {
@@ -683,15 +702,16 @@ func (m *mutated) export(count mutationTally) {
 		m.fail("an export of all parts is not complete")
 	}
 	for name := range m.tree {
-		if info, err := os.Lstat(m.path(name)); err != nil || !info.Mode().IsRegular() || info.Size() != m.tree[name].Size() {
+		info, err := os.Lstat(m.path(name))
+		if err != nil || !info.Mode().IsRegular() || info.Size() != m.tree[name].Size() {
 			m.fail("%s: %v, %v", name, info, err)
 		}
 	}
 	m.verify("export, then verify", count)
 }
 
-// watchHeap samples the heap until it is told to stop, and gives the most by which it has grown. It
-// is collected often meanwhile, so that what other tests have left does not count.
+// watchHeap samples the heap until stop is called, which returns the largest growth. Meanwhile, the
+// heap is collected often, so that garbage of other tests does not count.
 func watchHeap() (stop func() uint64) {
 	percent := debug.SetGCPercent(20)
 	runtime.GC()
@@ -720,10 +740,10 @@ func watchHeap() (stop func() uint64) {
 	}
 }
 
-// TestPreparedDirectoriesAndMutatedManifests exports to, and verifies, directories to which one to
-// three random things have happened: to the text or the values of what is read back, to bytes,
-// sizes and kinds of files. Nothing panics or hangs, nothing outside of the directory and nothing
-// foreign in it is changed, verify never says "right" of what is not, and memory is bounded.
+// TestPreparedDirectoriesAndMutatedManifests exports to directories with one to three random
+// mutations, or verifies them. The mutations change manifests, bytes, sizes and kinds of files.
+// Nothing may panic or hang. Foreign files must not change. Verify must find all wrong files, and
+// memory must be bounded.
 func TestPreparedDirectoriesAndMutatedManifests(t *testing.T) {
 	const bound = 256 << 20
 	stop, count := watchHeap(), mutationTally{}

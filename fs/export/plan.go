@@ -73,24 +73,26 @@ func share(files []FileRecord, i, n int) []FileRecord {
 
 // finished returns the record of a file that an earlier run finished, or nil.
 func (w *writer) finished(f FileRecord) *FileRecord {
-	file, err := w.dir.open(recordOf(f.Name), os.O_RDONLY)
+	s, err := openSource(w.tree, f)
 	if err != nil {
 		return nil
 	}
-	defer file.Close()
-	content, err := w.tree.ReaderAt(f.Name)
-	if err != nil {
-		return nil
-	}
-	r := new(FileRecord)
-	limits := readback.Limits{Bytes: recordLimit(content)}
-	if err := readback.DecodeFile(file, r, limits); err != nil {
-		return nil
-	}
-	if r.check(true) != nil || !sameFile(*r, f) || w.whole(r, content) != nil {
+	r, err := w.readRecord(s)
+	if err != nil || r.check(true) != nil || !sameFile(*r, f) || w.whole(r, s) != nil {
 		return nil
 	}
 	return r
+}
+
+// readRecord reads the record of a file.
+func (w *writer) readRecord(s *source) (*FileRecord, error) {
+	file, err := w.dir.open(recordOf(s.Name), os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	r := new(FileRecord)
+	return r, readback.DecodeFile(file, r, readback.Limits{Bytes: recordLimit(s.content)})
 }
 
 // recordLimit returns the largest size of the record of a file: see manifestLimit.
@@ -102,40 +104,42 @@ func recordLimit(content fs.ReaderAtContext) int64 {
 	return limit
 }
 
-// whole returns an error if a file does not have the size in its record, or if its record does not
-// have the tensors of the tree's file.
-func (w *writer) whole(r *FileRecord, content fs.ReaderAtContext) error {
-	info, err := w.dir.expect(r.Name, 0)
-	if err != nil {
+// whole returns an error if a file and its record do not have the size and tensors of the tree.
+func (w *writer) whole(r *FileRecord, s *source) error {
+	if err := w.hasSize(r); err != nil {
 		return err
 	}
-	if info.Size() != r.Size {
-		return fmt.Errorf("%s has %d bytes, not %d", w.dir.name(r.Name), info.Size(), r.Size)
-	}
-	tensors, err := tensorsOf(r.Name, content, content.Size())
-	if err != nil {
-		return fmt.Errorf("%s: %w", r.Name, err)
-	}
-	if tensor, problem := r.disagree(tensors); problem != "" {
+	if tensor, problem := r.disagree(s.Tensors); problem != "" {
 		return fmt.Errorf("%s: %s %s", w.dir.name(r.Name), tensor, problem)
 	}
 	return nil
 }
 
-// fits returns an error if the disk has not enough room. Unfinished files count as free.
+// hasSize returns an error if a file does not have the size in its record.
+func (w *writer) hasSize(r *FileRecord) error {
+	info, err := w.dir.expect(r.Name, 0)
+	if err == nil && info.Size() != r.Size {
+		err = fmt.Errorf("%s has %d bytes, not %d", w.dir.name(r.Name), info.Size(), r.Size)
+	}
+	return err
+}
+
+// fits returns an error if the disk has not enough room.
 func (w *writer) fits(todo []FileRecord, need int64) error {
 	free, ok := freeSpace(w.path)
-	if !ok {
-		return nil
-	}
-	for _, f := range todo {
-		if info, err := w.dir.expect(partialOf(f.Name), 0); err == nil {
-			free += allocated(info)
-		}
-	}
-	if free < need {
+	if free += w.partialBytes(todo); ok && free < need {
 		return fmt.Errorf("%s: %d bytes are to be written, but only %d are free: %w",
 			w.path, need, free, syscall.ENOSPC)
 	}
 	return nil
+}
+
+// partialBytes returns the room that unfinished files take. It becomes free when they are replaced.
+func (w *writer) partialBytes(todo []FileRecord) (n int64) {
+	for _, f := range todo {
+		if info, err := w.dir.expect(partialOf(f.Name), 0); err == nil {
+			n += allocated(info)
+		}
+	}
+	return n
 }

@@ -19,8 +19,7 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/size"
 )
 
-// put puts something of a kind in the place of a file. Links lead to the file or directory that is
-// given.
+// put replaces a file by another kind of file. Links lead to the target.
 func put(t testing.TB, name, kind, target string) {
 	t.Helper()
 	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o777), os.RemoveAll(name)); err != nil {
@@ -31,7 +30,8 @@ func put(t testing.TB, name, kind, target string) {
 	case "a FIFO":
 		err = unix.Mkfifo(name, 0o666)
 	case "a device":
-		if err = unix.Mknod(name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))); errors.Is(err, unix.EPERM) { // /dev/zero takes root
+		err = unix.Mknod(name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))) // as /dev/zero
+		if errors.Is(err, unix.EPERM) {                                   // that takes root
 			err = unix.Mkfifo(name, 0o666)
 		}
 	case "a socket":
@@ -45,21 +45,22 @@ func put(t testing.TB, name, kind, target string) {
 	case "a file":
 		err = os.WriteFile(name, []byte("mine"), 0o666)
 	default:
-		t.Fatalf("what is %s?", kind)
+		t.Fatalf("unknown kind %s", kind)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// makeSocket leaves a socket behind. Its name may be longer than an address.
+// makeSocket creates a socket. Its path may be longer than the address of a socket.
 func makeSocket(name string) error {
 	dir, err := os.Open(filepath.Dir(name))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(name))})
+	short := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(name))
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: short})
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func makeSocket(name string) error {
 	return l.Close()
 }
 
-// lookAt describes what is below a directory, or one thing: kinds, contents, where links lead.
+// lookAt describes a file, or all files of a directory: kinds, contents and targets of links.
 func lookAt(t testing.TB, name string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -88,7 +89,7 @@ func lookAt(t testing.TB, name string) map[string]string {
 	return all
 }
 
-// describeFile says what a file is and what is in it.
+// describeFile returns the kind and the contents of a file.
 func describeFile(path string) (string, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -109,19 +110,16 @@ func describeFile(path string) (string, error) {
 	return kind, nil
 }
 
-// newVictim is a directory that nothing may change: files of somebody who gives no export leave to.
+// newVictim creates a directory outside of the export. No export may change it.
 func newVictim(t testing.TB, dir string) map[string]string {
 	t.Helper()
-	for name, data := range map[string]string{"secret": "secret", "manifest.json": "{}", "dir/keep": "keep", "dir/empty": ""} {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777), os.WriteFile(path, []byte(data), 0o666)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	restore(t, dir, map[string]string{
+		"secret": "secret", "manifest.json": "{}", "dir/keep": "keep", "dir/empty": "",
+	})
 	return lookAt(t, dir)
 }
 
-// within runs something that must come to its end.
+// within runs a function that must return.
 func within(t testing.TB, what string, do func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -136,29 +134,33 @@ func within(t testing.TB, what string, do func()) {
 	}
 }
 
-func TestExportLeavesWhatSomebodyPrepared(t *testing.T) {
+func TestExportLeavesPreparedFilesAlone(t *testing.T) {
 	const part = "hf/model-00002-of-00002.safetensors"
 	tree := newTinyTree(t)
 	begun := begunUntil(t, tree, t.TempDir(), part)
 	for _, name := range []string{
-		stateDir, inState(exportName), inState(manifestName), inState(recordsDir), inState(partialDir), inState("notes"), inState("partial/notes"),
-		inState("records/hf/notes.json"), inState(".new-12"), inState("records/.new-12"), inState("stats.json"), inState("a/b"),
-		partialOf(part), partialOf("hf"), partialOf("hf/config.json"), partialOf("hf/1_Pooling"), recordOf(part), recordOf("hf/config.json"), recordOf("hf/1_Pooling/config.json"),
+		stateDir, inState(exportName), inState(manifestName), inState(recordsDir),
+		inState(partialDir), inState("notes"), inState("partial/notes"),
+		inState("records/hf/notes.json"), inState(".new-12"), inState("records/.new-12"),
+		inState("stats.json"), inState("a/b"),
+		partialOf(part), partialOf("hf"), partialOf("hf/config.json"), partialOf("hf/1_Pooling"),
+		recordOf(part), recordOf("hf/config.json"), recordOf("hf/1_Pooling/config.json"),
 		part, "hf", "hf/config.json", "hf/1_Pooling", "hf/1_Pooling/config.json", "notes",
 	} {
-		for _, kind := range []string{"a link", "a FIFO", "a device", "a socket", "a directory", "a file", "a hard link"} {
-			for _, start := range []map[string]string{nil, begun} {
-				t.Run(strings.Join([]string{kind, name, map[bool]string{true: "new", false: "begun"}[start == nil]}, " "), func(t *testing.T) {
-					prepared(t, tree, start, name, kind)
-				})
-			}
+		for _, kind := range []string{
+			"a link", "a FIFO", "a device", "a socket", "a directory", "a file", "a hard link",
+		} {
+			t.Run(kind+" "+name, func(t *testing.T) {
+				t.Run("new", func(t *testing.T) { prepared(t, tree, nil, name, kind) })
+				t.Run("begun", func(t *testing.T) { prepared(t, tree, begun, name, kind) })
+			})
 		}
 	}
 }
 
-// prepared exports into a directory in which something of a kind is in the place of one file. What
-// was put there stays, and is named; only a file under a name that an export makes may be replaced,
-// and then nothing is written through it.
+// prepared exports into a directory where one file was replaced by another kind of file. The
+// replacement must not change, and the error must name it. An export may replace a file under a
+// name that it uses itself, but must not write through a link.
 func prepared(t *testing.T, tree fakeTree, start map[string]string, name, kind string) {
 	dir, victim := tempInMemory(t), tempInMemory(t)
 	untouched := newVictim(t, victim)
@@ -173,13 +175,14 @@ func prepared(t *testing.T, tree fakeTree, start map[string]string, name, kind s
 	var err error
 	within(t, "the export", func() { _, err = tree.export(context.Background(), dir, Options{}) })
 	if d := cmp.Diff(untouched, lookAt(t, victim)); d != "" {
-		t.Errorf("the export changed what is not its own:\n%s", d)
+		t.Errorf("the export changed a file outside:\n%s", d)
 	}
-	if d := cmp.Diff(before, lookAt(t, path)); d != "" && (err != nil || !mayReplace(t, tree, start, name, kind)) {
-		t.Errorf("the export (%v) changed what was prepared:\n%s", err, d)
+	replaceable := mayReplace(t, tree, start, name, kind)
+	if d := cmp.Diff(before, lookAt(t, path)); d != "" && (err != nil || !replaceable) {
+		t.Errorf("the export (%v) changed a prepared file:\n%s", err, d)
 	}
 	if err == nil {
-		if !mayReplace(t, tree, start, name, kind) && !(name == "notes" && start != nil) {
+		if !replaceable && !(name == "notes" && start != nil) {
 			t.Error("it was not refused")
 		}
 		found, err := Verify(context.Background(), dir, VerifyOptions{})
@@ -188,22 +191,25 @@ func prepared(t *testing.T, tree fakeTree, start map[string]string, name, kind s
 		}
 		wantDifferences(t, found, nil)
 		for name := range tree {
-			if info, err := os.Lstat(filepath.Join(dir, name)); err != nil || !info.Mode().IsRegular() {
+			info, err := os.Lstat(filepath.Join(dir, name))
+			if err != nil || !info.Mode().IsRegular() {
 				t.Errorf("%s: %v, %v", name, info, err)
 			}
 		}
 		return
 	}
-	above := filepath.Join(dir, stateDir, "a") // is in the way, not what is in it
-	wanted := strings.Contains(err.Error(), path) || strings.Contains(err.Error(), above) ||
-		strings.Contains(err.Error(), dir+" is not empty") // no export is known to have been begun
-	if !wanted || !strings.Contains(err.Error(), "give another directory") && !strings.Contains(err.Error(), "give an empty or a new directory") {
+	above := filepath.Join(dir, stateDir, "a") // is refused before the files in it
+	wanted := mentions(err, path) || mentions(err, above) ||
+		mentions(err, dir+" is not empty") // no export is known to have been begun
+	wayOut := mentions(err, "give another directory") ||
+		mentions(err, "give an empty or a new directory")
+	if !wanted || !wayOut {
 		t.Errorf("error %v, want one that names %s and the way out", err, path)
 	}
 }
 
-// mayReplace says whether an export may replace or use what is under a name: a file or directory
-// that an export makes there.
+// mayReplace reports whether an export may replace or use a file. It must have a name and a kind
+// that an export makes.
 func mayReplace(t testing.TB, tree fakeTree, start map[string]string, name, kind string) bool {
 	want, made := tree.manifest(t).made()[name]
 	isDir := want.IsDir()
@@ -224,7 +230,10 @@ func TestVerifyLooksAtFilesOnly(t *testing.T) {
 	const name = "hf/model-00002-of-00002.safetensors"
 	tree := newTinyTree(t)
 	whole := tree.exported(t)
-	for _, kind := range []string{"a FIFO", "a device", "a socket", "a directory", "a link to a FIFO", "a link to /dev/zero", "a link to nothing", "a link to itself", "a link to another file", "a link to its bytes"} {
+	for _, kind := range []string{
+		"a FIFO", "a device", "a socket", "a directory", "a link to a FIFO", "a link to /dev/zero",
+		"a link to nothing", "a link to itself", "a link to another file", "a link to its bytes",
+	} {
 		t.Run(kind, func(t *testing.T) {
 			dir := tempInMemory(t)
 			restore(t, dir, whole)
@@ -240,7 +249,8 @@ func TestVerifyLooksAtFilesOnly(t *testing.T) {
 			case "nothing":
 				want = "is missing"
 			case "itself":
-				target, want = filepath.Base(name), "cannot be opened: too many levels of symbolic links"
+				target = filepath.Base(name)
+				want = "cannot be opened: too many levels of symbolic links"
 			case "another file":
 				target, want = "config.json", "has 21 bytes, not "
 			case "its bytes":
@@ -256,7 +266,9 @@ func TestVerifyLooksAtFilesOnly(t *testing.T) {
 				want = "is a FIFO, not a regular file"
 			}
 			for _, verify := range []func() (*Verification, error){
-				func() (*Verification, error) { return Verify(context.Background(), dir, VerifyOptions{}) },
+				func() (*Verification, error) {
+					return Verify(context.Background(), dir, VerifyOptions{})
+				},
 				func() (*Verification, error) { return tree.verify(dir) },
 			} {
 				var found *Verification
@@ -275,9 +287,11 @@ func TestVerifyLooksAtFilesOnly(t *testing.T) {
 	}
 }
 
-func TestAManifestThatIsNoFileIsRefused(t *testing.T) {
+func TestAManifestThatIsNotAFileIsRefused(t *testing.T) {
 	whole := newTinyTree(t).exported(t)
-	for _, kind := range []string{"a FIFO", "a device", "a socket", "a directory", "a link to a FIFO", "a link to /dev/zero"} {
+	for _, kind := range []string{
+		"a FIFO", "a device", "a socket", "a directory", "a link to a FIFO", "a link to /dev/zero",
+	} {
 		dir := tempInMemory(t)
 		restore(t, dir, whole)
 		name := filepath.Join(dir, stateDir, manifestName)
@@ -292,13 +306,13 @@ func TestAManifestThatIsNoFileIsRefused(t *testing.T) {
 		}
 		var err error
 		within(t, "verify", func() { _, err = Verify(context.Background(), dir, VerifyOptions{}) })
-		if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "not a regular file") {
+		if !mentions(err, name, "not a regular file") {
 			t.Errorf("%s: error %v", kind, err)
 		}
 	}
 }
 
-// The export's own checks must not be what keeps it from following links that are swapped in later.
+// A link may replace a directory after the checks of the export. It must not be followed either.
 func TestAnExportFollowsNoLinkThatIsSwappedIn(t *testing.T) {
 	tree := newFakeTree(t)
 	victim := t.TempDir()
@@ -313,7 +327,9 @@ func TestAnExportFollowsNoLinkThatIsSwappedIn(t *testing.T) {
 		_, err := tree.export(context.Background(), dir, Options{Jobs: 1, Progress: func(e Event) {
 			if _, err := os.Lstat(path); err == nil && !swapped && e.Kind == Finished {
 				swapped = true
-				if err := errors.Join(os.Rename(path, path+"-away"), os.Symlink(filepath.Join(victim, "dir"), path)); err != nil {
+				err := os.Rename(path, path+"-away")
+				err = errors.Join(err, os.Symlink(filepath.Join(victim, "dir"), path))
+				if err != nil {
 					t.Error(err)
 				}
 			}
@@ -322,12 +338,12 @@ func TestAnExportFollowsNoLinkThatIsSwappedIn(t *testing.T) {
 			t.Errorf("%s: swapped %v, error %v", name, swapped, err)
 		}
 		if d := cmp.Diff(untouched, lookAt(t, victim)); d != "" {
-			t.Errorf("%s: the export changed what is not its own:\n%s", name, d)
+			t.Errorf("%s: the export changed a file outside:\n%s", name, d)
 		}
 	}
 }
 
-// swapping lets somebody exchange what is under a name, again and again, as long as do runs.
+// swapping calls exchange again and again while do runs.
 func swapping(exchange func(i int), do func()) {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -401,7 +417,7 @@ func TestNothingIsWrittenThroughALinkThatIsMadeMeanwhile(t *testing.T) {
 	}
 }
 
-// openPlace opens a directory with files in it as that of an export.
+// openPlace opens a directory with these files as the directory of an export.
 func openPlace(t *testing.T, files map[string]string) *directory {
 	t.Helper()
 	dir := tempInMemory(t)

@@ -89,16 +89,21 @@ func manifestLimit(manifest *os.File, dir string) (int64, error) {
 			return err
 		case d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != dir:
 			return filepath.SkipDir
-		case !d.Type().IsRegular():
-			return nil
-		}
-		need = min(need+4096, manifestMost)
-		if isShard(path) {
-			need = min(need+8*headerLength(path), manifestMost)
+		case d.Type().IsRegular():
+			need = min(need+entryLimit(path), manifestMost)
 		}
 		return nil
 	})
 	return need, err
+}
+
+// entryLimit returns the largest size of a file's entry in a manifest.
+func entryLimit(path string) int64 {
+	n := int64(4096)
+	if isShard(path) {
+		n += 8 * min(headerLength(path), manifestMost)
+	}
+	return n
 }
 
 // headerLength returns the length of a shard's header, or 0 if that is not known.

@@ -18,7 +18,7 @@ const indexBytes = 256 << 20
 func (v *verifier) againstRecord(
 	ctx context.Context, m *Manifest, r FileRecord, file *os.File,
 ) error {
-	c := newChecksums(r.Name, r.Size, r.Tensors)
+	c := newChecksums(r)
 	err := v.pieces(ctx, r, file, func(p []byte, _ int64) error {
 		c.write(p)
 		return nil
@@ -30,18 +30,26 @@ func (v *verifier) againstRecord(
 	if err != nil {
 		return err
 	}
-	for i, t := range got.Tensors {
-		if want := r.Tensors[i]; t.SHA256 != want.SHA256 {
-			v.differ(r.Name, t.Name, "SHA-256 is %s, not %s", t.SHA256, want.SHA256)
-		}
-	}
-	if got.SHA256 != r.SHA256 {
-		v.differ(r.Name, "", "SHA-256 outside its tensors is %s, not %s", got.SHA256, r.SHA256)
-	} else {
+	if v.sums(r, got) {
 		v.meaning(m, r, file)
 	}
 	v.checked(r)
 	return nil
+}
+
+// sums compares checksums. It reports whether the bytes outside the tensors are right.
+func (v *verifier) sums(want, got FileRecord) bool {
+	for i, t := range got.Tensors {
+		if sum := want.Tensors[i].SHA256; t.SHA256 != sum {
+			v.differ(want.Name, t.Name, "SHA-256 is %s, not %s", t.SHA256, sum)
+		}
+	}
+	right := got.SHA256 == want.SHA256
+	if !right {
+		v.differ(want.Name, "", "SHA-256 outside its tensors is %s, not %s",
+			got.SHA256, want.SHA256)
+	}
+	return right
 }
 
 // meaning compares the header of a shard, or the index of a view, with the manifest. The checksums
@@ -58,13 +66,9 @@ func (v *verifier) meaning(m *Manifest, r FileRecord, file *os.File) {
 // header compares the header of a shard with its record. It first compares where the data begins,
 // so that it reads no more than the manifest has room for.
 func (v *verifier) header(r FileRecord, file *os.File) {
-	begin := r.Size
-	if len(r.Tensors) > 0 {
-		begin = r.Tensors[0].Begin
-	}
-	if at := dataOffset(file); at != begin {
+	if at := dataOffset(file); at != r.dataOffset() {
 		v.differ(r.Name, "", "its tensors begin at byte %d, not at %d as the manifest says",
-			at, begin)
+			at, r.dataOffset())
 		return
 	}
 	tensors, err := tensorsOf(r.Name, file, r.Size)
@@ -81,6 +85,23 @@ func (v *verifier) header(r FileRecord, file *os.File) {
 // index compares an index with the manifest. It finds a shard that is missing in both the directory
 // and the manifest, because the index names its tensors.
 func (v *verifier) index(m *Manifest, r FileRecord, file *os.File) {
+	weights, err := readIndex(file)
+	if err != nil {
+		v.differ(r.Name, "", "has the checksum of the manifest, but is not an index: %v", err)
+		return
+	}
+	known := m.tensorsIn(path.Dir(r.Name))
+	for _, key := range slices.Sorted(maps.Keys(weights)) {
+		if name := weights[key]; !known[place{name, key}] {
+			v.differ(r.Name, key,
+				"should be in %s by the index, but the manifest does not have it", name)
+			return
+		}
+	}
+}
+
+// readIndex returns the file of each tensor in an index.
+func readIndex(file *os.File) (map[string]string, error) {
 	var index struct {
 		WeightMap map[string]string `json:"weight_map" most:"1048576"`
 	}
@@ -88,18 +109,7 @@ func (v *verifier) index(m *Manifest, r FileRecord, file *os.File) {
 	if err == nil {
 		err = readback.DecodeFile(file, &index, readback.Limits{Bytes: indexBytes, Loose: true})
 	}
-	if err != nil {
-		v.differ(r.Name, "", "has the checksum of the manifest, but is not an index: %v", err)
-		return
-	}
-	known := m.tensorsIn(path.Dir(r.Name))
-	for _, key := range slices.Sorted(maps.Keys(index.WeightMap)) {
-		if name := index.WeightMap[key]; !known[place{name, key}] {
-			v.differ(r.Name, key,
-				"should be in %s by the index, but the manifest does not have it", name)
-			return
-		}
-	}
+	return index.WeightMap, err
 }
 
 // place is a tensor in a file.

@@ -15,8 +15,10 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-// uneven is a checkpoint whose sizes are no multiples of anything.
-var uneven = synth.Options{Experts: 5, Hidden: 200, ExpertIntermediate: 100, MTP: 1, Shards: 3, ScalesApart: true}
+// uneven is a checkpoint whose sizes are not multiples of blocks or pages.
+var uneven = synth.Options{
+	Experts: 5, Hidden: 200, ExpertIntermediate: 100, MTP: 1, Shards: 3, ScalesApart: true,
+}
 
 // openLayout opens a checkpoint in one layout.
 func openLayout(t *testing.T, source string, o adapter.Options) *fs.FS {
@@ -35,7 +37,7 @@ func exportLayout(t *testing.T, source string, o adapter.Options) (dir string, m
 	return dir, m
 }
 
-// tensorSums are what a manifest says of its tensors, wherever they lie.
+// tensorSums returns the tensors of a manifest without their places.
 func tensorSums(m *Manifest) map[string]TensorRecord {
 	all := map[string]TensorRecord{}
 	for _, f := range m.Files {
@@ -55,7 +57,7 @@ func TestRoundTripThroughNativeGivesTheSameTensors(t *testing.T) {
 			native, _ := exportLayout(t, source, adapter.Options{Layout: "native", DType: d})
 			_, got := exportLayout(t, native, adapter.Options{Layout: "hf", DType: d})
 			if d := cmp.Diff(tensorSums(want), tensorSums(got)); d != "" {
-				t.Errorf("hf of the source and hf of its native export differ (-source +export):\n%s", d)
+				t.Errorf("hf of the source and of its native export (-source +export):\n%s", d)
 			}
 		}
 	}
@@ -72,12 +74,13 @@ func TestQuantizingTwiceChangesNothing(t *testing.T) {
 	}
 }
 
-func TestExportIsWhatTheTreeShows(t *testing.T) {
+func TestAnExportHasTheBytesOfTheTree(t *testing.T) {
 	source := writeSource(t, uneven)
 	dir, m := exportLayout(t, source, adapter.Options{Layout: "native"})
 	f := openLayout(t, source, adapter.Options{Layout: "native"})
 	found, err := VerifyTree(context.Background(), f, dir, VerifyOptions{})
-	if err != nil || len(found.Differences) != 0 || found.Files != len(m.Files) || found.Tensors == 0 {
+	if err != nil || len(found.Differences) != 0 || found.Files != len(m.Files) ||
+		found.Tensors == 0 {
 		t.Errorf("%+v, %v", found, err)
 	}
 	other := openLayout(t, source, adapter.Options{Layout: "hf"})
@@ -87,11 +90,13 @@ func TestExportIsWhatTheTreeShows(t *testing.T) {
 	}
 }
 
-func TestManifestTellsWhichViewItIs(t *testing.T) {
+func TestTheManifestRecordsTheView(t *testing.T) {
 	source := writeSource(t, uneven)
-	o := adapter.Options{Layout: "native", DType: safetensors.F32, EP: adapter.EP{Rank: 1, Size: 3}, MTP: "drop"}
+	o := adapter.Options{
+		Layout: "native", DType: safetensors.F32, EP: adapter.EP{Rank: 1, Size: 3}, MTP: "drop",
+	}
 	_, m := exportLayout(t, source, o)
-	c, err := adapter.Open(source, adapter.OpenOptions{})
+	c, err := adapter.Open(t.Context(), source, adapter.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +132,8 @@ func TestExportOfASourceThatIsTruncatedMidway(t *testing.T) {
 	}
 	dir := t.TempDir()
 	cut := false
-	_, err = Write(context.Background(), openLayout(t, source, adapter.Options{Layout: "hf"}), dir, Options{
+	hf := adapter.Options{Layout: "hf"}
+	_, err = Write(context.Background(), openLayout(t, source, hf), dir, Options{
 		Jobs: 1, chunk: testChunk,
 		Progress: func(e Event) {
 			if e.Kind == Finished && filepath.Ext(e.File) == ".safetensors" && !cut {
@@ -150,7 +156,7 @@ func TestExportOfASourceThatIsTruncatedMidway(t *testing.T) {
 	if err := os.WriteFile(shards[2], whole, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Write(context.Background(), openLayout(t, source, adapter.Options{Layout: "hf"}), dir, Options{})
+	got, err := Write(context.Background(), openLayout(t, source, hf), dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

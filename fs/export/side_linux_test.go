@@ -57,7 +57,7 @@ func TestSubfoldersAreTheSameInAMountAndAnExport(t *testing.T) {
 		}
 	}
 	_, last := m.order()
-	if len(last) != 2 || last[0].Name != "config.json" || last[1].Name != "model.safetensors.index.json" {
+	if len(last) != 2 || last[0].Name != configName || last[1].Name != indexName {
 		t.Errorf("an export ends with %+v", last)
 	}
 	var listed []string
@@ -72,8 +72,9 @@ func TestSubfoldersAreTheSameInAMountAndAnExport(t *testing.T) {
 			t.Errorf("%s: %s", dir, diff)
 		}
 		for name, data := range nested {
-			if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != data {
-				t.Errorf("%s: %.40q, %v", filepath.Join(dir, name), got, err)
+			path := filepath.Join(dir, name)
+			if got, err := os.ReadFile(path); err != nil || string(got) != data {
+				t.Errorf("%s: %.40q, %v", path, got, err)
 			}
 		}
 		v, err := VerifyTree(context.Background(), f, dir, VerifyOptions{})
@@ -85,11 +86,14 @@ func TestSubfoldersAreTheSameInAMountAndAnExport(t *testing.T) {
 	write(t, filepath.Join(exported, "encoding", "empty.py"), "x")
 	write(t, filepath.Join(exported, "1_Pooling", "more.json"), "")
 	v, err := Verify(context.Background(), exported, VerifyOptions{})
-	if err != nil || len(v.Differences) != 1 || v.Differences[0].File != "encoding/empty.py" || !slices.Equal(v.Extra, []string{"1_Pooling/more.json"}) {
+	if err != nil || len(v.Differences) != 1 || v.Differences[0].File != "encoding/empty.py" ||
+		!slices.Equal(v.Extra, []string{"1_Pooling/more.json"}) {
 		t.Errorf("%+v, %v", v, err)
 	}
 	again := openViews(t, exported, layout("", "hf", 0))
-	got := slices.DeleteFunc(filesUnder(t, again), func(name string) bool { return name == "1_Pooling/more.json" })
+	got := slices.DeleteFunc(filesUnder(t, again), func(name string) bool {
+		return name == "1_Pooling/more.json"
+	})
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the export as a source: %s", diff)
 	}

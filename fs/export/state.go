@@ -38,20 +38,22 @@ func (m *Manifest) made() map[string]iofs.FileMode {
 // survey returns an error if this export did not make everything in the state directory, or if a
 // file of the tree has a name that something else uses.
 func (w *writer) survey() error {
-	err := w.walkState(stateDir, func(name string, known bool) error {
-		if !known {
-			return &ForeignError{w.dir.name(name),
-				"is not of this export: remove it, or give another directory"}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := w.walkState(stateDir, w.refuseUnknown); err != nil {
 		return err
 	}
 	for _, f := range w.manifest.Files {
 		if _, err := w.dir.expect(f.Name, 0); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 			return err
 		}
+	}
+	return nil
+}
+
+// refuseUnknown returns an error for a name that this export does not use.
+func (w *writer) refuseUnknown(name string, known bool) error {
+	if !known {
+		return &ForeignError{w.dir.name(name),
+			"is not of this export: remove it, or give another directory"}
 	}
 	return nil
 }

@@ -24,18 +24,11 @@ func createTarget(dir *directory, name string, size int64) (*target, error) {
 	if err := removeStale(dir, name); err != nil {
 		return nil, err
 	}
-	file, err := dir.create(name)
-	if errors.Is(err, iofs.ErrExist) {
-		return nil, errTaken(dir.name(name))
-	}
+	file, err := createLocked(dir, name)
 	if err != nil {
 		return nil, err
 	}
 	t := &target{dir: dir, name: name, file: file, size: size}
-	if err := lockNamed(dir, name, file); err != nil {
-		file.Close()
-		return nil, err
-	}
 	// Direct writes bypass the page cache. Otherwise a large export evicts everything else from it.
 	t.direct = directAlign > 1 && setDirect(file, true) == nil
 	if err := reserve(file, size); err != nil {
@@ -43,6 +36,22 @@ func createTarget(dir *directory, name string, size int64) (*target, error) {
 		return nil, fmt.Errorf("%s: %w", dir.name(name), err)
 	}
 	return t, nil
+}
+
+// createLocked creates a file and locks it.
+func createLocked(dir *directory, name string) (*os.File, error) {
+	file, err := dir.create(name)
+	if errors.Is(err, iofs.ErrExist) {
+		return nil, errTaken(dir.name(name))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := lockNamed(dir, name, file); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 // removeStale removes a file if no process is writing it.
@@ -132,12 +141,10 @@ func (t *target) notDirect() error {
 
 // finish brings the file to disk.
 func (t *target) finish() error {
-	err := syncFile(t.file)
 	if t.at != t.size {
-		err = fmt.Errorf("%s: %d of %d bytes were written", t.dir.name(t.name), t.at, t.size)
+		return fmt.Errorf("%s: %d of %d bytes were written", t.dir.name(t.name), t.at, t.size)
 	}
-	if err != nil {
-		t.abandon()
+	if err := syncFile(t.file); err != nil {
 		return err
 	}
 	return t.file.Close()

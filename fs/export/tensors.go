@@ -47,6 +47,14 @@ func dataOffset(f io.ReaderAt) int64 {
 	return 8 + int64(n)
 }
 
+// dataOffset returns where the first tensor begins.
+func (f *FileRecord) dataOffset() int64 {
+	if len(f.Tensors) == 0 {
+		return f.Size
+	}
+	return f.Tensors[0].Begin
+}
+
 // disagree returns the first tensor in which a record and the header of its file differ.
 func (f *FileRecord) disagree(header []TensorRecord) (tensor, problem string) {
 	for i := range max(len(f.Tensors), len(header)) {

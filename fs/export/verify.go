@@ -93,14 +93,11 @@ func VerifyTree(
 	}
 	v := newVerifier(dir, o)
 	err = v.all(ctx, m.Files, func(ctx context.Context, r FileRecord, file *os.File) error {
-		content, err := t.ReaderAt(r.Name)
+		s, err := openSource(t, r)
 		if err != nil {
 			return err
 		}
-		if r.Tensors, err = tensorsOf(r.Name, content, content.Size()); err != nil {
-			return fmt.Errorf("%s: %w", r.Name, err)
-		}
-		return v.againstContent(ctx, r, file, content)
+		return v.againstContent(ctx, s, file)
 	})
 	return v.result(), err
 }
@@ -180,18 +177,25 @@ func (v *verifier) file(ctx context.Context, r FileRecord, check checkFile) erro
 		return nil
 	}
 	defer file.Close()
-	s, err := file.Stat()
-	if err != nil {
+	if ok, err := v.hasSize(r, file); !ok {
 		return err
-	}
-	if s.Size() != r.Size {
-		v.differ(r.Name, "", "has %d bytes, not %d", s.Size(), r.Size)
-		return nil
 	}
 	if err := check(ctx, r, file); err != errUnreadable {
 		return err
 	}
 	return nil
+}
+
+// hasSize reports whether a file has the size in its record.
+func (v *verifier) hasSize(r FileRecord, file *os.File) (bool, error) {
+	s, err := file.Stat()
+	if err != nil {
+		return false, err
+	}
+	if s.Size() != r.Size {
+		v.differ(r.Name, "", "has %d bytes, not %d", s.Size(), r.Size)
+	}
+	return s.Size() == r.Size, nil
 }
 
 // notOpened says why a file could not be opened.
@@ -218,24 +222,32 @@ func (v *verifier) pieces(
 	ctx context.Context, r FileRecord, file *os.File, check func(p []byte, off int64) error,
 ) error {
 	buf := make([]byte, min(chunkSize, r.Size))
-	for off := int64(0); off < r.Size; {
+	for off := int64(0); off < r.Size; off += int64(len(buf)) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		p := buf[:min(int64(len(buf)), r.Size-off)]
-		if n, err := file.ReadAt(p, off); n < len(p) {
-			at := off + int64(n)
-			v.differ(r.Name, tensorAt(r.Tensors, at), "cannot be read at byte %d: %v",
-				at, cmp.Or(err, io.ErrUnexpectedEOF))
-			return errUnreadable
+		if err := v.read(r, file, p, off); err != nil {
+			return err
 		}
 		if err := check(p, off); err != nil {
 			return err
 		}
-		off += int64(len(p))
 		v.progress(r.Name, len(p))
 	}
 	return nil
+}
+
+// read reads a piece. A read error is a difference.
+func (v *verifier) read(r FileRecord, file *os.File, p []byte, off int64) error {
+	n, err := file.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	at := off + int64(n)
+	v.differ(r.Name, tensorAt(r.Tensors, at), "cannot be read at byte %d: %v",
+		at, cmp.Or(err, io.ErrUnexpectedEOF))
+	return errUnreadable
 }
 
 // extra lists the files in the directory that are not in the list.

@@ -2,6 +2,7 @@ package export
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// damages are what can happen to an export, and what verify says about it.
+// damages are changes to an export, and the differences that verify finds.
 var damages = []struct {
 	name   string
 	damage func(t *testing.T, dir string)
@@ -91,7 +92,7 @@ func TestVerifyFindsDamageByTensor(t *testing.T) {
 			}
 			wantDifferences(t, found, test.want)
 
-			// Against the tree itself the same is found.
+			// The comparison with the tree finds the same.
 			found, err = tree.verify(dir)
 			if err != nil {
 				t.Fatal(err)
@@ -121,8 +122,8 @@ func wantDifferences(t *testing.T, found *Verification, want []string) {
 	}
 }
 
-// lies are manifests that are well formed and have the right checksum of every byte, but say of files what the files
-// do not say themselves.
+// lies are well-formed manifests with the right checksum of every byte. They disagree with the
+// headers or the index.
 var lies = []struct {
 	name string
 	tell func(m *Manifest, files map[string]string)
@@ -130,7 +131,9 @@ var lies = []struct {
 }{
 	{"another dtype", func(m *Manifest, _ map[string]string) {
 		m.Files[3].Tensors[0].DType, m.Files[3].Tensors[0].Shape = "F16", []int64{3, 5}
-	}, `hf/model-00001-of-00002.safetensors: layers.0.weight: is "layers.0.weight", F16 of shape [3 5], bytes 216 to 246 in the manifest, but "layers.0.weight", BF16 of shape [3 5]`},
+	}, `hf/model-00001-of-00002.safetensors: layers.0.weight: is "layers.0.weight", ` +
+		`F16 of shape [3 5], bytes 216 to 246 in the manifest, ` +
+		`but "layers.0.weight", BF16 of shape [3 5]`},
 	{"another shape", func(m *Manifest, _ map[string]string) {
 		m.Files[3].Tensors[0].Shape = []int64{5, 3}
 	}, "layers.0.weight: is "},
@@ -142,27 +145,32 @@ var lies = []struct {
 		x[0].End, x[0].DType, x[0].Shape = x[2].End, "U8", []int64{x[2].End - x[0].Begin}
 		m.Files[3].Tensors = x[:1]
 	}, "layers.0.weight: is "},
-	{"no tensors", func(m *Manifest, _ map[string]string) { m.Files[3].Tensors = nil }, "its tensors begin at byte 216, not at 266"},
+	{"no tensors", func(m *Manifest, _ map[string]string) {
+		m.Files[3].Tensors = nil
+	}, "its tensors begin at byte 216, not at 266"},
 	{"a header that ends elsewhere", func(m *Manifest, files map[string]string) {
-		m.Files[3].Tensors = []TensorRecord{{Name: "x", DType: "U8", Shape: []int64{10}, Begin: 256, End: 266}}
+		x := TensorRecord{Name: "x", DType: "U8", Shape: []int64{10}, Begin: 256, End: 266}
+		m.Files[3].Tensors = []TensorRecord{x}
 	}, "its tensors begin at byte 216, not at 256"},
-	{"a file that is none", func(m *Manifest, files map[string]string) {
+	{"not a safetensors file", func(m *Manifest, files map[string]string) {
 		files[m.Files[3].Name] = "\x02\x00\x00\x00\x00\x00\x00\x00{]"
 		m.Files[3].Size, m.Files[3].Tensors = 10, nil
 	}, "has the checksums of the manifest, but is not a safetensors file: bad header"},
-	{"a shard less", func(m *Manifest, files map[string]string) {
+	{"a missing shard", func(m *Manifest, files map[string]string) {
 		delete(files, m.Files[4].Name)
 		m.Files = slices.Delete(m.Files, 4, 5)
-	}, "layers.1.bias: should be in model-00002-of-00002.safetensors by the index, but the manifest does not have it"},
-	{"an index of more", func(m *Manifest, files map[string]string) {
-		files[m.Files[5].Name] = strings.Replace(files[m.Files[5].Name], `"layers.0.bias"`, `"layers.0.bia5"`, 1)
+	}, "layers.1.bias: should be in model-00002-of-00002.safetensors by the index, " +
+		"but the manifest does not have it"},
+	{"an index with another tensor", func(m *Manifest, files map[string]string) {
+		name := m.Files[5].Name
+		files[name] = strings.Replace(files[name], `"layers.0.bias"`, `"layers.0.bia5"`, 1)
 	}, "layers.0.bia5: should be in model-00001-of-00002.safetensors by the index"},
-	{"an index that is none", func(m *Manifest, files map[string]string) {
+	{"not an index", func(m *Manifest, files map[string]string) {
 		files[m.Files[5].Name], m.Files[5].Size = `{"weight_map":{"a":"b","a":"b"}}`, 32
 	}, "has the checksum of the manifest, but is not an index: "},
 }
 
-func TestVerifyComparesTheManifestWithWhatFilesSay(t *testing.T) {
+func TestVerifyComparesTheManifestWithHeadersAndIndex(t *testing.T) {
 	tree := newTinyTree(t)
 	whole := tree.exported(t)
 	for _, lie := range lies {
@@ -187,15 +195,16 @@ func TestVerifyComparesTheManifestWithWhatFilesSay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The index, which is right, may disagree with the manifest too.
-			if len(found.Differences) == 0 || len(found.Differences) > 2 || !strings.Contains(found.Differences[0].String(), lie.want) {
+			// The index is right, so it may disagree with the manifest too.
+			if n := len(found.Differences); n == 0 || n > 2 ||
+				!strings.Contains(found.Differences[0].String(), lie.want) {
 				t.Errorf("found %v, want %q", found.Differences, lie.want)
 			}
 		})
 	}
 }
 
-// sumFile gives a record the checksums that the bytes at its offsets have.
+// sumFile computes the checksums of a record from the bytes at its offsets.
 func sumFile(f *FileRecord, data string) {
 	begin := len(data)
 	for i, x := range f.Tensors {
@@ -205,7 +214,7 @@ func sumFile(f *FileRecord, data string) {
 	f.SHA256 = sumOf(data[:begin])
 }
 
-func TestVerifyNamesWhatDoesNotBelong(t *testing.T) {
+func TestVerifyNamesExtraFiles(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := newFakeTree(t).export(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
@@ -216,20 +225,19 @@ func TestVerifyNamesWhatDoesNotBelong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"hf/other.txt"}, found.Extra); d != "" || len(found.Differences) != 0 {
+	d := cmp.Diff([]string{"hf/other.txt"}, found.Extra)
+	if d != "" || len(found.Differences) != 0 {
 		t.Errorf("%s%v", d, found.Differences)
 	}
 }
 
-func TestVerifyOfWhatIsNoExport(t *testing.T) {
+func TestVerifyRefusesADirectoryThatIsNotAnExport(t *testing.T) {
 	unfinished := t.TempDir()
 	begin(t, unfinished, func(*Manifest) {})
-	for dir, want := range map[string]string{
-		t.TempDir(): "is not an export",
-		unfinished:  "unfinished export",
-	} {
-		if _, err := Verify(context.Background(), dir, VerifyOptions{}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want %q", err, want)
+	for dir, want := range map[string]error{t.TempDir(): ErrNotExport, unfinished: ErrUnfinished} {
+		_, err := Verify(context.Background(), dir, VerifyOptions{})
+		if !errors.Is(err, want) || !mentions(err, dir) {
+			t.Errorf("error %v, want %v", err, want)
 		}
 	}
 }
@@ -243,5 +251,29 @@ func TestVerifyStopsWhenCancelled(t *testing.T) {
 	cancel()
 	if _, err := Verify(ctx, dir, VerifyOptions{}); err == nil {
 		t.Error("it did not stop")
+	}
+}
+
+func TestVerifyReportsEveryPieceOnce(t *testing.T) {
+	tree, dir := newFakeTree(t), t.TempDir()
+	if _, err := tree.export(context.Background(), dir, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	sizes := map[string]int64{}
+	found, err := Verify(context.Background(), dir, VerifyOptions{
+		Progress: func(file string, bytes int64) { sizes[file] += bytes },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var total int64
+	for name, f := range tree {
+		total += f.Size()
+		if sizes[name] != f.Size() {
+			t.Errorf("%s: %d of %d bytes were reported", name, sizes[name], f.Size())
+		}
+	}
+	if found.Bytes != total {
+		t.Errorf("%d of %d bytes were counted", found.Bytes, total)
 	}
 }

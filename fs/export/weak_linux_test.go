@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -12,8 +11,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// weakness is what a file system answers to calls that it does not know, as object stores behind
-// FUSE and some network file systems do: 0 where it knows them.
+// weakness has the errors of calls that a file system does not implement, or 0 for calls that it
+// does. Object stores behind FUSE and some network file systems are weak.
 type weakness struct {
 	optional syscall.Errno // chmod, chown, utimens, truncate, link, fallocate, fsync of a directory
 	rename   syscall.Errno
@@ -25,36 +24,42 @@ type weakNode struct {
 	weakness
 }
 
-// WrapChild makes the nodes below one like it.
+// WrapChild makes weak nodes of the files below.
 func (n *weakNode) WrapChild(_ context.Context, ops gofs.InodeEmbedder) gofs.InodeEmbedder {
 	return &weakNode{ops.(*gofs.LoopbackNode), n.weakness}
 }
 
-// Setattr changes nothing.
-func (n *weakNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+// Setattr fails on a weak file system.
+func (n *weakNode) Setattr(
+	ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut,
+) syscall.Errno {
 	if n.optional != 0 {
 		return n.optional
 	}
 	return n.LoopbackNode.Setattr(ctx, f, in, out)
 }
 
-// Link gives no file a second name.
-func (n *weakNode) Link(ctx context.Context, target gofs.InodeEmbedder, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+// Link fails on a weak file system.
+func (n *weakNode) Link(
+	ctx context.Context, target gofs.InodeEmbedder, name string, out *fuse.EntryOut,
+) (*gofs.Inode, syscall.Errno) {
 	if n.optional != 0 {
 		return nil, n.optional
 	}
 	return n.LoopbackNode.Link(ctx, target.(*weakNode).LoopbackNode, name, out)
 }
 
-// Allocate reserves nothing.
-func (n *weakNode) Allocate(ctx context.Context, f gofs.FileHandle, off, size uint64, mode uint32) syscall.Errno {
+// Allocate fails on a weak file system.
+func (n *weakNode) Allocate(
+	ctx context.Context, f gofs.FileHandle, off, size uint64, mode uint32,
+) syscall.Errno {
 	if n.optional != 0 {
 		return n.optional
 	}
 	return f.(gofs.FileAllocater).Allocate(ctx, off, size, mode)
 }
 
-// Fsync brings files to disk, but not directories.
+// Fsync fails on a weak file system for directories.
 func (n *weakNode) Fsync(ctx context.Context, f gofs.FileHandle, flags uint32) syscall.Errno {
 	if n.optional != 0 && n.IsDir() {
 		return n.optional
@@ -65,15 +70,17 @@ func (n *weakNode) Fsync(ctx context.Context, f gofs.FileHandle, flags uint32) s
 	return 0
 }
 
-// Rename renames nothing.
-func (n *weakNode) Rename(ctx context.Context, name string, parent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+// Rename fails on a file system without it.
+func (n *weakNode) Rename(
+	ctx context.Context, name string, parent gofs.InodeEmbedder, newName string, flags uint32,
+) syscall.Errno {
 	if n.rename != 0 {
 		return n.rename
 	}
 	return n.LoopbackNode.Rename(ctx, name, parent.(*weakNode).LoopbackNode, newName, flags)
 }
 
-// mountWeak shows a directory at another place, through a weak file system.
+// mountWeak mounts a weak file system that shows a directory.
 func mountWeak(t *testing.T, dir string, w weakness) string {
 	t.Helper()
 	needFUSE(t)
@@ -81,7 +88,8 @@ func mountWeak(t *testing.T, dir string, w weakness) string {
 	root := &weakNode{&gofs.LoopbackNode{RootData: data}, w}
 	data.RootNode = root
 	at := t.TempDir()
-	server, err := gofs.Mount(at, root, &gofs.Options{MountOptions: fuse.MountOptions{DirectMount: true, FsName: "weak"}})
+	options := fuse.MountOptions{DirectMount: true, FsName: "weak"}
+	server, err := gofs.Mount(at, root, &gofs.Options{MountOptions: options})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,10 +101,12 @@ func mountWeak(t *testing.T, dir string, w weakness) string {
 	return at
 }
 
-func TestExportOntoAFileSystemThatCanDoLittle(t *testing.T) {
+func TestExportOntoAWeakFileSystem(t *testing.T) {
 	tree := newFakeTree(t)
 	want := tree.exported(t)
-	for _, errno := range []syscall.Errno{0, syscall.EPERM, syscall.ENOTSUP, syscall.ENOSYS, syscall.EINVAL} {
+	for _, errno := range []syscall.Errno{
+		0, syscall.EPERM, syscall.ENOTSUP, syscall.ENOSYS, syscall.EINVAL,
+	} {
 		disk := tempInMemory(t)
 		at := mountWeak(t, disk, weakness{optional: errno})
 		if errno != 0 {
@@ -121,7 +131,9 @@ func TestExportOntoAFileSystemThatCanDoLittle(t *testing.T) {
 func TestAFileSystemThatCannotRenameIsFoundOutBeforeTheWork(t *testing.T) {
 	tree := newTinyTree(t)
 	begun := begunUntil(t, tree, t.TempDir(), "hf/model-00002-of-00002.safetensors")
-	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.ENOTSUP, syscall.ENOSYS, syscall.EXDEV, syscall.EINVAL, syscall.EIO} {
+	for _, errno := range []syscall.Errno{
+		syscall.EPERM, syscall.ENOTSUP, syscall.ENOSYS, syscall.EXDEV, syscall.EINVAL, syscall.EIO,
+	} {
 		for name, start := range map[string]map[string]string{"new": nil, "begun": begun} {
 			disk := tempInMemory(t)
 			restore(t, disk, start)
@@ -133,7 +145,8 @@ func TestAFileSystemThatCannotRenameIsFoundOutBeforeTheWork(t *testing.T) {
 					written++
 				}
 			}})
-			if err == nil || !strings.Contains(err.Error(), at+": files cannot be renamed there: ") || !strings.Contains(err.Error(), "export to a local disk") {
+			where := at + ": files cannot be renamed there: "
+			if !mentions(err, where, "export to a local disk") {
 				t.Errorf("%v, %s: error %v", errno, name, err)
 			}
 			if written > 0 {

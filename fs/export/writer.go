@@ -21,8 +21,12 @@ type writer struct {
 	mu       sync.Mutex // guards Progress
 }
 
-func newWriter(m *Manifest, t Tree, dir string, o Options) *writer {
-	return &writer{manifest: m, tree: t, path: dir, options: o, made: m.made()}
+func newWriter(t Tree, dir string, o Options) (*writer, error) {
+	m, err := manifestOf(t)
+	if err != nil {
+		return nil, err
+	}
+	return &writer{manifest: m, tree: t, path: dir, options: o, made: m.made()}, o.check()
 }
 
 // tell reports an event.
@@ -40,10 +44,6 @@ func (w *writer) skip(files []FileRecord) {
 }
 
 func (w *writer) run(ctx context.Context) (*Manifest, error) {
-	if o := w.options; o.Part < 0 || o.Part >= o.Parts {
-		return nil, fmt.Errorf("part %d of %d: parts are numbered from 0 to %d",
-			o.Part, o.Parts, o.Parts-1)
-	}
 	var err error
 	if w.dir, err = openDirectory(w.path); err != nil {
 		return nil, err
@@ -88,13 +88,18 @@ func (w *writer) begin() (*Manifest, error) {
 	if begun {
 		return nil, w.tryRename()
 	}
+	return nil, w.start()
+}
+
+// start begins a new export.
+func (w *writer) start() error {
 	if err := w.vacant(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := w.tryRename(); err != nil {
-		return nil, err
+		return err
 	}
-	return nil, w.claim()
+	return w.claim()
 }
 
 // complete returns the manifest of a complete export of the same tree, or nil.
@@ -106,13 +111,7 @@ func (w *writer) complete() (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d := w.manifest.difference(m); d != "" {
-		return nil, &ForeignError{w.path, "holds an export " + d + ": give another directory"}
-	}
-	if err := w.survey(); err != nil {
-		return nil, err
-	}
-	if err := w.allWhole(m); err != nil {
+	if err := w.confirm(m); err != nil {
 		return nil, err
 	}
 	w.skip(m.Files)
@@ -120,12 +119,24 @@ func (w *writer) complete() (*Manifest, error) {
 	return m, w.tidy()
 }
 
+// confirm returns an error if the directory is not a complete export of this tree.
+func (w *writer) confirm(m *Manifest) error {
+	if d := w.manifest.difference(m); d != "" {
+		return &ForeignError{w.path, "holds an export " + d + ": give another directory"}
+	}
+	if err := w.survey(); err != nil {
+		return err
+	}
+	return w.allWhole(m)
+}
+
 // allWhole returns an error if a file of a complete export is not whole.
 func (w *writer) allWhole(m *Manifest) error {
 	for i := range m.Files {
-		content, err := w.tree.ReaderAt(m.Files[i].Name)
+		r := &m.Files[i]
+		s, err := openSource(w.tree, FileRecord{Name: r.Name, Size: r.Size})
 		if err == nil {
-			err = w.whole(&m.Files[i], content)
+			err = w.whole(r, s)
 		}
 		if err != nil {
 			return fmt.Errorf("%w: but %s says that it was finished: "+
@@ -187,10 +198,7 @@ func (w *writer) vacant() error {
 
 // tryRename returns an error if files cannot be renamed. In that case it removes what it created.
 func (w *writer) tryRename() error {
-	err := w.dir.mkdir(inState(partialDir))
-	if err == nil {
-		err = w.dir.canRename(stateDir, inState(partialDir))
-	}
+	err := w.dir.canRename(stateDir, inState(partialDir))
 	if err != nil {
 		w.dir.remove(inState(partialDir), iofs.ModeDir)
 		w.dir.remove(stateDir, iofs.ModeDir)
@@ -209,11 +217,7 @@ func (w *writer) claim() error {
 		return err
 	}
 	defer w.dir.remove(temp, 0)
-	err = w.dir.link(temp, inState(exportName))
-	if err != nil && !errors.Is(err, iofs.ErrExist) { // the file system has no hard links
-		err = w.dir.rename(temp, inState(exportName))
-	}
-	if err != nil && !errors.Is(err, iofs.ErrExist) {
+	if err := w.dir.renameFree(temp, inState(exportName)); err != nil {
 		return err
 	}
 	if err := w.dir.sync(stateDir); err != nil {

@@ -13,9 +13,9 @@ func TestLinesOfTheTableAreRead(t *testing.T) {
 	for line, want := range map[string]Entry{
 		`36 35 0:52 / /mnt/a\040b rw,nosuid - fuse.dequantfs /src\134x rw`: {"0:52", "/mnt/a b",
 			Type, `/src\x`},
-		`36 35 0:52 / /mnt ro shared:1 master:2 - proc proc rw`:            {"0:52", "/mnt", "proc",
+		`36 35 0:52 / /mnt ro shared:1 master:2 - proc proc rw`: {"0:52", "/mnt", "proc",
 			"proc"},
-		`36 35 0:52 / /mnt\04 ro - tmpfs none rw`:                          {"0:52", `/mnt\04`,
+		`36 35 0:52 / /mnt\04 ro - tmpfs none rw`: {"0:52", `/mnt\04`,
 			"tmpfs", "none"},
 	} {
 		if got, ok := parse(line); !ok || got != want {

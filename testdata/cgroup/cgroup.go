@@ -9,18 +9,17 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 )
 
 // Group is a cgroup with a limit of memory.
-type Group struct{ dir, peak string }
+type Group struct{ dir string }
 
 // versions are where memory cgroups are, and how their files are called.
-var versions = []struct{ root, limit, peak string }{
-	{"/sys/fs/cgroup", "memory.max", "memory.peak"},
-	{"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes"},
+var versions = []struct{ root, limit string }{
+	{"/sys/fs/cgroup", "memory.max"},
+	{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
 }
 
 var made atomic.Int64
@@ -32,7 +31,7 @@ var ErrNone = errors.New("no memory cgroup can be made here")
 func New(bytes int64) (*Group, error) {
 	name := fmt.Sprintf("dequantfs-test-%d-%d", os.Getpid(), made.Add(1))
 	for _, v := range versions {
-		g := &Group{filepath.Join(v.root, name), v.peak}
+		g := &Group{filepath.Join(v.root, name)}
 		if os.Mkdir(g.dir, 0o755) != nil {
 			continue
 		}
@@ -55,13 +54,6 @@ func (g *Group) Procs() string { return filepath.Join(g.dir, "cgroup.procs") }
 
 // Join puts a process into the group.
 func (g *Group) Join(pid int) error { return g.write("cgroup.procs", int64(pid)) }
-
-// Peak is the most that was used; 0 if it is not known.
-func (g *Group) Peak() int64 {
-	data, _ := os.ReadFile(filepath.Join(g.dir, g.peak))
-	n, _ := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-	return n
-}
 
 // Remove removes the group, once its processes have ended.
 func (g *Group) Remove() error {

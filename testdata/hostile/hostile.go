@@ -1,4 +1,4 @@
-// Package hostile writes checkpoints that somebody made to do harm, or broke by accident.
+// Package hostile writes checkpoints that were made to do harm, or broken by accident.
 //
 // Each [Source] is one defect in an otherwise sound, tiny checkpoint of two shards with
 // an index. [All] lists them; a test writes each into an empty folder, opens and plans it,
@@ -8,9 +8,9 @@
 //
 // Where they come from: the bad cases of the safetensors project's own tests, the
 // structure of the files (each field wrong in each way that its type allows, truncation at
-// each border), what archives and model files of strangers have been caught doing
-// (names that leave the folder, links, special files, sizes that lie, nesting), and the
-// numbers in config.json and in keys that a planner might believe.
+// each border), attacks by archives and model files that are known (names that leave the
+// folder, links, special files, wrong sizes, nesting), and the numbers in config.json and in
+// keys that a planner might trust.
 //
 // The files of a hundred megabytes that some cases need are written when they are asked
 // for and never stored.
@@ -39,7 +39,8 @@ func (s Source) Write(dir string) error {
 	f := &folder{dir: dir, err: os.MkdirAll(dir, 0o755)}
 	f.write("config.json", []byte(`{"model_type":"deepseek_v3","num_hidden_layers":1,"n_routed_experts":1}`))
 	f.write(Shard1, file(header(entry(weight, "F8_E4M3", "[2,2]", 0, 4)), 4))
-	f.write(Shard2, file(header(entry(grid, "F32", "[1,1]", 0, 4), entry(norm, "BF16", "[2]", 4, 8)), 8))
+	f.write(Shard2,
+		file(header(entry(grid, "F32", "[1,1]", 0, 4), entry(norm, "BF16", "[2]", 4, 8)), 8))
 	f.index(map[string]string{weight: Shard1, grid: Shard2, norm: Shard2})
 	s.do(f)
 	return f.err
@@ -48,7 +49,8 @@ func (s Source) Write(dir string) error {
 // All lists the sources, those of one kind beside each other.
 func All() []Source {
 	var all []Source
-	for _, kind := range [][]Source{lengths(), headers(), entries(), layouts(), indexes(), files(), configs(), plans()} {
+	for _, kind := range [][]Source{lengths(), headers(), entries(), layouts(), indexes(), files(),
+		configs(), plans()} {
 		all = append(all, kind...)
 	}
 	return all
@@ -145,7 +147,8 @@ func file(header string, data int) []byte {
 // entry is one member of a header.
 func entry(key, dtype, shape string, begin, end int) string {
 	k, _ := json.Marshal(key) // a string cannot fail
-	return fmt.Sprintf(`%s:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, k, dtype, shape, begin, end)
+	return fmt.Sprintf(`%s:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, k, dtype, shape, begin,
+		end)
 }
 
 func header(entries ...string) string { return "{" + strings.Join(entries, ",") + "}" }
@@ -155,7 +158,7 @@ func single(name string, data []byte) Source {
 	return Source{Name: name, do: func(f *folder) { f.only(data) }}
 }
 
-// lengths are lies of the first eight bytes, and truncation.
+// lengths are wrong values of the first eight bytes, and truncation.
 func lengths() []Source {
 	number := func(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
 	sound := file(header(entry("a", "U8", "[4]", 0, 4), entry("b", "U8", "[4]", 4, 8)), 8)
@@ -189,11 +192,12 @@ const mostHeader = 100_000_000
 func bigHeader(name, head string, middle func(i int) string, tail string) Source {
 	return Source{Name: name, Big: true, do: func(f *folder) {
 		f.only(nil)
-		f.stream("model.safetensors", 8+mostHeader, string(binary.LittleEndian.AppendUint64(nil, mostHeader))+head, middle, tail)
+		f.stream("model.safetensors", 8+mostHeader,
+			string(binary.LittleEndian.AppendUint64(nil, mostHeader))+head, middle, tail)
 	}}
 }
 
-// headers are texts that are no header.
+// headers are texts that are not a header.
 func headers() []Source {
 	big := bigHeader
 	always := func(s string) func(int) string {
@@ -201,7 +205,8 @@ func headers() []Source {
 		return func(int) string { return s }
 	}
 	nested := func(depth int) string {
-		return `{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":` + strings.Repeat("[", depth) + strings.Repeat("]", depth) + "}}"
+		return `{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":` +
+			strings.Repeat("[", depth) + strings.Repeat("]", depth) + "}}"
 	}
 	return []Source{
 		single("header-is-a-list", file(`[]`, 0)),
@@ -215,8 +220,10 @@ func headers() []Source {
 		single("header-has-overlong-utf-8", file("{\"\xc0\x80\":{}}", 0)),
 		single("header-has-a-bare-control-character", file("{\"a\x01\":{}}", 0)),
 		single("header-has-half-a-pair", file(`{"\ud800":{}}`, 0)),
-		single("header-has-not-a-number", file(`{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,0]}}`, 0)),
-		single("header-has-a-comma-too-many", file(`{"a":{"dtype":"U8","shape":[0,],"data_offsets":[0,0]}}`, 0)),
+		single("header-has-not-a-number",
+			file(`{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,0]}}`, 0)),
+		single("header-has-a-comma-too-many",
+			file(`{"a":{"dtype":"U8","shape":[0,],"data_offsets":[0,0]}}`, 0)),
 		single("header-nests-deep", file(nested(100_000), 0)),
 		single("header-opens-without-end", file(strings.Repeat(`{"a":`, 100_000), 0)),
 		single("header-without-tensors", file(`{}`, 0)),
@@ -234,13 +241,17 @@ func headers() []Source {
 	}
 }
 
-// entries are tensors that cannot be.
+// entries are impossible tensors.
 func entries() []Source {
 	one := func(name, dtype, shape, offsets string, data int) Source {
-		return single(name, file(fmt.Sprintf(`{"x":{"dtype":%q,"shape":%s,"data_offsets":%s}}`, dtype, shape, offsets), data))
+		return single(name,
+			file(fmt.Sprintf(`{"x":{"dtype":%q,"shape":%s,"data_offsets":%s}}`, dtype, shape,
+				offsets), data))
 	}
 	empty := `{"dtype":"U8","shape":[0],"data_offsets":[0,0]}`
-	named := func(name, key string) Source { return single(name, file(header(entry(key, "U8", "[0]", 0, 0)), 0)) }
+	named := func(name, key string) Source {
+		return single(name, file(header(entry(key, "U8", "[0]", 0, 0)), 0))
+	}
 	return []Source{
 		single("key-twice", file(`{"x":`+empty+`,"x":`+empty+`}`, 0)),
 		single("key-twice-once-escaped", file(`{"x":`+empty+`,"\u0078":`+empty+`}`, 0)),
@@ -279,10 +290,14 @@ func entries() []Source {
 // layouts are tensors that do not fill the file.
 func layouts() []Source {
 	two := func(name string, a, b [2]int, data int) Source {
-		return single(name, file(header(entry("a", "U8", "[4]", a[0], a[1]), entry("b", "U8", "[4]", b[0], b[1])), data))
+		return single(name,
+			file(header(entry("a", "U8", "[4]", a[0], a[1]), entry("b", "U8", "[4]", b[0], b[1])),
+				data))
 	}
 	one := func(name, shape, offsets string, data int) Source {
-		return single(name, file(fmt.Sprintf(`{"a":{"dtype":"U8","shape":%s,"data_offsets":%s}}`, shape, offsets), data))
+		return single(name,
+			file(fmt.Sprintf(`{"a":{"dtype":"U8","shape":%s,"data_offsets":%s}}`, shape, offsets),
+				data))
 	}
 	return []Source{
 		two("hole-at-the-start", [2]int{1, 5}, [2]int{5, 9}, 9),
@@ -302,7 +317,7 @@ func layouts() []Source {
 	}
 }
 
-// indexes are indexes that lie.
+// indexes are indexes that disagree with the shards.
 func indexes() []Source {
 	text := func(name, text string) Source {
 		return Source{Name: name, do: func(f *folder) { f.write(index, []byte(text)) }}
@@ -334,7 +349,8 @@ func indexes() []Source {
 		where("index-names-an-absent-shard", "model-00003-of-00002.safetensors"),
 		where("index-names-the-wrong-shard", Shard1),
 		{Name: "index-has-a-key-too-many", do: func(f *folder) {
-			f.index(map[string]string{weight: Shard1, grid: Shard2, norm: Shard2, "model.more": Shard1})
+			f.index(map[string]string{weight: Shard1, grid: Shard2, norm: Shard2,
+				"model.more": Shard1})
 		}},
 		{Name: "index-names-a-hundred-thousand-shards", Big: true, do: func(f *folder) {
 			m := map[string]string{}
@@ -351,20 +367,27 @@ func indexes() []Source {
 		}},
 		{Name: "index-of-metadata", Big: true, do: func(f *folder) {
 			lists := strings.Repeat(",[]", 1000)
-			f.stream(index, 63<<20, `{"metadata":{"total_size":12,"a":[0`, func(int) string { return lists },
-				fmt.Sprintf(`]},"weight_map":{%q:%q,%q:%q,%q:%q}}`, weight, Shard1, grid, Shard2, norm, Shard2))
+			f.stream(index, 63<<20, `{"metadata":{"total_size":12,"a":[0`, func(int) string {
+				return lists
+			},
+				fmt.Sprintf(`]},"weight_map":{%q:%q,%q:%q,%q:%q}}`, weight, Shard1, grid, Shard2,
+					norm, Shard2))
 		}},
 		{Name: "key-in-two-shards", do: func(f *folder) {
-			f.write(Shard1, file(header(entry(weight, "F8_E4M3", "[2,2]", 0, 4), entry(norm, "BF16", "[2]", 4, 8)), 8))
+			f.write(Shard1,
+				file(header(entry(weight, "F8_E4M3", "[2,2]", 0, 4),
+					entry(norm, "BF16", "[2]", 4, 8)), 8))
 		}},
 		{Name: "count-in-a-name-lies", Big: true, do: func(f *folder) {
 			f.remove(index, Shard1)
-			f.try(func() error { return os.Rename(f.path(Shard2), f.path("model-00001-of-999999.safetensors")) })
+			f.try(func() error {
+				return os.Rename(f.path(Shard2), f.path("model-00001-of-999999.safetensors"))
+			})
 		}},
 	}
 }
 
-// files are names behind which there is something else.
+// files are names of something that is not a regular file.
 func files() []Source {
 	folderNamed := func(name string) func(f *folder) {
 		return func(f *folder) {
@@ -388,10 +411,14 @@ func files() []Source {
 		linked("subfolder-links-to-the-folder", "sub", "."),
 		inside("subfolder-holds-links-to-etc", func(f *folder) { f.link("/etc/passwd", "sub/a") }),
 		inside("subfolder-holds-a-circle", func(f *folder) { f.link("../sub", "sub/sub") }),
-		inside("subfolder-holds-a-name-with-a-terminal-sequence", func(f *folder) { f.write("sub/a\x1b[2Jb", nil) }),
+		inside("subfolder-holds-a-name-with-a-terminal-sequence", func(f *folder) {
+			f.write("sub/a\x1b[2Jb", nil)
+		}),
 		inside("subfolder-holds-terabytes", func(f *folder) { f.sparse("sub/a", nil, 1<<43) }),
 		inside("subfolder-is-deep", func(f *folder) {
-			f.try(func() error { return os.MkdirAll(f.path("sub"+strings.Repeat("/a", 1000)), 0o755) })
+			f.try(func() error {
+				return os.MkdirAll(f.path("sub"+strings.Repeat("/a", 1000)), 0o755)
+			})
 		}),
 		inside("subfolder-has-thousands-of-files", func(f *folder) {
 			for i := range 2_500 {
@@ -407,10 +434,13 @@ func files() []Source {
 		single("pieces-that-begin-at-no-number", file(`{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{\"saved_offsets\":[1e300]}}"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
 		single("pieces-that-begin-at-a-word", file(`{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{\"saved_offsets\":\"x\"}}"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
 		single("pieces-of-many-dimensions", file(`{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{\"saved_offsets\":[`+strings.Repeat("0,", 100_000)+`0]}}"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
-		bigHeader("pieces-of-ten-million-tensors", `{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{}`, func(i int) string {
-			return fmt.Sprintf(`,\"%x\":{}`, i)
-		}, `}"}}`),
-		single("pieces-that-nest-deep", file(`{"__metadata__":{"DCP_SHARDING_INFO":"`+strings.Repeat("[", 100_000)+`"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
+		bigHeader("pieces-of-ten-million-tensors",
+			`{"__metadata__":{"DCP_SHARDING_INFO":"{\"a\":{}`, func(i int) string {
+				return fmt.Sprintf(`,\"%x\":{}`, i)
+			}, `}"}}`),
+		single("pieces-that-nest-deep",
+			file(`{"__metadata__":{"DCP_SHARDING_INFO":"`+strings.Repeat("[",
+				100_000)+`"},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0)),
 		linked("shard-links-to-etc", Shard2, "/etc/passwd"),
 		linked("shard-links-out-of-the-folder", Shard2, "../outside.safetensors"),
 		linked("shard-links-to-itself", Shard2, Shard2),

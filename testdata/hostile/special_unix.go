@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// special are files that wait for somebody, or are none.
+// special are files that block when opened, or are not regular files.
 func special() []Source {
 	pipe := func(name, file string) Source {
 		return Source{Name: name, do: func(f *folder) {

@@ -10,17 +10,17 @@ import (
 
 const childEnv = "DEQUANTFS_TEST_MUTATE"
 
-// IsChild says that this process is to call Serve, and then end.
+// IsChild reports whether this process should call Serve, and then end.
 func IsChild() bool { return os.Getenv(childEnv) != "" }
 
-// command is what the child is told.
+// command is one request to the child.
 type command struct {
 	Begin, Early string // take this file
 	Op           *Op    // change it
 	End          bool   // let go of it
 }
 
-// Serve does what a child is for, until its other end is closed.
+// Serve answers requests until the pipe is closed.
 func Serve() error {
 	if os.Getenv(childEnv) == "relay" {
 		return relay(os.Args[1], os.Args[2])
@@ -28,7 +28,7 @@ func Serve() error {
 	return change()
 }
 
-// change does what it is told.
+// change runs one request.
 func change() error {
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	var f *file
@@ -55,7 +55,7 @@ func change() error {
 	}
 }
 
-// text is what is said of an error.
+// text is the message of an error, or nothing.
 func text(err error) string {
 	if err == nil {
 		return ""
@@ -105,12 +105,14 @@ func (c *Child) answer() error {
 }
 
 // Begin takes a file to change; early is one of Early.
-func (c *Child) Begin(path, early string) error { return c.call(command{Begin: path, Early: early}) }
+func (c *Child) Begin(path, early string) error {
+	return c.call(command{Begin: path, Early: early})
+}
 
 // Do changes it.
 func (c *Child) Do(o Op) error { return c.call(command{Op: &o}) }
 
-// End lets go of it.
+// End closes and unmaps the file.
 func (c *Child) End() error { return c.call(command{End: true}) }
 
 // Close ends the child.

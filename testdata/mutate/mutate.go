@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"unsafe"
 
@@ -19,7 +18,7 @@ type Op struct {
 	Len  int64  // how much; at least a page
 }
 
-// file is a file that is to be changed, whatever becomes of its names.
+// file is the file to change. It is found even if its names change.
 type file struct {
 	path   string // where it was at first
 	names  []string
@@ -65,8 +64,8 @@ var Mutations = map[string]mutation{
 	"read by somebody else": {do: (*file).read, Harmless: true},
 }
 
-// Early are what may be there before anybody looks at the file: nothing, a mapping with a page that
-// is dirty, one with clean pages, or a descriptor.
+// Early are the things that may exist before the file is first read: nothing, a mapping with a
+// dirty page, one with clean pages, or a descriptor.
 var Early = []string{"", "dirty mapping", "clean mapping", "descriptor"}
 
 // newFile takes a file whose bytes are known.
@@ -79,14 +78,15 @@ func newFile(path, early string) (*file, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return nil, err
 	}
-	f := &file{path: path, names: []string{path}, old: old, times: [2]unix.Timespec{st.Atim, st.Mtim}, open: -1}
+	f := &file{path: path, names: []string{path}, old: old,
+		times: [2]unix.Timespec{st.Atim, st.Mtim}, open: -1}
 	if f.handle, err = unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 		return nil, err
 	}
 	return f, f.begin(early)
 }
 
-// begin makes what is to be there early, which leaves bytes and times as they are.
+// begin makes one of Early. Bytes and times stay as they are.
 func (f *file) begin(early string) (err error) {
 	switch early {
 	case "":
@@ -104,7 +104,7 @@ func (f *file) begin(early string) (err error) {
 	return err
 }
 
-// end lets go of everything.
+// end closes and unmaps everything.
 func (f *file) end() (err error) {
 	if f.mapped != nil {
 		err = unix.Munmap(f.mapped)
@@ -121,7 +121,9 @@ func (f *file) end() (err error) {
 // self is a path to the file itself.
 func (f *file) self() string { return fmt.Sprintf("/proc/self/fd/%d", f.handle) }
 
-func (f *file) openFor(flags int) (int, error) { return unix.Open(f.self(), flags|unix.O_CLOEXEC, 0) }
+func (f *file) openFor(flags int) (int, error) {
+	return unix.Open(f.self(), flags|unix.O_CLOEXEC, 0)
+}
 
 // writing opens the file for a moment.
 func (f *file) writing(flags int, do func(fd int) error) error {
@@ -154,20 +156,21 @@ func (f *file) punch(o Op) error {
 	})
 }
 
-// regrow needs no descriptor that may write.
+// regrow truncates the file by its path, without a descriptor for writing.
 func (f *file) regrow(o Op) error {
 	return errors.Join(unix.Truncate(f.self(), o.Off), unix.Truncate(f.self(), int64(len(f.old))))
 }
 
 func (f *file) mapIt() error {
 	return f.writing(0, func(fd int) (err error) {
-		f.mapped, err = unix.Mmap(fd, 0, len(f.old), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		f.mapped, err = unix.Mmap(fd, 0, len(f.old), unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_SHARED)
 		return err
 	})
 }
 
-// store reads a page before it stores to it, which on a file system in memory makes the store one
-// that nobody is told of.
+// store reads a page before it stores to it. On a file system in memory the kernel then reports the
+// store to no one.
 func (f *file) store(o Op) error {
 	if f.mapped == nil {
 		if err := f.mapIt(); err != nil {
@@ -183,7 +186,8 @@ func (f *file) store(o Op) error {
 
 // aligned is memory that begins on a page.
 func aligned(p []byte) ([]byte, error) {
-	m, err := unix.Mmap(-1, 0, len(p), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	m, err := unix.Mmap(-1, 0, len(p), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err == nil {
 		copy(m, p)
 	}
@@ -226,7 +230,8 @@ func (f *file) from(do func(fd, from int) error) error {
 func (f *file) clone(o Op) error {
 	return f.from(func(fd, from int) error {
 		return unix.IoctlFileCloneRange(fd, &unix.FileCloneRange{
-			Src_fd: int64(from), Src_offset: uint64(o.Off), Src_length: uint64(o.Len), Dest_offset: uint64(o.Off),
+			Src_fd: int64(from), Src_offset: uint64(o.Off), Src_length: uint64(o.Len),
+			Dest_offset: uint64(o.Off),
 		})
 	})
 }
@@ -274,9 +279,13 @@ func moveExtents(o Op) func(fd, from int) error {
 		move := struct {
 			_, donor                uint32
 			from, to, length, moved uint64
-		}{donor: uint32(fd), from: uint64(o.Off / page), to: uint64(o.Off / page), length: uint64(o.Len / page)}
+		}{
+			donor: uint32(fd), from: uint64(o.Off / page),
+			to: uint64(o.Off / page), length: uint64(o.Len / page),
+		}
 		const moveExt = 3<<30 | unsafe.Sizeof(move)<<16 | 'f'<<8 | 15 // EXT4_IOC_MOVE_EXT
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(from), moveExt, uintptr(unsafe.Pointer(&move))); errno != 0 {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(from), moveExt,
+			uintptr(unsafe.Pointer(&move))); errno != 0 {
 			return errno
 		}
 		return nil
@@ -306,7 +315,7 @@ func (f *file) putTimesBack(Op) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, f.self(), f.times[:], 0)
 }
 
-// name gives a name of the file.
+// name returns a name of the file.
 func (f *file) name() (string, error) {
 	if len(f.names) == 0 {
 		return "", unix.ENOENT
@@ -370,7 +379,7 @@ func (f *file) unlink(Op) error {
 	return err
 }
 
-// linkAndUnlink is what cp -al and rm -r of the copy do.
+// linkAndUnlink does the same as cp -al and then rm -r of the copy.
 func (f *file) linkAndUnlink(o Op) error {
 	if err := f.link(o); err != nil {
 		return err
@@ -408,14 +417,5 @@ func (f *file) bind(Op) error {
 
 func (f *file) read(Op) error {
 	_, err := os.ReadFile(f.self())
-	return err
-}
-
-// Clean removes what is beside a file.
-func Clean(path string) error {
-	list, err := filepath.Glob(path + ".*")
-	for _, name := range append(list, path) {
-		err = errors.Join(err, os.RemoveAll(name))
-	}
 	return err
 }

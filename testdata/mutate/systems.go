@@ -1,9 +1,9 @@
 // Package mutate makes file systems for tests and changes files on them in every way that the
 // kernel has.
 //
-// [System.Mount] makes one of [Systems]. [Start] lets a child process change a file there, as
-// others would who share it: a process that stores to a mapped file of its own FUSE mount can lock
-// itself up. The child is the test binary itself, which has to call [Serve] when [IsChild] says so.
+// [System.Mount] makes one of [Systems]. [Start] starts a child process that changes a file there.
+// It is a child, since a process that stores to a mapped file of its own FUSE mount can deadlock.
+// The child is the test binary itself, which calls [Serve] when [IsChild] says so.
 package mutate
 
 import (
@@ -33,8 +33,12 @@ type System struct {
 // Systems are all that can be made. An overlay is above ext4, unless it says so.
 var Systems = []System{
 	{"ext4", "mkfs.ext4", onExt4},
-	{"xfs", "mkfs.xfs", func(dir string) (string, func() error, error) { return onLoop(dir, 320<<20, "mkfs.xfs", "-q") }},
-	{"btrfs", "mkfs.btrfs", func(dir string) (string, func() error, error) { return onLoop(dir, 256<<20, "mkfs.btrfs", "-q") }},
+	{"xfs", "mkfs.xfs", func(dir string) (string, func() error, error) {
+		return onLoop(dir, 320<<20, "mkfs.xfs", "-q")
+	}},
+	{"btrfs", "mkfs.btrfs", func(dir string) (string, func() error, error) {
+		return onLoop(dir, 256<<20, "mkfs.btrfs", "-q")
+	}},
 	{"tmpfs", "", onTmpfs},
 	{"overlay", "mkfs.ext4", overlaid(onExt4, "")},
 	{"volatile overlay", "mkfs.ext4", overlaid(onExt4, ",volatile")},
@@ -82,24 +86,28 @@ func onExt4(dir string) (string, func() error, error) {
 // onTmpfs mounts a new file system in memory.
 func onTmpfs(dir string) (string, func() error, error) {
 	root := filepath.Join(dir, "root")
-	err := errors.Join(os.Mkdir(root, 0o755), unix.Mount("none", root, "tmpfs", 0, "mode=755,size=256m"))
+	err := errors.Join(os.Mkdir(root, 0o755),
+		unix.Mount("none", root, "tmpfs", 0, "mode=755,size=256m"))
 	return root, func() error { return unmount(root) }, err
 }
 
 // overlaid mounts an overlay above another file system.
-func overlaid(below func(dir string) (string, func() error, error), options string) func(string) (string, func() error, error) {
+func overlaid(below func(dir string) (string, func() error, error),
+	options string) func(string) (string, func() error, error) {
 	return func(dir string) (string, func() error, error) {
 		base, end, err := below(dir)
 		if err != nil {
 			return "", nil, err
 		}
 		root := filepath.Join(dir, "overlay")
-		lower, upper, work := filepath.Join(base, "lower"), filepath.Join(base, "upper"), filepath.Join(base, "work")
+		lower, upper, work := filepath.Join(base, "lower"), filepath.Join(base, "upper"),
+			filepath.Join(base, "work")
 		for _, d := range []string{root, lower, upper, work} {
 			err = errors.Join(err, os.Mkdir(d, 0o755))
 		}
 		if err == nil {
-			err = unix.Mount("overlay", root, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s%s", lower, upper, work, options))
+			err = unix.Mount("overlay", root, "overlay", 0,
+				fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s%s", lower, upper, work, options))
 		}
 		if err != nil {
 			return "", nil, errors.Join(fmt.Errorf("overlay: %w", err), end())
@@ -108,8 +116,8 @@ func overlaid(below func(dir string) (string, func() error, error), options stri
 	}
 }
 
-// Behind is where the files of a system lie that shows those of another one: the upper layer of an
-// overlay, and what a FUSE mount shows. It is root itself for other systems.
+// Behind returns the folder whose files a system shows: the upper layer of an overlay, or the base
+// of a FUSE mount. For other systems it is root itself.
 func Behind(root string) string {
 	switch filepath.Base(root) {
 	case "overlay":
@@ -122,7 +130,8 @@ func Behind(root string) string {
 
 func unmount(root string) error {
 	if err := unix.Unmount(root, 0); err != nil {
-		return errors.Join(fmt.Errorf("unmount %s: %w", root, err), unix.Unmount(root, unix.MNT_DETACH))
+		return errors.Join(fmt.Errorf("unmount %s: %w", root, err),
+			unix.Unmount(root, unix.MNT_DETACH))
 	}
 	return nil
 }
@@ -156,7 +165,8 @@ func relay(base, root string) error {
 	node := &relayNode{&gofs.LoopbackNode{RootData: data}}
 	data.RootNode = node
 	server, err := gofs.Mount(root, node, &gofs.Options{MountOptions: fuse.MountOptions{
-		AllowOther: true, DirectMount: true, DisableSplice: true, FsName: "relay", Options: []string{"default_permissions"},
+		AllowOther: true, DirectMount: true, DisableSplice: true, FsName: "relay",
+		Options: []string{"default_permissions"},
 	}})
 	if said := json.NewEncoder(os.Stdout).Encode(text(err)); err != nil || said != nil {
 		return said
@@ -179,13 +189,15 @@ func (n *relayNode) WrapChild(_ context.Context, ops gofs.InodeEmbedder) gofs.In
 }
 
 // Open opens a file.
-func (n *relayNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+func (n *relayNode) Open(ctx context.Context,
+	flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	h, mode, errno := n.LoopbackNode.Open(ctx, flags)
 	return passOn(h, errno), mode, errno
 }
 
 // Create makes a file.
-func (n *relayNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
+func (n *relayNode) Create(ctx context.Context, name string, flags, mode uint32,
+	out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
 	i, h, kept, errno := n.LoopbackNode.Create(ctx, name, flags, mode, out)
 	return i, passOn(h, errno), kept, errno
 }
@@ -206,12 +218,13 @@ func passOn(h gofs.FileHandle, errno syscall.Errno) gofs.FileHandle {
 	return struct{ relayed }{h.(relayed)}
 }
 
-// Leases says whether a file is on a system where leases keep out everybody who could change it, so
-// that its owner can tell that a change was harmless.
+// Leases reports whether a file is on a system where a lease covers every way to change it. There
+// its owner can prove that a change was harmless.
 func Leases(path string) (bool, error) {
 	var st unix.Statfs_t
 	err := unix.Statfs(path, &st)
-	return slices.Contains([]uint32{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC}, uint32(st.Type)), err
+	return slices.Contains([]uint32{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC,
+		unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC}, uint32(st.Type)), err
 }
 
 // Unseen are the changes that reads do not notice, by system. There are none where a lease is held.
@@ -223,7 +236,7 @@ var Unseen = map[string]string{
 	"volatile overlay":  "mapped store", // if the page was dirty at first
 }
 
-// UnseenMeanwhile are the changes that are not noticed while they are under way.
+// UnseenMeanwhile are the changes that are not noticed while they happen.
 var UnseenMeanwhile = map[string]string{
 	"tmpfs":             "punch",
 	"overlay in memory": "punch",

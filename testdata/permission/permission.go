@@ -57,7 +57,7 @@ func (n *Inode) Allows(p Person, want uint32) bool {
 	return n.AllowsByACL(p, want)
 }
 
-// AllowsByACL is Allows as POSIX has it: an ACL is always looked at.
+// AllowsByACL follows POSIX: an ACL always counts.
 func (n *Inode) AllowsByACL(p Person, want uint32) bool {
 	if n.ACL == nil || p.UID == n.UID {
 		return n.byMode(p, want)
@@ -118,7 +118,8 @@ func (n *Inode) Attribute() []byte {
 	return data
 }
 
-var letters = map[uint16]string{Owner: "o", User: "u", Group: "g", Groups: "g", Mask: "m", Others: "a"}
+var letters = map[uint16]string{Owner: "o", User: "u", Group: "g", Groups: "g", Mask: "m",
+	Others: "a"}
 
 // String writes it as Parse reads it.
 func (n *Inode) String() string {
@@ -141,7 +142,8 @@ func (n *Inode) String() string {
 func Parse(text string) *Inode {
 	n := &Inode{}
 	words := strings.Fields(text)
-	if _, err := fmt.Sscanf(strings.Join(words[:2], " "), "%d:%d %o", &n.UID, &n.GID, &n.Mode); err != nil {
+	if _, err := fmt.Sscanf(strings.Join(words[:2], " "), "%d:%d %o", &n.UID, &n.GID,
+		&n.Mode); err != nil {
 		panic(err)
 	}
 	if len(words) > 2 {
@@ -179,8 +181,8 @@ func parseEntry(word string) Entry {
 // Of chooses one of a list.
 func Of[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
 
-// Random makes an inode: open to all in many cases, to some in others, and now and then anything at
-// all. A third have ACLs, unless acls is false.
+// Random makes an inode: often open to all, sometimes to a few, now and then with random bits. A
+// third have ACLs, unless acls is false.
 func Random(r *rand.Rand, users, groups []uint32, acls bool) *Inode {
 	n := &Inode{UID: Of(r, users...), GID: Of(r, groups...)}
 	n.Mode = Of(r, 0o755, 0o755, 0o755, 0o777, 0o750, 0o705, 0o700, r.Uint32N(0o1000))

@@ -39,7 +39,7 @@ func TestAllows(t *testing.T) {
 		{"1:2 0640 u:9:4 g::0 m::4 a::0", Person{8, []uint32{2}}, false},
 		{"1:2 0620 u:9:4 g::4 m::2 a::0", Person{9, nil}, false},           // masked
 		{"1:2 0644 u:9:0 g::4 m::4 a::4", Person{9, []uint32{2}}, false},   // a named user is only that
-		{"1:2 0644 g::0 g:3:4 m::4 a::4", Person{9, []uint32{2, 3}}, true}, // any of his groups will do
+		{"1:2 0644 g::0 g:3:4 m::4 a::4", Person{9, []uint32{2, 3}}, true}, // any group of the user counts
 		{"1:2 0644 g::0 g:3:4 m::4 a::4", Person{9, []uint32{2}}, false},
 		{"1:2 0604 u:9:4 g::4 m::0 a::4", Person{9, nil}, true}, // Linux looks at no ACL here
 	} {

@@ -99,8 +99,11 @@ func (s *soak) quiet(ctx context.Context) error {
 	if err := s.alive(); err != nil {
 		return errors.Join(err, s.disturbed(func() error { return s.mount(ctx) }))
 	}
-	err := s.runFio(ctx, s.path("mnt", s.fio.name), append(engine, "--rw=randread", "--readonly")...)
-	if err != nil && engine[0] == "--ioengine=io_uring" && (strings.Contains(err.Error(), "Operation not permitted") || strings.Contains(err.Error(), "not implemented")) {
+	err := s.runFio(ctx, s.path("mnt", s.fio.name),
+		append(engine, "--rw=randread", "--readonly")...)
+	if err != nil && engine[0] == "--ioengine=io_uring" &&
+		(strings.Contains(err.Error(), "Operation not permitted") ||
+			strings.Contains(err.Error(), "not implemented")) {
 		return nil // the system has it switched off
 	}
 	if err != nil {
@@ -114,7 +117,8 @@ func (s *soak) quiet(ctx context.Context) error {
 // mount mounts the views with a small cache, in a small cgroup where there can be one.
 func (s *soak) mount(ctx context.Context) error {
 	mnt := s.path("mnt")
-	args := []string{s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt, "--layout", "native,hf", "--cache-size", "24MiB", "--metrics", "127.0.0.1:0"}
+	args := []string{s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt,
+		"--layout", "native,hf", "--cache-size", "24MiB", "--metrics", "127.0.0.1:0"}
 	if s.group != nil {
 		args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, s.group.Procs()}, args...)
 	}
@@ -146,8 +150,8 @@ func (s *soak) said() []byte {
 	return collection.ReplaceAll(log, nil)
 }
 
-// answers says whether a living FUSE mount is at mnt. Of a dead one the kernel still remembers
-// much, but not this.
+// answers reports whether a living FUSE mount is at mnt. The kernel still answers many calls for a
+// dead mount, but not this one.
 func answers(mnt string) bool {
 	const fuse = 0x65735546
 	var stat syscall.Statfs_t
@@ -171,7 +175,8 @@ func (s *soak) gone() error {
 func (s *soak) alive() error {
 	select {
 	case err := <-s.ended:
-		return fmt.Errorf("the process behind the mount ended by itself: %w: %s", errors.Join(err, io.ErrUnexpectedEOF), s.said())
+		return fmt.Errorf("the process behind the mount ended by itself: %w: %s",
+			errors.Join(err, io.ErrUnexpectedEOF), s.said())
 	default:
 		return nil
 	}
@@ -200,15 +205,16 @@ func (s *soak) kill(ctx context.Context) error {
 		if err := s.daemon.Process.Kill(); err != nil {
 			return err
 		}
-		s.gone() // killed: of course it says so
+		s.gone() // it was killed, so this is its error
 		return s.mount(ctx)
 	})
 }
 
-// killReader kills a process in the middle of reading; nobody else is to notice.
+// killReader kills a process in the middle of reading. No other reader may notice.
 func (s *soak) killReader(ctx context.Context) error {
 	f := s.files[s.rng.IntN(len(s.files))]
-	c := exec.CommandContext(ctx, "dd", "if="+s.path("mnt", f.name), "of=/dev/null", "bs=64k", "iflag=direct", "status=none")
+	c := exec.CommandContext(ctx, "dd", "if="+s.path("mnt", f.name), "of=/dev/null", "bs=64k",
+		"iflag=direct", "status=none")
 	if err := c.Start(); err != nil {
 		return err
 	}
@@ -218,14 +224,15 @@ func (s *soak) killReader(ctx context.Context) error {
 	return nil
 }
 
-// squeeze takes much of the machine's memory for a moment.
+// squeeze allocates much of the machine's memory for a moment.
 func (s *soak) squeeze(context.Context) error {
 	var info syscall.Sysinfo_t
 	if err := syscall.Sysinfo(&info); err != nil {
 		return err
 	}
 	n := min(uint64(info.Freeram)*uint64(info.Unit)/4, 1<<30)
-	m, err := syscall.Mmap(-1, 0, int(n), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_POPULATE)
+	m, err := syscall.Mmap(-1, 0, int(n), syscall.PROT_READ|syscall.PROT_WRITE,
+		syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_POPULATE)
 	if err != nil {
 		return err
 	}
@@ -255,7 +262,8 @@ func (s *soak) clear() {
 
 // report prints what was done and survived.
 func (s *soak) report() error {
-	fmt.Printf("soak: %d reads, %d bytes checked by SHA-256; %d bytes checked by fio in %d runs\n", s.reads.Load(), s.bytes.Load(), s.fioBytes.Load(), s.fioRuns.Load())
+	fmt.Printf("soak: %d reads, %d bytes checked by SHA-256; %d bytes checked by fio in %d runs\n",
+		s.reads.Load(), s.bytes.Load(), s.fioBytes.Load(), s.fioRuns.Load())
 	all, never := 0, 0
 	var each []string
 	for _, f := range faults {
@@ -266,8 +274,10 @@ func (s *soak) report() error {
 		}
 	}
 	fmt.Printf("soak: %d faults: %s\n", all, strings.Join(each, ", "))
-	fmt.Printf("soak: %d wrong, %d hung, %d failed without a fault, %d failed during one; longest read %v\n",
-		s.wrong.Load(), s.hung.Load(), s.failed.Load(), s.excused.Load(), time.Duration(s.longest.Load()).Round(time.Millisecond))
+	fmt.Printf("soak: %d wrong, %d hung, %d failed without a fault, %d failed during one; "+
+		"longest read %v\n",
+		s.wrong.Load(), s.hung.Load(), s.failed.Load(), s.excused.Load(),
+		time.Duration(s.longest.Load()).Round(time.Millisecond))
 	bad := s.wrong.Load() + s.hung.Load() + s.failed.Load()
 	fmt.Printf("%d passed, %d failed\n", s.reads.Load()+s.fioRuns.Load(), bad)
 	if bad > 0 {

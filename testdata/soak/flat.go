@@ -7,7 +7,8 @@ import (
 	"slices"
 )
 
-// series is how much there was of something, seen again and again at about equal intervals, and by how much that may grow.
+// series is how much there was of something, seen again and again at about equal intervals, and by
+// how much that may grow.
 type series struct {
 	what   string
 	bound  int64
@@ -17,9 +18,9 @@ type series struct {
 // fewest is how often something has to be seen before its growth is judged.
 const fewest = 16
 
-// flat says whether it has been seen often enough and has not grown, by either of two measures: a few high values pull a
-// line, but not a median; and a line shows all of a steady growth, but medians of quarters only three quarters of it. What
-// shrinks is no leak.
+// flat says whether it has been seen often enough and has not grown, by either of two measures: a
+// few high values pull a line, but not a median; and a line shows all of a steady growth, but
+// medians of quarters only three quarters of it. What shrinks is not a leak.
 func (s series) flat() bool {
 	return len(s.values) >= fewest && max(s.fitted(), s.quarters()) <= s.bound
 }
@@ -50,8 +51,10 @@ func (s series) String() string {
 	if len(s.values) < fewest {
 		return fmt.Sprintf("%s: seen only %d times", s.what, len(s.values))
 	}
-	return fmt.Sprintf("%s: %d to %d, median %d; grown by %d along a line and by %d between quarters, %d allowed; seen %d times", s.what,
-		slices.Min(s.values), slices.Max(s.values), median(s.values), s.fitted(), s.quarters(), s.bound, len(s.values))
+	return fmt.Sprintf("%s: %d to %d, median %d; grown by %d along a line and by %d between "+
+		"quarters, %d allowed; seen %d times", s.what,
+		slices.Min(s.values), slices.Max(s.values), median(s.values), s.fitted(), s.quarters(),
+		s.bound, len(s.values))
 }
 
 func median(values []int64) int64 { return slices.Sorted(slices.Values(values))[len(values)/2] }

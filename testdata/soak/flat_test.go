@@ -52,7 +52,7 @@ func TestWhatGrowsIsNotFlat(t *testing.T) {
 func TestOneDescriptorNowAndThenIsALeak(t *testing.T) {
 	s := series{what: "descriptors", bound: descriptorBound}
 	for i := range 300 {
-		s.values = append(s.values, 17+int64(i%7/6)) // somebody asks for the status
+		s.values = append(s.values, 17+int64(i%7/6)) // a request for the status
 	}
 	if !s.flat() {
 		t.Error(s)

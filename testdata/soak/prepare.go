@@ -32,7 +32,8 @@ type soak struct {
 	ended   chan error    // what its end was
 	env     []string      // its environment; nil: ours
 	group   *cgroup.Group // of the daemon, if there can be one
-	limit   time.Duration // for a read, or for the daemon to begin or to end: what takes longer hangs
+	// for a read, or for the daemon to begin or to end: what takes longer hangs
+	limit time.Duration
 	counts
 }
 
@@ -63,12 +64,14 @@ func (s *soak) prepare(ctx context.Context) error {
 		return err
 	}
 	c := synth.DeepSeek(synth.Options{
-		Layers: 4, MTP: 1, Experts: 12, Hidden: 1024, ExpertIntermediate: 320, Shards: 4, ScalesApart: true, Vocab: 8192,
+		Layers: 4, MTP: 1, Experts: 12, Hidden: 1024, ExpertIntermediate: 320, Shards: 4,
+		ScalesApart: true, Vocab: 8192,
 	})
 	if err := c.Write(s.path("source")); err != nil {
 		return err
 	}
-	if err := s.command(ctx, "export", s.path("source"), s.path("first"), "--layout", "native"); err != nil {
+	if err := s.command(ctx, "export", s.path("source"), s.path("first"), "--layout",
+		"native"); err != nil {
 		return err
 	}
 	name, off, size, err := findTensor(s.path("first"), fioTensor)
@@ -84,7 +87,8 @@ func (s *soak) prepare(ctx context.Context) error {
 	if err := os.RemoveAll(s.path("first")); err != nil {
 		return err
 	}
-	if err := s.command(ctx, "export", s.path("source"), s.path("want"), "--layout", "native,hf"); err != nil {
+	if err := s.command(ctx, "export", s.path("source"), s.path("want"), "--layout",
+		"native,hf"); err != nil {
 		return err
 	}
 	return s.list()
@@ -92,7 +96,8 @@ func (s *soak) prepare(ctx context.Context) error {
 
 // build builds the command under test.
 func (s *soak) build(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", s.path("dequantfs"), "github.com/dequantfs/dequantfs/cmd/dequantfs").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", s.path("dequantfs"),
+		"github.com/dequantfs/dequantfs/cmd/dequantfs").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
@@ -141,7 +146,8 @@ func findTensor(dir, key string) (name string, off, size int64, err error) {
 // the source.
 func (s *soak) writeFio(ctx context.Context) error {
 	scratch := s.path("fio")
-	err := s.runFio(ctx, scratch, "--rw=write", "--do_verify=0", "--ioengine=psync", "--end_fsync=1")
+	err := s.runFio(ctx, scratch, "--rw=write", "--do_verify=0", "--ioengine=psync",
+		"--end_fsync=1")
 	if err != nil {
 		return err
 	}
@@ -161,14 +167,17 @@ func (s *soak) writeFio(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(io.NewOffsetWriter(to, off+s.fioSkip), io.NewSectionReader(from, s.fio.off, s.fio.size))
+	_, err = io.Copy(io.NewOffsetWriter(to, off+s.fioSkip),
+		io.NewSectionReader(from, s.fio.off, s.fio.size))
 	return errors.Join(err, to.Close(), os.Remove(scratch))
 }
 
-// runFio runs fio over its tensor in a file; every block of 4 KiB has a checksum and says where it is.
+// runFio runs fio over its tensor in a file; every block of 4 KiB has a checksum and says where it
+// is.
 func (s *soak) runFio(ctx context.Context, path string, args ...string) error {
 	all := append([]string{
-		"--name=soak", "--filename=" + path, "--offset=" + strconv.FormatInt(s.fio.off, 10), "--size=" + strconv.FormatInt(s.fio.size, 10),
+		"--name=soak", "--filename=" + path, "--offset=" +
+			strconv.FormatInt(s.fio.off, 10), "--size=" + strconv.FormatInt(s.fio.size, 10),
 		"--bs=4k", "--verify=crc32c", "--verify_fatal=1", "--minimal",
 	}, args...)
 	c := exec.CommandContext(ctx, "fio", all...)

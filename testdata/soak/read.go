@@ -72,7 +72,8 @@ func mapRange(path string, p []byte, off int64) (err error) {
 	}
 	defer f.Close()
 	first := off &^ 4095
-	m, err := syscall.Mmap(int(f.Fd()), first, int(off-first)+len(p), syscall.PROT_READ, syscall.MAP_SHARED)
+	m, err := syscall.Mmap(int(f.Fd()), first, int(off-first)+len(p), syscall.PROT_READ,
+		syscall.MAP_SHARED)
 	if err != nil {
 		return err
 	}
@@ -111,7 +112,8 @@ func randomRange(rng *rand.Rand, f file) (off, n int64) {
 }
 
 // one reads a range and compares its SHA-256 with what it must be.
-func (s *soak) one(f file, how string, read func(string, []byte, int64) error, p, want []byte, off int64) {
+func (s *soak) one(f file, how string, read func(string, []byte, int64) error, p, want []byte,
+	off int64) {
 	if _, err := f.want.ReadAt(want, off); err != nil {
 		s.failed.Add(1)
 		s.complain("%s: the export: %v", f.name, err)
@@ -123,13 +125,15 @@ func (s *soak) one(f file, how string, read func(string, []byte, int64) error, p
 	before := s.epoch.Load()
 	watch := time.AfterFunc(s.limit, func() {
 		s.hung.Add(1)
-		s.complain("%s: a %s of %d bytes at %d takes more than %v", f.name, how, len(p), off, s.limit)
+		s.complain("%s: a %s of %d bytes at %d takes more than %v", f.name, how, len(p), off,
+			s.limit)
 	})
 	begin := time.Now()
 	err := read(s.path("mnt", f.name), p, off)
 	took := time.Since(begin)
 	watch.Stop()
-	for longest := s.longest.Load(); int64(took) > longest && !s.longest.CompareAndSwap(longest, int64(took)); {
+	for longest := s.longest.Load(); int64(took) > longest &&
+		!s.longest.CompareAndSwap(longest, int64(took)); {
 		longest = s.longest.Load()
 	}
 	switch disturbed := before%2 == 1 || s.epoch.Load() != before; {
@@ -141,7 +145,8 @@ func (s *soak) one(f file, how string, read func(string, []byte, int64) error, p
 		s.complain("%s: a %s of %d bytes at %d: %v", f.name, how, len(p), off, err)
 	case sha256.Sum256(p) != sha256.Sum256(want):
 		s.wrong.Add(1)
-		s.complain("%s: a %s of %d bytes at %d gave wrong bytes, the first at %d", f.name, how, len(p), off, off+int64(firstDifference(p, want)))
+		s.complain("%s: a %s of %d bytes at %d gave wrong bytes, the first at %d", f.name, how,
+			len(p), off, off+int64(firstDifference(p, want)))
 	default:
 		s.reads.Add(1)
 		s.bytes.Add(int64(len(p)))

@@ -28,7 +28,8 @@ import (
 const smallestReaders = 16
 
 // qwen has the sizes of Qwen3-30B-A3B, under the names of DeepSeek-V3.
-var qwen = synth.Options{Layers: 48, Dense: -1, Experts: 128, Hidden: 2048, ExpertIntermediate: 768, Vocab: 151936, Heads: 32, Shards: 16}
+var qwen = synth.Options{Layers: 48, Dense: -1, Experts: 128, Hidden: 2048, ExpertIntermediate: 768,
+	Vocab: 151936, Heads: 32, Shards: 16}
 
 // plainQwen is it before it was quantized.
 func plainQwen() synth.Options {
@@ -44,10 +45,13 @@ var models = []struct {
 	layouts []string
 }{
 	{"DeepSeek-V3", func() *synth.Checkpoint { return synth.NewFull().Checkpoint },
-		[]string{"native", "hf", "transformers", "torchtitan", "native,hf,transformers,torchtitan"}},
+		[]string{"native", "hf", "transformers", "torchtitan",
+			"native,hf,transformers,torchtitan"}},
 	{"Qwen3-30B-A3B", func() *synth.Checkpoint { return synth.Holes(qwen) },
-		[]string{"native", "hf", "transformers", "torchtitan", "native,hf,transformers,torchtitan"}},
-	{"Qwen3-30B-A3B in BF16", func() *synth.Checkpoint { return synth.Holes(plainQwen()) }, []string{"hf-fp8"}},
+		[]string{"native", "hf", "transformers", "torchtitan",
+			"native,hf,transformers,torchtitan"}},
+	{"Qwen3-30B-A3B in BF16", func() *synth.Checkpoint { return synth.Holes(plainQwen()) },
+		[]string{"hf-fp8"}},
 }
 
 // smallest prints a table: the smallest memory cgroup in which a mount of each layout serves its
@@ -90,7 +94,8 @@ var needed = regexp.MustCompile(`but (\d+) MiB are needed at (least|most)`)
 
 // leastMemory begins with too little, or what the command line says, and gives a mount what it says
 // it needs until it serves.
-func (s *soak) leastMemory(ctx context.Context, layout string, o options) (mib int64, result string, err error) {
+func (s *soak) leastMemory(ctx context.Context, layout string,
+	o options) (mib int64, result string, err error) {
 	for mib = int64(o.memory); ; {
 		result, err = s.serveWithin(ctx, layout, mib<<20, o)
 		var r refused
@@ -118,7 +123,8 @@ type refused string
 func (r refused) Error() string { return string(r) }
 
 // serveWithin mounts in a cgroup and reads for a while.
-func (s *soak) serveWithin(ctx context.Context, layout string, limit int64, o options) (result string, err error) {
+func (s *soak) serveWithin(ctx context.Context, layout string, limit int64,
+	o options) (result string, err error) {
 	group, err := cgroup.New(limit)
 	if err != nil {
 		return "", err
@@ -126,7 +132,8 @@ func (s *soak) serveWithin(ctx context.Context, layout string, limit int64, o op
 	defer func() { err = errors.Join(err, group.Remove()) }()
 	mnt := s.path("mnt")
 	var said strings.Builder
-	c := exec.CommandContext(ctx, "sh", "-c", `echo $$ >"$0" && exec "$@"`, group.Procs(), s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt, "--layout", layout)
+	c := exec.CommandContext(ctx, "sh", "-c", `echo $$ >"$0" && exec "$@"`, group.Procs(),
+		s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt, "--layout", layout)
 	c.Stdout, c.Stderr = io.Discard, &said
 	if err := c.Start(); err != nil {
 		return "", err
@@ -155,7 +162,8 @@ func (s *soak) serveWithin(ctx context.Context, layout string, limit int64, o op
 	if err := errors.Join(c.Process.Signal(unix.SIGTERM), <-ended); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d MB/s, at the peak %s of its own", bytes/1e6/max(int64(o.length/time.Second), 1), peak), nil
+	return fmt.Sprintf("%d MB/s, at the peak %s of its own",
+		bytes/1e6/max(int64(o.length/time.Second), 1), peak), nil
 }
 
 // peakOf is the most memory that a process had.
@@ -171,7 +179,8 @@ func peakOf(pid int) string {
 }
 
 // readHarder lets readers read for a while, or until the mount ends, which is an error.
-func readHarder(ctx context.Context, mnt string, o options, ended <-chan error) (bytes, failed int64, err error) {
+func readHarder(ctx context.Context, mnt string, o options,
+	ended <-chan error) (bytes, failed int64, err error) {
 	files, err := listFiles(mnt)
 	if err != nil {
 		return 0, 0, err
@@ -214,7 +223,8 @@ func listFiles(mnt string) (files []file, err error) {
 type hardReading struct{ bytes, failed atomic.Int64 }
 
 func (r *hardReading) read(ctx context.Context, files []file, rng *rand.Rand) {
-	buf, err := unix.Mmap(-1, 0, 16<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	buf, err := unix.Mmap(-1, 0, 16<<20, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		r.failed.Add(1)
 		return

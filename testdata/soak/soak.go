@@ -1,7 +1,8 @@
 //go:build linux
 
-// Command soak reads mounts for minutes or hours while they are unmounted, killed, squeezed and
-// robbed of their source, and compares every byte with an export of the same view.
+// Command soak reads mounts for minutes or hours, and compares every byte with an export of the
+// same view. Meanwhile it unmounts and kills them, takes their memory, and changes or removes their
+// source.
 //
 //	go run ./testdata/soak                 two minutes
 //	go run ./testdata/soak -for 2h -seed 7
@@ -9,10 +10,10 @@
 // Readers use pread, mmap and O_DIRECT at random offsets, and fio reads a tensor that fio itself
 // has written, with its own verification. A read may fail while a fault is under way and shortly
 // after; it may never give a wrong byte, and it may never hang. What was done and survived is
-// printed at the end, as "soak: N reads, …", and the exit status says whether all was well.
+// printed at the end, as "soak: N reads, …". The exit status is 0 if no check failed.
 //
-// With -steady nothing bad happens, and what is looked at is what the process behind the mount has
-// kept after all that reading: memory, descriptors and threads. See steady.go.
+// With -steady there are no faults. The memory, descriptors and threads that the process behind the
+// mount keeps must not grow. See steady.go.
 //
 //	go run ./testdata/soak -steady -for 30m
 //
@@ -50,12 +51,15 @@ type options struct {
 
 func main() {
 	var o options
-	flag.BoolVar(&o.steady, "steady", false, "let nothing bad happen, and watch the memory of the process behind the mount")
+	flag.BoolVar(&o.steady, "steady", false,
+		"let nothing bad happen, and watch the memory of the process behind the mount")
 	flag.DurationVar(&o.length, "for", 2*time.Minute, "how long to go on")
 	flag.Uint64Var(&o.seed, "seed", 1, "of what is done when")
 	flag.IntVar(&o.readers, "readers", 8, "readers at once")
-	flag.StringVar(&o.scratch, "scratch", "", "directory for everything (default that of temporary files)")
-	flag.BoolVar(&o.smallest, "smallest", false, "find the smallest memory cgroup in which each layout is served")
+	flag.StringVar(&o.scratch, "scratch", "",
+		"directory for everything (default that of temporary files)")
+	flag.BoolVar(&o.smallest, "smallest", false,
+		"find the smallest memory cgroup in which each layout is served")
 	flag.StringVar(&o.only, "only", "", "with -smallest: checkpoints with this in their names")
 	flag.StringVar(&o.layout, "layout", "", "with -smallest: this layout")
 	flag.IntVar(&o.memory, "memory", 32, "with -smallest: MiB to begin with")

@@ -65,7 +65,7 @@ func (s *soak) changeAnd(ctx context.Context, after func(f *os.File, was os.File
 	})
 }
 
-// mountAgain ends the daemon, whose source was changed, and mounts anew.
+// mountAgain ends the daemon, whose source was changed, and mounts again.
 func (s *soak) mountAgain(ctx context.Context) error {
 	s.daemon.Process.Signal(syscall.SIGTERM)
 	if err := s.gone(); err != nil {
@@ -74,8 +74,8 @@ func (s *soak) mountAgain(ctx context.Context) error {
 	return s.mount(ctx)
 }
 
-// relink does to a shard what leaves its bytes alone: links, renaming, permissions. Where nothing
-// proves that it was harmless, reads may fail until it is mounted again.
+// relink changes a shard's links, names and permissions, but not its bytes. If nothing proves that
+// this was harmless, reads may fail until it is mounted again.
 func (s *soak) relink(ctx context.Context) error {
 	return s.disturbed(func() error {
 		f, info, err := s.shard()
@@ -120,7 +120,8 @@ func (s *soak) sync(context.Context) error {
 		if err != nil {
 			return err
 		}
-		for call, sync := range map[string]func(int) error{"fsync": syscall.Fsync, "fdatasync": syscall.Fdatasync} {
+		for call, sync := range map[string]func(int) error{"fsync": syscall.Fsync,
+			"fdatasync": syscall.Fdatasync} {
 			if err := sync(int(h.Fd())); err != nil {
 				errs = append(errs, fmt.Errorf("%s of %s: %w", call, f.name, err))
 			}

@@ -21,25 +21,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// steadyLimit is longer than hang, since this may run for half an hour with the least priority beside something that
-// wants every core. On two cores the longest read took two seconds beside two busy loops, and five beside six.
+// steadyLimit is longer than hang, since this may run for half an hour with the least priority
+// beside something that wants every core. On two cores the longest read took two seconds beside two
+// busy loops, and five beside six.
 const steadyLimit = 5 * time.Minute
 
 // What the daemon may grow by from the first sixth of the time to its end.
 //
-// The resident size goes up and down by 10 MiB, with the collector and with what else the machine does. In a million
-// requests, some ten minutes of two cores, a leak of a page of 4 KiB in 240 requests would be above residentBound. Units of the
-// cache and all else outside of the collector's heap show there at once. What leaks in the heap does not: until
-// the limit that the daemon gives itself is reached, the collector only leaves less garbage about.
+// The resident size goes up and down by 10 MiB, with the collector and with what else the machine
+// does. In a million requests, some ten minutes of two cores, a leak of a page of 4 KiB in 240
+// requests would be above residentBound. Units of the cache and all else outside of the collector's
+// heap show there at once. What leaks in the heap does not: until the limit that the daemon gives
+// itself is reached, the collector only leaves less garbage about.
 //
-// So what is alive in the heap is looked at too. Replies under way are, and there are more of them when readers are
-// fast. In a million requests a leak of 68 bytes each would be above them all.
+// So what is alive in the heap is looked at too. Replies under way are, and there are more of them
+// when readers are fast. In a million requests a leak of 68 bytes each would be above them all.
 //
-// Descriptors are the source's four files, each once more when it is first read past the page cache, and a few others.
-// Somebody may ask for the status just when they are counted.
+// Descriptors are the source's four files, each once more when it is first read past the page
+// cache, and a few others. A request for the status may be open while they are counted.
 //
-// A thread stays once it was needed, and a slow disk needs one for each request that waits for it: the kernel sends
-// no more than 192 at once that no reader waits for.
+// A thread stays once it was needed, and a slow disk needs one for each request that waits for it:
+// the kernel sends no more than 192 at once that no reader waits for.
 const (
 	residentBound   = 16 << 20
 	descriptorBound = 8
@@ -48,8 +50,8 @@ const (
 
 var liveBound = fs.RequestMemory()
 
-// enough requests are those of which each would leave a page of 4 KiB for 64 MiB together, which is above either bound
-// on a small machine. With fewer, nothing was shown.
+// enough is the number of requests that would leak 64 MiB if each leaked a page of 4 KiB. That is
+// above either bound on a small machine. Fewer requests prove nothing.
 const enough = 64 << 20 >> 12
 
 // usage is what the daemon has.
@@ -64,7 +66,8 @@ func newUsage() *usage {
 	}
 }
 
-// add sees what a process has now, of which that much was alive in the heap. It fails once the process has ended.
+// add sees what a process has now, of which that much was alive in the heap. It fails once the
+// process has ended.
 func (u *usage) add(pid int, live int64) error {
 	proc := fmt.Sprintf("/proc/%d/", pid)
 	status, err := os.ReadFile(proc + "status")
@@ -90,7 +93,8 @@ func (u *usage) add(pid int, live int64) error {
 	return nil
 }
 
-// collection is what the runtime writes of a collection: the heap at its beginning and end, and what of that is alive.
+// collection is what the runtime writes of a collection: the heap at its beginning and end, and
+// what of that is alive.
 var collection = regexp.MustCompile(`(?m)^gc \d+ .* \d+->\d+->(\d+) MB, .*\n`)
 
 // lastLive finds what was alive after the last collection in a log.
@@ -125,11 +129,12 @@ type work struct {
 }
 
 func (w work) since(before work) work {
-	return work{w.Requests - before.Requests, w.Bytes - before.Bytes, w.SourceBytes - before.SourceBytes, w.Fills - before.Fills}
+	return work{w.Requests - before.Requests, w.Bytes - before.Bytes,
+		w.SourceBytes - before.SourceBytes, w.Fills - before.Fills}
 }
 
-// steady lets readers read with nothing bad happening, and judges what the daemon keeps of it. It has no cgroup: what
-// it takes too much is to be seen, and not to be killed for.
+// steady lets readers read with nothing bad happening, and judges what the daemon keeps of it. It
+// has no cgroup: what it takes too much is to be seen, and not to be killed for.
 func (s *soak) steady(ctx context.Context, o options) error {
 	s.limit = steadyLimit
 	s.env = append(os.Environ(), "GODEBUG=gctrace=1")
@@ -191,9 +196,10 @@ func readAt(f *os.File, p []byte, off int64) error {
 	return err
 }
 
-// readMapped lets the kernel copy a range out of a mapping, which faults as it would for us. But what does not
-// come then holds up a system call, of which the runtime knows, and not one of its processors, and with the next collection
-// the whole program, which could no longer say that something hangs.
+// readMapped lets the kernel copy a range out of a mapping, which faults as it would for us. But
+// what does not come then holds up a system call, of which the runtime knows, and not one of its
+// processors, and with the next collection the whole program, which could no longer say that
+// something hangs.
 func readMapped(f *os.File, p []byte, off int64) error {
 	first := off &^ 4095
 	m, err := unix.Mmap(int(f.Fd()), first, int(off-first)+len(p), unix.PROT_READ, unix.MAP_SHARED)
@@ -211,9 +217,9 @@ func readMapped(f *os.File, p []byte, off int64) error {
 	return err
 }
 
-// visit opens a file and reads a few random ranges of it, or now and then all of it from its beginning to its end, which
-// the kernel reads ahead for. Often it first lets the kernel forget the file, or soon nothing would be left to ask the
-// daemon for.
+// visit opens a file and reads a few random ranges of it, or now and then all of it from its
+// beginning to its end, which the kernel reads ahead for. Often it first lets the kernel forget the
+// file, or soon nothing would be left to ask the daemon for.
 func (s *soak) visit(done <-chan struct{}, f file, rng *rand.Rand, buf, want []byte) error {
 	way := steadyWays[rng.IntN(len(steadyWays))]
 	h, err := os.OpenFile(s.path("mnt", f.name), os.O_RDONLY|way.flags, 0)
@@ -242,8 +248,9 @@ func (s *soak) visit(done <-chan struct{}, f file, rng *rand.Rand, buf, want []b
 	return nil
 }
 
-// watch looks at the daemon until the end of the time, and says what it has done since the first sixth of that. What
-// it had before does not count: the cache, buffers, threads and the collector's heap were still coming to their size.
+// watch looks at the daemon until the end of the time, and says what it has done since the first
+// sixth of that. What it had before does not count: the cache, buffers, threads and the collector's
+// heap were still coming to their size.
 func (s *soak) watch(ctx context.Context, length time.Duration, u *usage) (did work, err error) {
 	tick := time.NewTicker(max(min(5*time.Second, length/360), 50*time.Millisecond))
 	defer tick.Stop()
@@ -271,7 +278,8 @@ func (s *soak) watch(ctx context.Context, length time.Duration, u *usage) (did w
 			return did, err
 		}
 		if err := u.add(s.daemon.Process.Pid, live); err != nil {
-			return did, fmt.Errorf("%w; the process behind the mount ended: %v: %s", err, s.gone(), s.said())
+			return did, fmt.Errorf("%w; the process behind the mount ended: %v: %s", err, s.gone(),
+				s.said())
 		}
 	}
 	if s.hung.Load() > 0 {
@@ -302,8 +310,8 @@ func (s *soak) ask() (w work, err error) {
 	}
 }
 
-// much says whether the daemon had enough to do: the kernel did not answer most reads from what it had cached, and
-// the daemon computed as much as all files are.
+// much says whether the daemon had enough to do: the kernel did not answer most reads from what it
+// had cached, and the daemon computed as much as all files are.
 func (s *soak) much(did work) bool {
 	var size int64
 	for _, f := range s.files {
@@ -319,9 +327,12 @@ func (s *soak) reportSteady(u *usage, did work, err error) error {
 		bad++
 		fmt.Println("soak:", what)
 	}
-	fmt.Printf("soak: %d reads, %d bytes checked by SHA-256; %d wrong, %d hung, %d failed; longest read %v\n", s.reads.Load(), s.bytes.Load(),
-		s.wrong.Load(), s.hung.Load(), s.failed.Load(), time.Duration(s.longest.Load()).Round(time.Millisecond))
-	fmt.Printf("soak: after the first sixth of the time: %d requests to the daemon for %d bytes, %d bytes read of the source, %d units of the cache filled\n",
+	fmt.Printf("soak: %d reads, %d bytes checked by SHA-256; %d wrong, %d hung, %d failed; "+
+		"longest read %v\n", s.reads.Load(), s.bytes.Load(),
+		s.wrong.Load(), s.hung.Load(), s.failed.Load(),
+		time.Duration(s.longest.Load()).Round(time.Millisecond))
+	fmt.Printf("soak: after the first sixth of the time: %d requests to the daemon for %d "+
+		"bytes, %d bytes read of the source, %d units of the cache filled\n",
 		did.Requests, did.Bytes, did.SourceBytes, did.Fills)
 	if !s.much(did) {
 		problem("that is too little to show anything")

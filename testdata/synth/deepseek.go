@@ -26,7 +26,8 @@ type Options struct {
 	Nope, Rope, VHead                     int64 // default 64 each
 	Vocab                                 int64 // default 512
 	Block                                 [2]int64
-	// Prefix of the keys: default "model.", or NoPrefix, "language_model.", "model.language_model.", …
+	// Prefix of the keys: default "model.", or NoPrefix, "language_model.",
+	// "model.language_model.", …
 	Prefix string
 
 	Scale        string // dtype of the scales: "F32" (default), "BF16", "F8_E8M0"
@@ -97,7 +98,8 @@ type spec struct {
 // DeepSeek makes a checkpoint from its seed: the same options, the same bytes.
 func DeepSeek(o Options) *Checkpoint {
 	o = o.withDefaults()
-	c := &Checkpoint{Config: o.config(), Single: o.Single, NoIndex: o.NoIndex, Side: o.Side, block: o.Block}
+	c := &Checkpoint{Config: o.config(), Single: o.Single, NoIndex: o.NoIndex, Side: o.Side,
+		block: o.Block}
 	if c.Side == nil {
 		c.Side = map[string][]byte{
 			"tokenizer_config.json":  []byte("{\"model_max_length\": 512}\n"),
@@ -109,7 +111,8 @@ func DeepSeek(o Options) *Checkpoint {
 	for i, s := range specs {
 		shard := i * o.Shards / len(specs)
 		if !s.quantized {
-			c.Tensors = append(c.Tensors, Tensor{s.name, s.dtype, s.shape, Random(rng, s.dtype, s.shape), shard})
+			c.Tensors = append(c.Tensors,
+				Tensor{s.name, s.dtype, s.shape, Random(rng, s.dtype, s.shape), shard})
 			continue
 		}
 		w, scale := FP8(rng, s.name, s.shape, o)
@@ -187,9 +190,12 @@ func (o Options) mlp(p string, layer int, add adder) {
 func (o Options) config() map[string]any {
 	c := map[string]any{
 		"architectures": []string{"DeepseekV3ForCausalLM"}, "model_type": "deepseek_v3",
-		"hidden_size": o.Hidden, "intermediate_size": o.DenseIntermediate, "moe_intermediate_size": o.ExpertIntermediate,
-		"num_hidden_layers": o.Layers, "num_nextn_predict_layers": o.MTP, "first_k_dense_replace": o.Dense,
-		"n_routed_experts": o.Experts, "n_shared_experts": 1, "num_experts_per_tok": min(2, o.Experts),
+		"hidden_size": o.Hidden, "intermediate_size": o.DenseIntermediate,
+		"moe_intermediate_size": o.ExpertIntermediate,
+		"num_hidden_layers":     o.Layers, "num_nextn_predict_layers": o.MTP,
+		"first_k_dense_replace": o.Dense,
+		"n_routed_experts":      o.Experts, "n_shared_experts": 1, "num_experts_per_tok": min(2,
+			o.Experts),
 		"n_group": 1, "topk_group": 1, "q_lora_rank": o.QRank, "kv_lora_rank": o.KVRank,
 		"qk_rope_head_dim": o.Rope, "qk_nope_head_dim": o.Nope, "v_head_dim": o.VHead,
 		"num_attention_heads": o.Heads, "num_key_value_heads": o.Heads, "vocab_size": o.Vocab,
@@ -200,7 +206,8 @@ func (o Options) config() map[string]any {
 	}
 	if !o.Plain {
 		quant := map[string]any{
-			"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": o.Block,
+			"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
+			"weight_block_size": o.Block,
 		}
 		if o.Scale == "F8_E8M0" {
 			quant["scale_fmt"] = "ue8m0"

@@ -64,7 +64,8 @@ func fullOptions() Options {
 	return Options{
 		Layers: 61, Dense: 3, MTP: 1, Experts: 256, Hidden: 7168,
 		ExpertIntermediate: 2048, DenseIntermediate: 18432,
-		Heads: 128, QRank: 1536, KVRank: 512, Nope: 128, Rope: 64, VHead: 128, Vocab: 129280, Shards: 163,
+		Heads: 128, QRank: 1536, KVRank: 512, Nope: 128, Rope: 64, VHead: 128, Vocab: 129280,
+		Shards: 163,
 	}.withDefaults()
 }
 
@@ -176,7 +177,8 @@ func (f *Full) seed(o Options) {
 		fmt.Sscanf(s.name, "model.layers.%d.", &layer)
 		n := s.shape[0] * s.shape[1]
 		for _, i := range []int64{0, n - 1} {
-			f.add(Seed{Key: s.name, Row: i / s.shape[1], Col: i % s.shape[1], Native: s.name, NativeIndex: i, Layer: layer}, s.shape[1])
+			f.add(Seed{Key: s.name, Row: i / s.shape[1], Col: i % s.shape[1], Native: s.name,
+				NativeIndex: i, Layer: layer}, s.shape[1])
 		}
 	}
 	for layer := o.Dense; layer < o.Layers+o.MTP; layer++ {

@@ -104,7 +104,8 @@ func round16(dtype string, f float32) uint16 {
 	if math.IsInf(x, 0) {
 		return sign | infinity
 	}
-	exp := max(math.Ilogb(x), 1-bias)                  // zero and all subnormals share the lowest binade
+	// zero and all subnormals share the lowest binade
+	exp := max(math.Ilogb(x), 1-bias)
 	n := math.RoundToEven(math.Ldexp(x, mantissa-exp)) // in units of the last place
 	bits := uint64(n) + uint64(exp+bias-1)<<mantissa
 	return sign | uint16(min(bits, uint64(infinity)))
@@ -181,14 +182,17 @@ func (c *Checkpoint) dequantized(t *Tensor, dtype string) Tensor {
 }
 
 // merged stacks experts lo…hi-1 of one layer: gate and up transposed side by side, down transposed.
-func (c *Checkpoint) merged(prefix string, layer map[int]map[string]*Tensor, lo, hi int, dtype string) []Tensor {
+func (c *Checkpoint) merged(prefix string, layer map[int]map[string]*Tensor, lo, hi int,
+	dtype string) []Tensor {
 	gate := layer[lo]["gate_proj"]
 	inner, hidden := gate.Shape[0], gate.Shape[1]
 	n := int64(hi - lo)
-	both := Tensor{Name: prefix + "gate_and_up_projs", DType: dtype, Shape: []int64{n, hidden, 2 * inner}}
+	both := Tensor{Name: prefix + "gate_and_up_projs", DType: dtype,
+		Shape: []int64{n, hidden, 2 * inner}}
 	down := Tensor{Name: prefix + "down_projs", DType: dtype, Shape: []int64{n, inner, hidden}}
 	for e := lo; e < hi; e++ {
-		gate, up := c.dequantized(layer[e]["gate_proj"], dtype), c.dequantized(layer[e]["up_proj"], dtype)
+		gate, up := c.dequantized(layer[e]["gate_proj"], dtype),
+			c.dequantized(layer[e]["up_proj"], dtype)
 		for d := range hidden {
 			both.Data = append(both.Data, column(gate, d)...)
 			both.Data = append(both.Data, column(up, d)...)

@@ -111,7 +111,8 @@ func (c *Checkpoint) Write(dir string) error {
 	for i := range c.Tensors {
 		t := &c.Tensors[i]
 		if t.Data != nil && int64(len(t.Data)) != t.Size() {
-			return fmt.Errorf("synth: %s has %d bytes, its shape asks for %d", t.Name, len(t.Data), t.Size())
+			return fmt.Errorf("synth: %s has %d bytes, its shape asks for %d", t.Name, len(t.Data),
+				t.Size())
 		}
 		byShard[t.Shard] = append(byShard[t.Shard], t)
 	}

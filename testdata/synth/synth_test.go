@@ -42,7 +42,8 @@ func TestSeedsReachBeyondEachPowerOfTwo(t *testing.T) {
 }
 
 func TestSameSeedSameBytes(t *testing.T) {
-	o := Options{Seed: 7, Experts: 12, Hidden: 200, ExpertIntermediate: 100, Shards: 3, ScalesApart: true, MTP: 1}
+	o := Options{Seed: 7, Experts: 12, Hidden: 200, ExpertIntermediate: 100, Shards: 3,
+		ScalesApart: true, MTP: 1}
 	a, b := t.TempDir(), t.TempDir()
 	for _, dir := range []string{a, b} {
 		if err := DeepSeek(o).Write(dir); err != nil {
@@ -88,7 +89,8 @@ func TestOracleEqualsTheReference(t *testing.T) {
 	if err != nil || json.Unmarshal(data, &golden) != nil {
 		t.Fatal(err)
 	}
-	for dtype, key := range map[string]string{"BF16": "torch.bfloat16/cpu", "F16": "torch.float16/cpu", "F32": "torch.float32/cpu"} {
+	for dtype, key := range map[string]string{"BF16": "torch.bfloat16/cpu",
+		"F16": "torch.float16/cpu", "F32": "torch.float32/cpu"} {
 		got := c.Native(dtype, 0, 1)
 		if len(got) != len(golden[key]) {
 			t.Errorf("%s: %d tensors, want %d", key, len(got), len(golden[key]))
@@ -122,7 +124,8 @@ func readSingle(t *testing.T, path string) *Checkpoint {
 	body := data[8+n:]
 	for name, e := range entries {
 		if name != "__metadata__" {
-			c.Tensors = append(c.Tensors, Tensor{name, e.DType, e.Shape, body[e.Offsets[0]:e.Offsets[1]], 0})
+			c.Tensors = append(c.Tensors,
+				Tensor{name, e.DType, e.Shape, body[e.Offsets[0]:e.Offsets[1]], 0})
 		}
 	}
 	return c

@@ -1,0 +1,59 @@
+package adapter
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// bucket holds the tensors of one file group.
+type bucket struct {
+	group   string
+	order   [2]int // sorts the groups
+	tensors []Tensor
+}
+
+// bucket is the file group of a tensor made of w.
+func (p *planner) bucket(w *weight, at place) *bucket {
+	switch {
+	case p.layout.apart():
+		return p.group(w.Shard, [2]int{})
+	case at.layer >= 0 && language[at.prefix]:
+		return p.group(fmt.Sprintf("layer-%05d", at.layer), [2]int{1, at.layer})
+	case at.layer >= 0 && strings.HasPrefix(at.prefix, predictionPrefix):
+		return p.group(fmt.Sprintf("mtp-layer-%05d", at.layer), [2]int{2, at.layer})
+	}
+	return p.group("rest-00000", [2]int{})
+}
+
+// group gives the file group of a name, making it the first time.
+func (p *planner) group(name string, order [2]int) *bucket {
+	b := p.buckets[name]
+	if b == nil {
+		b = &bucket{group: name, order: order}
+		p.buckets[name] = b
+	}
+	return b
+}
+
+// ordered gives the tensors by file group. These are the source's shards in their order, or the
+// tensors outside of layers and then the layers.
+func (p *planner) ordered() []Tensor {
+	rank := map[string]int{}
+	for i, s := range p.c.Shards() {
+		rank[s] = i
+	}
+	all, n := make([]*bucket, 0, len(p.buckets)), 0
+	for _, b := range p.buckets {
+		if p.layout.apart() {
+			b.order[1] = rank[b.group]
+		}
+		all, n = append(all, b), n+len(b.tensors)
+	}
+	slices.SortFunc(all, func(a, b *bucket) int { return slices.Compare(a.order[:], b.order[:]) })
+	tensors := make([]Tensor, 0, n)
+	for _, b := range all {
+		tensors = append(tensors, b.tensors...)
+	}
+	return tensors
+}

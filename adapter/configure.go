@@ -1,0 +1,126 @@
+package adapter
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// configure reads config.json and chooses family, layout and defaults.
+func (p *planner) configure() (err error) {
+	if p.s, err = p.c.Config.settings(); err != nil {
+		return err
+	}
+	p.family = familyOf(p.s)
+	if p.o.Layout == "" {
+		p.o.Layout = p.family.layouts()[0]
+	}
+	if p.layout, p.view, err = choose(p.family, p.s, p.o.Layout); err != nil {
+		return err
+	}
+	p.gated = p.s.gated()
+	if p.depth, err = p.field("num_hidden_layers"); err != nil {
+		return err
+	}
+	if err := p.countExperts(); err != nil {
+		return err
+	}
+	return p.options()
+}
+
+// countExperts reads the number of experts in a layer.
+func (p *planner) countExperts() (err error) {
+	p.count = -1
+	k := p.family.expertKeys()
+	if k == nil {
+		return nil
+	}
+	if p.count, err = p.field(k.count...); err != nil {
+		return err
+	}
+	if p.count > maxExperts {
+		return fmt.Errorf("config.json: %s = %d: more than %d experts in a layer are not planned",
+			p.countField(), p.count, maxExperts)
+	}
+	return nil
+}
+
+// field reads a number of the configuration; -1 if it has none.
+func (p *planner) field(names ...string) (int, error) {
+	n, found, err := p.s.whole(names...)
+	if !found {
+		return -1, err
+	}
+	return n, nil
+}
+
+// options checks the options, and sets those that are left open.
+func (p *planner) options() error {
+	switch p.o.DType {
+	case safetensors.Invalid:
+		p.o.DType = safetensors.BF16
+	case safetensors.BF16, safetensors.F16, safetensors.F32:
+	default:
+		return fmt.Errorf("dtype %s: a view has BF16, F16 or F32", p.o.DType)
+	}
+	p.dtype = p.o.DType
+	if err := choice("mtp", &p.o.MTP, MTPAuto, MTPKeep, MTPDrop); err != nil {
+		return err
+	}
+	if err := choice("scales", &p.o.Scales, "", ScalesAmax, ScalesOnes); err != nil {
+		return err
+	}
+	if p.family == nil && p.o.EP != (EP{}) {
+		return fmt.Errorf("config.json: model_type %q is not known, so neither are its experts: leave "+
+			"--ep out; known are %s", p.s.modelType(), knownTypes())
+	}
+	return p.o.EP.check()
+}
+
+// choice checks that an option has one of the values. Empty means the first.
+func choice(name string, value *string, values ...string) error {
+	if *value == "" {
+		*value = values[0]
+	}
+	if slices.Contains(values, *value) {
+		return nil
+	}
+	last := len(values) - 1
+	named := slices.DeleteFunc(slices.Clone(values[:last]), func(v string) bool { return v == "" })
+	return fmt.Errorf("%s %q: expected %s or %s", name, *value, strings.Join(named, ", "),
+		values[last])
+}
+
+// choose finds a layout and the family's view of it. The error says which there are.
+func choose(f *family, s settings, name string) (*Layout, *view, error) {
+	l, ok := layoutNamed(name)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w %q: there are %s", ErrUnknownLayout, name, f.allLayouts())
+	}
+	if v, ok := f.view(l); ok {
+		return l, v, nil
+	}
+	return nil, nil, lacks(f, s, name)
+}
+
+// lacks is the error for a layout that the model does not have.
+func lacks(f *family, s settings, layout string) error {
+	const works = "give --layout " + LayoutHF + ", which works for every model"
+	switch {
+	case s.modelType() == "":
+		return fmt.Errorf("layout %s needs the model_type of a config.json, and there is none: %s",
+			layout, works)
+	case f == nil && len(s.modelTypes()) > 1:
+		return fmt.Errorf("config.json: model_type %q around %q is not known to layout %s: %s; known "+
+			"are %s", s.modelType(), s.modelTypes()[1], layout, works, knownTypes())
+	case f == nil:
+		return fmt.Errorf("config.json: model_type %q is not known to layout %s: %s; known are %s",
+			s.modelType(), layout, works, knownTypes())
+	default:
+		text := fmt.Sprintf("model_type %q has no layout %s: it has %s", s.modelType(), layout,
+			strings.Join(f.layouts(), ", "))
+		return &LayoutError{layout, text}
+	}
+}

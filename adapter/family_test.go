@@ -1,0 +1,131 @@
+package adapter
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
+
+var (
+	hfAlone   = []string{LayoutHF}
+	nativeToo = []string{LayoutNative, LayoutHF}
+	inMemory  = []string{LayoutNative, LayoutHF, LayoutTransformers}
+	all       = []string{LayoutNative, LayoutHF, LayoutTransformers, LayoutTorchTitan}
+)
+
+// The layouts of a configuration. A language model with a row does not give its layouts to the model
+// that is built around it, since no reference has them for the whole.
+var layoutsOfConfigs = []struct {
+	name, config string
+	want         []string
+}{
+	{"DeepSeek-V3", `{"model_type": "deepseek_v3"}`, all},
+	{"Kimi-K2", `{"model_type": "kimi_k2"}`, all},
+	{"Qwen3-30B-A3B", `{"model_type": "qwen3_moe"}`, all},
+	{"Qwen3-8B", `{"model_type": "qwen3"}`, []string{LayoutNative, LayoutHF, LayoutTorchTitan}},
+	{"Llama-3.1", `{"model_type": "llama"}`, nativeToo},
+
+	// Types that a reference has for a model and its language model together.
+	{"Kimi-VL", `{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3"}}`, nativeToo},
+	{"Mistral-Small-3.2", `{"model_type": "mistral3", "text_config": {"model_type": "mistral"}}`, nativeToo},
+	{"Ministral-3", `{"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}`, nativeToo},
+	{"Mistral 3 that says no more", `{"model_type": "mistral3", "text_config": {}}`, nativeToo},
+	{"Qwen3.5-35B-A3B", `{"model_type": "qwen3_5_moe", "text_config": {"model_type": "qwen3_5_moe_text"}}`, inMemory},
+	{"Qwen3.5's language model", `{"model_type": "qwen3_5_moe_text"}`, inMemory},
+	{"Qwen3.5-27B", `{"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text"}}`, nativeToo},
+	{"a vision tower with a type", `{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3"}, "vision_config": {"model_type": "moonvit"}}`, nativeToo},
+
+	// Models around a language model with a row.
+	{"Kimi-K2.5", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}}`, hfAlone},
+	{"Kimi-K2.5, as BF16", `{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`, hfAlone},
+	{"Mistral-Small-4", `{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`, hfAlone},
+	{"InternVL3.5 with experts", `{"model_type": "internvl_chat", "llm_config": {"model_type": "qwen3_moe"}}`, hfAlone},
+	{"InternVL3 in transformers", `{"model_type": "internvl", "text_config": {"model_type": "qwen2"}}`, hfAlone},
+	{"BAGEL", `{"model_type": "bagel", "llm_config": {"model_type": "qwen2"}}`, hfAlone},
+	{"Llama-Nemotron-VL", `{"model_type": "llama_nemotron_vl", "llm_config": {"model_type": "llama"}}`, hfAlone},
+	{"LLaVA", `{"model_type": "llava", "text_config": {"model_type": "llama"}}`, hfAlone},
+	{"Pixtral", `{"model_type": "llava", "text_config": {"model_type": "mistral"}}`, hfAlone},
+	{"LLaVA-OneVision", `{"model_type": "llava_onevision", "text_config": {"model_type": "qwen2"}}`, hfAlone},
+	{"SmolVLM", `{"model_type": "smolvlm", "text_config": {"model_type": "llama"}}`, hfAlone},
+	{"Voxtral", `{"model_type": "voxtral", "text_config": {"model_type": "llama"}}`, hfAlone},
+	{"Qwen2-Audio", `{"model_type": "qwen2_audio", "text_config": {"model_type": "qwen2"}}`, hfAlone},
+	{"Ming", `{"model_type": "bailingmm_moe_v2", "llm_config": {"model_type": "bailing_moe_v2"}}`, hfAlone},
+	{"a language model two levels down", `{"model_type": "omni", "thinker_config": {"model_type": "thinker", "text_config": {"model_type": "qwen3_moe"}}}`, hfAlone},
+	{"Kimi-VL around another model", `{"model_type": "kimi_vl", "text_config": {"model_type": "qwen3_moe"}}`, hfAlone},
+	{"a language model, the whole without a type", `{"text_config": {"model_type": "deepseek_v3"}}`, hfAlone},
+
+	{"a type without a row", `{"model_type": "novel"}`, hfAlone},
+	{"a type that is not text", `{"model_type": 3}`, hfAlone},
+	{"no type", `{}`, hfAlone},
+}
+
+func TestLayoutsOfConfigurations(t *testing.T) {
+	for _, test := range layoutsOfConfigs {
+		c := &Checkpoint{Config: &Config{Raw: []byte(test.config)}}
+		if got := Layouts(c); !slices.Equal(got, test.want) {
+			t.Errorf("%s: layouts %v, want %v", test.name, got, test.want)
+		}
+	}
+	if got := Layouts(&Checkpoint{Config: &Config{}}); !slices.Equal(got, hfAlone) {
+		t.Errorf("without config.json: layouts %v, want %v", got, hfAlone)
+	}
+}
+
+// A layout that the model lacks is refused with the types that say so.
+func TestLayoutsOfWrappedModelsAreRefused(t *testing.T) {
+	for config, want := range map[string][]string{
+		`{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`: {`"kimi_k25"`, "no layout native", "it has hf"},
+		`{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`:    {`"mistral3" around "mistral4"`, "give --layout hf"},
+		`{"text_config": {"model_type": "deepseek_v3"}}`:                           {"needs the model_type", "give --layout hf"},
+	} {
+		c := opened(t, synthetic(t, config, "model.norm.weight BF16 8"))
+		_, err := NewPlan(c, Options{Layout: LayoutNative})
+		for _, w := range want {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: error %v does not say %q", config, err, w)
+			}
+		}
+	}
+}
+
+// The language model's row still says how weights are stored, so "hf" is what it was: the rank's own
+// experts, and a grid that is larger than it needs.
+func TestWrappedModelsAreStoredAsTheirLanguageModel(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{
+		Prefix: "language_model.model.", Experts: 5, Hidden: 150, ExpertIntermediate: 140, PaddedGrid: 2, MTP: 1,
+	}))
+	text := s.Config
+	s.Config = map[string]any{"model_type": "kimi_k25", "text_config": text, "quantization_config": text["quantization_config"]}
+	c := opened(t, s)
+	equal(t, dict(t, c, Options{}), s.HF("BF16"))
+	equal(t, dict(t, c, Options{EP: EP{1, 2}}), ofRank(s.HF("BF16"), 5, 1, 2))
+
+	without(s, `experts\.3\.up_proj`)
+	if _, err := NewPlan(opened(t, s), Options{}); err == nil || !strings.Contains(err.Error(), "experts.3.up_proj.weight") {
+		t.Errorf("error %v, want one about expert 3", err)
+	}
+}
+
+// Rows of one type are told apart by the architecture, and the first that matches counts.
+func TestRowsMatchArchitectures(t *testing.T) {
+	f := family{types: []string{"two"}, inner: []string{"text"}, architectures: []string{"OneOfTwo"}}
+	for config, want := range map[string]bool{
+		`{"model_type": "two", "architectures": ["OneOfTwo"]}`:                                        true,
+		`{"model_type": "two", "architectures": ["OneOfTwo"], "text_config": {"model_type": "text"}}`: true,
+		`{"model_type": "two", "architectures": ["OneOfTwo"], "text_config": {"model_type": "else"}}`: false,
+		`{"model_type": "two", "architectures": ["TheOther", "OneOfTwo"]}`:                            false,
+		`{"model_type": "two", "architectures": []}`:                                                  false,
+		`{"model_type": "two"}`:                                 false,
+		`{"model_type": "text", "architectures": ["OneOfTwo"]}`: false,
+	} {
+		s, err := parseSettings([]byte(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.matches(s) != want {
+			t.Errorf("%s: matches is %v", config, !want)
+		}
+	}
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package source
+
+// direct is nothing here.
+type direct struct{}
+
+func (d *direct) close() {}

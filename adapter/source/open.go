@@ -1,0 +1,65 @@
+package source
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Options change how a local store is opened. The zero value is right for most.
+type Options struct {
+	FollowLinks bool // follow symlinks out of the store
+}
+
+// Open opens the local store that a name means: a folder, or a repository of the local cache of
+// the Hub ("org/name", "org/name@revision"). The name may also be that of one file. Then the store
+// is the folder of that file, and single is the file's name in it.
+//
+// Symlinks are followed inside a folder, and for a snapshot of the cache inside the folder of its
+// model. Others are refused unless o.FollowLinks.
+func Open(name string, o Options) (s Store, single string, err error) {
+	path, single, err := find(name)
+	if err != nil {
+		return nil, "", err
+	}
+	d, err := openFolder(path, o)
+	if err != nil {
+		return nil, "", err
+	}
+	return d, single, nil
+}
+
+// find finds the folder to open, and the name of the file in it if one file is meant.
+func find(name string) (folder, single string, err error) {
+	info, err := os.Stat(name)
+	repo, isID := parseRepository(name)
+	switch {
+	case err == nil && info.IsDir():
+		return name, "", nil
+	case err == nil:
+		return findFile(name, info)
+	case errors.Is(err, fs.ErrNotExist) && isID:
+		folder, err = repo.locate()
+		return folder, "", err
+	}
+	return "", "", cause(err)
+}
+
+// findFile finds the folder of a single file. A symlink is followed as the user wrote it: the
+// file's own folder counts, or the snapshot that the link is in.
+func findFile(path string, info fs.FileInfo) (folder, single string, err error) {
+	if err := regular(info.Mode()); err != nil {
+		return "", "", err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return "", "", cause(err)
+	}
+	if snapshotOf(dir) == nil {
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return "", "", cause(err)
+		}
+	}
+	return filepath.Dir(path), filepath.Base(path), nil
+}
