@@ -29,6 +29,7 @@ type LayoutError struct {
 	text   string
 }
 
+// Error names the model and the layouts that it has.
 func (e *LayoutError) Error() string { return e.text }
 
 // kindError is an error of one of the kinds above. The kind is not part of its text.

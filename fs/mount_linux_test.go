@@ -404,6 +404,17 @@ func TestASecondPassSendsNoRead(t *testing.T) {
 	t.Error("READs were sent in each of ten later passes")
 }
 
+// needHelper skips a test that needs fusermount3 where it is not installed.
+func needHelper(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("fusermount3"); err != nil {
+		if required("fuse") {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+}
+
 func TestUnmounting(t *testing.T) {
 	run := func(name string, args ...string) error { return exec.Command(name, args...).Run() }
 	for name, unmount := range map[string]func(m *Mount, dir string) error{
@@ -414,6 +425,9 @@ func TestUnmounting(t *testing.T) {
 		"Shutdown":    func(m *Mount, _ string) error { return m.Shutdown(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "fusermount3" {
+				needHelper(t)
+			}
 			f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
 			m, dir := mountFS(t, f, MountOptions{})
 			if _, err := os.Stat(filepath.Join(dir, "config.json")); err != nil {

@@ -36,7 +36,8 @@ func TestErrorsOfHeadersHaveKinds(t *testing.T) {
 		}
 	}
 	cut := binary.LittleEndian.AppendUint64(nil, 100)
-	if _, err := safetensors.ReadHeader(bytes.NewReader(cut), 8); !errors.Is(err, safetensors.ErrTruncated) {
+	_, err := safetensors.ReadHeader(bytes.NewReader(cut), 8)
+	if !errors.Is(err, safetensors.ErrTruncated) {
 		t.Errorf("a header that is cut: %v", err)
 	}
 }

@@ -61,8 +61,8 @@ func (r *repository) locate() (string, error) {
 	root, err := os.OpenRoot(model)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = sayf(ErrNotDownloaded, "no such folder, and not in the Hugging Face cache %s: run %s", cache,
-				r.download())
+			err = sayf(ErrNotDownloaded, "no such folder, and not in the Hugging Face cache %s: "+
+				"run %s", cache, r.download())
 		}
 		return "", cause(err)
 	}
@@ -97,7 +97,7 @@ func fullCommit(root *os.Root, revision string) (string, error) {
 	if len(revision) < shortestPrefix || !hexadecimal.MatchString(revision) {
 		return revision, nil
 	}
-	snapshots, _ := fs.ReadDir(root.FS(), "snapshots") // the caller finds out what is wrong with it
+	snapshots, _ := fs.ReadDir(root.FS(), "snapshots") // the caller notices an error
 	var found []string
 	for _, s := range snapshots {
 		switch {
@@ -113,8 +113,8 @@ func fullCommit(root *os.Root, revision string) (string, error) {
 	case 1:
 		return found[0], nil
 	}
-	return "", fmt.Errorf("revision %q is the beginning of several commits: %s: write more of it", revision,
-		strings.Join(found, ", "))
+	return "", fmt.Errorf("revision %q is the beginning of several commits: %s: write more of it",
+		revision, strings.Join(found, ", "))
 }
 
 // absent is the error of a revision that the cache does not have.

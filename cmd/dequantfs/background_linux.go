@@ -139,8 +139,8 @@ func waitReady(child *exec.Cmd, ready io.Reader) error {
 	}
 	if status, ok := childStatus(child); ok && status.Signal() == syscall.SIGKILL {
 		allowed, by := fs.AllowedMemory()
-		err := fmt.Errorf("the process behind the mount was killed, as the kernel does when memory "+
-			"is short: %s allows %s", by, formatSize(allowed))
+		err := fmt.Errorf("the process behind the mount was killed, as the kernel does when "+
+			"memory is short: %s allows %s", by, formatSize(allowed))
 		return withHint(err, "raise the limit, or show fewer layouts with --layout")
 	}
 	return fmt.Errorf("the process behind the mount ended early: %v", err)
@@ -161,7 +161,7 @@ const nonblock = unix.O_NONBLOCK
 // isWithoutReader says whether a named pipe could not be opened because it has no reader.
 func isWithoutReader(err error) bool { return errors.Is(err, unix.ENXIO) }
 
-// fuseMissing says why there is no FUSE on this machine; nil if there is.
+// fuseMissing is the reason why this machine cannot mount, nil if it can.
 func fuseMissing() error {
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {

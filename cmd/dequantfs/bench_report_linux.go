@@ -25,7 +25,7 @@ type benchReport struct {
 	Rounds      int          `json:"rounds"`
 	Measures    []rate       `json:"measures"`
 	Ratios      []ratio      `json:"ratios"`
-	Resident    int64        `json:"resident_bytes,omitempty"` // of the process behind a mount, at most
+	Resident    int64        `json:"resident_bytes,omitempty"` // of a mount, at most
 	CacheBudget int64        `json:"cache_budget"`
 	Bottleneck  string       `json:"bottleneck,omitempty"`
 	Notes       []string     `json:"notes,omitempty"`

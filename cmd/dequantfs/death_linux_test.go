@@ -55,7 +55,7 @@ func startLoad(s *session, want string) *load {
 	return l
 }
 
-// errWrong is what must never be: a read that went well and gave other bytes.
+// errWrong is a read that went well and gave other bytes, which must never happen.
 var errWrong = errors.New("wrong bytes")
 
 func (l *load) read(name string, flags int, want []byte, rng *rand.Rand, done *atomic.Int64) error {
@@ -217,7 +217,8 @@ func TestKilledUnderLoad(t *testing.T) {
 		}
 	}
 	daemon.Wait()
-	if status, ok := daemon.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+	status, ok := daemon.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || status.Signal() != syscall.SIGKILL {
 		t.Errorf("the process ended by itself: %v", daemon.ProcessState)
 	}
 	s.mountsAgain(want, before)

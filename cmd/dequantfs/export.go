@@ -120,8 +120,8 @@ func (e *exportFlags) share(getenv func(string) string) (share, error) {
 	if index := getenv(jobIndex); index != "" {
 		if e.parts == 0 {
 			err := errors.New(jobIndex + " is set, but the number of parts is missing")
-			return share{}, usageError{withHint(err, "add --parts N with the completions of the Job, "+
-				"or --part 0/1 to write everything here")}
+			return share{}, usageError{withHint(err, "add --parts N with the completions of the "+
+				"Job, or --part 0/1 to write everything here")}
 		}
 		return numbered(jobIndex, index, e.parts)
 	}

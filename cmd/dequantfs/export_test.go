@@ -38,7 +38,8 @@ func TestExportTakesItsPartFromFlagsAndEnvironment(t *testing.T) {
 			"not one of 3 numbers"},
 		{"a Slurm array and --parts", exportFlags{parts: 8}, slurm("5", "8", "0", "1"),
 			share{5, 8, "SLURM_ARRAY_TASK_ID"}, ""},
-		{"a Slurm job that is no array", exportFlags{}, env{"SLURM_JOB_ID": "7"}, share{0, 1, ""}, ""},
+		{"a Slurm job that is not an array", exportFlags{}, env{"SLURM_JOB_ID": "7"}, share{0, 1, ""},
+			""},
 		{"an indexed Job", exportFlags{parts: 8}, env{"JOB_COMPLETION_INDEX": "7"},
 			share{7, 8, "JOB_COMPLETION_INDEX"}, ""},
 		{"an indexed Job with too few parts", exportFlags{parts: 4},
@@ -54,7 +55,8 @@ func TestExportTakesItsPartFromFlagsAndEnvironment(t *testing.T) {
 			got, err := test.flags.share(func(name string) string { return test.env[name] })
 			if test.err != "" {
 				var usage usageError
-				if err == nil || !strings.Contains(err.Error(), test.err) || !errors.As(err, &usage) {
+				if err == nil || !strings.Contains(err.Error(), test.err) ||
+					!errors.As(err, &usage) {
 					t.Errorf("error %v, want wrong usage with %q", err, test.err)
 				}
 				return

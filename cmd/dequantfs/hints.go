@@ -12,20 +12,21 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// hints say how to go on after an error of the libraries. The first row that fits is shown. An error
-// with a hint of its own does not come here.
+// hints say how to go on after an error of the libraries. The first row that fits is shown. An
+// error with a hint of its own does not come here.
 var hints = []struct {
 	is   func(error) bool
 	hint string
 }{
 	{saysHow, ""},
-	{kind(adapter.ErrNoWeight), "if SOURCE is one of several shards, give their folder; else " + fetch},
-	{kind(adapter.ErrNoConfig), "fetch config.json too; a model in one file can be SOURCE itself: " +
-		"layout hf needs no config.json"},
+	{kind(adapter.ErrNoWeight),
+		"if SOURCE is one of several shards, give their folder; else " + fetch},
+	{kind(adapter.ErrNoConfig), "fetch config.json too; a model in one file can be SOURCE " +
+		"itself: layout hf needs no config.json"},
 	{kind(adapter.ErrNoCheckpoint), "SOURCE is the folder with config.json and *.safetensors, " +
 		"one .safetensors file, or ORG/NAME in the local cache"},
-	{kind(adapter.ErrAbsentTensor), "if the model can do without what no shard holds, " +
-		"leave it out: --exclude 'NAME'"},
+	{kind(adapter.ErrAbsentTensor), "if the model can do without a tensor that no shard " +
+		"holds, leave it out: --exclude 'NAME'"},
 	{kind(adapter.ErrNotObject), "correct the file, or remove it and download it again"},
 	{kind(source.ErrMissing), fetch},
 	{kind(source.ErrOutsideLink), "if you know where its links lead: --follow-links"},

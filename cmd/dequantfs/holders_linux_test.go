@@ -31,7 +31,8 @@ func TestAProcessThatHasMappedAFileHoldsTheMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := s.command("umount", s.mnt).CombinedOutput()
-	if want := "busy: used by " + strings.TrimSpace(string(me)); err == nil || !strings.Contains(string(out), want) {
+	want := "busy: used by " + strings.TrimSpace(string(me))
+	if err == nil || !strings.Contains(string(out), want) {
 		t.Errorf("with a mapped file: %v, %s, want %q", err, out, want)
 	}
 	if err := unix.Munmap(mapped); err != nil {

@@ -26,7 +26,8 @@ func wantRefusal(t *testing.T, what string, out []byte, err error, parts ...stri
 	var exit *exec.ExitError
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	if !errors.As(err,
-		&exit) || exit.ExitCode() != 1 || len(lines) != 2 || !strings.HasPrefix(lines[1], "dequantfs: hint: ") {
+		&exit) || exit.ExitCode() != 1 || len(lines) != 2 ||
+		!strings.HasPrefix(lines[1], "dequantfs: hint: ") {
 		t.Errorf("%s: %v, %s", what, err, out)
 		return
 	}
@@ -42,7 +43,8 @@ func TestFewDescriptorsAreRefusedInOneLine(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
 	for n := 30; n >= 5; n-- {
-		out, err := s.limited("ulimit -n "+strconv.Itoa(n), "mount", s.source, s.mnt).CombinedOutput()
+		c := s.limited("ulimit -n "+strconv.Itoa(n), "mount", s.source, s.mnt)
+		out, err := c.CombinedOutput()
 		if err == nil {
 			s.run("umount", s.mnt)
 			continue
@@ -64,7 +66,7 @@ func TestLittleAddressSpaceIsRefusedInOneLine(t *testing.T) {
 	for mib := 1300; mib <= 3600; mib += 230 {
 		limits := "ulimit -v " + strconv.Itoa(mib<<10)
 		if startupFails(s, limits) {
-			continue // the runtime does not start: nothing of ours runs
+			continue // the runtime does not start: none of our code runs
 		}
 		out, err := s.limited(limits, "mount", s.source, s.mnt).CombinedOutput()
 		if err != nil {

@@ -19,7 +19,7 @@ const (
 type logQueue struct {
 	lines   chan []byte
 	dropped atomic.Int64
-	stop    chan struct{} // closed: write what there is, and end
+	stop    chan struct{} // closed: write the lines that are left, and end
 	ended   chan struct{}
 }
 
@@ -60,7 +60,7 @@ func (q *logQueue) write(w io.Writer) {
 		if !more {
 			return
 		}
-		_, _ = w.Write(line) // there is no other place to say so
+		_, _ = w.Write(line) // an error has no other place to go
 	}
 }
 

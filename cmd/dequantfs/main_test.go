@@ -60,9 +60,11 @@ func TestErrorsAreOneLineWithTheirHint(t *testing.T) {
 		{usageError{withHint(errors.New("x"), "do")}, 2, "dequantfs: x\ndequantfs: hint: do\n"},
 		{quiet{1}, 1, ""},
 		{fmt.Errorf("x: %w", context.Canceled), 130, "dequantfs: interrupted\n"},
-		{withHint(errInterrupted, "go on"), 130, "dequantfs: interrupted\ndequantfs: hint: go on\n"},
+		{withHint(errInterrupted, "go on"), 130,
+			"dequantfs: interrupted\ndequantfs: hint: go on\n"},
 		{&fs.PathError{Op: "open", Path: "f", Err: syscall.EMFILE}, 1,
-			"dequantfs: open f: too many open files\ndequantfs: hint: raise the limit of open files: ulimit -n 65536\n"},
+			"dequantfs: open f: too many open files\n" +
+				"dequantfs: hint: raise the limit of open files: ulimit -n 65536\n"},
 	} {
 		var b bytes.Buffer
 		if status := report(&b, c.err); status != c.status || b.String() != c.want {
@@ -114,7 +116,9 @@ func TestLogForPeople(t *testing.T) {
 	log.Info("hello", "n", 1)
 	log.Warn("odd\nname")
 	log.Error("bad", "err", errors.New("x"))
-	want := "dequantfs: hello, shard 3, n 1\ndequantfs: warning: odd name, shard 3\ndequantfs: error: bad, shard 3, err x\n"
+	want := "dequantfs: hello, shard 3, n 1\n" +
+		"dequantfs: warning: odd name, shard 3\n" +
+		"dequantfs: error: bad, shard 3, err x\n"
 	if b.String() != want {
 		t.Errorf("%q, want %q", b.String(), want)
 	}

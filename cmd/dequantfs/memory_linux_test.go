@@ -71,7 +71,8 @@ func TestWhatIsNeededIsEnough(t *testing.T) {
 
 // mountWithin mounts in a memory cgroup. It gives what ends the mount, or what was said instead of
 // mounting.
-func (s *session) mountWithin(mib int64, layouts string) (end func() error, said []byte, err error) {
+func (s *session) mountWithin(mib int64, layouts string) (end func() error, said []byte,
+	err error) {
 	s.t.Helper()
 	group, err := cgroup.New(mib << 20)
 	if err != nil {

@@ -50,8 +50,8 @@ func listenMetrics(addr string) (*metricsServer, error) {
 	}, nil
 }
 
-// A connection to --metrics takes a descriptor and memory that the mount needs. So few connections are
-// open at once, and none for long.
+// A connection to --metrics takes a descriptor and memory that the mount needs. So few connections
+// are open at once, and none for long.
 const (
 	maxScrapers   = 16
 	scrapeTimeout = 10 * time.Second // for a request, and for taking its answer

@@ -90,14 +90,15 @@ func TestMetricsSayWhatStatsSay(t *testing.T) {
 	}
 }
 
-// A page in somebody's browser must not read them by a name that resolves to this machine.
+// A page in the browser of a user must not read them by a name that resolves to this machine.
 func TestMetricsRefuseForeignHosts(t *testing.T) {
 	m := serveMetrics(t, "0", fs.Stats{})
 	if !strings.HasPrefix(m.address(), "127.0.0.1:") {
 		t.Errorf("without a host it listens on %s", m.address())
 	}
 	for host, want := range map[string]int{
-		"localhost": 200, "localhost:80": 200, "127.0.0.1": 200, "127.0.0.1:9": 200, "[::1]:9": 200, "10.1.2.3:9": 200,
+		"localhost": 200, "localhost:80": 200, "127.0.0.1": 200, "127.0.0.1:9": 200,
+		"[::1]:9": 200, "10.1.2.3:9": 200,
 		"evil.example": 403, "evil.example:80": 403, "127.0.0.1.evil.example": 403,
 	} {
 		if status, _ := get(t, m, host); status != want {
@@ -106,8 +107,9 @@ func TestMetricsRefuseForeignHosts(t *testing.T) {
 	}
 }
 
-// TestMetricsHaveFewConnections connects far more often than is allowed: what is too much is closed
-// at once, idle connections are closed after a while, and then there is room again.
+// TestMetricsHaveFewConnections connects far more often than is allowed: the connections beyond the
+// limit are closed at once, idle connections are closed after a while, and then there is room
+// again.
 func TestMetricsHaveFewConnections(t *testing.T) {
 	m := serveMetrics(t, ":0", fs.Stats{},
 		func(m *metricsServer) { m.server.ReadTimeout = 500 * time.Millisecond })

@@ -103,7 +103,7 @@ func (m *mounted) serve(ctx context.Context, idle, drain time.Duration) error {
 // patience is how long a mount that is gone waits for reads of its source.
 const patience = 5 * time.Second
 
-// closeSource closes the source, but does not wait for ever for a file that does not answer.
+// closeSource closes the source, but does not wait forever for a file that does not answer.
 // Nothing is lost then: the mount is gone, and the source is only read.
 func (m *mounted) closeSource() error {
 	closed := make(chan error, 1)

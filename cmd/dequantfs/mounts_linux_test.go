@@ -9,11 +9,12 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// mountsBelow lists our mounts at dir and below.
+// mountsBelow lists the mounted checkpoints at dir and below.
 func mountsBelow(dir string) (below []string, err error) {
 	all, err := mounts.List()
 	for _, m := range all {
-		if m.Type == mounts.Type && (m.Mountpoint == dir || strings.HasPrefix(m.Mountpoint, dir+"/")) {
+		inside := m.Mountpoint == dir || strings.HasPrefix(m.Mountpoint, dir+"/")
+		if m.Type == mounts.Type && inside {
 			below = append(below, m.Mountpoint)
 		}
 	}

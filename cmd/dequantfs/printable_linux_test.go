@@ -20,7 +20,8 @@ func TestNamesAreShownAsTheyAre(t *testing.T) {
 	source, mnt, out := filepath.Join(s.dir, "source"+strange), filepath.Join(s.dir,
 		"mnt"+strange), filepath.Join(s.dir, "out"+strange)
 	err := errors.Join(
-		writeCheckpoint(source, "noindex", "clone=o_proj:"+strange, `config.model_type="`+strange+`"`),
+		writeCheckpoint(source, "noindex", "clone=o_proj:"+strange,
+			`config.model_type="`+strange+`"`),
 		os.Rename(filepath.Join(source, "model-00001-of-000001.safetensors"),
 			filepath.Join(source, "model"+strange+".safetensors")))
 	if err != nil {

@@ -82,7 +82,7 @@ func (s *session) output(c *exec.Cmd) string {
 	return string(out)
 }
 
-// status is what status --json says of the only mount.
+// status is the state of the only mount, as status --json prints it.
 func (s *session) status() mountState {
 	s.t.Helper()
 	var all statusJSON
@@ -118,10 +118,11 @@ func readDirect(name string) (int64, error) {
 		return 0, err
 	}
 	defer f.Close()
-	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, make([]byte, 64<<10))
+	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f},
+		make([]byte, 64<<10))
 }
 
-// What status and the metrics count is what readers received, also while many read at once.
+// Status and the metrics count the bytes that readers received, also while many read at once.
 func TestCountersEqualWhatReadersReceived(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
@@ -466,7 +467,7 @@ func TestSystemdUnitIsRight(t *testing.T) {
 	}
 }
 
-// What a mount in the background says once its caller is gone is in its log.
+// The messages of a mount in the background are in its log once its caller is gone.
 func TestBackgroundKeepsItsMessages(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)

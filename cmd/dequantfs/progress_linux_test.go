@@ -16,7 +16,7 @@ import (
 	"github.com/dequantfs/dequantfs/fs/export"
 )
 
-// terminal makes a pseudo terminal: what is written to the screen can be read from the other end.
+// terminal makes a pseudo terminal: the other end reads the text that is written to the screen.
 func terminal(t *testing.T) (screen, end *os.File) {
 	t.Helper()
 	end, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -73,7 +73,8 @@ var colour = regexp.MustCompile("\x1b\\[[0-9;]*m")
 func TestExportDrawsABarOnATerminal(t *testing.T) {
 	s := newSession(t)
 	drawn, printed := s.exportTo(filepath.Join(s.dir, "bar"), nil)
-	if !regexp.MustCompile(`[0-9.]+[KM]iB of [0-9.]+[KM]iB .* left`).MatchString(drawn) || !strings.Contains(drawn, "\r") {
+	bar := regexp.MustCompile(`[0-9.]+[KM]iB of [0-9.]+[KM]iB .* left`)
+	if !bar.MatchString(drawn) || !strings.Contains(drawn, "\r") {
 		t.Errorf("no bar in %q", drawn)
 	}
 	if colour.MatchString(drawn) || strings.Contains(drawn, ".safetensors") {

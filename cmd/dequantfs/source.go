@@ -27,8 +27,8 @@ func openCheckpoint(
 	o := adapter.OpenOptions{Logger: log, FollowLinks: follow, Fits: fs.CheckReading}
 	c, err := adapter.Open(ctx, name, o)
 	if errors.Is(err, os.ErrNotExist) && strings.Contains(name, "://") {
-		return nil, withHint(err, "nothing is downloaded: hf download ORG/NAME fetches a repository, "+
-			"and then SOURCE is ORG/NAME")
+		return nil, withHint(err, "nothing is downloaded: hf download ORG/NAME fetches a "+
+			"repository, and then SOURCE is ORG/NAME")
 	}
 	return c, err
 }

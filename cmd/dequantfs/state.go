@@ -33,7 +33,7 @@ type record struct {
 	Namespace  string              `json:"pid_namespace,omitempty"` // in which PID counts
 }
 
-// snapshot is what the socket of a mount answers: everything at one moment.
+// snapshot is the answer of the socket of a mount: everything at one moment.
 type snapshot struct {
 	record
 	Time  time.Time `json:"time"`
@@ -125,7 +125,7 @@ func (r *record) check() error {
 	return nil
 }
 
-// readAnswer reads what the socket of a mount answers.
+// readAnswer reads the answer of the socket of a mount.
 func readAnswer(answer io.Reader) (s snapshot, err error) {
 	if err := readback.Decode(answer, &s, answerLimits); err != nil {
 		return snapshot{}, err

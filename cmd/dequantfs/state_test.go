@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// recorded reads what the first version wrote.
+// recorded reads a record of the first version.
 func recorded(t testing.TB, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("../../testdata/records", name))
@@ -34,7 +34,8 @@ func readState(t testing.TB, text []byte) (record, error) {
 
 func TestRecordsAndAnswersOfTheFirstVersionAreRead(t *testing.T) {
 	r, err := readState(t, recorded(t, "state.json"))
-	if err != nil || r.Mountpoint != "/mnt/v3" || r.PID != 4242 || len(r.Views) != 4 || r.Views[1].Layout != "hf" || r.Started.Year() != 2026 {
+	if err != nil || r.Mountpoint != "/mnt/v3" || r.PID != 4242 || len(r.Views) != 4 ||
+		r.Views[1].Layout != "hf" || r.Started.Year() != 2026 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	s, err := readAnswer(bytes.NewReader(recorded(t, "answer.json")))
@@ -44,7 +45,7 @@ func TestRecordsAndAnswersOfTheFirstVersionAreRead(t *testing.T) {
 	}
 }
 
-// A mount outlives an upgrade: what it has more or less than this version knows must not hide it.
+// A mount outlives an upgrade: fields that only one of the two versions knows must not hide it.
 func TestRecordsOfOtherVersionsAreRead(t *testing.T) {
 	const least = `"mountpoint":"/mnt/v3","pid":7,"started":"2026-01-02T03:04:05Z"`
 	for _, text := range []string{
@@ -56,7 +57,8 @@ func TestRecordsOfOtherVersionsAreRead(t *testing.T) {
 		if err != nil || r.Mountpoint != "/mnt/v3" || r.PID != 7 {
 			t.Errorf("%s: %+v, %v", text, r, err)
 		}
-		s, err := readAnswer(strings.NewReader(text[:len(text)-1] + `,"stats":{"bytes":5,"new":[],"reading":null}}` + "\n"))
+		const stats = `,"stats":{"bytes":5,"new":[],"reading":null}}` + "\n"
+		s, err := readAnswer(strings.NewReader(text[:len(text)-1] + stats))
 		if err != nil || s.PID != 7 || s.Stats.Bytes != 5 {
 			t.Errorf("%s: %+v, %v", text, s, err)
 		}
@@ -83,7 +85,8 @@ func TestRecordsThatSayNothingAreRefused(t *testing.T) {
 			"mnt-1.json") {
 			t.Errorf("%.80s: error %v, want one with %q and the file", text, err, want)
 		}
-		if _, err := readAnswer(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+		_, err = readAnswer(strings.NewReader(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.80s: error of an answer %v, want %q", text, err, want)
 		}
 	}
@@ -120,7 +123,8 @@ func FuzzReadState(f *testing.F) {
 // FuzzReadAnswer: likewise for the answer of a socket, which status prints.
 func FuzzReadAnswer(f *testing.F) {
 	f.Add(recorded(f, "answer.json"))
-	f.Add([]byte(`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z","stats":{"reading":["a"],"latency":{"x":{"sum":1e3}}}}`))
+	f.Add([]byte(`{"mountpoint":"/m","pid":7,"started":"2026-01-02T03:04:05Z",` +
+		`"stats":{"reading":["a"],"latency":{"x":{"sum":1e3}}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := readAnswer(bytes.NewReader(data))
 		if err != nil {

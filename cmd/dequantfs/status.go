@@ -19,13 +19,15 @@ func newStatus() *cobra.Command {
 	var asJSON, watch bool
 	c := &cobra.Command{
 		Use:   "status [MOUNTPOINT]",
-		Short: "show the mounts of this user and what they serve",
+		Short: "show the mounts of this user and how much they serve",
 		Long: "Show the mounts of this user: bytes served and read from the source, rates,\n" +
 			"hits of the tensor cache, and the files that are being read. Rates are since the\n" +
 			"mount began; with --watch, of the last second. Reads that the kernel answers\n" +
 			"from its page cache are not counted.",
-		Example: "  dequantfs status\n  dequantfs status /mnt/v3 --watch\n  dequantfs status --json",
-		Args:    arity(0, 1),
+		Example: "  dequantfs status\n" +
+			"  dequantfs status /mnt/v3 --watch\n" +
+			"  dequantfs status --json",
+		Args: arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if watch {
 				return watchStatus(c.Context(), c.OutOrStdout(), args, asJSON)

@@ -31,7 +31,7 @@ func (n *silent) WrapChild(_ context.Context, ops gofs.InodeEmbedder) gofs.Inode
 	return &silent{ops.(*gofs.LoopbackNode), n.asked}
 }
 
-// Open gives a file whose reads wait, unless it is one that tells what should be there.
+// Open gives a file whose reads wait, unless it is a manifest.
 func (n *silent) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	h, f, errno := n.LoopbackNode.Open(ctx, flags)
 	if errno != 0 || strings.HasSuffix(n.Path(nil), "manifest.json") {
@@ -198,7 +198,7 @@ func TestAFullStateDiskKeepsNoHalfRecords(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "ballast-0")); err != nil {
 		t.Fatal(err)
 	}
-	// What a process that was killed has left there, here a link, is not written through.
+	// A killed process may have left a link there: the file is not written through it.
 	if err := os.Symlink("ballast-1", name+".new"); err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,8 @@ func TestEveryViewFlagIsPassedOn(t *testing.T) {
 			t.Errorf("%s: passed on as %q", arg, v.arguments())
 		}
 		again := viewOf(t, v.arguments()...)
-		if got, want := again.set.Lookup(f.Name).Value.String(), v.set.Lookup(f.Name).Value.String(); got != want {
+		got, want := again.set.Lookup(f.Name).Value, v.set.Lookup(f.Name).Value
+		if got.String() != want.String() {
 			t.Errorf("%s: %s, passed on %s", f.Name, want, got)
 		}
 	})
@@ -55,8 +56,9 @@ func TestEveryViewFlagIsPassedOn(t *testing.T) {
 func TestDTypesAreSpelledOurWayAndThatOfTorch(t *testing.T) {
 	for text, want := range map[string]safetensors.DType{
 		"bf16": safetensors.BF16, "BF16": safetensors.BF16, "bfloat16": safetensors.BF16,
-		"f16": safetensors.F16, "float16": safetensors.F16, "fp16": safetensors.F16, "Float16": safetensors.F16,
-		"f32": safetensors.F32, "float32": safetensors.F32, "FP32": safetensors.F32,
+		"f16": safetensors.F16, "float16": safetensors.F16, "fp16": safetensors.F16,
+		"Float16": safetensors.F16,
+		"f32":     safetensors.F32, "float32": safetensors.F32, "FP32": safetensors.F32,
 	} {
 		if r, err := viewOf(t, "--dtype", text).check(); err != nil || r.options.DType != want {
 			t.Errorf("%s: %v, %v", text, r, err)

@@ -30,7 +30,8 @@ func TestLinesOfTheTableAreRead(t *testing.T) {
 }
 
 func TestATableWithOddLinesIsReadInFull(t *testing.T) {
-	all, err := read(strings.NewReader("odd\n1 2 0:1 / /a rw - proc proc rw\n\n1 2 0:2 / /b rw - proc proc rw\n"))
+	const table = "odd\n1 2 0:1 / /a rw - proc proc rw\n\n1 2 0:2 / /b rw - proc proc rw\n"
+	all, err := read(strings.NewReader(table))
 	if err != nil || len(all) != 2 || all[1].Mountpoint != "/b" {
 		t.Errorf("%+v, %v", all, err)
 	}

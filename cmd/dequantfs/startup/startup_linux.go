@@ -23,11 +23,11 @@ func init() {
 	os.Exit(1)
 }
 
-// tooLow says which limit is too low, and what to do about it.
+// tooLow names a limit that is too low, and gives a fix.
 func tooLow() (problem, hint string) {
 	if n, limited := limit(syscall.RLIMIT_NOFILE); limited && n < leastFiles {
-		return "the limit of open files is " + decimal(n) + ", but it takes " + decimal(leastFiles) +
-				" to start, and more for each shard",
+		return "the limit of open files is " + decimal(n) + ", but it takes " +
+				decimal(leastFiles) + " to start, and more for each shard",
 			"raise the limit of open files: ulimit -n 65536"
 	}
 	n, limited := limit(syscall.RLIMIT_AS)
@@ -48,8 +48,8 @@ func limit(resource int) (n uint64, limited bool) {
 	return l.Cur, err == nil && l.Cur < 1<<62
 }
 
-// addressSpace is the address space that the process has reserved, 0 if that is not known. It is the
-// first number in statm.
+// addressSpace is the address space that the process has reserved, 0 if that is not known. It is
+// the first number in statm.
 func addressSpace() (n uint64) {
 	data, _ := os.ReadFile("/proc/self/statm")
 	for _, c := range data {
