@@ -17,30 +17,25 @@
 // names decide (shards.go). A file that contains something else than its name says is reported as
 // such (content.go).
 //
-// Names are resolved once, inside the source's folder, when the source is opened. A snapshot of the
-// Hugging Face cache may also link to the blobs of its own model. Only regular files are opened.
-// Nothing is downloaded and nothing is written.
+// Package source opens and reads the files. A source may change while it is open. Each read returns
+// the bytes as they were when the file was opened, or fails with [ErrChanged]. A failed read may be
+// repeated, because failures are not remembered. [Checkpoint.Unseen] lists the changes that would
+// go unnoticed. They depend on the file system.
 //
-// A source may change while it is open. Each read checks its file after reading the bytes. It
-// returns the bytes as they were when the file was opened, or fails with [ErrChanged]. A failed
-// read may be repeated, because failures are not remembered.
+// Sizes and times show that a file was touched, but not how. Two kernel features show more. A read
+// lease shows that nobody has the file open for writing. A watch shows that nobody has truncated
+// it. With both, removing the file, linking to it or changing its mode is harmless, and opening it
+// for writing ends reads. Without them, every change of the file's times ends reads.
 //
-// Sizes and times show that a file was touched, but not how (identity_linux.go). Two kernel
-// features show more. A read lease shows that nobody has the file open for writing
-// (lease_linux.go). A watch shows that nobody has truncated it (watch_linux.go). With both,
-// removing the file, linking to it or changing its mode is harmless, and opening it for writing
-// ends reads. Without them, every change of the file's times ends reads.
-//
-// [Checkpoint.Unseen] lists the changes that would go unnoticed. They depend on the file system
-// (filesystem_linux.go). The kernel reports conflicts with a lease by SIGIO, so a program that uses
-// this package must not use that signal.
+// The kernel reports conflicts with a read lease by SIGIO, so a program that uses this package must
+// not use that signal.
 //
 // [Checkpoint.Readers] returns which other users may read the source. Programs that pass its bytes
 // on need it. It considers owners, groups, modes and ACLs of each file and of the folders above it,
 // as they are at the time of the call.
 //
-// Checkpoints are not trusted. Numbers in headers, in config.json and in keys have limits. The limit
-// is the bytes behind the number, or a constant far above the published checkpoints.
+// Checkpoints are not trusted. Numbers in headers, in config.json and in keys are limited by the
+// bytes behind them, or by constants far above the published checkpoints.
 //
 // # Plans
 //
@@ -85,9 +80,11 @@ type Options struct {
 	Layout string
 	DType  safetensors.DType // of dequantized and merged tensors; Invalid means BF16
 	EP     EP                // selects experts
-	MTP    string            // prediction layers: "auto" or empty (as the family's adapter does), "keep" or "drop"
-	// Include keeps only the tensors whose name in the view begins with a match; nil keeps all. Exclude
-	// leaves out each tensor whose name begins with a match, also if Include matches.
+	// MTP keeps or drops prediction layers: "keep", "drop", or "auto" as the family's adapter does.
+	// Empty means "auto".
+	MTP string
+	// Include keeps only the tensors whose name in the view begins with a match; nil keeps all.
+	// Exclude leaves out each tensor whose name begins with a match, also if Include matches.
 	Include, Exclude *regexp.Regexp
 
 	Scales string // of hf-fp8: "amax" or empty (computed), or "ones" (as the reference does)

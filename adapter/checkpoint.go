@@ -21,9 +21,10 @@ const (
 	configName = "config.json"
 	shardEnd   = ".safetensors"
 
-	maxConfig  = 16 << 20 // bytes of config.json
-	maxIndex   = 64 << 20 // bytes of the index
-	maxTensors = 1 << 20  // of all shards together; the largest published checkpoints have a third of it
+	maxConfig = 16 << 20 // bytes of config.json
+	maxIndex  = 64 << 20 // bytes of the index
+	// maxTensors limits all shards together. The largest published checkpoints have a third of it.
+	maxTensors = 1 << 20
 
 	headerAhead = 128 << 10 // bytes of each shard to prefetch; most headers are shorter
 )
@@ -45,9 +46,12 @@ type Checkpoint struct {
 	index   string      // name of the index
 	absent  []absentKey // sorted by key
 
-	kernelOrder map[string]bool // shards whose metadata says that their exponents are in kernel order
+	// kernelOrder has the shards whose metadata says that their exponents are in kernel order.
+	kernelOrder map[string]bool
 
-	tensorParallel int // tensorParallel is tp_size of the index: the number of shards of each fused matrix; 0 if not given.
+	// tensorParallel is tp_size of the index: the number of shards of each fused matrix. It is 0 if
+	// the index does not give it.
+	tensorParallel int
 
 	side    []SideFile
 	pairing pairing
@@ -69,7 +73,9 @@ type OpenOptions struct {
 	Logger      *slog.Logger // receives warnings; nil discards them
 	FollowLinks bool         // follow symlinks out of the source's root
 
-	Fits func(bytes int64) error // Fits is asked before so many bytes of JSON are read; an error refuses the source. nil accepts all.
+	// Fits is called before that many bytes of JSON are read. An error refuses the source. nil
+	// accepts every size within the limits of the package.
+	Fits func(bytes int64) error
 }
 
 // Open opens a source and reads no tensor data. The source is a folder with config.json and shards,
@@ -119,11 +125,13 @@ func notAShard(name string) error {
 			return fmt.Errorf("%s: %s", o.is, o.way)
 		}
 	}
-	return fmt.Errorf("neither a folder nor a %s file: give the folder with %s", shardEnd, configName)
+	return fmt.Errorf("neither a folder nor a %s file: give the folder with %s",
+		shardEnd, configName)
 }
 
 // openStore opens a checkpoint, or a single file of a store.
-func openStore(ctx context.Context, s source.Store, name, single string, o OpenOptions) (*Checkpoint, error) {
+func openStore(ctx context.Context, s source.Store, name, single string,
+	o OpenOptions) (*Checkpoint, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -384,8 +392,9 @@ func (r *shardReader) add(t *Stored) error {
 // twice refuses a tensor that is in two shards, because no index says which one counts.
 func (r *shardReader) twice(t *Stored) error {
 	i := slices.IndexFunc(r.c.tensors, func(other *Stored) bool { return other.Key == t.Key })
-	return fmt.Errorf("it is in %s too, and no index says which one counts: if they are pieces of it, consolidate them; "+
-		"else give one file as SOURCE, or the shards of one model a folder of their own", r.c.tensors[i].Shard)
+	return fmt.Errorf("it is also in %s, and no index says which one counts: consolidate the "+
+		"shards first if they hold pieces of it; otherwise give one file as SOURCE, or a folder "+
+		"with the shards of one model", r.c.tensors[i].Shard)
 }
 
 // finish compares the tensors found with the index.
@@ -396,17 +405,19 @@ func (r *shardReader) finish() error {
 	}
 	for _, t := range r.copies {
 		if r.c.byKey[t.Key] == nil {
-			return fmt.Errorf("%s: tensor %q: %s says that it is in %s", t.Shard, t.Key, r.model.name, index.WeightMap[t.Key])
+			return fmt.Errorf("%s: tensor %q: %s lists it in %s, which does not have it",
+				t.Shard, t.Key, r.model.name, index.WeightMap[t.Key])
 		}
 	}
 	if len(r.copies) > 0 {
 		t := r.copies[0]
-		r.d.logger.Warn("a tensor is in two shards: that of the index is shown", "key", t.Key, "shown", index.WeightMap[t.Key],
-			"left", t.Shard+andMore(len(r.copies)-1))
+		r.d.logger.Warn("a tensor is in two shards: that of the index is shown", "key", t.Key,
+			"shown", index.WeightMap[t.Key], "left", t.Shard+andMore(len(r.copies)-1))
 	}
 	if len(r.unlisted) > 0 { // one line for all of them
 		t := r.unlisted[0]
-		r.d.logger.Warn("a tensor is not in the index", "file", t.Shard, "key", t.Key+andMore(len(r.unlisted)-1))
+		r.d.logger.Warn("a tensor is not in the index",
+			"file", t.Shard, "key", t.Key+andMore(len(r.unlisted)-1))
 	}
 	r.c.findAbsent(r.model, len(r.unlisted))
 	return nil

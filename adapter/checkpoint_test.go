@@ -16,7 +16,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// write puts a file into a folder, which is made if it is missing.
+// write writes a file into a folder, and makes the folder if it is missing.
 func write(t *testing.T, dir, name string, data []byte) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -27,7 +27,7 @@ func write(t *testing.T, dir, name string, data []byte) {
 	}
 }
 
-// shard is a .safetensors file whose tensors, of four bytes each, hold their number.
+// shard returns a .safetensors file. Each tensor has four bytes, which hold its number.
 func shard(t *testing.T, keys ...string) []byte {
 	t.Helper()
 	tensors := make([]safetensors.Tensor, len(keys))
@@ -53,7 +53,7 @@ const (
 	head   = "head.weight"
 )
 
-// source writes a small sound source of two shards with an index.
+// source writes a small valid source of two shards with an index.
 func source(t *testing.T, dir string) string {
 	t.Helper()
 	write(t, dir, "config.json", []byte(`{"model_type":"deepseek_v3"}`))
@@ -87,7 +87,7 @@ func open(t *testing.T, path string) *adapter.Checkpoint {
 	return c
 }
 
-// refuses opens a source that cannot be opened and looks into the error.
+// refuses opens a source that must be refused, and checks the error.
 func refuses(t *testing.T, path string, want ...string) {
 	t.Helper()
 	c, err := adapter.Open(t.Context(), path, adapter.OpenOptions{})
@@ -221,17 +221,21 @@ func TestOpenRefusesBrokenSources(t *testing.T) {
 		{"key over two shards", func(t *testing.T, dir string) {
 			remove(t, dir, index)
 			write(t, dir, shard2, shard(t, head, bias))
-		}, []string{shard2 + `: tensor "layers.0.bias": it is in ` + shard1 + " too, and no index says which one counts"}},
+		},
+			[]string{shard2 + `: tensor "layers.0.bias": it is also in ` + shard1 +
+				", and no index says which one counts"}},
 		{"key over two shards that the index does not list", func(t *testing.T, dir string) {
 			write(t, dir, shard2, shard(t, head, bias))
 			writeIndex(t, dir, map[string]string{weight: shard1, head: shard2})
-		}, []string{shard2 + `: tensor "layers.0.bias": it is in ` + shard1 + " too, and no index says which one counts"}},
+		},
+			[]string{shard2 + `: tensor "layers.0.bias": it is also in ` + shard1 +
+				", and no index says which one counts"}},
 		{"index names the wrong shard", func(t *testing.T, dir string) {
 			writeIndex(t, dir, map[string]string{weight: shard1, bias: shard2, head: shard2})
-		}, []string{shard1 + `: tensor "layers.0.bias"`, index + " says that it is in " + shard2}},
+		}, []string{shard1 + `: tensor "layers.0.bias"`, index + " lists it in " + shard2}},
 		{"index names another folder", func(t *testing.T, dir string) {
 			writeIndex(t, dir, map[string]string{weight: "../x.safetensors"})
-		}, []string{index + `: tensor "layers.0.weight" is said to be in "../x.safetensors"`}},
+		}, []string{index + `: tensor "layers.0.weight" is listed in "../x.safetensors"`}},
 		{"index is no JSON", func(t *testing.T, dir string) { write(t, dir, index, []byte("[]")) },
 			[]string{index + ": bad index"}},
 		{"index has a key twice", func(t *testing.T, dir string) {
@@ -239,7 +243,7 @@ func TestOpenRefusesBrokenSources(t *testing.T) {
 		}, []string{index, `tensor "a" appears twice`}},
 		{"index without shards", func(t *testing.T, dir string) {
 			write(t, dir, index, []byte(`{"weight_map":{}}`))
-		}, []string{index + ": no shards"}},
+		}, []string{index + ": it lists no shards"}},
 		{"control character in a key", func(t *testing.T, dir string) {
 			remove(t, dir, index)
 			write(t, dir, shard2, shard(t, "a\x1b[2Jb"))
@@ -274,7 +278,8 @@ func TestOpenTellsOfTensorsThatTheIndexLacks(t *testing.T) {
 	dir := source(t, t.TempDir())
 	writeIndex(t, dir, map[string]string{head: shard2, weight: shard1})
 	var log bytes.Buffer
-	c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	c, err := adapter.Open(t.Context(), dir,
+		adapter.OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +300,8 @@ func TestCloseTwiceIsHarmlessAndEndsReading(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := s.File.ReadAt(t.Context(), make([]byte, 1), 0); err == nil || !strings.Contains(err.Error(), os.ErrClosed.Error()) {
+	if _, err := s.File.ReadAt(t.Context(), make([]byte, 1), 0); err == nil ||
+		!strings.Contains(err.Error(), os.ErrClosed.Error()) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -310,7 +316,7 @@ func remove(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// truncate takes n bytes off the end of a file.
+// truncate cuts n bytes off the end of a file.
 func truncate(t *testing.T, dir, name string, n int64) {
 	t.Helper()
 	path := filepath.Join(dir, name)

@@ -19,14 +19,15 @@ import (
 
 const (
 	headBytes = 4096        // bytes at the beginning of a file that identify its contents
-	maxLength = 100_000_000 // of a header; a file that begins with a larger number is not safetensors
+	maxLength = 100_000_000 // of a header; a larger number cannot begin a safetensors file
 )
 
 // Remedies for a file with unexpected contents.
 const (
 	pullAgain     = "run git lfs pull in the folder"
 	downloadAgain = "remove it and download it again"
-	signInAgain   = "remove it, sign in if the model asks for that (hf auth login), and download it again"
+	signInAgain   = "remove it, sign in if the model needs that (hf auth login), and download it " +
+		"again"
 )
 
 // head is the beginning of a file, or all of a short file.
@@ -47,7 +48,8 @@ var disguises = []struct {
 	{anyFile, head.pointer, pullAgain},
 	{anyFile, head.zeros, downloadAgain},
 	{endsOtherwise(".html", ".htm", ".xhtml", ".svg", ".md"), head.webPage, signInAgain},
-	{endsOtherwise(".html", ".htm", ".xhtml", ".svg", ".md", ".xml", ".plist"), head.xml, signInAgain},
+	{endsOtherwise(".html", ".htm", ".xhtml", ".svg", ".md", ".xml", ".plist"), head.xml,
+		signInAgain},
 	{endsWith(".json", shardEnd), head.jsonError, signInAgain},
 	{endsOtherwise(".html", ".htm", ".md", ".py"), head.textError, signInAgain},
 	{endsWith(".json"), head.otherFormat, downloadAgain},
@@ -72,7 +74,8 @@ func anyFile(string) bool { return true }
 
 func endsWith(ends ...string) func(string) bool {
 	return func(name string) bool {
-		return slices.ContainsFunc(ends, func(end string) bool { return strings.HasSuffix(strings.ToLower(name), end) })
+		return slices.ContainsFunc(ends,
+			func(end string) bool { return strings.HasSuffix(strings.ToLower(name), end) })
 	}
 }
 
@@ -125,9 +128,10 @@ func (h head) zeros() string {
 	case h.size == 0 || len(bytes.Trim(h.data, "\x00")) > 0:
 		return ""
 	case h.size == int64(len(h.data)):
-		return "only zero bytes, as a download that was stopped leaves them"
+		return "only zero bytes, as an interrupted download leaves them"
 	}
-	return fmt.Sprintf("its first %d bytes are zero, as a download that was stopped leaves them", len(h.data))
+	return fmt.Sprintf("its first %d bytes are zero, as an interrupted download leaves them",
+		len(h.data))
 }
 
 // trimmed returns the beginning in lower case, without a byte order mark and leading white space.
@@ -138,7 +142,9 @@ func (h head) trimmed() []byte {
 // begins reports whether the text begins with one of the given strings.
 func (h head) begins(starts ...string) bool {
 	text := h.trimmed()
-	return slices.ContainsFunc(starts, func(s string) bool { return bytes.HasPrefix(text, []byte(s)) })
+	return slices.ContainsFunc(starts, func(s string) bool {
+		return bytes.HasPrefix(text, []byte(s))
+	})
 }
 
 func (h head) webPage() string {
@@ -157,8 +163,9 @@ func (h head) xml() string {
 
 // errorFields are the fields of JSON objects that servers send as errors in place of a file.
 var errorFields = []string{
-	"error", "errors", "error_code", "errorCode", "code", "detail", "details", "message", "msg", "path",
-	"request_id", "requestId", "status", "statusCode", "status_code", "success", "timestamp", "title", "type", "url",
+	"error", "errors", "error_code", "errorCode", "code", "detail", "details", "message", "msg",
+	"path", "request_id", "requestId", "status", "statusCode", "status_code", "success",
+	"timestamp", "title", "type", "url",
 }
 
 // jsonError recognises objects such as {"error": "Repository not found"}. They have an error, and
@@ -175,16 +182,21 @@ func (h head) jsonError() string {
 	}
 	for _, field := range []string{"error", "errors"} {
 		if text, ok := object[field]; ok {
-			return fmt.Sprintf("an error message of a server (%.80q), not the file", fmt.Sprint(text))
+			return fmt.Sprintf("an error message of a server (%.80q), not the file",
+				fmt.Sprint(text))
 		}
 	}
 	return ""
 }
 
 // serverTexts matches the beginning of short texts that servers send in place of a file.
-var serverTexts = regexp.MustCompile(`^(?:(?:entry|repository|revision|file|page|object)? ?not found|invalid (?:username or password|credentials|token)|` +
-	`unauthorized|forbidden|access (?:denied|to (?:model|dataset) )|cannot access gated|you (?:must|need to) be (?:authenticated|logged)|` +
-	`(?:error ?(?:code)?:? ?)?(?:401|403|404|410|429|50[0234])[: ]+[a-z]|too many requests|we had to rate limit|internal server error|bad gateway|` +
+var serverTexts = regexp.MustCompile(`^(?:` +
+	`(?:entry|repository|revision|file|page|object)? ?not found|` +
+	`invalid (?:username or password|credentials|token)|unauthorized|forbidden|` +
+	`access (?:denied|to (?:model|dataset) )|cannot access gated|` +
+	`you (?:must|need to) be (?:authenticated|logged)|` +
+	`(?:error ?(?:code)?:? ?)?(?:401|403|404|410|429|50[0234])[: ]+[a-z]|` +
+	`too many requests|we had to rate limit|internal server error|bad gateway|` +
 	`service unavailable|gateway time-?out)`)
 
 // textError recognises short texts such as "Entry not found".
@@ -193,7 +205,8 @@ func (h head) textError() string {
 	if h.size > longest || !serverTexts.Match(h.trimmed()) {
 		return ""
 	}
-	return fmt.Sprintf("an error message of a server (%.80q), not the file", bytes.TrimSpace(h.data))
+	return fmt.Sprintf("an error message of a server (%.80q), not the file",
+		bytes.TrimSpace(h.data))
 }
 
 // magics are the first bytes of other formats.
@@ -238,7 +251,9 @@ func (h head) text() string {
 	if len(text) == headBytes {
 		text = text[:headBytes-utf8.UTFMax] // the last rune may be incomplete
 	}
-	control := func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\r\n\f", r) }
+	control := func(r rune) bool {
+		return unicode.IsControl(r) && !strings.ContainsRune("\t\r\n\f", r)
+	}
 	if !h.tooLong() || !utf8.Valid(text) || bytes.ContainsFunc(text, control) {
 		return ""
 	}
@@ -306,7 +321,8 @@ func (d *folder) way(way string) string {
 
 // Remedies for weights in other formats.
 const (
-	pickled  = "convert them first: load the model with transformers and save it with save_pretrained"
+	pickled = "convert them first: load the model with transformers and save it with " +
+		"save_pretrained"
 	madeFrom = "use the safetensors checkpoint that it was made from"
 )
 
@@ -344,9 +360,11 @@ func isOtherWeights(name string) bool {
 // noConfig refuses a folder without config.json. The folder of an adapter never has one, so its
 // message names the adapter.
 func (d *folder) noConfig() error {
-	models := slices.DeleteFunc(d.weights(), func(name string) bool { return notTheModel(name) != "" })
+	models := slices.DeleteFunc(d.weights(),
+		func(name string) bool { return notTheModel(name) != "" })
 	if len(models) > 0 {
-		return d.incomplete(kindError{fmt.Errorf("%s: missing beside %s", configName, few(models)), ErrNoConfig})
+		err := fmt.Errorf("%s: missing beside %s", configName, few(models))
+		return d.incomplete(kindError{err, ErrNoConfig})
 	}
 	if err := d.noWeights(); err != nil {
 		return err
@@ -358,7 +376,10 @@ func (d *folder) noConfig() error {
 // noWeights describes a folder that has no weights to show, if it is recognised.
 func (d *folder) noWeights() error {
 	for _, o := range otherModels {
-		if found := d.where(func(name string) bool { return isShardName(name) && strings.HasPrefix(name, o.start) }); len(found) > 0 {
+		found := d.where(func(name string) bool {
+			return isShardName(name) && strings.HasPrefix(name, o.start)
+		})
+		if len(found) > 0 {
 			return fmt.Errorf("the only weights are %s: %s: %s", few(found), o.is, o.way)
 		}
 	}
@@ -368,7 +389,8 @@ func (d *folder) noWeights() error {
 		}
 	}
 	if inside := d.where(d.hasWeightsInside); len(inside) > 0 {
-		return fmt.Errorf("no *%s in it, but in its subfolders (%s): give one of them as SOURCE", shardEnd, few(inside))
+		return fmt.Errorf("no *%s here, but in subfolders (%s): give one of them as SOURCE",
+			shardEnd, few(inside))
 	}
 	return nil
 }
@@ -387,5 +409,6 @@ func (d *folder) where(fits func(name string) bool) []string {
 // hasWeightsInside reports whether an entry is a subfolder with shards.
 func (d *folder) hasWeightsInside(name string) bool {
 	l, err := d.readFolder(name)
-	return err == nil && slices.ContainsFunc(l.Entries, func(e source.Entry) bool { return isShardName(e.Name) })
+	return err == nil && slices.ContainsFunc(l.Entries,
+		func(e source.Entry) bool { return isShardName(e.Name) })
 }

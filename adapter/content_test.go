@@ -13,10 +13,11 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-const lfsPointer = "version https://git-lfs.github.com/spec/v1\noid sha256:e3b98a4da31a127d4bde6e43033f66ba274cab0eb7eb1c70ec41402bf6273dd8\nsize 17209920\n"
+const lfsPointer = "version https://git-lfs.github.com/spec/v1\noid " +
+	"sha256:e3b98a4da31a127d4bde6e43033f66ba274cab0eb7eb1c70ec41402bf6273dd8\nsize 17209920\n"
 
-// disguised are files that are not what their names say, and what is said of them as a shard,
-// as JSON, and as a side file; empty: nothing, since it may be what the name says.
+// disguised are files with unexpected contents, and their descriptions as a shard, as JSON, and as
+// a side file. An empty description means that the contents may be as expected.
 var disguised = []struct {
 	name, data        string
 	shard, json, side string
@@ -35,8 +36,8 @@ var disguised = []struct {
 	{"status", "404: Not Found\n", "an error message of a server", "an error message of a server", "an error message of a server"},
 	{"too many", "429 Too Many Requests", "an error message of a server", "an error message of a server", "an error message of a server"},
 	{"empty", "", "empty: remove it and download it again", "empty: remove it", "empty"},
-	{"zeros", strings.Repeat("\x00", 100), "only zero bytes, as a download that was stopped leaves them: remove it and download it again", "only zero bytes", "only zero bytes"},
-	{"many zeros", strings.Repeat("\x00", 5000), "its first 4096 bytes are zero, as a download that was stopped leaves them", "its first 4096 bytes are zero", "its first 4096 bytes are zero"},
+	{"zeros", strings.Repeat("\x00", 100), "only zero bytes, as an interrupted download leaves them: remove it and download it again", "only zero bytes", "only zero bytes"},
+	{"many zeros", strings.Repeat("\x00", 5000), "its first 4096 bytes are zero, as an interrupted download leaves them", "its first 4096 bytes are zero", "its first 4096 bytes are zero"},
 	{"text", "These are notes about weights.\r\n\tNot weights.", `text that begins with "These are notes about weights.`, "not a JSON object|bad index", ""},
 	{"text in Chinese", strings.Repeat("权重", 3000), `text that begins with "权重`, "not a JSON object|bad index", ""},
 	{"zip", "PK\x03\x04\x14\x00\x08\x08\x08\x00rest", "a zip archive, as torch.save writes: use a checkpoint in safetensors", "a zip archive, as torch.save writes: remove it and download it again", ""},
@@ -53,12 +54,13 @@ var disguised = []struct {
 	{"cut short", "\x10\x00\x00\x00\x00\x00\x00\x00{\"a\":", "truncated", "not a JSON object|bad index|the index is not UTF-8", ""},
 }
 
-// disguisedSource writes a source with one file that is not what its name says.
+// disguisedSource writes a source with one file of unexpected contents.
 func disguisedSource(t *testing.T, name, data string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, data := range map[string]string{
-		configName: "{}", "model-00001-of-00002.safetensors": emptyShard, "model-00002-of-00002.safetensors": emptyShard, name: data,
+		configName: "{}", "model-00001-of-00002.safetensors": emptyShard,
+		"model-00002-of-00002.safetensors": emptyShard, name: data,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
 			t.Fatal(err)
@@ -67,7 +69,7 @@ func disguisedSource(t *testing.T, name, data string) string {
 	return dir
 }
 
-// openError opens a source that cannot be opened.
+// openError opens a source that must be refused.
 func openError(t *testing.T, dir string) string {
 	t.Helper()
 	c, err := Open(t.Context(), dir, OpenOptions{})
@@ -82,7 +84,8 @@ func TestFilesThatAreNotWhatTheirNamesSayAreRefusedByWhatTheyAre(t *testing.T) {
 	for _, c := range disguised {
 		for name, want := range map[string]string{
 			"model-00002-of-00002.safetensors": c.shard,
-			configName:                         c.json, indexName: c.json, quantizeNames[0]: c.json, quantizeNames[1]: c.json,
+			configName:                         c.json, indexName: c.json, quantizeNames[0]: c.json,
+			quantizeNames[1]: c.json,
 		} {
 			got := openError(t, disguisedSource(t, name, c.data))
 			found := false
@@ -96,7 +99,8 @@ func TestFilesThatAreNotWhatTheirNamesSayAreRefusedByWhatTheyAre(t *testing.T) {
 				t.Errorf("%s as %s: no message: %q", c.name, name, got)
 			}
 			for _, not := range []string{"header of", "invalid character"} {
-				if strings.Contains(got, not) && !strings.Contains(want, "truncated") && !strings.Contains(want, "not a JSON object") {
+				if strings.Contains(got, not) && !strings.Contains(want, "truncated") &&
+					!strings.Contains(want, "not a JSON object") {
 					t.Errorf("%s as %s: %q in %s", c.name, name, not, got)
 				}
 			}
@@ -108,10 +112,11 @@ func TestSideFilesThatAreNotWhatTheirNamesSayAreShownWithAWarning(t *testing.T) 
 	for _, c := range disguised {
 		for _, name := range []string{"tokenizer.json", "tokenizer.model"} {
 			if name == "tokenizer.model" && strings.HasPrefix(c.data, "{") {
-				continue // JSON is looked for where JSON should be
+				continue // only JSON files are checked for JSON
 			}
 			want := c.side
-			if name == "tokenizer.json" && want == "" && c.json != "not a JSON object|bad index" && !strings.Contains(c.json, "UTF-8") {
+			if name == "tokenizer.json" && want == "" && c.json != "not a JSON object|bad index" &&
+				!strings.Contains(c.json, "UTF-8") {
 				want = c.json
 			}
 			lines, side := warned(t, disguisedSource(t, name, c.data))
@@ -120,14 +125,15 @@ func TestSideFilesThatAreNotWhatTheirNamesSayAreShownWithAWarning(t *testing.T) 
 				t.Errorf("%s as %s: side files %q", c.name, name, side)
 			case want == "" && len(lines) != 0:
 				t.Errorf("%s as %s: warned of: %q", c.name, name, lines)
-			case want != "" && (len(lines) != 1 || !strings.Contains(lines[0], "not what its name says: "+name+": "+want)):
+			case want != "" && (len(lines) != 1 ||
+				!strings.Contains(lines[0], "not what its name says: "+name+": "+want)):
 				t.Errorf("%s as %s: got %q, want %q", c.name, name, lines, want)
 			}
 		}
 	}
 }
 
-// warned opens a source, and gives what was warned of and the names of its side files.
+// warned opens a source and returns the warnings and the names of its side files.
 func warned(t *testing.T, dir string) (lines, side []string) {
 	t.Helper()
 	var log recorder
@@ -150,12 +156,13 @@ func TestSideFilesOfOneKindAreOneWarning(t *testing.T) {
 		}
 	}
 	lines, _ := warned(t, dir)
-	if len(lines) != 1 || !strings.Contains(lines[0], "a.txt, b.jinja, tokenizer.json and 2 more: a git-lfs pointer, not the file: run git lfs pull") {
+	if len(lines) != 1 || !strings.Contains(lines[0], "a.txt, b.jinja, tokenizer.json and 2 "+
+		"more: a git-lfs pointer, not the file: run git lfs pull") {
 		t.Errorf("%q", lines)
 	}
 }
 
-// TestSideFilesAreNotSuspectedWithoutReason has files that are odd and what they should be.
+// TestSideFilesAreNotSuspectedWithoutReason has unusual files whose contents are as expected.
 func TestSideFilesAreNotSuspectedWithoutReason(t *testing.T) {
 	for name, data := range map[string]string{
 		"README.md":            "<!DOCTYPE html>\n<p align=center>",
@@ -184,12 +191,13 @@ func TestSideFilesAreNotSuspectedWithoutReason(t *testing.T) {
 	}
 }
 
-// TestPointersAreCountedWithTheirSizes has a clone without git-lfs of four shards.
+// TestPointersAreCountedWithTheirSizes has a clone of four shards without git-lfs.
 func TestPointersAreCountedWithTheirSizes(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{configName: "{}"}
 	for i := 1; i <= 4; i++ {
-		files[fmt.Sprintf("model-%05d-of-00004.safetensors", i)] = strings.Replace(lfsPointer, "17209920", "4300000000", 1)
+		files[fmt.Sprintf("model-%05d-of-00004.safetensors", i)] = strings.Replace(lfsPointer,
+			"17209920", "4300000000", 1)
 	}
 	files["model-00003-of-00004.safetensors"] = emptyShard
 	for name, data := range files {
@@ -197,16 +205,18 @@ func TestPointersAreCountedWithTheirSizes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := "model-00001-of-00004.safetensors: a git-lfs pointer, not the file (3 of 4 shards, 12.9 GB): run git lfs pull in the folder"
+	want := "model-00001-of-00004.safetensors: a git-lfs pointer, not the file (3 of 4 shards, " +
+		"12.9 GB): run git lfs pull in the folder"
 	if got := openError(t, dir); !strings.HasSuffix(got, want) {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
 }
 
-// TestNoSoundShardIsTakenForSomethingElse reads the beginnings of shards whose headers have
-// lengths that look like the beginnings of other formats, and of random ones.
+// TestNoSoundShardIsTakenForSomethingElse reads the beginnings of valid shards. Their headers have
+// random lengths, or lengths that look like other formats.
 func TestNoSoundShardIsTakenForSomethingElse(t *testing.T) {
-	lengths := []uint64{2, 0x280, 0x380, 0x480, 0x580, 0x8b1f, 0x4b50, 0x6842, 0x04034b50, 0x4647, 0x3c, 0x7b, 0x5b, 0x20, 0x0a, 0x76657273}
+	lengths := []uint64{2, 0x280, 0x380, 0x480, 0x580, 0x8b1f, 0x4b50, 0x6842, 0x04034b50, 0x4647,
+		0x3c, 0x7b, 0x5b, 0x20, 0x0a, 0x76657273}
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		lengths = append(lengths, r.Uint64N(maxLength))
@@ -252,7 +262,7 @@ func TestAFolderWithoutSafetensorsSaysWhatItHas(t *testing.T) {
 		{"Rust", []string{"rust_model.ot", configName}, "but rust_model.ot: weights of rust-bert", ""},
 		{"ONNX", []string{"model.onnx", "model.onnx_data", configName}, "but model.onnx: an ONNX graph", ""},
 		{"LiteRT", []string{"model.tflite"}, "but model.tflite: a graph of LiteRT", ""},
-		{"shards in subfolders", []string{"model_index.json", "transformer/model.safetensors", "vae/x.safetensors", "scheduler/config.json"}, "no *.safetensors in it, but in its subfolders (transformer, vae): give one of them as SOURCE", ""},
+		{"shards in subfolders", []string{"model_index.json", "transformer/model.safetensors", "vae/x.safetensors", "scheduler/config.json"}, "no *.safetensors here, but in subfolders (transformer, vae): give one of them as SOURCE", ""},
 		{"shards in hidden subfolders", []string{".cache/x.safetensors"}, "config.json: missing, and no *.safetensors: not a checkpoint's folder", "subfolders"},
 		{"nothing", []string{"README.md"}, "config.json: missing, and no *.safetensors: not a checkpoint's folder", ""},
 		{"nothing but a configuration", []string{configName}, "no model.safetensors.index.json and no *.safetensors", ""},
@@ -295,7 +305,7 @@ func TestASingleFileOfAnotherFormatSaysWhatItIs(t *testing.T) {
 	}
 }
 
-// FuzzRecognise looks at anything under any name: it must end, and say one short line.
+// FuzzRecognise recognises any contents under any name. It must end and return one short line.
 func FuzzRecognise(f *testing.F) {
 	for _, d := range disguised {
 		f.Add("x.safetensors", []byte(d.data))
@@ -304,7 +314,8 @@ func FuzzRecognise(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string, data []byte) {
 		h := head{name: name, data: data[:min(len(data), headBytes)], size: int64(len(data))}
 		is, way := h.recognise()
-		if (is == "") != (way == "") || len(is) > 500 || bytes.ContainsAny([]byte(is), "\n\x1b\x00") {
+		if (is == "") != (way == "") || len(is) > 500 ||
+			bytes.ContainsAny([]byte(is), "\n\x1b\x00") {
 			t.Errorf("%q: %q", is, way)
 		}
 	})

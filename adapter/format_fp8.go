@@ -15,7 +15,7 @@ var fp8Formats = []*format{
 	fp8Format(".weight", ".qscale_weight"),    // Mistral's own checkpoints
 	fp8Format(".weight", ".scale_weight"),     // ComfyUI
 	fp8Format("", "_weight_scale_inv"),        // grouped experts, without ".weight" in their key
-	fp8Format("", "_weight_scale"),            // grouped experts of ModelOpt: gate_up_proj_weight_scale
+	fp8Format("", "_weight_scale"),            // grouped experts of ModelOpt
 	fp8Format("", "_scale_inv"),               // grouped experts of Mistral-Small-4
 	loose(fp8Format(".weight", ".scale")),     // DeepSeek-V4
 	loose(fp8Format("", "_scale")),            // Llama-4
@@ -71,7 +71,8 @@ func openFP8(o *opening, scale *Stored) (decoder, error) {
 // located finds the partition of a scale and makes the decoder.
 func (o *opening) located(scale *Stored, fused fusion) (decoder, error) {
 	w := o.codes
-	p, err := findPartition(w.Shape, scale.Shape, o.quantization.schemeOf(w.Key), fused, o.family.takesLarger(w.Key))
+	p, err := findPartition(w.Shape, scale.Shape, o.quantization.schemeOf(w.Key), fused,
+		o.family.takesLarger(w.Key))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: for %s: %w", scale.Shard, scale.Key, w.Key, err)
 	}
@@ -86,7 +87,8 @@ func newFP8Weight(w, scale *Stored, where *partition) *fp8Weight {
 	d := &fp8Weight{codes: &w.Source, scales: &scale.Source, where: where}
 	f := frameOf(w.Shape)
 	switch g := f.grid(*where); {
-	case where.larger, !f.stack && len(scale.Shape) == 2 && scale.Shape[0] == g[0] && scale.Shape[1] == g[1]:
+	case where.larger, !f.stack && len(scale.Shape) == 2 && scale.Shape[0] == g[0] &&
+		scale.Shape[1] == g[1]:
 	case where.shared:
 		d.scales = reshapedSource(&scale.Source, nil)
 	default:
@@ -104,10 +106,12 @@ func checkScale(s *Stored) error {
 		if len(s.Shape) != 1 || s.Shape[0] == 1 {
 			return nil
 		}
-		return fmt.Errorf("%s: %s: exponents in a list %v are in the order of a kernel (swizzled), which is not decoded: export the checkpoint with a grid of exponents",
+		return fmt.Errorf("%s: %s: exponents in a list %v are in the order of a kernel "+
+			"(swizzled), which is not decoded: export the checkpoint with a grid of exponents",
 			s.Shard, s.Key, s.Shape)
 	}
-	return fmt.Errorf("%s: %s: scale of dtype %s: expected F32, BF16, F16, F8_E8M0 or U8 (exponents)", s.Shard, s.Key, s.DType)
+	return fmt.Errorf("%s: %s: scale of dtype %s: "+
+		"expected F32, BF16, F16, F8_E8M0 or U8 (exponents)", s.Shard, s.Key, s.DType)
 }
 
 // reshapedSource returns the same stored bytes with another shape.
@@ -181,7 +185,9 @@ func scaleRows(scale *Stored, from, n, cols int64) *expr.Source {
 
 func (d *partedWeight) shape() []int64 { return d.codes.Shape }
 
-func (d *partedWeight) describe() (string, safetensors.DType) { return d.where, d.runs[0].scales.DType }
+func (d *partedWeight) describe() (string, safetensors.DType) {
+	return d.where, d.runs[0].scales.DType
+}
 
 func (d *partedWeight) node(out safetensors.DType) (expr.Node, error) {
 	nodes := make([]expr.Node, 0, len(d.runs))

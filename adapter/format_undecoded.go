@@ -14,17 +14,22 @@ var undecodedFormats = []*format{
 	sign("NVFP4-CSF", ".weight_scale.nvfp4_csf_fixed"),
 	sign("a pack with AWQ scales (ModelOpt)", ".pre_quant_scale"),
 	sign("a pack with low-rank corrections (SVDQuant)", ".svdquant_lora_a", ".svdquant_lora_b"),
-	loose(&format{name: "a weight with low-rank corrections (SDNQ)", codes: ".svd_up", parts: []string{".svd_down"}}),
+	loose(&format{name: "a weight with low-rank corrections (SDNQ)", codes: ".svd_up",
+		parts: []string{".svd_down"}}),
 	sign("NVFP4 (ModelOpt)", ".weight_scale_2", "_weight_scale_2"),
 	sign("a sparse pack (compressed-tensors)", ".weight.bitmask", ".weight.compressed"),
-	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".compressed", parts: []string{".bitmask"}}),
-	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed", parts: []string{".weight_packed"}}),
+	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".compressed",
+		parts: []string{".bitmask"}}),
+	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed",
+		parts: []string{".weight_packed"}}),
 	kernelOrder,
 	{
-		name: "MXFP4 (compressed-tensors)", codes: ".weight_packed", parts: []string{".weight_scale"},
-		fits: typed(".weight_packed", safetensors.U8, ".weight_scale", safetensors.U8),
+		name: "MXFP4 (compressed-tensors)", codes: ".weight_packed",
+		parts: []string{".weight_scale"},
+		fits:  typed(".weight_packed", safetensors.U8, ".weight_scale", safetensors.U8),
 	},
-	sign("an INT4 or INT8 pack of compressed-tensors (pack-quantized)", ".weight_packed", ".weight_shape", ".weight_g_idx"),
+	sign("an INT4 or INT8 pack of compressed-tensors (pack-quantized)", ".weight_packed",
+		".weight_shape", ".weight_g_idx"),
 	sign("an integer format with zero points (compressed-tensors)", ".weight_zero_point"),
 	{
 		name: "MXFP4 (gpt-oss)", parts: []string{"_blocks", "_scales"}, anyPart: true, loose: true,
@@ -39,7 +44,8 @@ var undecodedFormats = []*format{
 	loose(&format{name: "EXL2", codes: ".q_weight", parts: []string{".q_scale_max"}}),
 	loose(&format{name: "AQLM (codebooks)", codes: ".codebooks", parts: []string{".codes"}}),
 	sign("HQQ", ".W_q"),
-	loose(&format{name: "EETQ", codes: ".weight", parts: []string{".weight_scales"}, fits: typed(".weight", safetensors.I8)}),
+	loose(&format{name: "EETQ", codes: ".weight", parts: []string{".weight_scales"},
+		fits: typed(".weight", safetensors.I8)}),
 	sign("torchao", ":_data", ":qdata", "._weight_qdata"),
 }
 
@@ -47,7 +53,8 @@ var undecodedFormats = []*format{
 // which a kernel reads them, and the shape does not show it. Only a description beside the weight
 // or in the shard's metadata tells.
 var kernelOrder = loose(&format{
-	name: "exponents in the order of a kernel (ComfyUI)", codes: ".weight", parts: []string{".weight_scale", ".comfy_quant"},
+	name: "exponents in the order of a kernel (ComfyUI)", codes: ".weight",
+	parts:   []string{".weight_scale", ".comfy_quant"},
 	fits:    func(m *module) bool { return isExponents(m.part(".weight_scale")) },
 	instead: "use the model in FP8 with one scale per tensor, or in BF16",
 })
@@ -72,8 +79,9 @@ var undecodedTypes = []*format{
 		fits: typed(".weight", safetensors.U8, ".weight_scale", safetensors.U8),
 	},
 	{
-		name: "MLX", codes: ".weight", parts: []string{".scales"}, optional: []string{".biases"}, loose: true,
-		fits: typed(".weight", safetensors.U32),
+		name: "MLX", codes: ".weight", parts: []string{".scales"}, optional: []string{".biases"},
+		loose: true,
+		fits:  typed(".weight", safetensors.U32),
 	},
 	coded("INT8", safetensors.I8),
 	coded("a pack of bytes (BitNet, bitsandbytes or MXFP4)", safetensors.U8),
@@ -112,9 +120,13 @@ func typed(pairs ...any) func(*module) bool {
 
 // undecodedMethods are values of quant_method whose weights are never FP8 with scales.
 var undecodedMethods = []string{
-	"aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "fp_quant", "gptq", "higgs", "hqq",
+	"aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "fp_quant",
+	"gptq", "higgs", "hqq",
 	"mxfp4", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
 }
+
+const rotated = "the stored weights are rotated, and the model rotates them back while it runs: " +
+	"use a checkpoint without rotation"
 
 // refuseConfigured refuses what only config.json shows: methods without a visible sign in the
 // tensors, and rotations that a loader must undo while the model runs.
@@ -122,11 +134,12 @@ func refuseConfigured(q *quantization, s settings) error {
 	o := s.object(quantizationFields...)
 	switch {
 	case slices.Contains(undecodedMethods, q.method):
-		return fmt.Errorf("config.json: quant_method %q is not decoded: only FP8 weights with scales are", q.method)
+		return fmt.Errorf("config.json: quant_method %q is not decoded: only FP8 weights with "+
+			"scales are", q.method)
 	case len(asObject(o["transform_config"])) > 0:
-		return fmt.Errorf("config.json: transform_config: the stored weights are rotated, and the model turns them back while it runs: use a checkpoint without it")
+		return fmt.Errorf("config.json: transform_config: " + rotated)
 	case s["online-rotate"] != nil:
-		return fmt.Errorf("config.json: online-rotate: the stored weights are rotated, and the model turns them back while it runs: use a checkpoint without it")
+		return fmt.Errorf("config.json: online-rotate: " + rotated)
 	}
 	return nil
 }

@@ -110,7 +110,9 @@ type endingSet [2]uint64
 
 func (s *endingSet) add(i uint8) { s[i/64] |= 1 << (i % 64) }
 
-func (s endingSet) holds(all endingSet) bool { return s[0]&all[0] == all[0] && s[1]&all[1] == all[1] }
+func (s endingSet) holds(all endingSet) bool {
+	return s[0]&all[0] == all[0] && s[1]&all[1] == all[1]
+}
 
 func (s endingSet) meets(any endingSet) bool { return s[0]&any[0]|s[1]&any[1] != 0 }
 
@@ -207,7 +209,8 @@ func (r *row) is(m *module) bool {
 	if r.anyPart {
 		return m.has.meets(r.needs) && (r.fits == nil || r.fits(m))
 	}
-	if named := r.codes == ".weight" || r.codes == ""; named && (m.codes == nil || m.ending != r.codes) {
+	if named := r.codes == ".weight" || r.codes == ""; named &&
+		(m.codes == nil || m.ending != r.codes) {
 		return false
 	}
 	return m.has.holds(r.needs) && (r.fits == nil || r.fits(m))

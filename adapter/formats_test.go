@@ -20,7 +20,7 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-// The published libraries' own results, as SHA-256 of each tensor of the hf view.
+// The goldens are results of the published libraries: the SHA-256 of each tensor of the hf view.
 func TestFormatsEqualTheirLibraries(t *testing.T) {
 	dirs, err := filepath.Glob("../testdata/golden/formats/*/expected.json")
 	if err != nil || len(dirs) < 10 {
@@ -30,7 +30,8 @@ func TestFormatsEqualTheirLibraries(t *testing.T) {
 		dir := filepath.Dir(path)
 		for name, d := range dtypes {
 			t.Run(filepath.Base(dir)+" "+name, func(t *testing.T) {
-				equalGolden(t, dict(t, openedAt(t, dir), Options{Layout: "hf", DType: d}), path, strings.ToLower(name))
+				equalGolden(t, dict(t, openedAt(t, dir), Options{Layout: "hf", DType: d}), path,
+					strings.ToLower(name))
 			})
 		}
 	}
@@ -67,13 +68,14 @@ func equalGolden(t *testing.T, d *StateDict, path, dtype string) {
 			hash = want.SHA256
 		}
 		if hex.EncodeToString(sum[:]) != hash || !slices.Equal(got.Shape(), want.Shape) {
-			t.Errorf("%s %s %v: other bytes than the library's, want shape %v", name, got.DType(), got.Shape(), want.Shape)
+			t.Errorf("%s %s %v: other bytes than the library's, want shape %v",
+				name, got.DType(), got.Shape(), want.Shape)
 		}
 	}
 }
 
-// toyFormat is all that a new format needs: a row, and code to decode it. A value is its byte, times
-// the only number of the scale, which has a name of its own.
+// toyFormat is a complete format: a row, and code to decode it. A value is its byte times the
+// single number of the scale, which has its own name.
 var toyFormat = &format{
 	name: "a toy", codes: ".toy_codes", parts: []string{".toy_scale"},
 	open: func(o *opening) (decoder, error) {
@@ -93,14 +95,17 @@ func (d toy) node(out safetensors.DType) (expr.Node, error) {
 	return expr.Dequantize(&codes, &d.scale.Source, expr.DequantizeOptions{Out: out})
 }
 
-// A toy format is decoded, shown under the module's name with ".weight", and accounted for, and
-// nothing but its row was written for it.
+// Only a row was written for the toy format. It must be decoded, shown under the module's name with
+// ".weight", and accounted for.
 func TestAFormatIsOneRow(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
-	codes := synth.Tensor{Name: "m.toy_codes", DType: "U8", Shape: []int64{6, 10}, Data: synth.Random(rng, "F8_E4M3", []int64{6, 10})}
-	scale := synth.Tensor{Name: "m.toy_scale", DType: "F32", Shape: []int64{1}, Data: synth.Random(rng, "F32", []int64{1})}
+	codes := synth.Tensor{Name: "m.toy_codes", DType: "U8", Shape: []int64{6, 10},
+		Data: synth.Random(rng, "F8_E4M3", []int64{6, 10})}
+	scale := synth.Tensor{Name: "m.toy_scale", DType: "F32", Shape: []int64{1},
+		Data: synth.Random(rng, "F32", []int64{1})}
 	bias := synth.Tensor{Name: "m.bias", DType: "BF16", Shape: []int64{6}, Data: make([]byte, 12)}
-	c := opened(t, &synth.Checkpoint{Config: map[string]any{}, Tensors: []synth.Tensor{bias, codes, scale}})
+	c := opened(t, &synth.Checkpoint{Config: map[string]any{},
+		Tensors: []synth.Tensor{bias, codes, scale}})
 	c.pairing.once.Do(func() {
 		p := &pairer{c: c, table: newFormatTable(append([]*format{toyFormat}, formats...))}
 		if err := p.run(); err != nil {
@@ -121,8 +126,7 @@ func TestAFormatIsOneRow(t *testing.T) {
 	}
 }
 
-// Formats are named in their own files and nowhere else, so that a new one touches its file and a
-// line of the table.
+// Only a format's own file and the table may name a format. So a new format changes no other file.
 func TestOnlyFilesOfFormatsNameThem(t *testing.T) {
 	words := map[string]bool{}
 	for _, f := range formats {
@@ -135,7 +139,8 @@ func TestOnlyFilesOfFormatsNameThem(t *testing.T) {
 		t.Fatalf("only %d names of formats: %v", len(words), words)
 	}
 	own := regexp.MustCompile(`/(format_\w+|leftovers)\.go$`)
-	for _, pattern := range []string{"../adapter/*.go", "../adapter/*/*.go", "../fs/*.go", "../fs/*/*.go", "../cmd/*/*.go"} {
+	for _, pattern := range []string{"../adapter/*.go", "../adapter/*/*.go", "../fs/*.go",
+		"../fs/*/*.go", "../cmd/*/*.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -153,7 +158,7 @@ func TestOnlyFilesOfFormatsNameThem(t *testing.T) {
 	}
 }
 
-// wordsIn gives the words of all names and strings of a file, but not of its comments.
+// wordsIn returns the words of all names and strings of a file, but not of its comments.
 func wordsIn(t *testing.T, path string) (words []string) {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
@@ -208,8 +213,8 @@ func TestTheTableOfFormatsIsSound(t *testing.T) {
 	}
 }
 
-// Each format that is not decoded is refused by its name, before anything is said of scales, and
-// nobody is told to download what is not missing.
+// Each format that is not decoded must be refused by name before scales are checked. The error must
+// not suggest to download something that is not missing.
 func TestFormatsThatAreNotDecodedAreRefusedByName(t *testing.T) {
 	m := func(rows, cols int64) []int64 { return []int64{rows, cols} }
 	for name, tensors := range map[string][]tensor{
@@ -248,10 +253,12 @@ func TestFormatsThatAreNotDecodedAreRefusedByName(t *testing.T) {
 		"FP8 E4M3FNUZ":       {{"x.weight", "F8_E4M3FNUZ", m(8, 16)}, {"x.weight_scale", "F32", nil}},
 	} {
 		c := &synth.Checkpoint{Config: map[string]any{}}
-		// A scale that is no part of anything comes first: it must not be what the error is about.
-		c.Tensors = append(c.Tensors, synth.Tensor{Name: "a.weight_scale", DType: "F32", Shape: m(3, 3)})
+		// The first scale is part of nothing. The error must not be about it.
+		c.Tensors = append(c.Tensors, synth.Tensor{Name: "a.weight_scale", DType: "F32",
+			Shape: m(3, 3)})
 		for _, x := range tensors {
-			c.Tensors = append(c.Tensors, synth.Tensor{Name: "model.layers.0." + x.key, DType: x.dtype, Shape: x.shape})
+			c.Tensors = append(c.Tensors, synth.Tensor{Name: "model.layers.0." + x.key,
+				DType: x.dtype, Shape: x.shape})
 		}
 		_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
 		if err == nil {
@@ -259,10 +266,13 @@ func TestFormatsThatAreNotDecodedAreRefusedByName(t *testing.T) {
 			continue
 		}
 		said := err.Error()
-		if !strings.Contains(said, strings.TrimSpace(name)) || !strings.Contains(said, "model.layers.0.") || !strings.Contains(said, "is not decoded: ") {
+		if !strings.Contains(said, strings.TrimSpace(name)) ||
+			!strings.Contains(said, "model.layers.0.") ||
+			!strings.Contains(said, "is not decoded: ") {
 			t.Errorf("%s: error %q", name, said)
 		}
-		if strings.Contains(said, "without its") || strings.Contains(said, "incomplete") || strings.Contains(said, "download") {
+		if strings.Contains(said, "without its") || strings.Contains(said, "incomplete") ||
+			strings.Contains(said, "download") {
 			t.Errorf("%s: error %q speaks of something missing", name, said)
 		}
 	}
@@ -277,14 +287,17 @@ func TestRotatedWeightsAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = NewPlan(opened(t, &synth.Checkpoint{Config: s, Tensors: []synth.Tensor{{Name: "x", DType: "BF16", Shape: []int64{1}}}}), Options{Layout: "hf"})
+		_,
+			err = NewPlan(opened(t, &synth.Checkpoint{Config: s,
+			Tensors: []synth.Tensor{{Name: "x", DType: "BF16", Shape: []int64{1}}}}),
+			Options{Layout: "hf"})
 		if err == nil || !strings.Contains(err.Error(), "rotated") {
 			t.Errorf("%s: error %v", config, err)
 		}
 	}
 }
 
-// A shard's metadata may say instead of a tensor that exponents are in the order of a kernel. Their
+// The metadata of a shard may say, in place of a tensor, that exponents are in kernel order. Their
 // shape is that of exponents row by row.
 func TestExponentsInTheOrderOfAKernelAreRefused(t *testing.T) {
 	tensors := []safetensors.Tensor{
@@ -296,28 +309,34 @@ func TestExponentsInTheOrderOfAKernelAreRefused(t *testing.T) {
 		`{"format_version": "1.0", "layers": {"x": {"format": "hybrid_mxfp8"}}}`:  true,
 		`{"format_version": "1.0", "layers": {"x": {"format": "float8_e4m3fn"}}}`: false,
 	} {
-		_, b, err := safetensors.NewHeader(tensors, map[string]string{"_quantization_metadata": metadata}, 8)
+		_, b, err := safetensors.NewHeader(tensors,
+			map[string]string{"_quantization_metadata": metadata}, 8)
 		if err != nil {
 			t.Fatal(err)
 		}
 		dir := t.TempDir()
-		for name, data := range map[string][]byte{"config.json": []byte("{}"), "model.safetensors": append(b, make([]byte, 128*132)...)} {
+		for name, data := range map[string][]byte{"config.json": []byte("{}"),
+			"model.safetensors": append(b, make([]byte, 128*132)...)} {
 			if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 		_, err = NewPlan(openedAt(t, dir), Options{Layout: "hf"})
-		if (err != nil) != refused || refused && !strings.Contains(err.Error(), "x.weight: exponents in the order of a kernel (ComfyUI) is not decoded: ") {
+		if (err != nil) != refused || refused &&
+			!strings.Contains(err.Error(), "x.weight: exponents in the order of a kernel "+
+				"(ComfyUI) is not decoded: ") {
 			t.Errorf("%s: error %v", metadata, err)
 		}
 	}
 }
 
-// Endings that formats share with parameters of models make no format alone.
+// An ending that formats share with parameters of models does not make a format alone.
 func TestParametersThatAreCalledAsPartsOfFormatsPass(t *testing.T) {
 	c := &synth.Checkpoint{Config: map[string]any{}}
-	for _, key := range []string{"attn.q_weight", "quantizer.codebooks", "a.weight_scales", "b.scale_packed", "c.compressed", "d.bitmask", "e.q_scale_max"} {
-		c.Tensors = append(c.Tensors, random(rand.New(rand.NewPCG(31, 32)), "model.layers.0."+key, "F32", 4, 4))
+	for _, key := range []string{"attn.q_weight", "quantizer.codebooks", "a.weight_scales",
+		"b.scale_packed", "c.compressed", "d.bitmask", "e.q_scale_max"} {
+		c.Tensors = append(c.Tensors, random(rand.New(rand.NewPCG(31, 32)), "model.layers.0."+key,
+			"F32", 4, 4))
 	}
 	equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), c.Tensors)
 }

@@ -28,7 +28,8 @@ var fusedNames = []struct {
 	halves bool   // the name alone says that there are two parts of one size
 	parts  func(settings) [][]int64
 }{
-	{"qkv_proj", "num_attention_heads, num_key_value_heads and head_dim", false, queryKeyValueParts},
+	{"qkv_proj", "num_attention_heads, num_key_value_heads and head_dim", false,
+		queryKeyValueParts},
 	{"gate_up_proj", "intermediate_size", true, gateUpParts},
 }
 
@@ -49,7 +50,8 @@ func (s settings) fusionOf(key string, shape []int64) (f fusion) {
 		if len(f.parts) > 0 {
 			return f
 		}
-		f.missing = fmt.Sprintf("it is fused, and config.json gives no %s that add up to %d rows", n.needs, rows)
+		f.missing = fmt.Sprintf("it is fused, and config.json gives no %s that add up to %d rows",
+			n.needs, rows)
 		if n.halves && len(shape) == 2 && rows%2 == 0 {
 			f.parts = [][]int64{{rows / 2, rows / 2}}
 		}
@@ -90,7 +92,8 @@ func queryKeyValueParts(s settings) [][]int64 {
 
 // gateUpParts returns the rows of gate and up, for an MLP and for experts.
 func gateUpParts(s settings) (all [][]int64) {
-	for _, field := range []string{"intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"} {
+	for _, field := range []string{"intermediate_size", "moe_intermediate_size",
+		"shared_expert_intermediate_size"} {
 		if n, ok := s.integer(field); ok {
 			all = append(all, []int64{int64(n), int64(n)})
 		}

@@ -15,13 +15,15 @@ import (
 // are not trusted, so one pass checks these limits before anything is built.
 const (
 	maxJSONDepth  = 64      // published configurations nest five deep
-	maxJSONValues = 1 << 19 // the largest published ones, with an object for each expert, have half of it
+	maxJSONValues = 1 << 19 // the largest published ones have half of it
 	objectCost    = 3       // an object takes at least the memory of so many other values
 )
 
 // pythonNumbers are the numbers that Python writes and JSON lacks. The config.json of state-space
 // models has an Infinity.
-var pythonNumbers = map[string]float64{"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1)}
+var pythonNumbers = map[string]float64{
+	"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1),
+}
 
 // jsonReader walks over JSON.
 type jsonReader struct {

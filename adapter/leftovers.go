@@ -65,14 +65,15 @@ func (p *pairer) leftover(t *Stored) (reason string) {
 		return ""
 	}
 	l := leftovers[name]
-	number := slices.ContainsFunc(wholeScaleShapes[:2], func(s []int64) bool { return slices.Equal(s, t.Shape) })
+	number := len(t.Shape) == 0 || slices.Equal(t.Shape, []int64{1})
 	eachHead := len(t.Shape) == 3 && t.Shape[1] == 1 && t.Shape[2] == 1
 	switch {
 	case p.isQuantized(module):
 		return l.reason
 	case !p.quantized:
 		return ""
-	case l.cache && (number || eachHead) && inAttention(t.Key), !l.cache && number, name == "scaled_fp8":
+	case l.cache && (number || eachHead) && inAttention(t.Key), !l.cache && number,
+		name == "scaled_fp8":
 		return l.reason
 	}
 	return ""
@@ -82,6 +83,11 @@ func (p *pairer) leftover(t *Stored) (reason string) {
 // Nemotron-H calls the module a mixer.
 func inAttention(key string) bool {
 	key = strings.ToLower(key)
-	return slices.ContainsFunc([]string{"attn", "attention", ".mixer.", ".q_proj.", ".k_proj.", ".v_proj.", ".qkv_proj."},
-		func(part string) bool { return strings.Contains(key, part) })
+	return slices.ContainsFunc(attentionParts, func(part string) bool {
+		return strings.Contains(key, part)
+	})
+}
+
+var attentionParts = []string{
+	"attn", "attention", ".mixer.", ".q_proj.", ".k_proj.", ".v_proj.", ".qkv_proj.",
 }

@@ -120,13 +120,18 @@ func (p *pairer) gather() error {
 			p.add(t, name, e)
 		}
 	}
+	return p.recognise()
+}
+
+// recognise finds the format of each module, and refuses a format that is not decoded.
+func (p *pairer) recognise() error {
 	for i := range p.modules {
 		m := &p.modules[i]
 		if m.row = p.table.find(m); m.row != nil && m.row.open == nil {
 			return m.row.refused(m.named(), p.s)
 		}
 	}
-	for i, t := range tensors {
+	for i, t := range p.c.Tensors() {
 		if p.of[i] == 0 && !floating(t.DType) && strings.HasSuffix(t.Key, ".weight") {
 			if r := p.table.find(&module{codes: t, ending: ".weight"}); r != nil && r.open == nil {
 				return r.refused(t, p.s)
@@ -175,7 +180,8 @@ func (p *pairer) codesOf(key, module string, e *ending) (*Stored, string) {
 			return nil, ""
 		}
 		codes := p.c.byKey[module]
-		if codes == nil && strings.HasPrefix(e.text, "_weight") { // w13_weight belongs to w13_weight_scale
+		// w13_weight belongs to w13_weight_scale
+		if codes == nil && strings.HasPrefix(e.text, "_weight") {
 			codes = p.c.byKey[module+"_weight"]
 		}
 		return codes, ""
@@ -197,7 +203,8 @@ func (p *pairer) configure() (err error) {
 
 // open makes the decoders of the modules.
 func (p *pairer) open() error {
-	p.quantized = p.q.there || slices.ContainsFunc(p.c.Tensors(), func(t *Stored) bool { return fp8Coded(t.DType) })
+	p.quantized = p.q.there || slices.ContainsFunc(p.c.Tensors(),
+		func(t *Stored) bool { return fp8Coded(t.DType) })
 	p.opened = make([]weight, 0, len(p.modules))
 	for i := range p.modules {
 		m := &p.modules[i]
@@ -244,7 +251,8 @@ func (p *pairer) decode(m *module) error {
 		return err
 	}
 	o := &p.opening
-	*o = opening{module: m, c: p.c, settings: p.s, family: p.family, quantization: p.q, shared: o.shared[:0]}
+	*o = opening{module: m, c: p.c, settings: p.s, family: p.family, quantization: p.q,
+		shared: o.shared[:0]}
 	d, err := r.open(o)
 	if err != nil {
 		return err
@@ -271,8 +279,10 @@ func (p *pairer) surplus(m *module) error {
 		switch {
 		case r.needs.holds(one) || r.allows.holds(one):
 			kept = append(kept, x)
-		case x.ending.certain, m.codes != nil && fp8Coded(m.codes.DType) && strings.HasSuffix(x.ending.text, "scale"):
-			return fmt.Errorf("%s: %s: second scale of %s beside %s", x.Shard, x.Key, m.codes.Key, m.part(r.parts[0]).Key)
+		case x.ending.certain, m.codes != nil && fp8Coded(m.codes.DType) &&
+			strings.HasSuffix(x.ending.text, "scale"):
+			return fmt.Errorf("%s: %s: second scale of %s beside %s",
+				x.Shard, x.Key, m.codes.Key, m.part(r.parts[0]).Key)
 		default:
 			p.of[x.at] = 0
 		}
@@ -304,18 +314,21 @@ func (p *pairer) incomplete(m *module) error {
 	scale := m.certain()
 	switch _, part := p.table.split(m.name); {
 	case part != nil && p.c.byKey[m.name] != nil:
-		return fmt.Errorf("%s: %s: scale of %s, which is a scale itself", scale.Shard, scale.Key, m.name)
-	case m.codes == nil && len(m.parts) == 1 && slices.ContainsFunc(wholeScaleShapes, func(s []int64) bool { return slices.Equal(s, scale.Shape) }):
+		return fmt.Errorf("%s: %s: scale of %s, which is a scale itself",
+			scale.Shard, scale.Key, m.name)
+	case m.codes == nil && len(m.parts) == 1 && isWholeScale(scale.Shape):
 		p.orphan[m.name] = scale // it may be the scale of many weights below the module
 		return nil
 	case m.codes == nil:
 		return withoutWeight(scale)
 	}
-	return fmt.Errorf("%s: %s: weight with scale %s has dtype %s: expected F8_E4M3", m.codes.Shard, m.codes.Key, scale.Key, m.codes.DType)
+	return fmt.Errorf("%s: %s: weight with scale %s has dtype %s: expected F8_E4M3",
+		m.codes.Shard, m.codes.Key, scale.Key, m.codes.DType)
 }
 
 func withoutWeight(scale *Stored) error {
-	return fmt.Errorf("%s: %s: %w: the checkpoint may be incomplete", scale.Shard, scale.Key, ErrNoWeight)
+	return fmt.Errorf("%s: %s: %w: the checkpoint may be incomplete",
+		scale.Shard, scale.Key, ErrNoWeight)
 }
 
 // collect lists the weights in the order of the source and records the dropped tensors.
@@ -346,11 +359,17 @@ func (p *pairer) collect() error {
 		p.list(w)
 	}
 	p.noteOddities()
-	if p.bare != nil { // only a view with Options.Unscaled can see the note
-		p.notes = append(p.notes, fmt.Sprintf("%s%s: FP8 without a scale, read as plain numbers: if other weights have scales, one may be lost",
-			p.bare.Key, andMore(p.unscaled-1)))
-	}
+	p.noteUnscaled()
 	return nil
+}
+
+// noteUnscaled adds a note about FP8 weights without a scale. Only a view with Options.Unscaled can
+// have it; other plans fail.
+func (p *pairer) noteUnscaled() {
+	if p.bare != nil {
+		p.notes = append(p.notes, fmt.Sprintf("%s%s: FP8 without a scale, read as plain numbers: "+
+			"if other weights have scales, one may be lost", p.bare.Key, andMore(p.unscaled-1)))
+	}
 }
 
 func (p *pairer) list(w weight) {
@@ -373,7 +392,8 @@ func (p *pairer) shareScales() error {
 				return err
 			}
 			used[scale] = true
-			w := weight{Stored: t, hf: t.Key, format: fp8Formats[0], decoder: newFP8Weight(t, scale, p.q.intern(sharedPartition))}
+			w := weight{Stored: t, hf: t.Key, format: fp8Formats[0],
+				decoder: newFP8Weight(t, scale, p.q.intern(sharedPartition))}
 			p.consume(w, &module{}, []*Stored{scale})
 		}
 	}
@@ -406,7 +426,8 @@ func (p *pairer) plain(w *weight) error {
 		p.unscaled++
 		w.format, w.decoder = fp8Formats[0], &fp8Weight{codes: &t.Source}
 	case !passable(t.DType):
-		return fmt.Errorf("%s: %s: a packed or quantized tensor of dtype %s is not decoded: only FP8 weights with scales are", t.Shard, t.Key, t.DType)
+		return fmt.Errorf("%s: %s: a packed or quantized tensor of dtype %s is not decoded: only "+
+			"FP8 weights with scales are", t.Shard, t.Key, t.DType)
 	default:
 		p.remark(t)
 	}
@@ -416,8 +437,9 @@ func (p *pairer) plain(w *weight) error {
 // passable reports whether tensors of a dtype can be shown unchanged.
 func passable(d safetensors.DType) bool {
 	switch d {
-	case safetensors.F32, safetensors.BF16, safetensors.F16, safetensors.F64, safetensors.Bool, safetensors.I64, safetensors.I32,
-		safetensors.I16, safetensors.I8, safetensors.U8, safetensors.U16, safetensors.U32, safetensors.U64, safetensors.C64:
+	case safetensors.F32, safetensors.BF16, safetensors.F16, safetensors.F64, safetensors.Bool,
+		safetensors.I64, safetensors.I32, safetensors.I16, safetensors.I8, safetensors.U8,
+		safetensors.U16, safetensors.U32, safetensors.U64, safetensors.C64:
 		return true
 	}
 	return false
@@ -452,7 +474,8 @@ const maxOddities = 20
 
 // noteOddities adds a warning for each name, in order, and one for all names beyond the limit.
 func (p *pairer) noteOddities() {
-	const odd = ": it belongs to a quantized module and is neither weight nor bias: it is shown as it is"
+	const odd = ": shown unchanged, though it belongs to a quantized module and is neither " +
+		"weight nor bias"
 	names := slices.Sorted(maps.Keys(p.odd))
 	for _, name := range names[:min(len(names), maxOddities)] {
 		o := p.odd[name]

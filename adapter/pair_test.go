@@ -20,17 +20,17 @@ func number32(t synth.Tensor, i int64) float32 {
 	return synth.E8M0(t.Data[i])
 }
 
-// Every way in which published FP8 checkpoints keep scales, against one
-// multiplication for each element.
+// Every form in which published FP8 checkpoints store scales is compared with one multiplication
+// per element.
 func TestSourcesOfEveryForm(t *testing.T) {
 	type shape = []int64
 	const rows, cols = 130, 70
 	for name, test := range map[string]struct {
 		config       string
-		key          string // of the scale, behind "x."
+		key          string // of the scale, after "x."
 		dtype        string
 		weight, grid shape
-		scale        func(e, i, j int64) int64 // the scale's position
+		scale        func(e, i, j int64) int64 // the position of the scale
 	}{
 		"DeepSeek":                  {block128, "weight_scale_inv", "F32", shape{rows, cols}, shape{2, 1}, func(_, i, _ int64) int64 { return i / 128 }},
 		"Qwen":                      {block128, "weight_scale_inv", "BF16", shape{rows, cols}, shape{2, 1}, func(_, i, _ int64) int64 { return i / 128 }},
@@ -49,7 +49,8 @@ func TestSourcesOfEveryForm(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, 2))
-			w := synth.Tensor{Name: "x.weight", DType: "F8_E4M3", Shape: test.weight, Data: synth.Random(rng, "F8_E4M3", test.weight)}
+			w := synth.Tensor{Name: "x.weight", DType: "F8_E4M3", Shape: test.weight,
+				Data: synth.Random(rng, "F8_E4M3", test.weight)}
 			s := synth.Tensor{Name: "x." + test.key, DType: test.dtype, Shape: test.grid}
 			if test.dtype == "F8_E8M0" {
 				s.Data = []byte{120, 131}
@@ -67,13 +68,14 @@ func TestSourcesOfEveryForm(t *testing.T) {
 					}
 				}
 			}
-			c := &synth.Checkpoint{Config: configured(t, test.config), Tensors: []synth.Tensor{w, s}}
+			c := &synth.Checkpoint{Config: configured(t, test.config),
+				Tensors: []synth.Tensor{w, s}}
 			equal(t, dict(t, opened(t, c), Options{DType: dtypes["F16"]}), []synth.Tensor{want})
 		})
 	}
 }
 
-// Grouped experts without ".weight" in their key, as Mistral-Small-4 has them.
+// Grouped experts of Mistral-Small-4 have no ".weight" in their key.
 func TestGroupedQuantizedExperts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	const p = "model.layers.0.mlp.experts."
@@ -81,24 +83,31 @@ func TestGroupedQuantizedExperts(t *testing.T) {
 		"model_type": "deepseek_v3", "n_routed_experts": 2, "num_hidden_layers": 1,
 		"quantization_config": map[string]any{"quant_method": "fp8", "weight_block_size": nil},
 	}}
-	for key, shape := range map[string][]int64{"gate_up_proj": {2, 12, 10}, "down_proj": {2, 10, 6}} {
+	for key, shape := range map[string][]int64{"gate_up_proj": {2, 12, 10},
+		"down_proj": {2, 10, 6}} {
 		s.Tensors = append(s.Tensors,
-			synth.Tensor{Name: p + key, DType: "F8_E4M3", Shape: shape, Data: synth.Random(rng, "F8_E4M3", shape)},
-			synth.Tensor{Name: p + key + "_scale_inv", DType: "F32", Shape: []int64{2, 1, 1}, Data: synth.Random(rng, "F32", []int64{2})},
-			synth.Tensor{Name: p + key + "_activation_scale", DType: "F32", Shape: []int64{2}, Data: make([]byte, 8)})
+			synth.Tensor{Name: p + key, DType: "F8_E4M3", Shape: shape,
+				Data: synth.Random(rng, "F8_E4M3", shape)},
+			synth.Tensor{Name: p + key + "_scale_inv", DType: "F32", Shape: []int64{2, 1, 1},
+				Data: synth.Random(rng, "F32", []int64{2})},
+			synth.Tensor{Name: p + key + "_activation_scale", DType: "F32", Shape: []int64{2},
+				Data: make([]byte, 8)})
 	}
 	var want []synth.Tensor
 	for e := range int64(2) {
 		for _, part := range []struct {
 			from, to   string
 			first, end int64
-		}{{"gate_up_proj", "gate_proj", 0, 6}, {"gate_up_proj", "up_proj", 6, 12}, {"down_proj", "down_proj", 0, 10}} {
+		}{{"gate_up_proj", "gate_proj", 0, 6}, {"gate_up_proj", "up_proj", 6, 12},
+			{"down_proj", "down_proj", 0, 10}} {
 			w, scale := s.Find(p+part.from), number32(*s.Find(p + part.from + "_scale_inv"), e)
 			n := w.Shape[2]
-			x := synth.Tensor{Name: p + string('0'+rune(e)) + "." + part.to + ".weight", DType: "BF16", Shape: []int64{part.end - part.first, n}}
+			x := synth.Tensor{Name: p + string('0'+rune(e)) + "." + part.to + ".weight",
+				DType: "BF16", Shape: []int64{part.end - part.first, n}}
 			for i := part.first; i < part.end; i++ {
 				for j := range n {
-					x.Data = append(x.Data, synth.Round("BF16", synth.E4M3(w.Data[(e*w.Shape[1]+i)*n+j])*scale)...)
+					x.Data = append(x.Data, synth.Round("BF16",
+						synth.E4M3(w.Data[(e*w.Shape[1]+i)*n+j])*scale)...)
 				}
 			}
 			want = append(want, x)

@@ -23,13 +23,20 @@ type partition struct {
 
 // The partitions without a size.
 var (
-	wholePartition   = partition{}
-	rowPartition     = partition{block: [2]int64{1, 0}}
-	columnPartition  = partition{block: [2]int64{0, 1}}
-	sharedPartition  = partition{shared: true}
-	knownBlocks      = [][2]int64{{128, 128}, {64, 64}, {32, 32}, {1, 128}, {1, 64}, {1, 32}, {1, 512}}
-	wholeScaleShapes = [][]int64{{}, {1}, {1, 1}, {1, 1, 1}}
+	wholePartition  = partition{}
+	rowPartition    = partition{block: [2]int64{1, 0}}
+	columnPartition = partition{block: [2]int64{0, 1}}
+	sharedPartition = partition{shared: true}
+	knownBlocks     = [][2]int64{
+		{128, 128}, {64, 64}, {32, 32}, {1, 128}, {1, 64}, {1, 32}, {1, 512},
+	}
 )
+
+// isWholeScale reports whether the shape of a scale is that of a single number: [], [1], [1, 1] or
+// [1, 1, 1].
+func isWholeScale(shape []int64) bool {
+	return len(shape) <= 3 && !slices.ContainsFunc(shape, func(n int64) bool { return n != 1 })
+}
 
 // String returns the name of the partition for messages and summaries.
 func (p partition) String() string {
@@ -129,10 +136,10 @@ type scaleForms struct {
 	plain  bool       // the grids are stored without further axes
 }
 
-// forms reads the shape of a scale. Exporters insert axes of one element ([m, 1, n, 1]) and omit
-// axes of one element ([m] for [m, 1], [] and [1] for [1, 1]).
+// forms reads the shape of a scale. Exporters insert axes of one element, as in [m, 1, n, 1]. They
+// also omit them: [m] stands for [m, 1], and [] or [1] for [1, 1].
 func (f frame) forms(scale []int64) scaleForms {
-	forms := scaleForms{whole: slices.ContainsFunc(wholeScaleShapes, func(s []int64) bool { return slices.Equal(s, scale) })}
+	forms := scaleForms{whole: isWholeScale(scale)}
 	if !f.regular() {
 		if len(scale) == len(f.shape) && len(scale) > 0 && product(scale[1:]) == 1 {
 			forms.grids = [][2]int64{{scale[0], 1}}
@@ -214,7 +221,8 @@ func (f frame) lists(p partition) bool {
 
 // same reports whether two partitions that fit a scale apply it to the same elements.
 func (f frame) same(p, q partition) bool {
-	if p.larger != q.larger || p.shared != q.shared && f.count != 1 || blockIn(f.cols, p.block[1]) != blockIn(f.cols, q.block[1]) {
+	if p.larger != q.larger || p.shared != q.shared && f.count != 1 ||
+		blockIn(f.cols, p.block[1]) != blockIn(f.cols, q.block[1]) {
 		return false
 	}
 	if p.parts == nil && q.parts == nil {
@@ -269,10 +277,7 @@ func (f frame) candidates(s *scheme, fused fusion, larger bool) []partition {
 		return all
 	}
 	all = append(all, columnPartition)
-	blocks := s.blocks
-	if len(blocks) == 0 {
-		blocks = knownBlocks
-	}
+	blocks := s.blocksOr(knownBlocks)
 	for _, b := range blocks {
 		all = append(all, partition{block: b})
 	}
@@ -283,14 +288,19 @@ func (f frame) candidates(s *scheme, fused fusion, larger bool) []partition {
 		}
 	}
 	if larger {
-		if len(s.blocks) == 0 {
-			blocks = [][2]int64{{BlockSize, BlockSize}}
-		}
-		for _, b := range blocks {
+		for _, b := range s.blocksOr([][2]int64{{BlockSize, BlockSize}}) {
 			all = append(all, partition{block: b, larger: true})
 		}
 	}
 	return all
+}
+
+// blocksOr returns the configured blocks, or others if there are none.
+func (s *scheme) blocksOr(others [][2]int64) [][2]int64 {
+	if len(s.blocks) == 0 {
+		return others
+	}
+	return s.blocks
 }
 
 // findPartition returns the partition of a scale over a weight. The scale must fit exactly one
@@ -302,7 +312,8 @@ func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (part
 	f := frameOf(w)
 	forms := f.forms(scale)
 	all := f.candidates(s, fused, larger)
-	fitting := slices.DeleteFunc(slices.Clone(all), func(p partition) bool { return !f.fits(p, forms) })
+	fitting := slices.DeleteFunc(slices.Clone(all),
+		func(p partition) bool { return !f.fits(p, forms) })
 	fits := f.distinct(fitting)
 	if len(fits) == 1 && fits[0].larger {
 		fits = append(fits, f.others(forms, s)...)
@@ -314,11 +325,14 @@ func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (part
 	case len(fits) == 0:
 		return partition{}, f.noneFits(scale, s, all, fused)
 	case len(fits) > 1:
-		return partition{}, fmt.Errorf("scales %v fit weight %v in several ways: %s; %s", scale, w, joinNames(fits), s.wayOut())
+		return partition{}, fmt.Errorf("scales %v fit weight %v in several ways: %s; %s",
+			scale, w, joinNames(fits), s.wayOut())
 	case len(fits[0].parts) > 0 && fused.missing != "":
-		return partition{}, fmt.Errorf("scales %v fit weight %v only as %s%s", scale, w, fits[0], fused.note())
+		return partition{}, fmt.Errorf("scales %v fit weight %v only as %s%s",
+			scale, w, fits[0], fused.note())
 	case len(fits[0].parts) > 0 && f.stack:
-		return partition{}, fmt.Errorf("scales %v over the stack %v: %s is not decoded", scale, w, fits[0])
+		return partition{}, fmt.Errorf("scales %v over the stack %v: %s is not decoded",
+			scale, w, fits[0])
 	}
 	return fits[0], nil
 }
@@ -327,7 +341,9 @@ func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (part
 // bytes.
 func (f frame) named(fits, fitting []partition, s *scheme) (kept []partition) {
 	for _, p := range fits {
-		if slices.ContainsFunc(fitting, func(q partition) bool { return s.names(q) && f.same(p, q) }) {
+		if slices.ContainsFunc(fitting, func(q partition) bool {
+			return s.names(q) && f.same(p, q)
+		}) {
 			kept = append(kept, p)
 		}
 	}

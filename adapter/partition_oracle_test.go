@@ -6,22 +6,22 @@ import (
 	"strings"
 )
 
-// The oracle of partitions shares no code with the package. A partition is written out as the row
-// of the grid for every row of a matrix, and the column of the grid for every column. Whether a
-// stored shape can be its grid is looked up in a list of all spellings.
+// The oracle of partitions shares no code with the package. It writes a partition out: for every
+// row of a matrix the row of the grid, and for every column the column of the grid. A list of all
+// spellings decides whether a stored shape can be the grid.
 
-// knownPartition is one way in which scales may lie over one weight.
+// knownPartition is one way to apply scales to a weight.
 type knownPartition struct {
-	name       string  // as messages have it
+	name       string  // as in messages
 	rows, cols []int64 // for each row and column of a matrix, the row and column of its grid
-	list       bool    // an axis of one element may be left out of the grid
+	list       bool    // the grid may omit an axis of one element
 	shared     bool    // one number for all matrices
 	larger     bool    // the grid may have more rows and columns
 	parts      bool    // it divides the parts of a fused matrix
-	words      words   // what of a configuration names it
+	words      words   // the words of a configuration that name it
 }
 
-// words are what a configuration says of a weight.
+// words is the description of a weight in a configuration.
 type words struct {
 	tensor, channel bool
 	blocks          [][2]int64
@@ -29,16 +29,16 @@ type words struct {
 
 // tableWeight is a weight of the table.
 type tableWeight struct {
-	key      string // behind its layer
+	key      string // after its layer
 	shape    []int64
-	parts    []int64 // rows of the parts that it is made of; nil: it is not fused
+	parts    []int64 // rows of its parts; nil: it is not fused
 	given    bool    // the configuration gives the parts
 	family   string
-	settings map[string]any // fields of config.json that it needs
+	settings map[string]any // the fields of config.json that it needs
 	codes    []byte         // made when they are needed
 }
 
-// matrix gives count, rows and columns of the matrices of a weight.
+// matrix returns count, rows and columns of the matrices of a weight.
 func (w *tableWeight) matrix() (count, rows, cols int64) {
 	switch s := w.shape; len(s) {
 	case 1:
@@ -52,7 +52,7 @@ func (w *tableWeight) matrix() (count, rows, cols int64) {
 	}
 }
 
-// axis numbers the blocks along an axis that is made of pieces; a block of 0 is a whole piece.
+// axis numbers the blocks along an axis that consists of pieces. A block of 0 is a whole piece.
 func axis(block int64, pieces ...int64) (at []int64) {
 	next := int64(0)
 	for _, n := range pieces {
@@ -69,7 +69,7 @@ func axis(block int64, pieces ...int64) (at []int64) {
 	return at
 }
 
-// blocked is a partition in blocks, of the whole or of each of the parts.
+// blocked is a partition in blocks, of the whole or of each part.
 func (w *tableWeight) blocked(block [2]int64, parts []int64) knownPartition {
 	_, rows, cols := w.matrix()
 	k := knownPartition{parts: parts != nil, cols: axis(block[1], cols)}
@@ -85,9 +85,11 @@ func (w *tableWeight) blocked(block [2]int64, parts []int64) knownPartition {
 	case block == [2]int64{0, 1}:
 		k.name, k.list, k.words = "one scale per column", len(w.shape) == 3, words{channel: true}
 	case block[0] == 1:
-		k.name, k.words = fmt.Sprintf("groups of %d in a row", block[1]), words{blocks: [][2]int64{block}}
+		k.name, k.words = fmt.Sprintf("groups of %d in a row", block[1]),
+			words{blocks: [][2]int64{block}}
 	default:
-		k.name, k.words = fmt.Sprintf("blocks of %d × %d", block[0], block[1]), words{blocks: [][2]int64{block}}
+		k.name, k.words = fmt.Sprintf("blocks of %d × %d", block[0], block[1]),
+			words{blocks: [][2]int64{block}}
 	}
 	switch {
 	case k.parts && block == [2]int64{0, 0}:
@@ -98,14 +100,14 @@ func (w *tableWeight) blocked(block [2]int64, parts []int64) knownPartition {
 	return k
 }
 
-// padded is a partition in blocks under a larger grid. No word names it.
+// padded is a partition in blocks under a larger grid. No configuration names it.
 func (w *tableWeight) padded(block [2]int64) knownPartition {
 	k := w.blocked(block, nil)
 	k.name, k.larger, k.words = k.name+" (top left of a larger grid)", true, words{}
 	return k
 }
 
-// listedBlocks are the sizes that published checkpoints have.
+// listedBlocks are the block sizes of published checkpoints.
 var listedBlocks = [][2]int64{{128, 128}, {64, 64}, {32, 32}, {1, 128}, {1, 64}, {1, 32}, {1, 512}}
 
 // known are the partitions that a weight may have under a configuration.
@@ -116,7 +118,8 @@ func (w *tableWeight) known(c words) (all []knownPartition) {
 	}
 	if len(w.shape) == 3 {
 		_, rows, cols := w.matrix()
-		all = append(all, knownPartition{name: "one scale per tensor", rows: make([]int64, rows), cols: make([]int64, cols), shared: true, words: words{tensor: true}})
+		all = append(all, knownPartition{name: "one scale per tensor", rows: make([]int64, rows),
+			cols: make([]int64, cols), shared: true, words: words{tensor: true}})
 	}
 	all = append(all, w.blocked([2]int64{0, 1}, nil))
 	blocks := c.blocks
@@ -144,12 +147,12 @@ func (w *tableWeight) known(c words) (all []knownPartition) {
 	return all
 }
 
-// grid is the shape of the grid over one matrix.
+// grid returns the shape of the grid over one matrix.
 func (k *knownPartition) grid() (rows, cols int64) {
 	return k.rows[len(k.rows)-1] + 1, k.cols[len(k.cols)-1] + 1
 }
 
-// spellings lists the shapes in which the scales of a partition are stored, the plain one first.
+// spellings lists the stored shapes of the scales of a partition, the plain one first.
 func (w *tableWeight) spellings(k *knownPartition) (all [][]int64) {
 	count, _, _ := w.matrix()
 	rows, cols := k.grid()
@@ -169,7 +172,8 @@ func (w *tableWeight) spellings(k *knownPartition) (all [][]int64) {
 		}
 		return all
 	}
-	all = [][]int64{{rows, cols}, {rows, 1, cols, 1}, {rows, cols, 1}, {rows, 1, cols}, {1, rows, cols}}
+	all = [][]int64{{rows, cols}, {rows, 1, cols, 1}, {rows, cols, 1}, {rows, 1, cols},
+		{1, rows, cols}}
 	switch {
 	case rows == 1 && cols == 1 && len(w.shape) == 3:
 		all = append(all, []int64{}, []int64{1})
@@ -188,10 +192,11 @@ func (w *tableWeight) spellings(k *knownPartition) (all [][]int64) {
 	return all
 }
 
-// fits says whether a stored shape can be the partition's.
+// fits reports whether a stored shape can be that of the partition.
 func (w *tableWeight) fits(k *knownPartition, stored []int64) bool {
 	if !k.larger {
-		return slices.ContainsFunc(w.spellings(k), func(s []int64) bool { return slices.Equal(s, stored) })
+		return slices.ContainsFunc(w.spellings(k),
+			func(s []int64) bool { return slices.Equal(s, stored) })
 	}
 	count, _, _ := w.matrix()
 	rows, cols := k.grid()
@@ -204,7 +209,7 @@ func (w *tableWeight) fits(k *knownPartition, stored []int64) bool {
 		stored[n-2] >= rows && stored[n-1] >= cols && !slices.Equal(stored, plain)
 }
 
-// positions gives, for every element of the weight, the position of its scale in a stored tensor.
+// positions returns, for every element of the weight, the position of its scale in a stored tensor.
 func (w *tableWeight) positions(k *knownPartition, stored []int64) []int64 {
 	count, m, n := w.matrix()
 	rows, cols := k.grid()
@@ -226,12 +231,12 @@ func (w *tableWeight) positions(k *knownPartition, stored []int64) []int64 {
 	return at
 }
 
-// reading is one way to use a stored scale tensor: the partitions that come to the same bytes.
+// reading is one way to use a stored scale tensor: the partitions that give the same bytes.
 type reading struct {
 	members []knownPartition
 }
 
-// namedBy says whether a configuration speaks of one of the partitions.
+// namedBy reports whether a configuration names one of the partitions.
 func (r *reading) namedBy(c words) bool {
 	return slices.ContainsFunc(r.members, func(k knownPartition) bool {
 		return k.words.tensor && c.tensor || k.words.channel && c.channel ||
@@ -239,19 +244,19 @@ func (r *reading) namedBy(c words) bool {
 	})
 }
 
-// onlyParts says whether all ways to come to these bytes divide the parts of a fused matrix.
+// onlyParts reports whether every partition of the reading divides the parts of a fused matrix.
 func (r *reading) onlyParts() bool {
 	return !slices.ContainsFunc(r.members, func(k knownPartition) bool { return !k.parts })
 }
 
-// verdict is what the oracle says of a weight under a stored scale.
+// verdict is the oracle's answer for a weight under a stored scale.
 type verdict struct {
 	readings []reading // that fit
-	chosen   *reading  // nil: it is to be refused
+	chosen   *reading  // nil: it must be refused
 	says     string    // words of the refusal
 }
 
-// names lists what fits.
+// names lists the partitions that fit.
 func (v *verdict) names() string {
 	var all []string
 	for _, r := range v.readings {
@@ -264,12 +269,13 @@ func (v *verdict) names() string {
 	return strings.Join(all, ", or ")
 }
 
-// scalesOf gives the position of the scale of each element. All members agree on it.
+// scalesOf returns the position of the scale of each element. All partitions of the reading agree
+// on it.
 func (w *tableWeight) scalesOf(r *reading, stored []int64) []int64 {
 	return w.positions(&r.members[0], stored)
 }
 
-// readingsOf puts the partitions that fit together by what they come to.
+// readingsOf groups the partitions that fit by their bytes.
 func (w *tableWeight) readingsOf(all []knownPartition, stored []int64) (out []reading) {
 	var maps [][]int64 // of the readings
 	for _, k := range all {
@@ -277,7 +283,9 @@ func (w *tableWeight) readingsOf(all []knownPartition, stored []int64) (out []re
 			continue
 		}
 		at := w.positions(&k, stored)
-		if i := slices.IndexFunc(maps, func(other []int64) bool { return slices.Equal(other, at) }); i >= 0 {
+		if i := slices.IndexFunc(maps, func(other []int64) bool {
+			return slices.Equal(other, at)
+		}); i >= 0 {
 			out[i].members = append(out[i].members, k)
 		} else {
 			out, maps = append(out, reading{[]knownPartition{k}}), append(maps, at)
@@ -286,7 +294,7 @@ func (w *tableWeight) readingsOf(all []knownPartition, stored []int64) (out []re
 	return out
 }
 
-// judge applies the rules. Exactly one reading must be left; the configuration breaks ties.
+// judge applies the rules. Exactly one reading must remain. The configuration breaks ties.
 func (w *tableWeight) judge(c words, dtype string, stored []int64) (v verdict) {
 	if dtype == "U8" && len(stored) == 1 && stored[0] != 1 {
 		v.says = "swizzled"
@@ -294,7 +302,8 @@ func (w *tableWeight) judge(c words, dtype string, stored []int64) (v verdict) {
 	}
 	v.readings = w.readingsOf(w.known(c), stored)
 	if len(v.readings) == 1 && v.readings[0].members[0].larger {
-		// Groups in a row are never made where blocks are meant, so such a grid is not a larger one.
+		// Nobody makes groups in a row under configured blocks, so such a grid is not a larger
+		// grid.
 		var groups []knownPartition
 		for _, b := range listedBlocks {
 			if b[0] == 1 {
@@ -305,7 +314,8 @@ func (w *tableWeight) judge(c words, dtype string, stored []int64) (v verdict) {
 	}
 	left := v.readings
 	if len(left) > 1 {
-		named := slices.DeleteFunc(slices.Clone(left), func(r reading) bool { return !r.namedBy(c) })
+		named := slices.DeleteFunc(slices.Clone(left),
+			func(r reading) bool { return !r.namedBy(c) })
 		if len(named) == 1 {
 			left = named
 		}

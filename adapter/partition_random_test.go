@@ -10,8 +10,8 @@ import (
 // oneOf picks an element.
 func oneOf[T any](rng *rand.Rand, all ...T) T { return all[rng.IntN(len(all))] }
 
-// randomWeight is a small weight. Small blocks over small shapes meet in far more ways than those
-// of published checkpoints do.
+// randomWeight returns a small weight. Small blocks over small shapes are ambiguous far more often
+// than those of published checkpoints.
 func randomWeight(rng *rand.Rand, tiny bool) *tableWeight {
 	size := func() int64 {
 		if tiny {
@@ -33,7 +33,7 @@ func randomWeight(rng *rand.Rand, tiny bool) *tableWeight {
 	return w
 }
 
-// randomWords is what a configuration may say.
+// randomWords returns a possible configuration.
 func randomWords(rng *rand.Rand, tiny bool) words {
 	c := words{tensor: rng.IntN(3) == 0, channel: rng.IntN(3) == 0}
 	for range rng.IntN(3) {
@@ -48,7 +48,7 @@ func randomWords(rng *rand.Rand, tiny bool) words {
 	return c
 }
 
-// randomStored is the grid of some partition in some spelling, perhaps spoilt, or any shape.
+// randomStored returns the grid of some partition in some spelling, possibly damaged, or any shape.
 func (w *tableWeight) randomStored(rng *rand.Rand, c words) (stored []int64) {
 	if rng.IntN(10) == 0 {
 		for range rng.IntN(5) {
@@ -64,7 +64,7 @@ func (w *tableWeight) randomStored(rng *rand.Rand, c words) (stored []int64) {
 	return stored
 }
 
-// asKnown writes out what findPartition decided.
+// asKnown writes out a decision of findPartition.
 func (w *tableWeight) asKnown(p partition) knownPartition {
 	switch {
 	case p.shared:
@@ -76,7 +76,7 @@ func (w *tableWeight) asKnown(p partition) knownPartition {
 	return w.blocked(p.block, p.parts)
 }
 
-// Shapes, scales and configurations at random, against the oracle.
+// Random shapes, scales and configurations are compared with the oracle.
 func TestRandomPartitionsAgreeWithTheOracle(t *testing.T) {
 	for seed, draws := range []int{30000, 2000} {
 		tiny := seed == 0
@@ -94,25 +94,31 @@ func TestRandomPartitionsAgreeWithTheOracle(t *testing.T) {
 			if w.parts != nil && !w.given {
 				f.missing = "it is fused"
 			}
-			p, err := findPartition(w.shape, stored, &scheme{blocks: c.blocks, tensor: c.tensor, channel: c.channel}, f, w.family != "")
-			what := fmt.Sprintf("seed %d: %s, parts %v, under %v, configured %v", seed, w.describe(), w.parts, stored, c)
+			p, err := findPartition(w.shape, stored,
+				&scheme{blocks: c.blocks, tensor: c.tensor, channel: c.channel}, f, w.family != "")
+			what := fmt.Sprintf("seed %d: %s, parts %v, under %v, configured %v",
+				seed, w.describe(), w.parts, stored, c)
 			switch {
 			case err != nil && v.chosen != nil:
 				t.Fatalf("%s: %v; it fits %s", what, err, v.names())
 			case err == nil && v.chosen == nil:
 				t.Fatalf("%s: %v; it fits %s: %s", what, p, v.names(), v.says)
 			case err == nil:
-				if k := w.asKnown(p); !slices.Equal(w.positions(&k, stored), w.scalesOf(v.chosen, stored)) {
+				if k := w.asKnown(p); !slices.Equal(w.positions(&k, stored),
+					w.scalesOf(v.chosen, stored)) {
 					t.Fatalf("%s: %v; it fits %s", what, p, v.names())
 				}
 			}
 		}
 		for _, says := range []string{"", "in no known way", "in several ways"} {
 			if counts[says] < draws/100 {
-				t.Errorf("seed %d: %d of %d draws are %q, expected more", seed, counts[says], draws, says)
+				t.Errorf("seed %d: %d of %d draws are %q, expected more",
+					seed, counts[says], draws, says)
 			}
 		}
-		t.Logf("seed %d: %d draws: %d right; refused: %d fit in no known way, %d in several ways, %d only as parts that are not given, %d as parts of a stack",
-			seed, draws, counts[""], counts["in no known way"], counts["in several ways"], counts["only as"], counts["is not decoded"])
+		t.Logf("seed %d: %d draws: %d right; refused: %d fit in no known way, %d in several "+
+			"ways, %d only as parts that are not given, %d as parts of a stack",
+			seed, draws, counts[""], counts["in no known way"], counts["in several ways"],
+			counts["only as"], counts["is not decoded"])
 	}
 }

@@ -22,7 +22,7 @@ import (
 
 const refusedGolden = "../testdata/partitions/refused.txt"
 
-// tableWeights are the shapes of the table. Many have two partitions of the same grid: they are
+// tableWeights are the shapes of the table. Many have two partitions with the same grid: they are
 // narrow, square, or of one block.
 var tableWeights = []*tableWeight{
 	{key: "x.weight", shape: []int64{130, 140}},
@@ -63,8 +63,8 @@ var tableWeights = []*tableWeight{
 	fusedWeight("qkv_proj.weight", 33, 128, 128, 128),
 	{key: "experts.gate_up_proj", shape: []int64{2, 200, 20}, parts: []int64{100, 100}, given: true, settings: map[string]any{"moe_intermediate_size": 100}},
 
-	// Without sizes in the configuration, only the name says that a matrix has two halves. In a stack
-	// gate and up may as well be columns.
+	// Without sizes in the configuration, only the name says that a matrix has two halves. In a
+	// stack, gate and up may also be columns.
 	{key: "gate_up_proj.weight", shape: []int64{200, 100}, parts: []int64{100, 100}},
 	{key: "gate_up_proj.weight", shape: []int64{272, 40}, parts: []int64{136, 136}},
 	{key: "gate_up_proj.weight", shape: []int64{256, 64}, parts: []int64{128, 128}},
@@ -83,14 +83,15 @@ var tableWeights = []*tableWeight{
 	{key: "x.weight", shape: []int64{2, 130, 40}, family: "deepseek_v3"},
 }
 
-// fusedWeight is a matrix of two or three parts whose rows config.json gives.
+// fusedWeight returns a matrix of two or three parts whose rows config.json gives.
 func fusedWeight(key string, cols int64, parts ...int64) *tableWeight {
 	w := &tableWeight{key: key, shape: []int64{0, cols}, parts: parts, given: true}
 	for _, n := range parts {
 		w.shape[0] += n
 	}
 	if w.settings = map[string]any{"intermediate_size": parts[0]}; len(parts) == 3 {
-		w.settings = map[string]any{"num_attention_heads": parts[0] / 2, "num_key_value_heads": parts[1] / 2, "head_dim": 2}
+		w.settings = map[string]any{"num_attention_heads": parts[0] / 2,
+			"num_key_value_heads": parts[1] / 2, "head_dim": 2}
 	}
 	return w
 }
@@ -110,26 +111,27 @@ func (w *tableWeight) describe() string {
 // tableConfig is a configuration of the table.
 type tableConfig struct {
 	name   string
-	config any // quantization_config; nil: there is none
-	beside any // hf_quant_config.json; nil: there is none
+	config any // quantization_config, or nil
+	beside any // hf_quant_config.json, or nil
 	words
 }
 
-// fields is shorter than its type.
+// fields is a shorter name of its type.
 type fields = map[string]any
 
-// groups is a compressed-tensors configuration with one group for each of these descriptions of weights.
+// groups returns a compressed-tensors configuration with one group for each description of weights.
 func groups(weights ...fields) fields {
 	all := fields{}
 	for i, w := range weights {
 		w["num_bits"], w["type"] = 8, "float"
 		all[fmt.Sprintf("group_%d", i)] = fields{"targets": []string{"Linear"}, "weights": w}
 	}
-	return fields{"quant_method": "compressed-tensors", "config_groups": all, "ignore": []string{"lm_head"}}
+	return fields{"quant_method": "compressed-tensors", "config_groups": all,
+		"ignore": []string{"lm_head"}}
 }
 
-// tableConfigs are all configurations: those that say nothing of scales, and every way of saying
-// each partition.
+// tableConfigs returns all configurations: those without a word about scales, and every description
+// of each partition.
 func tableConfigs() []tableConfig {
 	all := []tableConfig{
 		{name: "none"},
@@ -161,13 +163,14 @@ func tableConfigs() []tableConfig {
 		}
 		says := words{blocks: [][2]int64{b}}
 		all = append(all,
-			tableConfig{name: fmt.Sprintf("fp8 %v", b), config: fields{"quant_method": "fp8", "weight_block_size": b}, words: says},
+			tableConfig{name: fmt.Sprintf("fp8 %v", b),
+				config: fields{"quant_method": "fp8", "weight_block_size": b}, words: says},
 			tableConfig{name: fmt.Sprintf("groups %v", b), config: groups(w), words: says})
 	}
 	return all
 }
 
-// String lists what is said.
+// String lists the description.
 func (c words) String() string {
 	var all []string
 	if c.tensor {
@@ -185,19 +188,20 @@ func (c words) String() string {
 	return strings.Join(all, "+")
 }
 
-// truth is how the maker of a checkpoint laid the scales.
+// truth is how the maker of a checkpoint stored the scales.
 type truth struct {
 	kind string // one of tableKinds, or "larger" or "none"
 	knownPartition
-	words words     // what the maker's configuration would say
-	grids [][]int64 // shapes in which they may be stored
+	words words     // the maker's configuration
+	grids [][]int64 // possible stored shapes
 }
 
-// truths lists every way in which the scales of a weight may have been made, and shapes that are
-// made in no known way.
+// truths lists every way in which the scales of a weight may have been made, and shapes of no known
+// way.
 func (w *tableWeight) truths() (all []truth) {
 	add := func(kind string, k knownPartition) {
-		all = append(all, truth{kind: kind, knownPartition: k, words: k.words, grids: w.spellings(&k)})
+		all = append(all, truth{kind: kind, knownPartition: k, words: k.words,
+			grids: w.spellings(&k)})
 	}
 	matrix := len(w.shape) == 2 || len(w.shape) == 3
 	for _, k := range w.known(words{}) {
@@ -226,7 +230,7 @@ func (w *tableWeight) truths() (all []truth) {
 	return all
 }
 
-// larger is blocks of 128 with more rows and columns of scales than are used.
+// larger is blocks of 128 with unused rows and columns of scales.
 func (w *tableWeight) larger() truth {
 	k := w.padded([2]int64{128, 128})
 	t := truth{kind: "larger", knownPartition: k, words: words{blocks: [][2]int64{{128, 128}}}}
@@ -241,14 +245,16 @@ func (w *tableWeight) larger() truth {
 	return t
 }
 
-// oddGrids are shapes of scales that are nearly those of a partition.
+// oddGrids are shapes of scales that are almost those of a partition.
 func (w *tableWeight) oddGrids() (all [][]int64) {
 	count, m, n := w.matrix()
 	k := w.blocked([2]int64{128, 128}, nil)
 	rows, cols := k.grid()
-	all = [][]int64{{cols + 1, rows}, {rows + 1, cols + 1}, {rows + 2, cols}, {rows, cols + 2}, {n}, {rows * cols}, {n, m}, {1, rows, 1, cols, 1}}
+	all = [][]int64{{cols + 1, rows}, {rows + 1, cols + 1}, {rows + 2, cols}, {rows, cols + 2}, {n},
+		{rows * cols}, {n, m}, {1, rows, 1, cols, 1}}
 	if len(w.shape) == 3 {
-		all = append(all, []int64{m}, []int64{count + 1, 1, 1}, []int64{1, m, 1}, []int64{count * m, 1}, []int64{count, m + 1}, []int64{count, rows})
+		all = append(all, []int64{m}, []int64{count + 1, 1, 1}, []int64{1, m, 1},
+			[]int64{count * m, 1}, []int64{count, m + 1}, []int64{count, rows})
 	}
 	return all
 }
@@ -267,11 +273,12 @@ type tableCase struct {
 
 var (
 	tableClasses = []string{"configured as that", "configured as another", "not configured"}
-	tableKinds   = []string{"128×128", "64×64", "32×32", "1×128", "1×64", "1×32", "1×512", "rows", "columns", "whole", "per part", "per expert"}
-	tableDTypes  = []string{"F32", "BF16", "F16", "F8_E8M0", "U8"}
+	tableKinds   = []string{"128×128", "64×64", "32×32", "1×128", "1×64", "1×32", "1×512", "rows",
+		"columns", "whole", "per part", "per expert"}
+	tableDTypes = []string{"F32", "BF16", "F16", "F8_E8M0", "U8"}
 )
 
-// classOf says how a configuration stands to the truth.
+// classOf compares a configuration with the truth.
 func classOf(c words, t *truth) string {
 	switch r := (reading{members: []knownPartition{{words: t.words}}}); {
 	case !c.tensor && !c.channel && len(c.blocks) == 0:
@@ -282,11 +289,11 @@ func classOf(c words, t *truth) string {
 	return tableClasses[1]
 }
 
-// met counts what the table has met.
+// met counts the cases of the table.
 type met map[string]int
 
-// tableCases makes the table. Of the spellings of a grid the plain one is always there, the others
-// take turns, as do the dtypes of the scales.
+// tableCases makes the table. Each grid has its plain spelling. Its other spellings, and the dtypes
+// of the scales, take turns.
 func tableCases(counts met) (all []*tableCase) {
 	for wi, w := range tableWeights {
 		judged := map[string]verdict{}
@@ -296,7 +303,7 @@ func tableCases(counts met) (all []*tableCase) {
 			done := map[string]bool{}
 			again := said[c.words.String()]
 			if again && (wi+ci)%3 > 0 {
-				continue // the same in other words, which a third of the weights has
+				continue // a third of the weights have the same configuration in other words
 			}
 			said[c.words.String()] = true
 			for ti := range truths {
@@ -307,7 +314,8 @@ func tableCases(counts met) (all []*tableCase) {
 					dtype := tableDTypes[turn%len(tableDTypes)]
 					counts[t.kind+", "+class]++
 					counts[t.kind+", "+class+", "+dtype]++
-					x := &tableCase{tableWeight: w, config: c, truth: t, class: class, dtype: dtype, stored: stored, n: len(all)}
+					x := &tableCase{tableWeight: w, config: c, truth: t, class: class, dtype: dtype,
+						stored: stored, n: len(all)}
 					key := fmt.Sprint(c.words, dtype == "U8", stored)
 					if _, ok := judged[key]; !ok {
 						judged[key] = w.judge(c.words, dtype, stored)
@@ -323,8 +331,8 @@ func tableCases(counts met) (all []*tableCase) {
 	return all
 }
 
-// turn gives the plain spelling and one of the others, if it is not one configuration again in other
-// words; of shapes that fit nothing three.
+// turn returns the plain spelling and one other, unless the configuration is the same again in
+// other words. Of shapes that fit nothing it returns three.
 func (w *tableWeight) turn(t *truth, i int, again bool) [][]int64 {
 	switch n := len(t.grids); {
 	case t.kind == "none" || t.kind == "larger":
@@ -349,10 +357,11 @@ func (x *tableCase) scaleKey() string {
 }
 
 func (x *tableCase) String() string {
-	return fmt.Sprintf("%s under %s %v (%s, %s: %s)", x.describe(), x.dtype, x.stored, x.truth.kind, x.class, x.config.name)
+	return fmt.Sprintf("%s under %s %v (%s, %s: %s)",
+		x.describe(), x.dtype, x.stored, x.truth.kind, x.class, x.config.name)
 }
 
-// source is config.json and the other files of a checkpoint of such a case.
+// source returns config.json and the other files of a checkpoint for the case.
 func (x *tableCase) source(t *testing.T) *synth.Checkpoint {
 	c := fields{"model_type": cmp.Or(x.family, "novel")}
 	for k, v := range x.settings {
@@ -372,13 +381,15 @@ func (x *tableCase) source(t *testing.T) *synth.Checkpoint {
 	return s
 }
 
-// distinctScales gives scales in no order, from 1 downwards. The first thousands differ; exponents
-// have 32 values only.
+// distinctScales returns scales in random order, from 1 downwards. The first thousands differ, but
+// exponents have only 32 values.
 func distinctScales(rng *rand.Rand, dtype string, n int64) (b []byte) {
 	for _, i := range rng.Perm(int(n)) {
 		switch i := int64(i); dtype {
 		case "F32":
-			b = append(b, synth.Round("F32", math.Float32frombits(uint32(0x3f800000-i*max(1, 0x2000000/n))))...)
+			b = append(b,
+				synth.Round("F32",
+					math.Float32frombits(uint32(0x3f800000-i*max(1, 0x2000000/n))))...)
 		case "BF16":
 			v := 0x3f80 - i%0x1000*max(1, 0x400/n)
 			b = append(b, byte(v), byte(v>>8))
@@ -392,7 +403,7 @@ func distinctScales(rng *rand.Rand, dtype string, n int64) (b []byte) {
 	return b
 }
 
-// scaleNumbers reads scales. The values of F16 are those of the definition.
+// scaleNumbers reads scales. It computes F16 by the definition.
 func scaleNumbers(s synth.Tensor) (all []float32) {
 	n := len(s.Data) / synth.Width(s.DType)
 	for i := range n {
@@ -406,20 +417,22 @@ func scaleNumbers(s synth.Tensor) (all []float32) {
 	return all
 }
 
-// tensors makes the stored tensors of a case, and what the view must show of them in a dtype.
+// tensors makes the stored tensors of a case, and the values that a view in dtype out must show.
 func (x *tableCase) tensors(out string) (weight, scale, want synth.Tensor) {
 	rng := rand.New(rand.NewPCG(uint64(x.n), 13))
 	if x.codes == nil {
 		x.codes = synth.Random(rng, "F8_E4M3", x.shape)
 	}
 	weight = synth.Tensor{Name: x.weightKey(), DType: "F8_E4M3", Shape: x.shape, Data: x.codes}
-	scale = synth.Tensor{Name: x.scaleKey(), DType: x.dtype, Shape: x.stored, Data: distinctScales(rng, x.dtype, product(x.stored))}
+	scale = synth.Tensor{Name: x.scaleKey(), DType: x.dtype, Shape: x.stored,
+		Data: distinctScales(rng, x.dtype, product(x.stored))}
 	if x.chosen == nil {
 		return weight, scale, want
 	}
-	want = synth.Tensor{Name: weight.Name, DType: out, Shape: x.shape, Data: make([]byte, 0, len(x.codes)*synth.Width(out))}
+	want = synth.Tensor{Name: weight.Name, DType: out, Shape: x.shape,
+		Data: make([]byte, 0, len(x.codes)*synth.Width(out))}
 	scales := scaleNumbers(scale)
-	var done [8][256][]byte // products under the first scales, since rounding takes long
+	var done [8][256][]byte // products of the first scales, because rounding is slow
 	for i, at := range x.scalesOf(x.chosen, x.stored) {
 		code := weight.Data[i]
 		if at >= int64(len(done)) {
@@ -442,8 +455,8 @@ var codeValues = func() (all [256]float32) {
 	return all
 }()
 
-// Every partition under every configuration over many shapes. A weight that one reading of its
-// scales fits has the values of that reading; any other weight is refused.
+// Every partition is combined with every configuration and many shapes. If exactly one reading of
+// its scales fits a weight, the weight has the values of that reading. Any other weight is refused.
 func TestEveryPartitionUnderEveryConfiguration(t *testing.T) {
 	counts := met{}
 	cases := tableCases(counts)
@@ -480,25 +493,31 @@ func TestEveryPartitionUnderEveryConfiguration(t *testing.T) {
 		checkValues(t, sources[key], []string{"BF16", "F32", "F16"}[i%3])
 	}
 	refused.check(t)
-	for _, fate := range []string{"right", "in several ways", "in no known way", "only as", "is not decoded", "swizzled"} {
+	for _, fate := range []string{"right", "in several ways", "in no known way", "only as",
+		"is not decoded", "swizzled"} {
 		if counts[fate] == 0 {
 			t.Errorf("no case: %s", fate)
 		}
 	}
-	t.Logf("%d cases: %d right; refused: %d fit in no known way, %d in several ways, %d only as parts that are not given, %d as parts of a stack, %d lists of exponents; %d opened for real among %d refused",
-		len(cases), counts["right"], counts["in no known way"], counts["in several ways"], counts["only as"], counts["is not decoded"], counts["swizzled"],
+	t.Logf("%d cases: %d right; refused: %d fit in no known way, %d in several ways, %d only as "+
+		"parts that are not given, %d as parts of a stack, %d lists of exponents; %d opened for real among %d refused",
+		len(cases), counts["right"], counts["in no known way"], counts["in several ways"],
+		counts["only as"], counts["is not decoded"], counts["swizzled"],
 		counts["opened"], len(cases)-counts["right"])
-	t.Logf("right by class: %d configured as that, %d as another, %d not configured; %d read as the configuration says and not as they were made",
-		counts["right, "+tableClasses[0]], counts["right, "+tableClasses[1]], counts["right, "+tableClasses[2]], counts["not as made"])
+	t.Logf("right by class: %d configured as that, %d as another, %d not configured; %d read as "+
+		"the configuration says and not as they were made",
+		counts["right, "+tableClasses[0]], counts["right, "+tableClasses[1]],
+		counts["right, "+tableClasses[2]], counts["not as made"])
 }
 
-// checkTruth checks the rules themselves: what is accepted is read as it was made, unless the
-// configuration says something else.
+// checkTruth checks the rules themselves: an accepted weight is read as it was made, unless the
+// configuration says otherwise.
 func (x *tableCase) checkTruth(t *testing.T, counts met) {
 	if x.chosen == nil || x.truth.kind == "none" {
 		return
 	}
-	if slices.Equal(x.scalesOf(x.chosen, x.stored), x.positions(&x.truth.knownPartition, x.stored)) {
+	if slices.Equal(x.scalesOf(x.chosen, x.stored),
+		x.positions(&x.truth.knownPartition, x.stored)) {
 		return
 	}
 	counts["not as made"]++
@@ -532,7 +551,7 @@ func checkValues(t *testing.T, cases []*tableCase, out string) {
 	})
 }
 
-// sized is a file of which only the size is asked.
+// sized is a file that only has a size.
 type sized struct{ steady.File }
 
 func (sized) Name() string { return "model.safetensors" }
@@ -540,14 +559,15 @@ func (sized) Size() int64  { return 1 << 40 }
 
 func (sized) ReadAt(context.Context, []byte, int64) (int, error) { return 0, io.EOF }
 
-// headers is the checkpoint of a case as it is opened, without data: plans read none.
+// headers returns the opened checkpoint of a case without data, because plans read none.
 func (x *tableCase) headers(t *testing.T) *Checkpoint {
 	s := x.source(t)
 	raw, err := json.Marshal(s.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Checkpoint{shards: []string{"model.safetensors"}, byKey: map[string]*Stored{}, quantizeFiles: s.Side}
+	c := &Checkpoint{shards: []string{"model.safetensors"}, byKey: map[string]*Stored{},
+		quantizeFiles: s.Side}
 	if c.Config, err = parseConfig(raw); err != nil {
 		t.Fatal(err)
 	}
@@ -559,13 +579,15 @@ func (x *tableCase) headers(t *testing.T) *Checkpoint {
 		if err != nil {
 			t.Fatal(err)
 		}
-		y := &Stored{Shard: "model.safetensors", Source: expr.Source{Key: h.key, File: sized{}, DType: d, Shape: h.shape}}
+		y := &Stored{Shard: "model.safetensors",
+			Source: expr.Source{Key: h.key, File: sized{}, DType: d, Shape: h.shape}}
 		c.tensors, c.byKey[h.key] = append(c.tensors, y), y
 	}
 	return c
 }
 
-// checkRefused plans a case that must be refused, and reads the message. Some are opened for real.
+// checkRefused plans a case that must be refused, and checks the message. Some cases are opened
+// from files.
 func (x *tableCase) checkRefused(t *testing.T, all *refusals, counts met) {
 	counts[x.says]++
 	c := x.headers(t)
@@ -586,11 +608,13 @@ func (x *tableCase) checkRefused(t *testing.T, all *refusals, counts met) {
 	}
 	p, err := NewPlan(c, Options{Layout: "hf"})
 	if err == nil {
-		t.Errorf("%v: accepted as %v; it fits %s: %s", x, p.Tensors[0].Node, cmp.Or(x.names(), "nothing"), x.says)
+		t.Errorf("%v: accepted as %v; it fits %s: %s",
+			x, p.Tensors[0].Node, cmp.Or(x.names(), "nothing"), x.says)
 		return
 	}
 	said := err.Error()
-	for _, want := range []string{x.weightKey(), x.scaleKey(), "model.safetensors", fmt.Sprint(x.stored), x.says} {
+	for _, want := range []string{x.weightKey(), x.scaleKey(), "model.safetensors",
+		fmt.Sprint(x.stored), x.says} {
 		if !strings.Contains(said, want) && (x.says != "swizzled" || want != x.weightKey()) {
 			t.Errorf("%v: %q does not say %q", x, said, want)
 		}
@@ -603,7 +627,7 @@ func (x *tableCase) checkRefused(t *testing.T, all *refusals, counts met) {
 	}
 }
 
-// checkNamed checks that a message names every reading that fits, once.
+// checkNamed checks that a message names every reading that fits exactly once.
 func (x *tableCase) checkNamed(t *testing.T, said string) {
 	_, said, _ = strings.Cut(said, "in several ways: ")
 	said, _, _ = strings.Cut(said, "; ")
@@ -616,7 +640,8 @@ func (x *tableCase) checkNamed(t *testing.T, said string) {
 			}
 		}
 		if n != 1 {
-			t.Errorf("%v: %q names %d of the ways that come to the same bytes, want 1 of %s", x, said, n, (&verdict{readings: []reading{r}}).names())
+			t.Errorf("%v: %q names %d of the ways that come to the same bytes, want 1 of %s",
+				x, said, n, (&verdict{readings: []reading{r}}).names())
 		}
 	}
 	if len(names) != len(x.readings) {
@@ -624,8 +649,8 @@ func (x *tableCase) checkNamed(t *testing.T, said string) {
 	}
 }
 
-// refusals are the lines of the golden file: what is said of a weight under a scale, and under
-// which configurations.
+// refusals are the lines of the golden file: the message for a weight under a scale, and the
+// configurations that give it.
 type refusals struct {
 	order []string
 	under map[string][]string
@@ -639,7 +664,8 @@ func (r *refusals) add(x *tableCase, said string) {
 	}
 	i := strings.LastIndex(said, x.weightKey()+": ")
 	said = said[max(i, 0):]
-	said = strings.NewReplacer(x.weightKey()+": ", "", "model.safetensors: "+x.scaleKey()+": ", "").Replace(said)
+	said = strings.NewReplacer(x.weightKey()+": ", "", "model.safetensors: "+x.scaleKey()+": ",
+		"").Replace(said)
 	line := x.describe() + ": " + said
 	if r.under[line] == nil {
 		r.order = append(r.order, line)
@@ -649,7 +675,7 @@ func (r *refusals) add(x *tableCase, said string) {
 	}
 }
 
-// check compares with the golden file, or writes it anew.
+// check compares with the golden file, or updates it.
 func (r *refusals) check(t *testing.T) {
 	var b strings.Builder
 	for _, line := range r.order {
@@ -670,7 +696,8 @@ func (r *refusals) check(t *testing.T) {
 	got, golden := strings.Split(b.String(), "\n"), strings.Split(string(want), "\n")
 	for i := range max(len(got), len(golden)) {
 		if i >= len(got) || i >= len(golden) || got[i] != golden[i] {
-			t.Fatalf("not as in %s from line %d on (go test ./adapter -run EveryPartition -update writes it anew):\n got %s\nwant %s",
+			t.Fatalf("not as in %s from line %d on (go test ./adapter -run EveryPartition "+
+				"-update writes it anew):\n got %s\nwant %s",
 				refusedGolden, i+1, got[min(i, len(got)-1)], golden[min(i, len(golden)-1)])
 		}
 	}

@@ -22,7 +22,8 @@ const piecesField = "DCP_SHARDING_INFO"
 const maxPieces = 32 << 20
 
 // consolidate is the remedy for pieces.
-const consolidate = "consolidate them first (torch.distributed.checkpoint, consolidate_safetensors_files)"
+const consolidate = "consolidate them first (torch.distributed.checkpoint, " +
+	"consolidate_safetensors_files)"
 
 // piecesOf reads the offsets of the tensors of a shard. The text may be as long as a header, so
 // only the offsets are kept.
@@ -32,7 +33,8 @@ func piecesOf(h *safetensors.Header) (pieces, error) {
 	case text == "":
 		return nil, nil
 	case len(text) > maxPieces:
-		return nil, fmt.Errorf("metadata: %s: %d bytes: more than %d are not read", piecesField, len(text), maxPieces)
+		return nil, fmt.Errorf("metadata: %s: %d bytes: more than %d are not read",
+			piecesField, len(text), maxPieces)
 	}
 	p := make(pieces, len(h.Tensors))
 	for i := range h.Tensors {
@@ -65,7 +67,8 @@ func (r *jsonReader) savedOffsets() (offsets []int64, err error) {
 		}
 		if c != '[' {
 			err := r.check(0)
-			return cmp.Or(err, fmt.Errorf("saved_offsets is %s: expected a list", shorten(string(r.text[from:r.at]))))
+			return cmp.Or(err, fmt.Errorf("saved_offsets is %s: expected a list",
+				shorten(string(r.text[from:r.at]))))
 		}
 		offsets = nil
 		return r.each(func([]byte) error {
@@ -116,5 +119,6 @@ func (p pieces) check(key string) error {
 	if !slices.ContainsFunc(at, func(n int64) bool { return n != 0 }) {
 		return nil
 	}
-	return fmt.Errorf("it is a piece that begins at %d of the whole, as a rank of a distributed save writes it: %s", at, consolidate)
+	return fmt.Errorf("it is a piece that begins at %d of the whole tensor, "+
+		"written by one rank of a distributed save: %s", at, consolidate)
 }

@@ -147,7 +147,8 @@ func (q *quantization) intern(p partition) *partition {
 	})
 	if i < 0 {
 		i = len(q.partitions)
-		q.partitions = append(q.partitions, &partition{block: p.block, shared: p.shared, larger: p.larger})
+		q.partitions = append(q.partitions, &partition{block: p.block, shared: p.shared,
+			larger: p.larger})
 	}
 	return q.partitions[i]
 }
@@ -180,14 +181,17 @@ func (s *scheme) names(p partition) bool {
 // wayOut returns the remedy for scales that fit no known partition, or several.
 func (s *scheme) wayOut() string {
 	if len(s.blocks) > 0 {
-		return "the configuration and the scales contradict each other: restore the published files, or correct the configured block size"
+		return "the configuration and the scales contradict each other: restore the published " +
+			"files, or correct the configured block size"
 	}
-	return "say in config.json which it is: add weight_block_size to quantization_config, or restore the published one"
+	return "say in config.json which it is: add weight_block_size to quantization_config, or " +
+		"restore the published one"
 }
 
 // applies reports whether the rule covers a module.
 func (r *rule) applies(module string) bool {
-	return (r.targets == nil || r.targets.match(module)) && (r.ignore == nil || !r.ignore.match(module))
+	return (r.targets == nil || r.targets.match(module)) &&
+		(r.ignore == nil || !r.ignore.match(module))
 }
 
 // targets are the modules that a rule covers.
@@ -202,7 +206,8 @@ func newTargets() *targets { return &targets{names: map[string]bool{}, above: ma
 
 func (t *targets) match(module string) bool {
 	return t.all || t.names[module] || t.below(module) ||
-		slices.ContainsFunc(t.patterns, func(re *regexp.Regexp) bool { return re.MatchString(module) })
+		slices.ContainsFunc(t.patterns,
+			func(re *regexp.Regexp) bool { return re.MatchString(module) })
 }
 
 // below reports whether a module is below one of the names.
@@ -258,7 +263,7 @@ func (t *targets) addPattern(pattern string, left *budget) {
 type budget int
 
 const (
-	maxInstructions budget = 1 << 18 // at most a thousand patterns, because each counts as 256 or more
+	maxInstructions budget = 1 << 18 // at most 1024 patterns, because each counts as 256 or more
 	maxPattern             = 4096    // letters of one pattern
 )
 

@@ -6,7 +6,8 @@ func readConfigGroups(o settings) (rules []rule, err error) {
 	left := maxInstructions
 	groups, ignore := asObject(o["config_groups"]), readTargets(o["ignore"], &left)
 	if ignore != nil {
-		ignore.all = false // a class, or a pattern that only Python can read, must not exclude every weight
+		// a class, or a pattern that only Python can read, must not exclude every weight
+		ignore.all = false
 	}
 	for _, name := range sortedKeys(groups) {
 		g := asObject(groups[name])

@@ -14,7 +14,8 @@ func readModelOpt(o settings) (rules []rule, err error) {
 		s, err := algorithmScheme(o)
 		return []rule{{scheme: s}}, err
 	}
-	left, byScheme := maxInstructions, map[string]int{} // byScheme maps a scheme to the position of its rule
+	// byScheme maps a scheme to the position of its rule
+	left, byScheme := maxInstructions, map[string]int{}
 	for _, name := range sortedKeys(layers) {
 		s, err := algorithmScheme(asObject(layers[name]))
 		if err != nil {

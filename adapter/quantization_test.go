@@ -26,7 +26,7 @@ func configured(t *testing.T, quantization string) settings {
 	return s
 }
 
-// schemeUnder gives what a quantization_config says of a weight.
+// schemeUnder returns the scheme of a weight under a quantization_config.
 func schemeUnder(t *testing.T, config, key string) *scheme {
 	t.Helper()
 	q, err := readQuantization(&Checkpoint{}, configured(t, config))
@@ -102,7 +102,8 @@ func TestScalesLieWhereShapeAndConfigurationSay(t *testing.T) {
 		{"convolution with a scale for each output", noConfig, shape{8, 3, 14, 14}, shape{8, 1, 1, 1}, rows},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p, err := findPartition(test.weight, test.scale, schemeUnder(t, test.config, "x.weight"), fusion{}, false)
+			p, err := findPartition(test.weight, test.scale,
+				schemeUnder(t, test.config, "x.weight"), fusion{}, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,11 +136,13 @@ func TestScalesThatDoNotFitAreRefused(t *testing.T) {
 		{"stack of squares of a channel strategy", ctChannel, shape{4, 30, 30}, shape{4, 30}, "one scale per row, or one scale per column"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p, err := findPartition(test.weight, test.scale, schemeUnder(t, test.config, "x.weight"), fusion{}, false)
+			p, err := findPartition(test.weight, test.scale,
+				schemeUnder(t, test.config, "x.weight"), fusion{}, false)
 			if err == nil {
 				t.Fatalf("%v, want an error", p)
 			}
-			for _, want := range []string{test.want, fmt.Sprint(test.weight), fmt.Sprint(test.scale)} {
+			for _, want := range []string{test.want, fmt.Sprint(test.weight),
+				fmt.Sprint(test.scale)} {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("error %q does not say %q", err, want)
 				}
@@ -163,13 +166,14 @@ func TestScalesOfOtherDTypesAreRefused(t *testing.T) {
 		{safetensors.F8E8M0, []int64{3, 2}, ""},
 	} {
 		err := checkScale(stored("x.weight_scale", test.dtype, test.shape...))
-		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+		if (err == nil) != (test.want == "") ||
+			err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s %v: error %v, want %q", test.dtype, test.shape, err, test.want)
 		}
 	}
 }
 
-// A larger grid is read from the top left, but for the families whose reference does so only.
+// A larger grid is read from the top left only for the families whose reference does so.
 func TestLargerGridsAreForSomeFamilies(t *testing.T) {
 	s := schemeUnder(t, block128, "x.weight")
 	for _, test := range []struct {
@@ -182,10 +186,12 @@ func TestLargerGridsAreForSomeFamilies(t *testing.T) {
 		{[]int64{300, 200}, []int64{2, 4}, true, false},
 		{[]int64{300, 200}, []int64{3, 2}, true, true},
 		{[]int64{300, 100}, []int64{300, 1}, true, false},     // rows, or a larger grid
-		{[]int64{300, 200}, []int64{4, 1, 2, 1}, true, false}, // other axes make no larger grid
+		{[]int64{300, 200}, []int64{4, 1, 2, 1}, true, false}, // other axes do not make a larger grid
 	} {
-		if p, err := findPartition(test.weight, test.scale, s, fusion{}, test.larger); (err == nil) != test.ok {
-			t.Errorf("%v over %v, larger %t: %v, error %v", test.scale, test.weight, test.larger, p, err)
+		if p, err := findPartition(test.weight, test.scale, s, fusion{},
+			test.larger); (err == nil) != test.ok {
+			t.Errorf("%v over %v, larger %t: %v, error %v",
+				test.scale, test.weight, test.larger, p, err)
 		}
 	}
 	both := &scheme{blocks: [][2]int64{{128, 128}, {64, 64}}}
@@ -193,8 +199,10 @@ func TestLargerGridsAreForSomeFamilies(t *testing.T) {
 		weight []int64
 		ok     bool
 	}{{[]int64{300, 200}, false}, {[]int64{60, 50}, true}} {
-		if p, err := findPartition(test.weight, []int64{12, 12}, both, fusion{}, true); (err == nil) != test.ok {
-			t.Errorf("a larger grid over %v in blocks of 128 or of 64: %v, error %v", test.weight, p, err)
+		if p, err := findPartition(test.weight, []int64{12, 12}, both, fusion{},
+			true); (err == nil) != test.ok {
+			t.Errorf("a larger grid over %v in blocks of 128 or of 64: %v, error %v",
+				test.weight, p, err)
 		}
 	}
 	var none *family
@@ -204,13 +212,14 @@ func TestLargerGridsAreForSomeFamilies(t *testing.T) {
 }
 
 func TestPartsOfFusedMatricesComeFromTheConfiguration(t *testing.T) {
-	heads := settings{"num_attention_heads": 8.0, "num_key_value_heads": 2.0, "head_dim": 50.0, "intermediate_size": 200.0}
+	heads := settings{"num_attention_heads": 8.0, "num_key_value_heads": 2.0, "head_dim": 50.0,
+		"intermediate_size": 200.0}
 	s := &scheme{blocks: [][2]int64{{128, 128}}}
 	for _, test := range []struct {
 		name, key     string
 		config        settings
 		weight, scale []int64
-		want          string // "" refused
+		want          string // "": refused
 	}{
 		{"whole", "x.qkv_proj.weight", heads, []int64{600, 200}, []int64{5, 2}, "blocks of 128 × 128"},
 		{"each part its own grid", "x.qkv_proj.weight", heads, []int64{600, 200}, []int64{6, 2}, "blocks of 128 × 128 in each of 3 parts"},
@@ -224,7 +233,8 @@ func TestPartsOfFusedMatricesComeFromTheConfiguration(t *testing.T) {
 		{"gate and up without configuration", "x.gate_up_proj.weight", nil, []int64{300, 200}, []int64{4, 2}, ""},
 		{"gate and up, multiples of a block", "x.gate_up_proj.weight", nil, []int64{512, 200}, []int64{4, 2}, "blocks of 128 × 128"},
 	} {
-		p, err := findPartition(test.weight, test.scale, s, test.config.fusionOf(test.key, test.weight), false)
+		p, err := findPartition(test.weight, test.scale, s,
+			test.config.fusionOf(test.key, test.weight), false)
 		if (err == nil) != (test.want != "") || err == nil && p.String() != test.want {
 			t.Errorf("%s: %v, error %v, want %q", test.name, p, err, test.want)
 		}
@@ -232,7 +242,8 @@ func TestPartsOfFusedMatricesComeFromTheConfiguration(t *testing.T) {
 }
 
 func TestBlocksThatAreNoneAreRefused(t *testing.T) {
-	for _, block := range []string{`[0, 128]`, `[128, -1]`, `[0.5, 128]`, `[128]`, `[1, 2, 3]`, `["128", "128"]`, `"128"`, `128`, `[1e10, 1]`, `{}`} {
+	for _, block := range []string{`[0, 128]`, `[128, -1]`, `[0.5, 128]`, `[128]`, `[1, 2, 3]`,
+		`["128", "128"]`, `"128"`, `128`, `[1e10, 1]`, `{}`} {
 		q, err := readQuantization(&Checkpoint{}, configured(t, `{"weight_block_size": `+block+`}`))
 		if err == nil || !strings.Contains(err.Error(), "config.json: weight_block_size") {
 			t.Errorf("%s: %+v, error %v", block, q, err)
@@ -290,15 +301,17 @@ const (
 		"x": {"targets": ["re:a\\..*", "other"], "weights": {"strategy": "block", "block_structure": [128, 128]}}}}`
 )
 
-// Mixtures name tens of thousands of layers. What each weight costs must not grow with them.
+// Mixtures name tens of thousands of layers. The cost of a weight must not grow with their number.
 func TestLayersThatAreDescribedAlikeShareARule(t *testing.T) {
 	layers := map[string]any{}
 	for i := range 300 {
 		layers[fmt.Sprintf("model.layers.%d.mlp", i)] = map[string]any{"quant_algo": "FP8"}
-		layers[fmt.Sprintf("model.layers.%d.self_attn.q_proj", i)] = map[string]any{"quant_algo": "MXFP8", "group_size": 32.0}
+		layers[fmt.Sprintf("model.layers.%d.self_attn.q_proj",
+			i)] = map[string]any{"quant_algo": "MXFP8", "group_size": 32.0}
 		layers[fmt.Sprintf("model.layers.%d.self_attn.o*", i)] = map[string]any{"quant_algo": "FP8"}
 	}
-	rules, err := readModelOpt(settings{"quant_algo": "MIXED_PRECISION", "quantized_layers": layers})
+	rules, err := readModelOpt(settings{"quant_algo": "MIXED_PRECISION",
+		"quantized_layers": layers})
 	if err != nil || len(rules) != 2 {
 		t.Fatalf("%d rules, error %v: want 2", len(rules), err)
 	}
@@ -320,8 +333,8 @@ func TestLayersThatAreDescribedAlikeShareARule(t *testing.T) {
 	}
 }
 
-// Patterns are programs that a few letters make large. Beyond a budget they count as matching
-// everything, as those do that only Python can read.
+// A few letters of a pattern can be a large program. A pattern beyond the budget matches
+// everything, and so does one that only Python can read.
 func TestPatternsBeyondABudgetMatchEverything(t *testing.T) {
 	list := func(n int, pattern string) (all []any) {
 		for i := range n {
@@ -348,8 +361,9 @@ func TestPatternsBeyondABudgetMatchEverything(t *testing.T) {
 	}
 }
 
-// ctIgnored is blocks of a size that scales alone do not tell, with exceptions.
+// ctIgnored has blocks that the scales alone do not decide, with exceptions.
 func ctIgnored(ignore string) string {
-	return `{"quant_method": "compressed-tensors", "ignore": [` + ignore + `], "config_groups": {"a": {"targets": ["Linear"],
+	return `{"quant_method": "compressed-tensors", "ignore": [` + ignore +
+		`], "config_groups": {"a": {"targets": ["Linear"],
 		"weights": {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [256, 256]}}}}`
 }

@@ -57,7 +57,8 @@ func (d *folder) selectShards(c *Config) (*selection, error) {
 	if err := d.noWeights(); err != nil {
 		return nil, err
 	}
-	return nil, d.incomplete(kindError{fmt.Errorf("no %s and no *%s", indexName, shardEnd), source.ErrMissing})
+	err := fmt.Errorf("no %s and no *%s", indexName, shardEnd)
+	return nil, d.incomplete(kindError{err, source.ErrMissing})
 }
 
 // selectExplicit takes the file that config.json names, as transformers does.
@@ -72,7 +73,8 @@ func (d *folder) selectExplicit(c *Config) (*selection, error) {
 	}
 	name, err := unquote(all[i].value)
 	if err != nil || !isString(all[i].value) {
-		return nil, fmt.Errorf("%s: %s is not a string: expected the name of a file", configName, explicitField)
+		return nil, fmt.Errorf("%s: %s is not a string: expected the name of a file",
+			configName, explicitField)
 	}
 	reason := fmt.Sprintf("%s says that the weights are in %s", configName, name)
 	switch {
@@ -81,7 +83,8 @@ func (d *folder) selectExplicit(c *Config) (*selection, error) {
 	case isShardName(name):
 		return &selection{shards: []string{name}, reason: reason}, d.present([]string{name}, nil)
 	}
-	return nil, fmt.Errorf("%s: %s is %.100q: expected a *%s or a *%s file of the folder", configName, explicitField, name, shardEnd, indexEnd)
+	return nil, fmt.Errorf("%s: %s is %.100q: expected a *%s or a *%s file of the folder",
+		configName, explicitField, name, shardEnd, indexEnd)
 }
 
 // selectWhole takes model.safetensors alone, because an index beside it usually belongs to older
@@ -101,9 +104,11 @@ func (d *folder) selectWhole(*Config) (*selection, error) {
 	}
 	switch {
 	case slices.Contains(names, wholeName) && len(names) > 1:
-		return &selection{shards: names, index: index, name: indexName, reason: indexName + " does not list it"}, d.present(names, index)
+		return &selection{shards: names, index: index, name: indexName,
+			reason: indexName + " does not list it"}, d.present(names, index)
 	case !slices.Contains(names, wholeName) && len(d.absent(names)) == 0:
-		s.reason = fmt.Sprintf("%s is read, as transformers does, though the shards of %s are all there too", wholeName, indexName)
+		s.reason = fmt.Sprintf("transformers reads %s, though all shards of %s are present",
+			wholeName, indexName)
 	}
 	return s, nil
 }
@@ -122,7 +127,8 @@ func (d *folder) selectByIndex(name, reason string) (*selection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &selection{shards: names, index: index, name: name, reason: reason}, d.present(names, index)
+	return &selection{shards: names, index: index, name: name, reason: reason},
+		d.present(names, index)
 }
 
 // selectNamed takes all files that are not excluded by their names. A variant is the model only if
@@ -140,7 +146,8 @@ func (d *folder) selectNamed(*Config) (*selection, error) {
 		}
 	}
 	if len(names) == 0 && len(tokens) > 1 {
-		return nil, fmt.Errorf("variants of the weights (%s), but neither %s nor %s: give the one to show as SOURCE, as in %s",
+		return nil, fmt.Errorf("variants of the weights (%s), but neither %s nor %s: "+
+			"give the one to show as SOURCE, as in %s",
 			strings.Join(slices.Sorted(maps.Keys(tokens)), ", "), wholeName, indexName, variants[0])
 	}
 	if len(names) == 0 {
@@ -150,7 +157,8 @@ func (d *folder) selectNamed(*Config) (*selection, error) {
 		return nil, nil
 	}
 	slices.SortFunc(names, natural)
-	return &selection{shards: names, reason: "a variant of the weights"}, d.present(withSiblings(names), nil)
+	return &selection{shards: names, reason: "a variant of the weights"},
+		d.present(withSiblings(names), nil)
 }
 
 // weights returns the files of the folder that may be shards.
@@ -162,7 +170,8 @@ func (d *folder) weights() []string {
 // an index lists them.
 var otherModels = []struct{ start, is, way string }{
 	{"adapter_", "an adapter, not a model", "merge it into the model that it adapts"},
-	{"consolidated", "the model in the format of Mistral", "use the same model in the format of transformers"},
+	{"consolidated", "the model in the format of Mistral",
+		"use the same model in the format of transformers"},
 }
 
 // notTheModel describes a file of weights that is not the model, or returns "".
@@ -178,7 +187,10 @@ func notTheModel(name string) string {
 // variants matches names such as model.fp16.safetensors, model.fp16-00001-of-00002.safetensors and
 // model-00001-of-00002.fp16.safetensors. Only known words name a variant, so
 // model.safetensors-00001-of-00002.safetensors is not one.
-var variants = regexp.MustCompile(`^[^.]+(?:-\d+-of-\d+)?\.((?:no_|non_)?ema|half|(?:nv|mx)?(?:fp|bf|f|float|bfloat|int|uint)\d+(?:_\w+)?|\d+bit)(?:-\d+-of-\d+)?\.safetensors$`)
+var variants = regexp.MustCompile(`^[^.]+(?:-\d+-of-\d+)?\.(` +
+	`(?:no_|non_)?ema|half|` +
+	`(?:nv|mx)?(?:fp|bf|f|float|bfloat|int|uint)\d+(?:_\w+)?|\d+bit` +
+	`)(?:-\d+-of-\d+)?\.safetensors$`)
 
 // variant returns the word that marks a name as a variant, or "".
 func variant(name string) string {
@@ -253,11 +265,12 @@ func shardsOf(index *safetensors.Index) ([]string, error) {
 	}
 	if len(bad) > 0 {
 		first := slices.Min(bad)
-		return nil, fmt.Errorf("tensor %.100q is said to be in %.100q%s: not the name of a %s file in the folder",
+		return nil, fmt.Errorf("tensor %.100q is listed in %.100q%s: "+
+			"expected the name of a *%s file in the folder",
 			first, index.WeightMap[first], andMore(len(bad)-1), shardEnd)
 	}
 	if len(shards) == 0 {
-		return nil, errors.New("no shards in it")
+		return nil, errors.New("it lists no shards")
 	}
 	return slices.SortedFunc(maps.Keys(shards), natural), nil
 }
@@ -270,7 +283,8 @@ func (d *folder) present(names []string, index *safetensors.Index) error {
 		return nil
 	}
 	if !slices.ContainsFunc(absent, func(name string) bool { return !d.has(name) }) {
-		return d.incomplete(fmt.Errorf("%s: %w%s", absent[0], d.dangling(absent[0]), andMore(len(absent)-1)))
+		return d.incomplete(fmt.Errorf("%s: %w%s",
+			absent[0], d.dangling(absent[0]), andMore(len(absent)-1)))
 	}
 	size := ""
 	if n := d.missingBytes(names, len(absent), index); n > 0 {
@@ -280,7 +294,8 @@ func (d *folder) present(names []string, index *safetensors.Index) error {
 	if len(absent) == 1 {
 		are = "is"
 	}
-	err := fmt.Errorf("%d of %d shards %s missing%s: %s", len(absent), len(names), are, size, few(absent))
+	err := fmt.Errorf("%d of %d shards %s missing%s: %s",
+		len(absent), len(names), are, size, few(absent))
 	return d.incomplete(kindError{err, source.ErrMissing})
 }
 
@@ -299,8 +314,8 @@ func (d *folder) finished(names []string) error {
 	if len(left) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d shards are not downloaded to their end, since a file *%s is beside them: %s: run the download again",
-		len(left), len(names), controlEnd, few(left))
+	return fmt.Errorf("%d of %d shards are only partly downloaded, because a file *%s is beside "+
+		"them: %s: run the download again", len(left), len(names), controlEnd, few(left))
 }
 
 // absent returns the names that the folder lacks or has only as dangling links.
@@ -406,7 +421,8 @@ func natural(a, b string) int {
 			continue
 		}
 		m, n := strings.TrimLeft(x, "0"), strings.TrimLeft(y, "0")
-		if c := cmp.Or(cmp.Compare(len(m), len(n)), cmp.Compare(m, n), cmp.Compare(len(x), len(y))); c != 0 {
+		if c := cmp.Or(cmp.Compare(len(m), len(n)), cmp.Compare(m, n),
+			cmp.Compare(len(x), len(y))); c != 0 {
 			return c
 		}
 		a, b = a[len(x):], b[len(y):]

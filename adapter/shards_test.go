@@ -26,7 +26,8 @@ func (m *messages) Write(p []byte) (int, error) {
 }
 
 func (m *messages) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(m, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	return slog.New(slog.NewTextHandler(m, &slog.HandlerOptions{ReplaceAttr: func(_ []string,
+		a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
@@ -34,7 +35,7 @@ func (m *messages) logger() *slog.Logger {
 	}}))
 }
 
-// folderOf writes a source: files with keys are shards, the others are text.
+// folderOf writes a source. Files with keys are shards, and the others are text.
 func folderOf(t *testing.T, shards map[string][]string, texts map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -48,7 +49,7 @@ func folderOf(t *testing.T, shards map[string][]string, texts map[string]string)
 	return dir
 }
 
-// indexOf is the text of an index.
+// indexOf returns the text of an index.
 func indexOf(t *testing.T, keys map[string]string, metadata map[string]any) string {
 	t.Helper()
 	b, err := (&safetensors.Index{WeightMap: keys, Metadata: metadata}).Encode()
@@ -78,7 +79,8 @@ func TestWhichFilesAreTheModel(t *testing.T) {
 			shards: map[string][]string{shard1: {bias, weight}, shard2: {head}, overlay: {weight}},
 			index:  map[string]string{weight: overlay, bias: shard1, head: shard2},
 			want:   []string{shard1 + " " + bias, shard2 + " " + head, overlay + " " + weight},
-			says:   []string{"WARN a tensor is in two shards: that of the index is shown " + weight + " " + overlay + " " + shard1},
+			says: []string{"WARN a tensor is in two shards: that of the index is shown " +
+				weight + " " + overlay + " " + shard1},
 		},
 		{
 			name:   "the index names the older of two copies",
@@ -105,14 +107,16 @@ func TestWhichFilesAreTheModel(t *testing.T) {
 			shards: map[string][]string{whole: {weight, head}, shard1: {weight}, shard2: {head}},
 			index:  two,
 			want:   []string{whole + " " + weight, whole + " " + head},
-			says:   []string{"WARN weights left out: " + shard1 + ", " + shard2 + " " + whole + " " + index},
+			says: []string{"WARN weights left out: " + shard1 + ", " + shard2 + " " + whole +
+				" " + index},
 		},
 		{
 			name:   "a whole file beside an index with one shard",
 			shards: map[string][]string{whole: {weight, head}, shard2: {head}},
 			index:  two,
 			want:   []string{whole + " " + weight, whole + " " + head},
-			says:   []string{"WARN weights left out: " + shard2 + ": " + whole + " is the whole model"},
+			says: []string{"WARN weights left out: " + shard2 + ": " + whole +
+				" is the whole model"},
 		},
 		{
 			name:   "a whole file that an index lists alone, with keys that are gone",
@@ -121,11 +125,13 @@ func TestWhichFilesAreTheModel(t *testing.T) {
 			want:   []string{whole + " " + weight},
 		},
 		{
-			name:   "a whole file that the index lists as one of two",
-			shards: map[string][]string{whole: {weight}, "model_mtp.safetensors": {"mtp.fc.weight"}, "more.safetensors": {head}},
-			index:  map[string]string{weight: whole, "mtp.fc.weight": "model_mtp.safetensors"},
-			want:   []string{whole + " " + weight, "model_mtp.safetensors mtp.fc.weight"},
-			says:   []string{"WARN weights left out: more.safetensors: " + index + " does not list it"},
+			name: "a whole file that the index lists as one of two",
+			shards: map[string][]string{whole: {weight}, "model_mtp.safetensors": {"mtp.fc.weight"},
+				"more.safetensors": {head}},
+			index: map[string]string{weight: whole, "mtp.fc.weight": "model_mtp.safetensors"},
+			want:  []string{whole + " " + weight, "model_mtp.safetensors mtp.fc.weight"},
+			says: []string{"WARN weights left out: more.safetensors: " + index +
+				" does not list it"},
 		},
 		{
 			name:   "a whole file beside an index that is not one",
@@ -141,28 +147,32 @@ func TestWhichFilesAreTheModel(t *testing.T) {
 			says:   []string{"WARN weights left out: " + shard1 + ", " + shard2 + ": " + whole},
 		},
 		{
-			name:   "a folder that is named like a whole file",
-			shards: map[string][]string{shard1: {weight}, shard2: {head}, whole + "/x.safetensors": {bias}},
-			index:  two,
-			want:   []string{shard1 + " " + weight, shard2 + " " + head},
+			name: "a folder that is named like a whole file",
+			shards: map[string][]string{shard1: {weight}, shard2: {head},
+				whole + "/x.safetensors": {bias}},
+			index: two,
+			want:  []string{shard1 + " " + weight, shard2 + " " + head},
 		},
 		{
-			name:   "a folder that is named like a shard",
-			shards: map[string][]string{shard1: {weight}, shard2: {head}, "x.safetensors/x.safetensors": {bias}},
-			want:   []string{shard1 + " " + weight, shard2 + " " + head},
+			name: "a folder that is named like a shard",
+			shards: map[string][]string{shard1: {weight}, shard2: {head},
+				"x.safetensors/x.safetensors": {bias}},
+			want: []string{shard1 + " " + weight, shard2 + " " + head},
 		},
 		{
-			name:   "an adapter beside a whole file",
-			shards: map[string][]string{whole: {weight}, "adapter_model.safetensors": {"base_model.model.q_proj.lora_A.weight"}},
-			texts:  map[string]string{"adapter_config.json": "{}"},
-			want:   []string{whole + " " + weight},
-			says:   []string{"WARN weights left out: adapter_model.safetensors: an adapter"},
+			name: "an adapter beside a whole file",
+			shards: map[string][]string{whole: {weight},
+				"adapter_model.safetensors": {"base_model.model.q_proj.lora_A.weight"}},
+			texts: map[string]string{"adapter_config.json": "{}"},
+			want:  []string{whole + " " + weight},
+			says:  []string{"WARN weights left out: adapter_model.safetensors: an adapter"},
 		},
 		{
-			name:   "an adapter beside shards, also without an index",
-			shards: map[string][]string{shard1: {weight}, shard2: {head}, "adapter_model.safetensors": {weight}},
-			want:   []string{shard1 + " " + weight, shard2 + " " + head},
-			says:   []string{"WARN weights left out: adapter_model.safetensors: an adapter"},
+			name: "an adapter beside shards, also without an index",
+			shards: map[string][]string{shard1: {weight}, shard2: {head},
+				"adapter_model.safetensors": {weight}},
+			want: []string{shard1 + " " + weight, shard2 + " " + head},
+			says: []string{"WARN weights left out: adapter_model.safetensors: an adapter"},
 		},
 		{
 			name: "variants beside shards",
@@ -172,62 +182,80 @@ func TestWhichFilesAreTheModel(t *testing.T) {
 				"model-00001-of-00001.bf16.safetensors": {weight, head}, "model.non_ema.safetensors": {weight},
 			},
 			want: []string{shard1 + " " + weight, shard2 + " " + head},
-			says: []string{"WARN weights left out: model-00001-of-00001.bf16.safetensors, model.fp16-00001-of-00002.safetensors, model.fp16-00002-of-00002.safetensors and 1 more: a variant"},
+			says: []string{"WARN weights left out: model-00001-of-00001.bf16.safetensors, " +
+				"model.fp16-00001-of-00002.safetensors, model.fp16-00002-of-00002.safetensors and 1 more: a variant"},
 		},
 		{
-			name:   "one variant and nothing else",
-			shards: map[string][]string{"model.fp16.safetensors": {weight}, "adapter_model.safetensors": {weight}},
-			want:   []string{"model.fp16.safetensors " + weight},
-			says:   []string{"WARN weights left out: adapter_model.safetensors"},
+			name: "one variant and nothing else",
+			shards: map[string][]string{"model.fp16.safetensors": {weight},
+				"adapter_model.safetensors": {weight}},
+			want: []string{"model.fp16.safetensors " + weight},
+			says: []string{"WARN weights left out: adapter_model.safetensors"},
 		},
 		{
-			name:   "names that look like variants and are not",
-			shards: map[string][]string{"model.safetensors-00001-of-00002.safetensors": {weight}, "model.safetensors-00002-of-00002.safetensors": {head}, "Qwen3.5-0.8B.safetensors": {bias}, "model.part1.safetensors": {"norm.weight"}},
-			want:   []string{"Qwen3.5-0.8B.safetensors " + bias, "model.part1.safetensors norm.weight", "model.safetensors-00001-of-00002.safetensors " + weight, "model.safetensors-00002-of-00002.safetensors " + head},
+			name: "names that look like variants and are not",
+			shards: map[string][]string{"model.safetensors-00001-of-00002.safetensors": {weight},
+				"model.safetensors-00002-of-00002.safetensors": {head}, "Qwen3.5-0.8B.safetensors": {bias}, "model.part1.safetensors": {"norm.weight"}},
+			want: []string{"Qwen3.5-0.8B.safetensors " + bias,
+				"model.part1.safetensors norm.weight", "model.safetensors-00001-of-00002.safetensors " + weight, "model.safetensors-00002-of-00002.safetensors " + head},
 		},
 		{
-			name:   "the format of Mistral beside shards",
-			shards: map[string][]string{shard1: {weight}, shard2: {head}, "consolidated.safetensors": {"layers.0.wq.weight"}},
-			index:  two,
-			want:   []string{shard1 + " " + weight, shard2 + " " + head},
-			says:   []string{"INFO weights left out: consolidated.safetensors: the model in the format of Mistral"},
+			name: "the format of Mistral beside shards",
+			shards: map[string][]string{shard1: {weight}, shard2: {head},
+				"consolidated.safetensors": {"layers.0.wq.weight"}},
+			index: two,
+			want:  []string{shard1 + " " + weight, shard2 + " " + head},
+			says: []string{"INFO weights left out: consolidated.safetensors: the model in the " +
+				"format of Mistral"},
 		},
 		{
-			name:   "a shard that the index does not list",
-			shards: map[string][]string{shard1: {weight}, shard2: {head}, "model-mtp-of-00001.safetensors": {"mtp.fc.weight"}},
-			index:  two,
-			want:   []string{shard1 + " " + weight, shard2 + " " + head},
-			says:   []string{"WARN weights left out: model-mtp-of-00001.safetensors: " + index + " does not list it"},
+			name: "a shard that the index does not list",
+			shards: map[string][]string{shard1: {weight}, shard2: {head},
+				"model-mtp-of-00001.safetensors": {"mtp.fc.weight"}},
+			index: two,
+			want:  []string{shard1 + " " + weight, shard2 + " " + head},
+			says: []string{"WARN weights left out: model-mtp-of-00001.safetensors: " + index +
+				" does not list it"},
 		},
 		{
-			name:   "a shard of another name that the index lists",
-			shards: map[string][]string{shard1: {weight}, shard2: {head}, "mtp.safetensors": {"mtp.fc.weight"}},
-			index:  map[string]string{weight: shard1, head: shard2, "mtp.fc.weight": "mtp.safetensors"},
-			want:   []string{shard1 + " " + weight, shard2 + " " + head, "mtp.safetensors mtp.fc.weight"},
+			name: "a shard of another name that the index lists",
+			shards: map[string][]string{shard1: {weight}, shard2: {head},
+				"mtp.safetensors": {"mtp.fc.weight"}},
+			index: map[string]string{weight: shard1, head: shard2,
+				"mtp.fc.weight": "mtp.safetensors"},
+			want: []string{shard1 + " " + weight, shard2 + " " + head,
+				"mtp.safetensors mtp.fc.weight"},
 		},
 		{
 			name:   "keys that the index does not list are one line",
 			shards: map[string][]string{shard1: {weight, bias}, shard2: {head, "norm.weight"}},
 			index:  two,
-			want:   []string{shard1 + " " + weight, shard1 + " " + bias, shard2 + " " + head, shard2 + " norm.weight"},
-			says:   []string{"WARN a tensor is not in the index " + shard1 + " " + bias + " (and 1 more)"},
+			want: []string{shard1 + " " + weight, shard1 + " " + bias, shard2 + " " + head,
+				shard2 + " norm.weight"},
+			says: []string{"WARN a tensor is not in the index " + shard1 + " " + bias +
+				" (and 1 more)"},
 		},
 		{
-			name:   "shards counted from 0",
-			shards: map[string][]string{"model-00000-of-00003.safetensors": {weight}, "model-00001-of-00003.safetensors": {bias}, "model-00002-of-00003.safetensors": {head}},
-			want:   []string{"model-00000-of-00003.safetensors " + weight, "model-00001-of-00003.safetensors " + bias, "model-00002-of-00003.safetensors " + head},
+			name: "shards counted from 0",
+			shards: map[string][]string{"model-00000-of-00003.safetensors": {weight},
+				"model-00001-of-00003.safetensors": {bias}, "model-00002-of-00003.safetensors": {head}},
+			want: []string{"model-00000-of-00003.safetensors " + weight,
+				"model-00001-of-00003.safetensors " + bias, "model-00002-of-00003.safetensors " + head},
 		},
 		{
-			name:   "shards counted from 0 to the last number",
-			shards: map[string][]string{"model-0-of-2.safetensors": {weight}, "model-1-of-2.safetensors": {bias}, "model-2-of-2.safetensors": {head}},
-			want:   []string{"model-0-of-2.safetensors " + weight, "model-1-of-2.safetensors " + bias, "model-2-of-2.safetensors " + head},
+			name: "shards counted from 0 to the last number",
+			shards: map[string][]string{"model-0-of-2.safetensors": {weight},
+				"model-1-of-2.safetensors": {bias}, "model-2-of-2.safetensors": {head}},
+			want: []string{"model-0-of-2.safetensors " + weight, "model-1-of-2.safetensors " + bias,
+				"model-2-of-2.safetensors " + head},
 		},
 		{
 			name:   "config.json names the file",
 			shards: map[string][]string{whole: {weight}, "other.safetensors": {head}},
 			texts:  map[string]string{"config.json": `{"transformers_weights": "other.safetensors", "x": NaN}`},
 			want:   []string{"other.safetensors " + head},
-			says:   []string{"WARN weights left out: " + whole + ": config.json says that the weights are in other.safetensors"},
+			says: []string{"WARN weights left out: " + whole + ": config.json says that the " +
+				"weights are in other.safetensors"},
 		},
 		{
 			name:   "config.json names the index",
@@ -237,7 +265,8 @@ func TestWhichFilesAreTheModel(t *testing.T) {
 				"other.safetensors.index.json": `{"weight_map": {"head.weight": "other.safetensors"}}`,
 			},
 			want: []string{"other.safetensors " + head},
-			says: []string{"WARN weights left out: " + whole + ": config.json says that the weights are in other.safetensors.index.json"},
+			says: []string{"WARN weights left out: " + whole + ": config.json says that the " +
+				"weights are in other.safetensors.index.json"},
 		},
 		{
 			name:   "config.json names nothing",
@@ -252,7 +281,8 @@ func TestWhichFilesAreTheModel(t *testing.T) {
 				writeIndex(t, dir, c.index)
 			}
 			var log messages
-			checkpoint, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{Logger: log.logger()})
+			checkpoint, err := adapter.Open(t.Context(), dir,
+				adapter.OpenOptions{Logger: log.logger()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -292,14 +322,19 @@ func TestWhereItCannotBeToldWhichFilesAreTheModel(t *testing.T) {
 		want   []string
 	}{
 		{"several variants", numbered("model.fp16", "model.bf16"), nil,
-			[]string{"variants of the weights (bf16, fp16), but neither model.safetensors nor " + index, "as in model.bf16.safetensors"}},
+			[]string{"variants of the weights (bf16, fp16), but neither model.safetensors nor " +
+				index, "as in model.bf16.safetensors"}},
 		{"an adapter alone", numbered("adapter_model"), nil,
-			[]string{"the only weights are adapter_model.safetensors: an adapter, not a model: merge it"}},
+			[]string{"the only weights are adapter_model.safetensors: an adapter, not a model: " +
+				"merge it"}},
 		{"the format of Mistral alone", numbered("consolidated-00001-of-00001"), nil,
-			[]string{"the only weights are consolidated-00001-of-00001.safetensors: the model in the format of Mistral"}},
+			[]string{"the only weights are consolidated-00001-of-00001.safetensors: the model in " +
+				"the format of Mistral"}},
 		{"two sets of the same model", map[string][]string{
 			"model-00001-of-00001.safetensors": {weight, head}, shard1: {weight}, shard2: {head},
-		}, nil, []string{shard1 + `: tensor "layers.0.weight": it is in model-00001-of-00001.safetensors too, and no index says which one counts`}},
+		}, nil,
+			[]string{shard1 +
+				`: tensor "layers.0.weight": it is also in model-00001-of-00001.safetensors, and no index says which one counts`}},
 		{"from 0, one between is missing", numbered("model-00000-of-00003", "model-00002-of-00003"), nil,
 			[]string{"1 of 3 shards is missing, about 68 bytes: model-00001-of-00003.safetensors"}},
 		{"from 0, the last is missing", numbered("model-00000-of-00003", "model-00001-of-00003"), nil,
@@ -307,7 +342,8 @@ func TestWhereItCannotBeToldWhichFilesAreTheModel(t *testing.T) {
 		{"from 1, the first is missing", numbered("model-00002-of-00003", "model-00003-of-00003"), nil,
 			[]string{"1 of 3 shards is missing, about 68 bytes: model-00001-of-00003.safetensors"}},
 		{"most are missing", numbered("model-00002-of-00009"), nil,
-			[]string{"8 of 9 shards are missing: model-00001-of-00009.safetensors, model-00003-of-00009.safetensors, model-00004-of-00009.safetensors and 5 more"}},
+			[]string{"8 of 9 shards are missing: model-00001-of-00009.safetensors, " +
+				"model-00003-of-00009.safetensors, model-00004-of-00009.safetensors and 5 more"}},
 		{"config.json names a file elsewhere", numbered("model"), map[string]string{"config.json": `{"transformers_weights": "../x.safetensors"}`},
 			[]string{`config.json: transformers_weights is "../x.safetensors": expected a *.safetensors or a *.safetensors.index.json file of the folder`}},
 		{"config.json names an index elsewhere", numbered("model"), map[string]string{"config.json": `{"transformers_weights": "/x.safetensors.index.json"}`},
@@ -325,12 +361,14 @@ func TestWhereItCannotBeToldWhichFilesAreTheModel(t *testing.T) {
 	}
 }
 
-// TestMissingShardsAreCounted removes some of four shards of 1,084 bytes, 1,000 of them data.
+// TestMissingShardsAreCounted removes some of four shards. Each has 1,084 bytes, 1,000 of them
+// data.
 func TestMissingShardsAreCounted(t *testing.T) {
-	names := []string{"model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors", "model-00003-of-00004.safetensors", "model-00004-of-00004.safetensors"}
+	names := []string{"model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors",
+		"model-00003-of-00004.safetensors", "model-00004-of-00004.safetensors"}
 	for _, c := range []struct {
 		name  string
-		total any // of the index; nil: there is no index
+		total any // of the index; nil: no index
 		gone  []int
 		want  string
 	}{
@@ -351,7 +389,9 @@ func TestMissingShardsAreCounted(t *testing.T) {
 				key := "k" + string(rune('a'+i))
 				keys[key] = name
 				if !slices.Contains(c.gone, i) {
-					_, b, err := safetensors.NewHeader([]safetensors.Tensor{{Name: key, DType: safetensors.U8, Shape: []int64{1000}}}, nil, 4)
+					_, b,
+						err := safetensors.NewHeader([]safetensors.Tensor{{Name: key,
+						DType: safetensors.U8, Shape: []int64{1000}}}, nil, 4)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -359,22 +399,24 @@ func TestMissingShardsAreCounted(t *testing.T) {
 				}
 			}
 			if c.total != nil {
-				write(t, dir, index, []byte(indexOf(t, keys, map[string]any{"total_size": c.total})))
+				write(t, dir, index, []byte(indexOf(t, keys,
+					map[string]any{"total_size": c.total})))
 			}
 			refuses(t, dir, c.want)
 		})
 	}
 }
 
-// TestLinksThatLeadNowhereAreMissingShards takes the blobs of some shards away, as a cache
-// that was cleaned has it.
+// TestLinksThatLeadNowhereAreMissingShards removes the blobs of some shards, as the cleaning of a
+// cache does.
 func TestLinksThatLeadNowhereAreMissingShards(t *testing.T) {
 	dir := source(t, t.TempDir())
 	for _, name := range []string{shard1, shard2} {
 		remove(t, dir, name)
 		link(t, "blobs/"+name, filepath.Join(dir, name))
 	}
-	refuses(t, dir, shard1+": its link leads to blobs/"+shard1+", which does not exist (and 1 more)")
+	refuses(t, dir, shard1+": its link leads to blobs/"+shard1+
+		", which does not exist (and 1 more)")
 	remove(t, dir, shard2)
 	refuses(t, dir, "2 of 2 shards are missing: "+shard1+", "+shard2)
 }
@@ -387,7 +429,8 @@ func plain(t *testing.T) string {
 	for name, keys := range map[string][]string{shard1: {weight, bias}, shard2: {head}} {
 		var tensors []safetensors.Tensor
 		for _, k := range keys {
-			tensors = append(tensors, safetensors.Tensor{Name: k, DType: safetensors.BF16, Shape: []int64{2}})
+			tensors = append(tensors, safetensors.Tensor{Name: k, DType: safetensors.BF16,
+				Shape: []int64{2}})
 		}
 		_, b, err := safetensors.NewHeader(tensors, nil, 8)
 		if err != nil {
@@ -451,7 +494,8 @@ func TestKeysThatNoShardHasAreRefusedUnlessTheViewLeavesThemOut(t *testing.T) {
 
 func TestAPatternThatExcludesNothingIsNoted(t *testing.T) {
 	c := open(t, plain(t))
-	for pattern, want := range map[string]int{"": 0, "eight": 1, ".*eight": 0, "weight": 1, "layers": 0} {
+	for pattern, want := range map[string]int{"": 0, "eight": 1, ".*eight": 0, "weight": 1,
+		"layers": 0} {
 		o := adapter.Options{Layout: "hf"}
 		if pattern != "" {
 			o.Exclude = regexp.MustCompile(pattern)
@@ -460,7 +504,9 @@ func TestAPatternThatExcludesNothingIsNoted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(plan.Notes) != want || want == 1 && !strings.Contains(plan.Notes[0], "exclude: the pattern matches the beginning of no name in layout hf") {
+		if len(plan.Notes) != want || want == 1 &&
+			!strings.Contains(plan.Notes[0], "exclude: the pattern matches the beginning of no "+
+				"name in layout hf") {
 			t.Errorf("%q: notes %q", pattern, plan.Notes)
 		}
 	}
@@ -468,7 +514,9 @@ func TestAPatternThatExcludesNothingIsNoted(t *testing.T) {
 
 func TestAPatternThatIncludesNothingIsNoted(t *testing.T) {
 	c := open(t, plain(t))
-	for pattern, want := range map[string]int{"": 0, "eight": 1, ".*eight": 0, "weight": 1, "layers": 0} {
+	for pattern, want := range map[string]int{
+		"": 0, "eight": 1, ".*eight": 0, "weight": 1, "layers": 0,
+	} {
 		o := adapter.Options{Layout: "hf"}
 		if pattern != "" {
 			o.Include = regexp.MustCompile(pattern)
@@ -487,16 +535,18 @@ func TestAPatternThatIncludesNothingIsNoted(t *testing.T) {
 	}
 }
 
-// TestTheSameFolderIsAlwaysReadTheSame opens a folder that has a bit of everything.
+// TestTheSameFolderIsAlwaysReadTheSame opens a folder with files of every kind.
 func TestTheSameFolderIsAlwaysReadTheSame(t *testing.T) {
 	dir := folderOf(t, map[string][]string{
-		shard1: {weight, bias, "x", "y"}, shard2: {head, weight, bias, "z"}, "mtp.safetensors": {"mtp.a", "mtp.b"},
+		shard1: {weight, bias, "x", "y"}, shard2: {head, weight, bias, "z"},
+		"mtp.safetensors":           {"mtp.a", "mtp.b"},
 		"adapter_model.safetensors": {"a"}, "model.fp16.safetensors": {"a"}, "consolidated.safetensors": {"a"}, "left.safetensors": {"a"},
 	}, map[string]string{
 		"tokenizer.json": "version https://git-lfs.github.com/spec/v1\n", "tokenizer.model": "", "vocab.txt": "Entry not found",
 		"1_Pooling/config.json": "{}", "weights/x.safetensors": "", "deep/a/b/c/d.txt": "",
 	})
-	writeIndex(t, dir, map[string]string{weight: shard1, bias: shard2, head: shard2, "mtp.a": "mtp.safetensors", "gone.1": shard1, "gone.2": shard2, "gone.3": shard2})
+	writeIndex(t, dir, map[string]string{weight: shard1, bias: shard2, head: shard2,
+		"mtp.a": "mtp.safetensors", "gone.1": shard1, "gone.2": shard2, "gone.3": shard2})
 	write(t, dir, "config.json", []byte(`{"model_type":"frobnicate"}`))
 	var first []string
 	for i := range 50 {
@@ -526,7 +576,7 @@ func TestTheSameFolderIsAlwaysReadTheSame(t *testing.T) {
 	}
 }
 
-// withMetadata is a shard with metadata in its header.
+// withMetadata returns a shard with metadata in its header.
 func withMetadata(t *testing.T, metadata map[string]string, keys ...string) []byte {
 	t.Helper()
 	plain := shard(t, keys...)
@@ -542,7 +592,10 @@ func withMetadata(t *testing.T, metadata map[string]string, keys ...string) []by
 }
 
 func TestPiecesOfTensorsAreRefused(t *testing.T) {
-	const rank1, rank2 = "shard-00001-model-00001-of-00001.safetensors", "shard-00002-model-00001-of-00001.safetensors"
+	const (
+		rank1 = "shard-00001-model-00001-of-00001.safetensors"
+		rank2 = "shard-00002-model-00001-of-00001.safetensors"
+	)
 	info := func(text string) map[string]string {
 		return map[string]string{"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": text}
 	}
@@ -553,11 +606,11 @@ func TestPiecesOfTensorsAreRefused(t *testing.T) {
 		}
 		return info(string(b))
 	}
-	const piece = `tensor "layers.0.weight": it is a piece that begins at [2 0] of the whole, as a rank of a distributed save writes it: consolidate them first`
+	const piece = `tensor "layers.0.weight": it is a piece that begins at [2 0] of the whole tensor, written by one rank of a distributed save: consolidate them first`
 	for _, c := range []struct {
 		name   string
 		first  map[string]string
-		second map[string]string // of a second file; nil: there is none
+		second map[string]string // of a second file, or nil
 		index  bool
 		want   string // empty: it opens
 	}{
@@ -570,13 +623,15 @@ func TestPiecesOfTensorsAreRefused(t *testing.T) {
 		{"metadata of another tensor", info(`{"other": {"saved_offsets": [9, 9]}}`), nil, false, ""},
 		{"metadata without pieces", info(`{}`), nil, false, ""},
 		{"the same tensor twice, and no word of pieces", at(0, 0), map[string]string{}, false,
-			rank2 + `: tensor "layers.0.weight": it is in ` + rank1 + " too, and no index says which one counts: if they are pieces of it, consolidate them"},
+			rank2 + `: tensor "layers.0.weight": it is also in ` + rank1 +
+				", and no index says which one counts: consolidate"},
 		{"metadata that cannot be read", info(`{"a": 5}`), nil, false, rank1 + ": metadata: DCP_SHARDING_INFO: "},
 		{"metadata that is not JSON", info(`pieces`), nil, false, rank1 + ": metadata: DCP_SHARDING_INFO: "},
 		{"offsets that are not whole", info(`{"layers.0.weight": {"saved_offsets": [0.5]}}`), nil, false, rank1 + ": metadata: DCP_SHARDING_INFO: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := folderOf(t, nil, map[string]string{rank1: string(withMetadata(t, c.first, weight))})
+			dir := folderOf(t, nil,
+				map[string]string{rank1: string(withMetadata(t, c.first, weight))})
 			if c.second != nil {
 				write(t, dir, rank2, withMetadata(t, c.second, weight))
 			}
@@ -593,15 +648,17 @@ func TestPiecesOfTensorsAreRefused(t *testing.T) {
 	}
 }
 
-// TestAPieceGivenAloneIsRefused: a single file as SOURCE is no way round.
+// TestAPieceGivenAloneIsRefused checks that a single file as SOURCE does not avoid the check.
 func TestAPieceGivenAloneIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "x.safetensors", withMetadata(t, map[string]string{"DCP_SHARDING_INFO": `{"head.weight": {"saved_offsets": [0, 1]}}`}, head))
-	refuses(t, filepath.Join(dir, "x.safetensors"), "it is a piece that begins at [0 1] of the whole")
+	write(t, dir, "x.safetensors", withMetadata(t,
+		map[string]string{"DCP_SHARDING_INFO": `{"head.weight": {"saved_offsets": [0, 1]}}`}, head))
+	refuses(t, filepath.Join(dir, "x.safetensors"),
+		"it is a piece that begins at [0 1] of the whole")
 }
 
-// TestEverySelectionCanBeOpenedAgainAlone takes the files that a messy folder's view is made
-// of to a folder of their own: the tensors are the same.
+// TestEverySelectionCanBeOpenedAgainAlone copies the files of a view to a folder of their own. The
+// tensors must be the same.
 func TestEverySelectionCanBeOpenedAgainAlone(t *testing.T) {
 	dir := folderOf(t, map[string][]string{
 		"model-00000-of-00002.safetensors": {weight}, "model-00001-of-00002.safetensors": {head},
@@ -620,16 +677,19 @@ func TestEverySelectionCanBeOpenedAgainAlone(t *testing.T) {
 	for _, k := range keys(open(t, alone)) {
 		got[k] = true
 	}
-	if want := keys(c); len(want) != 2 || !maps.Equal(got, map[string]bool{want[0]: true, want[1]: true}) {
+	if want := keys(c); len(want) != 2 || !maps.Equal(got,
+		map[string]bool{want[0]: true, want[1]: true}) {
 		t.Errorf("%v, alone %v", want, got)
 	}
 }
 
-// aria2 reserves the whole file first. What it has not filled yet would be read as zeros.
+// aria2 first reserves the whole file. The gaps would be read as zeros.
 func TestShardsThatAria2HasNotFinishedAreRefused(t *testing.T) {
 	const first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-	dir := folderOf(t, map[string][]string{first: {weight}, second: {head}}, map[string]string{second + ".aria2": "\x00\x01", "tokenizer.json.aria2": ""})
-	refuses(t, dir, "1 of 2 shards are not downloaded to their end, since a file *.aria2 is beside them: "+second+": run the download again")
-	refuses(t, filepath.Join(dir, second), "1 of 1 shards are not downloaded")
+	dir := folderOf(t, map[string][]string{first: {weight}, second: {head}},
+		map[string]string{second + ".aria2": "\x00\x01", "tokenizer.json.aria2": ""})
+	refuses(t, dir, "1 of 2 shards are only partly downloaded, because a file *.aria2 is beside "+
+		"them: "+second+": run the download again")
+	refuses(t, filepath.Join(dir, second), "1 of 1 shards are only partly downloaded")
 	open(t, filepath.Join(dir, first))
 }

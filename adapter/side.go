@@ -92,7 +92,8 @@ func (s *sideFiles) open(name string) {
 // contents is shown all the same, because a model may not need it.
 func (s *sideFiles) add(f source.File, perm uint32) {
 	s.c.files = append(s.c.files, f)
-	s.found = append(s.found, SideFile{Name: f.Name(), Size: f.Size(), Mode: uint32(f.Mode()) & perm, File: f})
+	s.found = append(s.found, SideFile{Name: f.Name(), Size: f.Size(),
+		Mode: uint32(f.Mode()) & perm, File: f})
 	h, err := s.d.headOf(f)
 	if err != nil {
 		return // its reader will get the error
@@ -172,22 +173,27 @@ func (w *folderWalk) walk(folder string, depth int, perm uint32) error {
 	}
 	perm &= throughFolder(l.Mode)
 	for _, e := range l.Entries {
-		name := path.Join(folder, e.Name)
-		switch {
-		case !isFileName(e.Name) || strings.HasSuffix(e.Name, ".incomplete"):
-		case e.Dir:
-			if err := w.walk(name, depth+1, perm); err != nil {
-				return err
-			}
-		case isShardName(e.Name) || isOtherWeights(e.Name):
-			return fmt.Errorf("holds weights (%s)", name)
-		default:
-			w.files = append(w.files, nestedFile{name: name, perm: perm})
+		if err := w.visit(e, path.Join(folder, e.Name), depth, perm); err != nil {
+			return err
 		}
 		if len(w.files) > maxFolderFiles {
 			return fmt.Errorf("has more than %d files", maxFolderFiles)
 		}
 	}
+	return nil
+}
+
+// visit lists an entry of a folder: a file, or the files of a folder in it.
+func (w *folderWalk) visit(e source.Entry, name string, depth int, perm uint32) error {
+	switch {
+	case !isFileName(e.Name) || strings.HasSuffix(e.Name, ".incomplete"):
+		return nil
+	case e.Dir:
+		return w.walk(name, depth+1, perm)
+	case isShardName(e.Name) || isOtherWeights(e.Name):
+		return fmt.Errorf("holds weights (%s)", name)
+	}
+	w.files = append(w.files, nestedFile{name: name, perm: perm})
 	return nil
 }
 
@@ -197,7 +203,8 @@ func (w *folderWalk) open() error {
 	for i := range w.files {
 		f, err := w.d.open(w.files[i].name)
 		if err != nil {
-			w.d.logger.Warn("side file left out", "file", fmt.Sprintf("%q", w.files[i].name), "error", err)
+			w.d.logger.Warn("side file left out", "file", fmt.Sprintf("%q", w.files[i].name),
+				"error", err)
 			continue
 		}
 		w.files[i].file = f
@@ -237,21 +244,11 @@ var variantIndex = regexp.MustCompile(`\.(?:safetensors|bin)\.index\..*\.json$`)
 
 // isHidden reports whether views must not show an entry of the folder.
 func isHidden(name string) bool {
-	if name == configName || slices.Contains(quantizeNames, name) || !isFileName(name) || isOtherWeights(name) ||
-		variantIndex.MatchString(name) {
-		return true
-	}
-	for _, s := range hiddenStarts {
-		if strings.HasPrefix(name, s) {
-			return true
-		}
-	}
-	for _, s := range hiddenEnds {
-		if strings.HasSuffix(name, s) {
-			return true
-		}
-	}
-	return false
+	begins := func(start string) bool { return strings.HasPrefix(name, start) }
+	ends := func(end string) bool { return strings.HasSuffix(name, end) }
+	return name == configName || !isFileName(name) || isOtherWeights(name) ||
+		slices.Contains(quantizeNames, name) || variantIndex.MatchString(name) ||
+		slices.ContainsFunc(hiddenStarts, begins) || slices.ContainsFunc(hiddenEnds, ends)
 }
 
 // isFolder reports whether an entry is a subfolder, or a link to one.

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// recorder keeps what is logged, a line each: the message and its values.
+// recorder keeps a log, one line per record: the message and its values.
 type recorder struct{ lines []string }
 
 func (r *recorder) logger() *slog.Logger {
@@ -26,7 +26,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// sideSource writes a source with these files; those that end in / are empty folders.
+// sideSource writes a source with these files. A name that ends in / is an empty folder.
 func sideSource(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -76,7 +76,8 @@ func TestSmallSubfoldersAreSideFiles(t *testing.T) {
 	for _, s := range c.SideFiles() {
 		got = append(got, s.Name)
 		data := make([]byte, s.Size)
-		if n, err := s.File.ReadAt(t.Context(), data, 0); n != len(data) || string(data) != files[s.Name] {
+		if n, err := s.File.ReadAt(t.Context(), data, 0); n != len(data) ||
+			string(data) != files[s.Name] {
 			t.Errorf("%s: %q, %v", s.Name, data, err)
 		}
 	}
@@ -99,8 +100,8 @@ func TestSubfoldersThatAreNotShown(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files map[string]string
-		big   string // a file that is made larger than is shown
-		want  string // of the warning; empty: there is none
+		big   string // a file that is made too large to be shown
+		want  string // of the warning, or empty
 	}{
 		{"original", map[string]string{"original/params.json": "{}", "original/consolidated.00.pth": "x"}, "", ""},
 		{"onnx", map[string]string{"onnx/model.onnx": "x"}, "", ""},
@@ -135,14 +136,16 @@ func TestSubfoldersThatAreNotShown(t *testing.T) {
 			switch {
 			case c.want == "" && len(lines) != 0:
 				t.Errorf("warned: %q", lines)
-			case c.want != "" && (len(lines) != 1 || !strings.Contains(lines[0], "subfolders left out: ") || !strings.Contains(lines[0], c.want)):
+			case c.want != "" && (len(lines) != 1 ||
+				!strings.Contains(lines[0], "subfolders left out: ") ||
+				!strings.Contains(lines[0], c.want)):
 				t.Errorf("got %q, want %q", lines, c.want)
 			}
 		})
 	}
 }
 
-// TestSubfoldersAreShownUpToTheirBounds is the other side of each bound.
+// TestSubfoldersAreShownUpToTheirBounds tests the permitted side of each bound.
 func TestSubfoldersAreShownUpToTheirBounds(t *testing.T) {
 	files := map[string]string{"deep/b/c/x.txt": "x", "large/x.bmp": "x"}
 	for i := range maxFolderFiles {
@@ -164,7 +167,8 @@ func TestASubfolderIsLeftOutWholeWhenThereAreTooManySideFiles(t *testing.T) {
 	}
 	files["a/1.txt"], files["b/1.txt"], files["b/2.txt"] = "x", "x", "x"
 	lines, side := warned(t, sideSource(t, files))
-	if len(side) != maxSide || len(lines) != 1 || !strings.Contains(lines[0], "b would make more than 1000 side files") {
+	if len(side) != maxSide || len(lines) != 1 ||
+		!strings.Contains(lines[0], "b would make more than 1000 side files") {
 		t.Errorf("%d side files, log %q", len(side), lines)
 	}
 }
@@ -178,7 +182,8 @@ func TestManySubfoldersAreOneWarning(t *testing.T) {
 		files[fmt.Sprintf("%03d/x.bin", i)] = "x"
 	}
 	lines, side := warned(t, sideSource(t, files))
-	want := "subfolders left out: 000 holds weights (000/x.bin), 001 holds weights (001/x.bin), 002 holds weights (002/x.bin) and 8 more"
+	want := "subfolders left out: 000 holds weights (000/x.bin), 001 holds weights (001/x.bin), " +
+		"002 holds weights (002/x.bin) and 8 more"
 	if len(side) != maxFolders-10 || len(lines) != 1 || !strings.Contains(lines[0], want) {
 		t.Errorf("%d side files, log %q", len(side), lines)
 	}
@@ -204,25 +209,28 @@ func TestLinksInSubfoldersLeadNowhereOutside(t *testing.T) {
 		}
 	}
 	lines, side := warned(t, dir)
-	if diff := cmp.Diff([]string{"real/b.txt", "templates/a.jinja", "templates/absolute.txt", "templates/inside.txt"}, side); diff != "" {
+	if diff := cmp.Diff([]string{"real/b.txt", "templates/a.jinja", "templates/absolute.txt",
+		"templates/inside.txt"}, side); diff != "" {
 		t.Error(diff)
 	}
 	log := strings.Join(lines, "\n")
 	if !strings.Contains(log, "subfolders left out: linked is a link, round is a link") {
 		t.Errorf("links to folders are not told of: %s", log)
 	}
-	for _, name := range []string{"templates/outside.txt", "templates/relative.txt", "templates/device.txt", "templates/dangling.txt", "templates/folder", "elsewhere"} {
+	for _, name := range []string{"templates/outside.txt", "templates/relative.txt",
+		"templates/device.txt", "templates/dangling.txt", "templates/folder", "elsewhere"} {
 		if strings.Count(log, `"`+name+`"`) != 1 {
 			t.Errorf("%s should be told of once: %s", name, log)
 		}
 	}
 }
 
-// TestFilesOfAPrivateSubfolderStayPrivate: who may not enter a folder may not read its files,
-// whatever their own bits say.
+// TestFilesOfAPrivateSubfolderStayPrivate checks permissions. A user who may not enter a folder may
+// not read its files, even if their own bits permit it.
 func TestFilesOfAPrivateSubfolderStayPrivate(t *testing.T) {
 	dir := sideSource(t, map[string]string{"a/x": "x", "a/b/x": "x", "c/x": "x", "c/d/x": "x"})
-	for name, mode := range map[string]os.FileMode{"a": 0o700, "a/b": 0o755, "c": 0o755, "c/d": 0o710, "c/d/x": 0o664} {
+	for name, mode := range map[string]os.FileMode{"a": 0o700, "a/b": 0o755, "c": 0o755,
+		"c/d": 0o710, "c/d/x": 0o664} {
 		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +245,8 @@ func TestFilesOfAPrivateSubfolderStayPrivate(t *testing.T) {
 	}
 }
 
-// TestWeightsOfOtherFormatsAndAdaptersAreNoSideFiles: a loader might take them for the model.
+// TestWeightsOfOtherFormatsAndAdaptersAreNoSideFiles checks that views omit them, because a loader
+// might take them for the model.
 func TestWeightsOfOtherFormatsAndAdaptersAreNoSideFiles(t *testing.T) {
 	files := map[string]string{"tokenizer.json": "{}", "spk_dict.pt": "PK"}
 	for _, name := range []string{
@@ -248,15 +257,18 @@ func TestWeightsOfOtherFormatsAndAdaptersAreNoSideFiles(t *testing.T) {
 		files[name] = "{}"
 	}
 	lines, side := warned(t, sideSource(t, files))
-	if diff := cmp.Diff([]string{"spk_dict.pt", "tokenizer.json"}, side); diff != "" || len(lines) != 0 {
+	if diff := cmp.Diff([]string{"spk_dict.pt", "tokenizer.json"}, side); diff != "" ||
+		len(lines) != 0 {
 		t.Errorf("%s, log %q", diff, lines)
 	}
 }
 
 func TestFormatBytes(t *testing.T) {
 	for n, want := range map[int64]string{
-		0: "0 bytes", 1: "1 bytes", 999: "999 bytes", 1000: "1.0 kB", 999_949: "999.9 kB", 999_951: "1.0 MB",
-		12_600_000_000: "12.6 GB", 688_586_727_753: "688.6 GB", 1_400_000_000_000: "1.4 TB", 1 << 62: "4.6 EB",
+		0: "0 bytes", 1: "1 bytes", 999: "999 bytes", 1000: "1.0 kB", 999_949: "999.9 kB",
+		999_951:        "1.0 MB",
+		12_600_000_000: "12.6 GB", 688_586_727_753: "688.6 GB", 1_400_000_000_000: "1.4 TB",
+		1 << 62: "4.6 EB",
 	} {
 		if got := formatBytes(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
@@ -288,7 +300,7 @@ func TestVariantsAreKnownByName(t *testing.T) {
 	}
 }
 
-// TestSiblingsAreThoseThatTheNamesSpeakOf compares with a count by hand.
+// TestSiblingsAreThoseThatTheNamesSpeakOf compares with a manual count.
 func TestSiblingsAreThoseThatTheNamesSpeakOf(t *testing.T) {
 	const end = ".safetensors"
 	for _, c := range []struct{ have, missing string }{
@@ -309,7 +321,8 @@ func TestSiblingsAreThoseThatTheNamesSpeakOf(t *testing.T) {
 		for _, n := range strings.Fields(c.missing) {
 			missing = append(missing, n+end)
 		}
-		if diff := cmp.Diff(append(slices.Clone(have), missing...), withSiblings(have)); diff != "" {
+		if diff := cmp.Diff(append(slices.Clone(have), missing...),
+			withSiblings(have)); diff != "" {
 			t.Errorf("%s: %s", c.have, diff)
 		}
 	}

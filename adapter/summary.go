@@ -11,7 +11,7 @@ import (
 type Count struct {
 	Weights int
 	Format  string            // such as "FP8"; empty: not quantized
-	Where   string            // which elements share a scale, such as "blocks of 128 × 128"; empty: not quantized
+	Where   string            // the partition, such as "blocks of 128 × 128"; empty: not quantized
 	Scales  safetensors.DType // of the scales; Invalid: there are none
 }
 
@@ -40,18 +40,14 @@ func summarize(weights []weight) []Count {
 		all = append(all, k)
 	}
 	slices.SortFunc(all, func(a, b Count) int {
-		return cmp.Or(-boolCompare(a.Format != "", b.Format != ""), cmp.Compare(b.Weights, a.Weights),
-			cmp.Compare(a.Format, b.Format), cmp.Compare(a.Where, b.Where), cmp.Compare(a.Scales, b.Scales))
+		return cmp.Or(lastIfEmpty(a.Format, b.Format), cmp.Compare(b.Weights, a.Weights),
+			cmp.Compare(a.Format, b.Format), cmp.Compare(a.Where, b.Where),
+			cmp.Compare(a.Scales, b.Scales))
 	})
 	return all
 }
 
-func boolCompare(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
+// lastIfEmpty orders an empty string after all others, which are equal to it.
+func lastIfEmpty(a, b string) int {
+	return cmp.Compare(min(len(b), 1), min(len(a), 1))
 }

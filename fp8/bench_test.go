@@ -6,14 +6,15 @@ import (
 	"testing"
 )
 
-// Run them with
+// Run the benchmarks with
 //
 //	go test -run '^$' -bench . -count 10 ./fp8 | tee new.txt && benchstat -col /kernel new.txt
 //
-// which shows each kernel beside copy, the plain copying of as many bytes of results from memory to the same place.
-// Bytes are those of the results.
+// This compares each kernel with copy, which copies as many bytes of results from memory to the
+// same place. Bytes are those of the results.
 //
-// Measured on one core of an AMD EPYC 9004 (Zen 4), as multiples of copy in the same run, others idle:
+// Measured on one core of an AMD EPYC 9004 (Zen 4), as multiples of copy in the same run, others
+// idle:
 //
 //	                                        copy      generic  avx2   avx512
 //	decode to BF16, 1 MiB at a time         18 GB/s   0.26     1.5    1.6
@@ -25,9 +26,9 @@ import (
 //	scales of BF16                          20 GB/s   0.07     0.7    0.85
 //	quantize BF16                           18 GB/s   0.05     0.3    0.35
 //
-// Decoding and transposing by AVX-512 are bound by memory: in the caches they are at 42 and 37 GB/s.
+// Decoding and transposing by AVX-512 are bound by memory. In the caches they reach 42 and 37 GB/s.
 
-// source is more than the caches hold, so that it comes from memory.
+// source is larger than the caches, so that it is read from memory.
 var source []byte
 
 func benchmarkSource(b *testing.B) []byte {
@@ -47,7 +48,7 @@ func benchmarkSource(b *testing.B) []byte {
 	return source
 }
 
-// weights are 64 MiB of values such as weights have.
+// weights returns 64 MiB of values with the distribution of weights.
 func weights(f Format) []byte {
 	r := rand.New(rand.NewPCG(2, 2))
 	b := make([]byte, 64<<20)
@@ -78,7 +79,8 @@ func alternate(b *testing.B, bytes int, copying, kernel func(i int)) {
 	using = best()
 }
 
-// BenchmarkDequantize decodes rows of 7168 columns in blocks of 128 × 128 into a buffer that is used again and again.
+// BenchmarkDequantize decodes rows of 7168 columns in blocks of 128 × 128 into the same buffer each
+// time.
 func BenchmarkDequantize(b *testing.B) {
 	src := benchmarkSource(b)
 	const cols = 7168
@@ -96,14 +98,17 @@ func BenchmarkDequantize(b *testing.B) {
 					copy(dst, src[i%(len(src)/len(dst))*len(dst):])
 				}, func(i int) {
 					codes := src[i%(len(src)/n)*n:][:n]
-					Dequantize(dst, cols*out.Size(), out, &Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols, Block: [2]int{128, 128}, Scales: scales, ScaleStride: 56})
+					Dequantize(dst, cols*out.Size(), out,
+						&Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols,
+							Block: [2]int{128, 128}, Scales: scales, ScaleStride: 56})
 				})
 			})
 		}
 	}
 }
 
-// BenchmarkDequantizeOther has other blocks: those of a whole row, of the columns (a transposed row), and of MX formats.
+// BenchmarkDequantizeOther has other blocks: a whole row, columns (a transposed row), and those of
+// MX formats.
 func BenchmarkDequantizeOther(b *testing.B) {
 	src := benchmarkSource(b)
 	const rows, cols, n = 64, 7168, 64 * 7168
@@ -118,7 +123,9 @@ func BenchmarkDequantizeOther(b *testing.B) {
 				copy(dst, src[i%(len(src)/len(dst))*len(dst):])
 			}, func(i int) {
 				codes := src[i%(len(src)/n)*n:][:n]
-				Dequantize(dst, 2*cols, BF16, &Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols, Block: block, Scales: scales, ScaleStride: cols})
+				Dequantize(dst, 2*cols, BF16,
+					&Matrix{Format: E4M3FN, Codes: codes, Stride: cols, Rows: rows, Cols: cols,
+						Block: block, Scales: scales, ScaleStride: cols})
 			})
 		})
 	}
@@ -138,15 +145,17 @@ func BenchmarkTranspose(b *testing.B) {
 			b.Run(fmt.Sprintf("size=%d/shape=%dx%d", size, rows, cols), func(b *testing.B) {
 				alternate(b, n, func(i int) { copy(dst, src[i%(len(src)/n)*n:][:n]) },
 					func(i int) {
-						Transpose(dst[:n], rows*size, src[i%(len(src)/n)*n:][:n], cols*size, rows, cols, size)
+						Transpose(dst[:n], rows*size, src[i%(len(src)/n)*n:][:n], cols*size, rows,
+							cols, size)
 					})
 			})
 		}
 	}
 }
 
-// BenchmarkExpert does what showing an expert's matrix in the native layout takes: two goroutines transpose its codes,
-// then they decode the rows, 1 MiB at a time into a buffer each. copy is one goroutine, 1 MiB at a time.
+// BenchmarkExpert does the work for an expert's matrix in the native layout. Two goroutines
+// transpose its codes. Then they decode the rows, each into a buffer of 1 MiB. copy is one
+// goroutine, 1 MiB at a time.
 func BenchmarkExpert(b *testing.B) {
 	src := benchmarkSource(b)
 	const piece = 1 << 20
@@ -170,7 +179,9 @@ func BenchmarkExpert(b *testing.B) {
 				both(func(k int) {
 					step := piece / 2 / rows
 					for r := k * cols / 2; r < (k+1)*cols/2; r += step {
-						m := &Matrix{Format: E4M3FN, Codes: turned[r*rows:], Stride: rows, Rows: min(step, (k+1)*cols/2-r), Cols: rows, Row: r, Block: [2]int{128, 128}, Scales: scales, ScaleStride: rows / 128}
+						m := &Matrix{Format: E4M3FN, Codes: turned[r*rows:], Stride: rows,
+							Rows: min(step, (k+1)*cols/2-r), Cols: rows, Row: r,
+							Block: [2]int{128, 128}, Scales: scales, ScaleStride: rows / 128}
 						Dequantize(dst[k], 2*rows, BF16, m)
 					}
 				})
@@ -179,7 +190,7 @@ func BenchmarkExpert(b *testing.B) {
 	}
 }
 
-// both calls f(0) and f(1) at once.
+// both calls f(0) and f(1) concurrently.
 func both(f func(k int)) {
 	done := make(chan struct{})
 	go func() {
@@ -190,14 +201,16 @@ func both(f func(k int)) {
 	<-done
 }
 
-// BenchmarkQuantize finds the scales of blocks of 128 × 128 and quantizes with them; bytes are those of the values.
+// BenchmarkQuantize computes the scales of blocks of 128 × 128 and quantizes with them. Bytes are
+// those of the values.
 func BenchmarkQuantize(b *testing.B) {
 	const rows, cols = 128, 4096
 	for _, from := range []Format{BF16, F32} {
 		src := weights(from)
 		n := rows * cols * from.Size()
 		codes, into := make([]byte, rows*cols), make([]byte, n)
-		m := &Plain{Format: from, Stride: cols * from.Size(), Rows: rows, Cols: cols, Block: [2]int{128, 128}, Scales: make([]float32, 32), ScaleStride: 32}
+		m := &Plain{Format: from, Stride: cols * from.Size(), Rows: rows, Cols: cols,
+			Block: [2]int{128, 128}, Scales: make([]float32, 32), ScaleStride: 32}
 		copying := func(i int) { copy(into, src[i%(len(src)/n)*n:][:n]) }
 		b.Run(fmt.Sprintf("from=%v/what=scales", from), func(b *testing.B) {
 			alternate(b, n, copying, func(i int) {

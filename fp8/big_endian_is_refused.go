@@ -2,6 +2,6 @@
 
 package fp8
 
-// Weights are little-endian in files and in memory, and nothing here was ever run on another machine: wrong bytes are
-// worse than no program, so building stops.
+// Weights are little-endian in files and in memory. The package was never run on a big-endian
+// machine. So the build fails there, because wrong bytes are worse than no program.
 const _ = dequantfs_needs_a_little_endian_machine

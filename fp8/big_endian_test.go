@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The file that does not compile belongs to the package on big-endian machines, and on no other.
+// The file that does not compile must belong to the package on big-endian machines only.
 func TestBigEndianMachinesAreRefused(t *testing.T) {
 	for arch, refused := range map[string]bool{
 		"mips": true, "mips64": true, "ppc64": true, "s390x": true,

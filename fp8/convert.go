@@ -6,14 +6,18 @@ import (
 	"math"
 )
 
-// Convert converts n elements between BF16, F16 and F32, rounding to nearest even; to its own format it copies.
-// NaN becomes the quiet one with its sign, but from BF16 to F32, where it keeps its payload. dst and src must not overlap.
+// Convert converts n elements between BF16, F16 and F32 and rounds to nearest even. It copies if
+// the formats are equal. A NaN becomes the quiet NaN with its sign; only from BF16 to F32 it keeps
+// its payload.
+//
+// It panics for other formats, if dst or src is too short, and if they overlap.
 func Convert(dst []byte, to Format, src []byte, from Format, n int) {
 	if !isPlain(to) || !isPlain(from) {
 		panic(fmt.Sprintf("fp8: cannot convert %v to %v", from, to))
 	}
 	if n < 0 || n > len(dst)/to.Size() || n > len(src)/from.Size() {
-		panic(fmt.Sprintf("fp8: cannot convert %d elements: %d bytes of %v to %d bytes of %v", n, len(src), from, len(dst), to))
+		panic(fmt.Sprintf("fp8: cannot convert %d elements: %d bytes of %v to %d bytes of %v",
+			n, len(src), from, len(dst), to))
 	}
 	dst, src = dst[:n*to.Size()], src[:n*from.Size()]
 	checkApart(dst, src)
@@ -26,7 +30,7 @@ func Convert(dst []byte, to Format, src []byte, from Format, n int) {
 
 func isPlain(f Format) bool { return f == BF16 || f == F16 || f == F32 }
 
-// chunk is how many values are float32s at a time.
+// chunk is the number of values that are held as float32s at a time.
 const chunk = 256
 
 // convertGeneric converts all of src, which has as many values as dst.
@@ -59,7 +63,7 @@ func loadFloats(dst []float32, src []byte, from Format) {
 	}
 }
 
-// storeFloats rounds all of src.
+// storeFloats rounds all of src to a plain format.
 func storeFloats(dst []byte, to Format, src []float32) {
 	dst = dst[:len(src)*to.Size()]
 	switch to {

@@ -9,11 +9,11 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/size"
 )
 
-// Each round of TestImplementationsAgree has so many pairs of code and scale.
+// Each round of TestImplementationsAgree has this many pairs of code and scale.
 const crossRows, crossCols = 64, 512
 
-// TestImplementationsAgree compares the kernels with the portable ones over random pairs of code and scale,
-// 10^6 or 10^8 of them: half of the scales are any bits at all, half such as weights have.
+// TestImplementationsAgree compares the kernels with the portable ones over 10^6 or 10^8 random
+// pairs of code and scale. Half of the scales have random bits, and half are those of weights.
 func TestImplementationsAgree(t *testing.T) {
 	if best() == generic {
 		return // nothing to compare
@@ -25,7 +25,7 @@ func TestImplementationsAgree(t *testing.T) {
 
 func implementationsAgree(t *testing.T, seed uint64, pairs int) {
 	const rows, cols = crossRows, crossCols
-	rounds := max(16, pairs/(rows*cols)/thinning+1) // 16 have every kind of matrix among them
+	rounds := max(16, pairs/(rows*cols)/thinning+1) // 16 rounds include every kind of matrix
 	r := rand.New(rand.NewPCG(seed, 22))
 	codes, scales := make([]byte, rows*cols), make([]float32, rows*cols)
 	want, got := make([]byte, 4*rows*cols), make([]byte, 4*rows*cols)
@@ -39,13 +39,15 @@ func implementationsAgree(t *testing.T, seed uint64, pairs int) {
 		for using = avx2; using <= best(); using++ {
 			Dequantize(got[:n], cols*out.Size(), out, m)
 			if !bytes.Equal(got[:n], want[:n]) {
-				t.Fatalf("seed %d, round %d: %v to %v, blocks of %v: %v differs from generic", seed, i, m.Format, out, m.Block, using)
+				t.Fatalf("seed %d, round %d: %v to %v, blocks of %v: %v differs from generic",
+					seed, i, m.Format, out, m.Block, using)
 			}
 		}
 	}
 }
 
-// randomPairs fills codes and scales for round i; blocks are of one row of few columns or of several rows of many.
+// randomPairs fills codes and scales for round i. Blocks are one row of few columns, or several
+// rows of many.
 func randomPairs(r *rand.Rand, codes []byte, scales []float32, i int) *Matrix {
 	for j := 0; j < len(codes); j += 8 {
 		u := r.Uint64()
@@ -53,7 +55,9 @@ func randomPairs(r *rand.Rand, codes []byte, scales []float32, i int) *Matrix {
 			codes[j+k] = byte(u >> (8 * k))
 		}
 	}
-	m := &Matrix{Format: E4M3FN, Codes: codes, Stride: crossCols, Rows: crossRows, Cols: crossCols, Block: [][2]int{{1, 1}, {16, 32}, {8, 128}, {64, 1}}[i/4%4], Scales: scales, ScaleStride: crossCols}
+	m := &Matrix{Format: E4M3FN, Codes: codes, Stride: crossCols, Rows: crossRows, Cols: crossCols,
+		Block: [][2]int{{1, 1}, {16, 32}, {8, 128}, {64, 1}}[i/4%4], Scales: scales,
+		ScaleStride: crossCols}
 	if i%16 == 7 {
 		m.Format = E5M2
 	}
@@ -85,12 +89,14 @@ func TestRoundingsAgree(t *testing.T) {
 			put(src[j:], F32, math.Float32frombits(u))
 		}
 		for _, from := range []Format{BF16, F16, F32} {
-			m := &Plain{Format: from, Data: src, Rows: 1, Cols: n, Block: [2]int{1, 0}, Scales: []float32{[]float32{1, 0.01, 3.3e-5}[i%3]}}
+			m := &Plain{Format: from, Data: src, Rows: 1, Cols: n, Block: [2]int{1, 0},
+				Scales: []float32{[]float32{1, 0.01, 3.3e-5}[i%3]}}
 			using = generic
 			saturated := Quantize(want, n, m)
 			amax := Amax(src, from, n)
 			for using = avx2; using <= best(); using++ {
-				if s := Quantize(got, n, m); s != saturated || !bytes.Equal(got[:n], want[:n]) || Amax(src, from, n) != amax {
+				if s := Quantize(got, n, m); s != saturated || !bytes.Equal(got[:n], want[:n]) ||
+					Amax(src, from, n) != amax {
 					t.Fatalf("round %d: quantizing %v: %v differs from generic", i, from, using)
 				}
 			}
@@ -98,7 +104,8 @@ func TestRoundingsAgree(t *testing.T) {
 				using = generic
 				Convert(want, to, src, from, n)
 				for using = avx2; using <= best(); using++ {
-					if Convert(got, to, src, from, n); !bytes.Equal(got[:n*to.Size()], want[:n*to.Size()]) {
+					if Convert(got, to, src, from, n); !bytes.Equal(got[:n*to.Size()],
+						want[:n*to.Size()]) {
 						t.Fatalf("round %d: %v to %v: %v differs from generic", i, from, to, using)
 					}
 				}

@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// Matrix is a strided 2-D region of codes with its grid of scales, rows × cols.
+// Matrix is a strided 2-D region of rows × cols codes with its grid of scales.
 //
-// Element (r, c) is Codes[r*Stride+c]; its scale is
-// Scales[((Row+r)/Block[0])*ScaleStride + (Col+c)/Block[1]], where Row and Col are where the region
-// begins in the whole tensor. A block of 0 means the whole axis.
+// Element (r, c) is Codes[r*Stride+c]. Its scale is Scales[((Row+r)/Block[0])*ScaleStride +
+// (Col+c)/Block[1]]. Row and Col are the position of the region in the whole tensor. A block of 0
+// is the whole axis.
 type Matrix struct {
 	Format      Format // E4M3FN or E5M2
 	Codes       []byte
@@ -22,8 +22,8 @@ type Matrix struct {
 	ScaleStride int
 }
 
-// Dequantize decodes m into dst, whose rows begin dstStride bytes apart, as BF16, F16 or F32 little endian.
-// See the package comment for the arithmetic and for what panics.
+// Dequantize decodes m into dst as BF16, F16 or F32. The rows of dst begin dstStride bytes apart.
+// The package comment describes the arithmetic and the contract.
 func Dequantize(dst []byte, dstStride int, out Format, m *Matrix) {
 	m.check(dst, dstStride, out)
 	if m.Rows == 0 || m.Cols == 0 {
@@ -48,10 +48,11 @@ func (m *Matrix) check(dst []byte, dstStride int, out Format) {
 	}
 	checkGrid(m.Rows, m.Cols, m.Row, m.Col, m.Block, m.Scales, m.ScaleStride)
 	checkDst(dst, m.Rows, dstStride, m.Cols*out.Size())
-	checkApart(dst[:extent("destination", m.Rows, dstStride, m.Cols*out.Size())], m.Codes[:extent("codes", m.Rows, m.Stride, m.Cols)])
+	checkApart(dst[:extent("destination", m.Rows, dstStride, m.Cols*out.Size())],
+		m.Codes[:extent("codes", m.Rows, m.Stride, m.Cols)])
 }
 
-// index is the block that position i is in; a block of 0 is the whole axis.
+// index returns the block that contains position i. A block of 0 is the whole axis.
 func index(i, block int) int {
 	if block == 0 {
 		return 0
@@ -59,7 +60,7 @@ func index(i, block int) int {
 	return i / block
 }
 
-// remaining is the number of positions from i to the end of its block.
+// remaining returns the number of positions from i to the end of its block.
 func remaining(i, block int) int {
 	if block == 0 {
 		return math.MaxInt
@@ -68,11 +69,11 @@ func remaining(i, block int) int {
 }
 
 const (
-	maxTables = 64   // tables that are built at once: 8192 columns of blocks of 128
+	maxTables = 64   // tables that are built at once: 8192 columns in blocks of 128
 	maxCols   = 4096 // columns whose scales are spread out at once
 )
 
-// scratch is what a band of rows needs: rows that share their scales.
+// scratch is the working memory for a band of rows that share their scales.
 type scratch struct {
 	words  [maxTables * 256]uint16
 	scales [maxCols]float32
@@ -113,10 +114,10 @@ type band struct {
 	rows, cols int
 }
 
-// uses is how many codes share a scale: for few of them a table does not pay.
+// uses returns how many codes share a scale. A table does not pay for a few codes.
 func (b *band) uses(width int) int { return b.rows * min(width, b.cols) }
 
-// tables says what the tables of a scratch hold for each block.
+// tables is the contents of the tables of a scratch, for each block.
 type tables uint8
 
 const (
@@ -126,8 +127,8 @@ const (
 	eightTables                   // the bytes of 16 words, for the significands
 )
 
-// byTable decodes at most maxTables blocks, the first of which has first columns, by a table for each scale. It returns
-// the number of columns, 0 if it is better to multiply.
+// byTable decodes at most maxTables blocks with a table for each scale. The first block has first
+// columns. It returns the number of columns, or 0 if multiplication is better.
 func (s *scratch) byTable(b *band, first, width int, scales []float32) int {
 	cols, n := b.cols, 1
 	if cols > first {
@@ -155,7 +156,7 @@ func (s *scratch) byColumn(b *band, first, width int, scales []float32) int {
 	return cols
 }
 
-// spread writes to each column its block's scale.
+// spread writes to each column the scale of its block.
 func spread(dst []float32, first, width int, scales []float32) {
 	for i := 0; len(dst) > 0; i++ {
 		n := min(first, len(dst))

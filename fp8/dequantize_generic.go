@@ -5,7 +5,8 @@ import (
 	"math"
 )
 
-// product is the magnitude of a code times a scale, with the scale's sign, and the quiet NaN where that is no number.
+// product returns the magnitude of a code times a scale. It has the sign of the scale, and every
+// NaN is quiet.
 func product(magnitude, scale float32) float32 {
 	v := float32(magnitude * scale)
 	if v != v {
@@ -14,7 +15,7 @@ func product(magnitude, scale float32) float32 {
 	return v
 }
 
-// fillTableGeneric fills t with the words that the codes of format f times scale give.
+// fillTableGeneric fills t with the results of all codes of format f for one scale.
 func fillTableGeneric(t *[256]uint16, scale float32, f, out Format) {
 	values := f.Values()
 	round := RoundBF16
@@ -37,7 +38,8 @@ func (s *scratch) fillTablesGeneric(b *band, width int, scales []float32) tables
 	return wordTables
 }
 
-// rowByTableGeneric looks the codes up in the tables of their blocks, 256 words each; the first block has first columns, the others width.
+// rowByTableGeneric looks codes up in the tables of their blocks, of 256 words each. The first
+// block has first columns, the others have width.
 func rowByTableGeneric(dst, codes []byte, first, width int, words []uint16) {
 	for len(codes) > 0 {
 		n := min(first, len(codes))
@@ -46,38 +48,46 @@ func rowByTableGeneric(dst, codes []byte, first, width int, words []uint16) {
 	}
 }
 
-// lookup goes 16 codes at a time, in words of eight bytes: half as fast again as storing the results one by one.
+// lookup takes 16 codes at a time and stores words of eight bytes. Storing each result alone takes
+// half as long again.
 func lookup(dst, codes []byte, t *[256]uint16) {
 	dst = dst[:2*len(codes)]
 	i := 0
 	for ; i+16 <= len(codes); i += 16 {
 		c, d := (*[16]byte)(codes[i:]), (*[32]byte)(dst[2*i:])
-		binary.LittleEndian.PutUint64(d[0:], uint64(t[c[0]])|uint64(t[c[1]])<<16|uint64(t[c[2]])<<32|uint64(t[c[3]])<<48)
-		binary.LittleEndian.PutUint64(d[8:], uint64(t[c[4]])|uint64(t[c[5]])<<16|uint64(t[c[6]])<<32|uint64(t[c[7]])<<48)
-		binary.LittleEndian.PutUint64(d[16:], uint64(t[c[8]])|uint64(t[c[9]])<<16|uint64(t[c[10]])<<32|uint64(t[c[11]])<<48)
-		binary.LittleEndian.PutUint64(d[24:], uint64(t[c[12]])|uint64(t[c[13]])<<16|uint64(t[c[14]])<<32|uint64(t[c[15]])<<48)
+		binary.LittleEndian.PutUint64(d[0:],
+			uint64(t[c[0]])|uint64(t[c[1]])<<16|uint64(t[c[2]])<<32|uint64(t[c[3]])<<48)
+		binary.LittleEndian.PutUint64(d[8:],
+			uint64(t[c[4]])|uint64(t[c[5]])<<16|uint64(t[c[6]])<<32|uint64(t[c[7]])<<48)
+		binary.LittleEndian.PutUint64(d[16:],
+			uint64(t[c[8]])|uint64(t[c[9]])<<16|uint64(t[c[10]])<<32|uint64(t[c[11]])<<48)
+		binary.LittleEndian.PutUint64(d[24:],
+			uint64(t[c[12]])|uint64(t[c[13]])<<16|uint64(t[c[14]])<<32|uint64(t[c[15]])<<48)
 	}
 	for ; i < len(codes); i++ {
 		binary.LittleEndian.PutUint16(dst[2*i:], t[codes[i]])
 	}
 }
 
-// rowByColumnGeneric multiplies each code with its column's scale.
+// rowByColumnGeneric multiplies each code by the scale of its column.
 func rowByColumnGeneric(dst []byte, out Format, codes []byte, f Format, scales []float32) {
 	values := f.Values()
 	scales = scales[:len(codes)]
 	switch out {
 	case F32:
 		for i, c := range codes {
-			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(product(values[c&0x7f], scales[i]))^uint32(c&0x80)<<24)
+			binary.LittleEndian.PutUint32(dst[4*i:],
+				math.Float32bits(product(values[c&0x7f], scales[i]))^uint32(c&0x80)<<24)
 		}
 	case F16:
 		for i, c := range codes {
-			binary.LittleEndian.PutUint16(dst[2*i:], RoundF16(product(values[c&0x7f], scales[i]))^uint16(c&0x80)<<8)
+			binary.LittleEndian.PutUint16(dst[2*i:],
+				RoundF16(product(values[c&0x7f], scales[i]))^uint16(c&0x80)<<8)
 		}
 	default:
 		for i, c := range codes {
-			binary.LittleEndian.PutUint16(dst[2*i:], RoundBF16(product(values[c&0x7f], scales[i]))^uint16(c&0x80)<<8)
+			binary.LittleEndian.PutUint16(dst[2*i:],
+				RoundBF16(product(values[c&0x7f], scales[i]))^uint16(c&0x80)<<8)
 		}
 	}
 }

@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// canary is what the bytes around results hold.
+// canary fills the bytes around results.
 const canary = 0xab
 
-// oracleDequantize goes element by element, by the definition.
+// oracleDequantize decodes element by element, by the definition.
 func oracleDequantize(dst []byte, dstStride int, out Format, m *Matrix) {
 	for r := range m.Rows {
 		for c := range m.Cols {
@@ -24,12 +24,13 @@ func oracleDequantize(dst []byte, dstStride int, out Format, m *Matrix) {
 				sc = (m.Col + c) / m.Block[1]
 			}
 			code := m.Codes[r*m.Stride+c]
-			putProduct(dst[r*dstStride+c*out.Size():], out, m.Format, code, m.Scales[sr*m.ScaleStride+sc])
+			putProduct(dst[r*dstStride+c*out.Size():], out, m.Format, code,
+				m.Scales[sr*m.ScaleStride+sc])
 		}
 	}
 }
 
-// putProduct writes round(code × scale), NaNs quiet and with the code's sign.
+// putProduct writes round(code × scale). NaNs are quiet and have the sign of the code.
 func putProduct(dst []byte, out, f Format, code byte, scale float32) {
 	v := float32(f.Values()[code] * scale)
 	if v != v {
@@ -45,9 +46,11 @@ func putProduct(dst []byte, out, f Format, code byte, scale float32) {
 	}
 }
 
-// awkwardScales are one or more of each class.
-var awkwardScales = []float32{1, 0, -1, 0x1p-149, -0x1.8p-130, 0x1p-126, 0x1p-121, 1.7e-5, 3.0517578e-5, -0.01, 0.3333333, 1.9999999, 3e4, 0x1p112, 0x1.ffffp118, 0x1p119, 0x1p120,
-	7.6e35, math.MaxFloat32, float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0xff800001), float32(math.Copysign(0, -1))}
+// awkwardScales are one or more scales of each class.
+var awkwardScales = []float32{1, 0, -1, 0x1p-149, -0x1.8p-130, 0x1p-126, 0x1p-121, 1.7e-5,
+	3.0517578e-5, -0.01, 0.3333333, 1.9999999, 3e4, 0x1p112, 0x1.ffffp118, 0x1p119, 0x1p120,
+	7.6e35, math.MaxFloat32, float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN()),
+	math.Float32frombits(0xff800001), float32(math.Copysign(0, -1))}
 
 func randomScale(r *rand.Rand) float32 {
 	switch r.IntN(4) {
@@ -59,10 +62,12 @@ func randomScale(r *rand.Rand) float32 {
 	return float32(math.Ldexp(r.Float64()+0.5, -r.IntN(20)))
 }
 
-// randomMatrix is a region somewhere in a tensor, with a grid that may be larger than needed.
+// randomMatrix returns a region of a tensor, with a grid that may be larger than needed.
 func randomMatrix(r *rand.Rand, maxRows, maxCols int) *Matrix {
-	m := &Matrix{Format: []Format{E4M3FN, E4M3FN, E5M2}[r.IntN(3)], Rows: r.IntN(maxRows + 1), Cols: r.IntN(maxCols + 1), Row: r.IntN(300), Col: r.IntN(300)}
-	m.Block = [2]int{[]int{0, 1, 2, 7, 32, 128}[r.IntN(6)], []int{0, 1, 3, 16, 32, 50, 128, 129}[r.IntN(8)]}
+	m := &Matrix{Format: []Format{E4M3FN, E4M3FN, E5M2}[r.IntN(3)], Rows: r.IntN(maxRows + 1),
+		Cols: r.IntN(maxCols + 1), Row: r.IntN(300), Col: r.IntN(300)}
+	m.Block = [2]int{[]int{0, 1, 2, 7, 32, 128}[r.IntN(6)],
+		[]int{0, 1, 3, 16, 32, 50, 128, 129}[r.IntN(8)]}
 	m.Stride = m.Cols + r.IntN(9)
 	m.Codes = make([]byte, max(0, (m.Rows-1)*m.Stride)+m.Cols)
 	for i := range m.Codes {
@@ -96,7 +101,8 @@ func checkDequantize(t *testing.T, m *Matrix, out Format, gap int) {
 	for i := range got {
 		if got[i] != want[i] {
 			r, c := (i-8)/max(1, stride), (i-8)%max(1, stride)/out.Size()
-			t.Fatalf("%v to %v, %d × %d at (%d, %d), block %v: byte %d (row %d, column %d) is %#02x, want %#02x",
+			t.Fatalf("%v to %v, %d × %d at (%d, %d), block %v: byte %d (row %d, column %d) is "+
+				"%#02x, want %#02x",
 				m.Format, out, m.Rows, m.Cols, m.Row, m.Col, m.Block, i-8, r, c, got[i], want[i])
 		}
 	}
@@ -139,7 +145,7 @@ func TestDequantizeWideRows(t *testing.T) {
 	})
 }
 
-// TestDequantizeAnyRange is the law that a region of the whole is the whole's region.
+// TestDequantizeAnyRange checks that a region decodes as the same region of the whole.
 func TestDequantizeAnyRange(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(7, 8))
@@ -168,12 +174,14 @@ func checkRegion(t *testing.T, r *rand.Rand, m *Matrix, whole []byte) {
 	for i := range part.Rows {
 		want := whole[((r0+i)*m.Cols+c0)*2:][:part.Cols*2]
 		if !bytes.Equal(got[i*part.Cols*2:][:part.Cols*2], want) {
-			t.Fatalf("rows %d+%d, columns %d+%d: row %d differs from that of the whole", r0, part.Rows, c0, part.Cols, i)
+			t.Fatalf("rows %d+%d, columns %d+%d: row %d differs from that of the whole",
+				r0, part.Rows, c0, part.Cols, i)
 		}
 	}
 }
 
-// TestDequantizeEveryCodeAndScale has each code meet each class of scale, at each length and alignment up to 70.
+// TestDequantizeEveryCodeAndScale combines each code with each class of scale, at each length and
+// alignment up to 70.
 func TestDequantizeEveryCodeAndScale(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		for _, f := range []Format{E4M3FN, E5M2} {
@@ -193,8 +201,10 @@ func everyCodeAndScale(t *testing.T, f, out Format) {
 		codes[i] = byte(i)
 	}
 	for _, s := range awkwardScales {
-		checkDequantize(t, &Matrix{Format: f, Codes: codes, Stride: 256, Rows: 4, Cols: 256, Scales: []float32{s}}, out, 0)
-		checkDequantize(t, &Matrix{Format: f, Codes: codes, Rows: 1, Cols: 256, Scales: []float32{s}}, out, 0)
+		checkDequantize(t, &Matrix{Format: f, Codes: codes, Stride: 256, Rows: 4, Cols: 256,
+			Scales: []float32{s}}, out, 0)
+		checkDequantize(t, &Matrix{Format: f, Codes: codes, Rows: 1, Cols: 256,
+			Scales: []float32{s}}, out, 0)
 	}
 }
 
@@ -206,7 +216,9 @@ func everyLength(t *testing.T, f, out Format) {
 	}
 	for n := range 140 {
 		for _, rows := range []int{1, 30} { // by column and by table
-			m := &Matrix{Format: f, Codes: codes[r.IntN(8):], Stride: n, Rows: min(rows, 4000/max(n, 1)), Cols: n, Block: [2]int{0, 64}, Col: r.IntN(64), Scales: []float32{randomScale(r), 0.1, 3, 1e-4}}
+			m := &Matrix{Format: f, Codes: codes[r.IntN(8):], Stride: n,
+				Rows: min(rows, 4000/max(n, 1)), Cols: n, Block: [2]int{0, 64}, Col: r.IntN(64),
+				Scales: []float32{randomScale(r), 0.1, 3, 1e-4}}
 			checkDequantize(t, m, out, r.IntN(8))
 		}
 	}

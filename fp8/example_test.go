@@ -8,7 +8,7 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// A weight of 2 × 4 codes in blocks of 2 × 2, decoded to BF16.
+// A weight of 2 × 4 codes in blocks of 2 × 2 is decoded to BF16.
 func ExampleDequantize() {
 	m := &fp8.Matrix{
 		Format: fp8.E4M3FN,
@@ -25,7 +25,8 @@ func ExampleDequantize() {
 	// Output: 2 -2 0.5 0.5625 0 1 224 0.0009765625
 }
 
-// A row of values becomes codes with one scale, which maps its largest magnitude to the largest code.
+// A row of values becomes codes with one scale. The scale maps the largest magnitude to the largest
+// code.
 func ExampleQuantize() {
 	data := make([]byte, 4*3)
 	for i, v := range []float32{896, -2, 0.5} {

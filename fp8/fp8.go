@@ -1,25 +1,32 @@
-// Package fp8 holds number formats and the kernels that turn quantized weights into plain ones and back.
+// Package fp8 holds number formats, and the kernels that convert between quantized and plain
+// weights.
 //
 // Start with [Dequantize], which decodes a strided region of FP8 codes with its grid of scales, and
-// [Transpose]. [Convert] and [Scales] move between the plain formats. [CalculateScaleShape] and
-// [CreateScaleInvForWeight] are about the grids.
+// with [Transpose]. [Quantize] is the inverse of Dequantize. [Convert] and [Scales] read and
+// convert plain formats. [CalculateScaleShape] and [CreateScaleInvForWeight] describe grids.
 //
 // # Arithmetic
 //
-// A decoded element is round(float32(code) × scale): the product is one IEEE float32 multiplication,
-// then one rounding to the output format, both to nearest even, subnormals kept. Overflow gives
-// infinity. A result that is not a number is the quiet NaN of the output format (0x7FC0 in BF16, 0x7E00
-// in F16, 0x7FC00000 in F32) with the sign bit of its code. Every implementation gives the same bits for
-// every input; [Implementation] says which one runs.
+// A decoded element is round(float32(code) × scale). The product is one IEEE float32
+// multiplication. It is then rounded once to the output format. Both steps round to nearest even
+// and keep subnormals. Overflow gives infinity.
+//
+// A NaN result is the quiet NaN of the output format with the sign bit of its code. That is 0x7FC0
+// in BF16, 0x7E00 in F16 and 0x7FC00000 in F32.
+//
+// Every implementation gives the same bits for every input. [Implementation] names the one that
+// runs.
 //
 // # Contract
 //
-// All functions may be called concurrently, keep none of their arguments, and work at any alignment.
-// Buffers hold little-endian elements. Destination and source must not overlap. Lengths and strides are
-// checked before anything is written: a call that breaks the contract is a mistake of the program and
-// panics with a message that begins with "fp8:". Bytes of the destination between the rows are not touched.
+// All functions may be called concurrently, keep none of their arguments, and work at any
+// alignment. Buffers hold little-endian elements. Destination and source must not overlap. Bytes
+// between the rows of the destination are not written.
 //
-// Big-endian targets are refused when the package is built.
+// Lengths and strides are checked before the first write. A call that breaks the contract is a bug
+// of the caller. It panics with a message that begins with "fp8:".
+//
+// The package does not build on big-endian machines.
 package fp8
 
 import (
@@ -54,7 +61,7 @@ var formats = [...]struct {
 	F32:    {"F32", 4},
 }
 
-// String is the name of the format.
+// String returns the name of the format.
 func (f Format) String() string {
 	if f == 0 || int(f) >= len(formats) {
 		return fmt.Sprintf("Format(%d)", uint8(f))
@@ -62,7 +69,8 @@ func (f Format) String() string {
 	return formats[f].name
 }
 
-// Size is the number of bytes of an element: 0 for E2M1, of which a byte holds two, and for what is no format.
+// Size returns the number of bytes of an element. It is 0 for E2M1, which has two elements in a
+// byte, and for an invalid format.
 func (f Format) Size() int {
 	if int(f) >= len(formats) {
 		return 0
@@ -70,7 +78,8 @@ func (f Format) Size() int {
 	return formats[f].size
 }
 
-// Values of the codes. Those of E4M3FN, E5M2 and E2M1 are exact; code 0 of E8M0 is the subnormal 2^-127.
+// Values of the codes. Those of E4M3FN, E5M2 and E2M1 are exact. Code 0 of E8M0 is the subnormal
+// 2^-127.
 var (
 	valuesE4M3FN = table(256, decodeE4M3FN)
 	valuesE5M2   = table(256, decodeE5M2)
@@ -86,8 +95,9 @@ func table(n int, decode func(code byte) float32) *[256]float32 {
 	return &t
 }
 
-// Values is the table of all codes of a format of 8 bits or fewer, NaN for codes that are none. Of an E2M1
-// code the lower four bits count. It panics for other formats. The table must not be changed.
+// Values returns the values of all codes of a format of 8 bits or fewer. Codes that are not numbers
+// are NaN. For E2M1 the upper four bits of a code are ignored. It panics for other formats. The
+// caller must not change the table.
 func (f Format) Values() *[256]float32 {
 	switch f {
 	case E4M3FN:
@@ -132,7 +142,7 @@ func decodeE2M1(c byte) float32 {
 	return minifloat(c<<4, int(c>>1&3), int(c&1), 1, 1)
 }
 
-// minifloat is the value of a finite code with the sign of c's top bit.
+// minifloat returns the value of a finite code. Its sign is the top bit of c.
 func minifloat(c byte, e, m, bits, bias int) float32 {
 	if e == 0 {
 		e = 1
@@ -148,7 +158,8 @@ func quietNaN(c byte) float32 {
 	return math.Float32frombits(quietF32 | uint32(c&0x80)<<24)
 }
 
-// Scales reads len(dst) scales of format f (F32, BF16, F16, E8M0, E4M3FN or E5M2) from src, which must have exactly as many, as float32.
+// Scales reads len(dst) scales of format f from src as float32. f is F32, BF16, F16, E8M0, E4M3FN
+// or E5M2. It panics unless src has exactly len(dst) scales.
 func Scales(dst []float32, src []byte, f Format) {
 	if f.Size() == 0 || len(src) != len(dst)*f.Size() {
 		panic(fmt.Sprintf("fp8: %d bytes are not %d scales of format %v", len(src), len(dst), f))

@@ -13,7 +13,7 @@ func appendF32(b []byte, f float32) []byte {
 	return binary.LittleEndian.AppendUint32(b, math.Float32bits(f))
 }
 
-// TestCodes checks the tables against the definitions of the formats, written down once more.
+// TestCodes checks the tables against an independent definition of the formats.
 func TestCodes(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
 	for _, c := range []struct {
@@ -81,7 +81,8 @@ func TestScales(t *testing.T) {
 }
 
 func TestScaleShape(t *testing.T) {
-	for _, c := range [][5]int{{576, 7168, 128, 5, 56}, {128, 128, 128, 1, 1}, {1, 129, 128, 1, 2}, {0, 5, 128, 0, 1}, {50, 26, 25, 2, 2}} {
+	for _, c := range [][5]int{{576, 7168, 128, 5, 56}, {128, 128, 128, 1, 1}, {1, 129, 128, 1, 2},
+		{0, 5, 128, 0, 1}, {50, 26, 25, 2, 2}} {
 		if r, k := CalculateScaleShape(c[0], c[1], c[2]); r != c[3] || k != c[4] {
 			t.Errorf("%v: got %d × %d", c, r, k)
 		}
@@ -98,12 +99,13 @@ func TestScaleShape(t *testing.T) {
 }
 
 func TestFormatNames(t *testing.T) {
-	if E4M3FN.String() != "E4M3FN" || Format(0).String() != "Format(0)" || Format(99).String() != "Format(99)" || Format(99).Size() != 0 || F32.Size() != 4 {
+	if E4M3FN.String() != "E4M3FN" || Format(0).String() != "Format(0)" ||
+		Format(99).String() != "Format(99)" || Format(99).Size() != 0 || F32.Size() != 4 {
 		t.Error("wrong names or sizes")
 	}
 }
 
-// mustPanic checks that f panics with a message of ours that contains want.
+// mustPanic checks that f panics with a message of this package that contains want.
 func mustPanic(t *testing.T, want string, f func()) {
 	t.Helper()
 	defer func() {
@@ -131,14 +133,21 @@ func TestContractIsChecked(t *testing.T) {
 	mustPanic(t, "cannot transpose -1", func() { Transpose(buf, 8, buf, 8, -1, 1, 1) })
 	mustPanic(t, "source", func() { Transpose(make([]byte, 99), 9, buf, 8, 9, 8, 1) })
 	mustPanic(t, "destination", func() { Transpose(make([]byte, 63), 8, buf, 8, 8, 8, 1) })
-	mustPanic(t, "rows of 8 bytes overlap", func() { Transpose(make([]byte, 64), 7, buf, 8, 8, 8, 1) })
+	mustPanic(t, "rows of 8 bytes overlap", func() {
+		Transpose(make([]byte, 64), 7, buf, 8, 8, 8,
+			1)
+	})
 	mustPanic(t, "overlap", func() { Transpose(buf, 8, buf, 8, 8, 8, 1) })
-	mustPanic(t, "more than memory", func() { Transpose(make([]byte, 64), 8, buf, math.MaxInt, 8, 8, 1) })
+	mustPanic(t, "more than memory", func() {
+		Transpose(make([]byte, 64), 8, buf, math.MaxInt, 8, 8,
+			1)
+	})
 	mustPanic(t, "negative", func() { Transpose(make([]byte, 64), 8, buf, -8, 8, 8, 1) })
 }
 
 func TestDequantizeChecksItsContract(t *testing.T) {
-	good := Matrix{Format: E4M3FN, Codes: make([]byte, 64), Stride: 8, Rows: 8, Cols: 8, Block: [2]int{4, 4}, Scales: make([]float32, 4), ScaleStride: 2}
+	good := Matrix{Format: E4M3FN, Codes: make([]byte, 64), Stride: 8, Rows: 8, Cols: 8,
+		Block: [2]int{4, 4}, Scales: make([]float32, 4), ScaleStride: 2}
 	dst := make([]byte, 128)
 	Dequantize(dst, 16, BF16, &good)
 	for want, broken := range map[string]func(m *Matrix){

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// readTensors is just enough of a safetensors parser to read the goldens with.
+// readTensors is a minimal safetensors parser for the goldens.
 func readTensors(t *testing.T, name string) map[string][]byte {
 	t.Helper()
 	b, err := os.ReadFile(name)
@@ -32,7 +32,7 @@ func readTensors(t *testing.T, name string) map[string][]byte {
 	return tensors
 }
 
-// number is element i of b as a float32, exactly.
+// number returns element i of b as a float32, exactly.
 func number(b []byte, f Format, i int) float32 {
 	switch f {
 	case BF16:
@@ -43,7 +43,7 @@ func number(b []byte, f Format, i int) float32 {
 	return math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
 }
 
-// sameNumber is equality of bits, but of NaN-ness only where there is a NaN.
+// sameNumber compares bits. Any two NaNs are equal.
 func sameNumber(a, b float32) bool {
 	return math.Float32bits(a) == math.Float32bits(b) || a != a && b != b
 }
@@ -58,7 +58,8 @@ func TestGoldenCodes(t *testing.T) {
 	}
 	forEachImplementation(t, func(t *testing.T) {
 		for i, scale := range scales {
-			for dtype, out := range map[string]Format{"bfloat16": BF16, "float16": F16, "float32": F32} {
+			for dtype, out := range map[string]Format{"bfloat16": BF16, "float16": F16,
+				"float32": F32} {
 				for _, device := range []string{"cpu", "cuda"} {
 					key := fmt.Sprintf("s%d.%s.%s", i, dtype, device)
 					want := tensors[key]

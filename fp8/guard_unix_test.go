@@ -15,7 +15,8 @@ type guarded []byte
 func newGuarded(t *testing.T, pages int) guarded {
 	t.Helper()
 	page := syscall.Getpagesize()
-	b, err := syscall.Mmap(-1, 0, (pages+2)*page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	b, err := syscall.Mmap(-1, 0, (pages+2)*page, syscall.PROT_READ|syscall.PROT_WRITE,
+		syscall.MAP_ANON|syscall.MAP_PRIVATE)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +29,7 @@ func newGuarded(t *testing.T, pages int) guarded {
 	return guarded(b[page : (pages+1)*page])
 }
 
-// take is a slice of n bytes that begins where the memory does, or ends where it ends.
+// take returns n bytes at the beginning or at the end of the memory.
 func (g guarded) take(n int, atEnd bool) []byte {
 	if atEnd {
 		return g[len(g)-n:]
@@ -50,7 +51,7 @@ func (g guarded) floats(f []float32, atEnd bool) []float32 {
 	return c
 }
 
-// TestNothingBeyondTheBuffers has each buffer lie against a page that faults.
+// TestNothingBeyondTheBuffers puts each buffer next to a page that faults.
 func TestNothingBeyondTheBuffers(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		a, b, c := newGuarded(t, 64), newGuarded(t, 64), newGuarded(t, 300)
@@ -85,9 +86,10 @@ func guardTranspose(r *rand.Rand, a, b guarded, atEnd bool) {
 	rows, cols, size := r.IntN(140), r.IntN(140), 1<<r.IntN(4)
 	srcStride, dstStride := cols*size+r.IntN(3), rows*size+r.IntN(3)
 	if r.IntN(2) == 0 {
-		srcStride, dstStride = cols*size, (rows*size+63)&^63 // where the destination may be streamed to
+		srcStride, dstStride = cols*size, (rows*size+63)&^63 // the destination may be streamed to
 	}
-	Transpose(b.take(extent("", cols, dstStride, rows*size), atEnd), dstStride, a.take(extent("", rows, srcStride, cols*size), atEnd), srcStride, rows, cols, size)
+	Transpose(b.take(extent("", cols, dstStride, rows*size), atEnd), dstStride,
+		a.take(extent("", rows, srcStride, cols*size), atEnd), srcStride, rows, cols, size)
 }
 
 func guardConvert(r *rand.Rand, a, b guarded, atEnd bool) {
@@ -96,7 +98,7 @@ func guardConvert(r *rand.Rand, a, b guarded, atEnd bool) {
 	Convert(b.take(n*to.Size(), atEnd), to, a.take(n*from.Size(), atEnd), from, n)
 }
 
-// TestNothingBeyondWhatIsStreamed is the same for results that are written past the caches.
+// TestNothingBeyondWhatIsStreamed does the same for results that bypass the caches.
 func TestNothingBeyondWhatIsStreamed(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		const n = 512 * 2176 // whole pages and whole tiles

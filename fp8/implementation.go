@@ -11,11 +11,12 @@ const (
 
 func (i implementation) String() string { return [...]string{"generic", "avx2", "avx512"}[i] }
 
-// using is the set that runs, at most the best that the machine has; only tests change it.
+// using is the set that runs. It is the best that the machine has, unless a test changes it.
 var using = best()
 
-// Implementation says which kernels run: "avx512", "avx2" or "generic". All give the same bits.
+// Implementation returns the kernels that run: "avx512", "avx2" or "generic". All give the same
+// bits.
 //
-// GODEBUG=cpu.avx512f=off or cpu.avx2=off in the environment keeps a process from the better ones, and the build tag
-// purego leaves all assembly out.
+// Setting GODEBUG=cpu.avx512f=off or cpu.avx2=off in the environment disables the better kernels.
+// The build tag purego leaves out all assembly.
 func Implementation() string { return using.String() }

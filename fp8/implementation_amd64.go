@@ -12,7 +12,8 @@ import (
 func best() implementation {
 	x := &cpu.X86
 	switch {
-	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasBMI2 && x.HasPOPCNT && x.HasAVX2 && x.HasF16C:
+	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasBMI2 &&
+		x.HasPOPCNT && x.HasAVX2 && x.HasF16C:
 		return avx512
 	case x.HasAVX2 && x.HasF16C && x.HasPOPCNT:
 		return avx2
@@ -20,19 +21,20 @@ func best() implementation {
 	return generic
 }
 
-// eights are the tables of fillEightsAVX2, in the place of those of words: a field of their own would be unused where
-// there is no assembly.
+// eights returns the memory of the tables of fillEightsAVX2. It shares the memory of the word
+// tables, because a field of its own would be unused without assembly.
 func (s *scratch) eights() *[32]byte { return (*[32]byte)(unsafe.Pointer(&s.words[0])) }
 
-// What the kernels are told of a format of codes.
+// The description of a format of codes for the kernels.
 var (
-	// magnitudes are those of the codes as BF16, which holds them exactly.
+	// magnitudes are the values of the codes without sign, as BF16, which holds them exactly.
 	magnitudes = map[Format]*[128]uint16{E4M3FN: magnitudesOf(E4M3FN), E5M2: magnitudesOf(E5M2)}
 
-	// viaF16 is the shift of a code to an F16 (as two words), the magnitude that is NaN (twice), and the factor after.
+	// viaF16 is the shift from a code to an F16 (as two words), the magnitude that is NaN (twice),
+	// and the factor that follows.
 	viaF16 = map[Format]*[4]uint32{
 		E4M3FN: {7, 0, 0x007f007f, math.Float32bits(256)},
-		E5M2:   {8, 0, 0xffffffff, math.Float32bits(1)}, // NaNs of E5M2 are NaNs of F16
+		E5M2:   {8, 0, 0xffffffff, math.Float32bits(1)}, // the NaNs of E5M2 are NaNs of F16
 	}
 )
 
@@ -62,7 +64,7 @@ func (s *scratch) fillTables(b *band, width int, scales []float32) tables {
 	return magnitudeTables
 }
 
-// haveEights reports whether no normal code times a scale overflows or is subnormal.
+// haveEights reports whether every product of a normal code and a scale is normal and finite.
 func haveEights(scales []float32) bool {
 	for _, scale := range scales {
 		if e := math.Float32bits(scale) >> 23 & 0xff; e < 127-119 || e > 127+118 {
@@ -108,8 +110,12 @@ var (
 	rowsByColumnAVX2 = [...]func(dst, codes *byte, n int, scales *float32, format *[4]uint32){
 		BF16: rowByColumnBF16AVX2, F16: rowByColumnF16AVX2, F32: rowByColumnF32AVX2,
 	}
-	maxAbsAVX512 = [...]func(acc *uint32, src *byte, n int){BF16: maxAbsBF16AVX512, F16: maxAbsF16AVX512, F32: maxAbsF32AVX512}
-	maxAbsAVX2   = [...]func(acc *uint32, src *byte, n int){BF16: maxAbsBF16AVX2, F16: maxAbsF16AVX2, F32: maxAbsF32AVX2}
+	maxAbsAVX512 = [...]func(acc *uint32, src *byte, n int){
+		BF16: maxAbsBF16AVX512, F16: maxAbsF16AVX512, F32: maxAbsF32AVX512,
+	}
+	maxAbsAVX2 = [...]func(acc *uint32, src *byte, n int){
+		BF16: maxAbsBF16AVX2, F16: maxAbsF16AVX2, F32: maxAbsF32AVX2,
+	}
 
 	quantizeRowAVX512 = [...]func(codes, src *byte, n int, scales *float32) int{
 		BF16: quantizeRowBF16AVX512, F16: quantizeRowF16AVX512, F32: quantizeRowF32AVX512,

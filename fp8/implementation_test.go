@@ -19,8 +19,8 @@ func forEachImplementation(t *testing.T, test func(t *testing.T)) {
 	}
 }
 
-// TestImplementationIsTheRequiredOne fails where DEQUANTFS_REQUIRE names kernels that were not chosen, so that a
-// silent fall-back to slower ones does not pass.
+// TestImplementationIsTheRequiredOne fails if the kernels in use are not named in
+// DEQUANTFS_REQUIRE. A silent fall-back to slower kernels would otherwise pass.
 func TestImplementationIsTheRequiredOne(t *testing.T) {
 	required := strings.Split(os.Getenv("DEQUANTFS_REQUIRE"), ",")
 	for i := avx2; i <= avx512; i++ {

@@ -4,62 +4,78 @@
 
 package fp8
 
-// fillTablesBF16AVX512 writes for each of n scales the 128 words that the magnitudes in values times the scale give.
+// fillTablesBF16AVX512 writes 128 words for each of n scales: the products of the scale and the
+// magnitudes in values.
 //
 //go:noescape
 func fillTablesBF16AVX512(tables *uint16, scales *float32, n int, values *float32)
 
-// fillTablesF16AVX512 writes for each of n scales the 128 words that the magnitudes in values times the scale give.
+// fillTablesF16AVX512 writes 128 words for each of n scales: the products of the scale and the
+// magnitudes in values.
 //
 //go:noescape
 func fillTablesF16AVX512(tables *uint16, scales *float32, n int, values *float32)
 
-// rowByTableAVX512 looks n codes up in the tables of their blocks, 128 words each; the first block has first columns, the others width.
+// rowByTableAVX512 looks n codes up in the tables of their blocks, of 128 words each. The
+// first block has first columns, the others have width.
 //
 //go:noescape
 func rowByTableAVX512(dst *byte, codes *byte, n int, first int, width int, tables *uint16)
 
-// rowByEightsAVX512 decodes n E4M3FN codes to BF16 by the eights of their blocks; the first block has first columns, the others width.
+// rowByEightsAVX512 decodes n E4M3FN codes to BF16 by the eights of their blocks. The first
+// block has first columns, the others have width.
 //
 //go:noescape
 func rowByEightsAVX512(dst *byte, codes *byte, n int, first int, width int, eights *[32]byte)
 
-// rowByColumnBF16AVX512 multiplies n codes, whose 128 magnitudes as BF16 are words, with as many scales.
+// rowByColumnBF16AVX512 multiplies n codes by as many scales. words are the 128 magnitudes of the
+// codes as BF16.
 //
 //go:noescape
 func rowByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, words *uint16)
 
-// rowByColumnF16AVX512 multiplies n codes, whose 128 magnitudes as BF16 are words, with as many scales.
+// rowByColumnF16AVX512 multiplies n codes by as many scales. words are the 128 magnitudes of the
+// codes as BF16.
 //
 //go:noescape
 func rowByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, words *uint16)
 
-// rowByColumnF32AVX512 multiplies n codes, whose 128 magnitudes as BF16 are words, with as many scales.
+// rowByColumnF32AVX512 multiplies n codes by as many scales. words are the 128 magnitudes of the
+// codes as BF16.
 //
 //go:noescape
 func rowByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, words *uint16)
 
-// fillEightsAVX2 writes for each of n scales the words of the codes 8 to 15, less their exponent, and 0 to 7: low bytes, then high bytes.
+// fillEightsAVX2 writes 32 bytes for each of n scales: the low bytes of 16 words, then the
+// high bytes. The words are the results of the codes 8 to 15, less their exponent,
+// and of 0 to 7.
 //
 //go:noescape
 func fillEightsAVX2(eights *[32]byte, scales *float32, n int, values *float32)
 
-// rowByEightsAVX2 decodes n E4M3FN codes to BF16 by the eights of their blocks; the first block has first columns, the others width.
+// rowByEightsAVX2 decodes n E4M3FN codes to BF16 by the eights of their blocks. The first
+// block has first columns, the others have width.
 //
 //go:noescape
 func rowByEightsAVX2(dst *byte, codes *byte, n int, first int, width int, eights *[32]byte)
 
-// rowByColumnBF16AVX2 multiplies n codes, a multiple of 8, with as many scales; format is the shift to F16 (two), the magnitude that is NaN (as two words), and the bits of the factor after.
+// rowByColumnBF16AVX2 multiplies n codes, a multiple of 8, by as many scales. format has the
+// shift to F16 (as two words), the magnitude that is NaN (twice), and the bits of the
+// factor that follows.
 //
 //go:noescape
 func rowByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, format *[4]uint32)
 
-// rowByColumnF16AVX2 multiplies n codes, a multiple of 8, with as many scales; format is the shift to F16 (two), the magnitude that is NaN (as two words), and the bits of the factor after.
+// rowByColumnF16AVX2 multiplies n codes, a multiple of 8, by as many scales. format has the
+// shift to F16 (as two words), the magnitude that is NaN (twice), and the bits of the
+// factor that follows.
 //
 //go:noescape
 func rowByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, format *[4]uint32)
 
-// rowByColumnF32AVX2 multiplies n codes, a multiple of 8, with as many scales; format is the shift to F16 (two), the magnitude that is NaN (as two words), and the bits of the factor after.
+// rowByColumnF32AVX2 multiplies n codes, a multiple of 8, by as many scales. format has the
+// shift to F16 (as two words), the magnitude that is NaN (twice), and the bits of the
+// factor that follows.
 //
 //go:noescape
 func rowByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, format *[4]uint32)
@@ -124,122 +140,152 @@ func convertF32ToBF16AVX2(dst *byte, src *byte, n int)
 //go:noescape
 func convertF32ToF16AVX2(dst *byte, src *byte, n int)
 
-// maxAbsBF16AVX512 raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite.
+// maxAbsBF16AVX512 raises each element of acc to the magnitude of the value in its column, if
+// that is finite. acc has the bits of float32s.
 //
 //go:noescape
 func maxAbsBF16AVX512(acc *uint32, src *byte, n int)
 
-// quantizeRowBF16AVX512 writes the codes of n values divided by their scales, and counts those that saturate.
+// quantizeRowBF16AVX512 writes the codes of n values divided by their scales, and returns how
+// many saturate.
 //
 //go:noescape
 func quantizeRowBF16AVX512(codes *byte, src *byte, n int, scales *float32) (saturated int)
 
-// maxAbsF16AVX512 raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite.
+// maxAbsF16AVX512 raises each element of acc to the magnitude of the value in its column, if
+// that is finite. acc has the bits of float32s.
 //
 //go:noescape
 func maxAbsF16AVX512(acc *uint32, src *byte, n int)
 
-// quantizeRowF16AVX512 writes the codes of n values divided by their scales, and counts those that saturate.
+// quantizeRowF16AVX512 writes the codes of n values divided by their scales, and returns how
+// many saturate.
 //
 //go:noescape
 func quantizeRowF16AVX512(codes *byte, src *byte, n int, scales *float32) (saturated int)
 
-// maxAbsF32AVX512 raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite.
+// maxAbsF32AVX512 raises each element of acc to the magnitude of the value in its column, if
+// that is finite. acc has the bits of float32s.
 //
 //go:noescape
 func maxAbsF32AVX512(acc *uint32, src *byte, n int)
 
-// quantizeRowF32AVX512 writes the codes of n values divided by their scales, and counts those that saturate.
+// quantizeRowF32AVX512 writes the codes of n values divided by their scales, and returns how
+// many saturate.
 //
 //go:noescape
 func quantizeRowF32AVX512(codes *byte, src *byte, n int, scales *float32) (saturated int)
 
-// maxAbsBF16AVX2 raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite; n is a multiple of 8.
+// maxAbsBF16AVX2 raises each element of acc to the magnitude of the value in its column, if
+// that is finite. acc has the bits of float32s.
+// n is a multiple of 8.
 //
 //go:noescape
 func maxAbsBF16AVX2(acc *uint32, src *byte, n int)
 
-// quantizeRowBF16AVX2 writes the codes of n values divided by their scales, and counts those that saturate; n is a multiple of 8.
+// quantizeRowBF16AVX2 writes the codes of n values divided by their scales, and returns how
+// many saturate.
+// n is a multiple of 8.
 //
 //go:noescape
 func quantizeRowBF16AVX2(codes *byte, src *byte, n int, scales *float32) (saturated int)
 
-// maxAbsF16AVX2 raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite; n is a multiple of 8.
+// maxAbsF16AVX2 raises each element of acc to the magnitude of the value in its column, if
+// that is finite. acc has the bits of float32s.
+// n is a multiple of 8.
 //
 //go:noescape
 func maxAbsF16AVX2(acc *uint32, src *byte, n int)
 
-// quantizeRowF16AVX2 writes the codes of n values divided by their scales, and counts those that saturate; n is a multiple of 8.
+// quantizeRowF16AVX2 writes the codes of n values divided by their scales, and returns how
+// many saturate.
+// n is a multiple of 8.
 //
 //go:noescape
 func quantizeRowF16AVX2(codes *byte, src *byte, n int, scales *float32) (saturated int)
 
-// maxAbsF32AVX2 raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite; n is a multiple of 8.
+// maxAbsF32AVX2 raises each element of acc to the magnitude of the value in its column, if
+// that is finite. acc has the bits of float32s.
+// n is a multiple of 8.
 //
 //go:noescape
 func maxAbsF32AVX2(acc *uint32, src *byte, n int)
 
-// quantizeRowF32AVX2 writes the codes of n values divided by their scales, and counts those that saturate; n is a multiple of 8.
+// quantizeRowF32AVX2 writes the codes of n values divided by their scales, and returns how
+// many saturate.
+// n is a multiple of 8.
 //
 //go:noescape
 func quantizeRowF32AVX2(codes *byte, src *byte, n int, scales *float32) (saturated int)
 
-// transposeTiles1AVX512 transposes n tiles of 64 × 64 elements of 1 bytes, which begin dstStep and srcStep bytes apart.
+// transposeTiles1AVX512 transposes n tiles of 64 × 64 elements of 1 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func transposeTiles1AVX512(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// streamTiles1AVX512 transposes n tiles of 64 × 64 elements of 1 bytes, which begin dstStep and srcStep bytes apart.
+// streamTiles1AVX512 transposes n tiles of 64 × 64 elements of 1 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func streamTiles1AVX512(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// transposeTiles2AVX512 transposes n tiles of 32 × 32 elements of 2 bytes, which begin dstStep and srcStep bytes apart.
+// transposeTiles2AVX512 transposes n tiles of 32 × 32 elements of 2 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func transposeTiles2AVX512(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// streamTiles2AVX512 transposes n tiles of 32 × 32 elements of 2 bytes, which begin dstStep and srcStep bytes apart.
+// streamTiles2AVX512 transposes n tiles of 32 × 32 elements of 2 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func streamTiles2AVX512(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// transposeTiles4AVX512 transposes n tiles of 16 × 16 elements of 4 bytes, which begin dstStep and srcStep bytes apart.
+// transposeTiles4AVX512 transposes n tiles of 16 × 16 elements of 4 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func transposeTiles4AVX512(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// streamTiles4AVX512 transposes n tiles of 16 × 16 elements of 4 bytes, which begin dstStep and srcStep bytes apart.
+// streamTiles4AVX512 transposes n tiles of 16 × 16 elements of 4 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func streamTiles4AVX512(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// transposeTiles8AVX512 transposes n tiles of 8 × 8 elements of 8 bytes, which begin dstStep and srcStep bytes apart.
+// transposeTiles8AVX512 transposes n tiles of 8 × 8 elements of 8 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func transposeTiles8AVX512(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// streamTiles8AVX512 transposes n tiles of 8 × 8 elements of 8 bytes, which begin dstStep and srcStep bytes apart.
+// streamTiles8AVX512 transposes n tiles of 8 × 8 elements of 8 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func streamTiles8AVX512(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// transposeTiles1AVX2 transposes n tiles of 64 × 32 elements of 1 bytes, which begin dstStep and srcStep bytes apart.
+// transposeTiles1AVX2 transposes n tiles of 64 × 32 elements of 1 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func transposeTiles1AVX2(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// streamTiles1AVX2 transposes n tiles of 64 × 32 elements of 1 bytes, which begin dstStep and srcStep bytes apart.
+// streamTiles1AVX2 transposes n tiles of 64 × 32 elements of 1 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func streamTiles1AVX2(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// transposeTiles2AVX2 transposes n tiles of 32 × 16 elements of 2 bytes, which begin dstStep and srcStep bytes apart.
+// transposeTiles2AVX2 transposes n tiles of 32 × 16 elements of 2 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func transposeTiles2AVX2(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)
 
-// streamTiles2AVX2 transposes n tiles of 32 × 16 elements of 2 bytes, which begin dstStep and srcStep bytes apart.
+// streamTiles2AVX2 transposes n tiles of 32 × 16 elements of 2 bytes.
+// The tiles begin dstStep and srcStep bytes apart.
 //
 //go:noescape
 func streamTiles2AVX2(dst *byte, dstStride int, dstStep int, src *byte, srcStride int, srcStep int, n int, scratch *byte)

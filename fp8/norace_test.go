@@ -2,5 +2,5 @@
 
 package fp8
 
-// thinning divides how often tests of arithmetic try random values.
+// thinning divides the number of random values in tests of arithmetic.
 const thinning = 1

@@ -5,13 +5,14 @@ import (
 	"math"
 )
 
-// Plain is a strided 2-D region of plain values, rows × cols, with the grid of scales of its blocks.
+// Plain is a strided 2-D region of rows × cols plain values, with the grid of scales of its blocks.
 //
-// Element (r, c) is at Data[r*Stride+c*Format.Size()]; the rest means what it means in [Matrix].
+// Element (r, c) is at Data[r*Stride+c*Format.Size()]. The other fields have the same meaning as in
+// [Matrix].
 type Plain struct {
 	Format      Format // BF16, F16 or F32
 	Data        []byte
-	Stride      int // bytes
+	Stride      int // bytes between rows
 	Rows, Cols  int
 	Row, Col    int
 	Block       [2]int
@@ -24,11 +25,13 @@ const (
 	minScale  = 0x1p-126 // the smallest normal float32
 )
 
-// ScaleFor is the scale of a block whose largest magnitude is amax: max(amax/448, 2^-126) in float32. A block of zeros has 2^-126 too.
+// ScaleFor returns the scale of a block with largest magnitude amax: max(amax/448, 2^-126) in
+// float32. The scale of a block of zeros is 2^-126 too.
 func ScaleFor(amax float32) float32 { return max(amax/maxE4M3FN, minScale) }
 
-// Amax is the largest magnitude among the first n values of src, of those that are finite: NaN and infinities do not
-// count, so that one of them does not flatten its block. It is 0 if there are none.
+// Amax returns the largest finite magnitude of the first n values of src, or 0 if there is none.
+// NaN and infinities are ignored, because one of them would ruin the codes of its block.
+// It panics unless from is BF16, F16 or F32 and src has n values.
 func Amax(src []byte, from Format, n int) float32 {
 	if !isPlain(from) || n < 0 || n > len(src)/from.Size() {
 		panic(fmt.Sprintf("fp8: %d bytes are not %d values of format %v", len(src), n, from))
@@ -43,12 +46,15 @@ func Amax(src []byte, from Format, n int) float32 {
 	return p.Scales[0]
 }
 
-// BlockScales sets m.Scales, for each block of the region, to [ScaleFor] the [Amax] of the block. The region must begin
-// where a block does; a block that the region holds only a part of, at its end, gets the scale of that part.
+// BlockScales sets m.Scales to [ScaleFor] the [Amax] of each block of the region. The region must
+// begin with a block. A partial block at its end gets the scale of its part. A call that breaks
+// this panics.
 func BlockScales(m *Plain) {
 	m.check()
-	if m.Row != 0 && (m.Block[0] == 0 || m.Row%m.Block[0] != 0) || m.Col != 0 && (m.Block[1] == 0 || m.Col%m.Block[1] != 0) {
-		panic(fmt.Sprintf("fp8: the region begins at (%d, %d), inside a block of %v", m.Row, m.Col, m.Block))
+	if m.Row != 0 && (m.Block[0] == 0 || m.Row%m.Block[0] != 0) ||
+		m.Col != 0 && (m.Block[1] == 0 || m.Col%m.Block[1] != 0) {
+		panic(fmt.Sprintf("fp8: the region begins at (%d, %d), inside a block of %v",
+			m.Row, m.Col, m.Block))
 	}
 	if m.Rows == 0 || m.Cols == 0 {
 		return
@@ -67,17 +73,20 @@ func BlockScales(m *Plain) {
 	}
 }
 
-// Quantize writes to codes, rows stride bytes apart, the E4M3FN code nearest to value/scale: the quotient is one IEEE
-// float32 division, then it is rounded to nearest even. Magnitudes beyond 448 become 448, infinities too; NaN becomes
-// NaN, with its sign. It returns how many values saturated: those whose quotient is beyond 464, from where on the
-// nearest would have been more than 448. With the scales of [BlockScales] only infinities do.
+// Quantize writes the E4M3FN code nearest to value/scale for each value of m. The rows of codes
+// begin stride bytes apart. The quotient is one IEEE float32 division, rounded to nearest even.
+//
+// Magnitudes beyond 448, and infinities, become 448. NaN becomes NaN with its sign. Quantize
+// returns the number of saturated values. Their quotient is beyond 464, from where 448 is not the
+// nearest multiple. With the scales of [BlockScales], only infinities saturate.
 func Quantize(codes []byte, stride int, m *Plain) (saturated int) {
 	m.check()
 	checkDst(codes, m.Rows, stride, m.Cols)
 	if m.Rows == 0 || m.Cols == 0 {
 		return 0
 	}
-	checkApart(codes[:extent("codes", m.Rows, stride, m.Cols)], m.Data[:extent("values", m.Rows, m.Stride, m.Cols*m.Format.Size())])
+	checkApart(codes[:extent("codes", m.Rows, stride, m.Cols)],
+		m.Data[:extent("values", m.Rows, m.Stride, m.Cols*m.Format.Size())])
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	for r := 0; r < m.Rows; {
@@ -99,7 +108,7 @@ func (m *Plain) check() {
 	checkGrid(m.Rows, m.Cols, m.Row, m.Col, m.Block, m.Scales, m.ScaleStride)
 }
 
-// width is the number of columns of a block.
+// width returns the number of columns of a block.
 func (m *Plain) width() int {
 	if m.Block[1] == 0 {
 		return m.Col + m.Cols
@@ -107,8 +116,9 @@ func (m *Plain) width() int {
 	return m.Block[1]
 }
 
-// amaxBand sets amax to the largest magnitude of each block of the n rows from r: first that of each column, row by
-// row, as the values lie in memory, then that of the columns of each block.
+// amaxBand sets amax to the largest magnitude of each block in n rows from row r. It first finds
+// the maximum of each column, row by row in the order of memory, and then joins the columns of each
+// block.
 func (s *scratch) amaxBand(m *Plain, r, n int, amax []float32) {
 	clear(amax)
 	size, width := m.Format.Size(), m.width()
@@ -132,15 +142,17 @@ func (s *scratch) quantizeBand(codes []byte, stride int, m *Plain, r, n int) (sa
 		scales := s.scales[:min(maxCols, m.Cols-c)]
 		spread(scales, remaining(m.Col+c, width), width, grid[(m.Col+c)/width:])
 		for i := range n {
-			saturated += quantizeRow(codes[i*stride+c:][:len(scales)], m.Data[(r+i)*m.Stride+c*size:], m.Format, scales)
+			saturated += quantizeRow(codes[i*stride+c:][:len(scales)],
+				m.Data[(r+i)*m.Stride+c*size:], m.Format, scales)
 		}
 	}
 	return saturated
 }
 
-// RoundE4M3FN is the nearest code, ties to even; beyond ±448 it is ±448, infinities too, and NaN is NaN with its sign.
+// RoundE4M3FN returns the nearest code, ties to even. Magnitudes beyond 448, and infinities, give
+// ±448. NaN gives NaN with its sign.
 func RoundE4M3FN(f float32) byte {
-	const step = 0x46800000 // 2^14, whose last place is the step of E4M3FN's subnormals, 2^-9
+	const step = 0x46800000 // 2^14; its last place is 2^-9, the step of the subnormals of E4M3FN
 	u := math.Float32bits(f)
 	sign := byte(u >> 24 & 0x80)
 	u &= 0x7fffffff
@@ -163,7 +175,8 @@ func quantizeRowGeneric(codes, src []byte, from Format, scales []float32) (satur
 		loadFloats(v, src, from)
 		for i, f := range v {
 			q := float32(f / scales[i])
-			if math.Float32bits(q)&0x7fffffff-0x43e80001 < 0x7f800001-0x43e80001 { // beyond 464, but no NaN
+			// beyond 464, but not NaN
+			if math.Float32bits(q)&0x7fffffff-0x43e80001 < 0x7f800001-0x43e80001 {
 				saturated++
 			}
 			codes[i] = RoundE4M3FN(q)
@@ -173,7 +186,8 @@ func quantizeRowGeneric(codes, src []byte, from Format, scales []float32) (satur
 	return saturated
 }
 
-// maxAbsGeneric raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite.
+// maxAbsGeneric raises each element of acc to the magnitude of the value in its column, if that is
+// finite. acc holds the bits of float32s.
 func maxAbsGeneric(acc []uint32, src []byte, from Format) {
 	var values [chunk]float32
 	for len(acc) > 0 {

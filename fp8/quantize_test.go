@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// oracleE4M3FN searches the codes for the nearest, in float64, where all is exact.
+// oracleE4M3FN searches all codes for the nearest one, exactly in float64.
 func oracleE4M3FN(f float32) byte {
 	sign := byte(math.Float32bits(f) >> 24 & 0x80)
 	if f != f {
@@ -43,7 +43,8 @@ func TestRoundE4M3FN(t *testing.T) {
 func TestRoundE4M3FNByHand(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
 	for f, want := range map[float32]byte{
-		0: 0, 0x1p-10: 0x00, 0x1.000002p-10: 0x01, 0x1.8p-9: 0x02, -0x1p-9: 0x81, 448: 0x7e, 464: 0x7e, 465: 0x7e, 1e9: 0x7e, -1e9: 0xfe, inf: 0x7e, -inf: 0xfe,
+		0: 0, 0x1p-10: 0x00, 0x1.000002p-10: 0x01, 0x1.8p-9: 0x02, -0x1p-9: 0x81, 448: 0x7e,
+		464: 0x7e, 465: 0x7e, 1e9: 0x7e, -1e9: 0xfe, inf: 0x7e, -inf: 0xfe,
 		1: 0x38, 1.0625: 0x38, 1.1875: 0x3a, 0x1p-6: 0x08, 0x1.dfp-7: 0x07, 0x1.ep-7: 0x08,
 	} {
 		if got := RoundE4M3FN(f); got != want {
@@ -55,9 +56,10 @@ func TestRoundE4M3FNByHand(t *testing.T) {
 	}
 }
 
-// randomPlain is a region of values of all magnitudes, some of them special.
+// randomPlain returns a region of values of all magnitudes, some of them special.
 func randomPlain(r *rand.Rand, rows, cols int, aligned bool) *Plain {
-	m := &Plain{Format: []Format{BF16, F16, F32}[r.IntN(3)], Rows: rows, Cols: cols, Block: [2]int{[]int{0, 1, 7, 128}[r.IntN(4)], []int{0, 1, 3, 32, 50, 128}[r.IntN(6)]}}
+	m := &Plain{Format: []Format{BF16, F16, F32}[r.IntN(3)], Rows: rows, Cols: cols,
+		Block: [2]int{[]int{0, 1, 7, 128}[r.IntN(4)], []int{0, 1, 3, 32, 50, 128}[r.IntN(6)]}}
 	if m.Block[0] > 0 {
 		m.Row = r.IntN(3) * m.Block[0]
 	}
@@ -106,7 +108,7 @@ func put(b []byte, f Format, v float32) {
 	}
 }
 
-// at is element (r, c) and the index of its scale, by the definition.
+// at returns element (r, c) and the index of its scale, by the definition.
 func (m *Plain) at(r, c int) (v float32, scale int) {
 	if m.Block[0] > 0 {
 		scale = (m.Row + r) / m.Block[0] * m.ScaleStride
@@ -153,7 +155,8 @@ func checkQuantize(t *testing.T, m *Plain, gap int) {
 		}
 	}
 	if !bytes.Equal(got, want) || saturated != 0 {
-		t.Fatalf("%v, %d × %d, block %v: wrong codes, or %d saturated too many", m.Format, m.Rows, m.Cols, m.Block, saturated)
+		t.Fatalf("%v, %d × %d, block %v: wrong codes, or %d saturated too many",
+			m.Format, m.Rows, m.Cols, m.Block, saturated)
 	}
 }
 
@@ -169,7 +172,8 @@ func TestBlockScales(t *testing.T) {
 			BlockScales(m)
 			for i, s := range m.Scales {
 				if w, ok := want[i]; ok && s != w || !ok && s != -7 {
-					t.Fatalf("%v, %d × %d at (%d, %d), block %v: scale %d is %v, want %v", m.Format, m.Rows, m.Cols, m.Row, m.Col, m.Block, i, s, w)
+					t.Fatalf("%v, %d × %d at (%d, %d), block %v: scale %d is %v, want %v",
+						m.Format, m.Rows, m.Cols, m.Row, m.Col, m.Block, i, s, w)
 				}
 			}
 			checkQuantize(t, m, r.IntN(5))
@@ -177,15 +181,18 @@ func TestBlockScales(t *testing.T) {
 	})
 }
 
-// TestBlocksWithoutScale are those of zeros and of nothing finite: they have the smallest scale, which is finite.
+// TestBlocksWithoutScale has blocks of zeros and blocks without a finite value. They get the
+// smallest scale, which is finite.
 func TestBlocksWithoutScale(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		inf := float32(math.Inf(1))
 		var data []byte
-		for _, v := range []float32{0, float32(math.Copysign(0, -1)), inf, -inf, float32(math.NaN()), math.Float32frombits(0xffc00000), 448 * 3, inf} {
+		for _, v := range []float32{0, float32(math.Copysign(0, -1)), inf, -inf,
+			float32(math.NaN()), math.Float32frombits(0xffc00000), 448 * 3, inf} {
 			data = appendF32(data, v)
 		}
-		m := &Plain{Format: F32, Data: data, Rows: 1, Cols: 8, Block: [2]int{1, 2}, Scales: make([]float32, 4)}
+		m := &Plain{Format: F32, Data: data, Rows: 1, Cols: 8, Block: [2]int{1, 2},
+			Scales: make([]float32, 4)}
 		BlockScales(m)
 		for i, want := range []float32{0x1p-126, 0x1p-126, 0x1p-126, 3} {
 			if m.Scales[i] != want {
@@ -194,7 +201,8 @@ func TestBlocksWithoutScale(t *testing.T) {
 		}
 		codes := make([]byte, 8)
 		saturated := Quantize(codes, 8, m)
-		if want := []byte{0, 0x80, 0x7e, 0xfe, 0x7f, 0xff, 0x7e, 0x7e}; !bytes.Equal(codes, want) || saturated != 3 {
+		if want := []byte{0, 0x80, 0x7e, 0xfe, 0x7f, 0xff, 0x7e, 0x7e}; !bytes.Equal(codes, want) ||
+			saturated != 3 {
 			t.Errorf("codes % x, want % x; %d saturated", codes, want, saturated)
 		}
 	})
@@ -218,7 +226,7 @@ func TestQuantizeMatchesOracle(t *testing.T) {
 	})
 }
 
-// TestSecondTripChangesNothing quantizes what was dequantized with the same scales.
+// TestSecondTripChangesNothing quantizes dequantized values with the same scales.
 func TestSecondTripChangesNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(17, 18))
 	for _, out := range []Format{BF16, F32} {
@@ -230,9 +238,11 @@ func TestSecondTripChangesNothing(t *testing.T) {
 		}
 		scales := []float32{0.00123}
 		values := make([]byte, len(codes)*out.Size())
-		Dequantize(values, 0, out, &Matrix{Format: E4M3FN, Codes: codes, Rows: 1, Cols: len(codes), Scales: scales})
+		Dequantize(values, 0, out, &Matrix{Format: E4M3FN, Codes: codes, Rows: 1, Cols: len(codes),
+			Scales: scales})
 		again := make([]byte, len(codes))
-		Quantize(again, 0, &Plain{Format: out, Data: values, Rows: 1, Cols: len(codes), Scales: scales})
+		Quantize(again, 0, &Plain{Format: out, Data: values, Rows: 1, Cols: len(codes),
+			Scales: scales})
 		if !bytes.Equal(codes, again) {
 			t.Errorf("%v: codes changed", out)
 		}
@@ -255,7 +265,8 @@ func TestAmax(t *testing.T) {
 }
 
 func TestQuantizeChecksItsContract(t *testing.T) {
-	good := Plain{Format: BF16, Data: make([]byte, 128), Stride: 16, Rows: 8, Cols: 8, Block: [2]int{4, 4}, Scales: []float32{1, 1, 1, 1}, ScaleStride: 2}
+	good := Plain{Format: BF16, Data: make([]byte, 128), Stride: 16, Rows: 8, Cols: 8,
+		Block: [2]int{4, 4}, Scales: []float32{1, 1, 1, 1}, ScaleStride: 2}
 	codes := make([]byte, 64)
 	Quantize(codes, 8, &good)
 	BlockScales(&good)

@@ -2,5 +2,6 @@
 
 package fp8
 
-// thinning divides how often tests of arithmetic try random values: the race detector makes each ten times as slow, and finds nothing in them.
+// thinning divides the number of random values in tests of arithmetic. The race detector makes them
+// ten times as slow and finds nothing in them.
 const thinning = 20

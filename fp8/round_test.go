@@ -10,7 +10,7 @@ import (
 
 func oracleFromF16(h uint16) float32 { return float16.Frombits(h).Float32() }
 
-// oracleBF16 rounds by choosing among the two neighbours in float64, where all is exact.
+// oracleBF16 rounds by choosing between the two neighbours, exactly in float64.
 func oracleBF16(f float32) uint16 {
 	if f != f {
 		return uint16(math.Float32bits(f)>>16)&0x8000 | 0x7fc0
@@ -20,7 +20,7 @@ func oracleBF16(f float32) uint16 {
 		return below
 	}
 	value := func(h uint16) float64 {
-		if h&0x7fff == 0x7f80 { // infinity stands where the next number would be
+		if h&0x7fff == 0x7f80 { // infinity is in the place of the next number
 			return math.Copysign(0x1p128, 1-2*float64(h>>15))
 		}
 		return float64(math.Float32frombits(uint32(h) << 16))
@@ -36,7 +36,8 @@ func oracleBF16(f float32) uint16 {
 func interesting(yield func(float32) bool) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for e := range uint32(256) {
-		for _, m := range []uint32{0, 1, 0x0fff, 0x1000, 0x1001, 0x1fff, 0x2000, 0x3000, 0x7fff, 0x8000, 0x8001, 0x18000, 0xffff, 0x10000,
+		for _, m := range []uint32{0, 1, 0x0fff, 0x1000, 0x1001, 0x1fff, 0x2000, 0x3000, 0x7fff,
+			0x8000, 0x8001, 0x18000, 0xffff, 0x10000,
 			0x7fe000, 0x7fefff, 0x7ff000, 0x7ff001, 0x7f7fff, 0x7f8000, 0x7fffff, 0x400000} {
 			for _, sign := range []uint32{0, 1 << 31} {
 				if !yield(math.Float32frombits(sign | e<<23 | m)) {
@@ -95,7 +96,8 @@ func TestRoundingByHand(t *testing.T) {
 func TestWideningIsExact(t *testing.T) {
 	for i := range 1 << 16 {
 		h := uint16(i)
-		if got, want := FromF16(h), oracleFromF16(h); !sameNumber(got, want) || got != got && math.Float32bits(got)&0x7fffffff != quietF32 {
+		if got, want := FromF16(h), oracleFromF16(h); !sameNumber(got, want) ||
+			got != got && math.Float32bits(got)&0x7fffffff != quietF32 {
 			t.Fatalf("FromF16(%#04x) = %v, want %v", h, got, want)
 		}
 		if back := RoundF16(FromF16(h)); back != h && h&0x7fff <= 0x7c00 {
@@ -137,7 +139,8 @@ func TestConvert(t *testing.T) {
 			Convert(through, to, wide, F32, n)
 			for i := range n {
 				if !sameNumber(number(again, to, i), number(through, to, i)) {
-					t.Fatalf("%v %#04x to %v: %#04x, want %#04x", c.mid, wordAt(half, i), to, wordAt(again, i), wordAt(through, i))
+					t.Fatalf("%v %#04x to %v: %#04x, want %#04x",
+						c.mid, wordAt(half, i), to, wordAt(again, i), wordAt(through, i))
 				}
 			}
 		}

@@ -7,8 +7,11 @@ import (
 	"unsafe"
 )
 
-// Transpose writes the transposition of src (rows × cols elements of size bytes, rows srcStride bytes
-// apart) into dst (cols × rows, rows dstStride bytes apart). size is 1, 2, 4 or 8. dst and src must not overlap.
+// Transpose writes the transposition of src to dst. src has rows × cols elements of size bytes, and
+// its rows begin srcStride bytes apart. dst has cols × rows elements, and its rows begin dstStride
+// bytes apart. size is 1, 2, 4 or 8.
+//
+// It panics for other sizes, if dst or src is too short, and if they overlap.
 func Transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
 	if size != 1 && size != 2 && size != 4 && size != 8 {
 		panic(fmt.Sprintf("fp8: cannot transpose elements of %d bytes", size))
@@ -21,15 +24,18 @@ func Transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols,
 	if rows == 0 || cols == 0 {
 		return
 	}
-	checkApart(dst[:extent("destination", cols, dstStride, rows*size)], src[:extent("source", rows, srcStride, cols*size)])
+	checkApart(dst[:extent("destination", cols, dstStride, rows*size)],
+		src[:extent("source", rows, srcStride, cols*size)])
 	transpose(dst, dstStride, src, srcStride, rows, cols, size)
 }
 
-// tile is the side, in bytes, of the square that is transposed at a time: a cache line of both sides.
+// tile is the side, in bytes, of a square that is transposed at a time: a cache line in both
+// directions.
 const tile = 64
 
-// stripRows is how many rows, a multiple of all sides of tiles, go before the next column of tiles, so that the
-// destination is written in runs of several lines and its pages are met once.
+// stripRows is the number of rows, a multiple of the side of every tile, before the next column of
+// tiles. So the destination is written in runs of several lines, and each of its pages is visited
+// once.
 const stripRows = 512
 
 func transposeGeneric(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
@@ -38,32 +44,37 @@ func transposeGeneric(dst []byte, dstStride int, src []byte, srcStride int, rows
 		end := min(rows, strip+stripRows)
 		for c := 0; c < cols; c += side {
 			for r := strip; r < end; r += side {
-				transposeTile(dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:], srcStride, min(side, end-r), min(side, cols-c), size)
+				transposeTile(dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:],
+					srcStride, min(side, end-r), min(side, cols-c), size)
 			}
 		}
 	}
 }
 
-// transposeTile transposes squares of 8 × 8 bytes or 4 × 4 words in registers, and the rest element by element.
+// transposeTile transposes squares of 8 × 8 bytes or 4 × 4 words in registers, and the rest element
+// by element.
 func transposeTile(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
 	wholeRows, wholeCols := 0, 0
 	if square := squares[size]; square.side > 0 {
 		wholeRows, wholeCols = rows&^(square.side-1), cols&^(square.side-1)
 		for r := 0; r < wholeRows; r += square.side {
 			for c := 0; c < wholeCols; c += square.side {
-				square.transpose(dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:], srcStride)
+				square.transpose(dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:],
+					srcStride)
 			}
 		}
 	}
 	if wholeCols < cols {
-		transposeElements(dst[wholeCols*dstStride:], dstStride, src[wholeCols*size:], srcStride, wholeRows, cols-wholeCols, size)
+		transposeElements(dst[wholeCols*dstStride:], dstStride, src[wholeCols*size:], srcStride,
+			wholeRows, cols-wholeCols, size)
 	}
 	if wholeRows < rows {
-		transposeElements(dst[wholeRows*size:], dstStride, src[wholeRows*srcStride:], srcStride, rows-wholeRows, cols, size)
+		transposeElements(dst[wholeRows*size:], dstStride, src[wholeRows*srcStride:], srcStride,
+			rows-wholeRows, cols, size)
 	}
 }
 
-// squares are those of the size of registers.
+// squares are the squares that fit into registers, by the size of the elements.
 var squares = [9]struct {
 	side      int
 	transpose func(dst []byte, dstStride int, src []byte, srcStride int)
@@ -90,8 +101,8 @@ func transposeElements(dst []byte, dstStride int, src []byte, srcStride int, row
 	}
 }
 
-// transpose8x8 swaps quarters of 4, then 2, then 1 bytes across the diagonal. It has no slices but pointers, since 32
-// checks of bounds would cost more than the rest; Transpose has checked what they would.
+// transpose8x8 swaps quarters of 4, then 2, then 1 bytes across the diagonal. It uses pointers,
+// because 32 bounds checks would cost more than the rest. Transpose has checked the bounds.
 func transpose8x8(dst []byte, dstStride int, src []byte, srcStride int) {
 	s := unsafe.Pointer(&src[:7*srcStride+8][0])
 	a, e := swap(load64(s, 0), load64(s, 4*srcStride), 32, 0x00000000ffffffff)
@@ -117,7 +128,7 @@ func transpose8x8(dst []byte, dstStride int, src []byte, srcStride int) {
 	store64(t, 7*dstStride, h)
 }
 
-// transpose4x4 is the same for words: quarters of 2, then of 1.
+// transpose4x4 does the same for words: quarters of 2, then of 1.
 func transpose4x4(dst []byte, dstStride int, src []byte, srcStride int) {
 	s := unsafe.Pointer(&src[:3*srcStride+8][0])
 	a, c := swap(load64(s, 0), load64(s, 2*srcStride), 32, 0x00000000ffffffff)

@@ -7,10 +7,11 @@ import (
 	"unsafe"
 )
 
-// tiler transposes tiles of rows × cols bytes; see the generated declarations.
+// tiler transposes tiles of rows × cols bytes. The generated declarations describe the parameters.
 type tiler struct {
 	rows, cols    int
-	plain, stream func(dst *byte, dstStride, dstStep int, src *byte, srcStride, srcStep, n int, scratch *byte)
+	plain, stream func(dst *byte, dstStride, dstStep int, src *byte, srcStride, srcStep, n int,
+		scratch *byte)
 }
 
 var tilers = [...]map[int]*tiler{
@@ -28,11 +29,13 @@ var tilers = [...]map[int]*tiler{
 }
 
 const (
-	// stripTiles is how many rows of tiles go before the next column of tiles, so that the destination is written in
-	// runs of several lines and its pages are met once: half as fast again as going along the rows.
+	// stripTiles is the number of rows of tiles before the next column of tiles. So the destination
+	// is written in runs of several lines, and each of its pages is visited once. This is half as
+	// fast again as following the rows.
 	stripTiles = 8
 
-	// streamBytes is from where on the caches gain nothing by holding the result: past them it is written a tenth faster.
+	// streamBytes is the size from which results bypass the caches, because they would not stay
+	// there. This writes a tenth faster.
 	streamBytes = 1 << 20
 )
 
@@ -45,7 +48,8 @@ func transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols,
 	s := tileScratches.Get().(*tileScratch)
 	defer tileScratches.Put(s)
 	kernel := t.plain
-	if rows*cols*size >= streamBytes && uintptr(unsafe.Pointer(&dst[0]))%64 == 0 && dstStride%64 == 0 {
+	if rows*cols*size >= streamBytes && uintptr(unsafe.Pointer(&dst[0]))%64 == 0 &&
+		dstStride%64 == 0 {
 		kernel = t.stream
 	}
 	tileRows, tileCols := t.rows/size, t.cols/size
@@ -53,29 +57,40 @@ func transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols,
 	for r := 0; r < wholeRows; r += stripTiles * tileRows {
 		n := min(stripTiles, (wholeRows-r)/tileRows)
 		for c := 0; c < wholeCols; c += tileCols {
-			kernel(&dst[c*dstStride+r*size], dstStride, t.rows, &src[r*srcStride+c*size], srcStride, srcStride*tileRows, n, &s.lanes[0])
+			kernel(&dst[c*dstStride+r*size], dstStride, t.rows, &src[r*srcStride+c*size], srcStride,
+				srcStride*tileRows, n, &s.lanes[0])
 		}
 	}
+	s.edges(t, dst, dstStride, src, srcStride, rows, cols, size)
+}
+
+// edges transposes the partial tiles at the bottom and at the right.
+func (s *tileScratch) edges(t *tiler, dst []byte, dstStride int, src []byte, srcStride int,
+	rows, cols, size int) {
+	tileRows, tileCols := t.rows/size, t.cols/size
+	wholeRows, wholeCols := rows-rows%tileRows, cols-cols%tileCols
 	for r := 0; r < rows; r += tileRows {
 		c := wholeCols
 		if r == wholeRows {
 			c = 0
 		}
 		for ; c < cols; c += tileCols {
-			s.edge(t, dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:], srcStride, min(tileRows, rows-r), min(tileCols, cols-c), size)
+			s.edge(t, dst[c*dstStride+r*size:], dstStride, src[r*srcStride+c*size:], srcStride,
+				min(tileRows, rows-r), min(tileCols, cols-c), size)
 		}
 	}
 }
 
-// tileScratch is what the transposition of tiles needs.
+// tileScratch is the working memory for tiles.
 type tileScratch struct {
 	lanes, from, to [tile * tile]byte
 }
 
 var tileScratches = sync.Pool{New: func() any { return new(tileScratch) }}
 
-// edge transposes less than a tile, by way of a whole one.
-func (s *tileScratch) edge(t *tiler, dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
+// edge transposes a partial tile by way of a whole one.
+func (s *tileScratch) edge(t *tiler, dst []byte, dstStride int, src []byte, srcStride int,
+	rows, cols, size int) {
 	for r := range rows {
 		copy(s.from[r*tile:][:cols*size], src[r*srcStride:])
 	}

@@ -30,7 +30,8 @@ func checkTranspose(t *testing.T, r *rand.Rand, rows, cols, size int) {
 	Transpose(got[at:][:dstLen], dstStride, src, srcStride, rows, cols, size)
 	oracleTranspose(want[at:], dstStride, src, srcStride, rows, cols, size)
 	if !bytes.Equal(got, want) {
-		t.Fatalf("%d × %d elements of %d bytes, %d and %d bytes apart: wrong", rows, cols, size, srcStride, dstStride)
+		t.Fatalf("%d × %d elements of %d bytes, %d and %d bytes apart: wrong",
+			rows, cols, size, srcStride, dstStride)
 	}
 }
 
@@ -50,7 +51,7 @@ func TestTransposeMatchesOracle(t *testing.T) {
 	})
 }
 
-// TestTransposeStreams has results beyond what caches hold, where they are written past them.
+// TestTransposeStreams has results larger than the caches, which are written past them.
 func TestTransposeStreams(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(25, 26))
@@ -72,7 +73,7 @@ func TestTransposeStreams(t *testing.T) {
 	})
 }
 
-// aligned is n canaries that begin at a line of the cache.
+// aligned returns n canaries that begin at a cache line.
 func aligned(n int) []byte {
 	b := bytes.Repeat([]byte{canary}, n+64)
 	return b[-uintptr(unsafe.Pointer(&b[0]))%64:][:n]

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// With the race detector sync.Pool drops buffers at random, so this counts without it.
+// With the race detector, sync.Pool drops buffers at random, so this test is built without it.
 func TestReadsDoNotAllocate(t *testing.T) {
 	m := newMaker(t, 1)
 	expert := func() both { return m.merged(40, 56, bf16) }
@@ -39,7 +39,8 @@ func TestReadsDoNotAllocate(t *testing.T) {
 			}
 		}
 		yield := func(*Unit) bool { return true }
-		if allocs := testing.AllocsPerRun(100, func() { n.Units(1, n.Size()-2, yield) }); allocs != 0 {
+		if allocs := testing.AllocsPerRun(100,
+			func() { n.Units(1, n.Size()-2, yield) }); allocs != 0 {
 			t.Errorf("%s: %v allocations for the units", name, allocs)
 		}
 	}

@@ -1,6 +1,6 @@
 package expr
 
-// amax is the scales.
+// amax computes the grid of scales of a quantizer.
 type amax struct {
 	header
 	by *quantizer

@@ -12,7 +12,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// everything keeps all units. Unlike mapCache it allocates nothing when it has them.
+// everything is a cache that keeps all units. Unlike mapCache, its hits allocate nothing.
 type everything map[UnitKey]*mapEntry
 
 func (c everything) Get(_ context.Context, u *Unit) (Entry, error) {
@@ -29,7 +29,7 @@ func (c everything) Get(_ context.Context, u *Unit) (Entry, error) {
 	return e, nil
 }
 
-// disk is a real file, of full-size tensors.
+// disk is a real file with full-size tensors.
 type disk struct {
 	steady.File
 	file *os.File
@@ -68,8 +68,10 @@ const (
 )
 
 func (d *disk) expert(b *testing.B, i int64, rows, cols int64) Node {
-	w := &Source{Key: "w", File: d, Offset: i * inter * hidden, DType: f8, Shape: []int64{rows, cols}}
-	s := &Source{Key: "s", File: d, Offset: 3 * inter * hidden, DType: f32, Shape: []int64{rows / 128, cols / 128}}
+	w := &Source{Key: "w", File: d, Offset: i * inter * hidden, DType: f8,
+		Shape: []int64{rows, cols}}
+	s := &Source{Key: "s", File: d, Offset: 3 * inter * hidden, DType: f32,
+		Shape: []int64{rows / 128, cols / 128}}
 	return must(b)(Dequantize(w, s, DequantizeOptions{blocks, bf16}))
 }
 
@@ -83,11 +85,13 @@ func must(t testing.TB) func(Node, error) Node {
 	}
 }
 
-// BenchmarkReadAt reads recipes of full-size experts in requests of 1 MiB; "copy" is what memory does.
+// BenchmarkReadAt reads recipes of full-size experts in requests of 1 MiB. "copy" is the speed of
+// memory.
 func BenchmarkReadAt(b *testing.B) {
 	d := newDisk(b, 3*inter*hidden+1<<20)
 	must := must(b)
-	gate, up, down := d.expert(b, 0, inter, hidden), d.expert(b, 1, inter, hidden), d.expert(b, 2, hidden, inter)
+	gate, up, down := d.expert(b, 0, inter, hidden), d.expert(b, 1, inter, hidden),
+		d.expert(b, 2, hidden, inter)
 	merged := must(Concat(1, must(Transpose(gate)), must(Transpose(up))))
 	plain := must(Load(&Source{Key: "w", File: d, DType: bf16, Shape: []int64{inter, hidden}}))
 	batch := must(Load(&Source{Key: "w", File: d, DType: bf16, Shape: []int64{1, inter, hidden}}))

@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	smallest = 12 // of the buffers that are kept: 4 KiB
-	largest  = 24 // 16 MiB
+	smallest = 12 // power of two of the smallest buffer in a pool: 4 KiB
+	largest  = 24 // power of two of the largest: 16 MiB
 )
 
-// buffer is borrowed memory. It is dirty.
+// buffer is memory borrowed from a pool. Its contents are undefined.
 type buffer struct {
 	bytes []byte
 	class int
@@ -20,7 +20,7 @@ type buffer struct {
 
 var buffers [largest + 1]sync.Pool
 
-// getBuffer lends n bytes until put.
+// getBuffer returns a buffer of n bytes. The caller returns it with put.
 func getBuffer(n int) *buffer {
 	class := max(smallest, bits.Len(uint(max(n, 1)-1)))
 	if class > largest {
@@ -40,7 +40,7 @@ func (b *buffer) put() {
 	}
 }
 
-// floats are borrowed float32s.
+// floats is a borrowed slice of float32s.
 type floats struct{ values []float32 }
 
 var floatPool = sync.Pool{New: func() any { return new(floats) }}

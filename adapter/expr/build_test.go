@@ -7,7 +7,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// stored is a tensor without bytes to speak of, for what fails when it is built.
+// stored returns a tensor without meaningful bytes, for errors that occur when a node is built.
 func stored(key string, d safetensors.DType, shape ...int64) *Source {
 	return &Source{Key: key, File: &memory{data: make([]byte, 1<<16)}, DType: d, Shape: shape}
 }
@@ -61,10 +61,12 @@ func TestGridsThatDoNotFitAreRefusedByName(t *testing.T) {
 		{[]int64{3, 20, 10}, [2]int64{8, 8}, bf16, []int64{3, 2, 2}, false},
 		{[]int64{0, 10}, blocks, f32, []int64{0, 1}, true},
 	} {
-		w, s := stored("mlp.up_proj.weight", f8, test.weight...), stored("mlp.up_proj.weight_scale_inv", test.scale, test.grid...)
+		w, s := stored("mlp.up_proj.weight", f8, test.weight...),
+			stored("mlp.up_proj.weight_scale_inv", test.scale, test.grid...)
 		_, err := Dequantize(w, s, DequantizeOptions{test.block, bf16})
 		if test.ok != (err == nil) {
-			t.Errorf("weight %v, blocks %v, grid %s %v: %v", test.weight, test.block, test.scale, test.grid, err)
+			t.Errorf("weight %v, blocks %v, grid %s %v: %v",
+				test.weight, test.block, test.scale, test.grid, err)
 		}
 		if err != nil && !strings.Contains(err.Error(), s.Key) {
 			t.Errorf("%q does not name %s", err, s.Key)
@@ -87,13 +89,15 @@ func TestRecipesThatMakeNoSenseAreRefusedByName(t *testing.T) {
 		"tensor too large":     func() (Node, error) { return Load(stored("layers.0.weight", f32, 1<<40, 1<<40)) },
 		"tensor without dtype": func() (Node, error) { return Load(stored("layers.0.weight", safetensors.Invalid, 1)) },
 		"codes that are none": func() (Node, error) {
-			return Dequantize(stored("layers.0.weight", bf16, 6, 4), scale, DequantizeOptions{Out: bf16})
+			return Dequantize(stored("layers.0.weight", bf16, 6, 4), scale,
+				DequantizeOptions{Out: bf16})
 		},
 		"codes in a vector": func() (Node, error) {
 			return Dequantize(stored("layers.0.weight", f8, 6), scale, DequantizeOptions{Out: bf16})
 		},
 		"dequantize to F64": func() (Node, error) {
-			return Dequantize(stored("layers.0.weight", f8, 6, 4), scale, DequantizeOptions{Out: safetensors.F64})
+			return Dequantize(stored("layers.0.weight", f8, 6, 4), scale,
+				DequantizeOptions{Out: safetensors.F64})
 		},
 		"cast to I32":               func() (Node, error) { return Cast(w, safetensors.I32) },
 		"cast of packed":            func() (Node, error) { return Cast(packed, bf16) },
@@ -139,7 +143,8 @@ func TestNodesOfOtherPackagesAreRefused(t *testing.T) {
 		"reshape":   func() (Node, error) { return Reshape(n, 4) },
 		"stack":     func() (Node, error) { return Stack(n, n) },
 	} {
-		if _, err := build(); err == nil || !strings.Contains(err.Error(), "no recipe of this package") {
+		if _, err := build(); err == nil || !strings.Contains(err.Error(),
+			"not a node of this package") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -159,7 +164,8 @@ func TestRecipesReadAsOneLine(t *testing.T) {
 	w := mustLoad(t, "w", bf16, 6, 8)
 	batch := mustLoad(t, "experts", bf16, 4, 6, 8)
 	must := must(t)
-	dequantized := must(Dequantize(stored("a", f8, 6, 8), stored("b", bf16), DequantizeOptions{Out: f32}))
+	dequantized := must(Dequantize(stored("a", f8, 6, 8), stored("b", bf16),
+		DequantizeOptions{Out: f32}))
 	codes, scales, err := Quantize(w, QuantizeOptions{Scales: Ones})
 	if err != nil {
 		t.Fatal(err)

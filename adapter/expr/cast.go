@@ -15,7 +15,8 @@ type cast struct {
 	from, to fp8.Format
 }
 
-// Cast converts between F32, BF16 and F16, to nearest even; to its own dtype it is n itself.
+// Cast returns a node that converts n between F32, BF16 and F16, rounding to nearest even. If n has
+// dtype d already, it returns n. Other dtypes are an error.
 func Cast(n Node, d safetensors.DType) (Node, error) {
 	if n.DType() == d {
 		return n, nil
@@ -31,7 +32,8 @@ func newCast(of node, d safetensors.DType) (node, error) {
 	from, ok := plain(of.DType())
 	to, okTo := plain(d)
 	if !ok || !okTo {
-		return nil, fmt.Errorf("cast: %s from %s to %s: expected F32, BF16 or F16", of, of.DType(), d)
+		return nil, fmt.Errorf("cast: %s from %s to %s: expected F32, BF16 or F16",
+			of, of.DType(), d)
 	}
 	h, err := newHeader(d, of.Shape())
 	if err != nil {
@@ -67,7 +69,9 @@ func (n *cast) needs(w window, d demand) bool { return n.of.needs(w, d) }
 
 func (n *cast) transpose() (node, error) { return n.over(n.of.transpose()) }
 
-func (n *cast) slice(axis int, lo, hi int64) (node, error) { return n.over(n.of.slice(axis, lo, hi)) }
+func (n *cast) slice(axis int, lo, hi int64) (node, error) {
+	return n.over(n.of.slice(axis, lo, hi))
+}
 
 func (n *cast) index(i int64) (node, error) { return n.over(n.of.index(i)) }
 

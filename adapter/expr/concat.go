@@ -11,10 +11,13 @@ type concat struct {
 	header
 	axis  int
 	parts []node
-	ends  []int // of each part: columns if the axis is the last, else rows before the axis' next turn
+	// ends has the end of each part: in columns if the axis is the last, otherwise in rows of one
+	// turn of the axis.
+	ends []int
 }
 
-// Concat joins nodes along an axis; a negative axis counts from the end.
+// Concat joins nodes along an axis. A negative axis counts from the end. The nodes must have the
+// same dtype, and the same shape except for that axis.
 func Concat(axis int, nodes ...Node) (Node, error) {
 	parts, err := alike("concat", nodes)
 	if err != nil {
@@ -39,7 +42,8 @@ func alike(what string, nodes []Node) ([]node, error) {
 			return nil, err
 		}
 		if n.DType() != nodes[0].DType() || len(n.Shape()) != len(nodes[0].Shape()) {
-			return nil, fmt.Errorf("%s: %s is %s %v, but %s is %s %v", what, n, n.DType(), n.Shape(), nodes[0], nodes[0].DType(), nodes[0].Shape())
+			return nil, fmt.Errorf("%s: %s is %s %v, but %s is %s %v",
+				what, n, n.DType(), n.Shape(), nodes[0], nodes[0].DType(), nodes[0].Shape())
 		}
 	}
 	return parts, nil
@@ -49,14 +53,9 @@ func newConcat(axis int, parts []node) (node, error) {
 	if len(parts) == 1 {
 		return parts[0], nil
 	}
-	shape := resized(parts[0].Shape(), axis, 0)
-	for _, p := range parts {
-		for i, size := range p.Shape() {
-			if i != axis && size != shape[i] {
-				return nil, fmt.Errorf("concat: %s is %v, but %s is %v: only axis %d may differ", p, p.Shape(), parts[0], parts[0].Shape(), axis)
-			}
-		}
-		shape[axis] += p.Shape()[axis]
+	shape, err := joined(axis, parts)
+	if err != nil {
+		return nil, err
 	}
 	h, err := newHeader(parts[0].DType(), shape)
 	if err != nil {
@@ -64,29 +63,47 @@ func newConcat(axis int, parts []node) (node, error) {
 	}
 	n := &concat{header: h, axis: axis, parts: parts, ends: make([]int, len(parts))}
 	n.self = n
-	if h.size == 0 {
-		return n, nil
-	}
-	end, inner := 0, 1
-	if !n.wide() {
-		inner = product(shape[axis+1 : len(shape)-1])
-	}
-	for i, p := range parts {
-		end += int(p.Shape()[axis]) * inner
-		n.ends[i] = end
+	if h.size > 0 {
+		n.findEnds()
 	}
 	return n, nil
 }
 
-// wide says whether the parts lie beside each other.
+// joined returns the shape of nodes joined along an axis.
+func joined(axis int, parts []node) ([]int64, error) {
+	shape := resized(parts[0].Shape(), axis, 0)
+	for _, p := range parts {
+		for i, size := range p.Shape() {
+			if i != axis && size != shape[i] {
+				return nil, fmt.Errorf("concat: %s is %v, but %s is %v: only axis %d may differ",
+					p, p.Shape(), parts[0], parts[0].Shape(), axis)
+			}
+		}
+		shape[axis] += p.Shape()[axis]
+	}
+	return shape, nil
+}
+
+func (n *concat) findEnds() {
+	end, inner := 0, 1
+	if !n.wide() {
+		inner = product(n.shape[n.axis+1 : len(n.shape)-1])
+	}
+	for i, p := range n.parts {
+		end += int(p.Shape()[n.axis]) * inner
+		n.ends[i] = end
+	}
+}
+
+// wide reports whether the parts are side by side, in the columns.
 func (n *concat) wide() bool { return n.axis == len(n.shape)-1 }
 
-// find is the part that position i is in.
+// find returns the part that contains position i.
 func (n *concat) find(i int) int {
 	return sort.Search(len(n.ends), func(k int) bool { return n.ends[k] > i })
 }
 
-// begin of a part.
+// begin returns the first position of a part.
 func (n *concat) begin(i int) int {
 	if i == 0 {
 		return 0
@@ -108,8 +125,8 @@ func (n *concat) rect(env *Env, dst []byte, stride int, w window) error {
 	}
 }
 
-// cut splits off what lies in the first part of the window at, which is what is left of w: the part's number,
-// the window inside it, and what is left then.
+// cut splits the first part off a window. at is the rest of the window w. It returns the number of
+// the part, the window inside it, and the new rest.
 func (n *concat) cut(w, at window) (i int, part, rest window) {
 	if n.wide() {
 		i = n.find(at.c0)
@@ -186,7 +203,7 @@ func (n *concat) index(i int64) (node, error) {
 	return nil, fmt.Errorf("index %d of %s", i, n)
 }
 
-// each joins what do makes of the parts.
+// each applies do to the parts and joins the results.
 func (n *concat) each(axis int, do func(node) (node, error)) (node, error) {
 	parts, err := mapped(n.parts, do)
 	if err != nil {
@@ -214,7 +231,7 @@ func (n *concat) String() string {
 	return fmt.Sprintf("concat(%d, %s)", axis, listed(n.parts))
 }
 
-// listed abbreviates long lists: the first, the last, and how many.
+// listed shortens long lists to the first node, the last node and the count.
 func listed(nodes []node) string {
 	if len(nodes) > 3 {
 		return fmt.Sprintf("%s, …, %s × %d", nodes[0], nodes[len(nodes)-1], len(nodes))

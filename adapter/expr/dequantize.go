@@ -8,13 +8,13 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// DequantizeOptions say how codes and scales belong together.
+// DequantizeOptions relate scales to codes.
 type DequantizeOptions struct {
-	Block [2]int64          // rows, columns of one scale; 0: the whole axis
-	Out   safetensors.DType // BF16, F16 or F32
+	Block [2]int64          // rows and columns under one scale; 0 means the whole axis
+	Out   safetensors.DType // dtype of the values: BF16, F16 or F32
 }
 
-// formats are the dtypes that the kernels know.
+// formats maps a dtype to the kernels' format.
 var formats = map[safetensors.DType]fp8.Format{
 	safetensors.F8E4M3: fp8.E4M3FN,
 	safetensors.F8E5M2: fp8.E5M2,
@@ -24,7 +24,7 @@ var formats = map[safetensors.DType]fp8.Format{
 	safetensors.F32:    fp8.F32,
 }
 
-// plain gives the format of dtypes that are no codes.
+// plain returns the format of a dtype of plain values. It returns false for codes.
 func plain(d safetensors.DType) (fp8.Format, bool) {
 	f := formats[d]
 	return f, f == fp8.BF16 || f == fp8.F16 || f == fp8.F32
@@ -39,11 +39,19 @@ type dequantize struct {
 	grid   grid
 }
 
-// Dequantize multiplies the codes w (2-D, or 3-D with a leading axis of matrices) by their
-// scales. The scales are F32, BF16, F16 or E8M0 (as F8_E8M0 or U8); with nil for them the codes are the values. Their grid is that of the matrix's blocks, or larger (it is
-// indexed from the top left); an axis with one block may be left out, so [M] and [M, 1] are scales of whole rows, and
-// [], [1] and [1, 1] the scale of a whole matrix. 3-D weights have a grid for each matrix ([E], [E, 1, 1], …) or one of
-// rank 0 or 1 for all.
+// Dequantize returns a node that multiplies the codes w by their scales. w is a matrix, or a stack
+// of matrices (3-D), of F8_E4M3 or F8_E5M2. The node has w's shape and dtype o.Out. The product is
+// rounded as package fp8 describes.
+//
+// The scales are F32, BF16, F16, or exponents of two (F8_E8M0 or U8). If scale is nil, the codes
+// are the values.
+//
+// The grid of scales has one scale for each block of o.Block. It may be larger, and then its top
+// left part counts. An axis with one block may be missing: [M] and [M, 1] hold a scale for each
+// row, and [], [1] and [1, 1] hold one for the matrix. A stack has a grid for each matrix ([E], [E,
+// 1, 1], …), or one grid of rank 0 or 1 for all.
+//
+// Other dtypes, other ranks and a grid that is too small are errors, which name the tensor.
 func Dequantize(w, scale *Source, o DequantizeOptions) (Node, error) {
 	h, err := checkSource(w)
 	if err != nil {
@@ -51,14 +59,17 @@ func Dequantize(w, scale *Source, o DequantizeOptions) (Node, error) {
 	}
 	format := formats[w.DType]
 	if format != fp8.E4M3FN && format != fp8.E5M2 {
-		return nil, fmt.Errorf("%s: dtype %s holds no FP8 codes: expected F8_E4M3 or F8_E5M2", w.Key, w.DType)
+		return nil, fmt.Errorf("%s: dtype %s holds no FP8 codes: expected F8_E4M3 or F8_E5M2",
+			w.Key, w.DType)
 	}
 	if len(w.Shape) != 2 && len(w.Shape) != 3 {
-		return nil, fmt.Errorf("%s: shape %v: expected a matrix, or a batch of matrices", w.Key, w.Shape)
+		return nil, fmt.Errorf("%s: shape %v: expected a matrix, or a batch of matrices",
+			w.Key, w.Shape)
 	}
 	out, ok := plain(o.Out)
 	if !ok {
-		return nil, fmt.Errorf("%s: cannot dequantize to %s: expected BF16, F16 or F32", w.Key, o.Out)
+		return nil, fmt.Errorf("%s: cannot dequantize to %s: expected BF16, F16 or F32",
+			w.Key, o.Out)
 	}
 	g, err := newGrid(w, scale, o.Block)
 	if err != nil {
@@ -67,7 +78,8 @@ func Dequantize(w, scale *Source, o DequantizeOptions) (Node, error) {
 	return newDequantize(h.shape, newRegion(w, &h), format, out, o.Out, g)
 }
 
-func newDequantize(shape []int64, g region, format, out fp8.Format, d safetensors.DType, scales grid) (*dequantize, error) {
+func newDequantize(shape []int64, g region, format, out fp8.Format, d safetensors.DType,
+	scales grid) (*dequantize, error) {
 	h, err := newHeader(d, shape)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", g.src.Key, err)
@@ -79,7 +91,7 @@ func newDequantize(shape []int64, g region, format, out fp8.Format, d safetensor
 	return n, nil
 }
 
-// with makes the node of another region and grid.
+// with returns the same node for another region and grid.
 func (n *dequantize) with(shape []int64, g region, scales grid) (node, error) {
 	return newDequantize(shape, g, n.format, n.out, n.dtype, scales)
 }
@@ -107,7 +119,8 @@ func (n *dequantize) matrix(env *Env, dst []byte, stride, m int, w window) error
 		}
 		fp8.Dequantize(dst, stride, n.out, &fp8.Matrix{
 			Format: n.format, Codes: l.bytes, Stride: l.stride, Rows: l.rows, Cols: w.cols(),
-			Row: s.row, Col: s.col, Block: n.grid.block, Scales: s.floats.values, ScaleStride: s.stride,
+			Row: s.row, Col: s.col, Block: n.grid.block, Scales: s.floats.values,
+			ScaleStride: s.stride,
 		})
 		l.release()
 		env.overflowed(n.out, dst, stride, l.rows, w.cols())
@@ -136,18 +149,21 @@ func (n *dequantize) transpose() (node, error) {
 
 func (n *dequantize) slice(axis int, lo, hi int64) (node, error) {
 	rank := len(n.shape)
-	return n.with(resized(n.shape, axis, hi-lo), n.region.narrow(rank, axis, span{lo: lo, hi: hi}), n.grid.narrow(rank-axis, lo, hi))
+	return n.with(resized(n.shape, axis, hi-lo), n.region.narrow(rank, axis, span{lo: lo, hi: hi}),
+		n.grid.narrow(rank-axis, lo, hi))
 }
 
 func (n *dequantize) index(i int64) (node, error) {
 	rank := len(n.shape)
-	return n.with(n.shape[1:], n.region.narrow(rank, 0, span{i, i + 1, true}), n.grid.narrow(rank, i, i+1))
+	return n.with(n.shape[1:], n.region.narrow(rank, 0, span{i, i + 1, true}),
+		n.grid.narrow(rank, i, i+1))
 }
 
 func (n *dequantize) String() string {
 	key, block := n.region.src.Key, n.grid.block
 	if n.grid.src == nil {
-		return n.named(fmt.Sprintf("decode(%s, %s)", n.region.name(), strings.ToLower(n.dtype.String())))
+		return n.named(fmt.Sprintf("decode(%s, %s)",
+			n.region.name(), strings.ToLower(n.dtype.String())))
 	}
 	scale := n.grid.src.Key
 	if rest, ok := strings.CutPrefix(scale, key); ok {
@@ -156,10 +172,11 @@ func (n *dequantize) String() string {
 	if n.region.transposed {
 		block[0], block[1] = block[1], block[0]
 	}
-	return n.named(fmt.Sprintf("dequantize(%s, %s, %s×%s, %s)", n.region.name(), scale, blockName(block[0]), blockName(block[1]), strings.ToLower(n.dtype.String())))
+	return n.named(fmt.Sprintf("dequantize(%s, %s, %s×%s, %s)", n.region.name(), scale,
+		blockName(block[0]), blockName(block[1]), strings.ToLower(n.dtype.String())))
 }
 
-// named adds to a recipe's text that it is transposed.
+// named marks a recipe's text as transposed.
 func (n *dequantize) named(s string) string {
 	if n.region.transposed {
 		return "transpose(" + s + ")"

@@ -34,12 +34,15 @@ func shard() (gate, up, scale *expr.Source) {
 	data = binary.LittleEndian.AppendUint32(data, math.Float32bits(0.5))
 	f := &file{Reader: bytes.NewReader(data)}
 	weight := func(name string, off int64) *expr.Source {
-		return &expr.Source{Key: name + "_proj.weight", File: f, Offset: off, DType: safetensors.F8E4M3, Shape: []int64{2, 3}}
+		return &expr.Source{Key: name + "_proj.weight", File: f, Offset: off,
+			DType: safetensors.F8E4M3, Shape: []int64{2, 3}}
 	}
-	return weight("gate", 0), weight("up", 6), &expr.Source{Key: "scale", File: f, Offset: 12, DType: safetensors.F32, Shape: []int64{1, 1}}
+	return weight("gate", 0), weight("up", 6),
+		&expr.Source{Key: "scale", File: f, Offset: 12, DType: safetensors.F32,
+			Shape: []int64{1, 1}}
 }
 
-// print reads a node of float32s, row by row.
+// print prints a node of float32s, row by row.
 func print(n expr.Node) {
 	p := make([]byte, n.Size())
 	if err := n.ReadAt(nil, p, 0); err != nil {
@@ -63,7 +66,8 @@ func must(n expr.Node, err error) expr.Node {
 
 func ExampleDequantize() {
 	gate, _, scale := shard()
-	n := must(expr.Dequantize(gate, scale, expr.DequantizeOptions{Block: [2]int64{128, 128}, Out: safetensors.F32}))
+	n := must(expr.Dequantize(gate, scale, expr.DequantizeOptions{Block: [2]int64{128, 128},
+		Out: safetensors.F32}))
 	fmt.Println(n)
 	print(n)
 	// Output:
@@ -89,7 +93,7 @@ func ExampleConcat() {
 	// [1.5 3 -1.5 -3]
 }
 
-// A read may begin and end anywhere, and knows beforehand what it needs of the source.
+// A read may begin and end anywhere. Its needs of the source are known in advance.
 func ExampleNode() {
 	gate, _, scale := shard()
 	n := must(expr.Dequantize(gate, scale, expr.DequantizeOptions{Out: safetensors.BF16}))

@@ -9,7 +9,7 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// grid is the scales of a batch of matrices, in the orientation of the node they belong to.
+// grid holds the scales of a batch of matrices, in the orientation of their node.
 type grid struct {
 	src         *Source
 	format      fp8.Format
@@ -18,12 +18,12 @@ type grid struct {
 	batchStride int64 // bytes; 0: one grid for all
 	rows, cols  int   // as stored
 	transposed  bool
-	block       [2]int // rows and columns of one scale, in the node's orientation
-	origin      [2]int // where the node begins in the whole matrix, in its orientation
+	block       [2]int // rows and columns under one scale, in the node's orientation
+	origin      [2]int // position of the node in the whole matrix, in the node's orientation
 	units       []Unit
 }
 
-// scaleFormats are the dtypes of scales. A byte is always an exponent, never a number.
+// scaleFormats are the dtypes of scales. A byte is always an exponent.
 var scaleFormats = map[safetensors.DType]fp8.Format{
 	safetensors.F8E8M0: fp8.E8M0,
 	safetensors.U8:     fp8.E8M0,
@@ -32,7 +32,7 @@ var scaleFormats = map[safetensors.DType]fp8.Format{
 	safetensors.F32:    fp8.F32,
 }
 
-// newGrid checks the scales of w. Without scales every scale is one.
+// newGrid checks the scales of w. If scale is nil, every scale is one.
 func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 	if scale == nil {
 		return grid{batch: 1}, nil
@@ -43,16 +43,19 @@ func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 	}
 	format, ok := scaleFormats[scale.DType]
 	if !ok {
-		return grid{}, fmt.Errorf("%s: scales of dtype %s: expected F32, BF16, F16, F8_E8M0 or U8 (exponents)", scale.Key, scale.DType)
+		return grid{}, fmt.Errorf("%s: scales of dtype %s: "+
+			"expected F32, BF16, F16, F8_E8M0 or U8 (exponents)", scale.Key, scale.DType)
 	}
 	if block[0] < 0 || block[1] < 0 || block[0] > math.MaxInt32 || block[1] > math.MaxInt32 {
-		return grid{}, fmt.Errorf("%s: blocks of %d × %d", scale.Key, block[0], block[1])
+		return grid{}, fmt.Errorf("%s: blocks of %d × %d: expected 0 to %d",
+			scale.Key, block[0], block[1], math.MaxInt32)
 	}
 	shape, err := gridShape(w, scale, block)
 	if err != nil {
 		return grid{}, err
 	}
-	g := grid{src: scale, format: format, offset: scale.Offset, batch: 1, block: [2]int{int(block[0]), int(block[1])}}
+	g := grid{src: scale, format: format, offset: scale.Offset, batch: 1,
+		block: [2]int{int(block[0]), int(block[1])}}
 	g.rows, g.cols = int(shape[1]), int(shape[2])
 	if len(w.Shape) == 3 {
 		g.batch = int(w.Shape[0])
@@ -63,7 +66,8 @@ func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 	return g, nil
 }
 
-// gridShape gives the stored grid as matrices, rows, columns; it refuses one that has too few scales.
+// gridShape returns the stored grid as matrices, rows and columns. It refuses a grid with too few
+// scales.
 func gridShape(w, scale *Source, block [2]int64) ([3]int64, error) {
 	need := neededGrid(w, block)
 	rank := len(w.Shape)
@@ -82,14 +86,16 @@ func gridShape(w, scale *Source, block [2]int64) ([3]int64, error) {
 	default:
 		got[0] = -1
 	}
-	if got[0] != need[0] && !(rank == 3 && got == [3]int64{1, 1, 1}) || got[1] < need[1] || got[2] < need[2] {
-		return got, fmt.Errorf("%s: grid of shape %v: %s of shape %v in blocks of %s × %s needs %v", scale.Key, scale.Shape,
-			w.Key, w.Shape, blockName(int(block[0])), blockName(int(block[1])), need[3-rank:])
+	forAll := rank == 3 && got == [3]int64{1, 1, 1}
+	if got[0] != need[0] && !forAll || got[1] < need[1] || got[2] < need[2] {
+		return got, fmt.Errorf("%s: grid of shape %v: %s of shape %v in blocks of %s × %s needs %v",
+			scale.Key, scale.Shape, w.Key, w.Shape,
+			blockName(int(block[0])), blockName(int(block[1])), need[3-rank:])
 	}
 	return got, nil
 }
 
-// neededGrid is the shape of the grid of w, as matrices, rows, columns.
+// neededGrid returns the shape of the grid of w, as matrices, rows and columns.
 func neededGrid(w *Source, block [2]int64) [3]int64 {
 	need := [3]int64{1, 1, 1}
 	n := len(w.Shape)
@@ -116,7 +122,7 @@ func (g grid) transpose() grid {
 	return g
 }
 
-// narrow keeps [lo, hi) of the axis that is fromEnd axes from the end.
+// narrow keeps [lo, hi) of an axis, which is counted from the end: 1 is the last axis.
 func (g grid) narrow(fromEnd int, lo, hi int64) grid {
 	if fromEnd == 3 {
 		g.offset += lo * g.batchStride
@@ -148,7 +154,7 @@ func (g *grid) key(m int) UnitKey {
 	}
 }
 
-// scales is the part of a grid that a window needs, and where the window lies in it.
+// scales is the part of a grid that a window needs, and the position of the window in it.
 type scales struct {
 	floats   *floats
 	stride   int
@@ -157,7 +163,7 @@ type scales struct {
 
 func (s *scales) release() { s.floats.put() }
 
-// first is the block of a position, and the position counted from that block's begin.
+// first returns the block of a position, and the position relative to the start of that block.
 func first(i, block int) (b, rest int) {
 	if block == 0 {
 		return 0, i
@@ -165,18 +171,19 @@ func first(i, block int) (b, rest int) {
 	return i / block, i % block
 }
 
-// borrow gives the scales of a window of matrix m.
+// borrow returns the scales of a window of matrix m.
 func (g *grid) borrow(env *Env, m int, w window) (scales, error) {
 	r0, row := first(g.origin[0]+w.r0, g.block[0])
 	c0, col := first(g.origin[1]+w.c0, g.block[1])
 	r1, _ := first(g.origin[0]+w.r1-1, g.block[0])
 	c1, _ := first(g.origin[1]+w.c1-1, g.block[1])
-	s := scales{floats: getFloats((r1 - r0 + 1) * (c1 - c0 + 1)), stride: c1 - c0 + 1, row: row, col: col}
+	need := window{r0, r1 + 1, c0, c1 + 1}
+	s := scales{getFloats(need.rows() * need.cols()), need.cols(), row, col}
 	if g.src == nil {
 		s.floats.values[0] = 1
 		return s, nil
 	}
-	if err := g.gather(env, m, s.floats.values, window{r0, r1 + 1, c0, c1 + 1}); err != nil {
+	if err := g.gather(env, m, s.floats.values, need); err != nil {
 		s.release()
 		return scales{}, err
 	}
@@ -205,7 +212,8 @@ func (g *grid) gather(env *Env, m int, dst []float32, w window) error {
 	return nil
 }
 
-// pickScales copies a window of a grid of float32s that is stored width scales wide, perhaps transposed.
+// pickScales copies a window of a grid of float32s, which is stored in rows of width scales. If
+// transposed is set, the window is one of the transposed grid.
 func pickScales(dst []float32, all []byte, width int, w window, transposed bool) {
 	for r := w.r0; r < w.r1; r++ {
 		n := w.cols()

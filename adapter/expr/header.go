@@ -7,20 +7,20 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// header is dtype and shape, and the node as one matrix.
+// header holds dtype and shape, and the size of the node as one matrix.
 type header struct {
-	self       node // what it is the header of
+	self       node // the node that has this header
 	dtype      safetensors.DType
 	shape      []int64
 	size       int64
 	rows, cols int  // the last axis is the columns, all others are the rows; 0, 0 if empty
 	item       int  // bytes of an element
-	packed     bool // elements are no whole bytes: a row of bytes then
+	packed     bool // elements are not whole bytes; the node is then one row of bytes
 }
 
 func newHeader(d safetensors.DType, shape []int64) (header, error) {
 	if d.Bits() == 0 {
-		return header{}, fmt.Errorf("no dtype: %s", d)
+		return header{}, fmt.Errorf("%s is not a dtype", d)
 	}
 	size, err := safetensors.Size(d, shape)
 	if err != nil {
@@ -43,52 +43,53 @@ func newHeader(d safetensors.DType, shape []int64) (header, error) {
 	return h, nil
 }
 
-// DType of the elements.
+// DType returns the dtype of the elements.
 func (h *header) DType() safetensors.DType { return h.dtype }
 
-// Shape of the tensor.
+// Shape returns the shape of the tensor.
 func (h *header) Shape() []int64 { return h.shape }
 
-// Size in bytes.
+// Size returns the size in bytes.
 func (h *header) Size() int64 { return h.size }
 
 func (h *header) head() *header { return h }
 
-// ReadAt fills p, by rectangles.
+// ReadAt fills p by rectangles.
 func (h *header) ReadAt(env *Env, p []byte, off int64) error { return readAt(h.self, env, p, off) }
 
-// Units of a range.
+// Units reports the units of a range.
 func (h *header) Units(off, count int64, yield func(*Unit) bool) bool {
 	off, count = h.clip(off, count)
 	return count == 0 || h.self.needsRange(off, count, demand{unit: yield})
 }
 
-// Ranges of a range.
+// Ranges reports the file ranges of a range.
 func (h *header) Ranges(off, count int64, yield func(f File, off, n int64) bool) bool {
 	off, count = h.clip(off, count)
 	return count == 0 || h.self.needsRange(off, count, demand{span: yield})
 }
 
-// needsRange asks for the hull of the range.
+// needsRange reports the needs of the hull of the range.
 func (h *header) needsRange(off, count int64, d demand) bool {
 	return h.self.needs(h.hull(off, count), d)
 }
 
-// clip cuts a range to what is inside the node.
+// clip limits a range to the node.
 func (h *header) clip(off, n int64) (int64, int64) {
 	off = min(max(off, 0), h.size)
 	return off, min(max(n, 0), h.size-off)
 }
 
-// inside refuses ranges that are not of the node.
+// inside refuses ranges that are not inside the node.
 func (h *header) inside(n Node, off, count int64) error {
 	if off < 0 || count < 0 || off > h.size-count {
-		return fmt.Errorf("%s: bytes [%d, %d) are not inside its %d bytes", n, off, off+count, h.size)
+		return fmt.Errorf("%s: bytes [%d, %d) are not inside its %d bytes",
+			n, off, off+count, h.size)
 	}
 	return nil
 }
 
-// hull is the smallest window that holds a byte range.
+// hull returns the smallest window that contains a byte range.
 func (h *header) hull(off, n int64) window {
 	item := int64(h.item)
 	lo, hi := int(off/item), int((off+n+item-1)/item)

@@ -2,7 +2,7 @@ package expr
 
 import "fmt"
 
-// Index keeps entry i of the first axis and drops that axis.
+// Index keeps entry i of the first axis and drops that axis. An entry outside the axis is an error.
 func Index(n Node, i int64) (Node, error) {
 	of, err := ours("index", n)
 	if err != nil {
@@ -17,7 +17,7 @@ func Index(n Node, i int64) (Node, error) {
 	return of.index(i)
 }
 
-// indexed is a slice of one entry in another shape, for nodes that cannot do better.
+// indexed is index for nodes that have no better way: a slice of one entry, reshaped.
 func indexed(of node, i int64) (node, error) {
 	n, err := newSlice(of, 0, i, i+1)
 	if err != nil {

@@ -2,13 +2,14 @@ package expr
 
 import "fmt"
 
-// load shows a stored tensor, or a part of it, perhaps transposed.
+// load shows a stored tensor or a part of it, possibly transposed.
 type load struct {
 	header
 	region region
 }
 
-// Load shows a stored tensor as it is.
+// Load returns a node with the bytes of a stored tensor, unchanged. A tensor beyond the end of its
+// file is an error.
 func Load(src *Source) (Node, error) {
 	h, err := checkSource(src)
 	if err != nil {
@@ -24,7 +25,8 @@ func checkSource(src *Source) (header, error) {
 		return h, fmt.Errorf("%s: %w", src.Key, err)
 	}
 	if size := src.File.Size(); src.Offset < 0 || src.Offset > size-h.size {
-		return h, fmt.Errorf("%s: %s: bytes [%d, %d) are not inside the file's %d", src.File.Name(), src.Key, src.Offset, src.Offset+h.size, size)
+		return h, fmt.Errorf("%s: %s: bytes [%d, %d) are not inside the file's %d",
+			src.File.Name(), src.Key, src.Offset, src.Offset+h.size, size)
 	}
 	return h, nil
 }
@@ -116,7 +118,8 @@ func (n *load) index(i int64) (node, error) {
 	return newLoad(h, n.region.narrow(len(n.shape), 0, span{i, i + 1, true})), nil
 }
 
-// tooDeep says whether an axis is one of several before the matrices, which a region has no stride for.
+// tooDeep reports whether an axis is one of several before the matrices. A region has no stride for
+// such an axis.
 func tooDeep(src *Source, fromEnd int) bool { return fromEnd > 2 && len(src.Shape) > 3 }
 
 func (n *load) String() string {

@@ -6,7 +6,7 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// overflowed counts the infinities among rows of F16 values, if anybody wants to know.
+// overflowed counts the infinities in rows of F16 values, if the environment has counters.
 func (env *Env) overflowed(out fp8.Format, dst []byte, stride, rows, cols int) {
 	if out != fp8.F16 || env == nil || env.Counters == nil {
 		return
@@ -20,12 +20,13 @@ func (env *Env) overflowed(out fp8.Format, dst []byte, stride, rows, cols int) {
 	}
 }
 
-// infinities counts them, four values at a time as long as none has the largest exponent.
+// infinities counts infinities. It skips four values at a time if none has the largest exponent.
 func infinities(b []byte) (n int) {
 	const exponents, ones = 0x7c007c007c007c00, 0x0400040004000400
 	for len(b) > 0 {
 		if len(b) >= 8 {
-			// Adding 1 to an exponent carries into the sign if all its bits are set.
+			// Adding 1 to an exponent carries into the sign bit if all bits of the exponent are
+			// set.
 			if e := binary.LittleEndian.Uint64(b) & exponents; (e+ones)&0x8000800080008000 == 0 {
 				b = b[8:]
 				continue

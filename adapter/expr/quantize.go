@@ -6,30 +6,37 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// ScaleMode says how scales are chosen.
+// ScaleMode selects how scales are chosen.
 type ScaleMode uint8
 
 // The ways to choose scales.
 const (
-	// Amax is the largest magnitude of a block that is finite, by 448, the largest code,
-	// but at least 2^-126.
+	// Amax divides the largest finite magnitude of a block by 448, the largest code. A scale is at
+	// least 2^-126.
 	Amax ScaleMode = iota
-	// Ones are scales of 1: codes are the values themselves, rounded, and saturated at ±448.
+	// Ones sets every scale to 1. The codes are the rounded values, limited to ±448.
 	Ones
 )
 
-// QuantizeOptions say how values become codes and scales. The zero value is that of DeepSeek-V3's checkpoints.
+// QuantizeOptions configure Quantize. The zero value is that of DeepSeek-V3's checkpoints.
 type QuantizeOptions struct {
-	Block  [2]int64 // rows, columns of one scale; {0, 0}: 128 × 128
+	Block  [2]int64 // rows and columns under one scale; {0, 0} means 128 × 128
 	Scales ScaleMode
 }
 
 const maxBlock = 1024
 
-// Quantize makes FP8 codes (F8_E4M3) of a matrix of plain values, and the grid of their scales
-// (F32): a code times its scale is the value, nearly. Any part of either may be read by itself. The grid is a
-// unit, [Computed] from all of n and shared by both nodes: without a cache the blocks that a read needs are computed
-// each time. Values that saturate are counted in [Env.Counters]: infinities, and with [Ones] what is beyond ±448.
+// Quantize returns two nodes for a matrix of BF16, F16 or F32: its FP8 codes (F8_E4M3, the same
+// shape), and the grid of their scales (F32). A code times its scale approximates the value. Any
+// range of either node can be read.
+//
+// The grid is a [Computed] unit of both nodes, because it depends on all of n. Without a cache each
+// read computes the blocks that it needs.
+//
+// Values that saturate are counted in [Env.Counters]. These are infinities, and with [Ones] also
+// values beyond ±448.
+//
+// Other dtypes or ranks, and blocks larger than 1024, are errors.
 func Quantize(n Node, o QuantizeOptions) (codes, scales Node, err error) {
 	of, err := ours("quantize", n)
 	if err != nil {
@@ -44,7 +51,7 @@ func Quantize(n Node, o QuantizeOptions) (codes, scales Node, err error) {
 	return c, s, nil
 }
 
-// quantize is the codes.
+// quantize computes the codes of a quantizer.
 type quantize struct {
 	header
 	by *quantizer

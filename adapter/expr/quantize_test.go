@@ -8,7 +8,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// quantize gives both nodes of b.
+// quantize returns both nodes of b.
 func (m *maker) quantize(b both, block [2]int64, mode ScaleMode) (codes, grid both) {
 	m.t.Helper()
 	c, s, err := Quantize(b.Node, QuantizeOptions{block, mode})
@@ -19,9 +19,10 @@ func (m *maker) quantize(b both, block [2]int64, mode ScaleMode) (codes, grid bo
 	return m.both(wantCodes)(c, err), m.both(wantGrid)(s, err)
 }
 
-// values makes a tensor of weights of usual size, some of them odd.
+// values makes a tensor of weights of usual sizes, with some unusual ones.
 func (m *maker) values(d safetensors.DType, shape ...int64) both {
-	odd := []float64{0, math.Copysign(0, -1), math.Inf(1), math.Inf(-1), math.NaN(), 1e-30, 470, -460}
+	odd := []float64{0, math.Copysign(0, -1), math.Inf(1), math.Inf(-1), math.NaN(), 1e-30, 470,
+		-460}
 	want := tensor{dtype: d, shape: shape}
 	positions(shape, func([]int64) {
 		v := m.rng.NormFloat64() / 50
@@ -94,7 +95,8 @@ func TestNodesOverCodesAndScales(t *testing.T) {
 	m := newMaker(t, 3)
 	codes, grid := m.quantize(m.values(bf16, 40, 50), [2]int64{8, 16}, Amax)
 	for _, b := range []both{codes, grid} {
-		for _, c := range []both{b.transpose(), b.slice(0, 1, 3), b.slice(1, 1, 3).transpose(), b.index(2), m.concat(1, b, b).transpose().index(1), m.stack(b, b)} {
+		for _, c := range []both{b.transpose(), b.slice(0, 1, 3), b.slice(1, 1, 3).transpose(),
+			b.index(2), m.concat(1, b, b).transpose().index(1), m.stack(b, b)} {
 			checkRange(t, nil, c, c.want.bytes(), 0, c.Size())
 		}
 	}
@@ -102,7 +104,8 @@ func TestNodesOverCodesAndScales(t *testing.T) {
 
 func TestCodesShareOneComputedGrid(t *testing.T) {
 	m := newMaker(t, 3)
-	codes, grid := m.quantize(m.values(bf16, 3, 64, 80).slice(2, 40, 80).transpose().index(1), [2]int64{16, 16}, Amax)
+	codes, grid := m.quantize(m.values(bf16, 3, 64, 80).slice(2, 40, 80).transpose().index(1),
+		[2]int64{16, 16}, Amax)
 	m.file.bytes.Store(0)
 	env := &Env{Cache: &mapCache{limit: 1 << 30}}
 	checkRange(t, env, grid, grid.want.bytes(), 0, grid.Size())
@@ -125,7 +128,8 @@ func TestComputedUnitsNameTheirFile(t *testing.T) {
 		codes, scales := m.quantize(b, [2]int64{16, 16}, Amax)
 		for _, n := range []Node{codes, scales} {
 			n.Units(0, 1, func(u *Unit) bool {
-				if k := u.Key(); k.Kind != Computed || k.File != File(m.file) || k.Recipe != b.Node {
+				if k := u.Key(); k.Kind != Computed || k.File != File(m.file) ||
+					k.Recipe != b.Node {
 					t.Errorf("%s: the first unit is %v", n, k)
 				}
 				if u.Size() != scales.Size() {

@@ -7,10 +7,11 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// quantizer is what codes and scales share. The grid is computed in the order in which the values are stored.
+// quantizer is shared by codes and scales. It computes the grid in the order in which the values
+// are stored.
 type quantizer struct {
 	of     node
-	stored node // of, or its transposition if that is how it is stored
+	stored node // of, or its transposition if the values are stored transposed
 	turned bool
 	format fp8.Format
 	ones   bool
@@ -26,12 +27,15 @@ func newQuantizer(of node, o QuantizeOptions) (*quantizer, error) {
 	}
 	format, ok := plain(of.DType())
 	if !ok || len(of.Shape()) != 2 {
-		return nil, fmt.Errorf("%s %v: expected a matrix of BF16, F16 or F32", of.DType(), of.Shape())
+		return nil, fmt.Errorf("%s %v: expected a matrix of BF16, F16 or F32",
+			of.DType(), of.Shape())
 	}
 	if min(o.Block[0], o.Block[1]) < 1 || max(o.Block[0], o.Block[1]) > maxBlock {
-		return nil, fmt.Errorf("blocks of %d × %d: expected 1 to %d", o.Block[0], o.Block[1], maxBlock)
+		return nil, fmt.Errorf("blocks of %d × %d: expected 1 to %d",
+			o.Block[0], o.Block[1], maxBlock)
 	}
-	q := &quantizer{of: of, stored: of, format: format, ones: o.Scales == Ones, block: [2]int{int(o.Block[0]), int(o.Block[1])}}
+	q := &quantizer{of: of, stored: of, format: format, ones: o.Scales == Ones,
+		block: [2]int{int(o.Block[0]), int(o.Block[1])}}
 	var err error
 	if q.codes, err = newHeader(safetensors.F8E4M3, of.Shape()); err != nil {
 		return nil, err
@@ -47,7 +51,7 @@ func newQuantizer(of node, o QuantizeOptions) (*quantizer, error) {
 	return q, q.orient()
 }
 
-// firstFile is the first file that a recipe reads, nil if it is empty.
+// firstFile returns the first file that a recipe reads, or nil if the recipe is empty.
 func firstFile(n node) (file File) {
 	n.Units(0, n.Size(), func(u *Unit) bool {
 		file = u.key.File
@@ -62,7 +66,8 @@ func firstFile(n node) (file File) {
 	return file
 }
 
-// orient finds out how the values are stored: the scale of a block does not depend on it.
+// orient finds the order in which the values are stored. The scale of a block is the same in either
+// order.
 func (q *quantizer) orient() error {
 	if !needsUnits(q.of) {
 		return nil
@@ -78,15 +83,16 @@ func needsUnits(n node) bool {
 	return n.Size() > 0 && !n.Units(0, n.Size(), func(*Unit) bool { return false })
 }
 
-// needs says that a read needs the grid.
+// needs reports that a read needs the grid.
 func (q *quantizer) needs(d demand) bool { return q.ones || d.unit == nil || d.unit(&q.unit) }
 
-// blocks is the window of the grid that a window of values needs.
+// blocks returns the window of the grid that a window of values needs.
 func (q *quantizer) blocks(w window) window {
-	return window{w.r0 / q.block[0], (w.r1-1)/q.block[0] + 1, w.c0 / q.block[1], (w.c1-1)/q.block[1] + 1}
+	r, c := q.block[0], q.block[1]
+	return window{w.r0 / r, (w.r1-1)/r + 1, w.c0 / c, (w.c1-1)/c + 1}
 }
 
-// width of the grid as it is stored.
+// width returns the width of the grid as stored.
 func (q *quantizer) width() int {
 	if q.turned {
 		return q.scales.rows
@@ -94,7 +100,7 @@ func (q *quantizer) width() int {
 	return q.scales.cols
 }
 
-// gather writes a window of the grid to dst, from the unit if there is a cache.
+// gather writes a window of the grid to dst. It uses the unit if there is a cache.
 func (q *quantizer) gather(env *Env, dst []float32, g window) error {
 	if c := env.cache(); c != nil {
 		e, err := c.Get(env.context(), &q.unit)
@@ -119,7 +125,7 @@ func (q *quantizer) gather(env *Env, dst []float32, g window) error {
 	return nil
 }
 
-// compute finds the scales of a window of the stored grid, a row of blocks at a time.
+// compute computes a window of the stored grid, a row of blocks at a time.
 func (q *quantizer) compute(env *Env, dst []float32, g window) error {
 	for r := g.r0; r < g.r1; r++ {
 		if err := q.computeRow(env, dst[:g.cols()], window{r, r + 1, g.c0, g.c1}); err != nil {
@@ -136,7 +142,8 @@ func (q *quantizer) computeRow(env *Env, dst []float32, g window) error {
 	if q.turned {
 		m.Block[0], m.Block[1] = m.Block[1], m.Block[0]
 	}
-	w := window{g.r0 * m.Block[0], min(g.r1*m.Block[0], h.rows), g.c0 * m.Block[1], min(g.c1*m.Block[1], h.cols)}
+	r, c := m.Block[0], m.Block[1]
+	w := window{g.r0 * r, min(g.r1*r, h.rows), g.c0 * c, min(g.c1*c, h.cols)}
 	m.Rows, m.Cols, m.Stride = w.rows(), w.cols(), w.cols()*h.item
 	b := getBuffer(m.Rows * m.Stride)
 	defer b.put()

@@ -25,13 +25,14 @@ const (
 // blocks is the usual block.
 var blocks = [2]int64{128, 128}
 
-// merged is an expert of the native layout.
+// merged makes an expert of the native layout.
 func (m *maker) merged(inter, hidden int64, d safetensors.DType) both {
 	q := quantized{block: [2]int64{16, 16}, out: d}
-	return m.concat(1, m.dequantize(q, inter, hidden).transpose(), m.dequantize(q, inter, hidden).transpose())
+	return m.concat(1, m.dequantize(q, inter, hidden).transpose(),
+		m.dequantize(q, inter, hidden).transpose())
 }
 
-// recipes are shapes that are awkward on purpose.
+// recipes have awkward shapes on purpose.
 var recipes = []struct {
 	name string
 	make func(m *maker) both
@@ -72,7 +73,8 @@ var recipes = []struct {
 		return m.dequantize(quantized{block: [2]int64{25, 50}, scale: bf16, out: f16}, 77, 130)
 	}},
 	{"dequantize E5M2", func(m *maker) both {
-		return m.dequantize(quantized{block: blocks, codes: safetensors.F8E5M2, scale: f16}, 50, 140)
+		return m.dequantize(quantized{block: blocks, codes: safetensors.F8E5M2, scale: f16}, 50,
+			140)
 	}},
 	{"dequantize E8M0", func(m *maker) both {
 		return m.dequantize(quantized{block: [2]int64{1, 32}, scale: e8m0, out: f32}, 5, 100)
@@ -81,7 +83,8 @@ var recipes = []struct {
 		return m.dequantize(quantized{block: [2]int64{1, 32}, scale: safetensors.U8}, 5, 100)
 	}},
 	{"dequantize exponents as bytes, transposed", func(m *maker) both {
-		return m.dequantize(quantized{block: [2]int64{1, 32}, scale: safetensors.U8, out: f32}, 40, 100).transpose().slice(0, 7, 77)
+		return m.dequantize(quantized{block: [2]int64{1, 32}, scale: safetensors.U8, out: f32}, 40,
+			100).transpose().slice(0, 7, 77)
 	}},
 	{"dequantize without scales", func(m *maker) both { return m.dequantize(quantized{bare: true}, 30, 40).slice(1, 3, 37) }},
 	{"dequantize without scales, transposed", func(m *maker) both {
@@ -89,38 +92,44 @@ var recipes = []struct {
 	}},
 	{"dequantize columns [1,N]", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{0, 1}}, 30, 40).transpose() }},
 	{"dequantize 3-D by columns", func(m *maker) both {
-		return m.dequantize(quantized{block: [2]int64{0, 1}}, 3, 20, 40).slice(0, 1, 3).slice(2, 5, 39)
+		return m.dequantize(quantized{block: [2]int64{0, 1}}, 3, 20, 40).slice(0, 1, 3).slice(2, 5,
+			39)
 	}},
 	{"dequantize whole tensor", func(m *maker) both { return m.dequantize(quantized{stored: []int64{}}, 30, 40) }},
 	{"dequantize whole tensor [1]", func(m *maker) both {
 		return m.dequantize(quantized{stored: []int64{1}, scale: bf16}, 30, 40).transpose()
 	}},
 	{"dequantize rows [M]", func(m *maker) both {
-		return m.dequantize(quantized{block: [2]int64{1, 0}, stored: []int64{30}}, 30, 40).slice(0, 3, 20)
+		return m.dequantize(quantized{block: [2]int64{1, 0}, stored: []int64{30}}, 30, 40).slice(0,
+			3, 20)
 	}},
 	{"dequantize rows [M,1]", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{1, 0}}, 30, 40).transpose() }},
 	{"dequantize columns [N]", func(m *maker) both {
-		return m.dequantize(quantized{block: [2]int64{0, 1}, stored: []int64{40}}, 30, 40).slice(1, 7, 33)
+		return m.dequantize(quantized{block: [2]int64{0, 1}, stored: []int64{40}}, 30, 40).slice(1,
+			7, 33)
 	}},
 	{"dequantize slice", func(m *maker) both {
 		return m.dequantize(quantized{block: blocks}, 200, 300).slice(0, 33, 190).slice(1, 5, 277)
 	}},
 	{"dequantize slice transposed", func(m *maker) both {
-		return m.dequantize(quantized{block: blocks}, 200, 300).slice(0, 33, 190).transpose().slice(0, 77, 211)
+		return m.dequantize(quantized{block: blocks}, 200, 300).slice(0, 33,
+			190).transpose().slice(0, 77, 211)
 	}},
 	{"dequantize row", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{16, 16}}, 50, 60).index(33) }},
 	{"dequantize 3-D", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{16, 16}}, 3, 20, 40) }},
 	{"dequantize 3-D transposed", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{16, 16}}, 3, 20, 40).transpose() }},
 	{"dequantize 3-D, experts", func(m *maker) both { return m.dequantize(quantized{block: [2]int64{16, 16}}, 5, 20, 40).slice(0, 2, 4) }},
 	{"dequantize 3-D, one expert", func(m *maker) both {
-		return m.dequantize(quantized{block: [2]int64{16, 16}}, 5, 20, 40).slice(2, 11, 31).index(3).transpose()
+		return m.dequantize(quantized{block: [2]int64{16, 16}}, 5, 20, 40).slice(2, 11,
+			31).index(3).transpose()
 	}},
 	{"dequantize 3-D by [E]", func(m *maker) both { return m.dequantize(quantized{stored: []int64{3}}, 3, 20, 40).index(1) }},
 	{"dequantize 3-D by one", func(m *maker) both {
 		return m.dequantize(quantized{grid: []int64{1, 1, 1}, stored: []int64{1}}, 3, 20, 40)
 	}},
 	{"dequantize 3-D by rows", func(m *maker) both {
-		return m.dequantize(quantized{block: [2]int64{1, 0}, stored: []int64{3, 20}}, 3, 20, 40).slice(0, 1, 3)
+		return m.dequantize(quantized{block: [2]int64{1, 0}, stored: []int64{3, 20}}, 3, 20,
+			40).slice(0, 1, 3)
 	}},
 
 	{"cast", func(m *maker) both { return m.load(bf16, 9, 10).cast(f32) }},
@@ -131,20 +140,24 @@ var recipes = []struct {
 	{"concat last axis", func(m *maker) both { return m.concat(1, m.load(bf16, 6, 5), m.load(bf16, 6, 0), m.load(bf16, 6, 1)) }},
 	{"concat middle axis", func(m *maker) both { return m.concat(1, m.load(bf16, 3, 5, 4), m.load(bf16, 3, 2, 4)) }},
 	{"concat middle axis, parts", func(m *maker) both {
-		return m.concat(1, m.load(bf16, 3, 5, 4), m.load(bf16, 3, 2, 4)).slice(1, 3, 6).transpose().slice(0, 1, 3)
+		return m.concat(1, m.load(bf16, 3, 5, 4), m.load(bf16, 3, 2, 4)).slice(1, 3,
+			6).transpose().slice(0, 1, 3)
 	}},
 	{"concat of rank 4", func(m *maker) both {
-		return m.concat(0, m.load(bf16, 2, 3, 2, 4), m.load(bf16, 1, 3, 2, 4)).slice(0, 1, 3).index(1)
+		return m.concat(0, m.load(bf16, 2, 3, 2, 4), m.load(bf16, 1, 3, 2, 4)).slice(0, 1,
+			3).index(1)
 	}},
 	{"concat of vectors", func(m *maker) both { return m.concat(0, m.load(bf16, 6), m.load(bf16, 5)).slice(0, 3, 9) }},
 
 	{"merged expert", func(m *maker) both { return m.merged(40, 56, bf16) }},
 	{"merged expert F32", func(m *maker) both { return m.merged(24, 50, f32) }},
 	{"merged experts", func(m *maker) both {
-		return m.stack(m.merged(20, 30, bf16), m.merged(20, 30, bf16), m.merged(20, 30, bf16), m.merged(20, 30, bf16))
+		return m.stack(m.merged(20, 30, bf16), m.merged(20, 30, bf16), m.merged(20, 30, bf16),
+			m.merged(20, 30, bf16))
 	}},
 	{"merged experts, part", func(m *maker) both {
-		return m.stack(m.merged(20, 30, bf16), m.merged(20, 30, bf16), m.merged(20, 30, bf16)).slice(0, 1, 3).slice(2, 13, 31).transpose()
+		return m.stack(m.merged(20, 30, bf16), m.merged(20, 30, bf16),
+			m.merged(20, 30, bf16)).slice(0, 1, 3).slice(2, 13, 31).transpose()
 	}},
 	{"un-merged expert", func(m *maker) both {
 		return m.load(bf16, 4, 30, 48).slice(2, 24, 48).transpose().index(2)
@@ -164,7 +177,7 @@ var recipes = []struct {
 	{"slice to nothing", func(m *maker) both { return m.load(bf16, 6, 20).slice(0, 3, 3).transpose() }},
 }
 
-// poisoned is a buffer that shows what was not written.
+// poisoned returns a buffer that shows unwritten bytes.
 func poisoned(n int64) []byte { return bytes.Repeat([]byte{0xAB}, int(n)) }
 
 // checkRange reads a range and compares it with the slice of the whole.
@@ -186,7 +199,7 @@ func checkRange(t *testing.T, env *Env, n Node, want []byte, lo, hi int64) {
 	}
 }
 
-// randomRange is any range, often a short one.
+// randomRange returns any range, often a short one.
 func randomRange(rng *rand.Rand, size int64) (lo, hi int64) {
 	lo = rng.Int64N(size + 1)
 	hi = lo + rng.Int64N(size-lo+1)
@@ -202,8 +215,10 @@ func TestEveryRangeEqualsTheReference(t *testing.T) {
 			m := newMaker(t, uint64(i))
 			b := r.make(m)
 			want := b.want.bytes()
-			if b.Size() != int64(len(want)) || !slices.Equal(b.Shape(), b.want.shape) || b.DType() != b.want.dtype {
-				t.Fatalf("%s is %s %v, %d bytes; want %s %v, %d", b, b.DType(), b.Shape(), b.Size(), b.want.dtype, b.want.shape, len(want))
+			if b.Size() != int64(len(want)) || !slices.Equal(b.Shape(), b.want.shape) ||
+				b.DType() != b.want.dtype {
+				t.Fatalf("%s is %s %v, %d bytes; want %s %v, %d",
+					b, b.DType(), b.Shape(), b.Size(), b.want.dtype, b.want.shape, len(want))
 			}
 			for name, env := range environments() {
 				t.Run(name, func(t *testing.T) {
@@ -221,7 +236,7 @@ func TestEveryRangeEqualsTheReference(t *testing.T) {
 	}
 }
 
-// smallChunks makes every loop over chunks go round more than once.
+// smallChunks makes every loop over chunks run more than once.
 func smallChunks(t *testing.T) {
 	old := [...]int{chunk, gap, strip}
 	t.Cleanup(func() { chunk, gap, strip = old[0], old[1], old[2] })
@@ -244,7 +259,8 @@ func TestReadsInSmallChunksEqualTheReference(t *testing.T) {
 	}
 }
 
-// The parts of a tensor begin at the same offset, and so do tensors that are one in another shape.
+// The parts of a tensor can begin at the same offset, and so can tensors that share bytes in
+// another shape.
 func TestPartsOfATensorAreUnitsOfTheirOwn(t *testing.T) {
 	m := newMaker(t, 1)
 	want := m.random(bf16, 12, 8)
@@ -289,11 +305,12 @@ func TestEqualRecipesShareTheirUnits(t *testing.T) {
 	}
 }
 
-// The shapes of DeepSeek-V3 with a grid whose last block is cut, some elements by themselves.
+// The shapes are those of DeepSeek-V3, with a partial last block. Only some elements are checked.
 func TestElementsOfAFullSizeWeight(t *testing.T) {
 	m := newMaker(t, 1)
 	b := m.dequantizeLarge(576, 7168)
-	for name, n := range map[string]both{"as stored": b.both, "transposed": b.both.withNode(Transpose(b.Node))} {
+	for name, n := range map[string]both{"as stored": b.both,
+		"transposed": b.both.withNode(Transpose(b.Node))} {
 		for _, env := range environments() {
 			whole := poisoned(n.Size())
 			if err := n.ReadAt(env, whole, 0); err != nil {
@@ -327,7 +344,7 @@ func TestRangesOutsideAreErrors(t *testing.T) {
 	}
 }
 
-// recorder notes what a read asks of its environment.
+// recorder records the requests of a read to its environment.
 type recorder struct {
 	mapCache
 	ranges [][2]int64
@@ -376,7 +393,8 @@ func TestUnitsAndRangesAreWhatAReadAsksFor(t *testing.T) {
 				}
 			}
 			if len(said) > len(r.units())+1 && len(said) > 2 {
-				t.Errorf("%s: [%d, %d) used %d units, Units said %d", b, lo, hi, len(r.units()), len(said))
+				t.Errorf("%s: [%d, %d) used %d units, Units said %d",
+					b, lo, hi, len(r.units()), len(said))
 			}
 			var ranges [][2]int64
 			b.Ranges(lo, hi-lo, func(f File, off, n int64) bool {
@@ -388,11 +406,14 @@ func TestUnitsAndRangesAreWhatAReadAsksFor(t *testing.T) {
 	}
 }
 
-// checkCovered wants each read to be inside one of the ranges said, or them all together; reads of cached units are not seen.
+// checkCovered checks that each read is inside the announced ranges. Reads of cached units are not
+// recorded.
 func checkCovered(t *testing.T, n Node, said, read [][2]int64) {
 	t.Helper()
 	for _, r := range read {
-		if !slices.ContainsFunc(said, func(s [2]int64) bool { return s[0] <= r[0] && r[1] <= s[1] }) {
+		if !slices.ContainsFunc(said, func(s [2]int64) bool {
+			return s[0] <= r[0] && r[1] <= s[1]
+		}) {
 			t.Errorf("%s: read %v, Ranges said %v", n, r, said)
 		}
 	}
@@ -420,7 +441,7 @@ func TestManyReadersAtOnce(t *testing.T) {
 	}
 }
 
-// readUntilCancelled reads ranges; odd readers are cancelled in the middle of a read.
+// readUntilCancelled reads ranges. Odd readers are cancelled in the middle of a read.
 func readUntilCancelled(t *testing.T, env *Env, nodes []both, wants [][]byte, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -456,7 +477,8 @@ func TestCancelledReadsAreErrors(t *testing.T) {
 	cancel()
 	for i, r := range recipes {
 		b := r.make(newMaker(t, uint64(i)))
-		for name, cache := range map[string]Cache{"no cache": nil, "cache": &mapCache{limit: 1 << 30}} {
+		for name, cache := range map[string]Cache{"no cache": nil,
+			"cache": &mapCache{limit: 1 << 30}} {
 			err := b.ReadAt(&Env{Context: ctx, Cache: cache}, poisoned(b.Size()), 0)
 			if b.Size() > 0 && !errors.Is(err, context.Canceled) {
 				t.Errorf("%s, %s: %v", r.name, name, err)
@@ -472,7 +494,7 @@ func TestFaultyFilesAlwaysGiveErrors(t *testing.T) {
 		"nothing":      func(n int) (int, error) { return 0, nil },
 		"end of file":  func(n int) (int, error) { return n / 2, io.EOF },
 		"device error": func(n int) (int, error) { return n / 2, broken },
-		"file changed": func(n int) (int, error) { return n, broken }, // all bytes, but not to be trusted
+		"file changed": func(n int) (int, error) { return n, broken }, // all bytes, but wrong
 	}
 	for i, r := range recipes {
 		m := newMaker(t, uint64(i))
@@ -516,7 +538,7 @@ func envCache(env *Env) (*mapCache, bool) {
 	return c, ok
 }
 
-// checkFault wants an error if a read was hit by a fault, and only then.
+// checkFault checks that a read fails if and only if it met a fault.
 func checkFault(t *testing.T, name string, err error, hit bool, broken error) {
 	t.Helper()
 	switch {
@@ -529,7 +551,7 @@ func checkFault(t *testing.T, name string, err error, hit bool, broken error) {
 	}
 }
 
-// randomRecipe builds a recipe from what a fuzzer chose.
+// randomRecipe builds a recipe from a fuzzer's choices.
 func (m *maker) randomRecipe() both {
 	var b both
 	side := func() int64 { return 1 + m.rng.Int64N(40) }
@@ -542,7 +564,8 @@ func (m *maker) randomRecipe() both {
 			return m.load(f32, rows, cols).cast(bf16)
 		}
 		block := [2]int64{m.rng.Int64N(20), m.rng.Int64N(20)}
-		return m.dequantize(quantized{block: block, scale: []safetensors.DType{f32, bf16, f16, e8m0}[m.rng.IntN(4)]}, rows, cols)
+		return m.dequantize(quantized{block: block,
+			scale: []safetensors.DType{f32, bf16, f16, e8m0}[m.rng.IntN(4)]}, rows, cols)
 	}
 	switch m.rng.IntN(4) {
 	case 0:

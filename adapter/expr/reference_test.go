@@ -7,8 +7,8 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// tensor is what the tests hold against the evaluator: every element by itself, computed
-// from the rules of the formats. It shares no code with the evaluator.
+// tensor is the reference of the evaluator. It computes every element alone, from the rules of the
+// formats, and shares no code with the evaluator.
 type tensor struct {
 	dtype safetensors.DType
 	shape []int64
@@ -25,7 +25,7 @@ func (t tensor) bytes() []byte {
 	return b
 }
 
-// each makes a tensor of another shape whose element at position p is t's at from(p).
+// each makes a tensor of another shape. Its element at position p is t's element at from(p).
 func (t tensor) each(shape []int64, from func(p []int64) []int64) tensor {
 	out := tensor{dtype: t.dtype, shape: shape}
 	positions(shape, func(p []int64) { out.bits = append(out.bits, t.at(from(p))) })
@@ -40,7 +40,7 @@ func (t tensor) at(p []int64) uint64 {
 	return t.bits[i]
 }
 
-// positions calls do for all of a shape, row-major. do may change p.
+// positions calls do for each position of a shape, row-major. do may change p.
 func positions(shape []int64, do func(p []int64)) {
 	if slices.Contains(shape, 0) {
 		return
@@ -131,8 +131,9 @@ func (t tensor) cast(d safetensors.DType) tensor {
 	return out
 }
 
-// dequantizeTensor has a grid as a matrix for each matrix of w: grid[e][i][j].
-func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64, d safetensors.DType) tensor {
+// dequantizeTensor takes the grid as a matrix for each matrix of w: grid[e][i][j].
+func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64,
+	d safetensors.DType) tensor {
 	out := tensor{dtype: d, shape: w.shape}
 	n := len(w.shape)
 	positions(w.shape, func(p []int64) {
@@ -159,7 +160,7 @@ func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64
 	return out
 }
 
-// floats are the fields of a format: bits of exponent and mantissa. E4M3FN has NaN but no infinity.
+// floatFields are the bits of exponent and mantissa of a format. E4M3FN has NaN but no infinity.
 var floatFields = map[safetensors.DType][2]int{
 	safetensors.F8E4M3: {4, 3},
 	safetensors.F8E5M2: {5, 2},
@@ -231,10 +232,11 @@ func quietNaN(d safetensors.DType, sign uint64) uint64 {
 	return sign<<(exponent+mantissa) | uint64(1<<exponent-1)<<mantissa | 1<<(mantissa-1)
 }
 
-// quantizeTensor gives codes and grid, element by element; ones: the scales are 1.
+// quantizeTensor computes codes and grid, element by element. If ones is set, the scales are 1.
 func quantizeTensor(t tensor, block [2]int64, ones bool) (codes, grid tensor) {
 	rows, cols := t.shape[0], t.shape[1]
-	grid = tensor{dtype: safetensors.F32, shape: []int64{(rows + block[0] - 1) / block[0], (cols + block[1] - 1) / block[1]}}
+	grid = tensor{dtype: safetensors.F32, shape: []int64{(rows + block[0] - 1) / block[0],
+		(cols + block[1] - 1) / block[1]}}
 	positions(grid.shape, func(p []int64) {
 		scale := float32(1)
 		if !ones {
@@ -247,7 +249,8 @@ func quantizeTensor(t tensor, block [2]int64, ones bool) (codes, grid tensor) {
 		scale := decodeBits(grid.at([]int64{p[0] / block[0], p[1] / block[1]}), safetensors.F32)
 		u := t.at(p)
 		sign := u >> (t.dtype.Bits() - 1) << 7
-		codes.bits = append(codes.bits, sign|nearestCode(float32(math.Abs(decodeBits(u, t.dtype))/scale)))
+		codes.bits = append(codes.bits,
+			sign|nearestCode(float32(math.Abs(decodeBits(u, t.dtype))/scale)))
 	})
 	return codes, grid
 }
@@ -256,7 +259,8 @@ func blockScale(t tensor, row, col int64, block [2]int64) float32 {
 	var amax float64
 	for i := row; i < min(row+block[0], t.shape[0]); i++ {
 		for j := col; j < min(col+block[1], t.shape[1]); j++ {
-			if v := math.Abs(decodeBits(t.at([]int64{i, j}), t.dtype)); v > amax && !math.IsInf(v, 0) {
+			if v := math.Abs(decodeBits(t.at([]int64{i, j}), t.dtype)); v > amax &&
+				!math.IsInf(v, 0) {
 				amax = v
 			}
 		}
@@ -271,7 +275,7 @@ var codeValues = func() (v [0x7f]float64) {
 	return v
 }()
 
-// nearestCode tries all codes; of two that are as near the even one counts.
+// nearestCode tries all codes. Of two equally near codes it returns the even one.
 func nearestCode(v float32) uint64 {
 	if v != v {
 		return 0x7f

@@ -8,25 +8,24 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// strips is the least number of strips that a fill is cut into.
+// strips is the smallest number of strips of a fill.
 const strips = 8
 
-// Sizes in bytes, which only tests change.
+// Sizes in bytes. Only tests change them.
 var (
-	// chunk is how much is read at a time, so that it is still in the core's cache when
-	// it is decoded.
+	// chunk is the most bytes per read. A chunk stays in the core's cache until it is decoded.
 	chunk = 512 << 10
 
-	// gap is how far apart two rows are that two reads get faster than one which
-	// reads what is between them too.
+	// gap is the largest gap between rows that is read along with them. Beyond it, separate reads
+	// are faster.
 	gap = 8 << 10
 
-	// strip is the most that a fill reads at once: with its ends aligned, a large page.
+	// strip is the most bytes per read of a fill. With aligned ends it is a large page.
 	strip = 2<<20 - 2*DirectAlign
 )
 
-// region is a strided part of a stored tensor: a batch of matrices, perhaps seen
-// transposed. Strides are bytes of the file.
+// region is a strided part of a stored tensor: a batch of matrices, possibly seen transposed.
+// Strides are bytes of the file.
 type region struct {
 	src         *Source
 	offset      int64 // of the first element in the file
@@ -36,18 +35,18 @@ type region struct {
 	batchStride int64
 	rowStride   int64
 	transposed  bool
-	part        []span // of each axis of the source; nil: all of it
-	turned      []Unit // if transposed, each matrix
-	skip        int    // rows of the units before those of the region
+	part        []span // by axis of the source; nil: all of it
+	turned      []Unit // one for each matrix, if transposed
+	skip        int    // rows of a unit before those of the region
 }
 
-// span is a part of an axis; one entry of it if dropped.
+// span is a part of an axis. If dropped, it is one entry and the axis is gone.
 type span struct {
 	lo, hi  int64
 	dropped bool
 }
 
-// newRegion is a whole tensor. h is its header.
+// newRegion returns the region of a whole tensor with header h.
 func newRegion(src *Source, h *header) region {
 	g := region{src: src, offset: src.Offset, item: h.item, batch: 1, rows: 1, cols: h.cols}
 	if n := len(h.shape); n > 1 && h.size > 0 {
@@ -59,7 +58,7 @@ func newRegion(src *Source, h *header) region {
 	return g
 }
 
-// height and width of the matrices as they are seen.
+// height returns the rows of each matrix as seen.
 func (g *region) height() int {
 	if g.transposed {
 		return g.cols
@@ -67,19 +66,21 @@ func (g *region) height() int {
 	return g.rows
 }
 
-// transpose gives the region seen the other way.
+// transpose returns the transposed region.
 func (g region) transpose() region {
 	g.transposed = !g.transposed
 	return g
 }
 
-// whole says whether the elements lie in the file one after the other, as they are seen.
+// whole reports whether the elements are contiguous in the file, in the order in which they are
+// seen.
 func (g *region) whole() bool {
 	width := int64(g.cols) * int64(g.item)
-	return !g.transposed && (g.rows == 1 || g.rowStride == width) && (g.batch == 1 || g.batchStride == int64(g.rows)*width)
+	return !g.transposed && (g.rows == 1 || g.rowStride == width) &&
+		(g.batch == 1 || g.batchStride == int64(g.rows)*width)
 }
 
-// narrow keeps [lo, hi) of an axis of a tensor of at most three axes, of which n are seen. dropped: the axis goes away.
+// narrow keeps the part s of an axis. The tensor has at most three axes, of which n are seen.
 func (g region) narrow(n, axis int, s span) region {
 	fromEnd := n - axis
 	if g.transposed && fromEnd <= 2 {
@@ -107,7 +108,7 @@ func (g region) narrow(n, axis int, s span) region {
 	return g
 }
 
-// seal makes the units. It is called once the region is as it will be read.
+// seal makes the units. It is called when the region has its final form.
 func (g *region) seal() {
 	g.turned, g.skip = nil, 0
 	if !g.transposed || g.rows == 0 || g.cols == 0 {
@@ -121,8 +122,8 @@ func (g *region) seal() {
 	}
 }
 
-// widened is the region that the units hold: the whole of the stored rows, if they would be read anyway and a good
-// part of them is seen. So the parts that a merged tensor is taken apart into share their units.
+// widened returns the region that the units hold. It has the full stored rows if the gaps would be
+// read anyway and a quarter of each row is seen. So the parts of a merged tensor share their units.
 func (g *region) widened() *region {
 	full, width := int(g.rowStride), g.cols*g.item
 	if full == width || full-width > gap || full > 4*width {
@@ -144,7 +145,7 @@ func (g *region) key(m int, kind UnitKind) UnitKey {
 	}
 }
 
-// at is where an element is stored.
+// at returns the offset of an element in the file.
 func (g *region) at(m, r, c int) int64 {
 	return g.offset + int64(m)*g.batchStride + int64(r)*g.rowStride + int64(c)*int64(g.item)
 }
@@ -166,7 +167,7 @@ func (g *region) read(env *Env, dst []byte, stride, m int, w window) error {
 	return g.readSpans(env, dst, stride, m, w)
 }
 
-// readSpans reads rows with what is between them, and drops that.
+// readSpans reads rows together with the gaps between them and copies only the rows.
 func (g *region) readSpans(env *Env, dst []byte, stride, m int, w window) error {
 	width, step := w.cols()*g.item, int(g.rowStride)
 	rows := min(w.rows(), max(1, chunk/step))
@@ -191,7 +192,7 @@ func (g *region) readSpans(env *Env, dst []byte, stride, m int, w window) error 
 type lease struct {
 	bytes  []byte
 	stride int
-	rows   int // may be fewer than were asked for
+	rows   int // may be fewer than requested
 	entry  Entry
 	buf    *buffer
 }
@@ -203,7 +204,7 @@ func (l *lease) release() {
 	l.buf.put()
 }
 
-// borrow gives the first rows of a window of matrix m, as seen.
+// borrow returns the first rows of a window of matrix m, as seen.
 func (g *region) borrow(env *Env, m int, w window) (lease, error) {
 	if g.transposed {
 		if c := env.cache(); c != nil {
@@ -230,13 +231,14 @@ func (g *region) borrowUnit(env *Env, c Cache, m int, w window) (lease, error) {
 		return lease{}, err
 	}
 	stride := g.rows * g.item
-	return lease{bytes: e.Bytes()[(g.skip+w.r0)*stride+w.c0*g.item:], stride: stride, rows: w.rows(), entry: e}, nil
+	return lease{bytes: e.Bytes()[(g.skip+w.r0)*stride+w.c0*g.item:], stride: stride,
+		rows: w.rows(), entry: e}, nil
 }
 
-// borrowTurned reads the columns that are rows here, and transposes them.
+// borrowTurned reads the stored columns that the window sees as rows, and transposes them.
 func (g *region) borrowTurned(env *Env, m int, w window) (lease, error) {
 	stride := w.cols() * g.item
-	w.r1 = min(w.r1, w.r0+max(1, 16*chunk/stride)) // more at once means fewer reads
+	w.r1 = min(w.r1, w.r0+max(1, 16*chunk/stride)) // a larger piece needs fewer reads
 	stored := w.turned()
 	width := stored.cols() * g.item
 	b := getBuffer(stored.rows() * width)
@@ -271,7 +273,7 @@ func (g *region) fillUnit(u *Unit, env *Env, dst []byte) error {
 	return env.together(fns...)
 }
 
-// stripRows is the height of a strip: whole cache lines of the result where that is not too much.
+// stripRows returns the rows of a strip. It prefers whole cache lines of the result.
 func (g *region) stripRows() int {
 	line := max(1, 64/g.item)
 	width := g.cols * g.item
@@ -290,7 +292,7 @@ func (g *region) fillStrip(env *Env, dst []byte, m int, w window) error {
 	return nil
 }
 
-// take gives all of a window of matrix m, as stored, lent if that can be.
+// take returns a whole window of matrix m, as stored. It lends the bytes if possible.
 func (g *region) take(env *Env, m int, w window) (lease, error) {
 	width := w.cols() * g.item
 	if n := w.rows() * width; int64(width) == g.rowStride {
@@ -301,7 +303,7 @@ func (g *region) take(env *Env, m int, w window) (lease, error) {
 	return g.copied(env, m, w)
 }
 
-// copied reads all of a window of matrix m, as stored.
+// copied reads a whole window of matrix m, as stored.
 func (g *region) copied(env *Env, m int, w window) (lease, error) {
 	width := w.cols() * g.item
 	b := getBuffer(w.rows() * width)
@@ -313,7 +315,7 @@ func (g *region) copied(env *Env, m int, w window) (lease, error) {
 	return l, nil
 }
 
-// needs says what a window as seen needs, whose rows go over all matrices.
+// needs reports the needs of a window as seen, whose rows span all matrices.
 func (g *region) needs(w window, d demand) bool {
 	if g.transposed {
 		return d.unit == nil || g.needsUnits(w, d)
@@ -342,7 +344,7 @@ func (g *region) needsSpans(w window, d demand) bool {
 	return true
 }
 
-// name is the key with the part that is shown of it.
+// name returns the key and the part of the tensor.
 func (g *region) name() string {
 	if g.part == nil {
 		return g.src.Key

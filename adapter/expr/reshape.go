@@ -12,14 +12,14 @@ type reshape struct {
 	of node
 }
 
-// Reshape gives the same bytes another shape.
+// Reshape gives the same bytes another shape. A shape of another size is an error.
 func Reshape(n Node, shape ...int64) (Node, error) {
 	if slices.Equal(n.Shape(), shape) {
 		return n, nil
 	}
 	of, ok := n.(node)
 	if !ok {
-		return nil, fmt.Errorf("reshape: a %T is no recipe of this package", n)
+		return nil, fmt.Errorf("reshape: a %T is not a node of this package", n)
 	}
 	return newReshape(of, slices.Clone(shape))
 }
@@ -30,7 +30,8 @@ func newReshape(of node, shape []int64) (node, error) {
 		return nil, fmt.Errorf("reshape: %s to %v: %w", of, shape, err)
 	}
 	if h.size != of.Size() {
-		return nil, fmt.Errorf("reshape: %s with shape %v to %v, which is %d bytes instead of %d", of, of.Shape(), shape, h.size, of.Size())
+		return nil, fmt.Errorf("reshape: %s with shape %v to %v, which is %d bytes instead of %d",
+			of, of.Shape(), shape, h.size, of.Size())
 	}
 	n := &reshape{h, of}
 	n.self = n
@@ -63,7 +64,9 @@ func (n *reshape) needs(w window, d demand) bool {
 	return n.of.needsRange(lo, n.at(w.r1-1, w.c1)-lo, d)
 }
 
-func (n *reshape) needsRange(off, count int64, d demand) bool { return n.of.needsRange(off, count, d) }
+func (n *reshape) needsRange(off, count int64, d demand) bool {
+	return n.of.needsRange(off, count, d)
+}
 
 func (n *reshape) transpose() (node, error) { return newTranspose(n) }
 

@@ -20,7 +20,7 @@ func resized(shape []int64, axis int, size int64) []int64 {
 	return s
 }
 
-// axisOf counts negative axes from the end.
+// axisOf resolves an axis that may be counted from the end.
 func axisOf(what string, n Node, axis int) (int, error) {
 	rank := len(n.Shape())
 	if axis < -rank || axis >= rank {
@@ -32,7 +32,7 @@ func axisOf(what string, n Node, axis int) (int, error) {
 	return axis, nil
 }
 
-// product of sizes, of a shape that is known to be small enough.
+// product multiplies sizes. The caller knows that the product fits an int.
 func product(sizes []int64) int {
 	n := 1
 	for _, s := range sizes {

@@ -2,18 +2,20 @@ package expr
 
 import "fmt"
 
-// slice keeps a part of an axis of a node that cannot do that itself.
+// slice keeps a part of an axis of a node that cannot slice itself.
 type slice struct {
 	header
 	of     node
 	axis   int
 	lo, hi int64
 
-	// Rows before the axis' next turn, here and in the node, and those it begins with there.
+	// Rows of one turn of the axis, here and in the node, and the rows of the node to skip in each
+	// turn.
 	turn, ofTurn, skip int
 }
 
-// Slice keeps [lo, hi) of an axis; a negative axis counts from the end.
+// Slice keeps [lo, hi) of an axis. A negative axis counts from the end. A range outside the axis is
+// an error.
 func Slice(n Node, axis int, lo, hi int64) (Node, error) {
 	of, err := ours("slice", n)
 	if err != nil {
@@ -24,7 +26,8 @@ func Slice(n Node, axis int, lo, hi int64) (Node, error) {
 	}
 	switch size := n.Shape()[axis]; {
 	case lo < 0 || hi < lo || hi > size:
-		return nil, fmt.Errorf("slice: [%d, %d) of axis %d of %s with shape %v", lo, hi, axis, n, n.Shape())
+		return nil, fmt.Errorf("slice: [%d, %d) of axis %d of %s with shape %v",
+			lo, hi, axis, n, n.Shape())
 	case lo == 0 && hi == size:
 		return n, nil
 	case lo == hi || n.Size() == 0:
@@ -58,7 +61,7 @@ func (n *slice) rect(env *Env, dst []byte, stride int, w window) error {
 	}
 }
 
-// cut gives the first rows of w that lie together in the node, and what is left.
+// cut returns the first rows of w that are contiguous in the node, and the rest of w.
 func (n *slice) cut(w window) (part, rest window) {
 	if n.axis == len(n.shape)-1 {
 		return window{w.r0, w.r1, w.c0 + int(n.lo), w.c1 + int(n.lo)}, window{}
@@ -86,4 +89,6 @@ func (n *slice) slice(axis int, lo, hi int64) (node, error) { return newSlice(n,
 
 func (n *slice) index(i int64) (node, error) { return indexed(n, i) }
 
-func (n *slice) String() string { return fmt.Sprintf("slice(%s, %d, %d:%d)", n.of, n.axis, n.lo, n.hi) }
+func (n *slice) String() string {
+	return fmt.Sprintf("slice(%s, %d, %d:%d)", n.of, n.axis, n.lo, n.hi)
+}

@@ -15,11 +15,11 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// memory is a file of bytes that counts what is read, and fails on demand.
+// memory is a file of bytes that counts reads and fails on demand.
 type memory struct {
 	steady.File
 	data  []byte
-	fail  func(off int64, n int) (int, error) // instead of reading; n, nil: read
+	fail  func(off int64, n int) (int, error) // called first; n, nil: read
 	bytes atomic.Int64
 	reads atomic.Int64
 }
@@ -44,7 +44,7 @@ func (m *memory) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// mapCache keeps units, the newest ones up to limit bytes, and remembers which were asked for.
+// mapCache keeps the newest units, up to limit bytes, and records the requested units.
 type mapCache struct {
 	env   *Env // for fills
 	limit int64
@@ -109,7 +109,7 @@ func environments() map[string]*Env {
 	}
 }
 
-// loan is lent bytes, which are spoilt when they are released.
+// loan is lent bytes, which are overwritten when they are released.
 type loan []byte
 
 func (l loan) Bytes() []byte { return l }
@@ -119,7 +119,7 @@ func (l loan) Release() {
 	copy(l, bytes.Repeat([]byte{0xEE}, len(l)))
 }
 
-// lendSome lends what lies in every second block of 700 bytes.
+// lendSome lends the bytes of every second block of 700 bytes.
 func lendSome(f File, off int64, n, width int) ([]byte, Entry, int) {
 	const size = 700
 	rest := min(n, int(size-off%size))
@@ -143,7 +143,7 @@ func goAll(fns ...func() error) error {
 	return errors.Join(errs...)
 }
 
-// maker makes recipes together with their reference, over one file.
+// maker makes recipes together with their references, over one file.
 type maker struct {
 	t    testing.TB
 	rng  *rand.Rand
@@ -155,7 +155,7 @@ func newMaker(t testing.TB, seed uint64) *maker {
 	return &maker{t: t, rng: rand.New(rand.NewPCG(seed, 1)), file: &memory{data: make([]byte, 7)}}
 }
 
-// both is a recipe and what it must be.
+// both is a recipe and its reference.
 type both struct {
 	m *maker
 	Node
@@ -164,7 +164,8 @@ type both struct {
 
 // store appends a tensor to the file.
 func (m *maker) store(key string, t tensor) *Source {
-	src := &Source{Key: key, File: m.file, Offset: int64(len(m.file.data)), DType: t.dtype, Shape: t.shape}
+	src := &Source{Key: key, File: m.file, Offset: int64(len(m.file.data)), DType: t.dtype,
+		Shape: t.shape}
 	m.file.data = append(m.file.data, t.bytes()...)
 	return src
 }
@@ -176,7 +177,7 @@ func (m *maker) random(d safetensors.DType, shape ...int64) tensor {
 	return t
 }
 
-// scales makes scales of usual sizes, with some that are odd.
+// scales makes scales of usual sizes, with some unusual ones.
 func (m *maker) scales(d safetensors.DType, shape ...int64) tensor {
 	odd := []float64{0, 1, -1, 1e-40, 3e38, 0.5}
 	t := tensor{dtype: d, shape: shape}
@@ -214,18 +215,19 @@ func (m *maker) both(want tensor) func(Node, error) both {
 	}
 }
 
-// quantized says how a stored weight and its scales look.
+// quantized describes a stored weight and its scales.
 type quantized struct {
 	codes, scale, out safetensors.DType
 	block             [2]int64
-	grid              []int64 // shape, of the weight's rank; nil: as needed
+	grid              []int64 // shape of the weight's rank; nil: as needed
 	stored            []int64 // shape of the same scales in the file; nil: grid
 	bare              bool    // there are no scales
 }
 
 func (m *maker) dequantize(q quantized, shape ...int64) both {
 	m.t.Helper()
-	q.codes, q.scale, q.out = orDType(q.codes, safetensors.F8E4M3), orDType(q.scale, safetensors.F32), orDType(q.out, safetensors.BF16)
+	q.codes, q.scale, q.out = orDType(q.codes, safetensors.F8E4M3),
+		orDType(q.scale, safetensors.F32), orDType(q.out, safetensors.BF16)
 	w := m.random(q.codes, shape...)
 	if q.grid == nil {
 		q.grid = gridFor(shape, q.block)
@@ -233,14 +235,16 @@ func (m *maker) dequantize(q quantized, shape ...int64) both {
 	key := m.key("weight")
 	if q.bare {
 		one := func(_, _, _ int64) float64 { return 1 }
-		return m.both(dequantizeTensor(w, one, q.block, q.out))(Dequantize(m.store(key, w), nil, DequantizeOptions{Out: q.out}))
+		return m.both(dequantizeTensor(w, one, q.block, q.out))(Dequantize(m.store(key, w), nil,
+			DequantizeOptions{Out: q.out}))
 	}
 	s := m.scales(q.scale, q.grid...)
 	want := dequantizeTensor(w, s.scaleOf(), q.block, q.out)
 	if q.stored != nil {
 		s = s.reshape(q.stored...)
 	}
-	return m.both(want)(Dequantize(m.store(key, w), m.store(key+"_scale_inv", s), DequantizeOptions{q.block, q.out}))
+	return m.both(want)(Dequantize(m.store(key, w), m.store(key+"_scale_inv", s),
+		DequantizeOptions{q.block, q.out}))
 }
 
 func orDType(d, otherwise safetensors.DType) safetensors.DType {
@@ -263,7 +267,7 @@ func gridFor(shape []int64, block [2]int64) []int64 {
 	return grid
 }
 
-// scaleOf finds scales in a grid; one matrix of scales is for all.
+// scaleOf returns the scales of a grid. One matrix of scales applies to all.
 func (t tensor) scaleOf() func(e, i, j int64) float64 {
 	return func(e, i, j int64) float64 {
 		p := []int64{e, i, j}[3-len(t.shape):]
@@ -326,18 +330,21 @@ type large struct {
 
 func (m *maker) dequantizeLarge(rows, cols int64) large {
 	w, s := m.random(f8, rows, cols), m.scales(f32, gridFor([]int64{rows, cols}, blocks)...)
-	n := m.both(tensor{})(Dequantize(m.store("w", w), m.store("w_scale_inv", s), DequantizeOptions{blocks, bf16}))
+	n := m.both(tensor{})(Dequantize(m.store("w", w), m.store("w_scale_inv", s),
+		DequantizeOptions{blocks, bf16}))
 	return large{n, w, s}
 }
 
-// element is what the reference says of one.
+// element returns the reference of one element.
 func (l large) element(i, j int64) uint64 {
 	code := tensor{f8, []int64{1, 1}, []uint64{l.codes.at([]int64{i, j})}}
-	scale := func(_, _, _ int64) float64 { return decodeBits(l.scales.at([]int64{i / 128, j / 128}), f32) }
+	scale := func(_, _, _ int64) float64 {
+		return decodeBits(l.scales.at([]int64{i / 128, j / 128}), f32)
+	}
 	return dequantizeTensor(code, scale, blocks, bf16).bits[0]
 }
 
-// withNode is another node of the same maker.
+// withNode returns another node of the same maker.
 func (b both) withNode(n Node, err error) both {
 	b.m.t.Helper()
 	return b.m.both(tensor{})(n, err)

@@ -11,7 +11,7 @@ type stack struct {
 	parts []node
 }
 
-// Stack joins nodes of one shape along a new first axis.
+// Stack joins nodes of one shape and dtype along a new first axis.
 func Stack(nodes ...Node) (Node, error) {
 	parts, err := alike("stack", nodes)
 	if err != nil {
@@ -63,7 +63,7 @@ func (n *stack) rect(env *Env, dst []byte, stride int, w window) error {
 	}
 }
 
-// height is the rows of each part.
+// height returns the rows of each part.
 func (n *stack) height() int { return n.rows / len(n.parts) }
 
 func (n *stack) needsRange(off, count int64, d demand) bool {
@@ -91,7 +91,7 @@ func (n *stack) needs(w window, d demand) bool {
 }
 
 func (n *stack) transpose() (node, error) {
-	if len(n.shape) == 2 { // of rows: the new axis would be the last
+	if len(n.shape) == 2 { // a stack of rows: the new axis would be the last
 		return newTranspose(n)
 	}
 	return n.each(node.transpose)

@@ -6,20 +6,21 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// transposed swaps the last two axes of a node that cannot do that itself.
+// transposed swaps the last two axes of a node that cannot transpose itself.
 type transposed struct {
 	header
 	of node
 }
 
-// Transpose swaps the last two axes.
+// Transpose swaps the last two axes. A node of fewer than two axes is an error.
 func Transpose(n Node) (Node, error) {
 	of, err := ours("transpose", n)
 	if err != nil {
 		return nil, err
 	}
 	if len(n.Shape()) < 2 {
-		return nil, fmt.Errorf("transpose: %s has shape %v: expected two axes or more", n, n.Shape())
+		return nil, fmt.Errorf("transpose: %s has shape %v: expected two axes or more",
+			n, n.Shape())
 	}
 	if n.Size() == 0 {
 		return newTranspose(of)
@@ -37,7 +38,7 @@ func newTranspose(of node) (node, error) {
 	return n, nil
 }
 
-// rect reads the columns that are rows here into a buffer.
+// rect reads columns of the node into a buffer and transposes them to rows.
 func (n *transposed) rect(env *Env, dst []byte, stride int, w window) error {
 	for {
 		m, head, rest := w.cut(n.height())
@@ -68,7 +69,7 @@ func (n *transposed) matrix(env *Env, dst []byte, stride, m int, w window) error
 	}
 }
 
-// inner is the window of matrix m in the node.
+// inner returns a window of matrix m as a window of the node.
 func (n *transposed) inner(m int, w window) window {
 	t := w.turned()
 	at := m * n.cols

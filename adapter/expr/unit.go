@@ -2,35 +2,35 @@ package expr
 
 import "fmt"
 
-// UnitKey names a unit; equal keys mean equal bytes. Comparable.
+// UnitKey identifies a unit. Units with equal keys have equal bytes.
 type UnitKey struct {
-	File   File // of a Computed unit the first of the files it is computed from
+	File   File // of a Computed unit, the first file that it depends on
 	Offset int64
 	Kind   UnitKind
 
-	// Rows and columns as stored, and the bytes from one row to the next: parts of
-	// one tensor may begin at the same offset.
+	// Rows and columns as stored, and the bytes between rows. They distinguish parts of one tensor
+	// that begin at the same offset.
 	Rows, Cols, Stride int64
 
-	Recipe Node // what a Computed unit is computed from; nil for the others
+	Recipe Node // the recipe of a Computed unit; otherwise nil
 }
 
-// UnitKind says what a unit holds.
+// UnitKind is the contents of a unit.
 type UnitKind uint8
 
 // The kinds of units.
 const (
-	Transposed UnitKind = iota // a 2-D source tensor (or a part of one, or of a 3-D one) transposed, in its source precision
-	Grid                       // a scale grid as float32; small
-	Computed                   // a scale grid computed from a whole recipe, as float32; small, but costly to fill
+	Transposed UnitKind = iota // a matrix of a source tensor, transposed, in its source precision
+	Grid                       // a stored grid of scales, as float32; small
+	Computed                   // a grid computed from a whole recipe; small, but expensive to fill
 )
 
-// String names the kind.
+// String returns the name of the kind.
 func (k UnitKind) String() string {
 	return [...]string{"transposed", "grid", "computed"}[k]
 }
 
-// Unit is what the tensor cache holds.
+// Unit is an entry of the tensor cache.
 type Unit struct {
 	key UnitKey
 	of  filler
@@ -43,14 +43,14 @@ type filler interface {
 	unitName(u *Unit) string
 }
 
-// Key names the unit.
+// Key returns the key of the unit.
 func (u *Unit) Key() UnitKey { return u.key }
 
-// Size is the number of bytes of the filled unit.
+// Size returns the number of bytes of the filled unit.
 func (u *Unit) Size() int64 { return u.of.unitSize(u) }
 
-// Fill computes the unit into dst, which has Size bytes and may be dirty. It reads in strips, which
-// it hands to env.Go; it uses no cache.
+// Fill computes the unit into dst, which has Size bytes with undefined contents. It reads in
+// strips, passes them to env.Go, and uses no cache.
 func (u *Unit) Fill(env *Env, dst []byte) error {
 	if int64(len(dst)) != u.Size() {
 		return fmt.Errorf("%s: %d bytes for a unit of %d", u, len(dst), u.Size())
@@ -58,5 +58,5 @@ func (u *Unit) Fill(env *Env, dst []byte) error {
 	return u.of.fillUnit(u, env, dst)
 }
 
-// String says which tensor and what of it.
+// String returns the name of the unit for messages.
 func (u *Unit) String() string { return u.of.unitName(u) }

@@ -12,7 +12,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// unitsOf are the units of a whole node.
+// unitsOf returns the units of a whole node.
 func unitsOf(n Node) (units []*Unit) {
 	n.Units(0, n.Size(), func(u *Unit) bool {
 		units = append(units, u)
@@ -93,7 +93,8 @@ func TestFillWorksInStripsHandedToGo(t *testing.T) {
 }
 
 func TestStripsAreNeverLargerThanTheLimit(t *testing.T) {
-	for _, shape := range [][2]int{{2048, 7168}, {7168, 2048}, {1, 1 << 30}, {1 << 30, 1}, {129280, 7168}, {3, 5}} {
+	for _, shape := range [][2]int{{2048, 7168}, {7168, 2048}, {1, 1 << 30}, {1 << 30, 1},
+		{129280, 7168}, {3, 5}} {
 		for _, item := range []int{1, 2, 4, 8} {
 			g := region{rows: shape[0], cols: shape[1], item: item}
 			rows := g.stripRows()
@@ -177,7 +178,7 @@ func TestEveryReadGoesThroughTheEnvironment(t *testing.T) {
 	}
 }
 
-// A cached unit is read once, whatever reads it: all dtypes, both halves of a file, slices of the result.
+// A cached unit is read once, for all dtypes, both halves of a file, and slices of the result.
 func TestSourceBytesAreReadOnce(t *testing.T) {
 	m := newMaker(t, 1)
 	w, s := m.random(f8, 64, 96), m.scales(f32, 4, 6)
@@ -186,7 +187,8 @@ func TestSourceBytesAreReadOnce(t *testing.T) {
 	m.file.bytes.Store(0)
 	for _, d := range []safetensors.DType{bf16, f16, f32} {
 		want := dequantizeTensor(w, s.scaleOf(), [2]int64{16, 16}, d)
-		n := m.both(want)(Dequantize(weight, scale, DequantizeOptions{[2]int64{16, 16}, d})).transpose()
+		n := m.both(want)(Dequantize(weight, scale,
+			DequantizeOptions{[2]int64{16, 16}, d})).transpose()
 		for off := int64(0); off < n.Size(); off += 1000 {
 			checkRange(t, env, n, n.want.bytes(), off, min(off+1000, n.Size()))
 		}
@@ -196,7 +198,7 @@ func TestSourceBytesAreReadOnce(t *testing.T) {
 	}
 }
 
-// gate_proj and up_proj of one expert of a merged tensor lie beside each other in each row.
+// gate_proj and up_proj of one expert of a merged tensor are side by side in each row.
 func TestPartsOfARowShareTheirUnit(t *testing.T) {
 	m := newMaker(t, 1)
 	experts := m.load(bf16, 3, 40, 66)
@@ -264,7 +266,8 @@ func TestUnitsHaveNames(t *testing.T) {
 
 func TestPackedElementsAreShownAsTheyAre(t *testing.T) {
 	f := &memory{data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}
-	n := must(t)(Load(&Source{Key: "packed", File: f, Offset: 2, DType: safetensors.F4, Shape: []int64{3, 4}}))
+	n := must(t)(Load(&Source{Key: "packed", File: f, Offset: 2, DType: safetensors.F4,
+		Shape: []int64{3, 4}}))
 	for _, b := range []Node{n, must(t)(Reshape(n, 4, 3)), must(t)(Reshape(n, 12))} {
 		checkRange(t, nil, b, f.data[2:], 0, 6)
 		checkRange(t, nil, b, f.data[2:], 1, 4)

@@ -8,8 +8,8 @@ func (w window) cols() int { return w.c1 - w.c0 }
 
 func (w window) turned() window { return window{w.c0, w.c1, w.r0, w.r1} }
 
-// cut splits off the rows of the first of matrices that are height rows high: its number,
-// the window inside it, and what is left of w.
+// cut splits off the rows in the first matrix, of matrices of height rows. It returns the number of
+// the matrix, the window inside it, and the rest of w.
 func (w window) cut(height int) (m int, head, rest window) {
 	m = w.r0 / height
 	end := min(w.r1, (m+1)*height)
@@ -18,7 +18,7 @@ func (w window) cut(height int) (m int, head, rest window) {
 	return m, head, w
 }
 
-// readAt fills p with the bytes of n from off: first what is left of a row, then whole rows, then
+// readAt fills p with the bytes of n from off. It reads the rest of a row, then whole rows, then
 // the beginning of a row. Elements that the range cuts go through a buffer.
 func readAt(n node, env *Env, p []byte, off int64) error {
 	h := n.head()
@@ -59,7 +59,7 @@ func readElements(n node, env *Env, p []byte, at int) error {
 	return nil
 }
 
-// readElement fills p with bytes of one element, from its byte cut on.
+// readElement fills p with bytes of one element, beginning at its byte cut.
 func readElement(n node, env *Env, p []byte, at, cut int) error {
 	h := n.head()
 	b := getBuffer(h.item)

@@ -28,7 +28,8 @@ func TestOpenWaitsForNoFIFO(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, want := range map[string]string{"fifo": "a FIFO", "to a fifo": "a FIFO", "socket": "a socket", "to a device": "a device"} {
+	for name, want := range map[string]string{"fifo": "a FIFO", "to a fifo": "a FIFO",
+		"socket": "a socket", "to a device": "a device"} {
 		f, err := Open(filepath.Join(dir, name))
 		if err == nil {
 			f.Close()

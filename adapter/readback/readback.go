@@ -119,7 +119,8 @@ func DecodeFile(f *os.File, v any, l Limits) error {
 		return err
 	}
 	if most := cmp.Or(l.Bytes, defaultBytes); info.Size() > most {
-		return fmt.Errorf("%s: %d bytes, more than the %d that it may have", f.Name(), info.Size(), most)
+		return fmt.Errorf("%s: %d bytes, more than the %d that it may have",
+			f.Name(), info.Size(), most)
 	}
 	if err := Decode(f, v, l); err != nil {
 		return fmt.Errorf("%s: %w", f.Name(), err)

@@ -48,8 +48,10 @@ const least = `"version":1,"name":"n","size":2`
 
 func TestDecodeTakesWhatWasWritten(t *testing.T) {
 	want := all{
-		inner: inner{1}, Name: "a\"\\é\U0001F600\x00<", Size: math.MaxInt64, Small: -128, Count: math.MaxUint64, Share: 0.1, On: true,
-		At: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Age: time.Minute, Shape: []int64{1, 2, 3}, Parts: []part{{"p", "s"}, {Name: "q"}},
+		inner: inner{1}, Name: "a\"\\é\U0001F600\x00<", Size: math.MaxInt64, Small: -128,
+		Count: math.MaxUint64, Share: 0.1, On: true,
+		At: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Age: time.Minute, Shape: []int64{1, 2, 3},
+		Parts: []part{{"p", "s"}, {Name: "q"}},
 		Kinds: map[string]int64{"EIO": 1, "": 2},
 	}
 	plain, err := json.Marshal(want)
@@ -122,9 +124,11 @@ func TestDecodeIsStrict(t *testing.T) {
 		{"a long gap", `{` + least + strings.Repeat(" ", 5<<10) + `}`, "more than 4096 bytes of white"},
 		{"too long", `{` + least + `,"parts":[` + strings.Repeat(`{"name":"`+strings.Repeat("a", 1000)+`"},`, 1100) + `]}`, "longer than 1048576 bytes"},
 	} {
-		for _, r := range []io.Reader{strings.NewReader(test.text), iotest.OneByteReader(strings.NewReader(test.text))} {
+		for _, r := range []io.Reader{strings.NewReader(test.text),
+			iotest.OneByteReader(strings.NewReader(test.text))} {
 			var v all
-			if err := Decode(r, &v, Limits{}); err == nil || !strings.Contains(err.Error(), test.want) {
+			if err := Decode(r, &v, Limits{}); err == nil ||
+				!strings.Contains(err.Error(), test.want) {
 				t.Errorf("%s: error %v, want %q", test.name, err, test.want)
 			}
 		}
@@ -149,7 +153,8 @@ func TestLooseReadsWhatOtherVersionsWrote(t *testing.T) {
 	} {
 		var got all
 		err := Decode(strings.NewReader(test.text), &got, Limits{Loose: true})
-		if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+		if (err == nil) != (test.err == "") ||
+			err != nil && !strings.Contains(err.Error(), test.err) {
 			t.Errorf("%s: error %v, want %q", test.text, err, test.err)
 		}
 		if d := cmp.Diff(test.want, got, cmp.AllowUnexported(all{})); err == nil && d != "" {
@@ -226,10 +231,12 @@ func TestOpenTakesRegularFilesOnly(t *testing.T) {
 		}
 	}
 	var v inner
-	if err := File(path("file"), &v, Limits{Bytes: 5}); err == nil || !strings.Contains(err.Error(), "13 bytes, more than the 5 that it may have") {
+	if err := File(path("file"), &v, Limits{Bytes: 5}); err == nil ||
+		!strings.Contains(err.Error(), "13 bytes, more than the 5 that it may have") {
 		t.Errorf("a large file: %v", err)
 	}
-	if err := File(dir, &v, Limits{}); err == nil || !strings.Contains(err.Error(), "is a directory, not a regular file") {
+	if err := File(dir, &v, Limits{}); err == nil ||
+		!strings.Contains(err.Error(), "is a directory, not a regular file") {
 		t.Errorf("a directory: %v", err)
 	}
 	if err := File(path("none"), &v, Limits{}); !os.IsNotExist(err) {
@@ -252,7 +259,8 @@ func TestKindNamesFiles(t *testing.T) {
 // standard library and in the loose mode.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{` + least + `}`))
-	f.Add([]byte(`{` + least + `,"kinds":{"a":1},"parts":[{"name":"p"}],"shape":[1,-2],"at":"2026-01-02T03:04:05Z","on":true,"share":-1.5e3}`))
+	f.Add([]byte(`{` + least +
+		`,"kinds":{"a":1},"parts":[{"name":"p"}],"shape":[1,-2],"at":"2026-01-02T03:04:05Z","on":true,"share":-1.5e3}`))
 	f.Add([]byte(`{"new":[[{"a":null}]],"name":"\ud83d\ude00é"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var strict, loose, standard all

@@ -313,7 +313,8 @@ func (t *Tensor) place(at int64) error {
 		return fmt.Errorf("data_offsets [%d,%d] hold %d bytes, %v of shape %v takes %d",
 			t.Begin, t.End, t.End-t.Begin, t.DType, t.Shape, size)
 	case t.Begin > at:
-		return fmt.Errorf("a hole of %d bytes before its data_offsets [%d,%d]", t.Begin-at, t.Begin, t.End)
+		return fmt.Errorf("a hole of %d bytes before its data_offsets [%d,%d]",
+			t.Begin-at, t.Begin, t.End)
 	case t.Begin < at:
 		return fmt.Errorf("data_offsets [%d,%d] overlap the tensor before it, which ends at %d",
 			t.Begin, t.End, at)

@@ -193,7 +193,8 @@ func TestNewHeaderReadsBack(t *testing.T) {
 		{Name: "odd \"\\\n<é>\u2028", DType: safetensors.F8E4M3, Shape: []int64{3}},
 	}
 	for _, align := range []int{0, 1, 8, 64, 4096} {
-		h, b, err := safetensors.NewHeader(tensors, map[string]string{"format": "pt", "a": "<b>"}, align)
+		h, b, err := safetensors.NewHeader(tensors, map[string]string{"format": "pt", "a": "<b>"},
+			align)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -207,7 +208,8 @@ func TestNewHeaderReadsBack(t *testing.T) {
 		if diff := cmp.Diff(h, got); diff != "" {
 			t.Errorf("align %d: %s", align, diff)
 		}
-		_, again, _ := safetensors.NewHeader(tensors, map[string]string{"a": "<b>", "format": "pt"}, align)
+		_, again, _ := safetensors.NewHeader(tensors, map[string]string{"a": "<b>", "format": "pt"},
+			align)
 		if !bytes.Equal(b, again) {
 			t.Errorf("align %d: two calls differ", align)
 		}
@@ -256,7 +258,8 @@ func TestNewHeaderRefuses(t *testing.T) {
 
 func FuzzReadHeader(f *testing.F) {
 	f.Add(file(`{}`, 0))
-	f.Add(file(`{"__metadata__":{"a":"b"},"x":{"dtype":"F4","shape":[2,2],"data_offsets":[0,2]}}`, 2))
+	f.Add(file(`{"__metadata__":{"a":"b"},"x":{"dtype":"F4","shape":[2,2],"data_offsets":[0,2]}}`,
+		2))
 	f.Add(file(`{"\ud83d\ude00":{"dtype":"BOOL","shape":[],"data_offsets":[0,1],"z":[{"a":-1.5e3}]}}`, 1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := read(b)
@@ -265,7 +268,8 @@ func FuzzReadHeader(f *testing.F) {
 		}
 		at := int64(0)
 		for _, x := range h.Tensors {
-			if n, err := safetensors.Size(x.DType, x.Shape); err != nil || x.Begin != at || x.End-x.Begin != n {
+			if n, err := safetensors.Size(x.DType, x.Shape); err != nil || x.Begin != at ||
+				x.End-x.Begin != n {
 				t.Fatalf("accepted %+v at %d (%d, %v)", x, at, n, err)
 			}
 			at = x.End

@@ -12,12 +12,15 @@ import (
 )
 
 func TestParseIndex(t *testing.T) {
-	x, err := safetensors.ParseIndex([]byte(`{"other":[1,{"a":2}],"metadata":{"total_size":688586727753,"f":1.5},"weight_map":{"b":"2.safetensors","a\u00e9":"1.safetensors"}}` + "\n"))
+	x, err := safetensors.ParseIndex([]byte(`{"other":[1,{"a":2}],
+		"metadata":{"total_size":688586727753,"f":1.5},
+		"weight_map":{"b":"2.safetensors","a\u00e9":"1.safetensors"}}` + "\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &safetensors.Index{
-		Metadata:  map[string]any{"total_size": json.Number("688586727753"), "f": json.Number("1.5")},
+		Metadata: map[string]any{"total_size": json.Number("688586727753"),
+			"f": json.Number("1.5")},
 		WeightMap: map[string]string{"b": "2.safetensors", "aé": "1.safetensors"},
 	}
 	if diff := cmp.Diff(want, x); diff != "" {
@@ -39,7 +42,8 @@ func TestParseIndexRefuses(t *testing.T) {
 		{"not UTF-8", "{\"\xff\":1}", "UTF-8"},
 		{"deep", `{"x":` + strings.Repeat("[", 1000), "deeper"},
 	} {
-		if _, err := safetensors.ParseIndex([]byte(c.index)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := safetensors.ParseIndex([]byte(c.index)); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
 		}
 	}
@@ -130,7 +134,8 @@ func FuzzParseIndex(f *testing.F) {
 func BenchmarkIndex(b *testing.B) {
 	x := &safetensors.Index{WeightMap: map[string]string{}}
 	for i := range 92_000 {
-		x.WeightMap[fmt.Sprintf("model.layers.%d.mlp.experts.%d.gate_proj.weight", i/1500, i)] = fmt.Sprintf("model-%05d-of-00163.safetensors", i/565)
+		x.WeightMap[fmt.Sprintf("model.layers.%d.mlp.experts.%d.gate_proj.weight",
+			i/1500, i)] = fmt.Sprintf("model-%05d-of-00163.safetensors", i/565)
 	}
 	enc, err := x.Encode()
 	if err != nil {
@@ -160,13 +165,18 @@ func TestLongMetadataIsWalkedOver(t *testing.T) {
 		"short": {strings.Repeat("[],", 100) + "0", true},
 		"long":  {strings.Repeat("[],", 100_000) + "0", false},
 	} {
-		x, err := safetensors.ParseIndex([]byte(`{"metadata":{"x":[` + c.value + `]},"weight_map":{"a":"1.safetensors"}}`))
+		x, err := safetensors.ParseIndex([]byte(`{"metadata":{"x":[` + c.value +
+			`]},"weight_map":{"a":"1.safetensors"}}`))
 		if err != nil || len(x.WeightMap) != 1 || (x.Metadata != nil) != c.kept {
-			t.Errorf("%s: metadata of %d members, map of %d, %v", name, len(x.Metadata), len(x.WeightMap), err)
+			t.Errorf("%s: metadata of %d members, map of %d, %v",
+				name, len(x.Metadata), len(x.WeightMap), err)
 		}
 	}
-	for _, bad := range []string{`[` + strings.Repeat("[],", 100_000) + `0]`, `{"x":` + strings.Repeat("[],", 100_000) + "0}"} {
-		if _, err := safetensors.ParseIndex([]byte(`{"metadata":` + bad + `,"weight_map":{}}`)); err == nil {
+	for _, bad := range []string{`[` + strings.Repeat("[],", 100_000) + `0]`,
+		`{"x":` + strings.Repeat("[],", 100_000) + "0}"} {
+		if _,
+			err := safetensors.ParseIndex([]byte(`{"metadata":` + bad +
+			`,"weight_map":{}}`)); err == nil {
 			t.Errorf("%.20s… is taken for metadata", bad)
 		}
 	}

@@ -33,6 +33,8 @@ var onlyIn = map[string][]string{
 	"github.com/hanwen/go-fuse/":    {"fs"},
 	"github.com/hashicorp/":         {"fs"},
 	"github.com/spf13/":             {"cmd/dequantfs"},
+	"github.com/cpuguy83/":          {"cmd/dequantfs"},
+	"github.com/russross/":          {"cmd/dequantfs"},
 	"github.com/prometheus/":        {"cmd/dequantfs"},
 	"github.com/vbauerster/":        {"cmd/dequantfs"},
 	"github.com/x448/float16":       {"fp8"},

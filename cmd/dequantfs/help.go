@@ -41,7 +41,8 @@ func parseTopic(name, text string) topic {
 	return topic{name, strings.TrimPrefix(title, "# "+name+": "), strings.TrimLeft(body, "\n")}
 }
 
-// newHelp replaces cobra's help command, which knows no topics and exits with 0 if it finds nothing.
+// newHelp replaces cobra's help command, which knows no topics and exits with 0 if it finds
+// nothing.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
 		Use:               "help [COMMAND | TOPIC]",
@@ -76,7 +77,8 @@ func noSuchTopic(root *cobra.Command, word string) error {
 }
 
 // completeHelp offers commands and topics.
-func completeHelp(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+func completeHelp(c *cobra.Command, args []string,
+	_ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

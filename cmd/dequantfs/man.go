@@ -18,8 +18,8 @@ func newMan() *cobra.Command {
 	return &cobra.Command{
 		Use:   "man DIRECTORY",
 		Short: "write the man pages",
-		Long: "Write the man pages into DIRECTORY: commands as *.1, help topics as *.7. A package\n" +
-			"puts them into man1 and man7.",
+		Long: "Write the man pages into DIRECTORY: commands as *.1, help topics as *.7. A\n" +
+			"package puts them into man1 and man7.",
 		Example: "  dequantfs man pages",
 		Hidden:  true,
 		Args:    arity(1, 1),

@@ -126,7 +126,8 @@ func goEnv(t *testing.T) (env []string) {
 // cacheAsQwen puts the session's checkpoint into the Hub cache, as the model that the README names.
 func cacheAsQwen(t *testing.T, s *session) {
 	t.Helper()
-	repository := filepath.Join(s.dir, ".cache", "huggingface", "hub", "models--Qwen--Qwen3-0.6B-FP8")
+	repository := filepath.Join(s.dir, ".cache", "huggingface", "hub",
+		"models--Qwen--Qwen3-0.6B-FP8")
 	snapshots := filepath.Join(repository, "snapshots")
 	for _, dir := range []string{snapshots, filepath.Join(repository, "refs")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -136,7 +137,8 @@ func cacheAsQwen(t *testing.T, s *session) {
 	if err := os.CopyFS(filepath.Join(snapshots, "0123abcd"), os.DirFS(s.source)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(repository, "refs", "main"), []byte("0123abcd"), 0o644); err != nil {
+	main := filepath.Join(repository, "refs", "main")
+	if err := os.WriteFile(main, []byte("0123abcd"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

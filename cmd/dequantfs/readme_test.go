@@ -97,7 +97,8 @@ func TestLinksInPagesResolve(t *testing.T) {
 func TestPagesNameTopicsThatExist(t *testing.T) {
 	n := 0
 	all := allPages(t) + goSources(t)
-	for _, m := range regexp.MustCompile("dequantfs help ([a-z][a-z-]+)").FindAllStringSubmatch(all, -1) {
+	mention := regexp.MustCompile("dequantfs help ([a-z][a-z-]+)")
+	for _, m := range mention.FindAllStringSubmatch(all, -1) {
 		n++
 		if status, _, stderr := runHere("help", m[1]); status != 0 {
 			t.Errorf("%s: %s", m[0], stderr)
@@ -129,8 +130,9 @@ func TestCommandLinesInTextsParse(t *testing.T) {
 }
 
 var (
-	commandLine = regexp.MustCompile("(?m)(?:^ +|`|&& |\\$ |wrap ')(?:go run \\./cmd/)?dequantfs ([a-z][^\n`|#&']*)")
-	comment     = regexp.MustCompile(`  +.*`)
+	commandLine = regexp.MustCompile("(?m)(?:^ +|`|&& |\\$ |wrap ')" +
+		"(?:go run \\./cmd/)?dequantfs ([a-z][^\n`|#&']*)")
+	comment = regexp.MustCompile(`  +.*`)
 )
 
 // commandLines finds what is to be typed, less the usage lines that stand for many.
@@ -170,7 +172,8 @@ func parseOnly(line string) error {
 // What is promised about security names tests that exist.
 func TestPagesNameTestsThatExist(t *testing.T) {
 	sources := goSources(t)
-	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)(?:/([a-z]+))?`").FindAllStringSubmatch(allPages(t), -1)
+	name := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)(?:/([a-z]+))?`")
+	names := name.FindAllStringSubmatch(allPages(t), -1)
 	if len(names) < 60 {
 		t.Errorf("the pages name %d tests", len(names))
 	}
@@ -179,7 +182,8 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 			t.Errorf("there is no test %s", m[1])
 		}
 		if m[2] != "" {
-			if _, err := os.Stat(filepath.Join("..", "..", "testdata", "script", m[2]+".txtar")); err != nil {
+			script := filepath.Join("..", "..", "testdata", "script", m[2]+".txtar")
+			if _, err := os.Stat(script); err != nil {
 				t.Error(err)
 			}
 		}
@@ -209,10 +213,12 @@ func TestPagesExplainMessagesThatExist(t *testing.T) {
 // explainedMessages are the first cells of the tables of messages.
 func explainedMessages(text string) (all []string) {
 	for section := range strings.SplitSeq(text, "\n## ") {
-		if !strings.HasPrefix(section, "Troubleshooting") && !strings.HasPrefix(section, "Messages") {
+		if !strings.HasPrefix(section, "Troubleshooting") &&
+			!strings.HasPrefix(section, "Messages") {
 			continue
 		}
-		for _, row := range regexp.MustCompile("(?m)^\\| (`.*?) \\| ").FindAllStringSubmatch(section, -1) {
+		row := regexp.MustCompile("(?m)^\\| (`.*?) \\| ")
+		for _, row := range row.FindAllStringSubmatch(section, -1) {
 			for part := range strings.SplitSeq(row[1], "`") {
 				part = strings.TrimPrefix(part, "open /dev/fuse: ")
 				if len(part) > 3 {
@@ -228,18 +234,28 @@ func explainedMessages(text string) (all []string) {
 func goSources(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
-	err := filepath.WalkDir(filepath.Join("..", ".."), func(name string, d os.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(name, ".go") {
+	err := filepath.WalkDir(filepath.Join("..", ".."),
+		func(name string, d os.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(name, ".go") {
+				return err
+			}
+			data, err := os.ReadFile(name)
+			all.Write(data)
 			return err
-		}
-		data, err := os.ReadFile(name)
-		all.Write(data)
-		return err
-	})
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return all.String()
+}
+
+func TestReadmeListsEveryPackage(t *testing.T) {
+	text := readme(t)
+	for name := range arrows {
+		if name != "cmd/dequantfs/startup" && !strings.Contains(text, "| `"+name+"` | ") {
+			t.Errorf("the README does not say what is in %s", name)
+		}
+	}
 }
 
 func TestEveryDependencyIsJustified(t *testing.T) {
@@ -248,7 +264,8 @@ func TestEveryDependencyIsJustified(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := readme(t)
-	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(string(data), -1) {
+	direct := regexp.MustCompile(`(?m)^\t(\S+) v\S+$`)
+	for _, m := range direct.FindAllStringSubmatch(string(data), -1) {
 		if !strings.Contains(text, "`"+m[1]+"`") {
 			t.Errorf("the README does not say what %s is for", m[1])
 		}

@@ -16,13 +16,13 @@ func conversions(f func(from, to string)) {
 	}
 }
 
-const convertParameters = "dst, src *byte, n int"
+const convertSignature = "(dst, src *byte, n int)"
 
 func convertAVX512(from, to string) {
-	signature("convert"+from+"To"+to+"AVX512", convertParameters, "converts n values.")
+	declare("convert"+from+"To"+to+"AVX512", convertSignature, "converts n values.")
 	dst, src, n := pointer("dst"), pointer("src"), pointer("n")
 	r, sign := newRounderAVX512(to), dwords(signF32)
-	body := func(k Op) {
+	each16(n, func(k Op) {
 		v := loadAVX512(from, at(src, 0), k)
 		if from != "BF16" || to != "F32" {
 			nan, quiet := K(), ZMM()
@@ -32,45 +32,32 @@ func convertAVX512(from, to string) {
 			VMOVDQA32(quiet, nan, v)
 		}
 		r.store(v, at(dst, 0), k)
-	}
-	Label("loop")
-	CMPQ(n, U8(16))
-	JLT(LabelRef("tail"))
-	body(nil)
-	ADDQ(U8(16*size(from)), src)
-	ADDQ(U8(16*size(to)), dst)
-	SUBQ(U8(16), n)
-	JMP(LabelRef("loop"))
-	Label("tail")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	body(mask(n))
-	Label("done")
-	VZEROUPPER()
+	}, func() {
+		ADDQ(U8(16*size(from)), src)
+		ADDQ(U8(16*size(to)), dst)
+	})
 	RET()
 }
 
 func convertAVX2(from, to string) {
-	signature("convert"+from+"To"+to+"AVX2", convertParameters, "converts n values, a multiple of 8.")
+	declare("convert"+from+"To"+to+"AVX2", convertSignature,
+		"converts n values, a multiple of 8.")
 	dst, src, n := pointer("dst"), pointer("src"), pointer("n")
 	r, sign := newRounderAVX2(to), dwordsY(signF32)
-	Label("loop")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	v := loadAVX2(from, at(src, 0))
-	if from != "BF16" || to != "F32" {
-		nan, quiet := YMM(), YMM()
-		VCMPPS(U8(3), v, v, nan)
-		VPAND(sign, v, quiet)
-		VPOR(r.quiet, quiet, quiet)
-		VBLENDVPS(nan, quiet, v, v)
-	}
-	r.store(v, at(dst, 0))
-	ADDQ(U8(8*size(from)), src)
-	ADDQ(U8(8*size(to)), dst)
-	SUBQ(U8(8), n)
-	JMP(LabelRef("loop"))
-	Label("done")
+	while("loop", n, func() {
+		v := loadAVX2(from, at(src, 0))
+		if from != "BF16" || to != "F32" {
+			nan, quiet := YMM(), YMM()
+			VCMPPS(U8(3), v, v, nan)
+			VPAND(sign, v, quiet)
+			VPOR(r.quiet, quiet, quiet)
+			VBLENDVPS(nan, quiet, v, v)
+		}
+		r.store(v, at(dst, 0))
+		ADDQ(U8(8*size(from)), src)
+		ADDQ(U8(8*size(to)), dst)
+		SUBQ(U8(8), n)
+	})
 	VZEROUPPER()
 	RET()
 }

@@ -6,6 +6,13 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
+const rowByEightsSignature = "(dst, codes *byte, n, first, width int, eights *[32]byte)"
+
+var rowByEightsDoc = []string{
+	"decodes n E4M3FN codes to BF16 by the eights of their blocks. The first",
+	"block has first columns, the others have width.",
+}
+
 func dequantizeAVX2() {
 	fillEightsAVX2()
 	rowByEightsAVX2()
@@ -14,95 +21,95 @@ func dequantizeAVX2() {
 	}
 }
 
-// fillEightsAVX2 rounds the products of the codes 8 to 15 and 0 to 7, takes from the former their exponent, and parts the bytes.
+// fillEightsAVX2 rounds the products of codes 8 to 15 and of codes 0 to 7. It subtracts the
+// exponent of the former and separates the bytes.
 func fillEightsAVX2() {
-	TEXT("fillEightsAVX2", NOSPLIT, "func(eights *[32]byte, scales *float32, n int, values *float32)")
-	Pragma("noescape")
-	Doc("fillEightsAVX2 writes for each of n scales the words of the codes 8 to 15, less their exponent, and 0 to 7: low bytes, then high bytes.")
-	eights, scales, n, values := pointer("eights"), pointer("scales"), pointer("n"), pointer("values")
+	declare("fillEightsAVX2", "(eights *[32]byte, scales *float32, n int, values *float32)",
+		"writes 32 bytes for each of n scales: the low bytes of 16 words, then the",
+		"high bytes. The words are the results of the codes 8 to 15, less their exponent,",
+		"and of 0 to 7.")
+	eights, scales := pointer("eights"), pointer("scales")
+	n, values := pointer("n"), pointer("values")
 	r := newRounderAVX2("BF16")
 	low, exponent := dwordsY(0x00ff00ff), dwordsY(1<<7)
 	s := YMM()
-	Label("scale")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	VBROADCASTSS(at(scales, 0), s)
-	w := [2]VecVirtual{YMM(), YMM()}
-	for i, first := range []int{8, 0} {
-		VMULPS(at(values, 4*first), s, w[i])
-		r.words(w[i])
-	}
-	VPSUBD(exponent, w[0], w[0])
-	VPACKUSDW(w[1], w[0], w[0])
-	VPERMQ(U8(0xd8), w[0], w[0])
-	VPSRLW(U8(8), w[0], w[1])
-	VPAND(low, w[0], w[0])
-	VPACKUSWB(w[1], w[0], w[0])
-	VPERMQ(U8(0xd8), w[0], w[0])
-	VMOVDQU(w[0], at(eights, 0))
-	ADDQ(U8(32), eights)
-	ADDQ(U8(4), scales)
-	DECQ(n)
-	JMP(LabelRef("scale"))
-	Label("done")
+	while("scale", n, func() {
+		VBROADCASTSS(at(scales, 0), s)
+		w := [2]VecVirtual{YMM(), YMM()}
+		for i, first := range []int{8, 0} {
+			VMULPS(at(values, 4*first), s, w[i])
+			r.words(w[i])
+		}
+		VPSUBD(exponent, w[0], w[0])
+		VPACKUSDW(w[1], w[0], w[0])
+		VPERMQ(U8(0xd8), w[0], w[0])
+		VPSRLW(U8(8), w[0], w[1])
+		VPAND(low, w[0], w[0])
+		VPACKUSWB(w[1], w[0], w[0])
+		VPERMQ(U8(0xd8), w[0], w[0])
+		VMOVDQU(w[0], at(eights, 0))
+		ADDQ(U8(32), eights)
+		ADDQ(U8(4), scales)
+		DECQ(n)
+	})
 	VZEROUPPER()
 	RET()
 }
 
-// rowByEightsAVX2 rests on this: as long as nothing overflows or is subnormal, rounding commutes with powers of two. So the eight
-// significands of E4M3FN times the scale, rounded, are enough, and the exponent of the code is added to that of the
-// word; the eight subnormal codes are eight words more. 16 words are two registers for VPSHUFB: low and high bytes.
+// rowByEightsAVX2 uses that rounding commutes with powers of two while nothing overflows or is
+// subnormal. So it needs only the rounded products of the eight significands of E4M3FN and the
+// scale. It adds the exponent of the code to that of the product. The eight subnormal codes have
+// eight words more. The 16 words are two registers for VPSHUFB, one of low and one of high bytes.
 func rowByEightsAVX2() {
-	TEXT("rowByEightsAVX2", NOSPLIT, "func(dst, codes *byte, n, first, width int, eights *[32]byte)")
-	Pragma("noescape")
-	Doc("rowByEightsAVX2 decodes n E4M3FN codes to BF16 by the eights of their blocks; the first block has first columns, the others width.")
+	declare("rowByEightsAVX2", rowByEightsSignature, rowByEightsDoc...)
 	dst, codes, n := pointer("dst"), pointer("codes"), pointer("n")
 	first, width, eights := pointer("first"), pointer("width"), pointer("eights")
 	e := newEightsAVX2()
 	left, last, base := GP64(), GP64(), GP64()
+	while("block", n, func() {
+		VBROADCASTI128(at(eights, 0), e.low)
+		VBROADCASTI128(at(eights, 16), e.high)
+		minimum(left, first, n)
+		SUBQ(left, n)
+		// The result of the code at p is at base + 2p.
+		MOVQ(dst, base)
+		SUBQ(codes, base)
+		SUBQ(codes, base)
+		LEAQ(indexed(dst, left, 2, 0), dst)
+		LEAQ(indexed(codes, left, 1, -32), last)
+		CMPQ(left, U8(32))
+		JLT(LabelRef("scalar"))
+		e.decodeBlock(codes, base, last)
 
-	Label("block")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	VBROADCASTI128(at(eights, 0), e.low)
-	VBROADCASTI128(at(eights, 16), e.high)
-	minimum(left, first, n)
-	SUBQ(left, n)
-	// A code at p goes to base + 2p.
-	MOVQ(dst, base)
-	SUBQ(codes, base)
-	SUBQ(codes, base)
-	LEAQ(indexed(dst, left, 2, 0), dst)
-	LEAQ(indexed(codes, left, 1, -32), last)
-	CMPQ(left, U8(32))
-	JLT(LabelRef("scalar"))
+		Label("scalar")
+		e.decode1(codes, base, eights)
+		INCQ(codes)
+		DECQ(left)
+		JNZ(LabelRef("scalar"))
 
-	Label("loop")
-	PREFETCHT0(at(codes, 3072))
-	e.decode32(codes, base)
-	ADDQ(U8(32), codes)
-	CMPQ(codes, last)
-	JLS(LabelRef("loop"))
-	ADDQ(U8(32), last)
-	CMPQ(codes, last)
-	JEQ(LabelRef("next"))
-	SUBQ(U8(32), last) // the last 32 once more, whole
-	MOVQ(last, codes)
-	JMP(LabelRef("loop"))
-
-	Label("scalar")
-	e.decode1(codes, base, eights)
-	INCQ(codes)
-	DECQ(left)
-	JNZ(LabelRef("scalar"))
-
-	Label("next")
-	ADDQ(U8(32), eights)
-	MOVQ(width, first)
-	JMP(LabelRef("block"))
-	Label("done")
+		Label("next")
+		ADDQ(U8(32), eights)
+		MOVQ(width, first)
+	})
 	VZEROUPPER()
 	RET()
+}
+
+// decodeBlock decodes 32 or more codes at p. last is the address of the last 32. It continues at
+// "next".
+func (e *eightsAVX2) decodeBlock(p, base, last GPVirtual) {
+	Label("loop")
+	PREFETCHT0(at(p, 3072))
+	e.decode32(p, base)
+	ADDQ(U8(32), p)
+	CMPQ(p, last)
+	JLS(LabelRef("loop"))
+	ADDQ(U8(32), last)
+	CMPQ(p, last)
+	JEQ(LabelRef("next"))
+	SUBQ(U8(32), last) // the last 32 again, as a whole
+	MOVQ(last, p)
+	JMP(LabelRef("loop"))
 }
 
 type eightsAVX2 struct {
@@ -122,7 +129,7 @@ func newEightsAVX2() *eightsAVX2 {
 // decode32 decodes the 32 codes at p to base + 2p.
 func (e *eightsAVX2) decode32(p, base GPVirtual) {
 	c, i, x, t := YMM(), YMM(), YMM(), YMM()
-	VPERMQ(U8(0xd8), at(p, 0), c) // so that unpacking, which knows only halves, puts them in order
+	VPERMQ(U8(0xd8), at(p, 0), c) // unpacking works within halves; this keeps the order
 	VPAND(e.exponent, c, x)
 	VPCMPEQB(e.zero, x, i)
 	VPAND(e.subnormal, i, i)
@@ -143,6 +150,13 @@ func (e *eightsAVX2) decode32(p, base GPVirtual) {
 		VPSLLW(U8(4), ex[j], ex[j])
 		VPADDW(ex[j], w[j], w[j])
 	}
+	e.quieten(c, t, w)
+	VMOVDQU(w[0], indexed(base, p, 2, 0))
+	VMOVDQU(w[1], indexed(base, p, 2, 32))
+}
+
+// quieten replaces the words of the NaNs among the codes c by the quiet NaN with their sign.
+func (e *eightsAVX2) quieten(c, sign VecVirtual, w [2]VecVirtual) {
 	nan, any := YMM(), GP32()
 	VPOR(e.sign, c, nan)
 	VPCMPEQB(e.allSet, nan, nan)
@@ -153,13 +167,11 @@ func (e *eightsAVX2) decode32(p, base GPVirtual) {
 	m, q := YMM(), YMM()
 	for j, unpack := range []func(...Op){VPUNPCKLBW, VPUNPCKHBW} {
 		unpack(nan, nan, m)
-		unpack(t, e.zero, q)
+		unpack(sign, e.zero, q)
 		VPOR(quiet, q, q)
 		VPBLENDVB(m, q, w[j], w[j])
 	}
 	Label("store")
-	VMOVDQU(w[0], indexed(base, p, 2, 0))
-	VMOVDQU(w[1], indexed(base, p, 2, 32))
 }
 
 // decode1 decodes the code at p to base + 2p.
@@ -191,13 +203,16 @@ func (e *eightsAVX2) decode1(p, base, eights GPVirtual) {
 	MOVW(w.As16(), indexed(base, p, 2, 0))
 }
 
-// rowByColumnAVX2 takes the codes for F16s: E5M2 is the upper half of one; E4M3FN, a bit further down, is one 256 times too small.
+// rowByColumnAVX2 treats the codes as F16s. E5M2 is the upper half of an F16. E4M3FN, shifted one
+// bit down, is an F16 that is 256 times too small.
 func rowByColumnAVX2(out string) {
-	name := "rowByColumn" + out + "AVX2"
-	TEXT(name, NOSPLIT, "func(dst, codes *byte, n int, scales *float32, format *[4]uint32)")
-	Pragma("noescape")
-	Doc(name + " multiplies n codes, a multiple of 8, with as many scales; format is the shift to F16 (two), the magnitude that is NaN (as two words), and the bits of the factor after.")
-	dst, codes, n, scales, format := pointer("dst"), pointer("codes"), pointer("n"), pointer("scales"), pointer("format")
+	declare("rowByColumn"+out+"AVX2",
+		"(dst, codes *byte, n int, scales *float32, format *[4]uint32)",
+		"multiplies n codes, a multiple of 8, by as many scales. format has the",
+		"shift to F16 (as two words), the magnitude that is NaN (twice), and the bits of the",
+		"factor that follows.")
+	dst, codes, n := pointer("dst"), pointer("codes"), pointer("n")
+	scales, format := pointer("scales"), pointer("format")
 	r := newRounderAVX2(out)
 	shift, magnitude, nan, infinite, bias := XMM(), XMM(), XMM(), XMM(), YMM()
 	VMOVQ(at(format, 0), shift)
@@ -206,30 +221,27 @@ func rowByColumnAVX2(out string) {
 	VMOVDQA(dwordsY(0x007f007f).AsX(), magnitude)
 	VMOVDQA(dwordsY(0x7c007c00).AsX(), infinite)
 	sign := dwordsY(signF32)
-	Label("loop")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	h, t, v, s := XMM(), XMM(), YMM(), YMM()
-	VPMOVZXBW(at(codes, 0), h)
-	VPAND(magnitude, h, h)
-	VPCMPEQW(nan, h, t)
-	VPAND(infinite, t, t)
-	VPSLLW(shift, h, h)
-	VPOR(t, h, h)
-	VCVTPH2PS(h, v)
-	VMULPS(bias, v, v)
-	VMULPS(at(scales, 0), v, v)
-	r.quieten(v)
-	VPMOVSXBD(at(codes, 0), s)
-	VPAND(sign, s, s)
-	VPXOR(s, v, v)
-	r.store(v, at(dst, 0))
-	ADDQ(U8(8), codes)
-	ADDQ(U8(32), scales)
-	ADDQ(U8(8*size(out)), dst)
-	SUBQ(U8(8), n)
-	JMP(LabelRef("loop"))
-	Label("done")
+	while("loop", n, func() {
+		h, t, v, s := XMM(), XMM(), YMM(), YMM()
+		VPMOVZXBW(at(codes, 0), h)
+		VPAND(magnitude, h, h)
+		VPCMPEQW(nan, h, t)
+		VPAND(infinite, t, t)
+		VPSLLW(shift, h, h)
+		VPOR(t, h, h)
+		VCVTPH2PS(h, v)
+		VMULPS(bias, v, v)
+		VMULPS(at(scales, 0), v, v)
+		r.quieten(v)
+		VPMOVSXBD(at(codes, 0), s)
+		VPAND(sign, s, s)
+		VPXOR(s, v, v)
+		r.store(v, at(dst, 0))
+		ADDQ(U8(8), codes)
+		ADDQ(U8(32), scales)
+		ADDQ(U8(8*size(out)), dst)
+		SUBQ(U8(8), n)
+	})
 	VZEROUPPER()
 	RET()
 }
@@ -247,14 +259,14 @@ func newRounderAVX2(out string) *rounderAVX2 {
 	return r
 }
 
-// quieten makes what is no number in v the quiet NaN.
+// quieten replaces the NaNs in v by the quiet NaN.
 func (r *rounderAVX2) quieten(v VecVirtual) {
 	m := YMM()
 	VCMPPS(U8(3), v, v, m) // unordered
 	VBLENDVPS(m, r.quiet, v, v)
 }
 
-// store rounds the eight of v and stores them.
+// store rounds the eight values of v and stores them.
 func (r *rounderAVX2) store(v VecVirtual, m Mem) {
 	switch r.out {
 	case "F32":

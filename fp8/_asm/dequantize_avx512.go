@@ -18,34 +18,33 @@ func dequantizeAVX512() {
 	}
 }
 
-// fillTablesAVX512 multiplies the 128 magnitudes with each of n scales.
+// fillTablesAVX512 multiplies the 128 magnitudes by each of n scales.
 func fillTablesAVX512(out string) {
-	TEXT("fillTables"+out+"AVX512", NOSPLIT, "func(tables *uint16, scales *float32, n int, values *float32)")
-	Pragma("noescape")
-	Doc("fillTables" + out + "AVX512 writes for each of n scales the 128 words that the magnitudes in values times the scale give.")
-	tables, scales, n, values := pointer("tables"), pointer("scales"), pointer("n"), pointer("values")
+	declare("fillTables"+out+"AVX512",
+		"(tables *uint16, scales *float32, n int, values *float32)",
+		"writes 128 words for each of n scales: the products of the scale and the",
+		"magnitudes in values.")
+	tables, scales := pointer("tables"), pointer("scales")
+	n, values := pointer("n"), pointer("values")
 	r := newRounderAVX512(out)
 	scale := ZMM()
-	Label("table")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	VBROADCASTSS(at(scales, 0), scale)
-	for i := 0; i < 128; i += 16 {
-		v := ZMM()
-		VMULPS(at(values, 4*i), scale, v)
-		r.quieten(v)
-		r.store(v, at(tables, 2*i), nil)
-	}
-	ADDQ(U32(256), tables)
-	ADDQ(U8(4), scales)
-	DECQ(n)
-	JMP(LabelRef("table"))
-	Label("done")
+	while("table", n, func() {
+		VBROADCASTSS(at(scales, 0), scale)
+		for i := 0; i < 128; i += 16 {
+			v := ZMM()
+			VMULPS(at(values, 4*i), scale, v)
+			r.quieten(v)
+			r.store(v, at(tables, 2*i), nil)
+		}
+		ADDQ(U32(256), tables)
+		ADDQ(U8(4), scales)
+		DECQ(n)
+	})
 	VZEROUPPER()
 	RET()
 }
 
-// rounderAVX512 turns float32s into an output format.
+// rounderAVX512 converts float32s to an output format.
 type rounderAVX512 struct {
 	out              string
 	quiet, half, one VecVirtual
@@ -59,14 +58,14 @@ func newRounderAVX512(out string) *rounderAVX512 {
 	return r
 }
 
-// quieten makes what is no number in v the quiet NaN.
+// quieten replaces the NaNs in v by the quiet NaN.
 func (r *rounderAVX512) quieten(v VecVirtual) {
 	k := K()
 	VCMPPS(U8(3), v, v, k) // unordered
 	VMOVDQA32(r.quiet, k, v)
 }
 
-// store rounds the 16 of v, of those in k if it is not nil, and stores them.
+// store rounds the 16 values of v and stores them. If k is not nil, it stores only those in k.
 func (r *rounderAVX512) store(v VecVirtual, m Mem, k Op) {
 	operands := func(ops ...Op) []Op {
 		if k != nil {
@@ -90,41 +89,59 @@ func (r *rounderAVX512) store(v VecVirtual, m Mem, k Op) {
 	}
 }
 
-// rowByTableAVX512 looks each code's magnitude up in the 128 words of its block, which lie in four registers: two of
-// them, 64 words, answer one VPERMI2W; bit 6 of the code chooses the pair. The sign is put back after.
+// rowByTableAVX512 looks the magnitude of each code up in the 128 words of its block, in four
+// registers. One VPERMI2W searches two registers, which are 64 words. Bit 6 of the code selects the
+// pair. The sign is added afterwards.
 func rowByTableAVX512() {
-	TEXT("rowByTableAVX512", NOSPLIT, "func(dst, codes *byte, n, first, width int, tables *uint16)")
-	Pragma("noescape")
-	Doc("rowByTableAVX512 looks n codes up in the tables of their blocks, 128 words each; the first block has first columns, the others width.")
+	declare("rowByTableAVX512", "(dst, codes *byte, n, first, width int, tables *uint16)",
+		"looks n codes up in the tables of their blocks, of 128 words each. The",
+		"first block has first columns, the others have width.")
 	dst, codes, n := pointer("dst"), pointer("codes"), pointer("n")
 	first, width, tables := pointer("first"), pointer("width"), pointer("tables")
 	l := lookupAVX512{upper: words(0x40), sign: words(0x8000)}
 	left, step := GP64(), GP64()
+	while("block", n, func() {
+		l.load(tables)
+		minimum(left, first, n)
+		SUBQ(left, n)
 
-	Label("block")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
+		Label("loop")
+		CMPQ(left, U8(64))
+		JLT(LabelRef("tail"))
+		for i := range 2 {
+			c := ZMM()
+			VPMOVZXBW(at(codes, 32*i), c)
+			VMOVDQU16(l.words(c), at(dst, 64*i))
+		}
+		ADDQ(U8(64), codes)
+		ADDQ(I32(128), dst)
+		SUBQ(U8(64), left)
+		JMP(LabelRef("loop"))
+
+		l.tail(dst, codes, left, step)
+		Label("next")
+		ADDQ(U32(256), tables)
+		MOVQ(width, first)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+type lookupAVX512 struct {
+	table       [4]VecVirtual
+	upper, sign VecVirtual
+}
+
+// load loads a table of 128 words.
+func (l *lookupAVX512) load(table GPVirtual) {
 	for i := range l.table {
 		l.table[i] = ZMM()
-		VMOVDQU16(at(tables, 64*i), l.table[i])
+		VMOVDQU16(at(table, 64*i), l.table[i])
 	}
-	minimum(left, first, n)
-	SUBQ(left, n)
+}
 
-	Label("loop")
-	CMPQ(left, U8(64))
-	JLT(LabelRef("tail"))
-
-	for i := range 2 {
-		c := ZMM()
-		VPMOVZXBW(at(codes, 32*i), c)
-		VMOVDQU16(l.words(c), at(dst, 64*i))
-	}
-	ADDQ(U8(64), codes)
-	ADDQ(I32(128), dst)
-	SUBQ(U8(64), left)
-	JMP(LabelRef("loop"))
-
+// tail looks up the last codes of a block, up to 32 at a time.
+func (l *lookupAVX512) tail(dst, codes, left, step GPVirtual) {
 	Label("tail")
 	TESTQ(left, left)
 	JZ(LabelRef("next"))
@@ -138,22 +155,9 @@ func rowByTableAVX512() {
 	LEAQ(indexed(dst, step, 2, 0), dst)
 	SUBQ(step, left)
 	JMP(LabelRef("tail"))
-
-	Label("next")
-	ADDQ(U32(256), tables)
-	MOVQ(width, first)
-	JMP(LabelRef("block"))
-	Label("done")
-	VZEROUPPER()
-	RET()
 }
 
-type lookupAVX512 struct {
-	table       [4]VecVirtual
-	upper, sign VecVirtual
-}
-
-// words are the results for 32 codes, one in each word of c.
+// words returns the results of 32 codes, one in each word of c.
 func (l *lookupAVX512) words(c VecVirtual) VecVirtual {
 	lo, hi, k := ZMM(), ZMM(), K()
 	VMOVDQA64(c, lo)
@@ -169,51 +173,41 @@ func (l *lookupAVX512) words(c VecVirtual) VecVirtual {
 
 // rowByColumnAVX512 looks the magnitudes up as BF16, which holds them exactly, and multiplies.
 func rowByColumnAVX512(out string) {
-	name := "rowByColumn" + out + "AVX512"
-	TEXT(name, NOSPLIT, "func(dst, codes *byte, n int, scales *float32, words *uint16)")
-	Pragma("noescape")
-	Doc(fmt.Sprintf("%s multiplies n codes, whose 128 magnitudes as BF16 are words, with as many scales.", name))
-	dst, codes, n, scales, table := pointer("dst"), pointer("codes"), pointer("n"), pointer("scales"), pointer("words")
+	declare("rowByColumn"+out+"AVX512",
+		"(dst, codes *byte, n int, scales *float32, words *uint16)",
+		"multiplies n codes by as many scales. words are the 128 magnitudes of the",
+		"codes as BF16.")
+	dst, codes, n := pointer("dst"), pointer("codes"), pointer("n")
+	scales, table := pointer("scales"), pointer("words")
 	r := newRounderAVX512(out)
 	l := lookupAVX512{upper: dwords(0x40), sign: dwords(signF32)}
-	for i := range l.table {
-		l.table[i] = ZMM()
-		VMOVDQU16(at(table, 64*i), l.table[i])
-	}
-	Label("loop")
-	CMPQ(n, U8(16))
-	JLT(LabelRef("tail"))
-	c := ZMM()
-	VPMOVZXBD(at(codes, 0), c)
-	v := l.floats(c)
-	VMULPS(at(scales, 0), v, v)
-	r.quieten(v)
-	VPTERNLOGD(U8(0x78), l.sign, c, v)
-	r.store(v, at(dst, 0), nil)
-	ADDQ(U8(16), codes)
-	ADDQ(U8(64), scales)
-	ADDQ(U8(16*size(out)), dst)
-	SUBQ(U8(16), n)
-	JMP(LabelRef("loop"))
-
-	Label("tail")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	k, s := mask(n), ZMM()
-	c = ZMM()
-	VPMOVZXBD_Z(at(codes, 0), k, c)
-	VMOVDQU32_Z(at(scales, 0), k, s)
-	v = l.floats(c)
-	VMULPS(s, v, v)
-	r.quieten(v)
-	VPTERNLOGD(U8(0x78), l.sign, c, v)
-	r.store(v, at(dst, 0), k)
-	Label("done")
-	VZEROUPPER()
+	l.load(table)
+	each16(n, func(k Op) {
+		s := Op(at(scales, 0))
+		if k != nil {
+			s = ZMM()
+		}
+		c := ZMM()
+		if k == nil {
+			VPMOVZXBD(at(codes, 0), c)
+		} else {
+			VPMOVZXBD_Z(at(codes, 0), k, c)
+			VMOVDQU32_Z(at(scales, 0), k, s)
+		}
+		v := l.floats(c)
+		VMULPS(s, v, v)
+		r.quieten(v)
+		VPTERNLOGD(U8(0x78), l.sign, c, v)
+		r.store(v, at(dst, 0), k)
+	}, func() {
+		ADDQ(U8(16), codes)
+		ADDQ(U8(64), scales)
+		ADDQ(U8(16*size(out)), dst)
+	})
 	RET()
 }
 
-// floats are the magnitudes of 16 codes, one in each dword of c, which it shifts to the top.
+// floats returns the magnitudes of 16 codes, one in each dword of c. It shifts c to the top.
 func (l *lookupAVX512) floats(c VecVirtual) VecVirtual {
 	lo, hi, k := ZMM(), ZMM(), K()
 	VMOVDQA64(c, lo)
@@ -227,58 +221,58 @@ func (l *lookupAVX512) floats(c VecVirtual) VecVirtual {
 	return lo
 }
 
-// rowByEightsAVX512 is rowByEightsAVX2 in registers of twice the size. It takes as many instructions as looking up in
-// tables does, but tables of a wide row do not leave the first-level cache to the codes.
+// rowByEightsAVX512 is rowByEightsAVX2 with registers of twice the size. It takes as many
+// instructions as a look-up in tables, but the tables of a wide row would fill the first-level
+// cache.
 func rowByEightsAVX512() {
-	TEXT("rowByEightsAVX512", NOSPLIT, "func(dst, codes *byte, n, first, width int, eights *[32]byte)")
-	Pragma("noescape")
-	Doc("rowByEightsAVX512 decodes n E4M3FN codes to BF16 by the eights of their blocks; the first block has first columns, the others width.")
+	declare("rowByEightsAVX512", rowByEightsSignature, rowByEightsDoc...)
 	dst, codes, n := pointer("dst"), pointer("codes"), pointer("n")
 	first, width, eights := pointer("first"), pointer("width"), pointer("eights")
 	e := newEightsAVX512()
 	left := GP64()
+	while("block", n, func() {
+		VBROADCASTI32X4(at(eights, 0), e.low)
+		VBROADCASTI32X4(at(eights, 16), e.high)
+		minimum(left, first, n)
+		SUBQ(left, n)
 
-	Label("block")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	VBROADCASTI32X4(at(eights, 0), e.low)
-	VBROADCASTI32X4(at(eights, 16), e.high)
-	minimum(left, first, n)
-	SUBQ(left, n)
+		Label("loop")
+		CMPQ(left, U8(64))
+		JLT(LabelRef("tail"))
+		c := ZMM()
+		PREFETCHT0(at(codes, 3072))
+		VMOVDQU64(at(codes, 0), c)
+		w := e.words(c)
+		VMOVDQU64(w[0], at(dst, 0))
+		VMOVDQU64(w[1], at(dst, 64))
+		ADDQ(U8(64), codes)
+		ADDQ(I32(128), dst)
+		SUBQ(U8(64), left)
+		JMP(LabelRef("loop"))
 
-	Label("loop")
-	CMPQ(left, U8(64))
-	JLT(LabelRef("tail"))
-	c := ZMM()
-	PREFETCHT0(at(codes, 3072))
-	VMOVDQU64(at(codes, 0), c)
-	w := e.words(c)
-	VMOVDQU64(w[0], at(dst, 0))
-	VMOVDQU64(w[1], at(dst, 64))
-	ADDQ(U8(64), codes)
-	ADDQ(I32(128), dst)
-	SUBQ(U8(64), left)
-	JMP(LabelRef("loop"))
+		e.tail(dst, codes, left)
+		Label("next")
+		ADDQ(U8(32), eights)
+		MOVQ(width, first)
+	})
+	VZEROUPPER()
+	RET()
+}
 
+// tail decodes the last codes of a block, fewer than 64.
+func (e *eightsAVX512) tail(dst, codes, left GPVirtual) {
 	Label("tail")
 	TESTQ(left, left)
 	JZ(LabelRef("next"))
 	k := mask(left)
-	c = ZMM()
+	c := ZMM()
 	VMOVDQU8_Z(at(codes, 0), k, c)
-	w = e.words(c)
+	w := e.words(c)
 	VMOVDQU16(w[0], k, at(dst, 0))
 	KSHIFTRQ(U8(32), k, k)
 	VMOVDQU16(w[1], k, at(dst, 64))
 	ADDQ(left, codes)
 	LEAQ(indexed(dst, left, 2, 0), dst)
-	Label("next")
-	ADDQ(U8(32), eights)
-	MOVQ(width, first)
-	JMP(LabelRef("block"))
-	Label("done")
-	VZEROUPPER()
-	RET()
 }
 
 type eightsAVX512 struct {
@@ -294,13 +288,13 @@ func newEightsAVX512() *eightsAVX512 {
 	e.magnitude, e.quiet = dwords(0x7f7f7f7f), dwords(quietBF16|quietBF16<<16)
 	VPXORD(e.zero, e.zero, e.zero)
 	order := GP64()
-	MOVQ(U64(0x0703060205010400), order) // so that unpacking, which knows only lanes, puts the codes in order
+	MOVQ(U64(0x0703060205010400), order) // unpacking works within lanes; this keeps the order
 	VMOVQ(order, e.order.AsX())
 	VPMOVZXBQ(e.order.AsX(), e.order)
 	return e
 }
 
-// words are the results for the 64 codes of c.
+// words returns the results of the 64 codes of c.
 func (e *eightsAVX512) words(c VecVirtual) [2]VecVirtual {
 	i, x, m, low, high := ZMM(), ZMM(), ZMM(), ZMM(), ZMM()
 	small, nan := K(), K()
@@ -332,7 +326,7 @@ func (e *eightsAVX512) words(c VecVirtual) [2]VecVirtual {
 	return w
 }
 
-// quieten makes the words of the codes in nan the quiet NaN with their sign.
+// quieten replaces the words of the codes in nan by the quiet NaN with their sign.
 func (e *eightsAVX512) quieten(c VecVirtual, nan OpmaskVirtual, w [2]VecVirtual) {
 	bytes, q, k := ZMM(), ZMM(), K()
 	VPANDD(e.sign, c, c)

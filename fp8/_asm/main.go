@@ -29,7 +29,7 @@ const (
 	signF32   = 0x80000000
 )
 
-// formats are the plain ones, by the names that functions carry.
+// formats are the plain formats, as named in functions.
 var formats = []string{"BF16", "F16", "F32"}
 
 func size(format string) int {
@@ -63,7 +63,43 @@ func dwordsY(v uint32) VecVirtual {
 	return y
 }
 
-// mask is the k register with the lowest n bits set.
+// declare begins a function. The first line of its documentation is preceded by its name.
+func declare(name, signature string, doc ...string) {
+	TEXT(name, NOSPLIT, "func"+signature)
+	Pragma("noescape")
+	doc = append([]string{name + " " + doc[0]}, doc[1:]...)
+	Doc(doc...)
+}
+
+// while emits a loop that runs until n is 0.
+func while(label string, n GPVirtual, body func()) {
+	Label(label)
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	body()
+	JMP(LabelRef(label))
+	Label("done")
+}
+
+// each16 emits a loop over n elements, 16 at a time, and then the rest under a mask. step moves the
+// pointers by 16 elements.
+func each16(n GPVirtual, body func(k Op), step func()) {
+	Label("loop")
+	CMPQ(n, U8(16))
+	JLT(LabelRef("tail"))
+	body(nil)
+	step()
+	SUBQ(U8(16), n)
+	JMP(LabelRef("loop"))
+	Label("tail")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	body(mask(n))
+	Label("done")
+	VZEROUPPER()
+}
+
+// mask returns a k register with the lowest n bits set.
 func mask(n GPVirtual) OpmaskVirtual {
 	ones, k := GP64(), K()
 	MOVQ(I32(-1), ones)
@@ -78,7 +114,7 @@ func indexed(base, index Register, scale uint8, disp int) Mem {
 	return Mem{Base: base, Index: index, Scale: scale, Disp: disp}
 }
 
-// minimum sets dst to the lesser of a and b.
+// minimum sets dst to the smaller of a and b.
 func minimum(dst, a, b Op) {
 	MOVQ(a, dst)
 	CMPQ(b, dst)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -10,23 +12,27 @@ const (
 	infinityF32 = 0x7f800000
 	notSign     = 0x7fffffff
 	max448      = 0x43e00000 // 448, the largest
-	beyond464   = 0x43e80000 // 464, from above which 448 is not the nearest
+	beyond464   = 0x43e80000 // 464, above which 448 is not the nearest
 	normal      = 0x3c800000 // 2^-6, the smallest normal
 	step        = 0x46800000 // 2^14, whose last place is the step of the subnormals
 	rebias      = 0x7ffff - 120<<23
 )
 
-func signature(name, parameters, doc string) {
-	TEXT(name, NOSPLIT, "func("+parameters+")")
-	Pragma("noescape")
-	Doc(name + " " + doc)
-}
-
 const (
-	maxAbsParameters   = "acc *uint32, src *byte, n int"
-	quantizeParameters = "codes, src *byte, n int, scales *float32"
-	maxAbsDoc          = "raises each of acc, the bits of float32s, to the magnitude of the value in its column, if that is finite"
-	quantizeDoc        = "writes the codes of n values divided by their scales, and counts those that saturate"
+	maxAbsSignature   = "(acc *uint32, src *byte, n int)"
+	quantizeSignature = "(codes, src *byte, n int, scales *float32) (saturated int)"
+)
+
+var (
+	maxAbsDoc = []string{
+		"raises each element of acc to the magnitude of the value in its column, if",
+		"that is finite. acc has the bits of float32s.",
+	}
+	quantizeDoc = []string{
+		"writes the codes of n values divided by their scales, and returns how",
+		"many saturate.",
+	}
+	multipleOf8 = []string{"n is a multiple of 8."}
 )
 
 func quantizeAVX512() {
@@ -36,7 +42,7 @@ func quantizeAVX512() {
 	}
 }
 
-// loadAVX512 are 16 values as float32; with k the others are 0.
+// loadAVX512 returns 16 values as float32. With k, the values that are not in k are 0.
 func loadAVX512(from string, m Mem, k Op) VecVirtual {
 	v, h := ZMM(), YMM()
 	switch {
@@ -60,95 +66,83 @@ func loadAVX512(from string, m Mem, k Op) VecVirtual {
 }
 
 func maxAbsAVX512(from string) {
-	signature("maxAbs"+from+"AVX512", maxAbsParameters, maxAbsDoc+".")
+	declare("maxAbs"+from+"AVX512", maxAbsSignature, maxAbsDoc...)
 	acc, src, n := pointer("acc"), pointer("src"), pointer("n")
 	magnitude, infinity := dwords(notSign), dwords(infinityF32)
-	body := func(k Op) {
+	each16(n, func(k Op) {
 		v, a, finite := loadAVX512(from, at(src, 0), k), ZMM(), K()
 		VPANDD(magnitude, v, v)
 		VPCMPUD(U8(1), infinity, v, finite) // less
 		if k == nil {
 			VMOVDQU32(at(acc, 0), a)
-		} else {
-			VMOVDQU32_Z(at(acc, 0), k, a)
-		}
-		VPMAXUD(v, a, finite, a)
-		if k == nil {
+			VPMAXUD(v, a, finite, a)
 			VMOVDQU32(a, at(acc, 0))
 		} else {
+			VMOVDQU32_Z(at(acc, 0), k, a)
+			VPMAXUD(v, a, finite, a)
 			VMOVDQU32(a, k, at(acc, 0))
 		}
-	}
-	Label("loop")
-	CMPQ(n, U8(16))
-	JLT(LabelRef("tail"))
-	body(nil)
-	ADDQ(U8(16*size(from)), src)
-	ADDQ(U8(64), acc)
-	SUBQ(U8(16), n)
-	JMP(LabelRef("loop"))
-	Label("tail")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	body(mask(n))
-	Label("done")
-	VZEROUPPER()
+	}, func() {
+		ADDQ(U8(16*size(from)), src)
+		ADDQ(U8(64), acc)
+	})
 	RET()
 }
 
 func quantizeRowAVX512(from string) {
-	name := "quantizeRow" + from + "AVX512"
-	TEXT(name, NOSPLIT, "func("+quantizeParameters+") (saturated int)")
-	Pragma("noescape")
-	Doc(name + " " + quantizeDoc + ".")
+	declare("quantizeRow"+from+"AVX512", quantizeSignature, quantizeDoc...)
 	codes, src, n, scales := pointer("codes"), pointer("src"), pointer("n"), pointer("scales")
-	q := newQuantizerAVX512()
+	q := newQuantizer(dwords)
 	count, some := GP64(), GP64()
 	XORQ(count, count)
-	Label("loop")
-	CMPQ(n, U8(16))
-	JLT(LabelRef("tail"))
-	v := loadAVX512(from, at(src, 0), nil)
-	VDIVPS(at(scales, 0), v, v)
-	c, beyond := q.codes(v)
-	VPMOVDB(c, at(codes, 0))
-	KMOVW(beyond, some.As32())
-	POPCNTQ(some, some)
-	ADDQ(some, count)
-	ADDQ(U8(16), codes)
-	ADDQ(U8(16*size(from)), src)
-	ADDQ(U8(64), scales)
-	SUBQ(U8(16), n)
-	JMP(LabelRef("loop"))
-	Label("tail")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	k, s := mask(n), ZMM()
-	v = loadAVX512(from, at(src, 0), k)
-	VMOVDQU32_Z(at(scales, 0), k, s)
-	VDIVPS_Z(s, v, k, v)
-	c, beyond = q.codes(v)
-	VPMOVDB(c, k, at(codes, 0))
-	KMOVW(beyond, some.As32())
-	POPCNTQ(some, some)
-	ADDQ(some, count)
-	Label("done")
-	VZEROUPPER()
+	each16(n, func(k Op) {
+		v := q.quotients(from, src, scales, k)
+		c, beyond := q.codes16(v)
+		if k == nil {
+			VPMOVDB(c, at(codes, 0))
+		} else {
+			VPMOVDB(c, k, at(codes, 0))
+		}
+		KMOVW(beyond, some.As32())
+		POPCNTQ(some, some)
+		ADDQ(some, count)
+	}, func() {
+		ADDQ(U8(16), codes)
+		ADDQ(U8(16*size(from)), src)
+		ADDQ(U8(64), scales)
+	})
 	Store(count, ReturnIndex(0))
 	RET()
 }
 
-type quantizerAVX512 struct {
+// quotients returns 16 values divided by their scales. With k, the others are 0.
+func (q *quantizer) quotients(from string, src, scales GPVirtual, k Op) VecVirtual {
+	if k == nil {
+		v := loadAVX512(from, at(src, 0), nil)
+		VDIVPS(at(scales, 0), v, v)
+		return v
+	}
+	s := ZMM()
+	v := loadAVX512(from, at(src, 0), k)
+	VMOVDQU32_Z(at(scales, 0), k, s)
+	VDIVPS_Z(s, v, k, v)
+	return v
+}
+
+// quantizer holds the constants of quantizing, in each dword of a register.
+type quantizer struct {
 	magnitude, infinity, most, beyond, normal, step, rebias, one, nan, sign VecVirtual
 }
 
-func newQuantizerAVX512() *quantizerAVX512 {
-	return &quantizerAVX512{dwords(notSign), dwords(infinityF32), dwords(max448), dwords(beyond464), dwords(normal), dwords(step),
-		dwords(uint32(rebias & 0xffffffff)), dwords(1), dwords(0x7f), dwords(0x80)}
+func newQuantizer(dwords func(uint32) VecVirtual) *quantizer {
+	return &quantizer{
+		dwords(notSign), dwords(infinityF32), dwords(max448), dwords(beyond464), dwords(normal),
+		dwords(step), dwords(uint32(rebias & 0xffffffff)), dwords(1), dwords(0x7f), dwords(0x80),
+	}
 }
 
-// codes are those of the 16 quotients of v, and which are too large.
-func (q *quantizerAVX512) codes(v VecVirtual) (c VecVirtual, beyond OpmaskVirtual) {
+// codes16 returns the codes of the 16 quotients in v, and which of them are too large.
+func (q *quantizer) codes16(v VecVirtual) (c VecVirtual, beyond OpmaskVirtual) {
 	u, odd, sub := ZMM(), ZMM(), ZMM()
 	nan, small := K(), K()
 	beyond = K()
@@ -194,76 +188,74 @@ func loadAVX2(from string, m Mem) VecVirtual {
 }
 
 func maxAbsAVX2(from string) {
-	signature("maxAbs"+from+"AVX2", maxAbsParameters, maxAbsDoc+"; n is a multiple of 8.")
+	declare("maxAbs"+from+"AVX2", maxAbsSignature, slices.Concat(maxAbsDoc, multipleOf8)...)
 	acc, src, n := pointer("acc"), pointer("src"), pointer("n")
 	magnitude, infinity := dwordsY(notSign), dwordsY(infinityF32)
-	Label("loop")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	v, finite := loadAVX2(from, at(src, 0)), YMM()
-	VPAND(magnitude, v, v)
-	VPCMPGTD(v, infinity, finite)
-	VPAND(finite, v, v)
-	VPMAXUD(at(acc, 0), v, v)
-	VMOVDQU(v, at(acc, 0))
-	ADDQ(U8(8*size(from)), src)
-	ADDQ(U8(32), acc)
-	SUBQ(U8(8), n)
-	JMP(LabelRef("loop"))
-	Label("done")
+	while("loop", n, func() {
+		v, finite := loadAVX2(from, at(src, 0)), YMM()
+		VPAND(magnitude, v, v)
+		VPCMPGTD(v, infinity, finite)
+		VPAND(finite, v, v)
+		VPMAXUD(at(acc, 0), v, v)
+		VMOVDQU(v, at(acc, 0))
+		ADDQ(U8(8*size(from)), src)
+		ADDQ(U8(32), acc)
+		SUBQ(U8(8), n)
+	})
 	VZEROUPPER()
 	RET()
 }
 
 func quantizeRowAVX2(from string) {
-	name := "quantizeRow" + from + "AVX2"
-	TEXT(name, NOSPLIT, "func("+quantizeParameters+") (saturated int)")
-	Pragma("noescape")
-	Doc(name + " " + quantizeDoc + "; n is a multiple of 8.")
+	declare("quantizeRow"+from+"AVX2", quantizeSignature,
+		slices.Concat(quantizeDoc, multipleOf8)...)
 	codes, src, n, scales := pointer("codes"), pointer("src"), pointer("n"), pointer("scales")
-	magnitude, infinity, most, beyond, small := dwordsY(notSign), dwordsY(infinityF32), dwordsY(max448), dwordsY(beyond464), dwordsY(normal)
-	half, bias, one, quiet, sign := dwordsY(step), dwordsY(uint32(rebias&0xffffffff)), dwordsY(1), dwordsY(0x7f), dwordsY(0x80)
+	q := newQuantizer(dwordsY)
 	count, some := GP64(), GP64()
 	XORQ(count, count)
-	Label("loop")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	v := loadAVX2(from, at(src, 0))
-	VDIVPS(at(scales, 0), v, v)
+	while("loop", n, func() {
+		v := loadAVX2(from, at(src, 0))
+		VDIVPS(at(scales, 0), v, v)
+		u := q.codes8(v, count, some)
+		VPACKUSDW(u, u, u)
+		VPERMQ(U8(0x08), u, u)
+		VPACKUSWB(u.AsX(), u.AsX(), u.AsX())
+		VMOVQ(u.AsX(), at(codes, 0))
+		ADDQ(U8(8), codes)
+		ADDQ(U8(8*size(from)), src)
+		ADDQ(U8(32), scales)
+		SUBQ(U8(8), n)
+	})
+	VZEROUPPER()
+	Store(count, ReturnIndex(0))
+	RET()
+}
+
+// codes8 returns the codes of the 8 quotients in v. It adds the number of those that are too large
+// to count.
+func (q *quantizer) codes8(v VecVirtual, count, some GPVirtual) VecVirtual {
 	u, t, w := YMM(), YMM(), YMM()
-	VPAND(magnitude, v, u)
-	VPCMPGTD(beyond, u, t)
-	VPCMPGTD(infinity, u, w)
+	VPAND(q.magnitude, v, u)
+	VPCMPGTD(q.beyond, u, t)
+	VPCMPGTD(q.infinity, u, w)
 	VPANDN(t, w, t)
 	VMOVMSKPS(t, some.As32())
 	POPCNTQ(some, some)
 	ADDQ(some, count)
-	VPMINUD(most, u, u)
+	VPMINUD(q.most, u, u)
 	normal := YMM()
 	VPSRLD(U8(20), u, normal)
-	VPAND(one, normal, normal)
-	VPADDD(bias, normal, normal)
+	VPAND(q.one, normal, normal)
+	VPADDD(q.rebias, normal, normal)
 	VPADDD(u, normal, normal)
 	VPSRLD(U8(20), normal, normal)
-	VPCMPGTD(u, small, t)
-	VADDPS(half, u, u)
-	VPSUBD(half, u, u)
+	VPCMPGTD(u, q.normal, t)
+	VADDPS(q.step, u, u)
+	VPSUBD(q.step, u, u)
 	VPBLENDVB(t, u, normal, u)
-	VPBLENDVB(w, quiet, u, u)
+	VPBLENDVB(w, q.nan, u, u)
 	VPSRLD(U8(24), v, v)
-	VPAND(sign, v, v)
+	VPAND(q.sign, v, v)
 	VPOR(v, u, u)
-	VPACKUSDW(u, u, u)
-	VPERMQ(U8(0x08), u, u)
-	VPACKUSWB(u.AsX(), u.AsX(), u.AsX())
-	VMOVQ(u.AsX(), at(codes, 0))
-	ADDQ(U8(8), codes)
-	ADDQ(U8(8*size(from)), src)
-	ADDQ(U8(32), scales)
-	SUBQ(U8(8), n)
-	JMP(LabelRef("loop"))
-	Label("done")
-	VZEROUPPER()
-	Store(count, ReturnIndex(0))
-	RET()
+	return u
 }

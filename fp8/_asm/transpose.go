@@ -8,10 +8,10 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// How a square is transposed. Within lanes of 16 bytes: number the registers and the elements of a lane in binary; one
-// round of unpacking register i with register i + half rotates these bits by one, so that after as many rounds as a
-// register number has bits, elements have become registers. Then what belongs together still lies in the lanes of
-// several groups of registers, which are put together at last.
+// A square is transposed as follows. Number the registers, and the elements of a 16-byte lane, in
+// binary. One round unpacks register i with register i + half. This rotates the bits by one. After
+// as many rounds as a register number has bits, elements have become registers. The elements of a
+// column are then still in the lanes of several groups of registers, which are joined at last.
 
 // unpack holds the two halves of interleaving, by the size of the elements.
 var unpack = map[int][2]func(...Op){
@@ -42,11 +42,63 @@ type transposer struct {
 	dst, dstStride, dstStep, src, srcStride, srcStep, n, scratch GPVirtual
 }
 
-func newTransposer(name string, tile string) *transposer {
-	TEXT(name, NOSPLIT, "func(dst *byte, dstStride, dstStep int, src *byte, srcStride, srcStep, n int, scratch *byte)")
-	Pragma("noescape")
-	Doc(fmt.Sprintf("%s transposes n tiles of %s, which begin dstStep and srcStep bytes apart.", name, tile))
-	return &transposer{pointer("dst"), pointer("dstStride"), pointer("dstStep"), pointer("src"), pointer("srcStride"), pointer("srcStep"), pointer("n"), pointer("scratch")}
+func newTransposer(name, tile string) *transposer {
+	declare(name, "(dst *byte, dstStride, dstStep int, src *byte, srcStride, srcStep, n int, "+
+		"scratch *byte)", "transposes n tiles of "+tile+".",
+		"The tiles begin dstStep and srcStep bytes apart.")
+	return &transposer{
+		dst: pointer("dst"), dstStride: pointer("dstStride"), dstStep: pointer("dstStep"),
+		src: pointer("src"), srcStride: pointer("srcStride"), srcStep: pointer("srcStep"),
+		n: pointer("n"), scratch: pointer("scratch"),
+	}
+}
+
+// each emits a loop over the tiles, and the end of the function. With stream, the stores bypass the
+// caches.
+func (t *transposer) each(stream bool, tile func()) {
+	while("tile", t.n, func() {
+		tile()
+		ADDQ(t.srcStep, t.src)
+		ADDQ(t.dstStep, t.dst)
+		DECQ(t.n)
+	})
+	if stream {
+		SFENCE()
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// unpackGroups transposes groups of rows within lanes, from src to scratch.
+func (t *transposer) unpackGroups(from, to, i GPVirtual, groups, rows, size int, k kernel) {
+	MOVQ(t.src, from)
+	MOVQ(t.scratch, to)
+	MOVQ(U32(uint32(groups)), i)
+	Label("group")
+	var group []VecVirtual
+	for range rows {
+		v := k.vector()
+		k.move(at(from, 0), v)
+		if k.prefetch {
+			PREFETCHT0(at(from, 64)) // the next column of tiles; the source may come from memory
+		}
+		ADDQ(t.srcStride, from)
+		group = append(group, v)
+	}
+	for j, v := range rounds(group, size, k.vector) {
+		k.move(v, at(to, k.bytes*j))
+	}
+	ADDQ(I32(k.bytes*rows), to)
+	DECQ(i)
+	JNZ(LabelRef("group"))
+}
+
+// kernel has the registers of an instruction set.
+type kernel struct {
+	vector   func() VecVirtual
+	move     func(a, b Op)
+	bytes    int // of a register
+	prefetch bool
 }
 
 func transposeAVX512() {
@@ -58,9 +110,9 @@ func transposeAVX512() {
 
 // tilesAVX512 transposes squares of 64 × 64 bytes: four groups of 16/size rows.
 func tilesAVX512(size int, stream bool) {
-	name, store := fmt.Sprintf("transposeTiles%dAVX512", size), VMOVDQU64
+	name, store := fmt.Sprintf("transposeTiles%dAVX512", size), move512
 	if stream {
-		name, store = fmt.Sprintf("streamTiles%dAVX512", size), func(ops ...Op) { VMOVNTDQ(ops[0], ops[1]) }
+		name, store = fmt.Sprintf("streamTiles%dAVX512", size), VMOVNTDQ
 	}
 	t := newTransposer(name, fmt.Sprintf("%d × %d elements of %d bytes", 64/size, 64/size, size))
 	rows := 16 / size
@@ -68,52 +120,27 @@ func tilesAVX512(size int, stream bool) {
 	MOVQ(t.dstStride, quarter)
 	IMUL3Q(U8(rows), quarter, quarter)
 	LEAQ(indexed(quarter, quarter, 2, 0), three)
-
-	Label("tile")
-	TESTQ(t.n, t.n)
-	JZ(LabelRef("done"))
-	MOVQ(t.src, from)
-	MOVQ(t.scratch, to)
-	MOVQ(U32(4), i)
-	Label("group")
-	var group []VecVirtual
-	for range rows {
-		z := ZMM()
-		VMOVDQU64(at(from, 0), z)
-		PREFETCHT0(at(from, 64)) // the next column of tiles: the source may come from memory
-		ADDQ(t.srcStride, from)
-		group = append(group, z)
-	}
-	for j, z := range rounds(group, size, ZMM) {
-		VMOVDQU64(z, at(to, 64*j))
-	}
-	ADDQ(I32(64*rows), to)
-	DECQ(i)
-	JNZ(LabelRef("group"))
-
-	MOVQ(t.scratch, from)
-	MOVQ(t.dst, to)
-	MOVQ(U32(uint32(rows)), i)
-	Label("columns")
-	for l, z := range lanesAVX512(from, 64*rows) {
-		m := []Mem{at(to, 0), indexed(to, quarter, 1, 0), indexed(to, quarter, 2, 0), indexed(to, three, 1, 0)}[l]
-		store(z, m)
-	}
-	ADDQ(U8(64), from)
-	ADDQ(t.dstStride, to)
-	DECQ(i)
-	JNZ(LabelRef("columns"))
-	ADDQ(t.srcStep, t.src)
-	ADDQ(t.dstStep, t.dst)
-	DECQ(t.n)
-	JMP(LabelRef("tile"))
-	Label("done")
-	if stream {
-		SFENCE()
-	}
-	VZEROUPPER()
-	RET()
+	t.each(stream, func() {
+		t.unpackGroups(from, to, i, 4, rows, size, kernel{ZMM, move512, 64, true})
+		MOVQ(t.scratch, from)
+		MOVQ(t.dst, to)
+		MOVQ(U32(uint32(rows)), i)
+		Label("columns")
+		columns := []Mem{
+			at(to, 0), indexed(to, quarter, 1, 0),
+			indexed(to, quarter, 2, 0), indexed(to, three, 1, 0),
+		}
+		for l, z := range lanesAVX512(from, 64*rows) {
+			store(z, columns[l])
+		}
+		ADDQ(U8(64), from)
+		ADDQ(t.dstStride, to)
+		DECQ(i)
+		JNZ(LabelRef("columns"))
+	})
 }
+
+func move512(a, b Op) { VMOVDQU64(a, b) }
 
 // lanesAVX512 transposes the 4 × 4 lanes of four registers in memory, gap bytes apart.
 func lanesAVX512(from GPVirtual, gap int) (out [4]VecVirtual) {
@@ -139,92 +166,65 @@ func transposeAVX2() {
 	}
 }
 
-// tilesAVX2 transposes oblongs of 64/size rows and 32/size columns: groups of eight rows.
+// tilesAVX2 transposes rectangles of 64/size rows and 32/size columns: groups of eight rows.
 func tilesAVX2(size int, stream bool) {
 	name, store := fmt.Sprintf("transposeTiles%dAVX2", size), VMOVDQU
 	if stream {
 		name, store = fmt.Sprintf("streamTiles%dAVX2", size), VMOVNTDQ
 	}
 	t := newTransposer(name, fmt.Sprintf("%d × %d elements of %d bytes", 64/size, 32/size, size))
-	groups := 8 / size
 	from, to, i, half := GP64(), GP64(), GP64(), GP64()
 	MOVQ(t.dstStride, half)
 	SHLQ(U8(map[int]int{1: 4, 2: 3}[size]), half) // columns of a lane
-
-	Label("tile")
-	TESTQ(t.n, t.n)
-	JZ(LabelRef("done"))
-	MOVQ(t.src, from)
-	MOVQ(t.scratch, to)
-	MOVQ(U32(uint32(groups)), i)
-	Label("group")
-	var group []VecVirtual
-	for range 8 {
-		y := YMM()
-		VMOVDQU(at(from, 0), y)
-		ADDQ(t.srcStride, from)
-		group = append(group, y)
-	}
-	for j, y := range rounds(group, size, YMM) {
-		VMOVDQU(y, at(to, 32*j))
-	}
-	ADDQ(I32(256), to)
-	DECQ(i)
-	JNZ(LabelRef("group"))
-
-	MOVQ(t.scratch, from)
-	MOVQ(t.dst, to)
-	MOVQ(U32(8), i)
-	Label("columns")
-	joinAVX2(size, from, to, half, t.dstStride, store)
-	ADDQ(U8(32), from)
-	DECQ(i)
-	JNZ(LabelRef("columns"))
-	ADDQ(t.srcStep, t.src)
-	ADDQ(t.dstStep, t.dst)
-	DECQ(t.n)
-	JMP(LabelRef("tile"))
-	Label("done")
-	if stream {
-		SFENCE()
-	}
-	VZEROUPPER()
-	RET()
+	t.each(stream, func() {
+		t.unpackGroups(from, to, i, 8/size, 8, size, kernel{YMM, VMOVDQU, 32, false})
+		MOVQ(t.scratch, from)
+		MOVQ(t.dst, to)
+		MOVQ(U32(8), i)
+		Label("columns")
+		for _, p := range partsAVX2(size, from) {
+			joinAVX2(p, to, half, store)
+			ADDQ(t.dstStride, to)
+		}
+		ADDQ(U8(32), from)
+		DECQ(i)
+		JNZ(LabelRef("columns"))
+	})
 }
 
-// joinAVX2 writes the columns that one register of each group holds parts of: of bytes two in each lane, of words one.
-func joinAVX2(size int, from, to, half, stride GPVirtual, store func(a, b Op)) {
-	var parts [][]VecVirtual // for each column of a lane: what lies in both lanes
-	switch size {
-	case 1:
-		parts = make([][]VecVirtual, 2)
-		for g := 0; g < 8; g += 2 {
-			a := YMM()
-			VMOVDQU(at(from, 256*g), a)
-			for j, f := range unpack[8] {
-				y := YMM()
-				f(at(from, 256*(g+1)), a, y)
-				parts[j] = append(parts[j], y)
-			}
-		}
-	case 2:
-		parts = make([][]VecVirtual, 1)
+// partsAVX2 loads the columns whose parts are in one register of each group. These are two per lane
+// for bytes, and one for words. It returns the registers of each column.
+func partsAVX2(size int, from GPVirtual) [][]VecVirtual {
+	parts := make([][]VecVirtual, 2/size)
+	if size == 2 {
 		for g := range 4 {
 			y := YMM()
 			VMOVDQU(at(from, 256*g), y)
 			parts[0] = append(parts[0], y)
 		}
+		return parts
 	}
-	for _, p := range parts {
-		low, high := YMM(), YMM()
-		for h := range 2 {
-			VPERM2I128(U8(0x20), p[2*h+1], p[2*h], low)
-			store(low, at(to, 32*h))
+	for g := 0; g < 8; g += 2 {
+		a := YMM()
+		VMOVDQU(at(from, 256*g), a)
+		for j, f := range unpack[8] {
+			y := YMM()
+			f(at(from, 256*(g+1)), a, y)
+			parts[j] = append(parts[j], y)
 		}
-		for h := range 2 {
-			VPERM2I128(U8(0x31), p[2*h+1], p[2*h], high)
-			store(high, indexed(to, half, 1, 32*h))
-		}
-		ADDQ(stride, to)
+	}
+	return parts
+}
+
+// joinAVX2 writes one column of each lane.
+func joinAVX2(p []VecVirtual, to, half GPVirtual, store func(a, b Op)) {
+	low, high := YMM(), YMM()
+	for h := range 2 {
+		VPERM2I128(U8(0x20), p[2*h+1], p[2*h], low)
+		store(low, at(to, 32*h))
+	}
+	for h := range 2 {
+		VPERM2I128(U8(0x31), p[2*h+1], p[2*h], high)
+		store(high, indexed(to, half, 1, 32*h))
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/readback"
 )
 
-// Errors of Verify and ReadManifest.
+// Errors of Verify.
 var (
 	ErrNotExport  = errors.New("not an export")
 	ErrUnfinished = errors.New("unfinished export")

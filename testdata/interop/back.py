@@ -21,7 +21,7 @@ SEEDS = range(10)
 
 
 def model_prefixed(seeds):
-    """DeepSeek-V3 cases under model., since the reference writes experts back nowhere else."""
+    """DeepSeek-V3 cases with the prefix model. The reference writes experts under no other."""
     for seed in seeds:
         case = families.make("deepseek_v3", seed)
         if "model.embed_tokens.weight" in case.tensors:
@@ -63,7 +63,7 @@ def to_hf():
 
 
 def to_hf_families():
-    """Every family's to_hf, and quantization=True where its reference quantizes by DeepSeek's rule."""
+    """to_hf of each family, and quantization=True if its reference follows DeepSeek's rule."""
     import torch
 
     for name in families.FAMILIES:
@@ -72,7 +72,8 @@ def to_hf_families():
         if name in ("deepseek_v32", "minimax_m2"):
             ones = ("--layout", "hf-fp8", "--scales", "ones")
             views["--scales ones equals to_hf(quantization=True)"] = (ones, {"quantization": True})
-        # deepseek_v3 has its own checks, since the reference writes its experts under model. whatever the source had.
+        # deepseek_v3 has its own checks: the reference writes its experts with the prefix model.,
+        # even if the source has another one.
         seeds = (1, 3, 5) if families.make(name, 1).experts and name != "deepseek_v3" else ()
         for seed in seeds:
             case = families.make(name, seed)
@@ -85,7 +86,7 @@ def to_hf_families():
 
 
 def saved_native(case, scratch):
-    """What the reference's from_hf makes of a case, written as a BF16 checkpoint."""
+    """The result of the reference's from_hf, written as a BF16 checkpoint."""
     import torch
     from safetensors.torch import save_file
 
@@ -117,7 +118,7 @@ def amax():
 
 
 def quantized_well(plain, published, point):
-    """The weights that the family quantizes are, by the rule; the others are untouched and listed."""
+    """The weights that the rule names are quantized. The others are unchanged and listed."""
     got = read_all(point)
     config = json.loads((pathlib.Path(point) / "config.json").read_text())
     left_out = config["quantization_config"]["modules_to_not_convert"]
@@ -158,7 +159,8 @@ def transformers_fp8():
             container.write_checkpoint(scratch / "plain", config, oracle.hf(view))
             model, info = AutoModelForCausalLM.from_pretrained(point, dtype=torch.bfloat16, output_loading_info=True)
             expect(not info["missing_keys"] and not info["mismatched_keys"], str(info))
-            # It drops its quantizer once everything is dequantized; scales that it had not used would be unexpected.
+            # It drops its quantizer once everything is dequantized. Unused scales would be
+            # reported as unexpected keys.
             expect(not info["unexpected_keys"], f"unexpected {info['unexpected_keys']}")
             expect(AutoConfig.from_pretrained(point).quantization_config["quant_method"] == "fp8", "not marked as FP8")
             tokens = torch.arange(40)[None] * 5 % 256
@@ -189,7 +191,7 @@ def write_and(directory, config, tensors):
 
 
 def trip(source, scratch):
-    """source as hf-fp8, written down, and that as hf."""
+    """source exported as hf-fp8, and that exported as hf."""
     with mount(source, "--layout", "hf-fp8") as point:
         config = json.loads((pathlib.Path(point) / "config.json").read_text())
         write_checkpoint(scratch, config, read_all(point))

@@ -64,7 +64,7 @@ class Maker:
         self.tensors[name + ".weight_scale_inv"] = self.scales(grid)
 
     def scales(self, shape):
-        """Small positive scales, and now and then a strange but finite one."""
+        """Small positive scales, and sometimes an unusual but finite one."""
         a = np.exp2(self.rng.uniform(-10, -1, shape)).astype(np.float32)
         strange = np.float32([-0.01, 0.0, 1e-41, 3e5, 1e-20, 1.0])
         a = np.where(self.rng.random(shape) < 0.06, self.rng.choice(strange, shape), a)
@@ -629,8 +629,8 @@ def mistral3(m):
     return Case(config, tensors, "mistral3.state_dict_adapter:Mistral3FP8StateDictAdapter")
 
 
-# Whether the family's raw reference reads FP8 sources; the others get BF16 sources in
-# every second configuration and, in the rest, dequantize_first.
+# Families whose raw reference reads FP8 sources. The others get BF16 sources in every second
+# configuration, and dequantize_first in the rest.
 FAMILIES = {
     "deepseek_v3": deepseek_v3,
     "deepseek_v32": deepseek_v32,
@@ -655,7 +655,7 @@ DEQUANTIZES = {"deepseek_v3", "deepseek_v32", "kimi_vl", "minimax_m2", "mimo_v2_
 
 
 def make(family, seed):
-    """The family's checkpoint number seed."""
+    """The checkpoint of a family for this seed."""
     quantized = family in DEQUANTIZES or seed % 2 == 0
     scale = "F32" if family == "minimax_m2" else None
     return FAMILIES[family](Maker(f"{family} {seed}", scale, quantized))

@@ -45,7 +45,7 @@ def views():
 
 
 def families_hf():
-    """The hf view of every family, and of one that nobody knows."""
+    """The hf view of every family, and of one that is not known."""
     for name in families.FAMILIES:
         with check(f"hf view of {name}"), source(name, 2) as (directory, case):
             block = (10**9, 10**9) if name == "mistral3" else (128, 128)
@@ -113,7 +113,7 @@ def quantization(name):
 
 
 def safe_open():
-    """The safetensors library opens every file, by mmap and by pread, and agrees with the raw reader."""
+    """The safetensors library opens every file, by mmap and pread, as the raw reader does."""
     import safetensors
 
     for seed in range(3):
@@ -132,7 +132,7 @@ def safe_open():
 
 
 def array(f, key, want):
-    """One tensor by the library; NumPy has no BF16, so that there only its shape is asked."""
+    """One tensor by the library. NumPy has no BF16, so for BF16 only the shape is compared."""
     part = f.get_slice(key)
     expect(part.get_shape() == list(want.shape), f"{key}: shape {part.get_shape()}")
     if part.get_dtype() == "BF16":
@@ -142,7 +142,7 @@ def array(f, key, want):
 
 
 def slices():
-    """Strided slices at odd places that no block begins at."""
+    """Strided slices at odd offsets, where no block begins."""
     import safetensors
 
     rng = np.random.default_rng(9)

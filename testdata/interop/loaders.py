@@ -89,7 +89,7 @@ def from_pretrained(directory, plain, mtp):
 
 
 def native_model(directory):
-    """AutoModel's DeepSeek-V3 for a folder's config, with nothing in it."""
+    """AutoModel's DeepSeek-V3 for a config, without weights."""
     import torch
     from nemo_automodel.components.models.common import BackendConfig
     from nemo_automodel.components.models.deepseek_v3.model import DeepseekV3ForCausalLM
@@ -173,7 +173,7 @@ def dcp_full(reader, want):
 
 
 def dcp_rank(rank, size, directories, store):
-    """One of the processes: its shard of every tensor, along the first and along the last axis."""
+    """One process: its shard of every tensor, along the first and along the last axis."""
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
@@ -202,7 +202,7 @@ def dcp_shards(directory, mesh, axis):
 
 
 def accelerate():
-    """load_checkpoint_and_dispatch into empty models; it renames nothing, so the view must have the module's names."""
+    """load_checkpoint_and_dispatch into empty models. The view needs the names of the module."""
     import torch
     from accelerate import init_empty_weights, load_checkpoint_and_dispatch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -306,7 +306,7 @@ def runai():
 
 
 def servers():
-    """What vLLM's and SGLang's weight iterators do to files; the servers themselves are not run."""
+    """Reads files as the weight iterators of vLLM and SGLang do, without running the servers."""
     import safetensors.torch  # noqa: F401: once here, and not in each of the forked ranks
 
     context = multiprocessing.get_context("fork")

@@ -126,9 +126,9 @@ MODELS = {
         },
     },
 }
-# The model_type of those that are called otherwise here.
+# The model_type of families that have another name here.
 TYPES = {"llama_ragged": "llama", "minimax_m3": "minimax_m3_vl", "ministral3": "mistral3", "mistral4": "mistral3"}
-# What stays in BF16, as in DeepSeek's checkpoints.
+# Weights that stay in BF16, as in DeepSeek's checkpoints.
 PLAIN = re.compile(r".*(norm|embed_tokens|lm_head|mlp\.gate|eh_proj|shared_head\.head)\.")
 
 
@@ -178,7 +178,7 @@ PUBLISHED = {
 
 
 def published(model_type, tensors):
-    """The arrays that transformers saves, under the names that they are published by."""
+    """The arrays that transformers saves, under their published names."""
     out = {}
     for key, a in tensors.items():
         for pattern, name in PUBLISHED.get(model_type, ()):
@@ -188,7 +188,7 @@ def published(model_type, tensors):
 
 
 def with_mtp(tensors, layer):
-    """A multi-token-prediction layer: a copy of the last layer, and what joins it."""
+    """A multi-token-prediction layer: a copy of the last layer, and the tensors that join it."""
     rng = np.random.default_rng(3)
 
     def plain(*shape):
@@ -209,7 +209,7 @@ def with_mtp(tensors, layer):
 
 @contextlib.contextmanager
 def source(name, shards=3):
-    """An FP8 checkpoint of the model, and beside it a plain folder dequantized by NumPy, without MTP."""
+    """An FP8 checkpoint of the model, and a plain folder dequantized by NumPy, without MTP."""
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         tensors, config = saved(name, directory / "saved")

@@ -19,7 +19,7 @@ def command(*args, check=True):
 
 @contextlib.contextmanager
 def mount(source, *flags):
-    """Mount source; gives the mountpoint, and unmounts whatever happens."""
+    """Mount source, give the mountpoint, and unmount at the end, also after a failure."""
     with tempfile.TemporaryDirectory(prefix="dequantfs-") as directory:
         point = pathlib.Path(directory) / "mnt"
         command("mount", source, point, *flags)

@@ -1,4 +1,4 @@
-"""What the views must hold, computed in NumPy and ml_dtypes from the source's arrays.
+"""The contents of the views, computed in NumPy and ml_dtypes from the arrays of the source.
 
 Shares nothing with the program or with torch. Scales may be grids over blocks, one
 value per row, or one value.
@@ -35,7 +35,7 @@ def scale_of(key, tensors):
 
 
 def hf(tensors, dtype="bf16", block=(128, 128)):
-    """The same keys, dequantized, scales gone."""
+    """The same keys, dequantized, without scales."""
     scales = {scale_of(k, tensors) for k in tensors} - {None}
     dropped = ("input_scale", "activation_scale", "k_scale", "v_scale")
     out = {}

@@ -33,7 +33,7 @@ def adapter(case, dtype):
     module, name = case.adapter.split(":")
     module = importlib.import_module(MODELS + module)
     if name == "Mistral3FP8StateDictAdapter":
-        # It knows no dtype but bfloat16: only the rounding of its own function is changed.
+        # It knows only bfloat16, so the rounding of its own function is replaced.
         plain = getattr(module, "_plain_dequantize", module._dequantize_from_fp8)
         module._plain_dequantize = plain
         module._dequantize_from_fp8 = lambda w, s, target_dtype: plain(w, s, dtype)
@@ -94,7 +94,7 @@ def dequantize_pairs(tensors, dtype, but=lambda key: False):
 
 
 def from_hf(case, source, dtype, mesh=None):
-    """What the reference makes of the source."""
+    """The result of the reference for a source."""
     tensors = load(source)
     if case.dequantize_first:
         # qwen3_5_moe reads split experts only in FP8, and dequantizes them itself.
@@ -122,7 +122,7 @@ def compare(want, got):
 
 
 def ranks(size):
-    """A device mesh for each rank of a group, one process standing in for all."""
+    """A device mesh for each rank of a group; one process acts for all."""
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
     from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -150,7 +150,7 @@ def one(name, seed, source):
         with mount(source, "--layout", "native", "--dtype", flag) as point:
             compare(from_hf(case, source, dtype), load(point))
     if case.experts:
-        # Now and then more ranks than experts, and always all ranks.
+        # Sometimes there are more ranks than experts. All ranks are checked.
         size = 2 + seed % (case.experts + 1)
         flag, dtype = list(dtypes().items())[seed % 3]
         with mount(source, "--layout", "native", "--dtype", flag, "--ep", f"all/{size}") as point:
@@ -159,7 +159,7 @@ def one(name, seed, source):
 
 
 def differs():
-    """Where and why we differ from the raw reference: it takes FP8 codes for values."""
+    """Where the view differs from the raw reference, which reads FP8 codes as values."""
     import torch
 
     silent = ("qwen3_moe", "glm4_moe", "qwen3_next", "hy_v3", "ernie4_5_moe")

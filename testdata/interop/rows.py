@@ -34,7 +34,7 @@ PLAIN = re.compile(
 
 
 def blocks(*sizes):
-    """Blocks of these sizes over the last axes. None is a whole axis; earlier axes have blocks of 1."""
+    """Blocks of these sizes over the last axes. None: a whole axis. Earlier axes: blocks of 1."""
 
     def lie(shape):
         each = (1,) * (len(shape) - len(sizes)) + sizes
@@ -51,7 +51,7 @@ by_row, by_column, by_expert = blocks(1, None), blocks(None, 1), blocks(None, No
 
 
 def parts(*lengths, size=None):
-    """A fused matrix of parts with these rows. Each has one scale, or its own blocks of size × size."""
+    """A fused matrix of parts with these rows. Each has one scale, or blocks of size × size."""
 
     def lie(shape):
         row, first = [], 0
@@ -73,7 +73,7 @@ class Scales:
     partition: typing.Callable | None  # None: the weight has no scale
     dtype: np.dtype = F32
     name: str = "weight_scale"
-    stack: str = ""  # name beside a stack of experts, whose key does not end in .weight; empty: as name
+    stack: str = ""  # name beside a stack of experts, without .weight; empty: as name
     store: typing.Callable = lambda grid: grid  # gives the grid its stored shape
     codes: np.dtype = E4M3
 
@@ -90,7 +90,7 @@ class Row:
     model: str
     scales: Scales | dict
     config: dict | None = None  # of the quantization
-    # Tensors that no view may show: beside each quantized weight, in each attention module, and once.
+    # Tensors that no view may show: beside each quantized weight, in each attention module, once.
     beside: dict = dataclasses.field(default_factory=dict)
     attention: dict = dataclasses.field(default_factory=dict)
     also: dict = dataclasses.field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Strict from_pretrained of FP8 views: every parameter comes from the view, and nothing is left over.
+"""Strict from_pretrained of FP8 views: every parameter comes from the view, none is left over.
 
 transformers forgives keys that a model class lists, so those lists are switched off here. Whether
 it initialises a parameter itself is asked of the model, not of its report. The loaded model is saved
@@ -52,7 +52,7 @@ GROUPED = (
 
 
 def load(directory):
-    """The model, its report with nothing forgiven, and the parameters that transformers initialises itself."""
+    """The model, its full report, and the parameters that transformers initialises itself."""
     import transformers
     from transformers import PreTrainedModel
 
@@ -69,11 +69,11 @@ def load(directory):
         forgive = "_adjust_missing_and_unexpected_keys"
         stack.enter_context(mock.patch.object(PreTrainedModel, forgive, lambda *_: None))
         model, report = getattr(transformers, architecture).from_pretrained(directory, output_loading_info=True)
-    return copy.deepcopy(model), report, fresh  # a copy: the model maps the files, and they are to be unmounted
+    return copy.deepcopy(model), report, fresh  # a copy: the model maps files
 
 
 def loads(directory, mtp=()):
-    """The model, if all its parameters come from the view and only the prediction layer is left over."""
+    """The model, if all parameters come from the view. Only the MTP layer may be left over."""
     model, report, fresh = load(directory)
     report["unexpected_keys"] ^= {in_memory(k) for k in mtp}
     report |= {"newly initialised": fresh, "quantization": getattr(model.config, "quantization_config", None)}
@@ -83,7 +83,7 @@ def loads(directory, mtp=()):
 
 
 def in_memory(key):
-    """The name of a key in a report: transformers merges experts before it looks for their module."""
+    """The name of a key in a report. transformers merges experts before it finds their module."""
     key = re.sub(r"\.experts\.\d+\.(gate|up)_proj\.weight$", ".experts.gate_up_proj", key)
     return re.sub(r"\.experts\.\d+\.down_proj\.weight$", ".experts.down_proj", key)
 
@@ -93,7 +93,7 @@ def holds(model, want):
     with tempfile.TemporaryDirectory() as scratch:
         model.save_pretrained(scratch)
         got = models.published(model.config.model_type, read_all(scratch))
-    # transformers keeps some parameters in float32 whatever their dtype was, and casts the others.
+    # transformers keeps some parameters in float32, from any dtype, and casts the others.
     agree({k: a.astype(got[k].dtype) if k in got else a for k, a in want.items()}, got, "the model")
 
 
@@ -103,7 +103,7 @@ def agree(want, got, what):
 
 
 def views(name, source, want, flags=()):
-    """The hf view has the values and loads. The transformers view, if any, loads to the same model."""
+    """The hf view has the values and loads. The transformers view loads to the same model."""
     config = json.loads((pathlib.Path(source) / "config.json").read_text())
     mtp = {k for k in want if f".layers.{config.get('num_hidden_layers')}." in k}
     model = None
@@ -162,7 +162,7 @@ def formats(table):
 
 
 def teeth():
-    """The checks fail where a view lacks a parameter, has one too many, or has another value."""
+    """The checks fail if a view lacks a parameter, has one too many, or has another value."""
     with rows.checkpoint(rows.BLOCKWISE["blocks of 128, BF16"]) as (source, want):
         for pattern, word in (
             (r"model\.norm", "missing_keys"),

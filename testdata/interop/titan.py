@@ -17,7 +17,7 @@ ADAPTERS = {
 
 
 def adapter(name, config):
-    """TorchTitan's adapter, with as much of a model's config as it asks for."""
+    """TorchTitan's adapter, with the fields of a model's config that it needs."""
     from torchtitan.models.common import rope as ropes
 
     adapter, rope, experts = ADAPTERS[name]
@@ -33,7 +33,7 @@ def adapter(name, config):
 
 
 def views():
-    """from_hf over what the reference's dequantize_from_fp8 gives."""
+    """from_hf over the result of the reference's dequantize_from_fp8."""
     import torch
 
     for name in ADAPTERS:
@@ -44,7 +44,8 @@ def views():
             with check(f"torchtitan {name} {seed}"), tempfile.TemporaryDirectory() as source:
                 write_checkpoint(source, case.config, case.tensors, 2)
                 want = reference.dequantize_pairs(reference.load(source), torch.bfloat16)
-                # Its prediction layers share the model's embedding and head, and its map has no names for copies.
+                # Its prediction layers share the model's embedding and head. Its map has no names
+                # for copies.
                 want = {k: v for k, v in want.items() if "shared_head.head" not in k and not embedding_of_mtp(k)}
                 with mount(source, "--layout", "torchtitan") as point:
                     reference.compare(adapter(name, case.config).from_hf(want), reference.load(point))

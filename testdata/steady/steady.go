@@ -8,8 +8,8 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
-// File is what a made-up file of a test embeds. It never changes, and grants nobody access. The
-// test adds Name, Size and ReadAt.
+// File is what a made-up file of a test embeds. It never changes, and grants access to no other
+// user. The test adds Name, Size and ReadAt.
 type File struct{}
 
 // Mode permits everybody to read.
@@ -24,7 +24,7 @@ func (File) Check() error { return nil }
 // Unseen is empty: there are no changes.
 func (File) Unseen() string { return "" }
 
-// Access admits nobody.
+// Access admits no other user.
 func (File) Access(*source.Lookup) *source.Access {
 	return source.Nobody("a file of a test", "is made up")
 }

@@ -14,7 +14,8 @@ func undocumented(f *file) (offences []string) {
 	}
 	for _, d := range f.tree.Decls {
 		for _, name := range undocumentedIn(d) {
-			offences = append(offences, f.at(f.line(name.Pos()), "%s has no doc comment", name.Name))
+			offences = append(offences, f.at(f.line(name.Pos()), "%s has no doc comment",
+				name.Name))
 		}
 	}
 	return offences

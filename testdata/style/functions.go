@@ -14,8 +14,8 @@ type bounds struct {
 	leastComment, mostComment int // percent of the lines that are not empty
 }
 
-// boundsOf gives the bounds of a module. In the generator of the assembly a function is one sequence
-// of instructions, which would not be clearer in parts.
+// boundsOf gives the bounds of a module. In the generator of the assembly a function is one
+// sequence of instructions, which would not be clearer in parts.
 func boundsOf(module string) bounds {
 	if module == "fp8/_asm" {
 		return bounds{12, 45, 3, 20}
@@ -69,7 +69,8 @@ func (m *measurement) add(f *file) {
 			continue
 		}
 		m.lines++
-		if column, is := comments[i+1]; is && strings.TrimSpace(line[:min(column, len(line))]) == "" {
+		if column, is := comments[i+1]; is &&
+			strings.TrimSpace(line[:min(column, len(line))]) == "" {
 			m.comments++
 		}
 	}
@@ -93,8 +94,10 @@ func (m *measurement) percentComments() float64 {
 }
 
 func (m *measurement) String() string {
-	return fmt.Sprintf("%s: %d functions, lines: median %d, nine of ten %d, most %d; %.1f %% comments",
-		m.module, len(m.functions), m.quantile(50), m.quantile(90), m.quantile(100), m.percentComments())
+	return fmt.Sprintf("%s: %d functions, lines: median %d, nine of ten %d, most %d; %.1f %% "+
+		"comments",
+		m.module, len(m.functions), m.quantile(50), m.quantile(90), m.quantile(100),
+		m.percentComments())
 }
 
 func (m *measurement) offences() (offences []string) {
@@ -109,7 +112,8 @@ func (m *measurement) offences() (offences []string) {
 		offend("nine of ten functions have up to %d lines, not at most %d", n, most.p90)
 	}
 	if p := m.percentComments(); p < float64(most.leastComment) || p > float64(most.mostComment) {
-		offend("%.1f %% of the lines are comments, not %d to %d %%", p, most.leastComment, most.mostComment)
+		offend("%.1f %% of the lines are comments, not %d to %d %%", p, most.leastComment,
+			most.mostComment)
 	}
 	return offences
 }

@@ -11,20 +11,24 @@ const (
 	tabColumns  = 4
 )
 
-// longLines finds lines of Go and Markdown that are too long. Tables, addresses and directives
-// cannot be wrapped; rows of tables in tests read better unwrapped.
+// longLines finds lines of Go and Markdown, and comments of scripts, that are too long. Tables,
+// addresses and directives cannot be wrapped; rows of tables in tests read better unwrapped.
 func longLines(f *file) (offences []string) {
-	if !f.isGo() && !strings.HasSuffix(f.name, ".md") {
-		return nil
-	}
 	excepted := f.exceptions()
 	for i, line := range f.lines {
 		n := columns(line)
-		if n > mostColumns && !excepted[i+1] && !unbreakable(line) {
+		if n > mostColumns && !excepted[i+1] && f.counts(line) && !unbreakable(line) {
 			offences = append(offences, f.at(i+1, "a line of %d columns", n))
 		}
 	}
 	return offences
+}
+
+// counts says whether the length of a line matters: in scripts only that of comments does.
+func (f *file) counts(line string) bool {
+	trimmed := strings.TrimSpace(line)
+	return f.isGo() || strings.HasSuffix(f.name, ".md") ||
+		strings.HasPrefix(trimmed, "# ") || strings.HasPrefix(trimmed, `"""`)
 }
 
 func columns(line string) int {
@@ -51,7 +55,8 @@ func (f *file) exceptions() map[int]bool {
 	ast.Inspect(f.tree, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.BasicLit:
-			if strings.HasPrefix(n.Value, "`") && (len(n.Value) > longRaw || strings.Contains(n.Value, "\n")) {
+			raw := n.Value
+			if raw[0] == '`' && (len(raw) > longRaw || strings.Contains(raw, "\n")) {
 				f.mark(lines, n)
 			}
 		case *ast.CompositeLit:

@@ -98,7 +98,8 @@ func read(name, text string) *file {
 		return nil
 	}
 	f.set = token.NewFileSet()
-	tree, err := parser.ParseFile(f.set, name, text, parser.ParseComments|parser.SkipObjectResolution)
+	tree, err := parser.ParseFile(f.set, name, text,
+		parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		log.Fatal(err)
 	}

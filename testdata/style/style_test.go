@@ -15,7 +15,8 @@ func parse(name, text string) *file {
 	return read(name, text)
 }
 
-const long = "x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x"
+const long = "x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, " +
+	"x, x, x, x, x"
 
 func TestLongLines(t *testing.T) {
 	for _, c := range []struct {
@@ -37,7 +38,8 @@ func TestLongLines(t *testing.T) {
 		{"no row in a test", "a_test.go", "var a = []int{f(" + long + ")}", []int{3}},
 		{"text", "a.md", long + long + "\nshort\n" + long + long, []int{1, 3}},
 		{"table", "a.md", "| " + long + " |", nil},
-		{"scripts are free", "a.py", "# " + long, nil},
+		{"comment of a script", "a.py", "# " + long + long, []int{1}},
+		{"code of a script", "a.py", "x = f(" + long + long + ")", nil},
 	} {
 		wantAt(t, c.name, longLines(parse(c.file, c.text)), c.file, c.lines)
 	}
@@ -77,6 +79,7 @@ func TestBannedWords(t *testing.T) {
 		{"text", "a.md", "it is dear\nand expensive\n", []int{1}},
 		{"names are free", "a.md", "`nobody` owns it\n", nil},
 		{"script", "run", "#!/bin/sh\ntrue # whomever\nnobody\n", []int{2}},
+		{"docstring", "a.py", "def f():\n\t\"\"\"nobody\"\"\"\n", []int{2}},
 		{"python", "a.py", "nobody = 1 # it stands in a row\n", []int{1}},
 	} {
 		wantAt(t, c.name, bannedWords(parse(c.file, c.text)), c.file, c.lines)

@@ -61,6 +61,10 @@ func (f *file) comment(number int, line string) (string, bool) {
 		}
 		return line[min(column, len(line)):], true
 	}
-	_, text, is := strings.Cut(line, "# ")
-	return text, is
+	for _, mark := range []string{"# ", `"""`} {
+		if _, text, is := strings.Cut(line, mark); is {
+			return text, true
+		}
+	}
+	return "", false
 }
