@@ -38,7 +38,7 @@ func TestExportTakesItsPartFromFlagsAndEnvironment(t *testing.T) {
 			"not one of 3 numbers"},
 		{"a Slurm array and --parts", exportFlags{parts: 8}, slurm("5", "8", "0", "1"),
 			share{5, 8, "SLURM_ARRAY_TASK_ID"}, ""},
-		{"a Slurm job that is not an array", exportFlags{}, env{"SLURM_JOB_ID": "7"}, share{0, 1, ""},
+		{"a Slurm job without array", exportFlags{}, env{"SLURM_JOB_ID": "7"}, share{0, 1, ""},
 			""},
 		{"an indexed Job", exportFlags{parts: 8}, env{"JOB_COMPLETION_INDEX": "7"},
 			share{7, 8, "JOB_COMPLETION_INDEX"}, ""},

@@ -146,7 +146,8 @@ func TestMetricsHaveFewConnections(t *testing.T) {
 func TestMetricsDoNotWaitForSlowClients(t *testing.T) {
 	const patience = 200 * time.Millisecond
 	m := serveMetrics(t, ":0", fs.Stats{}, func(m *metricsServer) {
-		m.server.ReadTimeout, m.server.WriteTimeout, m.server.IdleTimeout = patience, patience, patience
+		m.server.ReadTimeout, m.server.WriteTimeout = patience, patience
+		m.server.IdleTimeout = patience
 	})
 	const request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	for name, client := range map[string]func(c net.Conn) error{

@@ -285,7 +285,8 @@ func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
 // eventually tries until try succeeds; the time it may take is far more than it ever needs.
 func eventually(fatalf func(string, ...any), try func() error) {
 	var err error
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	end := time.Now().Add(time.Minute)
+	for ; time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if err = try(); err == nil {
 			return
 		}

@@ -21,7 +21,8 @@ func TestWatchedJSONIsALineEachSecond(t *testing.T) {
 		if err := json.Unmarshal(out.Bytes(), &got); err != nil || got.Mounts == nil {
 			t.Errorf("%s: %v", &out, err)
 		}
-		if strings.Count(out.String(), "\n") != 1 || len(got.Mounts) != len(all) || got.Version != 1 {
+		lines := strings.Count(out.String(), "\n")
+		if lines != 1 || len(got.Mounts) != len(all) || got.Version != jsonVersion {
 			t.Errorf("%d mounts are printed as %q", len(all), &out)
 		}
 	}

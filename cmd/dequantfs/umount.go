@@ -47,6 +47,9 @@ func umountAll(ctx context.Context, lazy bool) error {
 	return err
 }
 
+// listMounts is the hint for a mountpoint without a mount.
+const listMounts = "dequantfs status lists the mounts"
+
 // umount unmounts one mountpoint.
 func umount(ctx context.Context, path string, lazy bool) error {
 	mountpoint, err := fs.ResolveMountpoint(path)

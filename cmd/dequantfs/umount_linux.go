@@ -33,9 +33,6 @@ func detach(ctx context.Context, mountpoint string, lazy bool) error {
 	return nil
 }
 
-// listMounts is the hint for a mountpoint without a mount.
-const listMounts = "dequantfs status lists the mounts"
-
 // notUnmounted names a mountpoint, and the processes that use it if that is the reason.
 func notUnmounted(mountpoint string, err error) error {
 	if !errors.Is(err, unix.EBUSY) {

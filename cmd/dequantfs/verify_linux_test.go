@@ -161,7 +161,8 @@ func keepFUSE(t *testing.T) {
 	}
 	for _, e := range list {
 		fd, err := strconv.Atoi(e.Name())
-		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && target == "/dev/fuse" {
+		target, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && target == "/dev/fuse" {
 			unix.CloseOnExec(fd)
 		}
 	}

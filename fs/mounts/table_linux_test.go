@@ -53,7 +53,8 @@ func TestTheTopMountCounts(t *testing.T) {
 		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	}
 	for _, want := range []string{"above", "below"} {
-		if m, found, err := Top(dir); err != nil || !found || m.Source != want || m.Type != "tmpfs" {
+		m, found, err := Top(dir)
+		if err != nil || !found || m.Source != want || m.Type != "tmpfs" {
 			t.Errorf("%+v, %v, %v, want %s", m, found, err, want)
 		}
 		if err := Unmount(t.Context(), dir, want == "above"); err != nil {
