@@ -47,14 +47,35 @@
 //
 // The family's table finds the experts (family.go, families.go), and the layout's table arranges
 // them (layout.go, merge.go). All other keys get the family's names in that layout (names.go). A
-// format that cannot be decoded is refused by name and never shown undecoded. A new family is a new
-// row; testdata/plans shows the plan of each.
+// format that cannot be decoded is refused by name and never shown undecoded.
+//
+// A new layout is a new row of its table. A new family is a new row, and a file of its own if a
+// rule of it is unique (family_ernie.go). Rows are matched by the outermost model_type, so a model
+// around a known language model has no layout but "hf", which is read as that language model is
+// stored. testdata/plans shows the plan of each family.
 //
 // A dequantized value is float32(code) × scale, rounded to the view's dtype. Both steps round to
 // nearest even. The rules are those of NeMo AutoModel's adapters. Some of those adapters were
 // written for BF16 checkpoints and pass quantized weights on; here every weight is dequantized
 // first. The view's dtype applies to dequantized and merged tensors. All other tensors keep their
 // own.
+//
+// # Names from the reference
+//
+// For readers of NeMo AutoModel's deepseek_v3.state_dict_adapter:
+//
+//	DeepSeekV3StateDictAdapter    DeepSeekV3
+//	from_hf                       DeepSeekV3.FromHF; FromHF for any family
+//	to_hf                         DeepSeekV3.ToHF; ToHF for any family
+//	convert_single_tensor_to_hf   DeepSeekV3.ConvertSingleTensorToHF
+//	_dequantize                   the pairing of weights and scales (pair.go, partition.go)
+//	dequantize_from_fp8           fp8.Dequantize
+//	_slice_scale_for_dtensor      expr.Slice
+//	calculate_scale_shape         fp8.CalculateScaleShape
+//	create_scale_inv_for_weight   fp8.CreateScaleInvForWeight
+//	should_quantize_key           ShouldQuantizeKey
+//	BLOCK_SIZE                    fp8.BlockSize
+//	NON_QUANTIZED_KEY_PATTERNS    NonQuantizedKeyPatterns
 //
 // # Concurrency
 //
@@ -71,23 +92,16 @@ import (
 
 // Options select a view. The zero value is the family's first layout in BF16.
 type Options struct {
-	// Layout is one of the following. Empty means the first of [Layouts].
-	//
-	//   - "native": the reference's grouped experts
-	//   - "hf": the published keys
-	//   - "transformers", "torchtitan": the keys of these libraries
-	//   - "hf-fp8": the published keys, quantized
+	// Layout is the name of one of [KnownLayouts]. Empty means the first of [Layouts].
 	Layout string
 	DType  safetensors.DType // of dequantized and merged tensors; Invalid means BF16
 	EP     EP                // selects experts
-	// MTP keeps or drops prediction layers: "keep", "drop", or "auto" as the family's adapter does.
-	// Empty means "auto".
-	MTP string
+	MTP    string            // prediction layers: [MTPAuto] or empty, [MTPKeep] or [MTPDrop]
 	// Include keeps only the tensors whose name in the view begins with a match; nil keeps all.
 	// Exclude leaves out each tensor whose name begins with a match, also if Include matches.
 	Include, Exclude *regexp.Regexp
 
-	Scales string // of hf-fp8: "amax" or empty (computed), or "ones" (as the reference does)
+	Scales string // of hf-fp8: [ScalesAmax] or empty, or [ScalesOnes]
 	// Unscaled reads FP8 weights without a scale as plain numbers. Otherwise they are refused.
 	Unscaled bool
 }

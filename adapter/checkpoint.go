@@ -25,8 +25,6 @@ const (
 	maxIndex  = 64 << 20 // bytes of the index
 	// maxTensors limits all shards together. The largest published checkpoints have a third of it.
 	maxTensors = 1 << 20
-
-	headerAhead = 128 << 10 // bytes of each shard to prefetch; most headers are shorter
 )
 
 // Checkpoint is an opened source: every shard is open and every header checked. It does not change
@@ -289,7 +287,7 @@ func (d *folder) config(name string) (*Config, error) {
 }
 
 // openShards opens the shards and reads their headers. All shards are opened before the first
-// header is read, so that the system can fetch the headers in parallel.
+// header is read.
 func (c *Checkpoint) openShards(d *folder, model *selection) error {
 	if err := d.finished(model.shards); err != nil {
 		return err
@@ -301,21 +299,14 @@ func (c *Checkpoint) openShards(d *folder, model *selection) error {
 	if model.index != nil {
 		c.byKey = make(map[string]*Stored, len(model.index.WeightMap))
 	}
-	for _, name := range model.shards {
-		f, err := d.open(name)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		c.files = append(c.files, f)
-		r.files = append(r.files, f)
-		if a, ok := f.(source.Adviser); ok {
-			a.Advise(0, headerAhead, false)
-		}
+	files, err := d.openAll(model.shards)
+	c.files = append(c.files, files...)
+	if err != nil {
+		return err
 	}
-	for _, f := range r.files {
-		if err := r.read(f); err != nil {
-			return fmt.Errorf("%s: %w", f.Name(), err)
-		}
+	r.files = files
+	if err := r.readAll(); err != nil {
+		return err
 	}
 	return r.finish()
 }
@@ -332,9 +323,25 @@ type shardReader struct {
 	copies   []*Stored // tensors that the index lists in another shard
 }
 
+// readAll adds the tensors of all shards, in order. Later headers are read meanwhile, and reads that
+// are not needed any more are ended.
+func (r *shardReader) readAll() error {
+	ctx, cancel := context.WithCancel(r.d.ctx)
+	defer cancel()
+	return eachHead(ctx, r.files, func(head *shardHead) error {
+		err := r.read(head)
+		if err != nil {
+			cancel()
+			return fmt.Errorf("%s: %w", head.Name(), err)
+		}
+		return nil
+	})
+}
+
 // read adds the tensors of one shard.
-func (r *shardReader) read(f source.File) error {
-	h, err := safetensors.ReadHeader(source.Reader(r.d.ctx, f), f.Size())
+func (r *shardReader) read(head *shardHead) error {
+	f := head.File
+	h, err := safetensors.ReadHeader(head, f.Size())
 	if err != nil {
 		return r.d.unlikeShard(f, r.files, err)
 	}

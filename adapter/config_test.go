@@ -138,20 +138,22 @@ func TestMessagesShowNumbersAsTheyStand(t *testing.T) {
 			continue
 		}
 		_, _, err = s.whole("num_experts")
-		if want := "config.json: num_experts is " + want + ": expected a whole number"; err == nil || err.Error() != want {
+		want := "config.json: num_experts is " + want + ": expected a whole number"
+		if err == nil || err.Error() != want {
 			t.Errorf("%.40s: got %v, want %s", written, err, want)
 		}
 	}
 }
 
-// FuzzParseConfig has what is taken decoded and written anew, and compares both with encoding/json
+// FuzzParseConfig has what is taken decoded and written again, and compares both with encoding/json
 // where that can read it.
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"model_type":"deepseek_v3","text_config":{"a":[1,2.5e3,null,true,"x"]}}`))
 	f.Add([]byte(`{"a":[NaN,-Infinity,1e400,-0.0,[],{}],"\u0000NaN":"\u0000NaN","\ud800":"\\\"","":""}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if _, err := parseConfig(raw); err != nil {
-			if json.Valid(raw) && utf8.Valid(raw) && bytes.TrimSpace(raw)[0] == '{' && !strings.Contains(err.Error(), "nested deeper") {
+			if json.Valid(raw) && utf8.Valid(raw) && bytes.TrimSpace(raw)[0] == '{' &&
+				!strings.Contains(err.Error(), "nested deeper") {
 				t.Fatalf("%q: %v, but it is a JSON object", raw, err)
 			}
 			return
@@ -169,11 +171,13 @@ func FuzzParseConfig(f *testing.F) {
 			t.Fatalf("%q is taken, but cannot be written: %v", raw, err)
 		}
 		var indented bytes.Buffer
-		if json.Indent(&indented, bytes.TrimSpace(raw), "", "  ") == nil && !bytes.Equal(written, indented.Bytes()) {
+		if json.Indent(&indented, bytes.TrimSpace(raw), "", "  ") == nil &&
+			!bytes.Equal(written, indented.Bytes()) {
 			t.Fatalf("%q: got %q, want %q", raw, written, indented.Bytes())
 		}
 		again, err := decodeJSON(written)
-		if err != nil || fmt.Sprint(again) != fmt.Sprint(got) { // as text: NaN is not equal to itself
+		// as text: NaN is not equal to itself
+		if err != nil || fmt.Sprint(again) != fmt.Sprint(got) {
 			t.Fatalf("%q: read again it is %v, not %v (%v)", raw, again, got, err)
 		}
 	})

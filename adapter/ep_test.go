@@ -15,7 +15,8 @@ func TestRanksShareExpertsAsDivmodDoes(t *testing.T) {
 		for r, want := range test.want {
 			lo, hi := EP{r, test.size}.Range(test.n)
 			if lo != want[0] || hi != want[1] {
-				t.Errorf("rank %d of %d of %d experts: [%d, %d), want %v", r, test.size, test.n, lo, hi, want)
+				t.Errorf("rank %d of %d of %d experts: [%d, %d), want %v", r, test.size, test.n, lo,
+					hi, want)
 			}
 		}
 	}

@@ -137,7 +137,8 @@ func (x *expertLayer) experts() int {
 // missingKeys counts the experts' keys that the source does not have, and keeps the first five.
 type missingKeys struct {
 	gated    bool                   // experts have a gate
-	excluded func(name string) bool // leaves keys out, which are not missing then; nil: none
+	apart    bool                   // the view has these keys, so single ones can be excluded
+	excluded func(name string) bool // such keys are not missing; nil: there are none
 	first    []string
 	n        int
 }
@@ -152,19 +153,30 @@ func (x *expertLayer) missing(k *expertKeys, lo, hi int, m *missingKeys) {
 			continue
 		}
 		for e := lo; e < hi; e++ {
-			if e >= len(s) || s[e] == nil {
+			switch {
+			case e < len(s) && s[e] != nil:
+			case e >= len(s) && m.onlyCounts(): // config.json may claim very many
+				m.n += hi - e
+				e = hi
+			default:
 				m.add(x.name(k.key(e, role(r))))
 			}
 		}
 	}
 }
 
+// onlyCounts reports whether the names of further keys do not matter.
+func (m *missingKeys) onlyCounts() bool { return m.excluded == nil && len(m.first) == mostMissing }
+
+// mostMissing is how many missing keys are named.
+const mostMissing = 5
+
 // add counts a key.
 func (m *missingKeys) add(key string) {
 	if m.excluded != nil && m.excluded(key) {
 		return
 	}
-	if m.n++; m.n <= 5 {
+	if m.n++; m.n <= mostMissing {
 		m.first = append(m.first, key)
 	}
 }
@@ -181,7 +193,7 @@ func (m *missingKeys) err(ep EP) error {
 	if n := m.n - len(m.first); n > 0 {
 		more = fmt.Sprintf(" and %d more", n)
 	}
-	if m.excluded != nil {
+	if m.apart {
 		way = "; --exclude REGEX that matches them shows the others"
 	}
 	err := fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete, or "+

@@ -31,7 +31,8 @@ func TestFamilyTable(t *testing.T) {
 		}
 		var layouts []string
 		for _, v := range f.views {
-			if _, ok := layoutNamed(v.layout); !ok || v.layout == LayoutHF || slices.Contains(layouts, v.layout) {
+			if _, ok := layoutNamed(v.layout); !ok || v.layout == LayoutHF ||
+				slices.Contains(layouts, v.layout) {
 				t.Errorf("%s: layout %q unknown, hf, or twice", f.name, v.layout)
 			}
 			layouts = append(layouts, v.layout)
@@ -44,7 +45,8 @@ func lintExperts(t *testing.T, f family) {
 	t.Helper()
 	x := f.experts
 	if !strings.HasSuffix(x.path, ".") || len(x.count) == 0 {
-		t.Errorf("%s: experts' path %q without its dot, or no field of their number", f.name, x.path)
+		t.Errorf("%s: experts' path %q without its dot, or no field of their number", f.name,
+			x.path)
 	}
 	for i, p := range x.proj {
 		if p == "" || slices.Index(x.proj[:], p) != i {
@@ -70,7 +72,8 @@ func lintView(t *testing.T, f family, v view) {
 			}
 			for _, before := range list[:i] {
 				if _, ok := before.apply(strings.Trim(r.from, "^$")); ok {
-					t.Errorf("%s, %s: rename %v never applies, %v does before", f.name, v.layout, r, before)
+					t.Errorf("%s, %s: rename %v never applies, %v does before", f.name, v.layout, r,
+						before)
 				}
 			}
 		}
@@ -106,7 +109,8 @@ func TestNativeNamesGoBack(t *testing.T) {
 			if to == key {
 				continue
 			}
-			if back := firstOf(reversed(v.prefixes), firstOf(reversed(v.renames), to)); back != key {
+			if back := firstOf(reversed(v.prefixes),
+				firstOf(reversed(v.renames), to)); back != key {
 				t.Errorf("%s: %s becomes %s and then %s", f.name, key, to, back)
 			}
 		}

@@ -15,7 +15,8 @@ func values(codes synth.Tensor, at func(i, j int64) float32) synth.Tensor {
 	want := synth.Tensor{Name: codes.Name, DType: "BF16", Shape: codes.Shape}
 	for i := range codes.Shape[0] {
 		for j := range codes.Shape[1] {
-			want.Data = append(want.Data, synth.Round("BF16", synth.E4M3(codes.Data[i*codes.Shape[1]+j])*at(i, j))...)
+			want.Data = append(want.Data, synth.Round("BF16",
+				synth.E4M3(codes.Data[i*codes.Shape[1]+j])*at(i, j))...)
 		}
 	}
 	return want
@@ -23,7 +24,8 @@ func values(codes synth.Tensor, at func(i, j int64) float32) synth.Tensor {
 
 // random makes a tensor with random data.
 func random(rng *rand.Rand, name, dtype string, shape ...int64) synth.Tensor {
-	return synth.Tensor{Name: name, DType: dtype, Shape: shape, Data: synth.Random(rng, dtype, shape)}
+	return synth.Tensor{Name: name, DType: dtype, Shape: shape,
+		Data: synth.Random(rng, dtype, shape)}
 }
 
 // MiMo-V2's fused query, key and value come in shards with a grid each. Their number is that of
@@ -43,15 +45,18 @@ func TestMiMoV2ReadsTheGridOfEachShard(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(13, 14))
-			codes, scales := random(rng, key, "F8_E4M3", test.rows, cols), random(rng, key+"_scale_inv", "F32", test.grid, 2)
+			codes, scales := random(rng, key, "F8_E4M3", test.rows, cols),
+				random(rng, key+"_scale_inv", "F32", test.grid, 2)
 			c := &synth.Checkpoint{
-				Config: map[string]any{"model_type": "mimo_v2", "num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 24,
+				Config: map[string]any{"model_type": "mimo_v2", "num_key_value_heads": 2,
+					"num_attention_heads": 4, "head_dim": 24,
 					"quantization_config": map[string]any{"quant_method": "fp8", "weight_block_size": []int{128, 128}}},
 				Tensors: []synth.Tensor{codes, scales},
 			}
 			if test.tp > 0 {
 				c.NoIndex = true
-				index, err := json.Marshal(map[string]any{"metadata": map[string]any{"tp_size": test.tp},
+				index, err := json.Marshal(map[string]any{
+					"metadata":   map[string]any{"tp_size": test.tp},
 					"weight_map": map[string]string{key: "model-00001-of-000001.safetensors", key + "_scale_inv": "model-00001-of-000001.safetensors"}})
 				if err != nil {
 					t.Fatal(err)
@@ -75,7 +80,8 @@ func TestMiMoV2ReadsTheGridOfEachShard(t *testing.T) {
 func TestMiMoV2RefusesAnIndexWhoseMetadataIsNotRead(t *testing.T) {
 	const key = "model.layers.0.self_attn.qkv_proj.weight"
 	rng := rand.New(rand.NewPCG(13, 14))
-	index, err := json.Marshal(map[string]any{"metadata": map[string]any{"tp_size": 4, "more": strings.Repeat("x", 1<<17)},
+	index, err := json.Marshal(map[string]any{"metadata": map[string]any{"tp_size": 4,
+		"more": strings.Repeat("x", 1<<17)},
 		"weight_map": map[string]string{key: "model-00001-of-000001.safetensors", key + "_scale_inv": "model-00001-of-000001.safetensors"}})
 	if err != nil {
 		t.Fatal(err)
@@ -86,18 +92,24 @@ func TestMiMoV2RefusesAnIndexWhoseMetadataIsNotRead(t *testing.T) {
 		NoIndex: true, Side: map[string][]byte{indexName: index},
 	}
 	_, err = NewPlan(opened(t, c), Options{Layout: "hf"})
-	if err == nil || !strings.Contains(err.Error(), "tp_size") || !strings.Contains(err.Error(), key) {
+	if err == nil || !strings.Contains(err.Error(), "tp_size") ||
+		!strings.Contains(err.Error(), key) {
 		t.Errorf("error %v, want one that names tp_size and %s", err, key)
 	}
 }
 
 // mimoFlash is a layer of MiMo-V2-Flash with two heads of keys of 192 rows and values of 128.
-func mimoFlash(rng *rand.Rand, keyGrid, valueGrid int64) (c *synth.Checkpoint, k, ks, v, vs synth.Tensor) {
+func mimoFlash(rng *rand.Rand, keyGrid, valueGrid int64) (
+	c *synth.Checkpoint, k, ks, v, vs synth.Tensor,
+) {
 	const p, cols = "model.layers.0.self_attn.", 140
-	k, ks = random(rng, p+"k_proj.weight", "F8_E4M3", 2*192, cols), random(rng, p+"k_proj.weight_scale_inv", "F32", keyGrid, 2)
-	v, vs = random(rng, p+"v_proj.weight", "F8_E4M3", 2*128, cols), random(rng, p+"v_proj.weight_scale_inv", "F32", valueGrid, 2)
+	k, ks = random(rng, p+"k_proj.weight", "F8_E4M3", 2*192, cols),
+		random(rng, p+"k_proj.weight_scale_inv", "F32", keyGrid, 2)
+	v, vs = random(rng, p+"v_proj.weight", "F8_E4M3", 2*128, cols),
+		random(rng, p+"v_proj.weight_scale_inv", "F32", valueGrid, 2)
 	return &synth.Checkpoint{
-		Config: map[string]any{"model_type": "mimo_v2_flash", "num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 192, "v_head_dim": 128,
+		Config: map[string]any{"model_type": "mimo_v2_flash", "num_key_value_heads": 2,
+			"num_attention_heads": 4, "head_dim": 192, "v_head_dim": 128,
 			"num_hidden_layers": 1, "n_routed_experts": 2, "quantization_config": map[string]any{"quant_method": "fp8", "weight_block_size": []int{128, 128}}},
 		Tensors: []synth.Tensor{k, ks, v, vs},
 	}, k, ks, v, vs
@@ -119,7 +131,8 @@ func TestMiMoV2FlashReadsKeysAndValuesOfAHeadTogether(t *testing.T) {
 		values(v, func(i, j int64) float32 { return run(i/128, 192+i%128, j) }),
 	})
 	for _, a := range d.Plan.Account {
-		if want := 1; a.Key == ks.Name && len(a.Into) != 2 || a.Key != ks.Name && len(a.Into) != want {
+		if want := 1; a.Key == ks.Name && len(a.Into) != 2 || a.Key != ks.Name &&
+			len(a.Into) != want {
 			t.Errorf("%s goes into %v", a.Key, a.Into)
 		}
 	}
@@ -131,11 +144,13 @@ func TestMiMoV2FlashReadsUniformAndTallerGridsOfKeys(t *testing.T) {
 		blocks := func(s synth.Tensor) func(i, j int64) float32 {
 			return func(i, j int64) float32 { return number32(s, i/128*2+j/128) }
 		}
-		equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), []synth.Tensor{values(k, blocks(ks)), values(v, blocks(vs))})
+		equal(t, dict(t, opened(t, c), Options{Layout: "hf"}),
+			[]synth.Tensor{values(k, blocks(ks)), values(v, blocks(vs))})
 	}
 	c, _, _, _, vs := mimoFlash(rand.New(rand.NewPCG(19, 20)), 4, 3)
 	_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
-	if err == nil || !strings.Contains(err.Error(), vs.Name) || !strings.Contains(err.Error(), "[2 2]") {
+	if err == nil || !strings.Contains(err.Error(), vs.Name) ||
+		!strings.Contains(err.Error(), "[2 2]") {
 		t.Errorf("error %v, want one that names %s and [2 2]", err, vs.Name)
 	}
 }
@@ -161,15 +176,19 @@ func TestSlicesOfPiecesAreSlicesOfTheWhole(t *testing.T) {
 // Whether the grid of values goes on where that of the keys ends, only the keys tell.
 func TestMiMoV2FlashRefusesValuesWithoutTheirKeys(t *testing.T) {
 	c, _, _, v, vs := mimoFlash(rand.New(rand.NewPCG(23, 24)), 4, 2)
-	plain := synth.Tensor{Name: "model.layers.0.self_attn.k_proj.weight", DType: "BF16", Shape: []int64{2 * 192, 140}, Data: make([]byte, 2*2*192*140)}
-	for name, tensors := range map[string][]synth.Tensor{"alone": {v, vs}, "beside keys in BF16": {plain, v, vs}} {
+	plain := synth.Tensor{Name: "model.layers.0.self_attn.k_proj.weight", DType: "BF16",
+		Shape: []int64{2 * 192, 140}, Data: make([]byte, 2*2*192*140)}
+	for name, tensors := range map[string][]synth.Tensor{"alone": {v, vs},
+		"beside keys in BF16": {plain, v, vs}} {
 		c.Tensors = tensors
 		_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
-		if err == nil || !strings.Contains(err.Error(), v.Name+": ") || !strings.Contains(err.Error(), "k_proj.weight is not there") {
+		if err == nil || !strings.Contains(err.Error(), v.Name+": ") ||
+			!strings.Contains(err.Error(), "k_proj.weight is not there") {
 			t.Errorf("%s: error %v, want one about the keys", name, err)
 		}
 	}
 	c.Config["head_dim"] = 128 // keys of whole blocks: nothing is shared
 	c.Tensors = []synth.Tensor{v, vs}
-	equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), []synth.Tensor{values(v, func(i, j int64) float32 { return number32(vs, i/128*2+j/128) })})
+	equal(t, dict(t, opened(t, c), Options{Layout: "hf"}),
+		[]synth.Tensor{values(v, func(i, j int64) float32 { return number32(vs, i/128*2+j/128) })})
 }

@@ -15,8 +15,8 @@ var (
 	all       = []string{LayoutNative, LayoutHF, LayoutTransformers, LayoutTorchTitan}
 )
 
-// The layouts of a configuration. A language model with a row does not give its layouts to the model
-// that is built around it, since no reference has them for the whole.
+// The layouts of a configuration. A language model with a row does not give its layouts to the
+// model that is built around it, since no reference has them for the whole.
 var layoutsOfConfigs = []struct {
 	name, config string
 	want         []string
@@ -90,27 +90,30 @@ func TestLayoutsOfWrappedModelsAreRefused(t *testing.T) {
 	}
 }
 
-// The language model's row still says how weights are stored, so "hf" is what it was: the rank's own
-// experts, and a grid that is larger than it needs.
+// The language model's row still says how weights are stored, so "hf" is what it was: the rank's
+// own experts, and a grid that is larger than it needs.
 func TestWrappedModelsAreStoredAsTheirLanguageModel(t *testing.T) {
 	s := synth.DeepSeek(small(synth.Options{
 		Prefix: "language_model.model.", Experts: 5, Hidden: 150, ExpertIntermediate: 140, PaddedGrid: 2, MTP: 1,
 	}))
 	text := s.Config
-	s.Config = map[string]any{"model_type": "kimi_k25", "text_config": text, "quantization_config": text["quantization_config"]}
+	s.Config = map[string]any{"model_type": "kimi_k25", "text_config": text,
+		"quantization_config": text["quantization_config"]}
 	c := opened(t, s)
 	equal(t, dict(t, c, Options{}), s.HF("BF16"))
 	equal(t, dict(t, c, Options{EP: EP{1, 2}}), ofRank(s.HF("BF16"), 5, 1, 2))
 
 	without(s, `experts\.3\.up_proj`)
-	if _, err := NewPlan(opened(t, s), Options{}); err == nil || !strings.Contains(err.Error(), "experts.3.up_proj.weight") {
+	if _, err := NewPlan(opened(t, s), Options{}); err == nil ||
+		!strings.Contains(err.Error(), "experts.3.up_proj.weight") {
 		t.Errorf("error %v, want one about expert 3", err)
 	}
 }
 
 // Rows of one type are told apart by the architecture, and the first that matches counts.
 func TestRowsMatchArchitectures(t *testing.T) {
-	f := family{types: []string{"two"}, inner: []string{"text"}, architectures: []string{"OneOfTwo"}}
+	f := family{types: []string{"two"}, inner: []string{"text"},
+		architectures: []string{"OneOfTwo"}}
 	for config, want := range map[string]bool{
 		`{"model_type": "two", "architectures": ["OneOfTwo"]}`:                                        true,
 		`{"model_type": "two", "architectures": ["OneOfTwo"], "text_config": {"model_type": "text"}}`: true,

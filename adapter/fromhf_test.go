@@ -29,7 +29,8 @@ func cut(b []byte, width int, shape []int64, axis int, lo, hi int64) []byte {
 }
 
 func TestSlicesEqualSlicingTheWhole(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 3, Hidden: 150, ExpertIntermediate: 140}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 3, Hidden: 150,
+		ExpertIntermediate: 140}))
 	d := dict(t, opened(t, s), Options{Layout: "native"})
 	rng := rand.New(rand.NewPCG(5, 6))
 	for _, name := range []string{
@@ -63,12 +64,14 @@ func TestSlicesEqualSlicingTheWhole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(one.Shape(), l.Shape()[1:]) || !bytes.Equal(content(t, one), cut(whole, 2, l.Shape(), 0, 2, 3)) {
+		if !slices.Equal(one.Shape(), l.Shape()[1:]) ||
+			!bytes.Equal(content(t, one), cut(whole, 2, l.Shape(), 0, 2, 3)) {
 			t.Errorf("%s: expert 2 has shape %v or other bytes", name, one.Shape())
 		}
 	}
 	l, _ := d.Tensor("lm_head.weight")
-	for _, err := range []error{second(l.Slice(2, 0, 1)), second(l.Slice(0, 0, 1<<40)), second(l.Index(-1))} {
+	for _, err := range []error{second(l.Slice(2, 0, 1)), second(l.Slice(0, 0, 1<<40)),
+		second(l.Index(-1))} {
 		if err == nil || !strings.Contains(err.Error(), "lm_head.weight") {
 			t.Errorf("error %v, want one that names the tensor", err)
 		}
@@ -78,7 +81,8 @@ func TestSlicesEqualSlicingTheWhole(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 func TestReadAtIsThatOfReaders(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 3, Hidden: 30, ExpertIntermediate: 20}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 3, Hidden: 30,
+		ExpertIntermediate: 20}))
 	d := dict(t, opened(t, s), Options{Layout: "native"})
 	for l := range d.All() {
 		got, err := io.ReadAll(io.NewSectionReader(l, 0, l.Size()+10))
@@ -105,7 +109,8 @@ func TestReadAtIsThatOfReaders(t *testing.T) {
 }
 
 func TestManyReadersAtOnce(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 6, Hidden: 70, ExpertIntermediate: 33}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 6, Hidden: 70,
+		ExpertIntermediate: 33}))
 	d := dict(t, opened(t, s), Options{Layout: "native"})
 	want := map[string][]byte{}
 	for _, x := range s.Native("BF16", 0, 1) {
@@ -140,7 +145,8 @@ func counted(env *expr.Env, n *int) *expr.Env {
 }
 
 func TestTransposedTensorsAreNotReadAgainForEachPiece(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 64, ExpertIntermediate: 64}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 64,
+		ExpertIntermediate: 64}))
 	d := dict(t, opened(t, s), Options{Layout: "native"})
 	read := 0
 	d.Env = counted(d.Env, &read)
@@ -159,7 +165,8 @@ func TestTransposedTensorsAreNotReadAgainForEachPiece(t *testing.T) {
 }
 
 func TestExpertsWithoutAGate(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 3, Hidden: 20, ExpertIntermediate: 12}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 3, Hidden: 20,
+		ExpertIntermediate: 12}))
 	s.Config["hidden_act"] = "relu2"
 	for _, withGate := range []bool{true, false} {
 		if !withGate {
@@ -173,7 +180,8 @@ func TestExpertsWithoutAGate(t *testing.T) {
 		}
 		got := content(t, l)
 		for e := range int64(3) {
-			up := content(t, mustTensor(t, dict(t, c, Options{Layout: "hf"}), "model.layers.1.mlp.experts."+string('0'+rune(e))+".up_proj.weight"))
+			up := content(t, mustTensor(t, dict(t, c, Options{Layout: "hf"}),
+				"model.layers.1.mlp.experts."+string('0'+rune(e))+".up_proj.weight"))
 			for i := range int64(20) {
 				for j := range int64(12) {
 					if !bytes.Equal(got[2*((e*20+i)*12+j):][:2], up[2*(j*20+i):][:2]) {
@@ -183,12 +191,15 @@ func TestExpertsWithoutAGate(t *testing.T) {
 			}
 		}
 		for _, a := range d.Plan.Account {
-			if isGate := strings.Contains(a.Key, "experts.") && strings.Contains(a.Key, ".gate_proj.") && !strings.Contains(a.Key, "shared"); isGate != (a.Fate == Dropped) {
+			if isGate := strings.Contains(a.Key, "experts.") &&
+				strings.Contains(a.Key, ".gate_proj.") &&
+				!strings.Contains(a.Key, "shared"); isGate != (a.Fate == Dropped) {
 				t.Errorf("%+v", a)
 			}
 		}
 		back := opened(t, regrouped(s, tensorsOf(t, d)))
-		if _, ok := dict(t, back, Options{Layout: "hf"}).Tensor("model.layers.1.mlp.experts.2.up_proj.weight"); !ok {
+		published := dict(t, back, Options{Layout: "hf"})
+		if _, ok := published.Tensor("model.layers.1.mlp.experts.2.up_proj.weight"); !ok {
 			t.Error("taken apart again: no up_proj")
 		}
 	}
@@ -221,7 +232,8 @@ func TestTwoKeysToOneNameAreRefused(t *testing.T) {
 	s := synthetic(t, listed["hy_v3"].config, listed["hy_v3"].tensors)
 	with(s, "model.layers.0.mlp.gate.weight", "BF16", 1, 8)
 	_, err := NewPlan(opened(t, s), Options{Layout: "native"})
-	for _, want := range []string{"model.layers.0.mlp.gate.weight", "model.layers.0.mlp.router.gate.weight", "layout native", "leave one"} {
+	for _, want := range []string{"model.layers.0.mlp.gate.weight",
+		"model.layers.0.mlp.router.gate.weight", "layout native", "leave one"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not say %q", err, want)
 		}

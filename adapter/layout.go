@@ -7,11 +7,11 @@ import (
 
 // The layouts, as [Options] and --layout name them.
 const (
-	LayoutNative       = "native"
-	LayoutHF           = "hf"
-	LayoutTransformers = "transformers"
-	LayoutTorchTitan   = "torchtitan"
-	LayoutHFFP8        = "hf-fp8"
+	LayoutNative       = "native"       // the reference's keys, and its grouped experts
+	LayoutHF           = "hf"           // the published keys
+	LayoutTransformers = "transformers" // the keys of the modules of transformers
+	LayoutTorchTitan   = "torchtitan"   // the keys of TorchTitan
+	LayoutHFFP8        = "hf-fp8"       // the published keys, quantized
 )
 
 // Layout is one way to show a checkpoint: its names, and how the experts of a layer are arranged.

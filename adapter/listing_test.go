@@ -12,7 +12,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-var update = flag.Bool("update", false, "write testdata/plans, testdata/hostile/errors.txt and testdata/partitions/refused.txt anew")
+var update = flag.Bool("update", false,
+	"write testdata/plans, testdata/hostile/errors.txt and testdata/partitions/refused.txt again")
 
 // listed are small sources, one for each family: a config.json and lines "key dtype shape".
 // "FP8" stands for F8_E4M3 with its scale in F32 beside it.
@@ -192,7 +193,8 @@ func synthetic(t *testing.T, config, lines string) *synth.Checkpoint {
 				continue
 			}
 			with(c, key, "F8_E4M3", shape...)
-			with(c, key+"_scale_inv", "F32", ceilDiv(shape[0], BlockSize), ceilDiv(shape[1], BlockSize))
+			with(c, key+"_scale_inv", "F32", ceilDiv(shape[0], BlockSize),
+				ceilDiv(shape[1], BlockSize))
 		}
 	}
 	return c
@@ -236,7 +238,8 @@ func TestPlansOfTheFamilies(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got.String() != string(want) {
-				t.Errorf("not as in %s (go test ./adapter -update writes it anew):\n%s", path, got.String())
+				t.Errorf("not as in %s (go test ./adapter -update writes it again):\n%s", path,
+					got.String())
 			}
 		})
 	}

@@ -327,14 +327,19 @@ func findPartition(w, scale []int64, s *scheme, fused fusion, larger bool) (part
 	case len(fits) > 1:
 		return partition{}, fmt.Errorf("scales %v fit weight %v in several ways: %s; %s",
 			scale, w, joinNames(fits), s.wayOut())
-	case len(fits[0].parts) > 0 && fused.missing != "":
-		return partition{}, fmt.Errorf("scales %v fit weight %v only as %s%s",
-			scale, w, fits[0], fused.note())
-	case len(fits[0].parts) > 0 && f.stack:
-		return partition{}, fmt.Errorf("scales %v over the stack %v: %s is not decoded",
-			scale, w, fits[0])
 	}
-	return fits[0], nil
+	return fits[0], f.checkParts(fits[0], scale, fused)
+}
+
+// checkParts refuses a partition in parts that the configuration does not give, or over a stack.
+func (f frame) checkParts(p partition, scale []int64, fused fusion) error {
+	switch {
+	case len(p.parts) > 0 && fused.missing != "":
+		return fmt.Errorf("scales %v fit weight %v only as %s%s", scale, f.shape, p, fused.note())
+	case len(p.parts) > 0 && f.stack:
+		return fmt.Errorf("scales %v over the stack %v: %s is not decoded", scale, f.shape, p)
+	}
+	return nil
 }
 
 // named keeps the partitions that the configuration names, directly or by another with the same

@@ -51,14 +51,17 @@ func overlapping() (config, beside map[string]any) {
 	return config, beside
 }
 
-// disordered makes the checkpoint: a small DeepSeek-V3 with weights of every partition and leftovers.
+// disordered makes the checkpoint: a small DeepSeek-V3 with weights of every partition and
+// leftovers.
 func disordered() *disorder {
-	s := synth.DeepSeek(synth.Options{Layers: 2, Experts: 2, MTP: 1, Hidden: 140, ExpertIntermediate: 30, DenseIntermediate: 40, Heads: 1, QRank: 30, Vocab: 10, Shards: 3})
+	s := synth.DeepSeek(synth.Options{Layers: 2, Experts: 2, MTP: 1, Hidden: 140,
+		ExpertIntermediate: 30, DenseIntermediate: 40, Heads: 1, QRank: 30, Vocab: 10, Shards: 3})
 	d := &disorder{config: s.Config, tensors: s.Tensors}
 	d.config["quantization_config"], d.beside = overlapping()
 	rng := rand.New(rand.NewPCG(1, 15))
 	add := func(name, dtype string, shape ...int64) {
-		d.tensors = append(d.tensors, synth.Tensor{Name: "model.layers.0." + name, DType: dtype, Shape: shape, Data: synth.Random(rng, dtype, shape), Shard: rng.IntN(3)})
+		d.tensors = append(d.tensors, synth.Tensor{Name: "model.layers.0." + name, DType: dtype,
+			Shape: shape, Data: synth.Random(rng, dtype, shape), Shard: rng.IntN(3)})
 	}
 	for _, w := range []struct {
 		name         string
@@ -91,7 +94,8 @@ func shuffled[T any](rng *rand.Rand, all []T) []T {
 	return all
 }
 
-// shuffledJSON writes a value with the members of objects, and the names in lists, in another order.
+// shuffledJSON writes a value with the members of objects, and the names in lists, in another
+// order.
 func shuffledJSON(rng *rand.Rand, v any) []byte {
 	switch v := v.(type) {
 	case map[string]any:
@@ -129,7 +133,8 @@ func renamed(rng *rand.Rand, config map[string]any) map[string]any {
 func (d *disorder) write(t *testing.T, rng *rand.Rand) string {
 	t.Helper()
 	dir := t.TempDir()
-	files := map[string][]byte{"config.json": shuffledJSON(rng, d.config), "hf_quant_config.json": shuffledJSON(rng, d.beside)}
+	files := map[string][]byte{"config.json": shuffledJSON(rng, d.config),
+		"hf_quant_config.json": shuffledJSON(rng, d.beside)}
 	if rng != nil {
 		files["config.json"] = shuffledJSON(rng, renamed(rng, d.config))
 	}
@@ -148,7 +153,8 @@ func (d *disorder) write(t *testing.T, rng *rand.Rand) string {
 			weightMap[x.Name] = name
 		}
 	}
-	files["model.safetensors.index.json"] = shuffledJSON(rng, map[string]any{"weight_map": weightMap})
+	files["model.safetensors.index.json"] = shuffledJSON(rng,
+		map[string]any{"weight_map": weightMap})
 	for name, data := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			t.Fatal(err)
@@ -168,14 +174,15 @@ func container(ts []synth.Tensor) []byte {
 		data = append(data, x.Data...)
 	}
 	head := "{" + strings.Join(members, ",") + "}"
-	return append(append(binary.LittleEndian.AppendUint64(nil, uint64(len(head))), head...), data...)
+	return append(append(binary.LittleEndian.AppendUint64(nil, uint64(len(head))), head...),
+		data...)
 }
 
 // shardName is what shuffling changes in any message.
 var shardName = regexp.MustCompile(`model-\d+-of-\d+\.safetensors`)
 
-// told is all that is said of a checkpoint: views, accounts, notes, summary and errors. In any order
-// if sorted is set. With bytes, the values too.
+// told is all that is said of a checkpoint: views, accounts, notes, summary and errors. In any
+// order if sorted is set. With bytes, the values too.
 func told(t *testing.T, dir string, sorted, bytes bool) string {
 	t.Helper()
 	c, err := Open(t.Context(), dir, OpenOptions{})
@@ -194,7 +201,8 @@ func told(t *testing.T, dir string, sorted, bytes bool) string {
 			continue
 		}
 		for i, x := range d.Plan.Tensors {
-			line("%s: %s [%s] %v %v = %s", layout, x.Name, x.Group, x.Node.DType(), x.Node.Shape(), x.Node)
+			line("%s: %s [%s] %v %v = %s", layout, x.Name, x.Group, x.Node.DType(), x.Node.Shape(),
+				x.Node)
 			if bytes {
 				line("%s: %s: %x", layout, x.Name, content(t, d.lazy(i)))
 			}
@@ -252,7 +260,8 @@ func (d *disorder) with(names ...string) *disorder {
 	rng := rand.New(rand.NewPCG(2, 15))
 	for _, name := range names {
 		faults[name](bad, func(name, dtype string, shape ...int64) {
-			bad.tensors = append(bad.tensors, synth.Tensor{Name: name, DType: dtype, Shape: shape, Data: synth.Random(rng, dtype, shape)})
+			bad.tensors = append(bad.tensors, synth.Tensor{Name: name, DType: dtype, Shape: shape,
+				Data: synth.Random(rng, dtype, shape)})
 		})
 	}
 	return bad
@@ -271,7 +280,8 @@ func malformed() *disorder {
 	q := d.config["quantization_config"].(map[string]any)
 	for i := range 5 {
 		weights := map[string]any{"strategy": "block", "block_structure": []any{i, -i}}
-		q["config_groups"].(map[string]any)[fmt.Sprint("bad", i)] = map[string]any{"weights": weights}
+		groups := q["config_groups"].(map[string]any)
+		groups[fmt.Sprint("bad", i)] = map[string]any{"weights": weights}
 	}
 	return d
 }
@@ -294,7 +304,8 @@ func TestPlansDoNotDependOnOrder(t *testing.T) {
 	})
 	t.Run("shuffled", func(t *testing.T) {
 		want := told(t, d.write(t, nil), true, true)
-		if strings.Contains(want, ": error: ") || !strings.Contains(want, ": note: ") || !strings.Contains(want, "dropped") {
+		if strings.Contains(want, ": error: ") || !strings.Contains(want, ": note: ") ||
+			!strings.Contains(want, "dropped") {
 			t.Fatalf("the source is to have notes and leftovers, and no errors: %.2000s", want)
 		}
 		for seed := range uint64(20) {
@@ -317,7 +328,8 @@ func TestPlansDoNotDependOnOrder(t *testing.T) {
 		for seed := range uint64(40) {
 			got := told(t, d.with(names...).write(t, rand.New(rand.NewPCG(seed, 17))), true, false)
 			if met[got] = true; !alone[got] {
-				t.Fatalf("shuffled with seed %d: %s\nis none of the errors of the faults alone", seed, got)
+				t.Fatalf("shuffled with seed %d: %s\nis none of the errors of the faults alone",
+					seed, got)
 			}
 		}
 		if len(met) < 3 {

@@ -78,7 +78,8 @@ func equal(t *testing.T, d *StateDict, want []synth.Tensor) {
 			continue
 		}
 		if b := content(t, got); !bytes.Equal(b, w.Data) {
-			t.Errorf("%s: other bytes, the first at %d of %d", w.Name, firstDifference(b, w.Data), len(b))
+			t.Errorf("%s: other bytes, the first at %d of %d", w.Name, firstDifference(b, w.Data),
+				len(b))
 		}
 	}
 	for l := range d.All() {
@@ -97,7 +98,8 @@ func firstDifference(a, b []byte) int {
 	return min(len(a), len(b))
 }
 
-var dtypes = map[string]safetensors.DType{"BF16": safetensors.BF16, "F16": safetensors.F16, "F32": safetensors.F32}
+var dtypes = map[string]safetensors.DType{"BF16": safetensors.BF16, "F16": safetensors.F16,
+	"F32": safetensors.F32}
 
 // The reference's own results, as SHA-256 of each tensor.
 func TestGoldenEqualsTheReference(t *testing.T) {
@@ -110,7 +112,8 @@ func TestGoldenEqualsTheReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for from, to := range map[string]string{"aligned-config.json": "config.json", "aligned-hf.safetensors": "model.safetensors"} {
+	for from, to := range map[string]string{"aligned-config.json": "config.json",
+		"aligned-hf.safetensors": "model.safetensors"} {
 		b, err := os.ReadFile(filepath.Join("../testdata/golden", from))
 		if err != nil {
 			t.Fatal(err)
@@ -132,7 +135,8 @@ func TestGoldenEqualsTheReference(t *testing.T) {
 			}
 			for l := range d.All() {
 				want := golden[run][l.Name()]
-				got := [3]any{"torch." + torchName[l.DType()], l.Shape(), fmt.Sprintf("%x", sha256.Sum256(content(t, l)))}
+				got := [3]any{"torch." + torchName[l.DType()], l.Shape(),
+					fmt.Sprintf("%x", sha256.Sum256(content(t, l)))}
 				if fmt.Sprint(got) != fmt.Sprint(want) {
 					t.Errorf("%s: %v, want %v", l.Name(), got, want)
 				}
@@ -186,12 +190,15 @@ func TestViewsEqualTheOracle(t *testing.T) {
 }
 
 func TestRanksEqualTheOracle(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Experts: 5, Hidden: 70, ExpertIntermediate: 33, MTP: 1}))
+	s := synth.DeepSeek(small(synth.Options{Experts: 5, Hidden: 70, ExpertIntermediate: 33,
+		MTP: 1}))
 	c := opened(t, s)
 	for _, size := range []int{1, 2, 3, 7} {
 		for rank := range size {
-			equal(t, dict(t, c, Options{Layout: "native", EP: EP{rank, size}}), s.Native("BF16", rank, size))
-			equal(t, dict(t, c, Options{Layout: "hf", EP: EP{rank, size}}), ofRank(s.HF("BF16"), 5, rank, size))
+			equal(t, dict(t, c, Options{Layout: "native", EP: EP{rank, size}}),
+				s.Native("BF16", rank, size))
+			equal(t, dict(t, c, Options{Layout: "hf", EP: EP{rank, size}}),
+				ofRank(s.HF("BF16"), 5, rank, size))
 		}
 	}
 }
@@ -236,7 +243,8 @@ func grouping(ts []synth.Tensor, names [roles]string) []synth.Tensor {
 				one := byName[fmt.Sprintf("%s%d.%s.weight", m[1], e, proj)]
 				g := groups[names[r]]
 				if g == nil {
-					g = &synth.Tensor{Name: m[1] + names[r], DType: one.DType, Shape: []int64{0, 0, one.Shape[1]}}
+					g = &synth.Tensor{Name: m[1] + names[r], DType: one.DType,
+						Shape: []int64{0, 0, one.Shape[1]}}
 					groups[names[r]] = g
 				}
 				g.Shape[0] = int64(e + 1)
@@ -254,7 +262,8 @@ func grouping(ts []synth.Tensor, names [roles]string) []synth.Tensor {
 }
 
 func TestGroupedLayoutsEqualStackingByHand(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Experts: 12, Hidden: 70, ExpertIntermediate: 33, MTP: 1}))
+	s := synth.DeepSeek(small(synth.Options{Experts: 12, Hidden: 70, ExpertIntermediate: 33,
+		MTP: 1}))
 	c := opened(t, s)
 	want := grouping(s.HF("BF16"), [roles]string{"gate_up_proj", "gate_up_proj", "down_proj"})
 	equal(t, dict(t, c, Options{Layout: "transformers"}), want)
@@ -285,19 +294,25 @@ func regrouped(s *synth.Checkpoint, ts []synth.Tensor) *synth.Checkpoint {
 }
 
 func TestGroupedSourcesAreTakenApart(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Experts: 12, Hidden: 70, ExpertIntermediate: 33, MTP: 1}))
+	s := synth.DeepSeek(small(synth.Options{Experts: 12, Hidden: 70, ExpertIntermediate: 33,
+		MTP: 1}))
 	hf, native := s.HF("BF16"), s.Native("BF16", 0, 1)
-	transformers := grouping(s.HF("BF16"), [roles]string{"gate_up_proj", "gate_up_proj", "down_proj"})
-	for name, source := range map[string][]synth.Tensor{"native": native, "transformers": transformers} {
+	transformers := grouping(s.HF("BF16"),
+		[roles]string{"gate_up_proj", "gate_up_proj", "down_proj"})
+	for name, source := range map[string][]synth.Tensor{"native": native,
+		"transformers": transformers} {
 		t.Run(name, func(t *testing.T) {
 			c := opened(t, regrouped(s, source))
 			equal(t, dict(t, c, Options{Layout: "hf"}), hf)
-			equal(t, dict(t, c, Options{Layout: "hf", EP: EP{1, 5}}), ofRank(slices.Clone(hf), 12, 1, 5))
+			equal(t, dict(t, c, Options{Layout: "hf", EP: EP{1, 5}}),
+				ofRank(slices.Clone(hf), 12, 1, 5))
 			equal(t, dict(t, c, Options{Layout: "native"}), native)
 			equal(t, dict(t, c, Options{Layout: "native", EP: EP{2, 5}}), s.Native("BF16", 2, 5))
-			equal(t, dict(t, c, Options{Layout: "native", EP: EP{12, 13}}), s.Native("BF16", 12, 13))
+			equal(t, dict(t, c, Options{Layout: "native", EP: EP{12, 13}}),
+				s.Native("BF16", 12, 13))
 			equal(t, dict(t, c, Options{Layout: "transformers"}), transformers)
-			equal(t, dict(t, c, Options{Layout: "native", DType: safetensors.F32}), nativeOf(s, "F32"))
+			equal(t, dict(t, c, Options{Layout: "native", DType: safetensors.F32}),
+				nativeOf(s, "F32"))
 		})
 	}
 }
@@ -311,14 +326,16 @@ func nativeOf(s *synth.Checkpoint, dtype string) []synth.Tensor {
 func TestPredictionLayersAreKeptOrDropped(t *testing.T) {
 	s := synth.DeepSeek(small(synth.Options{MTP: 1, Hidden: 64, ExpertIntermediate: 32}))
 	c := opened(t, s)
-	without := slices.DeleteFunc(s.Native("BF16", 0, 1), func(t synth.Tensor) bool { return strings.HasPrefix(t.Name, "model.layers.3.") })
+	without := slices.DeleteFunc(s.Native("BF16", 0, 1),
+		func(t synth.Tensor) bool { return strings.HasPrefix(t.Name, "model.layers.3.") })
 	d := dict(t, c, Options{Layout: "native", MTP: "drop"})
 	equal(t, d, without)
 	if !bytes.Contains(d.Plan.Config, []byte(`"num_nextn_predict_layers": 0`)) {
 		t.Errorf("config.json still has prediction layers:\n%s", d.Plan.Config)
 	}
 	for _, a := range d.Plan.Account {
-		if dropped := a.Fate == Dropped; dropped != strings.HasPrefix(a.Key, "model.layers.3.") || dropped != (a.Reason != "") {
+		if dropped := a.Fate == Dropped; dropped != strings.HasPrefix(a.Key, "model.layers.3.") ||
+			dropped != (a.Reason != "") {
 			t.Errorf("%+v", a)
 		}
 	}
@@ -330,7 +347,8 @@ func TestPredictionLayersAreKeptOrDropped(t *testing.T) {
 	s = synth.DeepSeek(small(synth.Options{Hidden: 64, ExpertIntermediate: 32}))
 	d = dict(t, opened(t, s), Options{Layout: "native", MTP: "drop"})
 	equal(t, d, s.Native("BF16", 0, 1))
-	if len(d.Plan.Notes) != 1 || !strings.Contains(d.Plan.Notes[0], "no multi-token-prediction layers") {
+	if len(d.Plan.Notes) != 1 ||
+		!strings.Contains(d.Plan.Notes[0], "no multi-token-prediction layers") {
 		t.Errorf("notes %q, want one about layers that are not there", d.Plan.Notes)
 	}
 }
@@ -341,7 +359,8 @@ func TestExcludedTensorsAreLeftOut(t *testing.T) {
 	re := regexp.MustCompile(`model\.layers\.\d+\.mlp\.|lm_head|layers`)
 	d := dict(t, c, Options{Layout: "native", Exclude: re})
 	match := regexp.MustCompile(`^(?:` + re.String() + `)`)
-	equal(t, d, slices.DeleteFunc(s.Native("BF16", 0, 1), func(t synth.Tensor) bool { return match.MatchString(t.Name) }))
+	equal(t, d, slices.DeleteFunc(s.Native("BF16", 0, 1),
+		func(t synth.Tensor) bool { return match.MatchString(t.Name) }))
 	for _, a := range d.Plan.Account {
 		if want := match.MatchString(a.Key); (a.Fate == Dropped) != want {
 			t.Errorf("%+v", a)
@@ -372,7 +391,8 @@ func TestOnlyIncludedTensorsAreShown(t *testing.T) {
 }
 
 func TestEverySourceKeyIsAccountedFor(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Experts: 3, Hidden: 150, ExpertIntermediate: 32, Shards: 2, ScalesApart: true}))
+	s := synth.DeepSeek(small(synth.Options{Experts: 3, Hidden: 150, ExpertIntermediate: 32,
+		Shards: 2, ScalesApart: true}))
 	c := opened(t, s)
 	for _, layout := range []string{"native", "hf", "transformers", "torchtitan"} {
 		p, err := NewPlan(c, Options{Layout: layout})
@@ -413,7 +433,8 @@ func TestEverySourceKeyIsAccountedFor(t *testing.T) {
 }
 
 func TestFileGroups(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Layers: 12, Experts: 2, Hidden: 16, ExpertIntermediate: 8, MTP: 1, Shards: 3}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 12, Experts: 2, Hidden: 16,
+		ExpertIntermediate: 8, MTP: 1, Shards: 3}))
 	c := opened(t, s)
 	groups := func(layout string) []string {
 		p, err := NewPlan(c, Options{Layout: layout})
@@ -439,7 +460,8 @@ func TestFileGroups(t *testing.T) {
 }
 
 func TestOneFileWithoutConfig(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 16, ExpertIntermediate: 8, Single: true}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 16,
+		ExpertIntermediate: 8, Single: true}))
 	dir := t.TempDir()
 	if err := s.Write(dir); err != nil {
 		t.Fatal(err)
@@ -453,16 +475,19 @@ func TestOneFileWithoutConfig(t *testing.T) {
 	if d.Plan.Config != nil {
 		t.Errorf("a config.json out of nowhere: %s", d.Plan.Config)
 	}
-	if _, err := NewPlan(c, Options{Layout: "native"}); err == nil || !strings.Contains(err.Error(), "--layout hf, which works for every model") {
+	if _, err := NewPlan(c, Options{Layout: "native"}); err == nil ||
+		!strings.Contains(err.Error(), "--layout hf, which works for every model") {
 		t.Errorf("error %v, want one that says what works", err)
 	}
 }
 
 func TestPlansAtOnce(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Experts: 3, Hidden: 30, ExpertIntermediate: 20, MTP: 1}))
+	s := synth.DeepSeek(small(synth.Options{Experts: 3, Hidden: 30, ExpertIntermediate: 20,
+		MTP: 1}))
 	c := opened(t, s)
 	var wg sync.WaitGroup
-	for _, layout := range []string{"native", "hf", "transformers", "torchtitan", "hf-fp8", "native", "hf"} {
+	for _, layout := range []string{"native", "hf", "transformers", "torchtitan", "hf-fp8",
+		"native", "hf"} {
 		for _, d := range dtypes {
 			wg.Go(func() {
 				if _, err := NewPlan(c, Options{Layout: layout, DType: d}); err != nil {

@@ -14,7 +14,8 @@ import (
 // without removes the tensors whose names match.
 func without(c *synth.Checkpoint, pattern string) {
 	re := regexp.MustCompile(pattern)
-	c.Tensors = slices.DeleteFunc(c.Tensors, func(t synth.Tensor) bool { return re.MatchString(t.Name) })
+	matches := func(t synth.Tensor) bool { return re.MatchString(t.Name) }
+	c.Tensors = slices.DeleteFunc(c.Tensors, matches)
 }
 
 // with adds a tensor of zeros.
@@ -215,22 +216,24 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 	}
 }
 
-// A checkpoint without some of its experts is shown to a user who says which are to be left out. The
-// others are as they are in the whole.
+// A checkpoint without some of its experts is shown to a user who says which are to be left out.
+// The others are as they are in the whole.
 func TestMissingExpertsCanBeExcluded(t *testing.T) {
 	s := synth.DeepSeek(small(synth.Options{Experts: 4, Hidden: 64, ExpertIntermediate: 32}))
 	without(s, `layers\.1\.mlp\.experts\.2\.(up|down)_proj`)
 	c := opened(t, s)
 	gone := regexp.MustCompile(`model\.layers\.1\.mlp\.experts\.2\.`)
 	d := dict(t, c, Options{Layout: LayoutHF, Exclude: gone})
-	equal(t, d, slices.DeleteFunc(s.HF("BF16"), func(x synth.Tensor) bool { return gone.MatchString(x.Name) }))
+	equal(t, d, slices.DeleteFunc(s.HF("BF16"),
+		func(x synth.Tensor) bool { return gone.MatchString(x.Name) }))
 	if len(d.Plan.Notes) > 0 {
 		t.Errorf("notes %q", d.Plan.Notes)
 	}
 
 	half := regexp.MustCompile(`model\.layers\.1\.mlp\.experts\.2\.up_proj`)
 	_, err := NewPlan(c, Options{Layout: LayoutHF, Exclude: half})
-	if err == nil || strings.Contains(err.Error(), "up_proj") || !strings.Contains(err.Error(), "experts.2.down_proj.weight") {
+	if err == nil || strings.Contains(err.Error(), "up_proj") ||
+		!strings.Contains(err.Error(), "experts.2.down_proj.weight") {
 		t.Errorf("error %v, want one about down_proj alone", err)
 	}
 	if _, err := NewPlan(c, Options{Layout: LayoutHF, EP: EP{0, 2}}); err != nil {
@@ -241,7 +244,8 @@ func TestMissingExpertsCanBeExcluded(t *testing.T) {
 // One shard of several may be shown alone. The experts of the others are noted, not refused, where
 // each has a tensor of its own.
 func TestMissingExpertsOfOneShardAreNoted(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Experts: 4, Hidden: 64, ExpertIntermediate: 32, Single: true}))
+	s := synth.DeepSeek(small(synth.Options{Experts: 4, Hidden: 64, ExpertIntermediate: 32,
+		Single: true}))
 	without(s, `experts\.3\.`)
 	dir := t.TempDir()
 	if err := s.Write(dir); err != nil {
@@ -253,7 +257,8 @@ func TestMissingExpertsOfOneShardAreNoted(t *testing.T) {
 	if len(d.Plan.Notes) != 1 || !strings.Contains(d.Plan.Notes[0], "experts.3.gate_proj.weight") {
 		t.Errorf("notes %q, want one that names the first missing key", d.Plan.Notes)
 	}
-	if _, err := NewPlan(c, Options{Layout: LayoutNative}); err == nil || !strings.Contains(err.Error(), "missing") {
+	if _, err := NewPlan(c, Options{Layout: LayoutNative}); err == nil ||
+		!strings.Contains(err.Error(), "missing") {
 		t.Errorf("grouped: error %v, want one about the missing experts", err)
 	}
 }
@@ -269,9 +274,11 @@ func TestUnknownFamilyStillHasHF(t *testing.T) {
 }
 
 func TestScalesOfActivationsAreDropped(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Hidden: 64, ExpertIntermediate: 32, ScaleSuffix: "_scale"}))
+	s := synth.DeepSeek(small(synth.Options{Hidden: 64, ExpertIntermediate: 32,
+		ScaleSuffix: "_scale"}))
 	want := s.HF("BF16")
-	for _, end := range []string{"q_a_proj.input_scale", "q_a_proj.activation_scale", "k_scale", "v_scale", "k_proj.k_scale"} {
+	for _, end := range []string{"q_a_proj.input_scale", "q_a_proj.activation_scale", "k_scale",
+		"v_scale", "k_proj.k_scale"} {
 		with(s, "model.layers.0.self_attn."+end, "F32")
 	}
 	d := dict(t, opened(t, s), Options{Layout: "hf"})
@@ -291,6 +298,23 @@ func TestScalesOfActivationsAreDropped(t *testing.T) {
 	delete(s.Config, "quantization_config")
 	want = s.HF("BF16")
 	with(s, "model.layers.0.self_attn.k_scale", "F32")
-	want = append(want, synth.Tensor{Name: "model.layers.0.self_attn.k_scale", DType: "F32", Data: make([]byte, 4)})
+	want = append(want, synth.Tensor{Name: "model.layers.0.self_attn.k_scale", DType: "F32",
+		Data: make([]byte, 4)})
 	equal(t, dict(t, opened(t, s), Options{Layout: "hf"}), want)
+}
+
+// A config.json that claims very many experts is refused as fast as any other.
+func TestMissingExpertsAreCountedNotListed(t *testing.T) {
+	x := expertLayer{layerID: layerID{"model.", 1}}
+	x.split[up] = []*weight{{}, nil, {}}
+	var m missingKeys
+	x.missing(mlpExperts("n"), 0, 1<<30, &m)
+	want := []string{
+		"model.layers.1.mlp.experts.1.up_proj.weight", "model.layers.1.mlp.experts.3.up_proj.weight",
+		"model.layers.1.mlp.experts.4.up_proj.weight", "model.layers.1.mlp.experts.5.up_proj.weight",
+		"model.layers.1.mlp.experts.6.up_proj.weight",
+	}
+	if n := 1<<30 - 2 + 1<<30; m.n != n || !slices.Equal(m.first, want) {
+		t.Errorf("%d missing, the first %v; want %d, the first %v", m.n, m.first, n, want)
+	}
 }

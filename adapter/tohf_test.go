@@ -40,7 +40,8 @@ func TestShouldQuantizeKey(t *testing.T) {
 // plainSource is a checkpoint of BF16 values, native or published.
 func plainSource(t *testing.T, native bool) (*synth.Checkpoint, *Checkpoint) {
 	t.Helper()
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 136, ExpertIntermediate: 20, MTP: 1, Plain: true}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 136,
+		ExpertIntermediate: 20, MTP: 1, Plain: true}))
 	delete(s.Config, "quantization_config")
 	ts := s.HF("BF16")
 	if native {
@@ -133,7 +134,8 @@ func TestQuantizedViewEqualsTheOracle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, d, withScales(s.HF("BF16"), true, func(x synth.Tensor) bool { return ShouldQuantizeKey(x.Name) }))
+		equal(t, d, withScales(s.HF("BF16"), true,
+			func(x synth.Tensor) bool { return ShouldQuantizeKey(x.Name) }))
 	}
 }
 
@@ -153,8 +155,10 @@ func TestQuantizedConfigListsTheOthers(t *testing.T) {
 	if err := json.Unmarshal(p.Config, &config); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"lm_head", "model.layers.1.mlp.gate", "model.layers.2.eh_proj", "model.layers.2.mlp.gate", "model.layers.2.shared_head.head"}
-	if !slices.Equal(config.Q.Plain, want) || config.Q.Method != "fp8" || !slices.Equal(config.Q.Block, []int{128, 128}) {
+	want := []string{"lm_head", "model.layers.1.mlp.gate", "model.layers.2.eh_proj",
+		"model.layers.2.mlp.gate", "model.layers.2.shared_head.head"}
+	if !slices.Equal(config.Q.Plain, want) || config.Q.Method != "fp8" ||
+		!slices.Equal(config.Q.Block, []int{128, 128}) {
 		t.Errorf("quantization_config %+v, want modules %v", config.Q, want)
 	}
 }
@@ -175,8 +179,9 @@ func TestExcludedWeightsLoseTheirScalesToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	left := slices.DeleteFunc(s.HF("BF16"), func(x synth.Tensor) bool { return strings.Contains(x.Name, ".experts.1.") })
-	equal(t, d, withScales(left, true, func(x synth.Tensor) bool { return ShouldQuantizeKey(x.Name) }))
+	isOne := func(x synth.Tensor) bool { return strings.Contains(x.Name, ".experts.1.") }
+	quantized := func(x synth.Tensor) bool { return ShouldQuantizeKey(x.Name) }
+	equal(t, d, withScales(slices.DeleteFunc(s.HF("BF16"), isOne), true, quantized))
 }
 
 func TestOneTensorAtATime(t *testing.T) {
@@ -231,10 +236,14 @@ func TestDeepSeekV3RefusesOthers(t *testing.T) {
 	if _, err := NewDeepSeekV3(&Config{Raw: []byte(`{"model_type": "qwen3_moe"}`)}, Options{}); err == nil || !strings.Contains(err.Error(), "qwen3_moe") {
 		t.Errorf("error %v, want one about qwen3_moe", err)
 	}
-	if _, err := ToHF(&Checkpoint{}, Options{Layout: "native"}); err == nil || !strings.Contains(err.Error(), "hf or hf-fp8") {
+	if _, err := ToHF(&Checkpoint{}, Options{Layout: "native"}); err == nil ||
+		!strings.Contains(err.Error(), "hf or hf-fp8") {
 		t.Errorf("error %v, want one about the layout", err)
 	}
 }
+
+// isNativeGroup reports whether a tensor tells a native source from a published one.
+func isNativeGroup(x synth.Tensor) bool { return strings.HasSuffix(x.Name, "_projs") }
 
 // Published, native, published again: the same for every family that goes both ways.
 func TestFamiliesGoThereAndBack(t *testing.T) {
@@ -246,20 +255,23 @@ func TestFamiliesGoThereAndBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.ContainsFunc(native, func(x synth.Tensor) bool { return strings.HasSuffix(x.Name, "_projs") }) {
+			if !slices.ContainsFunc(native, isNativeGroup) {
 				return // not to be told from a published one
 			}
 			config := maps.Clone(s)
 			delete(config, "quantization_config")
-			back := dict(t, opened(t, &synth.Checkpoint{Config: config, Tensors: native}), Options{Layout: "hf"})
+			back := dict(t, opened(t, &synth.Checkpoint{Config: config, Tensors: native}),
+				Options{Layout: "hf"})
 			var want []synth.Tensor
 			for _, x := range tensorsOf(t, dict(t, c, Options{Layout: "hf"})) {
-				if strings.Contains(x.Name, "linear_attn.A_log") || strings.Contains(x.Name, "linear_attn.dt_bias") {
+				if strings.Contains(x.Name, "linear_attn.A_log") ||
+					strings.Contains(x.Name, "linear_attn.dt_bias") {
 					x.DType, x.Data = "F32", make([]byte, 4*x.Shape[0])
 				}
 				want = append(want, x)
 			}
-			if name == "qwen3_5_moe" { // its head goes to the top, its prediction layer's experts get grouped
+			// Its head goes to the top, and its prediction layer's experts get grouped.
+			if name == "qwen3_5_moe" {
 				return
 			}
 			equal(t, back, want)
@@ -267,10 +279,11 @@ func TestFamiliesGoThereAndBack(t *testing.T) {
 	}
 }
 
-// A native save of a checkpoint shows in each layout what the checkpoint itself shows, byte for byte.
+// A native save of a checkpoint shows in each layout what the checkpoint itself shows, byte for
+// byte.
 func TestNativeSourcesShowEveryLayout(t *testing.T) {
 	for name, l := range listed {
-		if name == "qwen3_5_moe" { // its head goes to the top, its prediction layer's experts get grouped
+		if name == "qwen3_5_moe" { // see TestFamiliesGoThereAndBack
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -281,15 +294,17 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 			}
 			c := opened(t, s)
 			native := tensorsOf(t, dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep}))
-			if !slices.ContainsFunc(native, func(x synth.Tensor) bool { return strings.HasSuffix(x.Name, "_projs") }) {
+			if !slices.ContainsFunc(native, isNativeGroup) {
 				return // not to be told from a published one
 			}
 			back := opened(t, regrouped(s, native))
 			for _, layout := range Layouts(c) {
 				want := tensorsOf(t, dict(t, c, Options{Layout: layout, MTP: MTPKeep}))
 				for i, x := range want { // the native layout has them in F32
-					if strings.Contains(x.Name, "linear_attn.A_log") || strings.Contains(x.Name, "linear_attn.dt_bias") {
-						n := mustTensor(t, dict(t, c, Options{Layout: LayoutNative}), strings.Replace(x.Name, "attn.", "attn._fp32_params.", 1))
+					if strings.Contains(x.Name, "linear_attn.A_log") ||
+						strings.Contains(x.Name, "linear_attn.dt_bias") {
+						n := mustTensor(t, dict(t, c, Options{Layout: LayoutNative}),
+							strings.Replace(x.Name, "attn.", "attn._fp32_params.", 1))
 						want[i].DType, want[i].Data = "F32", content(t, n)
 					}
 				}
@@ -301,7 +316,8 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 
 // A native checkpoint as TorchTitan reads it, with groups made by hand of the published experts.
 func TestNativeSourceAsTorchTitan(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 5, Hidden: 70, ExpertIntermediate: 33, MTP: 1}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 5, Hidden: 70,
+		ExpertIntermediate: 33, MTP: 1}))
 	c := opened(t, regrouped(s, s.Native("BF16", 0, 1)))
 	for _, rank := range []EP{{}, {1, 2}} {
 		d := dict(t, c, Options{Layout: LayoutTorchTitan, EP: rank})
@@ -316,7 +332,8 @@ func TestNativeSourceAsTorchTitan(t *testing.T) {
 			l := mustTensor(t, d, head+titanPath+name)
 			w.Shape[0] = int64(hi - lo)
 			each := len(w.Data) / 5
-			if !slices.Equal(l.Shape(), w.Shape) || !bytes.Equal(content(t, l), w.Data[lo*each:hi*each]) {
+			if !slices.Equal(l.Shape(), w.Shape) ||
+				!bytes.Equal(content(t, l), w.Data[lo*each:hi*each]) {
 				t.Errorf("%s: %v with other bytes than %v", l.Name(), l.Shape(), w.Shape)
 			}
 			found++
@@ -332,7 +349,8 @@ func tensorsOf(t *testing.T, d *StateDict) []synth.Tensor {
 	t.Helper()
 	var all []synth.Tensor
 	for l := range d.All() {
-		all = append(all, synth.Tensor{Name: l.Name(), DType: l.DType().String(), Shape: l.Shape(), Data: content(t, l)})
+		all = append(all, synth.Tensor{Name: l.Name(), DType: l.DType().String(), Shape: l.Shape(),
+			Data: content(t, l)})
 	}
 	return all
 }

@@ -2,37 +2,37 @@ package expr
 
 import "slices"
 
-// Decodes is part of [Node]. Only dequantize decodes codes; the other nodes do if a node that they are
-// made of does.
+// Decodes is a method of [Node]. Only dequantize decodes codes. Another node decodes if one of its
+// parts does.
 
-// Decodes is false: the stored bytes are the tensor's.
+// Decodes returns false, because the stored bytes are those of the tensor.
 func (n *load) Decodes() bool { return false }
 
-// Decodes is true.
+// Decodes returns true.
 func (n *dequantize) Decodes() bool { return true }
 
-// Decodes is that of the node that is cast.
+// Decodes reports whether the converted node decodes.
 func (n *cast) Decodes() bool { return n.of.Decodes() }
 
-// Decodes is that of the node that is cut.
+// Decodes reports whether the sliced node decodes.
 func (n *slice) Decodes() bool { return n.of.Decodes() }
 
-// Decodes is that of the node with another shape.
+// Decodes reports whether the reshaped node decodes.
 func (n *reshape) Decodes() bool { return n.of.Decodes() }
 
-// Decodes is that of the node whose axes are swapped.
+// Decodes reports whether the transposed node decodes.
 func (n *transposed) Decodes() bool { return n.of.Decodes() }
 
-// Decodes is true if that of any part is.
+// Decodes reports whether any part decodes.
 func (n *concat) Decodes() bool { return anyDecodes(n.parts) }
 
-// Decodes is true if that of any part is.
+// Decodes reports whether any part decodes.
 func (n *stack) Decodes() bool { return anyDecodes(n.parts) }
 
-// Decodes is that of the values that are quantized.
+// Decodes reports whether the quantized values are decoded first.
 func (n *quantize) Decodes() bool { return n.by.of.Decodes() }
 
-// Decodes is that of the values that scales are computed of.
+// Decodes reports whether the values of the scales are decoded first.
 func (n *amax) Decodes() bool { return n.by.of.Decodes() }
 
 func anyDecodes(parts []node) bool { return slices.ContainsFunc(parts, node.Decodes) }

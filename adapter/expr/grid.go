@@ -46,7 +46,7 @@ func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 		return grid{}, fmt.Errorf("%s: scales of dtype %s: "+
 			"expected F32, BF16, F16, F8_E8M0 or U8 (exponents)", scale.Key, scale.DType)
 	}
-	if block[0] < 0 || block[1] < 0 || block[0] > math.MaxInt32 || block[1] > math.MaxInt32 {
+	if min(block[0], block[1]) < 0 || max(block[0], block[1]) > math.MaxInt32 {
 		return grid{}, fmt.Errorf("%s: blocks of %d × %d: expected 0 to %d",
 			scale.Key, block[0], block[1], math.MaxInt32)
 	}
@@ -54,8 +54,8 @@ func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 	if err != nil {
 		return grid{}, err
 	}
-	g := grid{src: scale, format: format, offset: scale.Offset, batch: 1,
-		block: [2]int{int(block[0]), int(block[1])}}
+	g := grid{src: scale, format: format, offset: scale.Offset, batch: 1}
+	g.block = [2]int{int(block[0]), int(block[1])}
 	g.rows, g.cols = int(shape[1]), int(shape[2])
 	if len(w.Shape) == 3 {
 		g.batch = int(w.Shape[0])

@@ -26,7 +26,8 @@ type localFile struct {
 	was   identity // when it was opened; ctime and links follow harmless changes
 	proof proof    // of what size and times do not show
 
-	direct direct
+	direct  direct
+	errands chan struct{} // has one entry for each errand under way
 
 	use    sync.RWMutex // held for reading while the descriptor is used
 	closed bool         // guarded by use, as last is
@@ -48,7 +49,10 @@ func newFile(in *folder, name string, file *os.File) (*localFile, error) {
 	if err == nil {
 		err = regular(info.Mode())
 	}
-	f := &localFile{in: in, name: name, file: file, fd: file.Fd()}
+	f := &localFile{
+		in: in, name: name, file: file, fd: file.Fd(),
+		errands: make(chan struct{}, maxErrands),
+	}
 	if err == nil {
 		f.was, err = f.begin()
 	}
@@ -94,11 +98,28 @@ func (f *localFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error
 	if rest := max(f.was.size-off, 0); int64(len(p)) > rest {
 		p, end = p[:rest], io.EOF
 	}
-	n, err := f.readNow(p, off)
+	n, err := f.readFor(ctx, p, off)
 	if err != nil {
 		return n, fmt.Errorf("%s: %w", f.name, err)
 	}
 	return n, end
+}
+
+// readFor fills p, which lies inside the file. A reader that waits forever reads for itself. Any other
+// does so only as long as that does not block.
+func (f *localFile) readFor(ctx context.Context, p []byte, off int64) (int, error) {
+	if ctx == context.Background() || len(p) == 0 {
+		return f.readNow(p, off)
+	}
+	n, err := f.readCached(p, off)
+	if err != nil || n == len(p) {
+		return n, err
+	}
+	rest, err := f.readPatiently(ctx, p[n:], off+int64(n))
+	if err != nil {
+		return 0, err
+	}
+	return n + rest, nil
 }
 
 // readNow fills p, which lies inside the file.

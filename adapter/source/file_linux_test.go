@@ -27,7 +27,7 @@ type file interface {
 const fileName = "model-00002-of-00002.safetensors"
 
 // opened opens a file of a folder until the test ends.
-func opened(t *testing.T, path string) file {
+func opened(t testing.TB, path string) file {
 	t.Helper()
 	s, _, err := source.Open(filepath.Dir(path), source.Options{})
 	if err != nil {
