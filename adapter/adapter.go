@@ -97,9 +97,11 @@ type Options struct {
 	DType  safetensors.DType // of dequantized and merged tensors; Invalid means BF16
 	EP     EP                // selects experts
 	MTP    string            // prediction layers: [MTPAuto] or empty, [MTPKeep] or [MTPDrop]
-	// Exclude leaves out each tensor whose name in the view begins with a match.
-	Exclude *regexp.Regexp
-	Scales  string // of hf-fp8: [ScalesAmax] or empty, or [ScalesOnes]
+	// Include keeps only the tensors whose name in the view begins with a match; nil keeps all.
+	// Exclude leaves out each tensor whose name begins with a match, also if Include matches.
+	Include, Exclude *regexp.Regexp
+
+	Scales string // of hf-fp8: [ScalesAmax] or empty, or [ScalesOnes]
 	// Unscaled reads FP8 weights without a scale as plain numbers. Otherwise they are refused.
 	Unscaled bool
 }

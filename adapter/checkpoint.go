@@ -452,7 +452,7 @@ func (p *planner) checkAbsent() error {
 	var wanted []absentKey
 	for _, a := range p.c.absent {
 		switch {
-		case p.isExcluded(a.key):
+		case p.leftOut(a.key) != "":
 		case p.dropsMTP() && p.isMTP(a.key, locate(a.key)):
 		default:
 			wanted = append(wanted, a)
@@ -462,8 +462,8 @@ func (p *planner) checkAbsent() error {
 		return nil
 	}
 	first := wanted[0]
-	return fmt.Errorf("%s: tensor %.100q should be in %s, but no shard holds it%s: "+
-		"index and shards disagree", p.c.index, first.key, first.shard, andMore(len(wanted)-1))
+	return fmt.Errorf("%s: tensor %.100q should be in %s, but no shard holds it%s: %w",
+		p.c.index, first.key, first.shard, andMore(len(wanted)-1), ErrAbsentTensor)
 }
 
 // andMore counts the others in a message.

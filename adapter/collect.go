@@ -99,8 +99,8 @@ func (p *planner) experts(x *expertLayer) int {
 // check refuses layers whose experts are there twice or not all there.
 func (p *planner) check() error {
 	m := missingKeys{gated: p.gated, apart: p.layout.apart()}
-	if m.apart && p.o.Exclude != nil {
-		m.excluded = p.isExcluded
+	if m.apart && (p.o.Include != nil || p.o.Exclude != nil) {
+		m.excluded = func(key string) bool { return p.leftOut(key) != "" }
 	}
 	for _, x := range p.layers {
 		if p.dropsLayer(x.layerID) {

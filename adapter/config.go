@@ -1,7 +1,6 @@
 package adapter
 
 import (
-	"errors"
 	"fmt"
 	"unicode/utf8"
 )
@@ -34,7 +33,7 @@ func (c *Config) fields() settings {
 // parseConfig checks that a config.json is a JSON object that can be read with little effort.
 func parseConfig(raw []byte) (*Config, error) {
 	if !utf8.Valid(raw) {
-		return nil, errors.New("not a JSON object: not UTF-8")
+		return nil, fmt.Errorf("%w: not UTF-8", ErrNotObject)
 	}
 	if err := checkObject(raw); err != nil {
 		return nil, err

@@ -97,7 +97,7 @@ func choice(name string, value *string, values ...string) error {
 func choose(f *family, s settings, name string) (*Layout, *view, error) {
 	l, ok := layoutNamed(name)
 	if !ok {
-		return nil, nil, fmt.Errorf("unknown layout %q: there are %s", name, f.allLayouts())
+		return nil, nil, fmt.Errorf("%w %q: there are %s", ErrUnknownLayout, name, f.allLayouts())
 	}
 	if v, ok := f.view(l); ok {
 		return l, v, nil
@@ -119,7 +119,8 @@ func lacks(f *family, s settings, layout string) error {
 		return fmt.Errorf("config.json: model_type %q is not known to layout %s: %s; known are %s",
 			s.modelType(), layout, works, knownTypes())
 	default:
-		return fmt.Errorf("model_type %q has no layout %s: it has %s", s.modelType(), layout,
+		text := fmt.Sprintf("model_type %q has no layout %s: it has %s", s.modelType(), layout,
 			strings.Join(f.layouts(), ", "))
+		return &LayoutError{layout, text}
 	}
 }

@@ -363,13 +363,14 @@ func (d *folder) noConfig() error {
 	models := slices.DeleteFunc(d.weights(),
 		func(name string) bool { return notTheModel(name) != "" })
 	if len(models) > 0 {
-		return d.incomplete(fmt.Errorf("%s: missing beside %s", configName, few(models)))
+		err := fmt.Errorf("%s: missing beside %s", configName, few(models))
+		return d.incomplete(kindError{err, ErrNoConfig})
 	}
 	if err := d.noWeights(); err != nil {
 		return err
 	}
-	return d.incomplete(fmt.Errorf("%s: missing, and no *%s: not a checkpoint's folder",
-		configName, shardEnd))
+	err := fmt.Errorf("%s: missing, and no *%s: not a checkpoint's folder", configName, shardEnd)
+	return d.incomplete(kindError{err, ErrNoCheckpoint})
 }
 
 // noWeights describes a folder that has no weights to show, if it is recognised.

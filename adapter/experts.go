@@ -3,6 +3,8 @@ package adapter
 import (
 	"fmt"
 	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 // layerID names a layer, of the language model or of another part such as a prediction head.
@@ -196,6 +198,7 @@ func (m *missingKeys) err(ep EP) error {
 	if m.apart {
 		way = "; --exclude REGEX that matches them shows the others"
 	}
-	return fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete, or "+
+	err := fmt.Errorf("expert weights missing%s: %s%s: the checkpoint may be incomplete, or "+
 		"config.json that of another model%s", rank, strings.Join(m.first, ", "), more, way)
+	return kindError{err, source.ErrMissing}
 }

@@ -44,7 +44,7 @@ func checkObject(text []byte) error {
 	if err == nil || err == errTooDeep || err == errTooMany {
 		return err
 	}
-	return fmt.Errorf("not a JSON object: %w", err)
+	return fmt.Errorf("%w: %w", ErrNotObject, err)
 }
 
 // findObject does the work of checkObject.

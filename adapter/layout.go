@@ -85,7 +85,7 @@ var layouts = []Layout{
 		},
 	},
 	{
-		Name: LayoutHFFP8, Readers: "whoever wants the quantized Hugging Face checkpoint",
+		Name: LayoutHFFP8, Readers: "programs that read the FP8 checkpoint as it is published",
 		Plans: 6, published: true, quantizes: true,
 	},
 }

@@ -327,8 +327,8 @@ func (p *pairer) incomplete(m *module) error {
 }
 
 func withoutWeight(scale *Stored) error {
-	return fmt.Errorf("%s: %s: scale without its weight: the checkpoint may be incomplete",
-		scale.Shard, scale.Key)
+	return fmt.Errorf("%s: %s: %w: the checkpoint may be incomplete",
+		scale.Shard, scale.Key, ErrNoWeight)
 }
 
 // collect lists the weights in the order of the source and records the dropped tensors.

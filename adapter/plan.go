@@ -44,6 +44,7 @@ type planner struct {
 	notes    []string
 
 	sawExcluded bool // Options.Exclude matched something
+	sawIncluded bool // Options.Include matched something
 }
 
 // NewPlan plans a view of a checkpoint. It pairs weights with their scales, finds the experts, and
@@ -170,9 +171,9 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 	if len(ws) == 1 && ws[0].decoder == nil && isLoad(n, ws[0]) && !p.quantizes(name, n) {
 		fate = Passed
 	}
-	if p.isExcluded(name) {
+	if reason := p.leftOut(name); reason != "" {
 		for _, w := range ws {
-			p.acc.dropWeight(w, "excluded")
+			p.acc.dropWeight(w, reason)
 		}
 		return nil
 	}
@@ -231,6 +232,10 @@ func (p *planner) settle() error {
 		p.note("exclude: the pattern matches the beginning of no name in " + p.where() +
 			", nothing is left out: begin it with .* to match anywhere")
 	}
+	if p.o.Include != nil && !p.sawIncluded {
+		p.note("include: the pattern matches the beginning of no name in " + p.where() +
+			", no tensor is shown: begin it with .* to match anywhere")
+	}
 	return nil
 }
 
@@ -245,20 +250,21 @@ func (p *planner) where() string {
 	return "layout " + p.layout.Name
 }
 
-// isExcluded reports whether Options.Exclude leaves a name out, and notes that it does so.
-func (p *planner) isExcluded(name string) bool {
-	if !excluded(p.o.Exclude, name) {
-		return false
+// leftOut returns why the options leave a name out of the view, or "" if they keep it.
+func (p *planner) leftOut(name string) (reason string) {
+	if p.o.Exclude != nil && matchesStart(p.o.Exclude, name) {
+		p.sawExcluded = true
+		return "excluded"
 	}
-	p.sawExcluded = true
-	return true
+	if p.o.Include != nil && !matchesStart(p.o.Include, name) {
+		return "not included"
+	}
+	p.sawIncluded = true
+	return ""
 }
 
-// excluded reports whether a name matches the pattern at its start.
-func excluded(re *regexp.Regexp, name string) bool {
-	if re == nil {
-		return false
-	}
+// matchesStart reports whether a pattern matches a name at its start.
+func matchesStart(re *regexp.Regexp, name string) bool {
 	at := re.FindStringIndex(name)
 	return at != nil && at[0] == 0
 }

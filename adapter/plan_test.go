@@ -368,6 +368,28 @@ func TestExcludedTensorsAreLeftOut(t *testing.T) {
 	}
 }
 
+func TestOnlyIncludedTensorsAreShown(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Hidden: 64, ExpertIntermediate: 32}))
+	c := opened(t, s)
+	include, exclude := regexp.MustCompile(`model\.layers\.\d+\.mlp\.|lm_head|layers`), regexp.MustCompile(`.*gate`)
+	d := dict(t, c, Options{Layout: "hf", Include: include, Exclude: exclude})
+	match := regexp.MustCompile(`^(?:` + include.String() + `)`)
+	shown := func(name string) bool { return match.MatchString(name) && !strings.Contains(name, "gate") }
+	if len(d.Plan.Tensors) == 0 || len(d.Plan.Notes) > 0 {
+		t.Errorf("%d tensors, notes %q", len(d.Plan.Tensors), d.Plan.Notes)
+	}
+	for _, v := range d.Plan.Tensors {
+		if !shown(v.Name) {
+			t.Errorf("%s is shown", v.Name)
+		}
+	}
+	for _, a := range d.Plan.Account {
+		if want := !shown(a.Key); (a.Fate == Dropped) != want {
+			t.Errorf("%+v", a)
+		}
+	}
+}
+
 func TestEverySourceKeyIsAccountedFor(t *testing.T) {
 	s := synth.DeepSeek(small(synth.Options{Experts: 3, Hidden: 150, ExpertIntermediate: 32,
 		Shards: 2, ScalesApart: true}))

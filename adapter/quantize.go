@@ -64,8 +64,8 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	if p.isExcluded(w.hf) {
-		p.acc.dropWeight(w, "excluded")
+	if reason := p.leftOut(w.hf); reason != "" {
+		p.acc.dropWeight(w, reason)
 		return true, nil
 	}
 	codes, err := expr.Load(&w.Source)

@@ -2,7 +2,6 @@ package adapter
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -83,7 +82,7 @@ func isString(v json.RawMessage) bool { return len(v) > 0 && v[0] == '"' }
 func members(raw []byte) (all []member, err error) {
 	r := &jsonReader{text: raw}
 	if r.peek() != '{' {
-		return nil, errors.New("not a JSON object")
+		return nil, ErrNotObject
 	}
 	err = r.each(func(key []byte) error {
 		name, err := unquote(key)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 const (
@@ -56,7 +57,8 @@ func (d *folder) selectShards(c *Config) (*selection, error) {
 	if err := d.noWeights(); err != nil {
 		return nil, err
 	}
-	return nil, d.incomplete(fmt.Errorf("no %s and no *%s", indexName, shardEnd))
+	err := fmt.Errorf("no %s and no *%s", indexName, shardEnd)
+	return nil, d.incomplete(kindError{err, source.ErrMissing})
 }
 
 // selectExplicit takes the file that config.json names, as transformers does.
@@ -292,8 +294,9 @@ func (d *folder) present(names []string, index *safetensors.Index) error {
 	if len(absent) == 1 {
 		are = "is"
 	}
-	return d.incomplete(fmt.Errorf("%d of %d shards %s missing%s: %s",
-		len(absent), len(names), are, size, few(absent)))
+	err := fmt.Errorf("%d of %d shards %s missing%s: %s",
+		len(absent), len(names), are, size, few(absent))
+	return d.incomplete(kindError{err, source.ErrMissing})
 }
 
 // controlEnd is the ending of aria2's control file beside an unfinished download. The download

@@ -464,6 +464,8 @@ func TestKeysThatNoShardHasAreRefusedUnlessTheViewLeavesThemOut(t *testing.T) {
 		{"excluded", []string{"more.weight", "more.bias"}, adapter.Options{Exclude: regexp.MustCompile(`more\.`)}, "", false},
 		{"excluded with some that are there", []string{"head.more"}, adapter.Options{Exclude: regexp.MustCompile(`head`)}, "", false},
 		{"excluded but for one", []string{"more.weight", "other.weight"}, adapter.Options{Exclude: regexp.MustCompile(`more\.`)}, `tensor "other.weight" should be`, false},
+		{"not included", []string{"more.weight"}, adapter.Options{Include: regexp.MustCompile(`head`)}, "", false},
+		{"included", []string{"head.more"}, adapter.Options{Include: regexp.MustCompile(`head`)}, `tensor "head.more" should be`, false},
 		{"excluded where it does not begin", []string{"the.more.weight"}, adapter.Options{Exclude: regexp.MustCompile(`more\.`)}, `tensor "the.more.weight" should be`, false},
 		{"a prediction layer", []string{"mtp.fc.weight"}, adapter.Options{}, `tensor "mtp.fc.weight" should be`, false},
 		{"a prediction layer that is dropped", []string{"mtp.fc.weight"}, adapter.Options{MTP: "drop"}, "", true},
@@ -506,6 +508,29 @@ func TestAPatternThatExcludesNothingIsNoted(t *testing.T) {
 			!strings.Contains(plan.Notes[0], "exclude: the pattern matches the beginning of no "+
 				"name in layout hf") {
 			t.Errorf("%q: notes %q", pattern, plan.Notes)
+		}
+	}
+}
+
+func TestAPatternThatIncludesNothingIsNoted(t *testing.T) {
+	c := open(t, plain(t))
+	for pattern, want := range map[string]int{
+		"": 0, "eight": 1, ".*eight": 0, "weight": 1, "layers": 0,
+	} {
+		o := adapter.Options{Layout: "hf"}
+		if pattern != "" {
+			o.Include = regexp.MustCompile(pattern)
+		}
+		plan, err := adapter.NewPlan(c, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const note = "include: the pattern matches the beginning of no name in layout hf"
+		if len(plan.Notes) != want || want == 1 && !strings.Contains(plan.Notes[0], note) {
+			t.Errorf("%q: notes %q", pattern, plan.Notes)
+		}
+		if (len(plan.Tensors) == 0) != (want == 1) {
+			t.Errorf("%q: %d tensors", pattern, len(plan.Tensors))
 		}
 	}
 }

@@ -104,7 +104,7 @@ func (p *planner) convert(name string, n expr.Node) error {
 
 // convertOne adds one published tensor, if it is not excluded.
 func (p *planner) convertOne(key string, n expr.Node, b *bucket, from string) error {
-	if excluded(p.o.Exclude, key) {
+	if p.leftOut(key) != "" {
 		return nil
 	}
 	_, err := p.put(key, n, b, from)

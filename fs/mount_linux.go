@@ -7,7 +7,6 @@ import (
 	"log"
 	"log/slog"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +14,8 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // Mount is a live mount.
@@ -160,9 +161,9 @@ func (f *FS) place(mountpoint string) (string, error) {
 	} else if !st.IsDir() {
 		return "", fmt.Errorf("%s: is not a directory", real)
 	}
-	if mounted, kind, _ := mountAt(real); mounted {
+	if m, found, _ := mounts.Top(real); found {
 		return "", fmt.Errorf("%s: %w (%s); unmount it or choose another directory",
-			real, ErrMounted, kind)
+			real, ErrMounted, m.Type)
 	}
 	return real, f.checkPlace(real)
 }
@@ -174,52 +175,17 @@ func dead(mountpoint string) bool {
 	return errors.Is(unix.Statfs(mountpoint, &s), unix.ENOTCONN)
 }
 
-// mountAt finds the topmost mount at a path: its filesystem and the numbers of its device.
-func mountAt(path string) (mounted bool, kind, device string) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return false, "", ""
-	}
-	for line := range strings.Lines(string(data)) {
-		fields := strings.Fields(line)
-		if len(fields) < 7 || unescape(fields[4]) != path {
-			continue
-		}
-		mounted, device = true, fields[2]
-		if _, rest, ok := strings.Cut(line, " - "); ok {
-			kind, _, _ = strings.Cut(rest, " ")
-		}
-	}
-	return mounted, kind, device
-}
-
-// unescape undoes mountinfo's \040 and its kin.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
 // setReadAhead raises the read-ahead of the kernel for the mount, if that is permitted. go-fuse can
 // only lower it.
 func (f *FS) setReadAhead(mountpoint string, n int64) {
 	if n <= 0 {
 		n = defaultReadAhead
 	}
-	_, _, device := mountAt(mountpoint)
-	if device == "" {
+	m, found, _ := mounts.Top(mountpoint)
+	if !found {
 		return
 	}
-	knob := "/sys/class/bdi/" + device + "/read_ahead_kb"
+	knob := "/sys/class/bdi/" + m.Device + "/read_ahead_kb"
 	if err := os.WriteFile(knob, []byte(strconv.FormatInt(n>>10, 10)), 0); err != nil {
 		f.log.Info("read-ahead stays as the kernel has it; reading will be slower",
 			slog.String("knob", knob), slog.Any("error", err))
@@ -274,22 +240,15 @@ func (m *Mount) Shutdown(ctx context.Context) error {
 }
 
 func (m *Mount) mounted() bool {
-	mounted, _, _ := mountAt(m.mountpoint)
-	return mounted
+	_, found, _ := mounts.Top(m.mountpoint)
+	return found
 }
 
-// detach unmounts lazily, with fusermount's help where we may not.
+// detach unmounts lazily, if anything is mounted.
 func detach(mountpoint string) error {
-	err := unix.Unmount(mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if err == nil || errors.Is(err, unix.EINVAL) {
-		return nil // unmounted, or not mounted at all
-	}
-	for _, bin := range []string{"fusermount3", "fusermount"} {
-		if out, e := exec.Command(bin, "-uz", mountpoint).CombinedOutput(); e == nil {
-			return nil
-		} else if len(out) > 0 {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
-		}
+	err := mounts.Unmount(context.Background(), mountpoint, true)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // nothing is mounted
 	}
 	return err
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fs/mounts"
 	"github.com/dequantfs/dequantfs/testdata/mutate"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 	"golang.org/x/sys/unix"
@@ -416,6 +417,17 @@ func TestASecondPassSendsNoRead(t *testing.T) {
 	t.Error("READs were sent in each of ten later passes")
 }
 
+// needHelper skips a test that needs fusermount3 where it is not installed.
+func needHelper(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("fusermount3"); err != nil {
+		if required("fuse") {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+}
+
 func TestUnmounting(t *testing.T) {
 	run := func(name string, args ...string) error { return exec.Command(name, args...).Run() }
 	for name, unmount := range map[string]func(m *Mount, dir string) error{
@@ -426,8 +438,8 @@ func TestUnmounting(t *testing.T) {
 		"Shutdown":    func(m *Mount, _ string) error { return m.Shutdown(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			if strings.HasPrefix(name, "fusermount") {
-				needProgram(t, name)
+			if name == "fusermount3" {
+				needHelper(t)
 			}
 			f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
 			m, dir := mountFS(t, f, MountOptions{})
@@ -438,8 +450,8 @@ func TestUnmounting(t *testing.T) {
 				t.Fatal(err)
 			}
 			m.Wait()
-			if mounted, kind, _ := mountAt(dir); mounted {
-				t.Errorf("still mounted: %s", kind)
+			if m, found, _ := mounts.Top(dir); found {
+				t.Errorf("still mounted: %s", m.Type)
 			}
 			if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
 				t.Errorf("left behind: %v, %v", list, err)
@@ -466,7 +478,7 @@ func TestShutdownDetachesAMountInUse(t *testing.T) {
 	if err := m.Shutdown(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Shutdown: %v", err)
 	}
-	if mounted, _, _ := mountAt(dir); mounted {
+	if _, found, _ := mounts.Top(dir); found {
 		t.Error("still mounted")
 	}
 	in.Close()
@@ -524,8 +536,8 @@ func TestADeadMountIsCleaned(t *testing.T) {
 	if err := m.Unmount(false); err != nil {
 		t.Error(err)
 	}
-	if mounted, kind, _ := mountAt(dir); mounted {
-		t.Errorf("still mounted: %s", kind)
+	if m, found, _ := mounts.Top(dir); found {
+		t.Errorf("still mounted: %s", m.Type)
 	}
 }
 
@@ -595,8 +607,8 @@ func TestTheKernelReadsAhead(t *testing.T) {
 	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
 	for want, o := range map[string]MountOptions{"16384": {}, "1024": {ReadAhead: 1 << 20}} {
 		_, root := mountFS(t, f, o)
-		_, _, device := mountAt(root)
-		got, err := os.ReadFile("/sys/class/bdi/" + device + "/read_ahead_kb")
+		m, _, _ := mounts.Top(root)
+		got, err := os.ReadFile("/sys/class/bdi/" + m.Device + "/read_ahead_kb")
 		if err != nil || os.Geteuid() != 0 {
 			t.Skipf("not to be seen here: %v", err)
 		}

@@ -64,6 +64,7 @@ func needRoot(t testing.TB) {
 func TestNobodyReadsThroughAMountWhatTheSourceDenies(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)
+	needHelper(t) // users mount too
 	var sum permissionCount
 	for _, seed := range size.Seeds(t) {
 		n := stage(t, seed, (size.Count(300, 10_000)+2)/3)

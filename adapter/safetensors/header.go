@@ -77,7 +77,8 @@ func readHeaderBytes(r io.ReaderAt, size int64) ([]byte, error) {
 		return nil, fmt.Errorf("header of %d bytes, at most %d are allowed: "+
 			"not a safetensors file, or a damaged one", n, maxHeaderBytes)
 	case int64(n) > size-lengthBytes:
-		return nil, fmt.Errorf("header of %d bytes in a file of %d: the file is truncated", n, size)
+		err := fmt.Errorf("header of %d bytes in a file of %d: the file is truncated", n, size)
+		return nil, kindError{err, ErrTruncated}
 	case n == 0:
 		return nil, errors.New("the header is empty")
 	}
@@ -119,7 +120,7 @@ func (p *headerParser) parse() error {
 	}
 	p.end()
 	if p.err != nil {
-		return fmt.Errorf("bad header: %w", p.err)
+		return kindError{fmt.Errorf("bad header: %w", p.err), ErrDamaged}
 	}
 	return nil
 }
@@ -282,13 +283,26 @@ func (h *Header) validate(size int64) error {
 		at = t.End
 	}
 	if at != room {
-		return fmt.Errorf("%d bytes more in the file than its header describes", room-at)
+		err := fmt.Errorf("%d bytes more in the file than its header describes", room-at)
+		return kindError{err, ErrDamaged}
 	}
 	return nil
 }
 
 // validate checks a tensor that must begin at byte at. The file has room bytes of data.
 func (t *Tensor) validate(at, room int64) error {
+	if err := t.place(at); err != nil {
+		return kindError{err, ErrDamaged}
+	}
+	if t.End > room {
+		err := fmt.Errorf("ends at byte %d of the data, the file has %d: it is truncated", t.End, room)
+		return kindError{err, ErrTruncated}
+	}
+	return nil
+}
+
+// place checks where the data of a tensor is that must begin at byte at.
+func (t *Tensor) place(at int64) error {
 	size, err := Size(t.DType, t.Shape)
 	switch {
 	case err != nil:
@@ -304,9 +318,6 @@ func (t *Tensor) validate(at, room int64) error {
 	case t.Begin < at:
 		return fmt.Errorf("data_offsets [%d,%d] overlap the tensor before it, which ends at %d",
 			t.Begin, t.End, at)
-	case t.End > room:
-		return fmt.Errorf("ends at byte %d of the data, the file has %d: it is truncated",
-			t.End, room)
 	}
 	return nil
 }

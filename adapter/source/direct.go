@@ -17,9 +17,3 @@ type Direct interface {
 	// it is not.
 	Cached(off, n int64) bool
 }
-
-// Adviser is a File that passes advice on to the system.
-type Adviser interface {
-	// Advise says that n bytes from off will be read soon, or that they are not needed any more.
-	Advise(off, n int64, dontneed bool)
-}

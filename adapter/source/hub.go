@@ -2,6 +2,7 @@ package source
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -60,8 +61,8 @@ func (r *repository) locate() (string, error) {
 	root, err := os.OpenRoot(model)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = sayf(ErrMissing, "no such folder, and not in the Hugging Face cache %s: run %s",
-				cache, r.download())
+			err = sayf(ErrNotDownloaded, "no such folder, and not in the Hugging Face cache %s: "+
+				"run %s", cache, r.download())
 		}
 		return "", cause(err)
 	}
@@ -73,6 +74,8 @@ func (r *repository) locate() (string, error) {
 	commit := revision
 	if ref, err := readRef(root, revision); err == nil {
 		commit = ref
+	} else if commit, err = fullCommit(root, revision); err != nil {
+		return "", err
 	}
 	if commit != filepath.Base(commit) || !filepath.IsLocal(commit) {
 		return "", r.absent(revision, cache, "")
@@ -83,9 +86,40 @@ func (r *repository) locate() (string, error) {
 	return filepath.Join(model, "snapshots", commit), nil
 }
 
+// shortestPrefix is how much of a commit has to be written, as in Git.
+const shortestPrefix = 4
+
+var hexadecimal = regexp.MustCompile(`^[0-9a-f]+$`)
+
+// fullCommit completes the beginning of a commit that only one snapshot has. Other revisions stay as
+// they are.
+func fullCommit(root *os.Root, revision string) (string, error) {
+	if len(revision) < shortestPrefix || !hexadecimal.MatchString(revision) {
+		return revision, nil
+	}
+	snapshots, _ := fs.ReadDir(root.FS(), "snapshots") // the caller notices an error
+	var found []string
+	for _, s := range snapshots {
+		switch {
+		case s.Name() == revision:
+			return revision, nil
+		case strings.HasPrefix(s.Name(), revision):
+			found = append(found, s.Name())
+		}
+	}
+	switch len(found) {
+	case 0:
+		return revision, nil
+	case 1:
+		return found[0], nil
+	}
+	return "", fmt.Errorf("revision %q is the beginning of several commits: %s: write more of it",
+		revision, strings.Join(found, ", "))
+}
+
 // absent is the error of a revision that the cache does not have.
 func (r *repository) absent(revision, cache, unfinished string) error {
-	kind := ErrMissing
+	kind := ErrNotDownloaded
 	if unfinished != "" {
 		kind = ErrIncomplete
 	}

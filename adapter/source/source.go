@@ -49,7 +49,7 @@
 //   - Mode and Access never grant more than the store itself grants to other users.
 //   - Errors wrap the kinds above.
 //
-// The interfaces [Direct] and [Adviser] are optional. They only make reading faster.
+// The interface [Direct] is optional. It only makes reading faster.
 package source
 
 import (

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,24 +11,25 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// A mount in the background is this command run again, in a session of its own.
-// Until it is ready it writes its messages to a pipe that the first process copies
-// to standard error; then it writes one line to a second pipe, moves its output to
-// the log file and is on its own. So nothing it says is lost, and nobody who waits
-// for the end of the first process's output waits for the mount.
+// A mount in the background is this command run again, in a session of its own. Until it is ready
+// it writes its messages to a pipe, and the first process copies them to standard error. Then it
+// writes one line to a second pipe and moves its output to the log file. So no message is lost, and
+// a program that waits for the end of the first process's output does not wait for the mount.
 const (
 	readyFD  = 3
 	logFD    = 4
 	childEnv = "DEQUANTFS_BACKGROUND"
 )
 
-// process is where this process stands: in the foreground, or behind a mount.
+// process says whether this process is in the foreground, or the child behind a mount.
 type process struct{ child bool }
 
 func newProcess() *process {
@@ -35,10 +38,10 @@ func newProcess() *process {
 	return p
 }
 
-// inBackground says whether this process was started to be the one behind a mount.
+// inBackground says whether this process was started as the child behind a mount.
 func inBackground() bool { return os.Getenv(childEnv) != "" }
 
-// ready tells whoever waits that the mount can be read.
+// ready tells the first process that the mount can be read.
 func (p *process) ready() error {
 	if !p.child {
 		return nil
@@ -58,9 +61,9 @@ func (p *process) ready() error {
 	return err
 }
 
-// startBackground runs this program again with args and returns when it is ready,
-// or with its failure.
-func startBackground(stderr io.Writer, logFile string, args ...string) error {
+// startBackground runs this program again with args and returns when it is ready, or with its
+// failure. If ctx ends before that, the child is ended too.
+func startBackground(ctx context.Context, stderr io.Writer, logFile string, args ...string) error {
 	log, err := openLog(logFile)
 	if err != nil {
 		return err
@@ -90,7 +93,20 @@ func startBackground(stderr io.Writer, logFile string, args ...string) error {
 		io.Copy(stderr, said)
 	}()
 	defer func() { <-copied }()
-	return waitReady(child, ready)
+	defer context.AfterFunc(ctx, func() { endChild(child.Process) })()
+	if err := waitReady(child, ready); err != nil || ctx.Err() == nil {
+		return cmp.Or(ctx.Err(), err)
+	}
+	_ = child.Wait() // it has unmounted, or was killed
+	return ctx.Err()
+}
+
+// endChild ends the process behind a mount that is not ready, as a signal to it would. A source
+// that does not answer can keep the process from ending: then it is killed.
+func endChild(p *os.Process) {
+	_ = p.Signal(syscall.SIGTERM) // an error if it has ended
+	time.Sleep(patience)
+	_ = p.Kill()
 }
 
 // again starts this program in a session of its own.
@@ -123,8 +139,9 @@ func waitReady(child *exec.Cmd, ready io.Reader) error {
 	}
 	if status, ok := childStatus(child); ok && status.Signal() == syscall.SIGKILL {
 		allowed, by := fs.AllowedMemory()
-		return withHint(fmt.Errorf("the process behind the mount was killed, as it is when memory is short: %s allows %s", by, formatSize(allowed)),
-			"raise the limit, or show fewer layouts with --layout")
+		err := fmt.Errorf("the process behind the mount was killed, as the kernel does when "+
+			"memory is short: %s allows %s", by, formatSize(allowed))
+		return withHint(err, "raise the limit, or show fewer layouts with --layout")
 	}
 	return fmt.Errorf("the process behind the mount ended early: %v", err)
 }
@@ -138,13 +155,13 @@ func childStatus(child *exec.Cmd) (status syscall.WaitStatus, ok bool) {
 	return status, ok && status.Signaled()
 }
 
-// nonblock keeps opening a named pipe from waiting for its reader.
+// nonblock opens a named pipe without waiting for its reader.
 const nonblock = unix.O_NONBLOCK
 
-// isNobodyThere says whether a named pipe could not be opened since it has no reader.
-func isNobodyThere(err error) bool { return errors.Is(err, unix.ENXIO) }
+// isWithoutReader says whether a named pipe could not be opened because it has no reader.
+func isWithoutReader(err error) bool { return errors.Is(err, unix.ENXIO) }
 
-// fuseMissing says why there is no FUSE on this machine; nil if there is.
+// fuseMissing is the reason why this machine cannot mount, nil if it can.
 func fuseMissing() error {
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
@@ -154,9 +171,6 @@ func fuseMissing() error {
 	if os.Geteuid() == 0 {
 		return nil
 	}
-	if _, err := exec.LookPath("fusermount3"); err == nil {
-		return nil
-	}
-	_, err = exec.LookPath("fusermount")
+	_, err = mounts.Helper()
 	return err
 }

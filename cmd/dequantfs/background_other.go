@@ -18,13 +18,14 @@ func inBackground() bool { return false }
 
 func (p *process) ready() error { return nil }
 
-func startBackground(io.Writer, string, ...string) error {
-	return withHint(errors.New("mounting needs Linux and FUSE"), "ls, export and verify work here; export writes the same bytes that a mount would show")
+func startBackground(context.Context, io.Writer, string, ...string) error {
+	return withHint(errors.New("mounting needs Linux and FUSE"),
+		"ls, export and verify work here; export writes the same bytes that a mount would show")
 }
 
 const nonblock = 0
 
-func isNobodyThere(error) bool { return false }
+func isWithoutReader(error) bool { return false }
 
 func fuseMissing() error { return errors.New("it needs Linux") }
 
@@ -41,9 +42,14 @@ func register(record, func() fs.Stats) (*control, error) { return new(control), 
 func states(context.Context) ([]mountState, error) { return nil, nil }
 
 func examineMachine(context.Context) []finding {
-	return []finding{better("system", "mounting needs Linux and FUSE; ls, export and verify work here", "")}
+	return []finding{better("system",
+		"mounting needs Linux and FUSE; ls, export and verify work here", "")}
 }
 
 func examineDisk(string) []finding { return nil }
 
 func ended(int) bool { return false }
+
+func (r *record) foreign() bool { return false }
+
+func mayAllowOther() bool { return true }

@@ -42,7 +42,7 @@ func newBenchMemory() *cobra.Command {
 	}
 }
 
-// decoded is what one set of kernels reaches on one core. All bytes are of output.
+// decoded is the speed of one set of kernels on one core. All bytes are of output.
 type decoded struct {
 	Implementation string
 	Bytes          int64
@@ -62,15 +62,15 @@ func newBenchDecode() *cobra.Command {
 	}
 }
 
-// Tiles are what a read of 1 MiB decodes; there are more of them than a processor's caches hold.
+// A tile is as large as a read of 1 MiB decodes. The tiles do not fit into a processor's caches.
 const (
 	tileRows, tileCols = 128, 4096
 	tileCodes          = tileRows * tileCols
 	tiles              = 256
 )
 
-// measureDecode decodes tiles from memory into a buffer that is used again, and for comparison
-// copies as many bytes of output the same way.
+// measureDecode decodes tiles from memory into one buffer, and to compare copies as many bytes the
+// same way.
 func measureDecode() decoded {
 	codes := make([]byte, tiles*tileCodes)
 	for i := range codes {
@@ -98,7 +98,7 @@ func measureDecode() decoded {
 	return d
 }
 
-// fastest goes over data in tiles a few times and gives the time of the quickest.
+// fastest goes over data in tiles a few times and gives the shortest time.
 func fastest(data []byte, tile int, do func([]byte)) time.Duration {
 	best := time.Duration(1<<63 - 1)
 	for range 3 {
@@ -139,13 +139,16 @@ func (b *bench) decode(ctx context.Context) error {
 			b.record("memcpy", "copying memory, one core", d.Bytes, d.Copy)
 		}
 		seen[d.Implementation] = true
-		b.record("decode-"+d.Implementation, fmt.Sprintf("decoding to BF16 in memory, %s, one core", d.Implementation), d.Bytes, d.Decode)
-		b.record("transpose-"+d.Implementation, fmt.Sprintf("transposing codes in memory, %s, one core", d.Implementation), d.Bytes/2, d.Transpose)
+		name := d.Implementation
+		b.record("decode-"+name, "decoding to BF16 in memory, "+name+", one core", d.Bytes,
+			d.Decode)
+		b.record("transpose-"+name, "transposing codes in memory, "+name+", one core", d.Bytes/2,
+			d.Transpose)
 	}
 	return nil
 }
 
-// export writes the sample's view to disk, against what dd writes there.
+// export writes the sample's view to disk, and to compare has dd write as many bytes there.
 func (b *bench) export(ctx context.Context) error {
 	total := sampleBytes(b.sample)
 	from := b.path("dd-source")
@@ -158,8 +161,8 @@ func (b *bench) export(ctx context.Context) error {
 		return err
 	}
 	err := b.time("dd", "dd conv=fsync of as many bytes from memory", total, func() error {
-		out, err := exec.CommandContext(ctx, "dd", "if="+from, "of="+b.path("dd"), "bs=8M", "conv=fsync").CombinedOutput()
-		if err != nil {
+		dd := exec.CommandContext(ctx, "dd", "if="+from, "of="+b.path("dd"), "bs=8M", "conv=fsync")
+		if out, err := dd.CombinedOutput(); err != nil {
 			return fmt.Errorf("dd: %w: %s", err, out)
 		}
 		return nil
@@ -186,7 +189,8 @@ func (b *bench) exportSample(ctx context.Context) error {
 	if err := readRanges(joinRanges(ranges)); err != nil {
 		return err
 	}
-	f, err := fs.New(b.source.checkpoint, []fs.View{view}, fs.Options{CacheSize: int64(b.cacheSize)})
+	f, err := fs.New(b.source.checkpoint, []fs.View{view},
+		fs.Options{CacheSize: b.cacheSize.option()})
 	if err != nil {
 		return err
 	}
@@ -206,8 +210,9 @@ func (b *bench) exportSample(ctx context.Context) error {
 	return os.RemoveAll(dir)
 }
 
-// reduced is the first view with only as many tensors as make n bytes, cut where one alone is larger.
-func (s *source) reduced(n int64) (fs.View, error) {
+// reduced is the first view with only as many tensors as make n bytes, cut where one alone is
+// larger.
+func (s *opened) reduced(n int64) (fs.View, error) {
 	view := s.views[0]
 	plan := *view.Plan
 	plan.Tensors = nil
@@ -228,7 +233,7 @@ func (s *source) reduced(n int64) (fs.View, error) {
 	return view, nil
 }
 
-// writeRandom writes a file of n bytes that no disk compresses.
+// writeRandom writes a file of n bytes that a disk cannot compress.
 func writeRandom(path string, n int64) error {
 	f, err := os.Create(path)
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/dequantfs/dequantfs/fs"
 )
@@ -21,12 +20,12 @@ func newBench() *cobra.Command {
 	b := benchFlags{sample: 1 << 30}
 	c := &cobra.Command{
 		Use:   "bench SOURCE",
-		Short: "measure what this machine reaches with a checkpoint, and what holds it back",
+		Short: "measure how fast this machine reads a checkpoint, and find the bottleneck",
 		Long: "Measure in rounds, and in each round one after the other: reading the\n" +
 			"source, decoding in memory, reading a virtual file without FUSE, reading the\n" +
 			"mount in several ways, reading a copy of the same bytes from disk, and reading a\n" +
 			"FUSE file that costs nothing to produce. Cold means that the files were dropped\n" +
-			"from memory before, which is checked. Then the medians and what holds reading back.\n\n" +
+			"from memory before, which is checked. Then the medians and the bottleneck.\n\n" +
 			"The copy is written to --scratch and removed again, unless --against names an\n" +
 			"export that is there already. Source and copy should be on the same disk.",
 		Example: "  dequantfs bench ~/models/DeepSeek-V3\n" +
@@ -46,7 +45,7 @@ type benchFlags struct {
 	against   string
 	scratch   string
 	sample    size
-	cacheSize size
+	cacheSize cacheSize
 	rounds    int
 	readers   int
 	only      []string
@@ -56,22 +55,25 @@ type benchFlags struct {
 func (b *benchFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&b.against, "against", "", "compare with the export in `DIRECTORY`")
-	flags.StringVar(&b.scratch, "scratch", "", "`DIRECTORY` for the copy and the mounts (default that of temporary files)")
+	flags.StringVar(&b.scratch, "scratch", "",
+		"`DIRECTORY` for the copy and the mounts (default that of temporary files)")
 	flags.Var(&b.sample, "sample", "bytes of the view to read")
-	flags.Var(&b.cacheSize, "cache-size", "memory for transposed experts (default a tenth of the memory, at most 16GiB)")
+	flags.Var(&b.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.IntVar(&b.rounds, "rounds", 3, "`N` rounds")
 	flags.IntVar(&b.readers, "readers", runtime.NumCPU(), "`N` readers where several read")
-	flags.StringSliceVar(&b.only, "only", nil, "only these `GROUPS`: "+strings.Join(groupNames(), ", "))
+	flags.StringSliceVar(&b.only, "only", nil,
+		"only these `GROUPS`: "+strings.Join(groupNames(), ", "))
 	flags.BoolVar(&b.json, "json", false, "print JSON")
+	addQuiet(c)
 }
 
-// benchGroup is what is measured in one go.
+// benchGroup is a group of measures.
 type benchGroup struct {
 	name string
 	run  func(*bench, context.Context) error
 }
 
-// benchGroups are what a round goes through, in this order or backwards.
+// benchGroups are the groups of a round, in this order or backwards.
 var benchGroups = []benchGroup{
 	{"source", (*bench).readSource},
 	{"copy", (*bench).readCopy},
@@ -93,18 +95,11 @@ func groupNames() []string {
 }
 
 func (b *benchFlags) run(c *cobra.Command, name string) error {
-	for _, only := range b.only {
-		if !slices.Contains(groupNames(), only) {
-			return flagError("only", only, "one of "+strings.Join(groupNames(), ", "))
-		}
+	view, err := b.check()
+	if err != nil {
+		return err
 	}
-	if b.rounds < 1 || b.readers < 1 {
-		return usageError{errors.New("--rounds and --readers are at least 1")}
-	}
-	if len(b.view.layouts) > 1 || strings.HasPrefix(b.view.ep, "all/") {
-		return usageError{errors.New("one view is measured at a time")}
-	}
-	run, err := b.open(c, name)
+	run, err := b.open(c, view, name)
 	if err != nil {
 		return err
 	}
@@ -119,13 +114,30 @@ func (b *benchFlags) run(c *cobra.Command, name string) error {
 	return r.write(c.OutOrStdout())
 }
 
+// check finds mistakes in the flags, and gives the view that they ask for.
+func (b *benchFlags) check() (*request, error) {
+	for _, only := range b.only {
+		if !slices.Contains(groupNames(), only) {
+			return nil, flagError("only", only, "one of "+strings.Join(groupNames(), ", "))
+		}
+	}
+	if b.rounds < 1 || b.readers < 1 {
+		return nil, usageError{errors.New("--rounds and --readers are at least 1")}
+	}
+	view, err := b.view.check()
+	if err == nil && (len(view.layouts) > 1 || view.allRanks) {
+		err = usageError{errors.New("one view is measured at a time: give one layout and one rank")}
+	}
+	return view, err
+}
+
 // bench is one run of the command.
 type bench struct {
 	*benchFlags
 	command *cobra.Command
 	name    string
-	args    []string // flags of the view, for other processes
-	source  *source
+	request *request
+	source  *opened
 	sample  []benchPart
 	ranges  []benchRange // of the source, from which the sample is computed
 	scratch string
@@ -136,13 +148,14 @@ type bench struct {
 	resident int64 // most memory of a process behind a mount
 }
 
-// open opens the source and makes what is compared with.
-func (f *benchFlags) open(c *cobra.Command, name string) (*bench, error) {
-	b := &bench{benchFlags: f, command: c, name: name, args: viewArguments(c)}
+// open opens the source, and makes the copy to compare with.
+func (f *benchFlags) open(c *cobra.Command, view *request, name string) (*bench, error) {
+	b := &bench{benchFlags: f, command: c, name: name, request: view}
 	var err error
-	if b.source, err = openSource(c, name, &f.view, fs.Options{CacheSize: int64(f.cacheSize)}); err != nil {
+	if b.source, err = b.openSource(); err != nil {
 		return nil, err
 	}
+	f.view.sayLayout(logger(c))
 	if b.sample, err = chooseSample(b.source.fs, int64(f.sample)); err == nil {
 		b.ranges, err = b.source.rangesOf(b.sample)
 	}
@@ -158,6 +171,21 @@ func (f *benchFlags) open(c *cobra.Command, name string) (*bench, error) {
 	return b, nil
 }
 
+func (b *bench) openSource() (*opened, error) {
+	o := fs.Options{CacheSize: b.cacheSize.option(), Logger: logger(b.command)}
+	return openSource(b.command.Context(), b.name, o, b.request.follow, b.request.views)
+}
+
+// mountArguments are the arguments of a mount of the same view.
+func (b *bench) mountArguments() []string {
+	args := append([]string{"mount", "--foreground", b.name, b.path("mount")},
+		b.view.arguments()...)
+	if b.cacheSize.given {
+		args = append(args, "--cache-size="+b.cacheSize.String())
+	}
+	return args
+}
+
 func (b *bench) close() error {
 	err := b.source.Close()
 	if b.scratch != "" {
@@ -166,32 +194,17 @@ func (b *bench) close() error {
 	return err
 }
 
-// viewArguments are the flags of the view as they were given.
-func viewArguments(c *cobra.Command) []string {
-	layout := "--layout=native"
-	var args []string
-	c.Flags().Visit(func(f *pflag.Flag) {
-		switch f.Name {
-		case "layout":
-			layout = "--layout=" + strings.Trim(f.Value.String(), "[]")
-		case "dtype", "ep", "mtp", "exclude", "shard-size", "scales", "cache-size":
-			args = append(args, "--"+f.Name+"="+f.Value.String())
-		}
-	})
-	return append(args, layout)
-}
-
 // wants says whether a group is to be measured.
 func (b *bench) wants(group string) bool {
 	return len(b.only) == 0 && group != "export" || slices.Contains(b.only, group)
 }
 
-// rounds measures everything once a round, so that a slow moment of the machine does
-// not fall on one thing only. Every other round goes backwards: what is read first gets pages that were freed here and there,
-// and what is read next those that lie together, and so a file of memory was read warm at 6.5 to 6.9 GB/s after a mount and at
-// 6.4 to 6.7 before it, and the mount at 6.5 to 6.6 when it came first and at 6.6 to 7.0 when it did not.
+// rounds measures everything once a round, so that a slow moment of the machine does not fall on
+// one thing only. Every other round goes backwards: the group that reads first gets pages of memory
+// from all over, and the next one gets pages that lie together, which is up to a tenth faster.
 func (b *bench) rounds(ctx context.Context) error {
-	groups := slices.DeleteFunc(slices.Clone(benchGroups), func(g benchGroup) bool { return !b.wants(g.name) })
+	groups := slices.DeleteFunc(slices.Clone(benchGroups),
+		func(g benchGroup) bool { return !b.wants(g.name) })
 	for round := range b.benchFlags.rounds {
 		for _, g := range groups {
 			b.say("round %d of %d: %s", round+1, b.benchFlags.rounds, g.name)
@@ -212,14 +225,14 @@ func (b *bench) say(format string, args ...any) {
 	logger(b.command).Info(fmt.Sprintf(format, args...))
 }
 
-// note remembers something that spoils a measurement, once.
+// note remembers once that something spoils a measurement.
 func (b *bench) note(format string, args ...any) {
 	if n := fmt.Sprintf(format, args...); !slices.Contains(b.notes, n) {
 		b.notes = append(b.notes, n)
 	}
 }
 
-// measure is one thing that is measured, once a round.
+// measure is a quantity that is measured once a round.
 type measure struct {
 	Name    string    `json:"name"`
 	What    string    `json:"what"`

@@ -12,6 +12,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // memoryName is the name of the file that mountMemory mounts.
@@ -40,8 +41,8 @@ func mountMemory(mountpoint string, size int64) (*fuse.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
-	if m, found, _ := topMount(mountpoint); found { // without permission reading is slower
-		knob := "/sys/class/bdi/" + m.device + "/read_ahead_kb"
+	if m, found, _ := mounts.Top(mountpoint); found { // without permission reading is slower
+		knob := "/sys/class/bdi/" + m.Device + "/read_ahead_kb"
 		_ = os.WriteFile(knob, []byte(strconv.Itoa(readAhead>>10)), 0)
 	}
 	return server, nil

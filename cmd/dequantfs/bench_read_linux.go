@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // benchPiece is how much one call reads.
@@ -39,8 +40,8 @@ func (b *bench) readCopy(context.Context) error {
 	return b.coldAndWarm("copy", "copy on disk", func() error { return b.readParts(b.copy, 0) })
 }
 
-// coldAndWarm times a first reading, and a third: at the beginning of the second what was read ahead beyond the sample is still
-// on its way, and the kernel notes for each page that it was used again.
+// coldAndWarm times a first reading and a third. During the second, read-ahead beyond the sample is
+// still on its way, and the kernel marks each page as used again.
 func (b *bench) coldAndWarm(name, what string, read func() error) error {
 	total := sampleBytes(b.sample)
 	err := b.time(name+"-cold", what+", cold", total, read)
@@ -61,13 +62,13 @@ func (b *bench) readVirtual(ctx context.Context) error {
 				return err
 			}
 		}
-		s, err := openSource(b.command, b.name, &b.view, fs.Options{CacheSize: int64(b.cacheSize)})
+		s, err := b.openSource()
 		if err != nil {
 			return err
 		}
-		err = b.time("virtual-"+when, "virtual files without FUSE, source "+when, sampleBytes(b.sample), func() error {
-			return readTree(ctx, s.fs, b.sample)
-		})
+		name, what := "virtual-"+when, "virtual files without FUSE, source "+when
+		read := func() error { return readTree(ctx, s.fs, b.sample) }
+		err = b.time(name, what, sampleBytes(b.sample), read)
 		if err := errors.Join(err, s.Close()); err != nil {
 			return err
 		}
@@ -119,10 +120,11 @@ func (b *bench) readDirect(ctx context.Context) error {
 		return err
 	}
 	for _, n := range b.readerCounts() {
+		name := fmt.Sprintf("direct-%d", n)
+		what := "mount, O_DIRECT, " + readersText(n) + ", source warm"
 		err := b.mounted(ctx, func(dir string) error {
-			return b.time(fmt.Sprintf("direct-%d", n), "mount, O_DIRECT, "+readersText(n)+", source warm", sampleBytes(b.sample), func() error {
-				return b.readParts(dir, n)
-			})
+			read := func() error { return b.readParts(dir, n) }
+			return b.time(name, what, sampleBytes(b.sample), read)
 		})
 		if err != nil {
 			return err
@@ -145,15 +147,18 @@ func readersText(n int) string {
 // readMemory reads the file that costs nothing.
 func (b *bench) readMemory(ctx context.Context) error {
 	total := sampleBytes(b.sample)
-	return b.served(ctx, []string{"bench", "memory", b.path("mount"), strconv.FormatInt(total, 10)}, func(dir string, _ int) error {
+	args := []string{"bench", "memory", b.path("mount"), strconv.FormatInt(total, 10)}
+	return b.served(ctx, args, func(dir string, _ int) error {
 		file := filepath.Join(dir, memoryName)
-		if err := b.coldAndWarm("memory", "FUSE file of memory", func() error { return readFile(file, 0, total, 0) }); err != nil {
+		read := func() error { return readFile(file, 0, total, 0) }
+		if err := b.coldAndWarm("memory", "FUSE file of memory", read); err != nil {
 			return err
 		}
 		for _, n := range b.readerCounts() {
-			if err := b.time(fmt.Sprintf("memory-direct-%d", n), "FUSE file of memory, O_DIRECT, "+readersText(n), total, func() error {
-				return readFile(file, 0, total, n)
-			}); err != nil {
+			name := fmt.Sprintf("memory-direct-%d", n)
+			read := func() error { return readFile(file, 0, total, n) }
+			err := b.time(name, "FUSE file of memory, O_DIRECT, "+readersText(n), total, read)
+			if err != nil {
 				return err
 			}
 		}
@@ -171,7 +176,7 @@ func (b *bench) readParts(dir string, readers int) error {
 	return nil
 }
 
-// readFile reads n bytes at off. With readers above 0 it does so past the page cache, in as many
+// readFile reads n bytes at off. With readers above 0 it reads past the page cache, in as many
 // parts at once.
 func readFile(path string, off, n int64, readers int) error {
 	flags := os.O_RDONLY
@@ -223,9 +228,9 @@ func readMapping(path string, n int64) error {
 	return nil
 }
 
-// chill drops the copy and the bytes that the sample is computed from. It comes before each group, so that all of them
-// begin with as much free memory, and with memory that was in use a moment ago: a virtual machine's host may have taken back
-// what was not, and finding new memory is slow.
+// chill drops the copy and the source bytes of the sample from memory. It comes before each group,
+// so that each begins with as much free memory, which was in use a moment ago. The host of a
+// virtual machine may have taken back other memory, and finding new memory is slow.
 func (b *bench) chill() error {
 	for _, r := range b.ranges {
 		if err := b.drop(r.path, r.off, r.n); err != nil {
@@ -272,24 +277,27 @@ func (b *bench) drop(path string, off, n int64) error {
 		return err
 	}
 	if resident > pages/100+2 {
-		b.note("%s: %d of %d pages stayed in memory, so it was not read cold", filepath.Base(path), resident, pages)
+		b.note("%s: %d of %d pages stayed in memory, so it was not read cold", filepath.Base(path),
+			resident, pages)
 	}
 	return nil
 }
 
 // mounted reads a fresh mount of the view.
 func (b *bench) mounted(ctx context.Context, read func(dir string) error) error {
-	args := append([]string{"mount", "--foreground", b.name, b.path("mount")}, b.args...)
-	return b.served(ctx, args, func(dir string, pid int) error {
+	return b.served(ctx, b.mountArguments(), func(dir string, pid int) error {
 		err := read(dir)
 		b.resident = max(b.resident, peakResident(pid))
 		return err
 	})
 }
 
-// served runs this program with args, which mount something, and reads it: in a process of
-// its own, since who reads his own mount by mmap may wait for himself.
-func (b *bench) served(ctx context.Context, args []string, read func(dir string, pid int) error) error {
+// reading reads a mount at dir, which a process serves.
+type reading func(dir string, pid int) error
+
+// served runs this program with args, which mount something, and reads it. The mount has a process
+// of its own, because a process that reads its own mount by mmap may wait for itself.
+func (b *bench) served(ctx context.Context, args []string, read reading) error {
 	dir := b.path("mount")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -319,7 +327,7 @@ func (b *bench) served(ctx context.Context, args []string, read func(dir string,
 	return err
 }
 
-// waitMounted waits until dir is a mount of ours.
+// waitMounted waits until a checkpoint is mounted at dir.
 func waitMounted(ctx context.Context, dir string, ended <-chan error) error {
 	real, err := fs.ResolveMountpoint(dir)
 	if err != nil {
@@ -328,7 +336,7 @@ func waitMounted(ctx context.Context, dir string, ended <-chan error) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if m, found, err := topMount(real); err != nil || found && m.fsType == fsType {
+		if m, found, err := mounts.Top(real); err != nil || found && m.Type == mounts.Type {
 			if err == nil {
 				_, err = os.ReadDir(dir)
 			}
@@ -336,7 +344,8 @@ func waitMounted(ctx context.Context, dir string, ended <-chan error) error {
 		}
 		select {
 		case err := <-ended:
-			return fmt.Errorf("the process behind the mount ended: %w", errors.Join(err, io.ErrUnexpectedEOF))
+			return fmt.Errorf("the process behind the mount ended: %w",
+				errors.Join(err, io.ErrUnexpectedEOF))
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:

@@ -14,8 +14,9 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// benchReport is what bench found.
+// benchReport is the result of bench.
 type benchReport struct {
+	Version     int          `json:"version"`
 	Source      string       `json:"source"`
 	Layout      string       `json:"layout"`
 	Machine     benchMachine `json:"machine"`
@@ -24,7 +25,7 @@ type benchReport struct {
 	Rounds      int          `json:"rounds"`
 	Measures    []rate       `json:"measures"`
 	Ratios      []ratio      `json:"ratios"`
-	Resident    int64        `json:"resident_bytes,omitempty"` // most memory of the process behind a mount
+	Resident    int64        `json:"resident_bytes,omitempty"` // of a mount, at most
 	CacheBudget int64        `json:"cache_budget"`
 	Bottleneck  string       `json:"bottleneck,omitempty"`
 	Notes       []string     `json:"notes,omitempty"`
@@ -63,12 +64,14 @@ func median(v []float64) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
-// report works out what was found.
+// report works out the result.
 func (b *bench) report() *benchReport {
 	r := &benchReport{
-		Source: b.source.checkpoint.Path, Layout: b.source.views[0].Plan.Options.Layout,
+		Version: jsonVersion,
+		Source:  b.source.checkpoint.Path, Layout: b.source.views[0].Plan.Options.Layout,
 		Machine:     benchMachine{cpuModel(), runtime.NumCPU(), fp8.Implementation()},
-		SampleBytes: sampleBytes(b.sample), SourceBytes: sumRanges(b.ranges), Rounds: b.benchFlags.rounds,
+		SampleBytes: sampleBytes(b.sample), SourceBytes: sumRanges(b.ranges),
+		Rounds:   b.benchFlags.rounds,
 		Resident: b.resident, CacheBudget: b.source.fs.Stats().CacheBudget, Notes: b.notes,
 	}
 	for _, m := range b.measures {
@@ -89,12 +92,12 @@ func (r *benchReport) of(name string) float64 {
 	return 0
 }
 
-// disk is how fast the disk gives what makes a byte of output.
+// disk is the rate of the disk in bytes of output.
 func (r *benchReport) disk() float64 {
 	return r.of("source-cold") * float64(r.SampleBytes) / float64(max(r.SourceBytes, 1))
 }
 
-// ratios are the comparisons that say whether it is worth it.
+// ratios compares rates.
 func (r *benchReport) ratios(readers int) {
 	best := r.of("memory-cold")
 	if d := r.disk(); d > 0 && best > 0 {
@@ -111,8 +114,10 @@ func (r *benchReport) ratios(readers int) {
 		{"the mount by mmap by the copy on disk, both cold", r.of("mmap-cold"), r.of("copy-cold")},
 		{"the mount, cold, by the most that disk and FUSE allow", r.of("mount-cold"), best},
 		{"the mount by a FUSE file of memory, both warm", r.of("mount-warm"), r.of("memory-warm")},
-		{"O_DIRECT with one reader by a FUSE file of memory", r.of("direct-1"), r.of("memory-direct-1")},
-		{fmt.Sprintf("O_DIRECT with %s by a FUSE file of memory", readersText(readers)), r.of(direct), r.of("memory-" + direct)},
+		{"O_DIRECT with one reader by a FUSE file of memory", r.of("direct-1"),
+			r.of("memory-direct-1")},
+		{fmt.Sprintf("O_DIRECT with %s by a FUSE file of memory", readersText(readers)),
+			r.of(direct), r.of("memory-" + direct)},
 		{"export by dd conv=fsync", r.of("export"), r.of("dd")},
 	} {
 		if q.value > 0 && q.by > 0 {
@@ -121,13 +126,13 @@ func (r *benchReport) ratios(readers int) {
 	}
 }
 
-// station is what every byte goes through on its way, and how many a second can.
+// station is a part of the way of every byte, with the rate that it allows.
 type station struct {
 	rate float64
 	name string
 }
 
-// bottleneck names the slowest of what a cold read of the mount goes through.
+// bottleneck names the slowest part of a cold read of the mount.
 func (r *benchReport) bottleneck() {
 	mount := r.of("mount-cold")
 	stations := []station{
@@ -140,7 +145,8 @@ func (r *benchReport) bottleneck() {
 		return
 	}
 	least := slices.MinFunc(stations, func(a, b station) int { return cmp.Compare(a.rate, b.rate) })
-	r.Bottleneck = fmt.Sprintf("%s: it allows %s, and the mount reaches %.0f%% of that", least.name, gigabytes(least.rate), 100*mount/least.rate)
+	r.Bottleneck = fmt.Sprintf("%s: it allows %s, and the mount reaches %.0f%% of that",
+		least.name, gigabytes(least.rate), 100*mount/least.rate)
 }
 
 // gigabytes prints bytes per second in GB/s, as disks and networks are rated.
@@ -149,12 +155,15 @@ func gigabytes(r float64) string {
 }
 
 func (r *benchReport) write(w io.Writer) error {
-	fmt.Fprintf(w, "%s as %s: %s of it, computed from %s of the source; medians of %d %s\n", oneLine(r.Source), r.Layout,
-		formatSize(r.SampleBytes), formatSize(r.SourceBytes), r.Rounds, plural(r.Rounds, "round", "rounds"))
-	fmt.Fprintf(w, "%s, %d cores, %s kernels\n\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernels)
+	fmt.Fprintf(w, "%s as %s: %s of it, computed from %s of the source; medians of %d %s\n",
+		oneLine(r.Source), r.Layout, formatSize(r.SampleBytes), formatSize(r.SourceBytes),
+		r.Rounds, plural(r.Rounds, "round", "rounds"))
+	fmt.Fprintf(w, "%s, %d cores, %s kernels\n\n", r.Machine.CPU, r.Machine.Cores,
+		r.Machine.Kernels)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, m := range r.Measures {
-		fmt.Fprintf(table, "%s\t%s\t(%.2f to %.2f)\n", m.What, gigabytes(m.Median), m.Slowest/1e9, m.Fastest/1e9)
+		fmt.Fprintf(table, "%s\t%s\t(%.2f to %.2f)\n", m.What, gigabytes(m.Median), m.Slowest/1e9,
+			m.Fastest/1e9)
 	}
 	fmt.Fprintln(table, "\t\t")
 	for _, q := range r.Ratios {
@@ -164,7 +173,8 @@ func (r *benchReport) write(w io.Writer) error {
 		return err
 	}
 	if r.Resident > 0 {
-		fmt.Fprintf(w, "\nmost memory of the process behind a mount: %s (cache budget %s)\n", formatSize(r.Resident), formatSize(r.CacheBudget))
+		fmt.Fprintf(w, "\nmost memory of the process behind a mount: %s (cache budget %s)\n",
+			formatSize(r.Resident), formatSize(r.CacheBudget))
 	}
 	if r.Bottleneck != "" {
 		fmt.Fprintf(w, "bottleneck: %s\n", r.Bottleneck)
@@ -183,7 +193,8 @@ func cpuModel() string {
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if key, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(key) == "model name" {
+		if key, value, ok := strings.Cut(lines.Text(),
+			":"); ok && strings.TrimSpace(key) == "model name" {
 			return strings.TrimSpace(value)
 		}
 	}

@@ -30,8 +30,8 @@ type benchRange struct {
 	n    int64
 }
 
-// chooseSample takes whole shards, largest first since those have the experts, up to n bytes; the last
-// one is cut.
+// chooseSample takes whole shards up to n bytes, and cuts the last. The largest come first, because
+// they have the experts.
 func chooseSample(f *fs.FS, n int64) ([]benchPart, error) {
 	names, err := iofs.Glob(f, "*.safetensors")
 	if err != nil {
@@ -55,7 +55,7 @@ func chooseSample(f *fs.FS, n int64) ([]benchPart, error) {
 	}
 	parts = slices.DeleteFunc(parts, func(p benchPart) bool { return p.bytes == 0 })
 	if len(parts) == 0 {
-		return nil, errors.New("there is no tensor to read")
+		return nil, errors.New("the view has no tensors to read")
 	}
 	return parts, nil
 }
@@ -68,7 +68,7 @@ func sampleBytes(parts []benchPart) (n int64) {
 }
 
 // rangesOf finds the bytes of the source that the sample is computed from.
-func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
+func (s *opened) rangesOf(parts []benchPart) ([]benchRange, error) {
 	nodes := map[string]expr.Node{}
 	for _, t := range s.views[0].Plan.Tensors {
 		nodes[t.Name] = t.Node
@@ -92,8 +92,8 @@ func (s *source) rangesOf(parts []benchPart) ([]benchRange, error) {
 	return joinRanges(ranges), nil
 }
 
-// rangesOfNode finds what the first n bytes of a recipe are computed from.
-func (s *source) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
+// rangesOfNode finds the source bytes of the first n bytes of a recipe.
+func (s *opened) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
 	add := func(f expr.File, off, n int64) bool {
 		ranges = append(ranges, benchRange{s.shardPath(f.Name()), off, min(n, f.Size()-off)})
 		return true
@@ -107,12 +107,15 @@ func (s *source) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
 }
 
 // shardPath is where a file of the source lies.
-func (s *source) shardPath(name string) string {
+func (s *opened) shardPath(name string) string {
 	if strings.HasSuffix(s.checkpoint.Path, ".safetensors") {
 		return s.checkpoint.Path
 	}
 	return filepath.Join(s.checkpoint.Path, filepath.FromSlash(name))
 }
+
+// touches says whether a range begins in this one or right after it.
+func (b *benchRange) touches(r benchRange) bool { return r.path == b.path && r.off <= b.off+b.n }
 
 // joinRanges sorts ranges and joins those that touch.
 func joinRanges(ranges []benchRange) []benchRange {
@@ -121,11 +124,11 @@ func joinRanges(ranges []benchRange) []benchRange {
 	})
 	var joined []benchRange
 	for _, r := range ranges {
-		if n := len(joined); n > 0 && joined[n-1].path == r.path && r.off <= joined[n-1].off+joined[n-1].n {
+		if n := len(joined); n > 0 && joined[n-1].touches(r) {
 			joined[n-1].n = max(joined[n-1].n, r.off+r.n-joined[n-1].off)
-			continue
+		} else {
+			joined = append(joined, r)
 		}
-		joined = append(joined, r)
 	}
 	return joined
 }
@@ -144,8 +147,9 @@ func (b *bench) makeCopy(ctx context.Context) error {
 				return err
 			}
 			if got.Size() != want.Size() {
-				return withHint(fmt.Errorf("%s: %s has %d bytes, the view's has %d", b.against, p.name, got.Size(), want.Size()),
-					"--against wants an export of the same view")
+				err := fmt.Errorf("%s: %s has %d bytes, the view's has %d", b.against, p.name,
+					got.Size(), want.Size())
+				return withHint(err, "give --against an export of the same view")
 			}
 		}
 		return nil

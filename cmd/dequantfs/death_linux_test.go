@@ -18,16 +18,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// load are readers of a mount: each reads random ranges of one file and compares them with what an export of the
-// same view holds, until a read fails or it is told to stop.
+// load are readers of a mount: each reads random ranges of one file and compares them with what an
+// export of the same view holds, until a read fails or it is told to stop.
 type load struct {
 	stop    atomic.Bool
 	ended   chan error
 	readers []*atomic.Int64 // how many reads each has done
 }
 
-// loadReaders is how many there are: half of them read through the kernel's cache, which they empty before each
-// read, half past it.
+// loadReaders is how many there are: half of them read through the kernel's cache, which they empty
+// before each read, half past it.
 const loadReaders = 8
 
 // startLoad begins to read the safetensors files of a mounted view, whose right bytes are in want.
@@ -55,7 +55,7 @@ func startLoad(s *session, want string) *load {
 	return l
 }
 
-// errWrong is what must never be: a read that went well and gave other bytes.
+// errWrong is a read that went well and gave other bytes, which must never happen.
 var errWrong = errors.New("wrong bytes")
 
 func (l *load) read(name string, flags int, want []byte, rng *rand.Rand, done *atomic.Int64) error {
@@ -138,9 +138,10 @@ func (s *session) sourceSums() map[string][sha256.Size]byte {
 	return sums
 }
 
-// mountUnderLoad exports the native view, mounts it with a cache that is too small, in a process that the test
-// can wait for, and lets readers begin.
-func mountUnderLoad(t *testing.T, flags ...string) (s *session, daemon *exec.Cmd, l *load, want string) {
+// mountUnderLoad exports the native view, mounts it with a cache that is too small, in a process
+// that the test can wait for, and lets readers begin.
+func mountUnderLoad(t *testing.T, flags ...string) (s *session, daemon *exec.Cmd, l *load,
+	want string) {
 	t.Helper()
 	requireFUSE(t)
 	s = newSession(t)
@@ -155,7 +156,8 @@ func mountUnderLoad(t *testing.T, flags ...string) (s *session, daemon *exec.Cmd
 // serve mounts the native view in the foreground and returns once it is ready.
 func (s *session) serve(flags ...string) *exec.Cmd {
 	s.t.Helper()
-	args := append([]string{"mount", "--foreground", "--layout", "native", "--cache-size", "64KiB", s.source, s.mnt}, flags...)
+	args := append([]string{"mount", "--foreground", "--layout", "native", "--cache-size", "64KiB",
+		s.source, s.mnt}, flags...)
 	daemon := s.command(args...)
 	var said bytes.Buffer
 	daemon.Stdout, daemon.Stderr = &said, &said
@@ -181,7 +183,8 @@ func (s *session) serve(flags ...string) *exec.Cmd {
 	return daemon
 }
 
-// mountsAgain wants the next mount at this place to show the right bytes, and the source to be as it was.
+// mountsAgain wants the next mount at this place to show the right bytes, and the source to be as
+// it was.
 func (s *session) mountsAgain(want string, before map[string][sha256.Size]byte) {
 	s.t.Helper()
 	s.run("mount", "--layout", "native", s.source, s.mnt)
@@ -208,12 +211,14 @@ func TestKilledUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, err := range l.results(t) {
-		if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EIO) {
+		if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err,
+			unix.EIO) {
 			t.Errorf("a reader ended with %v", err)
 		}
 	}
 	daemon.Wait()
-	if status, ok := daemon.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+	status, ok := daemon.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || status.Signal() != syscall.SIGKILL {
 		t.Errorf("the process ended by itself: %v", daemon.ProcessState)
 	}
 	s.mountsAgain(want, before)
@@ -260,8 +265,8 @@ func endsWell(t *testing.T, daemon *exec.Cmd) {
 	}
 }
 
-// Readers that never close their files do not keep it: they get errors once --drain is over, before the mount has been
-// detached or after.
+// Readers that never close their files do not keep it: they get errors once --drain is over, before
+// the mount has been detached or after.
 func TestTerminatedUnderLoadThatDoesNotEnd(t *testing.T) {
 	for _, drain := range []string{"500ms", "6s"} {
 		t.Run(drain, func(t *testing.T) {
@@ -273,7 +278,8 @@ func TestTerminatedUnderLoadThatDoesNotEnd(t *testing.T) {
 			}
 			endsWell(t, daemon)
 			for _, err := range l.results(t) {
-				if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EIO) {
+				if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err,
+					unix.ECONNABORTED) && !errors.Is(err, unix.EIO) {
 					t.Errorf("a reader ended with %v", err)
 				}
 			}

@@ -24,14 +24,14 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// demoFiles is a small DeepSeek-V3 checkpoint in FP8 and what the reference adapter
-// made of it; see testdata/golden/README.md. Large files are compressed (gzip -9n), since a release
-// has a largest size.
+// demoFiles is a small DeepSeek-V3 checkpoint in FP8, with the SHA-256 of the tensors that the
+// reference adapter made of it. How they were made is in testdata/golden/README.md. Large files
+// are compressed (gzip -9n), because a release has a largest size.
 //
 //go:embed demo/config.json demo/model.safetensors.gz demo/native-sha256.json.gz
 var demoFiles embed.FS
 
-// readDemo gives an embedded file as it was before it was compressed.
+// readDemo gives an embedded file, uncompressed.
 func readDemo(name string) ([]byte, error) {
 	if data, err := demoFiles.ReadFile("demo/" + name); err == nil {
 		return data, nil
@@ -48,7 +48,7 @@ func readDemo(name string) ([]byte, error) {
 	return io.ReadAll(z)
 }
 
-// demoViews are what the demo shows. The reference's SHA-256 are of the native layout.
+// demoViews are the views of the demo. The SHA-256 of the reference are of the native layout.
 var demoViews = []struct {
 	dir, layout string
 	dtype       safetensors.DType
@@ -61,7 +61,7 @@ var demoViews = []struct {
 }
 
 func newDemo() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "demo [MOUNTPOINT]",
 		Short: "mount a small checkpoint inside this binary and check its bytes",
 		Long: "Mount a small DeepSeek-V3 checkpoint in FP8 that is inside this binary, read\n" +
@@ -72,6 +72,8 @@ func newDemo() *cobra.Command {
 		Args:    arity(0, 1),
 		RunE:    runDemo,
 	}
+	addQuiet(c)
+	return c
 }
 
 func runDemo(c *cobra.Command, args []string) error {
@@ -80,7 +82,7 @@ func runDemo(c *cobra.Command, args []string) error {
 		return serveDemo(c, p, args[0])
 	}
 	if err := fuseMissing(); err != nil {
-		logger(c).Warn("there is no FUSE here: reading without a mount", "because", err)
+		logger(c).Warn("FUSE is missing here: reading without a mount", "because", err)
 		return demoWithoutMount(c)
 	}
 	stay := len(args) > 0
@@ -92,15 +94,16 @@ func runDemo(c *cobra.Command, args []string) error {
 		defer os.Remove(dir) // empty once it is unmounted
 		args = []string{dir}
 	}
-	if err := startBackground(c.ErrOrStderr(), "", "demo", args[0]); err != nil {
+	if err := startBackground(c.Context(), c.ErrOrStderr(), "", "demo", args[0]); err != nil {
 		return err
 	}
 	err := prove(c, os.DirFS(args[0]), "through the mount at "+args[0])
 	if err == nil && stay {
-		fmt.Fprintf(c.OutOrStdout(), "it stays mounted at %[1]s: dequantfs umount %[1]s\n", oneLine(args[0]))
+		fmt.Fprintf(c.OutOrStdout(), "it stays mounted at %[1]s: dequantfs umount %[1]s\n",
+			oneLine(args[0]))
 		return nil
 	}
-	// Also when the caller gave up: nothing is left mounted.
+	// Also after an interruption: nothing is left mounted.
 	return errors.Join(err, umount(context.WithoutCancel(c.Context()), args[0], err != nil))
 }
 
@@ -118,7 +121,8 @@ func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	defer m.announce(record{Mountpoint: mountpoint, Source: "demo", PID: os.Getpid(), Started: time.Now()})()
+	r := record{Mountpoint: mountpoint, Source: "demo", PID: os.Getpid(), Started: time.Now()}
+	defer m.announce(r)()
 	if err := p.ready(); err != nil {
 		return errors.Join(err, m.close())
 	}
@@ -134,9 +138,9 @@ func demoWithoutMount(c *cobra.Command) error {
 	return errors.Join(prove(c, s.fs, "without a mount"), s.Close())
 }
 
-// openDemo opens the embedded checkpoint, from a copy that remove takes away:
-// sources are files that stay what they are while they are read.
-func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
+// openDemo opens the embedded checkpoint from a copy on disk, because a source is files. The
+// function remove removes the copy.
+func openDemo(c *cobra.Command) (s *opened, remove func(), err error) {
 	dir, err := os.MkdirTemp("", "dequantfs-demo-source-")
 	if err != nil {
 		return nil, nil, err
@@ -156,24 +160,26 @@ func openDemo(c *cobra.Command) (s *source, remove func(), err error) {
 			return nil, nil, err
 		}
 	}
-	s, err = openViews(c.Context(), dir, fs.Options{Logger: logger(c)}, false, func(checkpoint *adapter.Checkpoint) ([]fs.View, error) {
-		var views []fs.View
-		for _, d := range demoViews {
-			p, err := adapter.NewPlan(checkpoint, adapter.Options{Layout: d.layout, DType: d.dtype})
-			if err != nil {
-				return nil, err
-			}
-			views = append(views, fs.View{Dir: d.dir, Plan: p})
-		}
-		return views, nil
-	})
+	s, err = openSource(c.Context(), dir, fs.Options{Logger: logger(c)}, false, planDemo)
 	return s, remove, err
+}
+
+func planDemo(checkpoint *adapter.Checkpoint) (views []fs.View, err error) {
+	for _, d := range demoViews {
+		p, err := adapter.NewPlan(checkpoint, adapter.Options{Layout: d.layout, DType: d.dtype})
+		if err != nil {
+			return nil, err
+		}
+		views = append(views, fs.View{Dir: d.dir, Plan: p})
+	}
+	return views, nil
 }
 
 // prove shows the tree, reads every tensor of it and compares.
 func prove(c *cobra.Command, tree iofs.FS, how string) error {
 	out := c.OutOrStdout()
-	fmt.Fprintln(out, "a DeepSeek-V3 checkpoint in FP8 (3 layers and an MTP layer, 4 experts, 4.1 MB), read "+how)
+	fmt.Fprintln(out,
+		"a DeepSeek-V3 checkpoint in FP8 (3 layers and an MTP layer, 4 experts, 4.1 MB), read "+how)
 	if err := showTree(out, tree); err != nil {
 		return err
 	}
@@ -186,20 +192,30 @@ func prove(c *cobra.Command, tree iofs.FS, how string) error {
 		return err
 	}
 	for _, d := range demoViews {
-		sums, n, err := sumTensors(c.Context(), tree, d.dir)
-		if err != nil {
+		if err := proveView(c, tree, d.dir, reference[d.reference]); err != nil {
 			return err
 		}
-		if d.reference == "" {
-			fmt.Fprintf(out, "%-10s  %d tensors, %s: all read\n", d.dir, len(sums), formatSize(n))
-			continue
-		}
-		if err := compareSums(sums, reference[d.reference]); err != nil {
-			return fmt.Errorf("%s: %w", d.dir, err)
-		}
-		fmt.Fprintf(out, "%-10s  %d tensors, %s: every SHA-256 equals the reference's\n", d.dir, len(sums), formatSize(n))
 	}
-	fmt.Fprintln(out, "proved: these are bit for bit the tensors that NeMo AutoModel's DeepSeek-V3 adapter computes, and nothing was converted up front")
+	fmt.Fprintln(out, "proved: these are bit for bit the tensors that NeMo AutoModel's "+
+		"DeepSeek-V3 adapter computes, and nothing was converted up front")
+	return nil
+}
+
+// proveView reads every tensor of a view and compares it with the reference, if there is one.
+func proveView(c *cobra.Command, tree iofs.FS, dir string, reference map[string][]any) error {
+	sums, n, err := sumTensors(c.Context(), tree, dir)
+	if err != nil {
+		return err
+	}
+	verdict := "all read"
+	if reference != nil {
+		verdict = "every SHA-256 equals the reference's"
+		if err := compareSums(sums, reference); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%-10s  %d tensors, %s: %s\n",
+		dir, len(sums), formatSize(n), verdict)
 	return nil
 }
 
@@ -241,7 +257,9 @@ func sumTensors(ctx context.Context, tree iofs.FS, dir string) (map[string]strin
 }
 
 // sumFile adds the SHA-256 of the tensors of one safetensors file.
-func sumFile(ctx context.Context, tree iofs.FS, name string, sums map[string]string) (total int64, err error) {
+func sumFile(
+	ctx context.Context, tree iofs.FS, name string, sums map[string]string,
+) (total int64, err error) {
 	f, err := tree.Open(name)
 	if err != nil {
 		return 0, err
@@ -281,7 +299,8 @@ func compareSums(got map[string]string, reference map[string][]any) error {
 	}
 	for name, want := range reference {
 		if len(want) != 3 || got[name] != want[2] {
-			return fmt.Errorf("tensor %s: SHA-256 %q, but the reference has %v", name, got[name], want)
+			return fmt.Errorf("tensor %s: SHA-256 %q, but the reference has %v",
+				name, got[name], want)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime"
 	"text/tabwriter"
 
@@ -19,11 +20,11 @@ func newDoctor() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "doctor [SOURCE]",
-		Short: "say what this machine lacks, and what mends it",
+		Short: "say what this machine lacks, and how to fix it",
 		Long: "Look at FUSE, permissions, kernel settings, CPU kernels and memory, and with a\n" +
-			"SOURCE at the checkpoint: whether it is complete, what it is, and how large each\n" +
-			"view is. Each line is ok, could be better, or broken, with what mends it. The\n" +
-			"exit status is 1 if anything is broken.",
+			"SOURCE at the checkpoint: whether it is complete, its family, and how large each\n" +
+			"view is. Each line is ok, could be better, or broken, with a fix. The exit status\n" +
+			"is 1 if anything is broken.",
 		Example: "  dequantfs doctor\n  dequantfs doctor ~/models/DeepSeek-V3",
 		Args:    arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -32,12 +33,14 @@ func newDoctor() *cobra.Command {
 				findings = append(findings, examineSource(c, args[0])...)
 			}
 			if asJSON {
-				return errors.Join(writeJSON(c.OutOrStdout(), findings), worst(findings))
+				facts := map[string]any{"version": jsonVersion, "findings": findings}
+				return errors.Join(writeJSON(c.OutOrStdout(), facts), worst(findings))
 			}
 			return errors.Join(writeFindings(c.OutOrStdout(), findings), worst(findings))
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addQuiet(c)
 	return c
 }
 
@@ -46,7 +49,7 @@ type finding struct {
 	State string `json:"state"` // "ok", "could be better", "broken"
 	Part  string `json:"part"`
 	Says  string `json:"says"`
-	Mend  string `json:"mend,omitempty"` // a command, or what else to do
+	Mend  string `json:"mend,omitempty"` // a command, or another fix
 }
 
 func ok(part, format string, args ...any) finding {
@@ -61,7 +64,7 @@ func broken(part, says, mend string) finding {
 	return finding{"broken", part, says, mend}
 }
 
-// worst is the failure of a doctor who found something broken.
+// worst is a failure if a finding is broken.
 func worst(findings []finding) error {
 	for _, f := range findings {
 		if f.State == "broken" {
@@ -86,64 +89,90 @@ func writeFindings(w io.Writer, findings []finding) error {
 	return table.Flush()
 }
 
-// examineProgram looks at what is the same on every system.
+// examineProgram looks at everything that is the same on every system.
 func examineProgram() []finding {
-	kernels := ok("CPU kernels", "%s, %d CPUs", fp8.Implementation(), runtime.GOMAXPROCS(0))
-	if fp8.Implementation() == "portable" && runtime.GOARCH == "amd64" {
-		kernels = better("CPU kernels", "portable: this CPU has no AVX2, or hides it", "let the virtual machine see the host's CPU (qemu: -cpu host)")
+	return []finding{
+		examineKernels(fp8.Implementation(), runtime.GOARCH),
+		ok("tensor cache", "%s, unless --cache-size says otherwise",
+			formatSize(fs.DefaultCacheSize())),
 	}
-	return []finding{kernels, ok("tensor cache", "%s, unless --cache-size says otherwise", formatSize(fs.DefaultCacheSize()))}
+}
+
+// examineKernels says which kernels decode, as fp8.Implementation names them.
+func examineKernels(implementation, architecture string) finding {
+	const part = "CPU kernels"
+	if implementation == "generic" && architecture == "amd64" {
+		return better(part, "generic: this CPU has no AVX2, or hides it",
+			"let the virtual machine see the host's CPU (qemu: -cpu host)")
+	}
+	return ok(part, "%s, %d CPUs", implementation, runtime.GOMAXPROCS(0))
 }
 
 // examineSource opens a checkpoint and plans every view of it.
 func examineSource(c *cobra.Command, name string) []finding {
 	log := logger(c)
-	checkpoint, err := adapter.Open(c.Context(), name, adapter.OpenOptions{Logger: log})
+	checkpoint, err := openCheckpoint(c.Context(), name, log, false)
 	if err != nil {
 		return []finding{broken("source", err.Error(), hintFor(err))}
 	}
 	defer checkpoint.Close()
-	tensors := checkpoint.Tensors()
-	dtypes := map[string]int{}
-	for _, t := range tensors {
-		dtypes[t.DType.String()]++
-	}
 	found := []finding{
 		examineTensors(checkpoint),
-		ok("dtypes", "%s", formatCounts(dtypes)),
+		examineDTypes(checkpoint),
 		ok("family", "%s", familyOf(checkpoint)),
 	}
-	if line, err := summaryOf(checkpoint); err == nil { // else every layout fails with the same error
+	// If that fails, every layout fails with the same error.
+	if line, err := summaryOf(checkpoint); err == nil {
 		found = append(found, ok("weights", "%s", line))
 	}
+	found = append(found, examineLayouts(checkpoint, log)...)
+	return append(found, examineDisk(checkpoint.Path)...)
+}
+
+// examineDTypes counts the dtypes of the source.
+func examineDTypes(c *adapter.Checkpoint) finding {
+	dtypes := map[string]int{}
+	for _, t := range c.Tensors() {
+		dtypes[t.DType.String()]++
+	}
+	return ok("dtypes", "%s", formatCounts(dtypes))
+}
+
+// examineLayouts plans every layout of the checkpoint.
+func examineLayouts(c *adapter.Checkpoint, log *slog.Logger) (found []finding) {
 	var plans []*adapter.Plan
-	for _, layout := range adapter.Layouts(checkpoint) {
-		p, err := adapter.NewPlan(checkpoint, adapter.Options{Layout: layout})
+	for _, layout := range adapter.Layouts(c) {
+		p, err := adapter.NewPlan(c, adapter.Options{Layout: layout})
 		if err != nil {
 			found = append(found, broken("layout "+layout, err.Error(), hintFor(err)))
 			continue
 		}
 		plans = append(plans, p)
-		found = append(found, ok("layout "+layout, "%d tensors, %s in bf16", len(p.Tensors), formatSize(planSize(p))))
+		says := fmt.Sprintf("%d tensors, %s in bf16", len(p.Tensors), formatSize(planSize(p)))
+		found = append(found, ok("layout "+layout, "%s", says))
 	}
 	sayNotes(log, plans...)
-	return append(found, examineDisk(checkpoint.Path)...)
+	return found
 }
 
 // examineTensors compares the shards with the index.
 func examineTensors(c *adapter.Checkpoint) finding {
 	const part = "source"
-	says := fmt.Sprintf("%d tensors in %d %s", len(c.Tensors()), len(c.Shards()), plural(len(c.Shards()), "file", "files"))
+	files := len(c.Shards())
+	says := fmt.Sprintf("%d tensors in %d %s", len(c.Tensors()), files,
+		plural(files, "file", "files"))
 	if absent := c.Absent(); len(absent) > 0 {
-		return better(part, says+"; the index names others, which no shard holds: "+firstFew(absent), "if the model can do without them: --exclude 'NAME'")
+		return better(part,
+			says+"; the index names others, which no shard holds: "+firstFew(absent),
+			"if the model can do without them: --exclude 'NAME'")
 	}
 	return ok(part, "complete: %s", says)
 }
 
-// familyOf says what config.json says.
+// familyOf is the family that config.json names.
 func familyOf(c *adapter.Checkpoint) string {
 	if c.Config.Missing() {
-		return "unknown: there is no config.json"
+		return "unknown: config.json is missing"
 	}
 	return cmp.Or(c.Config.ModelType, "unknown: config.json has no model_type")
 }

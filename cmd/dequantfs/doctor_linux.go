@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// examineMachine looks at what a mount needs of Linux.
+// examineMachine looks at everything that a mount needs of Linux.
 func examineMachine(ctx context.Context) []finding {
 	found := []finding{
 		examineDevice(), examineHelper(), examineAllowOther(), examineReadAhead(),
@@ -24,14 +25,18 @@ func examineMachine(ctx context.Context) []finding {
 	return append(found, examineMounts(ctx)...)
 }
 
+// withFUSE starts a container that has FUSE.
+const withFUSE = "docker run --device /dev/fuse --cap-add SYS_ADMIN"
+
 func examineDevice() finding {
 	const part = "FUSE device"
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
-		return broken(part, err.Error(), "modprobe fuse; in a container: docker run --device /dev/fuse --cap-add SYS_ADMIN, or pass a descriptor as /dev/fd/N")
+		return broken(part, err.Error(), "modprobe fuse; in a container: "+withFUSE+
+			", or pass a descriptor as /dev/fd/N")
 	case err != nil:
-		return broken(part, err.Error(), "chmod 666 /dev/fuse; in a container: docker run --device /dev/fuse --cap-add SYS_ADMIN")
+		return broken(part, err.Error(), "chmod 666 /dev/fuse; in a container: "+withFUSE)
 	}
 	f.Close()
 	return ok(part, "/dev/fuse can be opened")
@@ -39,10 +44,7 @@ func examineDevice() finding {
 
 func examineHelper() finding {
 	const part = "mount helper"
-	name, err := exec.LookPath("fusermount3")
-	if err != nil {
-		name, err = exec.LookPath("fusermount")
-	}
+	name, err := mounts.Helper()
 	switch {
 	case err == nil && os.Geteuid() != 0 && !setuid(name):
 		return broken(part, name+" is not setuid root", "chmod u+s "+name)
@@ -61,14 +63,18 @@ func setuid(name string) bool {
 
 func examineAllowOther() finding {
 	const part = "allow-other"
-	if os.Geteuid() == 0 {
+	switch {
+	case os.Geteuid() == 0:
 		return ok(part, "permitted: this is root")
-	}
-	if fuseConf("/etc/fuse.conf") {
+	case mayAllowOther():
 		return ok(part, "permitted by /etc/fuse.conf")
 	}
-	return better(part, "only root may use --allow-other", "echo user_allow_other | sudo tee -a /etc/fuse.conf")
+	return better(part, "only root may use --allow-other",
+		"echo user_allow_other | sudo tee -a /etc/fuse.conf")
 }
+
+// mayAllowOther says whether this user may use --allow-other.
+func mayAllowOther() bool { return os.Geteuid() == 0 || fuseConf("/etc/fuse.conf") }
 
 // fuseConf says whether a fuse.conf has the line user_allow_other.
 func fuseConf(name string) bool {
@@ -86,7 +92,8 @@ func fuseConf(name string) bool {
 }
 
 // udevRule lets the read-ahead of our mounts be raised without root.
-const udevRule = `echo 'SUBSYSTEM=="bdi", ACTION=="add", ATTR{read_ahead_kb}="16384"' | sudo tee /etc/udev/rules.d/90-dequantfs.rules`
+const udevRule = `echo 'SUBSYSTEM=="bdi", ACTION=="add", ATTR{read_ahead_kb}="16384"' | ` +
+	`sudo tee /etc/udev/rules.d/90-dequantfs.rules`
 
 func examineReadAhead() finding {
 	const part = "read-ahead"
@@ -96,7 +103,8 @@ func examineReadAhead() finding {
 			return ok(part, "can be raised to what --read-ahead says")
 		}
 	}
-	return better(part, "stays at the kernel's 128KiB: reading one stream is several times slower", udevRule)
+	return better(part, "stays at the kernel's 128KiB: reading one stream is several times slower",
+		udevRule)
 }
 
 func examineMaxPages() finding {
@@ -105,14 +113,16 @@ func examineMaxPages() finding {
 	if !known || pages >= 256 {
 		return ok(part, "1MiB or more")
 	}
-	return better(part, formatSize(pages*int64(os.Getpagesize()))+", less than 1MiB", "sudo sysctl fs.fuse.max_pages_limit=256")
+	return better(part, formatSize(pages*int64(os.Getpagesize()))+", less than 1MiB",
+		"sudo sysctl fs.fuse.max_pages_limit=256")
 }
 
 func examineTimeouts() finding {
 	const part = "request timeout"
 	for _, name := range []string{"default_request_timeout", "max_request_timeout"} {
 		if n, _ := readNumber("/proc/sys/fs/fuse/" + name); n > 0 {
-			return better(part, fmt.Sprintf("the kernel ends a mount whose source does not answer for %d seconds", n), "sudo sysctl fs.fuse."+name+"=0")
+			says := "the kernel ends a mount whose source does not answer for %d seconds"
+			return better(part, fmt.Sprintf(says, n), "sudo sysctl fs.fuse."+name+"=0")
 		}
 	}
 	return ok(part, "none")
@@ -145,7 +155,8 @@ func examineKernel() finding {
 	major, minor := parseRelease(release)
 	for _, l := range kernelLacks {
 		if major < l.major || major == l.major && minor < l.minor {
-			return better(part, release+" lacks "+l.what, fmt.Sprintf("use Linux %d.%d or later", l.major, l.minor))
+			return better(part, release+" lacks "+l.what,
+				fmt.Sprintf("use Linux %d.%d or later", l.major, l.minor))
 		}
 	}
 	return ok(part, "%s", release)
@@ -164,7 +175,8 @@ func examineOpenFiles() finding {
 		return broken(part, err.Error(), "")
 	}
 	if r.Max < wanted {
-		return better(part, fmt.Sprintf("at most %d; every shard of a source is held open", r.Max), "ulimit -Hn 65536")
+		return better(part, fmt.Sprintf("at most %d; every shard of a source is held open", r.Max),
+			"ulimit -Hn 65536")
 	}
 	return ok(part, "at most %d", r.Max)
 }
@@ -187,9 +199,11 @@ func examineMounts(ctx context.Context) (found []finding) {
 	for _, m := range all {
 		switch m.State {
 		case stateDead:
-			found = append(found, broken("mount", m.Mountpoint+": its process is gone", "dequantfs umount "+m.Mountpoint))
+			says := m.Mountpoint + ": its process is gone"
+			found = append(found, broken("mount", says, "dequantfs umount "+m.Mountpoint))
 		case stateSilent:
-			found = append(found, broken("mount", fmt.Sprintf("%s: its process (%d) does not answer", m.Mountpoint, m.PID), "look into "+m.Log))
+			says := fmt.Sprintf("%s: its process (%s) does not answer", m.Mountpoint, m.process())
+			found = append(found, broken("mount", says, "look into "+m.Log))
 		case stateAlive:
 			found = append(found, ok("mount", "%s shows %s", m.Mountpoint, m.Source))
 		}
@@ -217,14 +231,15 @@ func examineDisk(path string) []finding {
 	const part = "source disk"
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {
-		return nil // a source that is no path
+		return nil // the source is not a path
 	}
 	name := filesystems[int64(s.Type)]
 	if name == "" {
 		name = fmt.Sprintf("filesystem %#x", s.Type)
 	}
 	if name == "FUSE" || name == "9p" {
-		return []finding{better(part, name+": every byte crosses the kernel twice more", "copy the source to a local disk if reading is slow")}
+		return []finding{better(part, name+": every byte crosses the kernel twice more",
+			"copy the source to a local disk if reading is slow")}
 	}
 	return []finding{ok(part, "%s", name)}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -38,6 +39,20 @@ func TestFuseConf(t *testing.T) {
 	}
 	if fuseConf(name + ".missing") {
 		t.Error("a missing file permits it")
+	}
+}
+
+func TestOnlyKernelsWithoutAVX2CouldBeBetter(t *testing.T) {
+	for kernels, want := range map[[2]string]string{
+		{"avx512", "amd64"}:  "ok",
+		{"avx2", "amd64"}:    "ok",
+		{"generic", "amd64"}: "could be better",
+		{"generic", "arm64"}: "ok",
+	} {
+		if got := examineKernels(kernels[0],
+			kernels[1]); got.State != want || !strings.Contains(got.Says, kernels[0]) {
+			t.Errorf("%v: %+v, want %s", kernels, got, want)
+		}
 	}
 }
 

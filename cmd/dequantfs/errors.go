@@ -15,7 +15,7 @@ type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
 
-// hinted is an error together with what to do about it.
+// hinted is an error with a hint: how to go on.
 type hinted struct {
 	error
 	hint string
@@ -23,7 +23,7 @@ type hinted struct {
 
 func (h hinted) Unwrap() error { return h.error }
 
-// withHint says what to do about err.
+// withHint adds a hint to an error.
 func withHint(err error, format string, args ...any) error {
 	return hinted{err, fmt.Sprintf(format, args...)}
 }
@@ -32,6 +32,13 @@ func withHint(err error, format string, args ...any) error {
 type quiet struct{ status int }
 
 func (q quiet) Error() string { return fmt.Sprintf("exit status %d", q.status) }
+
+// interruptedStatus is the exit status of a command that was interrupted: 128 and the number of
+// SIGINT.
+const interruptedStatus = 130
+
+// errInterrupted is a command that a signal ended before its work was done.
+var errInterrupted = errors.New("interrupted")
 
 // report prints an error with its hint and gives the exit status for it.
 func report(stderr io.Writer, err error) int {
@@ -43,20 +50,22 @@ func report(stderr io.Writer, err error) int {
 	case errors.As(err, &said):
 		return said.status
 	case errors.Is(err, context.Canceled):
-		err = errors.New("interrupted")
+		err = errInterrupted
 	}
 	fmt.Fprintf(stderr, "dequantfs: %s\n", oneLine(err.Error()))
 	if h := hintFor(err); h != "" {
 		fmt.Fprintf(stderr, "dequantfs: hint: %s\n", oneLine(h))
 	}
-	if errors.As(err, &usage) {
+	switch {
+	case errors.As(err, &usage):
 		return 2
+	case errors.Is(err, errInterrupted):
+		return interruptedStatus
 	}
 	return 1
 }
 
-// hintFor finds what to do about an error: what was said with it, else what the
-// table knows.
+// hintFor gives the hint of an error: its own, else that of the table.
 func hintFor(err error) string {
 	var h hinted
 	if errors.As(err, &h) {
@@ -75,20 +84,22 @@ func wrongUsage(c *cobra.Command, format string, args ...any) error {
 	return usageError{withHint(fmt.Errorf(format, args...), "see %s --help", c.CommandPath())}
 }
 
-// arity wants between least and most arguments.
+// arity refuses fewer arguments than least and more than most.
 func arity(least, most int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usageError{withHint(errors.New("an argument is missing"), "usage: %s", c.UseLine())}
+			return usageError{withHint(errors.New("an argument is missing"), "usage: %s",
+				c.UseLine())}
 		case len(args) > most:
-			return usageError{withHint(fmt.Errorf("unexpected argument %q", args[most]), "usage: %s", c.UseLine())}
+			err := fmt.Errorf("unexpected argument %q", args[most])
+			return usageError{withHint(err, "usage: %s", c.UseLine())}
 		}
 		return nil
 	}
 }
 
-// noSuchCommand refuses a word that is no command, and names the one it looks like.
+// noSuchCommand refuses a word that is not a command, and names the commands that look like it.
 func noSuchCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

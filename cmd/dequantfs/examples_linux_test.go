@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// prepare is what has to be done before the examples of a command.
+// prepare has the commands to run before the examples of a command.
 var prepare = map[string]string{
 	"umount": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3",
 	"status": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3",
@@ -16,7 +16,7 @@ var prepare = map[string]string{
 		"dequantfs export ~/models/DeepSeek-V3 /data/v3-bf16 --layout hf",
 }
 
-// What the examples call beside dequantfs: watching ends, and a batch system runs its
+// exampleTools are programs that the examples call: watching ends, and a batch system runs its
 // array here.
 const exampleTools = `
 set -e
@@ -79,7 +79,8 @@ func runExamples(t *testing.T, name, examples string) {
 		}
 	}
 	script.WriteString("\ndequantfs umount --all\n")
-	text := strings.NewReplacer("/mnt/", s.dir+"/mnt/", "/data/", s.dir+"/data/", " /models/", " "+models+"/", " /tmp/", " "+s.dir+"/").Replace(script.String())
+	text := strings.NewReplacer("/mnt/", s.dir+"/mnt/", "/data/", s.dir+"/data/", " /models/",
+		" "+models+"/", " /tmp/", " "+s.dir+"/").Replace(script.String())
 	c := s.as(exec.Command("sh", "-c", text))
 	c.Env = append(c.Env, "PATH="+bin+":"+os.Getenv("PATH"))
 	s.output(c)

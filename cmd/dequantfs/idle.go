@@ -22,15 +22,16 @@ func watchIdle(ctx context.Context, limit time.Duration, stats func() fs.Stats, 
 		case <-tick.C:
 		}
 		s := stats()
-		if mark := (idleMark{s.Requests, s.OpenFiles}); mark != seen || s.OpenFiles > 0 || s.Active > 0 {
+		if mark := (idleMark{s.Requests,
+			s.OpenFiles}); mark != seen || s.OpenFiles > 0 || s.Active > 0 {
 			seen, since = mark, time.Now()
 		}
 		if time.Since(since) >= limit {
 			unmount()
-			since = time.Now() // it may be in use after all, as somebody's working directory
+			since = time.Now() // it may be in use after all, as a working directory
 		}
 	}
 }
 
-// idleMark changes when somebody uses the mount.
+// idleMark changes when a program uses the mount.
 type idleMark struct{ requests, openFiles int64 }

@@ -17,7 +17,8 @@ func TestIdleMountIsUnmounted(t *testing.T) {
 		var stats atomic.Pointer[fs.Stats]
 		stats.Store(&fs.Stats{})
 		var unmounts int
-		go watchIdle(ctx, time.Minute, func() fs.Stats { return *stats.Load() }, func() { unmounts++ })
+		go watchIdle(ctx, time.Minute, func() fs.Stats { return *stats.Load() },
+			func() { unmounts++ })
 		after := func(d time.Duration, s fs.Stats, want int, why string) {
 			t.Helper()
 			stats.Store(&s)

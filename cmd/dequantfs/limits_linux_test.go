@@ -16,7 +16,8 @@ import (
 
 // limited is a command line of this program below limits that a shell sets.
 func (s *session) limited(limits string, args ...string) *exec.Cmd {
-	return s.as(exec.Command("sh", append([]string{"-c", limits + ` && exec "$0" "$@"`, s.program}, args...)...))
+	return s.as(exec.Command("sh",
+		append([]string{"-c", limits + ` && exec "$0" "$@"`, s.program}, args...)...))
 }
 
 // wantRefusal wants a command to have failed with one line that has all parts, and one hint.
@@ -24,7 +25,9 @@ func wantRefusal(t *testing.T, what string, out []byte, err error, parts ...stri
 	t.Helper()
 	var exit *exec.ExitError
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	if !errors.As(err, &exit) || exit.ExitCode() != 1 || len(lines) != 2 || !strings.HasPrefix(lines[1], "dequantfs: hint: ") {
+	if !errors.As(err,
+		&exit) || exit.ExitCode() != 1 || len(lines) != 2 ||
+		!strings.HasPrefix(lines[1], "dequantfs: hint: ") {
 		t.Errorf("%s: %v, %s", what, err, out)
 		return
 	}
@@ -40,7 +43,8 @@ func TestFewDescriptorsAreRefusedInOneLine(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
 	for n := 30; n >= 5; n-- {
-		out, err := s.limited("ulimit -n "+strconv.Itoa(n), "mount", s.source, s.mnt).CombinedOutput()
+		c := s.limited("ulimit -n "+strconv.Itoa(n), "mount", s.source, s.mnt)
+		out, err := c.CombinedOutput()
 		if err == nil {
 			s.run("umount", s.mnt)
 			continue
@@ -62,7 +66,7 @@ func TestLittleAddressSpaceIsRefusedInOneLine(t *testing.T) {
 	for mib := 1300; mib <= 3600; mib += 230 {
 		limits := "ulimit -v " + strconv.Itoa(mib<<10)
 		if startupFails(s, limits) {
-			continue // the runtime does not start: nothing of ours runs
+			continue // the runtime does not start: none of our code runs
 		}
 		out, err := s.limited(limits, "mount", s.source, s.mnt).CombinedOutput()
 		if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,7 +23,9 @@ func newPeopleHandler(w io.Writer, level slog.Leveler) slog.Handler {
 	return &peopleHandler{mu: new(sync.Mutex), w: w, level: level}
 }
 
-func (h *peopleHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
+func (h *peopleHandler) Enabled(_ context.Context, l slog.Level) bool {
+	return l >= h.level.Level()
+}
 
 func (h *peopleHandler) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
@@ -58,8 +61,8 @@ func (h *peopleHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup ignores the group: nothing here uses groups.
 func (h *peopleHandler) WithGroup(string) slog.Handler { return h }
 
-// lateHandler passes records to whatever handler is current, so that a mount can
-// speak to people until it is in the background, and to its log from then on.
+// lateHandler passes records to a handler that can be changed. A mount speaks to people until it is
+// in the background, and to its log from then on.
 type lateHandler struct {
 	current *atomic.Pointer[slog.Handler]
 	attrs   []slog.Attr
@@ -98,14 +101,18 @@ type logFlags struct {
 	file    string
 	format  string
 	verbose bool
+	quiet   bool
 }
 
 // check finds mistakes in the flags.
 func (l *logFlags) check() error {
-	if l.format != "" && l.format != "text" && l.format != "json" {
-		return flagError("log-format", l.format, "text or json")
+	if l.quiet && l.verbose {
+		return usageError{errors.New("--quiet and --verbose exclude each other")}
 	}
-	return nil
+	if l.format == "" {
+		return nil
+	}
+	return oneOf("log-format", l.format, "text", "json")
 }
 
 func (l *logFlags) level() slog.Level {
@@ -115,17 +122,24 @@ func (l *logFlags) level() slog.Level {
 	return slog.LevelInfo
 }
 
-// people is the handler for who called the command: its lines unless a format was asked for.
+// people is the handler for the user in front of the command, who may ask for a format and for
+// fewer lines.
 func (l *logFlags) people(w io.Writer) slog.Handler {
-	if l.format == "" {
-		return newPeopleHandler(w, l.level())
+	level := l.level()
+	if l.quiet {
+		level = slog.LevelWarn
 	}
-	return l.lasting(w)
+	if l.format == "" {
+		return newPeopleHandler(w, level)
+	}
+	return l.handler(w, level)
 }
 
-// lasting is the handler for a log that is read later: it says when.
-func (l *logFlags) lasting(w io.Writer) slog.Handler {
-	o := &slog.HandlerOptions{Level: l.level()}
+// lasting is the handler for a log that is read later. Its lines have times.
+func (l *logFlags) lasting(w io.Writer) slog.Handler { return l.handler(w, l.level()) }
+
+func (l *logFlags) handler(w io.Writer, level slog.Level) slog.Handler {
+	o := &slog.HandlerOptions{Level: level}
 	if l.format == "json" {
 		return slog.NewJSONHandler(jsonWriter{w}, o)
 	}

@@ -28,7 +28,8 @@ func TestLogToAPipeHoldsUpNothing(t *testing.T) {
 		}
 		var exit *exec.ExitError
 		out, err := s.command(args...).CombinedOutput()
-		if !errors.As(err, &exit) || !strings.Contains(string(out), fifo+": nobody reads this named pipe") {
+		if !errors.As(err, &exit) || !strings.Contains(string(out),
+			fifo+": this named pipe has no reader") {
 			t.Fatalf("without a reader: %v, %s", err, out)
 		}
 

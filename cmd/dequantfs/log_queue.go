@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	logLines = 1000        // that wait to be written
-	logEnd   = time.Second // how long the end of a mount waits for them
+	logLines = 1000        // at most, that wait to be written
+	logEnd   = time.Second // for which the end of a mount waits for them
 )
 
-// logQueue writes a log whose reader may be slow: a terminal that was stopped, a pipe that is full.
-// Nothing waits for it; lines that find no room are dropped, which is said where the log goes on.
+// logQueue writes a log whose reader may be slow, such as a stopped terminal or a full pipe. Its
+// callers do not wait: lines without room are dropped, and the log says so where it goes on.
 type logQueue struct {
 	lines   chan []byte
 	dropped atomic.Int64
-	stop    chan struct{} // closed: write what there is, and end
+	stop    chan struct{} // closed: write the lines that are left, and end
 	ended   chan struct{}
 }
 
-// unhurried gives a writer that never makes its callers wait, and what to call when the last line
-// is written. A regular file is taken as it is.
+// unhurried gives a writer that never makes its callers wait, and a function to call after the last
+// line. A regular file is taken as it is.
 func unhurried(w io.Writer) (io.Writer, func()) {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -33,7 +33,8 @@ func unhurried(w io.Writer) (io.Writer, func()) {
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 		return w, func() {}
 	}
-	q := &logQueue{lines: make(chan []byte, logLines), stop: make(chan struct{}), ended: make(chan struct{})}
+	q := &logQueue{lines: make(chan []byte, logLines), stop: make(chan struct{}),
+		ended: make(chan struct{})}
 	go q.write(w)
 	return q, q.end
 }
@@ -53,12 +54,13 @@ func (q *logQueue) write(w io.Writer) {
 	for {
 		line, more := q.next()
 		if n := q.dropped.Swap(0); n > 0 {
-			fmt.Fprintf(w, "dequantfs: %d lines of the log were lost, since nobody took them\n", n)
+			fmt.Fprintf(w,
+				"dequantfs: %d lines of the log were lost, because its reader was too slow\n", n)
 		}
 		if !more {
 			return
 		}
-		_, _ = w.Write(line) // there is nowhere else to say so
+		_, _ = w.Write(line) // an error has no other place to go
 	}
 }
 
@@ -77,7 +79,7 @@ func (q *logQueue) next() (line []byte, more bool) {
 	}
 }
 
-// end waits for the lines that were taken, but not for ever.
+// end waits for the lines that were taken, but at most for logEnd.
 func (q *logQueue) end() {
 	close(q.stop)
 	select {
@@ -92,8 +94,9 @@ func openLog(name string) (*os.File, error) {
 		name = os.DevNull
 	}
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND|nonblock, 0o600)
-	if isNobodyThere(err) {
-		return nil, withHint(fmt.Errorf("%s: nobody reads this named pipe", name), "start its reader first, or give --log-file a regular file")
+	if isWithoutReader(err) {
+		return nil, withHint(fmt.Errorf("%s: this named pipe has no reader", name),
+			"start its reader first, or give --log-file a regular file")
 	}
 	return f, err
 }

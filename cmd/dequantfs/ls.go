@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	iofs "io/fs"
@@ -20,45 +19,58 @@ import (
 )
 
 func newLs() *cobra.Command {
-	var view viewFlags
-	var asJSON, summary bool
+	var l lsFlags
 	c := &cobra.Command{
 		Use:   "ls SOURCE",
 		Short: "list the virtual tensors of a checkpoint",
 		Long: "List every virtual tensor: name, dtype, shape, bytes, the virtual file it is\n" +
 			"in, and the recipe that computes it; then the keys of the source that are left\n" +
 			"out, and why.",
-		Example: "  dequantfs ls ~/models/DeepSeek-V3 --layout hf",
+		Example: "  dequantfs ls ~/models/DeepSeek-V3 --layout native",
 		Args:    arity(1, 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if summary && len(view.layouts) == 0 {
-				view.layouts = []string{adapter.LayoutHF} // which every checkpoint has
-			}
-			s, err := openSource(c, args[0], &view, fs.Options{})
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			if summary {
-				return writeSummary(c.OutOrStdout(), s.checkpoint, asJSON)
-			}
-			listings, err := list(s)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return writeJSON(c.OutOrStdout(), map[string]any{"source": s.checkpoint.Path, "views": listings})
-			}
-			return writeListings(c.OutOrStdout(), listings)
-		},
+		RunE:    func(c *cobra.Command, args []string) error { return l.run(c, args[0]) },
 	}
-	view.register(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().BoolVar(&summary, "summary", false, "print only how many weights are stored in which way")
+	l.view.register(c)
+	c.Flags().BoolVar(&l.json, "json", false, "print JSON")
+	c.Flags().BoolVar(&l.summary, "summary", false,
+		"print only how many weights are stored in which way")
+	addQuiet(c)
 	return c
 }
 
-// listing is what ls says of one view.
+// lsFlags are the flags of the ls command.
+type lsFlags struct {
+	view          viewFlags
+	json, summary bool
+}
+
+func (l *lsFlags) run(c *cobra.Command, name string) error {
+	r, err := l.view.check()
+	if err != nil {
+		return err
+	}
+	s, err := openSource(c.Context(), name, fs.Options{Logger: logger(c)}, r.follow, r.views)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if l.summary { // the same for every layout
+		return writeSummary(c.OutOrStdout(), s.checkpoint, l.json)
+	}
+	l.view.sayLayout(logger(c))
+	listings, err := list(s)
+	switch {
+	case err != nil:
+		return err
+	case l.json:
+		return writeJSON(c.OutOrStdout(), map[string]any{
+			"version": jsonVersion, "source": s.checkpoint.Path, "views": listings,
+		})
+	}
+	return writeListings(c.OutOrStdout(), listings)
+}
+
+// listing is one view.
 type listing struct {
 	Directory string          `json:"directory"`
 	Layout    string          `json:"layout"`
@@ -83,32 +95,45 @@ type accountedFate struct {
 }
 
 // list describes the views of an opened source.
-func list(s *source) ([]listing, error) {
+func list(s *opened) ([]listing, error) {
 	var all []listing
 	for _, v := range s.views {
-		files, err := filesOf(s.fs, v.Dir)
+		l, err := listView(s.fs, v)
 		if err != nil {
 			return nil, err
-		}
-		l := listing{Directory: v.Dir, Layout: v.Plan.Options.Layout}
-		for _, t := range v.Plan.Tensors {
-			l.Tensors = append(l.Tensors, listedTensor{
-				Name: t.Name, DType: t.Node.DType().String(), Shape: append([]int64{}, t.Node.Shape()...),
-				Bytes: t.Node.Size(), File: files(t.Name), Recipe: t.Node.String(),
-			})
-		}
-		for _, a := range v.Plan.Account {
-			l.Account = append(l.Account, accountedFate{a.Key, fateNames[a.Fate], a.Reason, a.Into})
 		}
 		all = append(all, l)
 	}
 	return all, nil
 }
 
-var fateNames = map[adapter.Fate]string{adapter.Used: "used", adapter.Passed: "passed", adapter.Dropped: "dropped"}
+func listView(tree *fs.FS, v fs.View) (listing, error) {
+	files, err := filesOf(tree, v.Dir)
+	if err != nil {
+		return listing{}, err
+	}
+	l := listing{Directory: v.Dir, Layout: v.Plan.Options.Layout}
+	for _, t := range v.Plan.Tensors {
+		l.Tensors = append(l.Tensors, listedTensor{
+			Name: t.Name, DType: t.Node.DType().String(),
+			Shape: append([]int64{}, t.Node.Shape()...), Bytes: t.Node.Size(),
+			File: files(t.Name), Recipe: t.Node.String(),
+		})
+	}
+	for _, a := range v.Plan.Account {
+		l.Account = append(l.Account, accountedFate{a.Key, fateNames[a.Fate], a.Reason, a.Into})
+	}
+	return l, nil
+}
 
-// filesOf finds the virtual file of a tensor as a loader does: in the index, and
-// where there is none in the only safetensors file.
+var fateNames = map[adapter.Fate]string{
+	adapter.Used:    "used",
+	adapter.Passed:  "passed",
+	adapter.Dropped: "dropped",
+}
+
+// filesOf finds the virtual file of a tensor as a loader does: by the index, or without one in the
+// only safetensors file.
 func filesOf(f *fs.FS, dir string) (func(name string) string, error) {
 	data, err := iofs.ReadFile(f, path.Join(dir, "model.safetensors.index.json"))
 	if err == nil {
@@ -148,16 +173,19 @@ func (l *listing) write(w io.Writer) error {
 	var total int64
 	for _, t := range l.Tensors {
 		total += t.Bytes
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", oneLine(t.Name), t.DType, formatShape(t.Shape), t.Bytes, oneLine(t.File), oneLine(t.Recipe))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", oneLine(t.Name), t.DType,
+			formatShape(t.Shape), t.Bytes, oneLine(t.File), oneLine(t.Recipe))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s: %d %s, %s\n", l.Layout, len(l.Tensors), plural(len(l.Tensors), "tensor", "tensors"), formatSize(total))
+	n := len(l.Tensors)
+	fmt.Fprintf(w, "%s: %d %s, %s\n", l.Layout, n, plural(n, "tensor", "tensors"),
+		formatSize(total))
 	return l.writeDropped(w)
 }
 
-// writeDropped says which keys of the source are left out, one line a reason.
+// writeDropped says which keys of the source are left out, one line for each reason.
 func (l *listing) writeDropped(w io.Writer) error {
 	keys := map[string][]string{}
 	var reasons []string
@@ -171,7 +199,8 @@ func (l *listing) writeDropped(w io.Writer) error {
 		keys[a.Reason] = append(keys[a.Reason], oneLine(a.Key))
 	}
 	for _, r := range reasons {
-		if _, err := fmt.Fprintf(w, "left out, %s: %s\n", oneLine(r), firstFew(keys[r])); err != nil {
+		_, err := fmt.Fprintf(w, "left out, %s: %s\n", oneLine(r), firstFew(keys[r]))
+		if err != nil {
 			return err
 		}
 	}
@@ -189,13 +218,6 @@ func firstFew(names []string) string {
 
 func formatShape(shape []int64) string {
 	return strings.ReplaceAll(fmt.Sprint(shape), " ", ",")
-}
-
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(jsonWriter{w})
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }
 
 // formatCounts prints "12 BF16, 3 F32", the most frequent first.

@@ -1,16 +1,16 @@
-// Command dequantfs mounts a quantized checkpoint as the dequantized,
-// expert-merged checkpoint that training and research code wants to read.
+// Command dequantfs mounts a quantized checkpoint as the dequantized, expert-merged checkpoint that
+// training and research code reads.
 //
-// Results go to standard output; everything for people goes to standard error,
-// one line each, as "dequantfs: …" in lower case without a full stop, followed by
-// "dequantfs: hint: …" where it is known what to do. The exit status is 0 when
-// the work is done, 1 when it failed, 2 when the command line is wrong.
+// Results go to standard output. Everything for people goes to standard error, one line each, as
+// "dequantfs: …" in lower case without a full stop, followed by "dequantfs: hint: …" where a fix is
+// known. The exit status is 0 when the work is done, 1 when it failed, 2 when the command line is
+// wrong, and 130 when the command was interrupted.
 //
-// There is one file per subcommand. A subcommand is flags, one call into package
-// fs or adapter, and text for people: whatever is worth testing without a
-// terminal lives in those packages. The files that are not subcommands: view.go
-// (the flags that say which checkpoint is shown), errors.go (exit status and
-// hints), size.go (512MiB), background_*.go (the process behind a mount).
+// There is one file per subcommand. A subcommand is flags, one call into package fs or adapter, and
+// text for people: code that can be tested without a terminal is in those packages. Other files:
+// source.go opens SOURCE, view.go has the view flags, layouts.go the layouts, errors.go and
+// hints.go the messages and the exit status, size.go sizes such as 512MiB, background_*.go the
+// process behind a mount, state*.go the mounts of this user.
 package main
 
 import (
@@ -45,14 +45,14 @@ var commands = []func() *cobra.Command{
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, func() {
-		signal.Ignore(syscall.SIGHUP) // which comes from the kernel and from the shell
-		stop()                        // the second signal of another kind ends the process
+		signal.Ignore(syscall.SIGHUP) // it comes from the kernel and from the shell
+		stop()                        // a second signal of another kind ends the process
 	})
 	os.Exit(run(ctx, arguments(os.Args), os.Stdin, os.Stdout, os.Stderr))
 }
 
-// endings are the signals that end the command's work. A terminal that goes away sends SIGHUP: that ends
-// what is in front of it, unless nohup says otherwise, but not a mount in the background.
+// endings are the signals that end the command's work. A terminal that goes away sends SIGHUP. That
+// ends a command in front of it, unless nohup ignores it, but not a mount in the background.
 func endings() []os.Signal {
 	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	switch {
@@ -84,15 +84,21 @@ func newRoot() *cobra.Command {
 			"  dequantfs ls ~/models/DeepSeek-V3\n" +
 			"  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3\n" +
 			"  dequantfs umount /mnt/v3",
-		Args:          noSuchCommand,
-		RunE:          func(c *cobra.Command, _ []string) error { return wrongUsage(c, "a command is missing") },
+		Args: noSuchCommand,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return wrongUsage(c, "a command is missing")
+		},
+		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 
 		SuggestionsMinimumDistance: 2,
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUsage(c, "%v", err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return wrongUsage(c, "%v", err)
+	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	cobra.EnableCommandSorting = false
 	for _, command := range commands {
@@ -104,15 +110,17 @@ func newRoot() *cobra.Command {
 
 // usageTemplate makes cobra's template fit a screen of 80 columns.
 func usageTemplate(standard string) string {
-	cobra.AddTemplateFunc("wrapped", func(c *cobra.Command) string { return c.LocalFlags().FlagUsagesWrapped(80) })
+	wrapped := func(c *cobra.Command) string { return c.LocalFlags().FlagUsagesWrapped(80) }
+	cobra.AddTemplateFunc("wrapped", wrapped)
 	cobra.AddTemplateFunc("topics", listTopics)
 	more := "{{if .HasAvailableSubCommands}}\n\nUse "
-	standard = strings.Replace(standard, more, "{{if not .HasParent}}\n\n{{topics}}{{else "+more[2:], 1)
+	standard = strings.Replace(standard, more,
+		"{{if not .HasParent}}\n\n{{topics}}{{else "+more[2:], 1)
 	return strings.ReplaceAll(standard, ".LocalFlags.FlagUsages", "wrapped .")
 }
 
-// arguments gives the command line behind argv[0]. Installed as
-// mount.fuse.dequantfs, the command is what mount(8) calls for an fstab line.
+// arguments gives the command line after argv[0]. Installed as mount.fuse.dequantfs, the command is
+// called by mount(8) for a line of fstab.
 func arguments(argv []string) []string {
 	if filepath.Base(argv[0]) == "mount.fuse.dequantfs" {
 		return mountHelper(argv[1:])
@@ -120,8 +128,8 @@ func arguments(argv []string) []string {
 	return argv[1:]
 }
 
-// mountHelper turns what mount(8) passes (SOURCE MOUNTPOINT [-sfnv] [-o opts])
-// into the mount command; -s, -f, -n and -v say nothing to us here.
+// mountHelper turns the arguments of mount(8), SOURCE MOUNTPOINT [-sfnv] [-o opts], into those of
+// the mount command. The other flags of mount(8) mean nothing here.
 func mountHelper(argv []string) []string {
 	args := []string{"mount"}
 	for i := 0; i < len(argv); i++ {

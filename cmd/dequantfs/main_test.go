@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,6 +17,11 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/adapter/source"
+	dfs "github.com/dequantfs/dequantfs/fs"
 )
 
 // runHere runs a command line in this process.
@@ -48,12 +54,17 @@ func TestErrorsAreOneLineWithTheirHint(t *testing.T) {
 		{nil, 0, ""},
 		{errors.New("a\nb\x1b[31m"), 1, "dequantfs: a b [31m\n"},
 		{withHint(errors.New("x"), "do %d", 2), 1, "dequantfs: x\ndequantfs: hint: do 2\n"},
-		{fmt.Errorf("y: %w", withHint(errors.New("x"), "do")), 1, "dequantfs: y: x\ndequantfs: hint: do\n"},
+		{fmt.Errorf("y: %w", withHint(errors.New("x"), "do")), 1,
+			"dequantfs: y: x\ndequantfs: hint: do\n"},
 		{usageError{errors.New("x")}, 2, "dequantfs: x\n"},
 		{usageError{withHint(errors.New("x"), "do")}, 2, "dequantfs: x\ndequantfs: hint: do\n"},
 		{quiet{1}, 1, ""},
-		{context.Canceled, 1, "dequantfs: interrupted\n"},
-		{&fs.PathError{Op: "open", Path: "f", Err: syscall.EMFILE}, 1, "dequantfs: open f: too many open files\ndequantfs: hint: raise the limit of open files: ulimit -n 65536\n"},
+		{fmt.Errorf("x: %w", context.Canceled), 130, "dequantfs: interrupted\n"},
+		{withHint(errInterrupted, "go on"), 130,
+			"dequantfs: interrupted\ndequantfs: hint: go on\n"},
+		{&fs.PathError{Op: "open", Path: "f", Err: syscall.EMFILE}, 1,
+			"dequantfs: open f: too many open files\n" +
+				"dequantfs: hint: raise the limit of open files: ulimit -n 65536\n"},
 	} {
 		var b bytes.Buffer
 		if status := report(&b, c.err); status != c.status || b.String() != c.want {
@@ -62,26 +73,37 @@ func TestErrorsAreOneLineWithTheirHint(t *testing.T) {
 	}
 }
 
-// Each hint fits the messages that it was written for, and no message gets that of another.
-func TestHintsFitTheirMessages(t *testing.T) {
-	for message, want := range map[string]string{
-		`x: model_type "qwen3" has no layout transformers: it has native, hf`:                      "reads layout hf",
-		"x: config.json: missing beside model.safetensors":                                         "layout hf needs no config.json",
-		"x: config.json: missing, and no *.safetensors":                                            "ORG/NAME in the local cache",
-		"x: no model.safetensors.index.json and no *.safetensors":                                  "fetch what is missing",
-		"x: k: scale without its weight: the checkpoint may be incomplete":                         "give their folder",
-		"x: 1 of 2 shards is missing":                                                              "fetch what is missing",
-		"x: config.json: not a JSON object: unexpected EOF":                                        "correct the file",
-		"x: bad header: byte 2 of the JSON":                                                        damaged,
-		"x: 1 bytes more in the file than its header describes":                                    damaged,
-		`x: tensor "a": a hole of 1 bytes before its data_offsets [1,5]`:                           damaged,
-		"https://host/a/b: no such file or directory":                                              "then SOURCE is ORG/NAME",
-		"nowhere: no such file or directory":                                                       "",
-		"layout native needs the model_type of a config.json, and there is none: give --layout hf": "",
-		`unknown layout "x": there are hf and hf-fp8`:                                              "",
+// TestHintsFitTheirKinds: each kind of error has a hint, unless its text says how to go on.
+func TestHintsFitTheirKinds(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string // part of the hint
+	}{
+		{adapter.ErrNoWeight, "give their folder"},
+		{adapter.ErrNoConfig, "layout hf needs no config.json"},
+		{adapter.ErrNoCheckpoint, "ORG/NAME in the local cache"},
+		{adapter.ErrAbsentTensor, "--exclude"},
+		{adapter.ErrNotObject, "correct the file"},
+		{adapter.ErrUnknownLayout, ""},
+		{&adapter.LayoutError{Layout: "transformers"}, "reads layout hf"},
+		{&adapter.LayoutError{Layout: "torchtitan"}, ""},
+		{source.ErrMissing, "fetch what is missing"},
+		{source.ErrNotDownloaded, ""},
+		{&source.IncompleteError{Err: source.ErrMissing}, ""},
+		{source.ErrOutsideLink, "--follow-links"},
+		{safetensors.ErrTruncated, "fetch what is missing"},
+		{safetensors.ErrDamaged, "download it again"},
+		{&exec.Error{Name: "fusermount3", Err: exec.ErrNotFound}, "install fuse3"},
+		{&exec.Error{Name: "dd", Err: exec.ErrNotFound}, ""},
+		{new(dfs.MemoryError), "raise the limit"},
+		{syscall.EBUSY, "fuser -vm"},
+		{syscall.EACCES, "permissions"},
+		{syscall.ESTALE, "mount it again"},
+		{syscall.ENOENT, ""},
 	} {
-		if got := hintFor(errors.New(message)); (want == "") != (got == "") || !strings.Contains(got, want) {
-			t.Errorf("%s: hint %q, want %q", message, got, want)
+		got := hintFor(fmt.Errorf("x: %w", c.err))
+		if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%v: hint %q, want %q", c.err, got, c.want)
 		}
 	}
 }
@@ -94,7 +116,9 @@ func TestLogForPeople(t *testing.T) {
 	log.Info("hello", "n", 1)
 	log.Warn("odd\nname")
 	log.Error("bad", "err", errors.New("x"))
-	want := "dequantfs: hello, shard 3, n 1\ndequantfs: warning: odd name, shard 3\ndequantfs: error: bad, shard 3, err x\n"
+	want := "dequantfs: hello, shard 3, n 1\n" +
+		"dequantfs: warning: odd name, shard 3\n" +
+		"dequantfs: error: bad, shard 3, err x\n"
 	if b.String() != want {
 		t.Errorf("%q, want %q", b.String(), want)
 	}
@@ -165,7 +189,8 @@ func TestDemoWithoutAMount(t *testing.T) {
 	if err := demoWithoutMount(c); err != nil {
 		t.Fatal(err, errs.String())
 	}
-	if proofs := regexp.MustCompile(`every SHA-256 equals`).FindAllString(out.String(), -1); len(proofs) != 3 {
+	if proofs := regexp.MustCompile(`every SHA-256 equals`).FindAllString(out.String(),
+		-1); len(proofs) != 3 {
 		t.Errorf("%d views proved:\n%s", len(proofs), &out)
 	}
 }
@@ -184,7 +209,9 @@ func TestDemoFindsAWrongTensor(t *testing.T) {
 
 func TestMountOptionsSetFlags(t *testing.T) {
 	c := newMount()
-	err := applyOptions(c, []string{"rw", "_netdev", "layout=native+hf", "cache_size=1MiB", "allow_other", "x-mount.mkdir", "read-ahead=2MiB"})
+	err := applyOptions(c,
+		[]string{"rw", "_netdev", "layout=native+hf", "cache_size=1MiB", "allow_other",
+			"x-mount.mkdir", "read-ahead=2MiB"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +219,8 @@ func TestMountOptionsSetFlags(t *testing.T) {
 	for _, name := range []string{"layout", "cache-size", "allow-other", "read-ahead"} {
 		got[name] = c.Flags().Lookup(name).Value.String()
 	}
-	want := map[string]string{"layout": "[native,hf]", "cache-size": "1MiB", "allow-other": "true", "read-ahead": "2MiB"}
+	want := map[string]string{"layout": "[native,hf]", "cache-size": "1MiB", "allow-other": "true",
+		"read-ahead": "2MiB"}
 	for name, v := range want {
 		if got[name] != v {
 			t.Errorf("%s is %s, want %s", name, got[name], v)

@@ -28,7 +28,8 @@ import (
 )
 
 // large has experts of DeepSeek-V3's size, in holes.
-var large = synth.Options{Layers: 2, Experts: 4, Hidden: 7168, ExpertIntermediate: 2048, DenseIntermediate: 18432, Vocab: 1024}
+var large = synth.Options{Layers: 2, Experts: 4, Hidden: 7168, ExpertIntermediate: 2048,
+	DenseIntermediate: 18432, Vocab: 1024}
 
 var neededMemory = regexp.MustCompile(`but (\d+) MiB are needed at least`)
 
@@ -44,7 +45,8 @@ func TestWhatIsNeededIsEnough(t *testing.T) {
 	}{{"native", large}, {"hf", large}, {"native,hf,transformers", large}, {"hf-fp8", plain}} {
 		t.Run(c.layouts, func(t *testing.T) {
 			s := newSession(t)
-			if err := errors.Join(os.RemoveAll(s.source), synth.Holes(c.o).Write(s.source)); err != nil {
+			if err := errors.Join(os.RemoveAll(s.source),
+				synth.Holes(c.o).Write(s.source)); err != nil {
 				t.Fatal(err)
 			}
 			const tooSmall = 32
@@ -69,7 +71,8 @@ func TestWhatIsNeededIsEnough(t *testing.T) {
 
 // mountWithin mounts in a memory cgroup. It gives what ends the mount, or what was said instead of
 // mounting.
-func (s *session) mountWithin(mib int64, layouts string) (end func() error, said []byte, err error) {
+func (s *session) mountWithin(mib int64, layouts string) (end func() error, said []byte,
+	err error) {
 	s.t.Helper()
 	group, err := cgroup.New(mib << 20)
 	if err != nil {
@@ -81,7 +84,8 @@ func (s *session) mountWithin(mib int64, layouts string) (end func() error, said
 		}
 	})
 	var out bytes.Buffer
-	c := s.as(exec.Command("sh", "-c", `echo $$ >"$0" && exec "$@"`, group.Procs(), s.program, "mount", "-f", "--layout", layouts, s.source, s.mnt))
+	c := s.as(exec.Command("sh", "-c", `echo $$ >"$0" && exec "$@"`, group.Procs(), s.program,
+		"mount", "-f", "--layout", layouts, s.source, s.mnt))
 	c.Stdout, c.Stderr = &out, &out
 	if err := c.Start(); err != nil {
 		s.t.Fatal(err)
@@ -90,7 +94,10 @@ func (s *session) mountWithin(mib int64, layouts string) (end func() error, said
 	go func() { ended <- c.Wait() }()
 	for {
 		if all, _ := mountsBelow(s.mnt); len(all) > 0 {
-			return func() error { return errors.Join(c.Process.Signal(unix.SIGTERM), <-ended) }, nil, nil
+			return func() error {
+				return errors.Join(c.Process.Signal(unix.SIGTERM),
+					<-ended)
+			}, nil, nil
 		}
 		select {
 		case err := <-ended:

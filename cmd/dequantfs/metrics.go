@@ -38,15 +38,20 @@ func listenMetrics(addr string) (*metricsServer, error) {
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	if err != nil {
-		return nil, withHint(err, "give --metrics an address that is free, such as 127.0.0.1:0 for any port")
+		return nil, withHint(err,
+			"give --metrics an address that is free, such as 127.0.0.1:0 for any port")
 	}
-	return &metricsServer{listener: &fewConnections{Listener: l, taken: make(chan struct{}, maxScrapers)}, server: http.Server{
-		ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeIdle, MaxHeaderBytes: 8 << 10,
-	}}, nil
+	return &metricsServer{
+		listener: &fewConnections{Listener: l, taken: make(chan struct{}, maxScrapers)},
+		server: http.Server{
+			ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout,
+			IdleTimeout: scrapeIdle, MaxHeaderBytes: 8 << 10,
+		},
+	}, nil
 }
 
-// Whoever connects to --metrics costs a descriptor and some memory, which the mount needs, so there
-// are few at once and none for long.
+// A connection to --metrics takes a descriptor and memory that the mount needs. So few connections
+// are open at once, and none for long.
 const (
 	maxScrapers   = 16
 	scrapeTimeout = 10 * time.Second // for a request, and for taking its answer
@@ -105,7 +110,11 @@ func (m *metricsServer) serve(stats func() fs.Stats) {
 	go m.server.Serve(m.listener)
 }
 
+// Close closes the server, if there is one.
 func (m *metricsServer) Close() error {
+	if m == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	return errors.Join(m.server.Shutdown(ctx), ignoreClosed(m.listener.Close()))
@@ -157,38 +166,62 @@ func counter(name, help string, value func(s *fs.Stats) int64) metric {
 }
 
 func gauge(name, help string, value func(s *fs.Stats) float64) metric {
-	return metric{prometheus.NewDesc("dequantfs_"+name, help, nil, nil), prometheus.GaugeValue, value}
+	desc := prometheus.NewDesc("dequantfs_"+name, help, nil, nil)
+	return metric{desc, prometheus.GaugeValue, value}
 }
 
 var metrics = []metric{
-	counter("served_bytes_total", "Bytes given to readers; the kernel's page cache serves more.", func(s *fs.Stats) int64 { return s.Bytes }),
+	counter("served_bytes_total", "Bytes given to readers; the kernel's page cache serves more.",
+		func(s *fs.Stats) int64 { return s.Bytes }),
 	counter("reads_total", "Reads answered.", func(s *fs.Stats) int64 { return s.Reads }),
-	counter("source_read_bytes_total", "Bytes read from source files.", func(s *fs.Stats) int64 { return s.SourceBytes }),
-	counter("source_reads_total", "Reads of source files.", func(s *fs.Stats) int64 { return s.Preads }),
-	counter("source_unused_bytes_total", "Bytes of source files that were read ahead for nothing.", func(s *fs.Stats) int64 { return s.Unused }),
-	counter("cache_hits_total", "Units found in the tensor cache.", func(s *fs.Stats) int64 { return s.Hits }),
-	counter("cache_misses_total", "Units that had to be waited for.", func(s *fs.Stats) int64 { return s.Misses }),
+	counter("source_read_bytes_total", "Bytes read from source files.",
+		func(s *fs.Stats) int64 { return s.SourceBytes }),
+	counter("source_reads_total", "Reads of source files.",
+		func(s *fs.Stats) int64 { return s.Preads }),
+	counter("source_unused_bytes_total", "Bytes of source files that were read ahead for nothing.",
+		func(s *fs.Stats) int64 { return s.Unused }),
+	counter("cache_hits_total", "Units found in the tensor cache.",
+		func(s *fs.Stats) int64 { return s.Hits }),
+	counter("cache_misses_total", "Units that had to be waited for.",
+		func(s *fs.Stats) int64 { return s.Misses }),
 	counter("cache_fills_total", "Units computed.", func(s *fs.Stats) int64 { return s.Fills }),
-	counter("saturated_total", "Values beyond the largest FP8 code, each time they were computed.", func(s *fs.Stats) int64 { return s.Saturated }),
-	counter("infinite_total", "Values that are infinite in F16, each time they were computed.", func(s *fs.Stats) int64 { return s.Infinite }),
-	counter("cache_evictions_total", "Units thrown out of the tensor cache.", func(s *fs.Stats) int64 { return s.Evictions }),
-	counter("cache_refetches_total", "Units computed again that were thrown out before they were read to the end.", func(s *fs.Stats) int64 { return s.Refetches }),
-	counter("interrupted_total", "Reads given up by the reader.", func(s *fs.Stats) int64 { return s.Interrupted }),
+	counter("saturated_total", "Values beyond the largest FP8 code, each time they were computed.",
+		func(s *fs.Stats) int64 { return s.Saturated }),
+	counter("infinite_total", "Values that are infinite in F16, each time they were computed.",
+		func(s *fs.Stats) int64 { return s.Infinite }),
+	counter("cache_evictions_total", "Units thrown out of the tensor cache.",
+		func(s *fs.Stats) int64 { return s.Evictions }),
+	counter("cache_refetches_total",
+		"Units computed again that were thrown out before they were read to the end.",
+		func(s *fs.Stats) int64 { return s.Refetches }),
+	counter("interrupted_total", "Reads given up by the reader.",
+		func(s *fs.Stats) int64 { return s.Interrupted }),
 	counter("panics_total", "Panics caught.", func(s *fs.Stats) int64 { return s.Panics }),
-	gauge("read_ahead_bytes", "Bytes held for what is read ahead of the source.", func(s *fs.Stats) float64 { return float64(s.ReadAhead) }),
-	gauge("cache_used_bytes", "Bytes in the tensor cache.", func(s *fs.Stats) float64 { return float64(s.CacheUsed) }),
-	gauge("cache_budget_bytes", "Budget of the tensor cache.", func(s *fs.Stats) float64 { return float64(s.CacheBudget) }),
-	gauge("cache_too_small", "1 if the budget is too small for what is read at once.", func(s *fs.Stats) float64 { return truth(s.TooSmall) }),
-	gauge("waiting_readers", "Readers that wait for a unit.", func(s *fs.Stats) float64 { return float64(s.Waiting) }),
-	gauge("active_reads", "Reads under way.", func(s *fs.Stats) float64 { return float64(s.Active) }),
-	gauge("open_files", "Files that readers have open.", func(s *fs.Stats) float64 { return float64(s.OpenFiles) }),
-	gauge("stalled_source_files", "Source files that have not answered for seconds.", func(s *fs.Stats) float64 { return float64(s.Stalled) }),
-	gauge("oldest_request_seconds", "Age of the oldest read under way.", func(s *fs.Stats) float64 { return s.OldestRequest.Seconds() }),
+	gauge("read_ahead_bytes", "Bytes held for what is read ahead of the source.",
+		func(s *fs.Stats) float64 { return float64(s.ReadAhead) }),
+	gauge("cache_used_bytes", "Bytes in the tensor cache.",
+		func(s *fs.Stats) float64 { return float64(s.CacheUsed) }),
+	gauge("cache_budget_bytes", "Budget of the tensor cache.",
+		func(s *fs.Stats) float64 { return float64(s.CacheBudget) }),
+	gauge("cache_too_small", "1 if the budget is too small for what is read at once.",
+		func(s *fs.Stats) float64 { return truth(s.TooSmall) }),
+	gauge("waiting_readers", "Readers that wait for a unit.",
+		func(s *fs.Stats) float64 { return float64(s.Waiting) }),
+	gauge("active_reads", "Reads under way.",
+		func(s *fs.Stats) float64 { return float64(s.Active) }),
+	gauge("open_files", "Files that readers have open.",
+		func(s *fs.Stats) float64 { return float64(s.OpenFiles) }),
+	gauge("stalled_source_files", "Source files that have not answered for seconds.",
+		func(s *fs.Stats) float64 { return float64(s.Stalled) }),
+	gauge("oldest_request_seconds", "Age of the oldest read under way.",
+		func(s *fs.Stats) float64 { return s.OldestRequest.Seconds() }),
 }
 
 var (
-	errorsDesc  = prometheus.NewDesc("dequantfs_errors_total", "Reads that failed, by kind.", []string{"kind"}, nil)
-	latencyDesc = prometheus.NewDesc("dequantfs_read_seconds", "How long reads took, by the kind of recipe.", []string{"recipe"}, nil)
+	errorsDesc = prometheus.NewDesc("dequantfs_errors_total", "Reads that failed, by kind.",
+		[]string{"kind"}, nil)
+	latencyDesc = prometheus.NewDesc("dequantfs_read_seconds",
+		"How long reads took, by the kind of recipe.", []string{"recipe"}, nil)
 )
 
 func truth(b bool) float64 {

@@ -21,7 +21,8 @@ import (
 // taken counts the connections.
 func (m *metricsServer) taken() chan struct{} { return m.listener.(*fewConnections).taken }
 
-func serveMetrics(t *testing.T, addr string, stats fs.Stats, change ...func(*metricsServer)) *metricsServer {
+func serveMetrics(t *testing.T, addr string, stats fs.Stats,
+	change ...func(*metricsServer)) *metricsServer {
 	t.Helper()
 	m, err := listenMetrics(addr)
 	if err != nil {
@@ -91,14 +92,15 @@ func TestMetricsSayWhatStatsSay(t *testing.T) {
 	}
 }
 
-// A page in somebody's browser must not read them by a name that resolves to this machine.
+// A page in the browser of a user must not read them by a name that resolves to this machine.
 func TestMetricsRefuseForeignHosts(t *testing.T) {
 	m := serveMetrics(t, "0", fs.Stats{})
 	if !strings.HasPrefix(m.address(), "127.0.0.1:") {
 		t.Errorf("without a host it listens on %s", m.address())
 	}
 	for host, want := range map[string]int{
-		"localhost": 200, "localhost:80": 200, "127.0.0.1": 200, "127.0.0.1:9": 200, "[::1]:9": 200, "10.1.2.3:9": 200,
+		"localhost": 200, "localhost:80": 200, "127.0.0.1": 200, "127.0.0.1:9": 200,
+		"[::1]:9": 200, "10.1.2.3:9": 200,
 		"evil.example": 403, "evil.example:80": 403, "127.0.0.1.evil.example": 403,
 	} {
 		if status, _ := get(t, m, host); status != want {
@@ -107,10 +109,12 @@ func TestMetricsRefuseForeignHosts(t *testing.T) {
 	}
 }
 
-// TestMetricsHaveFewConnections connects far more often than is allowed: what is too much is closed
-// at once, idle connections are closed after a while, and then there is room again.
+// TestMetricsHaveFewConnections connects far more often than is allowed: the connections beyond the
+// limit are closed at once, idle connections are closed after a while, and then there is room
+// again.
 func TestMetricsHaveFewConnections(t *testing.T) {
-	m := serveMetrics(t, ":0", fs.Stats{}, func(m *metricsServer) { m.server.ReadTimeout = 500 * time.Millisecond })
+	m := serveMetrics(t, ":0", fs.Stats{},
+		func(m *metricsServer) { m.server.ReadTimeout = 500 * time.Millisecond })
 	var open, closed atomic.Int64
 	var wg sync.WaitGroup
 	for range trial.Count(300, 3000) {
@@ -144,7 +148,8 @@ func TestMetricsHaveFewConnections(t *testing.T) {
 func TestMetricsDoNotWaitForSlowClients(t *testing.T) {
 	const patience = 200 * time.Millisecond
 	m := serveMetrics(t, ":0", fs.Stats{}, func(m *metricsServer) {
-		m.server.ReadTimeout, m.server.WriteTimeout, m.server.IdleTimeout = patience, patience, patience
+		m.server.ReadTimeout, m.server.WriteTimeout = patience, patience
+		m.server.IdleTimeout = patience
 	})
 	const request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	for name, client := range map[string]func(c net.Conn) error{
@@ -158,7 +163,8 @@ func TestMetricsDoNotWaitForSlowClients(t *testing.T) {
 			return errors.New("all of its request was taken")
 		},
 		"deaf": func(c net.Conn) error {
-			// However much the sockets buffer, writes fail once the server has closed the connection.
+			// However much the sockets buffer, writes fail once the server has closed the
+			// connection.
 			c.SetWriteDeadline(time.Now().Add(time.Minute))
 			for {
 				if _, err := io.WriteString(c, request); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -5,14 +5,17 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// mountsBelow lists our mounts at dir and below.
+// mountsBelow lists the mounted checkpoints at dir and below.
 func mountsBelow(dir string) (below []string, err error) {
-	all, err := mounts()
+	all, err := mounts.List()
 	for _, m := range all {
-		if m.fsType == fsType && (m.mountpoint == dir || strings.HasPrefix(m.mountpoint, dir+"/")) {
-			below = append(below, m.mountpoint)
+		inside := m.Mountpoint == dir || strings.HasPrefix(m.Mountpoint, dir+"/")
+		if m.Type == mounts.Type && inside {
+			below = append(below, m.Mountpoint)
 		}
 	}
 	return below, err
@@ -21,8 +24,8 @@ func mountsBelow(dir string) (below []string, err error) {
 // scriptUsed waits until a process uses a mount: used MOUNTPOINT.
 func scriptUsed(ts *testscript.TestScript, neg bool, args []string) {
 	eventually(ts.Fatalf, func() error {
-		if len(users(ts.MkAbs(args[0]))) == 0 {
-			return errors.New("nobody uses " + args[0])
+		if len(holders(ts.MkAbs(args[0]))) == 0 {
+			return errors.New("no process uses " + args[0])
 		}
 		return nil
 	})

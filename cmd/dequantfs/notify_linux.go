@@ -5,8 +5,8 @@ import (
 	"os"
 )
 
-// notify tells systemd how the service stands, as sd_notify(3) does; without
-// systemd it does nothing.
+// notify tells systemd the state of the service, as sd_notify(3) does. Without systemd it does
+// nothing.
 func notify(state string) error {
 	address := os.Getenv("NOTIFY_SOCKET")
 	if address == "" {

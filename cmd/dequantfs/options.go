@@ -7,19 +7,22 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// ignoredOptions are mount options that fstab and mount(8) bring along, and that
-// say nothing to us: what they ask for is so anyway, or is for others to do.
+// ignoredOptions are mount options of fstab and mount(8) that change nothing here: a mount is that
+// way in any case, or another program acts on them.
 var ignoredOptions = map[string]bool{
-	"ro": true, "rw": true, "defaults": true, "auto": true, "noauto": true, "nofail": true, "_netdev": true,
-	"user": true, "nouser": true, "users": true, "owner": true, "group": true, "nosuid": true, "suid": true,
-	"nodev": true, "dev": true, "noexec": true, "exec": true, "async": true, "sync": true, "dirsync": true,
-	"atime": true, "noatime": true, "diratime": true, "nodiratime": true, "relatime": true, "norelatime": true,
+	"ro": true, "rw": true, "defaults": true, "auto": true, "noauto": true, "nofail": true,
+	"_netdev": true, "user": true, "nouser": true, "users": true, "owner": true, "group": true,
+	"nosuid": true, "suid": true, "nodev": true, "dev": true, "noexec": true, "exec": true,
+	"async": true, "sync": true, "dirsync": true, "atime": true, "noatime": true,
+	"diratime": true, "nodiratime": true, "relatime": true, "norelatime": true,
 	"strictatime": true, "nostrictatime": true, "lazytime": true, "nolazytime": true,
 }
 
-// applyOptions reads -o options: each is a flag by its name, with _ or - in it,
-// such as allow_other or cache_size=4GiB. Where the value has a comma, + stands
-// for it: layout=native+hf.
+// notOptions are flags that mean nothing behind -o.
+var notOptions = map[string]bool{"help": true, "options": true}
+
+// applyOptions reads -o options. Each is a flag by its name, with _ or - in it, such as allow_other
+// or cache_size=4GiB. A comma in a value is written +, as in layout=native+hf.
 func applyOptions(c *cobra.Command, options []string) error {
 	for _, o := range options {
 		name, value, hasValue := strings.Cut(o, "=")
@@ -27,7 +30,7 @@ func applyOptions(c *cobra.Command, options []string) error {
 			continue
 		}
 		flag := c.Flags().Lookup(strings.ReplaceAll(name, "_", "-"))
-		if flag == nil || flag.Name == "help" || flag.Name == "o" {
+		if flag == nil || notOptions[flag.Name] {
 			return wrongUsage(c, "-o %s: there is no such option", name)
 		}
 		if !hasValue {

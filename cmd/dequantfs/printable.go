@@ -14,7 +14,7 @@ import (
 // drive the terminal, turn the direction of the text round, or cannot be seen, are written as
 // \u202e.
 
-// oneLine keeps a message on one line, and a name in it from deceiving whoever reads it.
+// oneLine keeps a message on one line, and escapes characters that could deceive its reader.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -26,7 +26,8 @@ func oneLine(s string) string {
 
 // unseen says whether a character is not printed, or has no width of its own.
 func unseen(r rune) bool {
-	return !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+	return !unicode.IsPrint(r) ||
+		unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
 // escapeUnseen escapes the characters of which is says so.

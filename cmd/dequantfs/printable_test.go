@@ -36,7 +36,8 @@ func FuzzOneLine(f *testing.F) {
 			t.Fatal(err)
 		}
 		var back string
-		if err := json.Unmarshal(b.Bytes(), &back); err != nil || back != strings.ToValidUTF8(s, "\ufffd") && back != string([]rune(s)) {
+		if err := json.Unmarshal(b.Bytes(), &back); err != nil || back != strings.ToValidUTF8(s,
+			"\ufffd") && back != string([]rune(s)) {
 			t.Errorf("%q: %q, which is %q (%v)", s, b.String(), back, err)
 		}
 		if bytes.IndexFunc(b.Bytes(), func(r rune) bool { return unseen(r) && r != '\n' }) >= 0 {

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // session is a place for a test's mounts: a source, a mountpoint, a state directory.
@@ -36,7 +38,8 @@ func newSession(t testing.TB) *session {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	s := &session{t: t, dir: dir, source: filepath.Join(dir, "model"), mnt: filepath.Join(dir, "mnt"), program: program}
+	s := &session{t: t, dir: dir, source: filepath.Join(dir, "model"),
+		mnt: filepath.Join(dir, "mnt"), program: program}
 	if err := writeCheckpoint(s.source, "shards=2", "mtp=1"); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +60,8 @@ func (s *session) command(args ...string) *exec.Cmd {
 // as puts any command into the session's environment.
 func (s *session) as(c *exec.Cmd) *exec.Cmd {
 	c.Dir = s.dir
-	c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+filepath.Join(s.dir, "run"), "HOME="+s.dir, "NOTIFY_SOCKET=")
+	c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+filepath.Join(s.dir, "run"), "HOME="+s.dir,
+		"NOTIFY_SOCKET=")
 	return c
 }
 
@@ -78,17 +82,17 @@ func (s *session) output(c *exec.Cmd) string {
 	return string(out)
 }
 
-// status is what status --json says of the only mount.
+// status is the state of the only mount, as status --json prints it.
 func (s *session) status() mountState {
 	s.t.Helper()
-	var all []mountState
+	var all statusJSON
 	if err := json.Unmarshal([]byte(s.run("status", "--json")), &all); err != nil {
 		s.t.Fatal(err)
 	}
-	if len(all) != 1 {
-		s.t.Fatalf("%d mounts", len(all))
+	if len(all.Mounts) != 1 || all.Version != jsonVersion {
+		s.t.Fatalf("%d mounts, version %d", len(all.Mounts), all.Version)
 	}
-	return all[0]
+	return all.Mounts[0]
 }
 
 // files lists the files of the mount.
@@ -106,17 +110,19 @@ func (s *session) files() (names []string) {
 	return names
 }
 
-// readDirect reads a file past the page cache, so that each byte received was served for this reader.
+// readDirect reads a file past the page cache, so that each byte received was served for this
+// reader.
 func readDirect(name string) (int64, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, make([]byte, 64<<10))
+	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f},
+		make([]byte, 64<<10))
 }
 
-// What status and the metrics count is what readers received, also while many read at once.
+// Status and the metrics count the bytes that readers received, also while many read at once.
 func TestCountersEqualWhatReadersReceived(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
@@ -166,11 +172,13 @@ func TestCountersEqualWhatReadersReceived(t *testing.T) {
 	s.run("umount", s.mnt)
 }
 
-// Whoever mounts need not be root; then nobody else reads the mount, not even root.
-// It happens in a mount namespace where everybody may open /dev/fuse, as udev has it.
+// TestUnprivilegedUserMounts: a user need not be root to mount, and then no other user reads the
+// mount, not even root. It runs in a mount namespace where all users may open /dev/fuse, as under
+// udev.
 func TestUnprivilegedUserMounts(t *testing.T) {
 	requireFUSE(t)
 	requireRoot(t)
+	requireHelper(t)
 	s := newSession(t)
 	const nobody = 65534
 	program := copyProgram(t, s.dir)
@@ -194,12 +202,13 @@ rmdir "$device"
 as() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 as "$1" mount "$2" "$3"
 as grep -q deepseek_v3 "$3/hf/config.json"
-if cat "$3/hf/config.json"; then echo 'root reads the mount of somebody else'; exit 1; fi
+if cat "$3/hf/config.json"; then echo 'root reads the mount of another user'; exit 1; fi
 as "$1" status | grep ' alive '
 as "$1" doctor
 as "$1" umount "$3"
 ! grep " $3 " /proc/self/mounts`
-	out := s.output(s.as(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", program, s.source, s.mnt)))
+	out := s.output(s.as(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
+		script, "sh", program, s.source, s.mnt)))
 	for _, want := range []string{" alive ", "FUSE device", "mount helper"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
@@ -217,7 +226,18 @@ func requireRoot(t *testing.T) {
 	}
 }
 
-// copyProgram copies the test binary to where everybody may execute it.
+// requireHelper skips a test of an unprivileged user where no program mounts for one.
+func requireHelper(t *testing.T) {
+	t.Helper()
+	if _, err := mounts.Helper(); err != nil {
+		if required("fuse") {
+			t.Fatalf("a mount helper is required: %v", err)
+		}
+		t.Skipf("no mount helper: %v", err)
+	}
+}
+
+// copyProgram copies the test binary to a folder where all users may execute it.
 func copyProgram(t *testing.T, dir string) string {
 	t.Helper()
 	self, err := os.ReadFile("/proc/self/exe")
@@ -239,7 +259,8 @@ func TestFstabLineMounts(t *testing.T) {
 	s := newSession(t)
 	program := copyProgram(t, s.dir)
 	fstab := filepath.Join(s.dir, "fstab")
-	line := fmt.Sprintf("%s %s fuse.dequantfs layout=hf,cache_size=32MiB,noatime,nofail 0 0\n", s.source, s.mnt)
+	line := fmt.Sprintf("%s %s fuse.dequantfs layout=hf,cache_size=32MiB,noatime,nofail 0 0\n",
+		s.source, s.mnt)
 	if err := os.WriteFile(fstab, []byte(line), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -255,12 +276,14 @@ mount -t fuse.dequantfs -o ro,layout=native+hf "$3" "$2"
 test -f "$2/native/config.json" -a -f "$2/hf/config.json"
 "$1" umount "$2"
 ! grep " $2 " /proc/self/mounts`
-	c := s.as(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", program, s.mnt, s.source))
+	c := s.as(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script,
+		"sh", program, s.mnt, s.source))
 	c.Env = append(c.Env, "LIBMOUNT_FSTAB="+fstab)
 	s.output(c)
 }
 
-// Somebody with the right to mount can hand over a descriptor that is mounted already.
+// TestPassedDescriptorMounts: a program with the right to mount passes a descriptor that is mounted
+// already.
 func TestPassedDescriptorMounts(t *testing.T) {
 	requireFUSE(t)
 	requireRoot(t)
@@ -271,7 +294,8 @@ func TestPassedDescriptorMounts(t *testing.T) {
 	}
 	defer device.Close()
 	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", device.Fd())
-	if err := unix.Mount("passed", s.mnt, fsType, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY, data); err != nil {
+	if err := unix.Mount("passed", s.mnt, mounts.Type, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY,
+		data); err != nil {
 		t.Fatal(err)
 	}
 	c := s.command("mount", "--foreground", "--layout", "hf", s.source, "/dev/fd/3")
@@ -342,7 +366,7 @@ func TestStateDirectoryOfOthersIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if checkPrivate(dir) == nil {
-		t.Error("somebody else's is taken")
+		t.Error("that of another user is taken")
 	}
 }
 
@@ -353,7 +377,8 @@ func TestNoNetwork(t *testing.T) {
 	requireRoot(t)
 	s := newSession(t)
 	for _, args := range [][]string{
-		{"demo"}, {"ls", s.source}, {"mount", s.source, s.mnt}, {"status"}, {"umount", s.mnt}, {"doctor", s.source},
+		{"demo"}, {"ls", s.source}, {"mount", s.source, s.mnt}, {"status"}, {"umount",
+			s.mnt}, {"doctor", s.source},
 	} {
 		c := s.command(args...)
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
@@ -369,7 +394,8 @@ func TestNoNetwork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if bytes.Contains(text, []byte(name)) && f != "metrics.go" && !strings.HasSuffix(f, "_test.go") {
+			if bytes.Contains(text, []byte(name)) && f != "metrics.go" && !strings.HasSuffix(f,
+				"_test.go") {
 				t.Errorf("%s has %s", f, name)
 			}
 		}
@@ -395,7 +421,8 @@ func TestSystemdIsTold(t *testing.T) {
 	}
 	buffer := make([]byte, 1000)
 	n, err := socket.Read(buffer)
-	if err != nil || !strings.HasPrefix(string(buffer[:n]), fmt.Sprintf("READY=1\nMAINPID=%d\n", c.Process.Pid)) {
+	if err != nil || !strings.HasPrefix(string(buffer[:n]),
+		fmt.Sprintf("READY=1\nMAINPID=%d\n", c.Process.Pid)) {
 		t.Errorf("systemd was told %q, %v", buffer[:n], err)
 	}
 	if _, err := os.Stat(filepath.Join(s.mnt, "hf", "config.json")); err != nil {
@@ -440,7 +467,7 @@ func TestSystemdUnitIsRight(t *testing.T) {
 	}
 }
 
-// What a mount in the background says once its caller is gone is in its log.
+// The messages of a mount in the background are in its log once its caller is gone.
 func TestBackgroundKeepsItsMessages(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
@@ -453,7 +480,8 @@ func TestBackgroundKeepsItsMessages(t *testing.T) {
 	if err := os.Truncate(shard, 100); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readDirect(filepath.Join(s.mnt, "hf", "model-00001-of-000002.safetensors")); err == nil {
+	if _, err := readDirect(filepath.Join(s.mnt, "hf",
+		"model-00001-of-000002.safetensors")); err == nil {
 		t.Error("a truncated source can be read")
 	}
 	s.run("umount", s.mnt)
@@ -485,8 +513,8 @@ func BenchmarkLifecycle(b *testing.B) {
 	b.ReportMetric(b.Elapsed().Seconds()*1000/float64(b.N)/3, "ms/command")
 }
 
-// TestHangupsUnmount sends SIGHUP twice, as the kernel and the shell do when a terminal goes away, to a
-// mount that is in use: it ends in order all the same.
+// TestHangupsUnmount sends SIGHUP twice, as the kernel and the shell do when a terminal goes away,
+// to a mount that is in use: it ends in order all the same.
 func TestHangupsUnmount(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)

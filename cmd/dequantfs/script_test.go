@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 	// The race detector sleeps a second at the end of each process, of which there are many.
 	os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	names := map[string]func(){"dequantfs": main, "mount.fuse.dequantfs": main}
-	if _, known := names[filepath.Base(os.Args[0])]; !known && len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+	_, known := names[filepath.Base(os.Args[0])]
+	if !known && len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
 		os.Args[0] = "dequantfs"
 	}
 	testscript.Main(hearing{m}, names)
@@ -92,13 +93,14 @@ func scriptCondition(name string) (bool, error) {
 	return err == nil, nil
 }
 
-// required says whether the environment asks for a thing, so that its absence is no skip.
+// required says whether the environment asks for a thing, so that a test without it fails and is
+// not skipped.
 func required(thing string) bool {
 	list := strings.Split(os.Getenv("DEQUANTFS_REQUIRE"), ",")
 	return slices.Contains(list, thing) || slices.Contains(list, "all")
 }
 
-// requireFUSE skips a test where there is no FUSE.
+// requireFUSE skips a test on a machine without FUSE.
 func requireFUSE(t *testing.T) {
 	t.Helper()
 	if err := fuseMissing(); err != nil {
@@ -109,7 +111,7 @@ func requireFUSE(t *testing.T) {
 	}
 }
 
-// clearMounts takes away what a failed test has left mounted below dir.
+// clearMounts unmounts everything that a failed test has left mounted below dir.
 func clearMounts(dir string) {
 	all, _ := mountsBelow(dir)
 	for _, mountpoint := range all {
@@ -134,8 +136,10 @@ func scriptCheckpoint(ts *testscript.TestScript, neg bool, args []string) {
 //	reshape=KEY:AxB     another shape, zeros for data
 //	config.KEY=JSON     change config.json; empty: remove the key
 func writeCheckpoint(dir string, edits ...string) error {
-	o := synth.Options{Layers: 2, Vocab: 64, Hidden: 128, ExpertIntermediate: 64, DenseIntermediate: 128, Heads: 2, QRank: 64, KVRank: 64, Nope: 32, Rope: 32, VHead: 32}
-	numbers := map[string]*int{"shards": &o.Shards, "experts": &o.Experts, "mtp": &o.MTP, "layers": &o.Layers}
+	o := synth.Options{Layers: 2, Vocab: 64, Hidden: 128, ExpertIntermediate: 64,
+		DenseIntermediate: 128, Heads: 2, QRank: 64, KVRank: 64, Nope: 32, Rope: 32, VHead: 32}
+	numbers := map[string]*int{"shards": &o.Shards, "experts": &o.Experts, "mtp": &o.MTP,
+		"layers": &o.Layers}
 	switches := map[string]*bool{"single": &o.Single, "noindex": &o.NoIndex, "plain": &o.Plain}
 	var later []string
 	for _, e := range edits {
@@ -174,7 +178,8 @@ func editCheckpoint(c *synth.Checkpoint, edit string) error {
 		return json.Unmarshal([]byte(value), &v)
 	case name == "drop":
 		re, err := regexp.Compile(value)
-		c.Tensors = slices.DeleteFunc(c.Tensors, func(t synth.Tensor) bool { return re.MatchString(t.Name) })
+		c.Tensors = slices.DeleteFunc(c.Tensors,
+			func(t synth.Tensor) bool { return re.MatchString(t.Name) })
 		return err
 	case name == "clone":
 		last := c.Shards() - 1
@@ -206,7 +211,7 @@ func editCheckpoint(c *synth.Checkpoint, edit string) error {
 	return fmt.Errorf("unknown edit %q", edit)
 }
 
-// scriptMounted waits until a mount of ours is ready, or until there is none and no process that
+// scriptMounted waits until a checkpoint is mounted, or until there is none and no process that
 // served one: [!] mounted MOUNTPOINT.
 func scriptMounted(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 {
@@ -235,11 +240,13 @@ func scriptMounted(ts *testscript.TestScript, neg bool, args []string) {
 // scriptSignal signals the process behind a mount and waits until it is gone, unless it is to stay:
 // [!] signal TERM|INT|HUP|KILL MOUNTPOINT.
 func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL, "HUP": syscall.SIGHUP}
+	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT,
+		"KILL": syscall.SIGKILL, "HUP": syscall.SIGHUP}
 	if len(args) != 2 || signals[args[0]] == 0 {
 		ts.Fatalf("usage: [!] signal TERM|INT|HUP|KILL MOUNTPOINT")
 	}
-	records, err := filepath.Glob(filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "dequantfs", "*.json"))
+	records, err := filepath.Glob(filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "dequantfs",
+		"*.json"))
 	ts.Check(err)
 	for _, name := range records {
 		var r record
@@ -262,7 +269,7 @@ func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 	}
-	ts.Fatalf("no mount of ours at %s", args[1])
+	ts.Fatalf("no checkpoint is mounted at %s", args[1])
 }
 
 // scriptJSON checks that a file is JSON: json FILE.
@@ -278,7 +285,8 @@ func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
 // eventually tries until try succeeds; the time it may take is far more than it ever needs.
 func eventually(fatalf func(string, ...any), try func() error) {
 	var err error
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	end := time.Now().Add(time.Minute)
+	for ; time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if err = try(); err == nil {
 			return
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,45 +13,38 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// source is an opened checkpoint with the tree of its views.
-type source struct {
+// opened is an opened checkpoint with the tree of its views.
+type opened struct {
 	checkpoint *adapter.Checkpoint
 	views      []fs.View
 	fs         *fs.FS
 }
 
-// openSource opens a checkpoint and lays out the views that the flags ask for.
-func openSource(c *cobra.Command, name string, v *viewFlags, o fs.Options) (*source, error) {
-	if err := v.check(); err != nil {
-		return nil, err
+// openCheckpoint opens SOURCE. No other place in the command reads what a user writes there.
+func openCheckpoint(
+	ctx context.Context, name string, log *slog.Logger, follow bool,
+) (*adapter.Checkpoint, error) {
+	o := adapter.OpenOptions{Logger: log, FollowLinks: follow, Fits: fs.CheckReading}
+	c, err := adapter.Open(ctx, name, o)
+	if errors.Is(err, os.ErrNotExist) && strings.Contains(name, "://") {
+		return nil, withHint(err, "nothing is downloaded: hf download ORG/NAME fetches a "+
+			"repository, and then SOURCE is ORG/NAME")
 	}
-	if o.Logger == nil {
-		o.Logger = logger(c)
-	}
-	return openViews(c.Context(), name, o, v.follow, v.views)
+	return c, err
 }
 
-// sayNotes says what a person should know of the plans, once.
-func sayNotes(log *slog.Logger, plans ...*adapter.Plan) {
-	said := map[string]bool{}
-	for _, p := range plans {
-		for _, note := range p.Notes {
-			if !said[note] {
-				log.Warn(note)
-			}
-			said[note] = true
-		}
-	}
-}
+// planner makes views of a checkpoint.
+type planner func(*adapter.Checkpoint) ([]fs.View, error)
 
-// openViews opens a checkpoint, lays out the views that plan makes of it, and says what is odd about
-// both. Symlinks may lead out of the checkpoint if follow says so.
-func openViews(ctx context.Context, name string, o fs.Options, follow bool, plan func(*adapter.Checkpoint) ([]fs.View, error)) (*source, error) {
-	checkpoint, err := adapter.Open(ctx, name, adapter.OpenOptions{Logger: o.Logger, FollowLinks: follow, Fits: fs.CheckReading})
+// openSource opens SOURCE, makes the tree of its views, and says what is odd about both.
+func openSource(
+	ctx context.Context, name string, o fs.Options, follow bool, plan planner,
+) (*opened, error) {
+	checkpoint, err := openCheckpoint(ctx, name, o.Logger, follow)
 	if err != nil {
 		return nil, err
 	}
-	s := &source{checkpoint: checkpoint}
+	s := &opened{checkpoint: checkpoint}
 	if s.views, err = plan(checkpoint); err == nil {
 		s.fs, err = fs.New(checkpoint, s.views, o)
 	}
@@ -64,12 +59,40 @@ func openViews(ctx context.Context, name string, o fs.Options, follow bool, plan
 	return s, nil
 }
 
+// sayNotes says the notes of plans, each once.
+func sayNotes(log *slog.Logger, plans ...*adapter.Plan) {
+	said := map[string]bool{}
+	for _, p := range plans {
+		for _, note := range p.Notes {
+			if !said[note] {
+				log.Warn(note)
+			}
+			said[note] = true
+		}
+	}
+}
+
 // Close closes the tree, then the files under it.
-func (s *source) Close() error {
+func (s *opened) Close() error {
 	return errors.Join(s.fs.Close(), s.checkpoint.Close())
+}
+
+// addQuiet adds the flag --quiet to a command that says more than its results.
+func addQuiet(c *cobra.Command) {
+	c.Flags().BoolP("quiet", "q", false, "say only warnings and errors")
+}
+
+// isQuiet says whether a command was given --quiet.
+func isQuiet(c *cobra.Command) bool {
+	quiet, _ := c.Flags().GetBool("quiet") // an error where the command has no such flag
+	return quiet
 }
 
 // logger logs for the people in front of the command.
 func logger(c *cobra.Command) *slog.Logger {
-	return slog.New(newPeopleHandler(c.ErrOrStderr(), slog.LevelInfo))
+	level := slog.LevelInfo
+	if isQuiet(c) {
+		level = slog.LevelWarn
+	}
+	return slog.New(newPeopleHandler(c.ErrOrStderr(), level))
 }

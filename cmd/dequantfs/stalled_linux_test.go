@@ -16,7 +16,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-// stalled is a file that does not answer. A real one would keep the process that reads it from ending, also this one.
+// stalled is a file that does not answer. A real one would keep the process that reads it from
+// ending, also this one.
 type stalled struct {
 	steady.File
 	asked, release chan struct{}
@@ -45,7 +46,8 @@ func TestAFileThatDoesNotAnswerDoesNotKeepAMountThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := &stalled{asked: make(chan struct{}, 1), release: make(chan struct{})}
-	load, err := expr.Load(&expr.Source{Key: "x", File: file, DType: safetensors.U8, Shape: []int64{1 << 10, 1 << 10}})
+	load, err := expr.Load(&expr.Source{Key: "x", File: file, DType: safetensors.U8,
+		Shape: []int64{1 << 10, 1 << 10}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,12 +55,15 @@ func TestAFileThatDoesNotAnswerDoesNotKeepAMountThatIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, err := fs.New(nil, []fs.View{{Plan: &adapter.Plan{Tensors: []adapter.Tensor{{Name: "x", Node: node, Group: "g"}}}}}, fs.Options{})
+	tree, err := fs.New(nil,
+		[]fs.View{{Plan: &adapter.Plan{Tensors: []adapter.Tensor{{Name: "x", Node: node,
+			Group: "g"}}}}}, fs.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	said := new(strings.Builder)
-	m := &mounted{source: &source{fs: tree, checkpoint: checkpoint}, log: slog.New(slog.NewTextHandler(said, nil))}
+	m := &mounted{opened: &opened{fs: tree, checkpoint: checkpoint},
+		log: slog.New(slog.NewTextHandler(said, nil))}
 	r, err := tree.ReaderAt("model.safetensors")
 	if err != nil {
 		t.Fatal(err)

@@ -16,12 +16,12 @@ import (
 	"github.com/dequantfs/dequantfs/fs/export"
 )
 
-// The state of the mounts of one user is a directory that nobody else can enter. A
-// mount has up to three files there, named after its mountpoint: .json says what it
-// is and .sock answers how it fares (these two with the number of the process in their names),
-// .log is what it said.
+// The state of the mounts of one user is in a directory that no other user can enter. A mount has
+// up to three files there, named after its mountpoint. The file .json describes the mount, the
+// socket .sock answers with its statistics, and .log is its log. The names of the first two also
+// hold the number of the process.
 
-// record is what stands in the .json file of a mount.
+// record is the .json file of a mount.
 type record struct {
 	Mountpoint string              `json:"mountpoint"`
 	Source     string              `json:"source"`
@@ -29,17 +29,18 @@ type record struct {
 	PID        int                 `json:"pid"`
 	Started    time.Time           `json:"started"`
 	Log        string              `json:"log,omitempty"`
-	Metrics    string              `json:"metrics,omitempty"` // address
+	Metrics    string              `json:"metrics,omitempty"`       // address
+	Namespace  string              `json:"pid_namespace,omitempty"` // in which PID counts
 }
 
-// snapshot is what the socket of a mount answers: everything at one moment.
+// snapshot is the answer of the socket of a mount: everything at one moment.
 type snapshot struct {
 	record
 	Time  time.Time `json:"time"`
 	Stats fs.Stats  `json:"stats"`
 }
 
-// stateName is how the files of a mountpoint are called, less their endings.
+// stateName is the beginning of the names of a mountpoint's files.
 func stateName(mountpoint string) string {
 	sum := sha256.Sum256([]byte(mountpoint))
 	base := strings.Map(func(r rune) rune {
@@ -51,7 +52,20 @@ func stateName(mountpoint string) string {
 	return base[:min(len(base), 24)] + "-" + hex.EncodeToString(sum[:4])
 }
 
-// mountState is what is known of a mount: its record, and if it answers a snapshot.
+// name is the name of the record's files without their endings. Each process has files of its own:
+// a process that is still ending must not remove the files of the next mount at the same
+// mountpoint.
+func (r *record) name() string {
+	namespace := strings.Map(func(c rune) rune {
+		if c >= '0' && c <= '9' {
+			return c
+		}
+		return -1
+	}, r.Namespace)
+	return fmt.Sprintf("%s-%d-%s", stateName(r.Mountpoint), r.PID, namespace)
+}
+
+// mountState is a mount with its record, and with a snapshot if it answers.
 type mountState struct {
 	path  string
 	State string `json:"state"` // "alive", "silent" (does not answer) or "dead"
@@ -65,7 +79,7 @@ const (
 	stateDead   = "dead"
 )
 
-// recordsOf finds the records of a mountpoint, by the path of their files less the endings.
+// recordsOf finds the records of a mountpoint, by the path of their files without the endings.
 func recordsOf(dir, mountpoint string) map[string]record {
 	found := map[string]record{}
 	files, _ := os.ReadDir(dir)
@@ -111,7 +125,7 @@ func (r *record) check() error {
 	return nil
 }
 
-// readAnswer reads what the socket of a mount answers.
+// readAnswer reads the answer of the socket of a mount.
 func readAnswer(answer io.Reader) (s snapshot, err error) {
 	if err := readback.Decode(answer, &s, answerLimits); err != nil {
 		return snapshot{}, err

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // stateDir is the directory of this user's mounts, made if it is missing.
@@ -30,7 +31,7 @@ func stateDir() (string, error) {
 	return dir, checkPrivate(dir)
 }
 
-// checkPrivate refuses a directory that somebody else has made or can enter.
+// checkPrivate refuses a directory that another user has made or can enter.
 func checkPrivate(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -44,8 +45,8 @@ func checkPrivate(dir string) error {
 	return nil
 }
 
-// defaultLog is the log file of a mount that was given none. What earlier mounts
-// said there stays, up to a megabyte.
+// defaultLog is the log file of a mount without --log-file. The lines of earlier mounts stay in it,
+// up to a megabyte.
 func defaultLog(mountpoint string) (string, error) {
 	dir, err := stateDir()
 	if err != nil {
@@ -70,15 +71,14 @@ func register(r record, stats func() fs.Stats) (*control, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Each process has files of its own: one that is still ending must not take those of the next
-	// mount at the same place with it.
-	c := &control{path: filepath.Join(dir, fmt.Sprintf("%s-%d", stateName(r.Mountpoint), os.Getpid()))}
+	r.Namespace = pidNamespace()
+	c := &control{path: filepath.Join(dir, r.name())}
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
 	for path, old := range recordsOf(dir, r.Mountpoint) {
-		if ended(old.PID) || old.PID == os.Getpid() {
+		if over(path, old) || path == c.path {
 			forget(path)
 		}
 	}
@@ -92,10 +92,10 @@ func register(r record, stats func() fs.Stats) (*control, error) {
 	return c, nil
 }
 
-// writeFile writes a file that is either there in full or not at all.
+// writeFile writes a file that is there in full or not at all.
 func writeFile(name string, data []byte) error {
 	temporary := name + ".new"
-	os.Remove(temporary) // of a process that was killed
+	os.Remove(temporary) // a killed process may have left it
 	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (c *control) serve(r record, stats func() fs.Stats) {
 	}
 }
 
-// Close takes the mount off the books. The log stays.
+// Close removes the record of the mount. The log stays.
 func (c *control) Close() error {
 	os.Remove(c.path + ".json")
 	err := c.listener.Close()
@@ -132,8 +132,8 @@ func (c *control) Close() error {
 	return err
 }
 
-// listenUnix listens on a socket that only this user can connect to. The path goes
-// through an open directory, because a socket's address holds 107 bytes only.
+// listenUnix listens on a socket that only this user can connect to. The path goes through an open
+// directory, because the address of a socket holds only 107 bytes.
 func listenUnix(path string) (net.Listener, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -162,7 +162,7 @@ func states(ctx context.Context) ([]mountState, error) {
 	if err != nil {
 		return nil, err
 	}
-	here, err := mounts()
+	here, err := mounts.List()
 	if err != nil {
 		return nil, err
 	}
@@ -170,10 +170,10 @@ func states(ctx context.Context) ([]mountState, error) {
 	for _, name := range names {
 		m, err := stateOf(ctx, strings.TrimSuffix(name, ".json"))
 		if errors.Is(err, os.ErrNotExist) {
-			continue // unmounted meanwhile
+			continue // unmounted since
 		}
 		if err != nil {
-			return nil, withHint(err, "if nothing is mounted that it can be of, remove that file")
+			return nil, withHint(err, "if no mount belongs to that file, remove it")
 		}
 		if m.State != stateAlive && !mountedAt(here, m.Mountpoint) {
 			if m.State == stateDead {
@@ -186,15 +186,15 @@ func states(ctx context.Context) ([]mountState, error) {
 	return latest(all), nil
 }
 
-// latest leaves out mounts that another at the same place has taken over from, and
-// removes their records if their processes are gone.
+// latest keeps the newest mount at each mountpoint. It removes the records of the others if their
+// processes are gone.
 func latest(all []mountState) (kept []mountState) {
 	slices.SortStableFunc(all, func(a, b mountState) int {
 		return cmp.Or(cmp.Compare(a.Mountpoint, b.Mountpoint), b.Started.Compare(a.Started))
 	})
 	for i, m := range all {
 		switch {
-		case i == 0 || m.Mountpoint != all[i-1].Mountpoint || strings.HasPrefix(m.Mountpoint, "/dev/fd/"):
+		case i == 0, m.Mountpoint != all[i-1].Mountpoint, isDescriptor(m.Mountpoint):
 			kept = append(kept, m)
 		case m.State == stateDead:
 			forget(m.path)
@@ -213,7 +213,7 @@ func stateOf(ctx context.Context, path string) (m mountState, err error) {
 	switch {
 	case err == nil && answer.PID == m.PID && answer.Mountpoint == m.Mountpoint:
 		m.snapshot = answer
-	case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) || ended(m.PID):
+	case refused(err) || !m.record.foreign() && ended(m.PID):
 		m.State = stateDead
 	default:
 		m.State = stateSilent
@@ -221,9 +221,8 @@ func stateOf(ctx context.Context, path string) (m mountState, err error) {
 	return m, nil
 }
 
-// waitEnded waits until the process that served a mountpoint is off the books, so
-// that what it logs is logged and what it holds is free. It does not wait for ever:
-// the mount is gone, whatever else keeps the process.
+// waitEnded waits until the process that served a mountpoint has ended, so that its log is complete
+// and its memory free. It gives up after a while: the mount is gone in any case.
 func waitEnded(ctx context.Context, mountpoint string) {
 	dir, err := stateDir()
 	if err != nil {
@@ -231,8 +230,8 @@ func waitEnded(ctx context.Context, mountpoint string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for _, r := range recordsOf(dir, mountpoint) {
-		for !ended(r.PID) && ctx.Err() == nil {
+	for path, r := range recordsOf(dir, mountpoint) {
+		for !over(path, r) && ctx.Err() == nil {
 			pause(ctx)
 		}
 	}
@@ -244,16 +243,6 @@ func pause(ctx context.Context) {
 	case <-ctx.Done():
 	case <-time.After(2 * time.Millisecond):
 	}
-}
-
-// ended says whether a process is gone, or waits only to be asked how it ended.
-func ended(pid int) bool {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return errors.Is(err, os.ErrNotExist)
-	}
-	_, state, _ := strings.Cut(string(data), ") ")
-	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
 }
 
 // ask connects to the socket of a mount.
@@ -275,18 +264,16 @@ func ask(ctx context.Context, path string) (s snapshot, err error) {
 	return readAnswer(conn)
 }
 
-// forget removes the files of a mount that is gone, less its log.
+// forget removes the files of a mount that is gone, except its log.
 func forget(path string) {
 	os.Remove(path + ".json")
 	os.Remove(path + ".json.new")
 	os.Remove(path + ".sock")
 }
 
-func mountedAt(all []mountEntry, mountpoint string) bool {
-	for _, m := range all {
-		if m.mountpoint == mountpoint && m.fsType == fsType {
-			return true
-		}
-	}
-	return false
+// mountedAt says whether a checkpoint is mounted at a mountpoint.
+func mountedAt(all []mounts.Entry, mountpoint string) bool {
+	return slices.ContainsFunc(all, func(m mounts.Entry) bool {
+		return m.Mountpoint == mountpoint && m.Type == mounts.Type
+	})
 }

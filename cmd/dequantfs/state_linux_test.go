@@ -18,7 +18,8 @@ func TestTheLatestMountAtAPlaceCounts(t *testing.T) {
 		state string
 		age   time.Duration
 	}{
-		{"/b", stateDead, 3 * time.Second}, {"/a", stateSilent, time.Second}, {"/b", stateAlive, time.Second}, {"/b", stateDead, 2 * time.Second},
+		{"/b", stateDead, 3 * time.Second}, {"/a", stateSilent, time.Second}, {"/b", stateAlive,
+			time.Second}, {"/b", stateDead, 2 * time.Second},
 		{"/dev/fd/3", stateAlive, 0}, {"/dev/fd/3", stateAlive, 0},
 	} {
 		m := mountState{path: filepath.Join(dir, string(rune('a'+i))), State: s.state}
@@ -36,7 +37,8 @@ func TestTheLatestMountAtAPlaceCounts(t *testing.T) {
 	for _, m := range latest(all) {
 		got = append(got, m.Mountpoint+" "+m.State)
 	}
-	if want := "/a silent, /b alive, /dev/fd/3 alive, /dev/fd/3 alive"; strings.Join(got, ", ") != want {
+	if want := "/a silent, /b alive, /dev/fd/3 alive, /dev/fd/3 alive"; strings.Join(got,
+		", ") != want {
 		t.Errorf("%v, want %s", got, want)
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "*.json"))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,13 +19,15 @@ func newStatus() *cobra.Command {
 	var asJSON, watch bool
 	c := &cobra.Command{
 		Use:   "status [MOUNTPOINT]",
-		Short: "show the mounts of this user and what they serve",
+		Short: "show the mounts of this user and how much they serve",
 		Long: "Show the mounts of this user: bytes served and read from the source, rates,\n" +
-			"how often the tensor cache had what was wanted, and what is being read. Rates\n" +
-			"are since the mount began; with --watch, of the last second. What the kernel\n" +
-			"serves from its page cache reaches no process and is not counted.",
-		Example: "  dequantfs status\n  dequantfs status /mnt/v3 --watch\n  dequantfs status --json",
-		Args:    arity(0, 1),
+			"hits of the tensor cache, and the files that are being read. Rates are since the\n" +
+			"mount began; with --watch, of the last second. Reads that the kernel answers\n" +
+			"from its page cache are not counted.",
+		Example: "  dequantfs status\n" +
+			"  dequantfs status /mnt/v3 --watch\n" +
+			"  dequantfs status --json",
+		Args: arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if watch {
 				return watchStatus(c.Context(), c.OutOrStdout(), args, asJSON)
@@ -33,10 +36,13 @@ func newStatus() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeStatus(c.OutOrStdout(), all, nil, asJSON)
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), statusFacts(all))
+			}
+			return writeStatus(c.OutOrStdout(), all, nil)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: a list; with --watch, one line each second")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON; with --watch, one line each second")
 	c.Flags().BoolVar(&watch, "watch", false, "print again every second")
 	return c
 }
@@ -53,7 +59,8 @@ func statesOf(ctx context.Context, args []string) ([]mountState, error) {
 	}
 	i := slices.IndexFunc(all, func(m mountState) bool { return m.Mountpoint == mountpoint })
 	if i < 0 {
-		return nil, withHint(fmt.Errorf("%s: this user has mounted nothing there", args[0]), "dequantfs status lists the mounts")
+		return nil, withHint(fmt.Errorf("%s: this user has mounted nothing there", args[0]),
+			listMounts)
 	}
 	return all[i : i+1], nil
 }
@@ -69,7 +76,12 @@ func watchStatus(ctx context.Context, w io.Writer, args []string, asJSON bool) e
 		if err != nil {
 			return err
 		}
-		if err := writeStatus(w, all, before, asJSON); err != nil {
+		if asJSON {
+			err = writeJSONLine(w, statusFacts(all))
+		} else {
+			err = writeStatus(w, all, before)
+		}
+		if err != nil {
 			return err
 		}
 		before = all
@@ -81,15 +93,20 @@ func watchStatus(ctx context.Context, w io.Writer, args []string, asJSON bool) e
 	}
 }
 
-func writeStatus(w io.Writer, all, before []mountState, asJSON bool) error {
-	if asJSON {
-		if all == nil {
-			all = []mountState{}
-		}
-		return writeJSON(w, all)
-	}
+// statusJSON is what status --json prints.
+type statusJSON struct {
+	Version int          `json:"version"`
+	Mounts  []mountState `json:"mounts"`
+}
+
+func statusFacts(all []mountState) statusJSON {
+	return statusJSON{jsonVersion, append([]mountState{}, all...)}
+}
+
+func writeStatus(w io.Writer, all, before []mountState) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "MOUNTPOINT\tSTATE\tUP\tSERVED\tRATE\tREAD\tHITS\tCACHE\tWAITING\tERRORS\tSOURCE")
+	fmt.Fprintln(table,
+		"MOUNTPOINT\tSTATE\tUP\tSERVED\tRATE\tREAD\tHITS\tCACHE\tWAITING\tERRORS\tSOURCE")
 	for _, m := range all {
 		fmt.Fprintln(table, strings.Join(m.row(earlier(before, m)), "\t"))
 	}
@@ -102,7 +119,8 @@ func writeStatus(w io.Writer, all, before []mountState, asJSON bool) error {
 	return nil
 }
 
-// earlier finds what a rate is measured from: the mount a moment ago, else its beginning.
+// earlier gives the state from which a rate is measured: that a moment ago, else that at the
+// beginning.
 func earlier(before []mountState, m mountState) snapshot {
 	for _, b := range before {
 		if b.Mountpoint == m.Mountpoint && b.Started.Equal(m.Started) {
@@ -130,7 +148,7 @@ func (m *mountState) row(before snapshot) []string {
 		oneLine(m.Source))
 }
 
-// writeRemarks says what a row has no room for.
+// writeRemarks says more about a mount, one line each.
 func (m *mountState) writeRemarks(w io.Writer) {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(w, "%s: %s\n", oneLine(m.Mountpoint), oneLine(fmt.Sprintf(format, args...)))
@@ -146,13 +164,22 @@ func (m *mountState) writeRemarks(w io.Writer) {
 	}
 	switch m.State {
 	case stateDead:
-		say("its process (%d) is gone; clear it with: dequantfs umount %s", m.PID, m.Mountpoint)
+		say("its process (%s) is gone; clear it with: dequantfs umount %s", m.process(),
+			m.Mountpoint)
 	case stateSilent:
-		say("its process (%d) does not answer", m.PID)
+		say("its process (%s) does not answer", m.process())
 	}
 	if m.Log != "" && (m.State != stateAlive || m.Stats.Errors > 0) {
 		say("log: %s", m.Log)
 	}
+}
+
+// process names the process behind a mount.
+func (m *mountState) process() string {
+	if m.foreign() {
+		return fmt.Sprintf("%d in another PID namespace", m.PID)
+	}
+	return strconv.Itoa(m.PID)
 }
 
 func formatRate(bytes int64, d time.Duration) string {

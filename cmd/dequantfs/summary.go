@@ -40,11 +40,11 @@ func writeSummary(w io.Writer, c *adapter.Checkpoint, asJSON bool) error {
 			all[i].Scales = n.Scales.String()
 		}
 	}
-	return writeJSON(w, map[string]any{"version": 1, "source": c.Path, "summary": all})
+	return writeJSON(w, map[string]any{"version": jsonVersion, "source": c.Path, "summary": all})
 }
 
 // formatSummary joins the counts: "1,234 weights in FP8, blocks of 128 × 128, scales F32; 61 per
-// row; 204 tensors not quantized". What a count has in common with the one before is not repeated.
+// row; 204 tensors not quantized". A part that equals that of the count before is not repeated.
 func formatSummary(counts []adapter.Count) string {
 	parts := make([]string, len(counts))
 	var before adapter.Count

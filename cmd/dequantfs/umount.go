@@ -12,17 +12,18 @@ import (
 func newUmount() *cobra.Command {
 	var lazy, all bool
 	c := &cobra.Command{
-		Use:   "umount MOUNTPOINT | --all",
-		Short: "unmount, and wait until the mount is gone",
-		Long: "Unmount and wait until the mount is gone. What is still in use is refused,\n" +
-			"unless --lazy detaches it: it leaves the tree at once, and files that are open\n" +
-			"are served until they are closed.",
+		Use:     "umount MOUNTPOINT | --all",
+		Aliases: []string{"unmount"},
+		Short:   "unmount, and wait until the mount is gone",
+		Long: "Unmount and wait until the mount is gone. A mount in use is refused. With --lazy\n" +
+			"it is detached: it leaves the tree at once, and open files are served until they\n" +
+			"are closed.",
 		Example: "  dequantfs umount /mnt/v3\n  dequantfs umount --all",
 		Args:    arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
 			case all && len(args) > 0:
-				return wrongUsage(c, "it is either a mountpoint or --all")
+				return wrongUsage(c, "a mountpoint and --all exclude each other")
 			case all:
 				return umountAll(c.Context(), lazy)
 			}
@@ -37,7 +38,7 @@ func newUmount() *cobra.Command {
 	return c
 }
 
-// umountAll unmounts every mount of this user; one that is in use does not keep the others.
+// umountAll unmounts every mount of this user. One that is in use does not keep the others mounted.
 func umountAll(ctx context.Context, lazy bool) error {
 	all, err := states(ctx)
 	for _, m := range all {
@@ -45,6 +46,9 @@ func umountAll(ctx context.Context, lazy bool) error {
 	}
 	return err
 }
+
+// listMounts is the hint for a mountpoint without a mount.
+const listMounts = "dequantfs status lists the mounts"
 
 // umount unmounts one mountpoint.
 func umount(ctx context.Context, path string, lazy bool) error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -22,11 +21,11 @@ func newVerify() *cobra.Command {
 		Short: "check an export or a mount",
 		Long: "Check the files of an export against the SHA-256 in its manifest, or with\n" +
 			"--source against bytes computed anew from the source. A mount of this user is\n" +
-			"checked against its source. Which views there are is known from the export or\n" +
-			"the mount, unless flags say otherwise. What differs is printed by tensor, and\n" +
-			"then the exit status is 1.\n\n" +
-			"A manifest proves that nothing has changed since somebody wrote it. Where it\n" +
-			"may not be trusted, give --source.",
+			"checked against its source. The views are those of the export or the mount,\n" +
+			"unless flags say otherwise. Each difference is printed by tensor, and then the\n" +
+			"exit status is 1.\n\n" +
+			"A manifest proves that nothing has changed since it was written. If others can\n" +
+			"write it, give --source.",
 		Example: "  dequantfs verify /data/v3-bf16\n" +
 			"  dequantfs verify /data/v3-bf16 --source ~/models/DeepSeek-V3\n" +
 			"  dequantfs verify /mnt/v3",
@@ -35,8 +34,10 @@ func newVerify() *cobra.Command {
 	}
 	v.view.register(c)
 	c.Flags().StringVar(&v.source, "source", "", "compare with the bytes of `SOURCE`")
-	c.Flags().IntVar(&v.jobs, "jobs", 0, "`N` files read at once (default one for each processor, at most 8)")
+	c.Flags().IntVar(&v.jobs, "jobs", 0,
+		"`N` files read at once (default one for each processor, at most 8)")
 	c.Flags().BoolVar(&v.json, "json", false, "print JSON")
+	addQuiet(c)
 	return c
 }
 
@@ -59,82 +60,97 @@ func (v *verifyFlags) run(c *cobra.Command, dir string) error {
 		return err
 	}
 	if v.json {
-		err = writeJSON(c.OutOrStdout(), found)
+		err = writeJSON(c.OutOrStdout(), verifyJSON{jsonVersion, found})
 	} else {
 		err = writeVerification(c.OutOrStdout(), dir, against, found)
 	}
 	if n := len(found.Differences); n > 0 {
-		err = errors.Join(err, fmt.Errorf("%s: %d %s", dir, n, plural(n, "difference", "differences")))
+		err = errors.Join(err,
+			fmt.Errorf("%s: %d %s", dir, n, plural(n, "difference", "differences")))
 	}
 	return err
 }
 
+// verifyJSON is what verify --json prints.
+type verifyJSON struct {
+	Version int `json:"version"`
+	*export.Verification
+}
+
 // verify checks against the manifest or against a source, and says which.
-func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verification, against string, err error) {
-	o := export.VerifyOptions{Jobs: v.jobs}
-	source, views := v.source, []export.ViewRecord(nil)
-	if source == "" || !v.view.changed(c) { // else all is said, and what is in dir need not be readable
-		var m *export.Manifest
-		source, views, m, err = v.expected(c.Context(), dir)
-		switch {
-		case err != nil:
-			return nil, "", err
-		case m != nil && source == "":
-			found, err = m.Verify(c.Context(), dir, o)
-			return found, "its manifest", err
-		case source == "":
-			found, err = export.Verify(c.Context(), dir, o) // which says what is missing
-			return found, "its manifest", err
-		}
-	}
-	if err := v.view.check(); err != nil {
+func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verification,
+	against string, err error) {
+	r, err := v.view.check()
+	if err != nil {
 		return nil, "", err
 	}
-	plan := v.view.views
-	if len(views) > 0 && !v.view.changed(c) {
-		plan = func(checkpoint *adapter.Checkpoint) ([]fs.View, error) { return planRecorded(checkpoint, views) }
+	o := export.VerifyOptions{Jobs: v.jobs}
+	e := expectation{source: v.source}
+	if v.source == "" || !v.view.changed() { // else the flags say all, and dir may be unreadable
+		if e, err = v.expected(c.Context(), dir); err != nil {
+			return nil, "", err
+		}
 	}
-	s, err := openViews(c.Context(), source, fs.Options{Logger: logger(c)}, v.view.follow, plan)
+	switch {
+	case e.source == "" && e.manifest != nil:
+		found, err = e.manifest.Verify(c.Context(), dir, o)
+		return found, "its manifest", err
+	case e.source == "":
+		found, err = export.Verify(c.Context(), dir, o) // its error says how dir is not an export
+		return found, "its manifest", err
+	}
+	s, err := openSource(c.Context(), e.source, fs.Options{Logger: logger(c)}, r.follow,
+		v.plan(c, r, e.views))
 	if err != nil {
 		return nil, "", err
 	}
 	defer s.Close()
 	found, err = export.VerifyTree(c.Context(), s.fs, dir, o)
-	return found, source, err
+	return found, e.source, err
 }
 
-// expected finds out what should be in dir: the source, none where the manifest is to be compared
-// with, the views as far as an export or a mount tells, and the manifest of an export.
-func (v *verifyFlags) expected(ctx context.Context, dir string) (source string, views []export.ViewRecord, m *export.Manifest, err error) {
-	m, err = export.ReadManifest(dir)
-	if err == nil {
-		return v.source, m.Views, m, nil
+// plan gives the views to compare with: the recorded ones unless flags ask for others.
+func (v *verifyFlags) plan(c *cobra.Command, r *request, views []export.ViewRecord) planner {
+	if len(views) == 0 || v.view.changed() {
+		v.view.sayLayout(logger(c))
+		return r.views
 	}
-	if !errors.Is(err, iofs.ErrNotExist) {
-		return "", nil, nil, err
+	return func(checkpoint *adapter.Checkpoint) ([]fs.View,
+		error) {
+		return planRecorded(checkpoint, views)
 	}
-	if v.source != "" {
-		return v.source, nil, nil, nil
+}
+
+// expectation is what a directory is compared with.
+type expectation struct {
+	source   string // empty: the manifest
+	manifest *export.Manifest
+	views    []export.ViewRecord
+}
+
+// expected finds out what dir is compared with, from --source, from the manifest of an export, or
+// from the record of a mount.
+func (v *verifyFlags) expected(ctx context.Context, dir string) (expectation, error) {
+	m, err := export.ReadManifest(dir)
+	switch {
+	case err == nil:
+		return expectation{v.source, m, m.Views}, nil
+	case !errors.Is(err, iofs.ErrNotExist):
+		return expectation{}, err
+	case v.source != "":
+		return expectation{source: v.source}, nil
 	}
 	mountpoint, err := fs.ResolveMountpoint(dir)
 	if err != nil {
-		return "", nil, nil, err
+		return expectation{}, err
 	}
 	all, err := states(ctx)
 	for _, s := range all {
 		if s.Mountpoint == mountpoint {
-			return s.Source, s.Views, nil, nil
+			return expectation{source: s.Source, views: s.Views}, nil
 		}
 	}
-	return "", nil, nil, err
-}
-
-// viewFlagNames are the flags that say what is shown.
-var viewFlagNames = []string{"layout", "dtype", "ep", "mtp", "exclude", "scales", "shard-size", "unscaled"}
-
-// changed says whether any flag was given that says what is shown.
-func (v *viewFlags) changed(c *cobra.Command) bool {
-	return slices.ContainsFunc(viewFlagNames, c.Flags().Changed)
+	return expectation{}, err
 }
 
 // planRecorded plans the views that an export or a mount says it holds.
@@ -161,7 +177,9 @@ func writeVerification(w io.Writer, dir, against string, found *export.Verificat
 	if n := len(found.Differences); n > 0 {
 		verdict = fmt.Sprintf("%d %s", n, plural(n, "difference", "differences"))
 	}
-	_, err := fmt.Fprintf(w, "%s against %s: %d files, %d tensors, %s: %s\n", oneLine(dir), oneLine(against), found.Files, found.Tensors, formatSize(found.Bytes), verdict)
+	_, err := fmt.Fprintf(w, "%s against %s: %d files, %d tensors, %s: %s\n", oneLine(dir),
+		oneLine(against),
+		found.Files, found.Tensors, formatSize(found.Bytes), verdict)
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -30,7 +31,7 @@ func (n *silent) WrapChild(_ context.Context, ops gofs.InodeEmbedder) gofs.Inode
 	return &silent{ops.(*gofs.LoopbackNode), n.asked}
 }
 
-// Open gives a file whose reads wait, unless it is one that tells what should be there.
+// Open gives a file whose reads wait, unless it is a manifest.
 func (n *silent) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	h, f, errno := n.LoopbackNode.Open(ctx, flags)
 	if errno != 0 || strings.HasSuffix(n.Path(nil), "manifest.json") {
@@ -45,7 +46,8 @@ type silentFile struct {
 }
 
 // Read answers nothing.
-func (f *silentFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func (f *silentFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult,
+	syscall.Errno) {
 	f.node.asked.Add(1)
 	<-ctx.Done()
 	return nil, syscall.EINTR
@@ -57,16 +59,7 @@ func TestVerifyEndsAlthoughAFileSystemDoesNotAnswer(t *testing.T) {
 	s := newSession(t)
 	export := filepath.Join(s.dir, "export")
 	s.run("export", s.source, export, "--layout", "hf")
-	data := &gofs.LoopbackRoot{Path: export}
-	root := &silent{&gofs.LoopbackNode{RootData: data}, new(atomic.Int64)}
-	data.RootNode = root
-	server, err := gofs.Mount(s.mnt, root, &gofs.Options{MountOptions: fuse.MountOptions{DirectMount: true, FsName: "silent"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	keepFUSE(t)
-	defer server.Wait()
-	defer unix.Unmount(s.mnt, unix.MNT_DETACH)
+	root := mountSilent(t, s.mnt, export)
 	c := s.command("verify", s.mnt)
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
@@ -75,12 +68,7 @@ func TestVerifyEndsAlthoughAFileSystemDoesNotAnswer(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
-	eventually(t.Fatalf, func() error {
-		if root.asked.Load() == 0 {
-			return errors.New("nothing was read")
-		}
-		return nil
-	})
+	root.wait(t)
 	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -93,9 +81,74 @@ func TestVerifyEndsAlthoughAFileSystemDoesNotAnswer(t *testing.T) {
 			return errors.New("it still runs")
 		}
 	})
-	if err := <-ended; err == nil || !strings.Contains(stderr.String(), "interrupted") {
+	var exit *exec.ExitError
+	err := <-ended
+	if !errors.As(err, &exit) || exit.ExitCode() != 130 || !strings.Contains(stderr.String(),
+		"interrupted") {
 		t.Errorf("%v: %s", err, &stderr)
 	}
+}
+
+// TestAnInterruptedMountLeavesNothing interrupts a mount in the background whose source does not
+// answer, so that it never gets ready.
+func TestAnInterruptedMountLeavesNothing(t *testing.T) {
+	requireFUSE(t)
+	t.Parallel() // it takes the seconds after which a process is killed
+	s := newSession(t)
+	source := filepath.Join(s.dir, "silent")
+	if err := os.Mkdir(source, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	root := mountSilent(t, source, s.source)
+	var stderr bytes.Buffer
+	c := s.command("mount", source, s.mnt)
+	c.Stderr = &stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	root.wait(t)
+	if err := c.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	err := c.Wait()
+	if !errors.As(err, &exit) || exit.ExitCode() != 130 || !strings.Contains(stderr.String(),
+		"interrupted") {
+		t.Errorf("%v: %s", err, &stderr)
+	}
+	if all, err := mountsBelow(s.mnt); err != nil || len(all) > 0 {
+		t.Errorf("left behind: %v, %v", all, err)
+	}
+}
+
+// mountSilent mounts a silent file system with the files of a directory.
+func mountSilent(t *testing.T, mountpoint, files string) *silent {
+	t.Helper()
+	data := &gofs.LoopbackRoot{Path: files}
+	root := &silent{&gofs.LoopbackNode{RootData: data}, new(atomic.Int64)}
+	data.RootNode = root
+	o := &gofs.Options{MountOptions: fuse.MountOptions{DirectMount: true, FsName: "silent"}}
+	server, err := gofs.Mount(mountpoint, root, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keepFUSE(t)
+	t.Cleanup(func() {
+		_ = unix.Unmount(mountpoint, unix.MNT_DETACH)
+		server.Wait()
+	})
+	return root
+}
+
+// wait waits until a read is not answered.
+func (n *silent) wait(t *testing.T) {
+	t.Helper()
+	eventually(t.Fatalf, func() error {
+		if n.asked.Load() == 0 {
+			return errors.New("nothing was read")
+		}
+		return nil
+	})
 }
 
 // keepFUSE keeps FUSE descriptors from programs that are started: one that has them would wait for
@@ -108,7 +161,8 @@ func keepFUSE(t *testing.T) {
 	}
 	for _, e := range list {
 		fd, err := strconv.Atoi(e.Name())
-		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && target == "/dev/fuse" {
+		target, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && target == "/dev/fuse" {
 			unix.CloseOnExec(fd)
 		}
 	}
@@ -126,7 +180,8 @@ func mountFull(t *testing.T) string {
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	for i := 0; ; i++ {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("ballast-", i)), make([]byte, 4096), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("ballast-", i)), make([]byte, 4096),
+			0o600); err != nil {
 			return dir
 		}
 	}
@@ -144,7 +199,7 @@ func TestAFullStateDiskKeepsNoHalfRecords(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "ballast-0")); err != nil {
 		t.Fatal(err)
 	}
-	// What a process that was killed has left there, here a link, is not written through.
+	// A killed process may have left a link there: the file is not written through it.
 	if err := os.Symlink("ballast-1", name+".new"); err != nil {
 		t.Fatal(err)
 	}

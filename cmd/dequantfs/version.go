@@ -18,11 +18,17 @@ func newVersion() *cobra.Command {
 		Example: "  dequantfs version",
 		Args:    arity(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			info, _ := debug.ReadBuildInfo()
-			_, err := fmt.Fprintf(c.OutOrStdout(), "dequantfs %s %s %s/%s\n", version(info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintln(c.OutOrStdout(), versionLine())
 			return err
 		},
 	}
+}
+
+// versionLine is what version and --version print.
+func versionLine() string {
+	info, _ := debug.ReadBuildInfo()
+	return fmt.Sprintf("dequantfs %s %s %s/%s", version(info), runtime.Version(), runtime.GOOS,
+		runtime.GOARCH)
 }
 
 // version is Version, else the module's version, else the revision built from.

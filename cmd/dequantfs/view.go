@@ -2,171 +2,225 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// viewFlags say which checkpoint is shown. They are the same for every command,
-// and a view is the same bytes whichever way it is read.
+// viewFlags say which view of a checkpoint is shown. They are the same for every command, and a
+// view has the same bytes whichever command reads it.
 type viewFlags struct {
-	layouts   []string
-	dtype     string
-	ep        string
-	mtp       string
-	exclude   string
-	scales    string
-	shardSize size
-	unscaled  bool // FP8 weights without a scale are plain numbers
-	follow    bool // symlinks out of the source
+	set *pflag.FlagSet // these flags, for commands that pass them on
 
-	// every says that without --layout all forward layouts are shown, each in its
-	// own subdirectory even if there is only one: the paths in a script must not
-	// depend on how many layouts a family has.
+	layouts          []string
+	dtype, mtp       string
+	ep               string
+	include, exclude string
+	scales           string
+	shardSize        size
+	unscaled         bool
+	follow           bool
+
+	// every: without --layout all forward layouts are shown, each in its own subdirectory. There is
+	// a subdirectory even for a single layout, so that paths in scripts do not depend on the
+	// family.
 	every bool
+}
 
-	// fits, if there is one, is asked before so many views are planned.
+// standardLayout is shown without --layout, unless viewFlags.every is set. Every checkpoint has it.
+const standardLayout = adapter.LayoutHF
+
+// register adds the flags to a command.
+func (v *viewFlags) register(c *cobra.Command) {
+	standard := standardLayout
+	if v.every {
+		standard = "all of the family"
+	}
+	v.set = pflag.NewFlagSet("view", pflag.ContinueOnError)
+	v.set.StringSliceVar(&v.layouts, "layout", nil,
+		"`A,B` of "+strings.Join(layoutNames(), ", ")+" (default "+standard+")")
+	v.set.StringVar(&v.dtype, "dtype", "bf16", "if computed: bf16, f16, f32")
+	v.set.StringVar(&v.ep, "ep", "", "only experts of rank `R/N`, R from 0; or all/N")
+	v.set.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")
+	v.set.StringVar(&v.include, "include", "", "only names that `REGEX` matches at the start")
+	v.set.StringVar(&v.exclude, "exclude", "", "leave out names that `REGEX` matches at the start")
+	v.set.Var(&v.shardSize, "shard-size", "largest file (default by layer or shard)")
+	v.set.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax or ones")
+	v.set.BoolVar(&v.unscaled, "unscaled", false, "read FP8 that has no scales as plain numbers")
+	v.set.BoolVar(&v.follow, followLinks, false, "follow symlinks that lead out of the source")
+	c.Flags().AddFlagSet(v.set)
+	for flag, values := range flagValues() {
+		// It fails only for an unknown flag, and these were added above.
+		_ = c.RegisterFlagCompletionFunc(flag,
+			cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+// followLinks is the view flag that says which files may be opened. All others say what is shown.
+const followLinks = "follow-links"
+
+// flagValues are the values that a shell offers.
+func flagValues() map[string][]cobra.Completion {
+	return map[string][]cobra.Completion{
+		"layout": layoutNames(),
+		"dtype":  {"bf16", "f16", "f32"},
+		"mtp":    {"auto", "keep", "drop"},
+		"scales": {"amax", "ones"},
+	}
+}
+
+// changed says whether a flag was given that says what is shown.
+func (v *viewFlags) changed() (changed bool) {
+	v.set.VisitAll(func(f *pflag.Flag) { changed = changed || f.Changed && f.Name != followLinks })
+	return changed
+}
+
+// arguments are the flags as they were given, for another process. They always name the layout,
+// because commands differ in what they take without it.
+func (v *viewFlags) arguments() []string {
+	args := []string{"--layout=" + strings.Join(v.chosen(), ",")}
+	v.set.VisitAll(func(f *pflag.Flag) {
+		if f.Changed && f.Name != "layout" {
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return args
+}
+
+// chosen are the layouts that do not depend on the checkpoint.
+func (v *viewFlags) chosen() []string {
+	if len(v.layouts) == 0 && !v.every {
+		return []string{standardLayout}
+	}
+	return v.layouts
+}
+
+// sayLayout says which layout a command takes that was given none, and which programs read it.
+func (v *viewFlags) sayLayout(log *slog.Logger) {
+	if len(v.layouts) == 0 && !v.every {
+		log.Info("layout " + standardLayout + ", for " + readersOf(standardLayout) +
+			"; --layout names another")
+	}
+}
+
+// viewDTypes are the values of --dtype, in our spelling and in that of torch.
+var viewDTypes = map[string]safetensors.DType{
+	"bf16": safetensors.BF16, "bfloat16": safetensors.BF16,
+	"f16": safetensors.F16, "float16": safetensors.F16, "fp16": safetensors.F16,
+	"f32": safetensors.F32, "float32": safetensors.F32, "fp32": safetensors.F32,
+}
+
+// request is what view flags ask for, checked.
+type request struct {
+	layouts   []string // none: the forward layouts of the family
+	options   adapter.Options
+	ranks     []adapter.EP
+	allRanks  bool // each in a subdirectory of its own
+	shardSize int64
+	follow    bool
+
+	// fits, if it is set, is asked before so many views are planned.
 	fits func(c *adapter.Checkpoint, views int) error
 }
 
-// register adds the flags.
-func (v *viewFlags) register(c *cobra.Command) {
-	standard := adapter.LayoutNative
-	if v.every {
-		standard = "all that the family has"
-	}
-	flags := c.Flags()
-	known := strings.Join(layoutNames(), ", ")
-	flags.StringSliceVar(&v.layouts, "layout", nil, known+", or several: `A,B` (default "+standard+")")
-	flags.StringVar(&v.dtype, "dtype", "bf16", "if computed: bf16, f16, f32")
-	flags.StringVar(&v.ep, "ep", "", "only experts of rank `R/N`, R from 0; or all/N")
-	flags.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")
-	flags.StringVar(&v.exclude, "exclude", "", "leave out names that `REGEX` matches at the start")
-	flags.Var(&v.shardSize, "shard-size", "largest file (default by layer or shard)")
-	flags.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax or ones")
-	flags.BoolVar(&v.unscaled, "unscaled", false, "read FP8 that has no scales as plain numbers")
-	flags.BoolVar(&v.follow, "follow-links", false, "follow symlinks that lead out of the source")
-	for flag, values := range flagValues {
-		// It fails for a flag that is not there only, and these were added above.
-		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	}
-}
-
-// flagValues are what a shell may offer.
-var flagValues = map[string][]cobra.Completion{
-	"layout": layoutNames(),
-	"dtype":  {"bf16", "f16", "f32"},
-	"mtp":    {"auto", "keep", "drop"},
-	"scales": {"amax", "ones"},
-}
-
-// viewDTypes are the dtypes that --dtype takes.
-var viewDTypes = map[string]safetensors.DType{
-	"bf16": safetensors.BF16,
-	"f16":  safetensors.F16,
-	"f32":  safetensors.F32,
-}
-
-// options reads the flags that do not depend on the checkpoint.
-func (v *viewFlags) options() (adapter.Options, error) {
-	o := adapter.Options{MTP: v.mtp, Scales: v.scales, Unscaled: v.unscaled}
-	var ok bool
-	if o.DType, ok = viewDTypes[strings.ToLower(v.dtype)]; !ok {
-		return o, flagError("dtype", v.dtype, "bf16, f16 or f32")
-	}
-	if !slices.Contains([]string{"auto", "keep", "drop"}, v.mtp) {
-		return o, flagError("mtp", v.mtp, "auto, keep or drop")
-	}
-	if !slices.Contains([]string{"amax", "ones"}, v.scales) {
-		return o, flagError("scales", v.scales, "amax or ones")
-	}
-	if v.exclude != "" {
-		re, err := regexp.Compile("^(?:" + v.exclude + ")")
-		if err != nil {
-			return o, usageError{withHint(fmt.Errorf("--exclude: %w", err), "it is a regular expression as Go's regexp/syntax describes")}
+// check finds mistakes in the flags before anything is opened, and gives what they ask for.
+func (v *viewFlags) check() (*request, error) {
+	r := &request{layouts: v.chosen(), shardSize: int64(v.shardSize), follow: v.follow}
+	r.options = adapter.Options{MTP: v.mtp, Scales: v.scales, Unscaled: v.unscaled}
+	var err error
+	for _, step := range []func(){
+		func() { err = checkLayouts(v.layouts) },
+		func() { err = oneOf("mtp", v.mtp, adapter.MTPAuto, adapter.MTPKeep, adapter.MTPDrop) },
+		func() { err = oneOf("scales", v.scales, adapter.ScalesAmax, adapter.ScalesOnes) },
+		func() { r.options.DType, err = parseDType(v.dtype) },
+		func() { r.options.Include, err = parsePattern("include", v.include) },
+		func() { r.options.Exclude, err = parsePattern("exclude", v.exclude) },
+		func() { r.ranks, r.allRanks, err = parseRanks(v.ep) },
+	} {
+		if step(); err != nil {
+			return nil, err
 		}
-		o.Exclude = re
 	}
-	return o, nil
+	return r, nil
 }
 
-// ranks reads --ep: the ranks to show, the zero value of EP for all experts.
-func (v *viewFlags) ranks() ([]adapter.EP, error) {
-	if v.ep == "" {
-		return []adapter.EP{{}}, nil
+func parseDType(text string) (safetensors.DType, error) {
+	d, ok := viewDTypes[strings.ToLower(text)]
+	if !ok {
+		return d, flagError("dtype", text, "bf16, f16 or f32")
 	}
-	rank, of, _ := strings.Cut(v.ep, "/")
+	return d, nil
+}
+
+// parsePattern reads a regular expression, nil for none. It has to match at the start of a name.
+func parsePattern(flag, text string) (*regexp.Regexp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	re, err := regexp.Compile("^(?:" + text + ")")
+	if err != nil {
+		err = withHint(fmt.Errorf("--%s: %w", flag, err),
+			"write a regular expression as Go's regexp/syntax describes")
+		return nil, usageError{err}
+	}
+	return re, nil
+}
+
+// parseRanks reads --ep: the ranks to show, the zero value of EP for all experts.
+func parseRanks(text string) (ranks []adapter.EP, all bool, err error) {
+	if text == "" {
+		return []adapter.EP{{}}, false, nil
+	}
+	rank, of, _ := strings.Cut(text, "/")
 	n, err := strconv.Atoi(of)
 	if err != nil || n < 1 || n > 1<<16 {
-		return nil, flagError("ep", v.ep, "R/N or all/N, such as 0/8")
+		return nil, false, flagError("ep", text, "R/N or all/N, such as 0/8")
 	}
 	if rank == "all" {
-		all := make([]adapter.EP, n)
-		for i := range all {
-			all[i] = adapter.EP{Rank: i, Size: n}
+		for i := range n {
+			ranks = append(ranks, adapter.EP{Rank: i, Size: n})
 		}
-		return all, nil
+		return ranks, true, nil
 	}
 	r, err := strconv.Atoi(rank)
 	if err != nil || r < 0 || r >= n {
-		return nil, flagError("ep", v.ep, fmt.Sprintf("a rank from 0 to %d, or all/%d", n-1, n))
+		return nil, false, flagError("ep", text,
+			fmt.Sprintf("a rank from 0 to %d, or all/%d", n-1, n))
 	}
-	return []adapter.EP{{Rank: r, Size: n}}, nil
+	return []adapter.EP{{Rank: r, Size: n}}, false, nil
 }
 
-// check finds mistakes in the flags before anything is opened.
-func (v *viewFlags) check() error {
-	if _, err := v.options(); err != nil {
-		return err
+// views plans the views. Each has a subdirectory of its own where there may be several.
+func (r *request) views(c *adapter.Checkpoint) ([]fs.View, error) {
+	layouts := r.layouts
+	if len(layouts) == 0 {
+		layouts = adapter.Layouts(c)
 	}
-	_, err := v.ranks()
-	return err
-}
-
-// views plans the views that the flags ask for. Each stands in a subdirectory of
-// its own when there may be several.
-func (v *viewFlags) views(c *adapter.Checkpoint) ([]fs.View, error) {
-	o, err := v.options()
-	if err != nil {
-		return nil, err
-	}
-	ranks, err := v.ranks()
-	if err != nil {
-		return nil, err
-	}
-	layouts := v.layoutsOf(c)
-	if v.fits != nil {
-		if err := v.fits(c, countViews(layouts)*len(ranks)); err != nil {
+	if r.fits != nil {
+		if err := r.fits(c, countViews(layouts)*len(r.ranks)); err != nil {
 			return nil, err
 		}
 	}
 	var views []fs.View
+	o := r.options
 	for _, o.Layout = range layouts {
-		for _, o.EP = range ranks {
+		for _, o.EP = range r.ranks {
 			p, err := adapter.NewPlan(c, o)
 			if err != nil {
 				return nil, err
 			}
-			views = append(views, fs.View{Dir: v.dir(o), Plan: p, ShardSize: int64(v.shardSize)})
+			views = append(views, fs.View{Dir: r.dir(o), Plan: p, ShardSize: r.shardSize})
 		}
 	}
 	return views, nil
-}
-
-// layoutNames lists the layouts that --layout takes.
-func layoutNames() []string {
-	var names []string
-	for _, l := range adapter.KnownLayouts() {
-		names = append(names, l.Name)
-	}
-	return names
 }
 
 // countViews counts views by the memory that planning them takes.
@@ -178,27 +232,27 @@ func countViews(layouts []string) (n int) {
 	return n
 }
 
-// layoutsOf gives the layouts asked for, or those that stand in for --layout.
-func (v *viewFlags) layoutsOf(c *adapter.Checkpoint) []string {
-	switch {
-	case len(v.layouts) > 0:
-		return v.layouts
-	case v.every:
-		return adapter.Layouts(c)
-	}
-	return []string{adapter.LayoutNative}
-}
-
 // dir names the subdirectory of a view; "" is the root.
-func (v *viewFlags) dir(o adapter.Options) string {
+func (r *request) dir(o adapter.Options) string {
 	var parts []string
-	if len(v.layouts) > 1 || len(v.layouts) == 0 && v.every {
+	if len(r.layouts) != 1 {
 		parts = append(parts, o.Layout)
 	}
-	if strings.HasPrefix(v.ep, "all/") {
+	if r.allRanks {
 		parts = append(parts, fmt.Sprintf("rank-%d-of-%d", o.EP.Rank, o.EP.Size))
 	}
 	return strings.Join(parts, "/")
+}
+
+// oneOf refuses a value that is not in a list of two or more.
+func oneOf(flag, got string, values ...string) error {
+	for _, v := range values {
+		if got == v {
+			return nil
+		}
+	}
+	last := len(values) - 1
+	return flagError(flag, got, strings.Join(values[:last], ", ")+" or "+values[last])
 }
 
 func flagError(flag, got, want string) error {

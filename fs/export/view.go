@@ -21,6 +21,7 @@ type ViewRecord struct {
 	Rank      int    `json:"ep_rank"`
 	Ranks     int    `json:"ep_size"`
 	MTP       string `json:"mtp"`
+	Include   string `json:"include,omitempty"`
 	Exclude   string `json:"exclude,omitempty"`
 	Scales    string `json:"scales"`
 	Unscaled  bool   `json:"unscaled,omitempty"`
@@ -45,6 +46,9 @@ func RecordView(v fs.View) ViewRecord {
 	if o.DType != safetensors.Invalid {
 		r.DType = o.DType.String()
 	}
+	if o.Include != nil {
+		r.Include = o.Include.String()
+	}
 	if o.Exclude != nil {
 		r.Exclude = o.Exclude.String()
 	}
@@ -60,6 +64,11 @@ func (r ViewRecord) View(c *adapter.Checkpoint) (fs.View, error) {
 	o := adapter.Options{
 		Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks},
 		MTP: r.MTP, Scales: r.Scales, Unscaled: r.Unscaled,
+	}
+	if r.Include != "" {
+		if o.Include, err = regexp.Compile(r.Include); err != nil {
+			return fs.View{}, err
+		}
 	}
 	if r.Exclude != "" {
 		if o.Exclude, err = regexp.Compile(r.Exclude); err != nil {
@@ -88,6 +97,7 @@ func (r ViewRecord) flags() string {
 	}{
 		{r.Ranks > 0, fmt.Sprintf(" --ep %d/%d", r.Rank, r.Ranks)},
 		{r.MTP != defaultMTP, " --mtp " + r.MTP},
+		{r.Include != "", fmt.Sprintf(" --include %q", r.Include)},
 		{r.Exclude != "", fmt.Sprintf(" --exclude %q", r.Exclude)},
 		{r.Scales != defaultScales, " --scales " + r.Scales},
 		{r.Unscaled, " --unscaled"},

@@ -3,5 +3,5 @@
 // not.
 //
 // This one is initialized before them: those whose imports are ready are initialized in the order
-// of their paths, and it imports what is ready first.
+// of their paths, and it imports only packages that are ready first.
 package startup

@@ -18,14 +18,16 @@ func init() {
 	if problem == "" {
 		return
 	}
-	_, _ = os.Stderr.WriteString("dequantfs: " + problem + "\ndequantfs: hint: " + hint + "\n") // nothing else can be done
+	// If that fails too, the exit status is all that is left.
+	_, _ = os.Stderr.WriteString("dequantfs: " + problem + "\ndequantfs: hint: " + hint + "\n")
 	os.Exit(1)
 }
 
-// tooLow says which limit is too low, and what to do about it.
+// tooLow names a limit that is too low, and gives a fix.
 func tooLow() (problem, hint string) {
 	if n, limited := limit(syscall.RLIMIT_NOFILE); limited && n < leastFiles {
-		return "the limit of open files is " + decimal(n) + ", but it takes " + decimal(leastFiles) + " to start, and more for each shard",
+		return "the limit of open files is " + decimal(n) + ", but it takes " +
+				decimal(leastFiles) + " to start, and more for each shard",
 			"raise the limit of open files: ulimit -n 65536"
 	}
 	n, limited := limit(syscall.RLIMIT_AS)
@@ -33,7 +35,8 @@ func tooLow() (problem, hint string) {
 		return "", ""
 	}
 	if has := addressSpace(); n < has+leastSpace {
-		return "the limit of address space is " + decimal(n>>20) + " MiB, but it takes " + decimal((has+leastSpace)>>20) + " MiB to start",
+		return "the limit of address space is " + decimal(n>>20) + " MiB, but it takes " +
+				decimal((has+leastSpace)>>20) + " MiB to start",
 			"lift the limit of address space: ulimit -v unlimited; a cgroup limits memory better"
 	}
 	return "", ""
@@ -45,8 +48,8 @@ func limit(resource int) (n uint64, limited bool) {
 	return l.Cur, err == nil && l.Cur < 1<<62
 }
 
-// addressSpace is what the process has reserved, the first number in its statm; 0 if that is not
-// known.
+// addressSpace is the address space that the process has reserved, 0 if that is not known. It is
+// the first number in statm.
 func addressSpace() (n uint64) {
 	data, _ := os.ReadFile("/proc/self/statm")
 	for _, c := range data {

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter"
+)
+
+// layoutNames are the values of --layout.
+func layoutNames() (names []string) {
+	for _, l := range adapter.KnownLayouts() {
+		names = append(names, l.Name)
+	}
+	return names
+}
+
+// readersOf names the programs that read a layout.
+func readersOf(layout string) string {
+	l, _ := adapter.LayoutNamed(layout)
+	return l.Readers
+}
+
+// checkLayouts refuses names that are not layouts.
+func checkLayouts(names []string) error {
+	for _, name := range names {
+		if !slices.Contains(layoutNames(), name) {
+			return flagError("layout", name, "one of "+strings.Join(layoutNames(), ", "))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+// mounted is a source that is mounted.
+type mounted struct {
+	*opened
+	place      string // of the source, absolute
+	mountpoint string
+	mount      *fs.Mount
+	log        *slog.Logger
+}
+
+// mountSource mounts a source, and closes it if that fails. It makes the mountpoint if it is
+// missing.
+func mountSource(s *opened, mountpoint string, o fs.MountOptions) (*mounted, error) {
+	made, err := makeMountpoint(mountpoint)
+	var mount *fs.Mount
+	if err == nil {
+		mount, err = s.fs.Mount(mountpoint, o)
+	}
+	if err != nil {
+		removeFolders(made)
+		return nil, errors.Join(permitOthers(err, o), s.Close())
+	}
+	return &mounted{opened: s, mountpoint: mountpoint, mount: mount,
+		log: slog.New(slog.DiscardHandler)}, nil
+}
+
+// permitOthers adds a hint to the error of a mount that others may read, where only root may make
+// one. The helper that mounts for users says why it fails to standard error only.
+func permitOthers(err error, o fs.MountOptions) error {
+	other := errors.Is(err, fs.ErrMounted) || errors.Is(err, fs.ErrOverlaps)
+	if !o.AllowOther || mayAllowOther() || other {
+		return err
+	}
+	return withHint(err,
+		"put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out")
+}
+
+// sayLockedOut says which other users cannot read which files. The kernel refuses them without a
+// reason, so the reason goes to the user who mounts and to the log.
+func (m *mounted) sayLockedOut(log *slog.Logger) {
+	for i, line := range m.mount.LockedOut() {
+		if i == 0 {
+			line += "; --mode 0444 lets all users read everything, --gid GID one group, " +
+				"--uid UID one user"
+		}
+		log.Warn(line)
+	}
+}
+
+// announce tells status and systemd about the mount. The function that it returns takes that back.
+func (m *mounted) announce(r record) (end func()) {
+	entry, err := register(r, m.fs.Stats)
+	if err != nil {
+		m.log.Warn("dequantfs status will not show this mount", "err", err)
+	}
+	state := fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=mounted at %s", r.PID, r.Mountpoint)
+	if err := notify(state); err != nil {
+		m.log.Warn("cannot tell systemd that the mount is ready", "err", err)
+	}
+	return func() {
+		notify("STOPPING=1")
+		if entry != nil {
+			entry.Close()
+		}
+	}
+}
+
+// serve serves until the mount is gone. It unmounts when ctx ends, and when the mount was idle for
+// so long. Open files are served for drain after that; then their readers get errors.
+func (m *mounted) serve(ctx context.Context, idle, drain time.Duration) error {
+	done, finish := context.WithCancel(context.WithoutCancel(ctx))
+	defer finish()
+	drained := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(drained)
+		m.detach(done, drain)
+	})()
+	if idle > 0 {
+		go watchIdle(done, idle, m.fs.Stats, m.leave)
+	}
+	go boundServing(m.mount)
+	gone := make(chan error, 1)
+	go func() { gone <- m.mount.Wait() }()
+	var err error
+	select {
+	case err = <-gone:
+	case <-drained:
+	}
+	return errors.Join(err, m.closeSource())
+}
+
+// patience is how long a mount that is gone waits for reads of its source.
+const patience = 5 * time.Second
+
+// closeSource closes the source, but does not wait forever for a file that does not answer.
+// Nothing is lost then: the mount is gone, and the source is only read.
+func (m *mounted) closeSource() error {
+	closed := make(chan error, 1)
+	go func() { closed <- m.opened.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(patience):
+		m.log.Warn("a file of the source does not answer: it is not closed")
+		return nil
+	}
+}
+
+// drainTime is less than the minute after which our examples of services kill a process.
+const drainTime = 45 * time.Second
+
+// detach unmounts. A mount that is still in use after a few seconds is detached, and its readers
+// are served for the rest of drain. It returns when that is over, or when done ends with the mount.
+func (m *mounted) detach(done context.Context, drain time.Duration) {
+	end, cancel := context.WithTimeout(done, drain)
+	defer cancel()
+	ctx, cancel := context.WithTimeout(end, patience)
+	defer cancel()
+	err := m.mount.Shutdown(ctx)
+	switch {
+	case done.Err() != nil:
+		return
+	case errors.Is(err, context.DeadlineExceeded):
+		m.log.Warn("the mount is in use: it is detached, and open files are served until they are "+
+			"closed, but no longer than --drain says; a second signal ends that", "drain", drain)
+	case err != nil:
+		m.log.Error("cannot unmount", "err", err)
+	}
+	<-end.Done()
+	if done.Err() == nil {
+		m.log.Warn("open files are not served any more: their readers get errors")
+	}
+}
+
+// leave unmounts an idle mount, unless it is in use after all.
+func (m *mounted) leave() {
+	m.log.Info("unmounting: nothing was read for as long as --idle says")
+	if err := m.mount.Unmount(false); err != nil {
+		m.log.Warn("cannot unmount", "err", err)
+	}
+}
+
+func (m *mounted) close() error {
+	return errors.Join(m.mount.Unmount(true), m.opened.Close())
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/dequantfs/dequantfs/fs"
+)
+
+// realMountpoint gives the path by which the kernel will know a mountpoint. Its folder may be
+// missing: then it will be made.
+func realMountpoint(path string) (string, error) {
+	if isDescriptor(path) {
+		return path, nil
+	}
+	real, err := fs.ResolveMountpoint(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return filepath.Abs(path)
+	}
+	return real, err
+}
+
+// absolute makes the path of an existing file absolute. Other names, such as that of a repository,
+// stay.
+func absolute(name string) (string, error) {
+	if _, err := os.Lstat(filepath.Dir(name)); name == "" || err != nil {
+		return name, nil
+	}
+	return filepath.Abs(name)
+}
+
+// makeMountpoint makes a mountpoint that is missing, with the folders above it. It gives the
+// folders that it made, outermost first, also after an error.
+func makeMountpoint(path string) (made []string, err error) {
+	if isDescriptor(path) {
+		return nil, nil
+	}
+	_, err = os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return makeFolders(path)
+	case errors.Is(err, syscall.ENOTCONN):
+		return nil, nil // a dead mount, which mounting clears
+	}
+	return nil, err
+}
+
+func makeFolders(path string) (made []string, err error) {
+	var missing []string
+	for at := path; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(at); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		missing = append(missing, at)
+	}
+	for _, dir := range slices.Backward(missing) {
+		err := os.Mkdir(dir, 0o755)
+		if errors.Is(err, os.ErrExist) {
+			continue // another process was faster
+		}
+		if err != nil {
+			return made, err
+		}
+		made = append(made, dir)
+	}
+	return made, nil
+}
+
+// removeFolders removes what makeMountpoint made, as far as it is empty.
+func removeFolders(made []string) {
+	for _, dir := range slices.Backward(made) {
+		if os.Remove(dir) != nil {
+			return
+		}
+	}
+}

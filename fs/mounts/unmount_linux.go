@@ -1,0 +1,54 @@
+package mounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Helper finds the program that mounts and unmounts for users without the right to.
+func Helper() (string, error) {
+	name, err := exec.LookPath("fusermount3")
+	if err != nil {
+		name, err = exec.LookPath("fusermount")
+	}
+	return name, err
+}
+
+// Unmount takes a mount down; lazy detaches it while it is in use. Where the kernel does not permit
+// that to this process, the helper does it. The error of a mount in use is EBUSY.
+func Unmount(ctx context.Context, mountpoint string, lazy bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if lazy {
+		flags |= unix.MNT_DETACH
+	}
+	err := unix.Unmount(mountpoint, flags)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	return unmountByHelper(ctx, mountpoint, lazy)
+}
+
+func unmountByHelper(ctx context.Context, mountpoint string, lazy bool) error {
+	name, err := Helper()
+	if err != nil {
+		return err
+	}
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	out, err := exec.CommandContext(ctx, name, append(args, "--", mountpoint)...).CombinedOutput()
+	text := strings.TrimSpace(string(out))
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(text, "busy"):
+		return unix.EBUSY
+	}
+	return fmt.Errorf("%s: %w: %s", name, err, text)
+}
