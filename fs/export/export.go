@@ -36,8 +36,10 @@
 //
 // Errors name the file, and say how to continue. Write replaces only regular files under the names
 // of this export. If something else is in the directory, it returns a [*ForeignError]. A full disk
-// is [syscall.ENOSPC]. Verify returns [ErrNotExport] or [ErrUnfinished] if there is nothing to check.
-// Wrong bytes are not an error: [Verification] lists them as [Difference].
+// is [syscall.ENOSPC].
+//
+// Verify returns [ErrNotExport] or [ErrUnfinished] if there is nothing to check. Wrong bytes are
+// not an error: [Verification] lists them as [Difference].
 package export
 
 import (
