@@ -103,10 +103,14 @@ func TestScalesAsPeopleStoreThem(t *testing.T) {
 		"rows beside blocks, narrow": {block128, nil, scaled{"x.weight", "", shape{96, 64}, "x.weight_scale", "", shape{96, 1}, row}},
 		"one of two targets":         {targets, nil, scaled{"a.self_attn.k_proj.weight", "", shape{70, 130}, "a.self_attn.k_proj.weight_scale", "", shape{2, 3}, blocks(64, 64, 3)}},
 		"the other target":           {targets, nil, scaled{"a.mlp.up_proj.weight", "", shape{140, 120}, "a.mlp.up_proj.weight_scale", "", shape{2, 1}, blocks(128, 128, 1)}},
-		"a grid for gate and for up": {block128, mlp, scaled{"mlp.gate_up_proj.weight", "", shape{272, 40}, "mlp.gate_up_proj.weight_scale_inv", "", shape{4, 1},
-			func(_, i, _ int64) int64 { return i/136*2 + i%136/128 }}},
-		"a number for gate and for up": {static, mlp, scaled{"mlp.gate_up_proj.weight", "", shape{272, 40}, "mlp.gate_up_proj.weight_scale", "", shape{2},
-			func(_, i, _ int64) int64 { return i / 136 }}},
+		"a grid for gate and for up": {block128, mlp,
+			scaled{"mlp.gate_up_proj.weight", "", shape{272, 40},
+				"mlp.gate_up_proj.weight_scale_inv", "", shape{4, 1},
+				func(_, i, _ int64) int64 { return i/136*2 + i%136/128 }}},
+		"a number for gate and for up": {static, mlp,
+			scaled{"mlp.gate_up_proj.weight", "", shape{272, 40}, "mlp.gate_up_proj.weight_scale",
+				"", shape{2},
+				func(_, i, _ int64) int64 { return i / 136 }}},
 		"gate and up as one":          {block128, mlp, scaled{"mlp.gate_up_proj.weight", "", shape{272, 40}, "mlp.gate_up_proj.weight_scale_inv", "", shape{3, 1}, blocks(128, 128, 1)}},
 		"a stack with one number":     {moFP8, nil, scaled{"experts.gate_up_proj", "", shape{2, 40, 48}, "experts.gate_up_proj_weight_scale", "", shape{}, whole}},
 		"a stack with a number each":  {moFP8, nil, scaled{"experts.gate_up_proj", "", shape{3, 36, 40}, "experts.gate_up_proj_weight_scale", "", shape{3}, func(e, _, _ int64) int64 { return e }}},
@@ -160,7 +164,8 @@ func TestScalesThatCannotBeToldAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			test.at = func(_, _, _ int64) int64 { return 0 }
 			codes, scales, _ := test.tensors(rand.New(rand.NewPCG(7, 8)))
-			c := opened(t, &synth.Checkpoint{Config: configured(t, test.quantization), Tensors: []synth.Tensor{codes, scales}})
+			c := opened(t, &synth.Checkpoint{Config: configured(t, test.quantization),
+				Tensors: []synth.Tensor{codes, scales}})
 			_, err := NewPlan(c, Options{Layout: "hf"})
 			if err == nil {
 				t.Fatal("a plan, want an error")
@@ -178,22 +183,31 @@ func TestScalesThatCannotBeToldAreRefused(t *testing.T) {
 func TestOneScaleServesTheWeightsBelowItsModule(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	at := func(_, _, _ int64) int64 { return 0 }
-	codes, scale, want := scaled{key: "a.b.s0.weight", weight: []int64{5, 8}, scale: "a.b.weight_scale", dtype: "BF16", shape: []int64{1}, at: at}.tensors(rng)
-	more := synth.Tensor{Name: "a.b.s1.weight", DType: "F8_E4M3", Shape: []int64{2, 3}, Data: synth.Random(rng, "F8_E4M3", []int64{2, 3})}
+	codes, scale, want := scaled{key: "a.b.s0.weight", weight: []int64{5, 8},
+		scale: "a.b.weight_scale", dtype: "BF16", shape: []int64{1}, at: at}.tensors(rng)
+	more := synth.Tensor{Name: "a.b.s1.weight", DType: "F8_E4M3", Shape: []int64{2, 3},
+		Data: synth.Random(rng, "F8_E4M3", []int64{2, 3})}
 	wantMore := synth.Tensor{Name: more.Name, DType: "BF16", Shape: more.Shape}
 	for _, b := range more.Data {
-		wantMore.Data = append(wantMore.Data, synth.Round("BF16", synth.E4M3(b)*number32(scale, 0))...)
+		wantMore.Data = append(wantMore.Data,
+			synth.Round("BF16", synth.E4M3(b)*number32(scale, 0))...)
 	}
-	own, ownScale, wantOwn := scaled{key: "a.b.s2.weight", weight: []int64{4, 4}, scale: "a.b.s2.weight_scale", shape: []int64{4, 1}, at: func(_, i, _ int64) int64 { return i }}.tensors(rng)
-	c := &synth.Checkpoint{Config: map[string]any{}, Tensors: []synth.Tensor{codes, scale, more, own, ownScale}}
+	own, ownScale, wantOwn := scaled{key: "a.b.s2.weight", weight: []int64{4, 4},
+		scale: "a.b.s2.weight_scale", shape: []int64{4, 1},
+		at: func(_, i, _ int64) int64 { return i }}.tensors(rng)
+	c := &synth.Checkpoint{Config: map[string]any{},
+		Tensors: []synth.Tensor{codes, scale, more, own, ownScale}}
 	d := dict(t, opened(t, c), Options{Layout: "hf"})
 	equal(t, d, []synth.Tensor{want, wantMore, wantOwn})
-	i := slices.IndexFunc(d.Plan.Account, func(a Account) bool { return a.Key == "a.b.weight_scale" })
+	i := slices.IndexFunc(d.Plan.Account, func(a Account) bool {
+		return a.Key == "a.b.weight_scale"
+	})
 	if a := d.Plan.Account[i]; a.Fate != Used || len(a.Into) != 2 {
 		t.Errorf("the scale is %s, into %v", a.Fate, a.Into)
 	}
 	with(c, "elsewhere.weight", "F8_E4M3", 2, 2)
-	if _, err := NewPlan(opened(t, c), Options{Layout: "hf"}); err == nil || !strings.Contains(err.Error(), "elsewhere.weight") {
+	if _, err := NewPlan(opened(t, c), Options{Layout: "hf"}); err == nil ||
+		!strings.Contains(err.Error(), "elsewhere.weight") {
 		t.Errorf("error %v, want one about elsewhere.weight", err)
 	}
 }
@@ -201,11 +215,14 @@ func TestOneScaleServesTheWeightsBelowItsModule(t *testing.T) {
 func TestFP8WithoutScalesIsReadOnlyWhenAskedFor(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 12))
 	at := func(_, _, _ int64) int64 { return 0 }
-	codes, scale, shown := scaled{key: "x.weight", weight: []int64{5, 8}, scale: "x.weight_scale", at: at}.tensors(rng)
+	codes, scale, shown := scaled{key: "x.weight", weight: []int64{5, 8}, scale: "x.weight_scale",
+		at: at}.tensors(rng)
 	c := &synth.Checkpoint{Config: map[string]any{}, Tensors: []synth.Tensor{codes, scale}}
 	want := []synth.Tensor{shown}
-	for key, shape := range map[string][]int64{"bare.weight": {7, 9}, "stack": {2, 3, 4}, "bias": {5}} {
-		w := synth.Tensor{Name: key, DType: "F8_E4M3", Shape: shape, Data: synth.Random(rng, "F8_E4M3", shape)}
+	for key, shape := range map[string][]int64{"bare.weight": {7, 9}, "stack": {2, 3, 4},
+		"bias": {5}} {
+		w := synth.Tensor{Name: key, DType: "F8_E4M3", Shape: shape,
+			Data: synth.Random(rng, "F8_E4M3", shape)}
 		plain := synth.Tensor{Name: key, DType: "BF16", Shape: shape}
 		for _, b := range w.Data {
 			plain.Data = append(plain.Data, synth.Round("BF16", synth.E4M3(b))...)
@@ -215,11 +232,13 @@ func TestFP8WithoutScalesIsReadOnlyWhenAskedFor(t *testing.T) {
 	checkpoint := opened(t, c)
 	d := dict(t, checkpoint, Options{Layout: "hf", Unscaled: true})
 	equal(t, d, want)
-	if len(d.Plan.Notes) != 1 || !strings.Contains(d.Plan.Notes[0], "(and 2 more): FP8 without a scale") {
+	if len(d.Plan.Notes) != 1 || !strings.Contains(d.Plan.Notes[0],
+		"(and 2 more): FP8 without a scale") {
 		t.Errorf("notes %q, want one about three tensors without a scale", d.Plan.Notes)
 	}
 	_, err := NewPlan(checkpoint, Options{Layout: "hf"})
-	if err == nil || !strings.Contains(err.Error(), "without its scale") || !strings.Contains(err.Error(), "--unscaled") {
+	if err == nil || !strings.Contains(err.Error(), "without its scale") ||
+		!strings.Contains(err.Error(), "--unscaled") {
 		t.Errorf("error %v, want one that names --unscaled", err)
 	}
 }
@@ -228,9 +247,11 @@ func TestFP8WithoutScalesIsReadOnlyWhenAskedFor(t *testing.T) {
 // the configuration says nothing of one.
 func TestLeftoversOfAQuantizationAreDropped(t *testing.T) {
 	const attn = "model.layers.0.self_attn."
-	quantized := []tensor{{attn + "k_proj.weight", "F8_E4M3", []int64{4, 4}}, {attn + "k_proj.weight_scale", "F32", nil},
+	quantized := []tensor{{attn + "k_proj.weight", "F8_E4M3", []int64{4, 4}},
+		{attn + "k_proj.weight_scale", "F32", nil},
 		{"experts.up_proj", "F8_E4M3", []int64{2, 4, 4}}, {"experts.up_proj_weight_scale", "F32", []int64{2}}, {"model.norm.weight", "BF16", []int64{4}}}
-	plain := []tensor{{attn + "k_proj.weight", "BF16", []int64{4, 4}}, {"experts.up_proj", "BF16", []int64{2, 4, 4}}, {"model.norm.weight", "BF16", []int64{4}}}
+	plain := []tensor{{attn + "k_proj.weight", "BF16", []int64{4, 4}},
+		{"experts.up_proj", "BF16", []int64{2, 4, 4}}, {"model.norm.weight", "BF16", []int64{4}}}
 	for _, test := range []struct {
 		tensor
 		dropped bool // where anything is quantized
@@ -301,7 +322,8 @@ func keeps(t *testing.T, config string, tensors []tensor, key string, want bool)
 	_, got := d.Tensor(key)
 	i := slices.IndexFunc(d.Plan.Account, func(a Account) bool { return a.Key == key })
 	if a := d.Plan.Account[i]; got != want || !want && a.Reason == "" {
-		t.Errorf("%s under %s of %d tensors: shown %t, want %t; reason %q", key, config, len(tensors), got, want, a.Reason)
+		t.Errorf("%s under %s of %d tensors: shown %t, want %t; reason %q", key, config,
+			len(tensors), got, want, a.Reason)
 	}
 }
 
@@ -327,8 +349,10 @@ func TestScalesOfWeightsWithoutADotAreFound(t *testing.T) {
 		{key: "experts.gate_up_proj", weight: []int64{2, 14, 40}, scale: "experts.gate_up_proj_weight_scale", shape: []int64{2, 1, 1}, at: func(e, _, _ int64) int64 { return e }},
 	} {
 		codes, scales, want := test.tensors(rand.New(rand.NewPCG(33, 34)))
-		input := synth.Tensor{Name: strings.TrimSuffix(test.key, "_weight") + "_input_scale", DType: "F32", Shape: []int64{2}, Data: make([]byte, 8)}
-		c := &synth.Checkpoint{Config: map[string]any{}, Tensors: []synth.Tensor{scales, codes, input}}
+		input := synth.Tensor{Name: strings.TrimSuffix(test.key, "_weight") + "_input_scale",
+			DType: "F32", Shape: []int64{2}, Data: make([]byte, 8)}
+		c := &synth.Checkpoint{Config: map[string]any{},
+			Tensors: []synth.Tensor{scales, codes, input}}
 		equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), []synth.Tensor{want})
 	}
 }
@@ -373,7 +397,8 @@ func TestWarningsOfUnknownTensorsAreFew(t *testing.T) {
 		with(c, fmt.Sprintf("a.x%d", i), "BF16", 1)
 	}
 	notes := dict(t, opened(t, c), Options{Layout: "hf"}).Plan.Notes
-	if len(notes) != maxOddities+1 || !strings.HasPrefix(notes[0], "a.x0: ") || !strings.HasPrefix(notes[maxOddities], "280 more names: ") {
+	if len(notes) != maxOddities+1 || !strings.HasPrefix(notes[0], "a.x0: ") ||
+		!strings.HasPrefix(notes[maxOddities], "280 more names: ") {
 		t.Errorf("%d notes: %.200q", len(notes), notes)
 	}
 }

@@ -192,21 +192,33 @@ func TestOpenRefusesBrokenSources(t *testing.T) {
 	}{
 		{"no config.json", func(t *testing.T, dir string) { remove(t, dir, "config.json") },
 			[]string{"config.json: missing"}},
-		{"config.json is no JSON", func(t *testing.T, dir string) { write(t, dir, "config.json", []byte("{")) },
+		{"config.json is no JSON", func(t *testing.T, dir string) {
+			write(t, dir, "config.json", []byte("{"))
+		},
 			[]string{"config.json: not a JSON object"}},
-		{"config.json is a list", func(t *testing.T, dir string) { write(t, dir, "config.json", []byte("[]")) },
+		{"config.json is a list", func(t *testing.T, dir string) {
+			write(t, dir, "config.json", []byte("[]"))
+		},
 			[]string{"config.json: not a JSON object"}},
-		{"config.json is null", func(t *testing.T, dir string) { write(t, dir, "config.json", []byte("null")) },
+		{"config.json is null", func(t *testing.T, dir string) {
+			write(t, dir, "config.json", []byte("null"))
+		},
 			[]string{"config.json: not a JSON object"}},
-		{"config.json is empty", func(t *testing.T, dir string) { write(t, dir, "config.json", nil) },
+		{"config.json is empty", func(t *testing.T, dir string) {
+			write(t, dir, "config.json", nil)
+		},
 			[]string{"config.json: empty: remove it and download it again"}},
-		{"config.json is not UTF-8", func(t *testing.T, dir string) { write(t, dir, "config.json", []byte("{\"\xff\":1}")) },
+		{"config.json is not UTF-8", func(t *testing.T, dir string) {
+			write(t, dir, "config.json", []byte("{\"\xff\":1}"))
+		},
 			[]string{"config.json: not a JSON object: not UTF-8"}},
 		{"missing shard", func(t *testing.T, dir string) { remove(t, dir, shard2) },
 			[]string{": 1 of 2 shards is missing, about 152 bytes: " + shard2}},
 		{"missing shards", func(t *testing.T, dir string) { remove(t, dir, shard1, shard2) },
 			[]string{": 2 of 2 shards are missing: " + shard1 + ", " + shard2}},
-		{"missing shard without an index", func(t *testing.T, dir string) { remove(t, dir, index, shard1) },
+		{"missing shard without an index", func(t *testing.T, dir string) {
+			remove(t, dir, index, shard1)
+		},
 			[]string{": 1 of 2 shards is missing, about 84 bytes: " + shard1}},
 		{"no shards", func(t *testing.T, dir string) { remove(t, dir, index, shard1, shard2) },
 			[]string{"no " + index + " and no *.safetensors"}},
@@ -216,7 +228,9 @@ func TestOpenRefusesBrokenSources(t *testing.T) {
 		}, []string{shard2 + ": its link leads to nowhere, which does not exist"}},
 		{"truncated data", func(t *testing.T, dir string) { truncate(t, dir, shard2, 1) },
 			[]string{shard2 + `: tensor "head.weight": ends at byte 4`, "truncated"}},
-		{"truncated header", func(t *testing.T, dir string) { write(t, dir, shard2, shard(t, head)[:20]) },
+		{"truncated header", func(t *testing.T, dir string) {
+			write(t, dir, shard2, shard(t, head)[:20])
+		},
 			[]string{shard2 + ": header of", "truncated"}},
 		{"key over two shards", func(t *testing.T, dir string) {
 			remove(t, dir, index)

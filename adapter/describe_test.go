@@ -18,14 +18,16 @@ func TestFilesThatDescribeTheQuantizationAreReadAndNotShown(t *testing.T) {
 		for _, source := range []string{"", "model.safetensors"} {
 			for _, config := range []string{"{}", ""} {
 				dir := t.TempDir()
-				files := map[string]string{name: text, "model.safetensors": emptyShard, configName: config}
+				files := map[string]string{name: text, "model.safetensors": emptyShard,
+					configName: config}
 				if source == "" {
 					files[configName] = "{}"
 				} else if config == "" {
 					delete(files, configName)
 				}
 				for name, data := range files {
-					if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
+					if err := os.WriteFile(filepath.Join(dir, name), []byte(data),
+						0o644); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -54,7 +56,8 @@ func TestAFileThatDescribesTheQuantizationAndIsNotAnObjectIsRefused(t *testing.T
 			"{\"\xff\":1}": "not a JSON object", strings.Repeat(`{"a":`, 100): "nested deeper than 64",
 		} {
 			dir := t.TempDir()
-			for name, data := range map[string]string{name: text, "model.safetensors": emptyShard, configName: "{}"} {
+			for name, data := range map[string]string{name: text, "model.safetensors": emptyShard,
+				configName: "{}"} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
 					t.Fatal(err)
 				}

@@ -100,7 +100,8 @@ func ExampleToHF() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, name := range []string{"model.layers.1.mlp.experts.3.up_proj.weight", "model.layers.1.mlp.experts.3.up_proj.weight_scale_inv", "lm_head.weight"} {
+	for _, name := range []string{"model.layers.1.mlp.experts.3.up_proj.weight",
+		"model.layers.1.mlp.experts.3.up_proj.weight_scale_inv", "lm_head.weight"} {
 		t, _ := state.Tensor(name)
 		fmt.Println(t.DType(), t.Shape())
 	}
@@ -125,6 +126,6 @@ func ExampleDeepSeekV3() {
 	}
 	t, _ := state.Tensor("model.layers.1.mlp.experts.down_projs")
 	fmt.Println(t.Shape(), t.Recipe())
-	// Output:
-	// [1 128 256] stack(transpose(dequantize(model.layers.1.mlp.experts.0.down_proj.weight, …_scale_inv, 128×128, bf16)))
+	// Output: [1 128 256] stack(transpose(dequantize(model.layers.1.mlp.experts.0.down_proj.weight,
+	// …_scale_inv, 128×128, bf16)))
 }

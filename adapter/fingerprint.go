@@ -18,9 +18,9 @@ const (
 	sampleBytes    = 64
 )
 
-// Fingerprint identifies a checkpoint without reading all of it. It is the SHA-256 of the key, dtype
-// and shape of every stored tensor, and of 64 bytes from the middle of about 256 of them. It does
-// not depend on the place of the checkpoint or on how tensors are spread over files.
+// Fingerprint identifies a checkpoint without reading all of it. It is the SHA-256 of the key,
+// dtype and shape of every stored tensor, and of 64 bytes from the middle of about 256 of them. It
+// does not depend on the place of the checkpoint or on how tensors are spread over files.
 func (c *Checkpoint) Fingerprint() (string, error) {
 	tensors := slices.Clone(c.Tensors())
 	slices.SortFunc(tensors, func(a, b *Stored) int { return cmp.Compare(a.Key, b.Key) })
@@ -45,7 +45,8 @@ func (t *Stored) sample(h hash.Hash) error {
 		return fmt.Errorf("%s: %w", t.Key, err)
 	}
 	p := make([]byte, min(sampleBytes, size))
-	if n, err := t.File.ReadAt(context.Background(), p, t.Offset+(size-int64(len(p)))/2); n < len(p) {
+	if n, err := t.File.ReadAt(context.Background(), p,
+		t.Offset+(size-int64(len(p)))/2); n < len(p) {
 		return fmt.Errorf("%s: %s: %w", t.File.Name(), t.Key, err)
 	}
 	h.Write(p)

@@ -15,7 +15,8 @@ func TestFingerprintTellsCheckpointsApart(t *testing.T) {
 		}
 		return f
 	}
-	uneven := synth.Options{Experts: 5, Hidden: 200, ExpertIntermediate: 100, MTP: 1, Shards: 3, ScalesApart: true}
+	uneven := synth.Options{Experts: 5, Hidden: 200, ExpertIntermediate: 100, MTP: 1, Shards: 3,
+		ScalesApart: true}
 	resharded, otherValues := uneven, uneven
 	resharded.Shards, resharded.ScalesApart = 1, false
 	otherValues.Seed++

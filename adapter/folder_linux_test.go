@@ -98,7 +98,8 @@ func TestASubfolderThatIsSwappedWhileOpeningShowsNothingFromElsewhere(t *testing
 	if n := len(open(t, dir).SideFiles()); n != 3 { // while nobody swaps
 		t.Fatalf("%d side files", n)
 	}
-	defer swapping(t, filepath.Join(dir, "files", "x"), "y", filepath.Join(outside, "x"), "../../"+filepath.Base(outside)+"/x", "/dev/zero")()
+	defer swapping(t, filepath.Join(dir, "files", "x"), "y", filepath.Join(outside, "x"),
+		"../../"+filepath.Base(outside)+"/x", "/dev/zero")()
 
 	sub, away := filepath.Join(dir, "sub"), filepath.Join(dir, ".away")
 	others := []func() error{
@@ -134,7 +135,8 @@ func TestASubfolderThatIsSwappedWhileOpeningShowsNothingFromElsewhere(t *testing
 		}
 		for _, s := range c.SideFiles() {
 			data := make([]byte, s.Size)
-			if n, err := s.File.ReadAt(t.Context(), data, 0); err == nil && string(data[:n]) != "good" {
+			if n, err := s.File.ReadAt(t.Context(), data, 0); err == nil &&
+				string(data[:n]) != "good" {
 				t.Errorf("%s: read %q from outside", s.Name, data[:n])
 			}
 		}
@@ -164,14 +166,16 @@ func TestADeviceIsNoShardEvenWhereLinksAreFollowed(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for target, want := range map[string]string{"/dev/zero": "a device", pipe: "a named pipe", "/": "a directory"} {
+	for target, want := range map[string]string{"/dev/zero": "a device", pipe: "a named pipe",
+		"/": "a directory"} {
 		remove(t, dir, shard2)
 		link(t, target, filepath.Join(dir, shard2))
 		c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{FollowLinks: true})
 		if err == nil {
 			_ = c.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), shard2+": "+want+" where a regular file should be") {
+		if err == nil ||
+			!strings.Contains(err.Error(), shard2+": "+want+" where a regular file should be") {
 			t.Errorf("%s: got %v", target, err)
 		}
 	}
@@ -234,7 +238,8 @@ func TestFilesThatMayNotBeRead(t *testing.T) {
 				if n := len(open(t, dir).SideFiles()); n != 0 {
 					t.Errorf("%d side files", n)
 				}
-				if log := warnings(t, dir); !strings.Contains(log, c.name) || !strings.Contains(log, "permission denied") {
+				if log := warnings(t, dir); !strings.Contains(log, c.name) ||
+					!strings.Contains(log, "permission denied") {
 					t.Errorf("log: %s", log)
 				}
 			})

@@ -146,7 +146,8 @@ func (c *counted) ReadAt(ctx context.Context, p []byte, off int64) (int, error) 
 }
 
 func TestTransposedTensorsAreNotReadAgainForEachPiece(t *testing.T) {
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 64, ExpertIntermediate: 64}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 64,
+		ExpertIntermediate: 64}))
 	c := opened(t, s)
 	read, files := 0, map[expr.File]*counted{}
 	for _, x := range c.Tensors() {

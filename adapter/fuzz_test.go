@@ -21,7 +21,8 @@ func FuzzPlan(f *testing.F) {
 		if err := s.Write(dir); err != nil {
 			f.Fatal(err)
 		}
-		f.Add(content(dir, "config.json"), content(dir, index), content(dir, shard1), content(dir, shard2), content(dir, "model.safetensors"))
+		f.Add(content(dir, "config.json"), content(dir, index), content(dir, shard1),
+			content(dir, shard2), content(dir, "model.safetensors"))
 	}
 	f.Fuzz(func(t *testing.T, config, indexed, first, second, single []byte) {
 		dir := t.TempDir()

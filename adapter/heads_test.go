@@ -143,7 +143,8 @@ func manyShards(tb testing.TB, shards int) (dir string) {
 		var list []safetensors.Tensor
 		for j := range tensors {
 			key := fmt.Sprintf("layers.%d.a_long_name_of_a_tensor.%d.weight", i, j)
-			list = append(list, safetensors.Tensor{Name: key, DType: safetensors.U8, Shape: []int64{2, 2}})
+			list = append(list, safetensors.Tensor{Name: key, DType: safetensors.U8,
+				Shape: []int64{2, 2}})
 			keys[key] = shardName(i, shards)
 		}
 		_, data, err := safetensors.NewHeader(list, nil, 8)

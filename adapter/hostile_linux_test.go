@@ -124,7 +124,8 @@ func TestBigHostileSourcesFitInMemory(t *testing.T) {
 		checkGolden(t, hostileOutcomes(t, !racing))
 		return
 	}
-	c := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", fmt.Sprintf("-update=%v", updating()))
+	c := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$",
+		fmt.Sprintf("-update=%v", updating()))
 	c.Env = append(os.Environ(), inside+"=1")
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

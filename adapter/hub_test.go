@@ -19,7 +19,8 @@ const commit = "0123456789abcdef0123456789abcdef01234567"
 // has nothing else, and gives the model's folder.
 func cached(t *testing.T) (model string) {
 	t.Helper()
-	for _, v := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"} {
+	for _, v := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME",
+		"XDG_CACHE_HOME"} {
 		t.Setenv(v, "")
 	}
 	home := t.TempDir()
@@ -44,7 +45,8 @@ func cacheIn(t *testing.T, cache string) (model string) {
 			t.Fatal(err)
 		}
 		write(t, filepath.Join(model, "blobs"), "blob-of-"+e.Name(), data)
-		link(t, "../../blobs/blob-of-"+e.Name(), filepath.Join(model, "snapshots", commit, e.Name()))
+		link(t, "../../blobs/blob-of-"+e.Name(),
+			filepath.Join(model, "snapshots", commit, e.Name()))
 	}
 	return model
 }
@@ -61,7 +63,8 @@ func TestOpenFindsRepositoriesInTheCache(t *testing.T) {
 			t.Errorf("%s: %d tensors of %s", id, len(c.Tensors()), c.Path)
 		}
 	}
-	if c := open(t, filepath.Join(model, "snapshots", commit, shard1)); len(c.Tensors()) != 2 || c.Config.Missing() {
+	if c := open(t, filepath.Join(model, "snapshots", commit, shard1)); len(c.Tensors()) != 2 ||
+		c.Config.Missing() {
 		t.Errorf("single shard of a snapshot: %v", keys(c))
 	}
 }
@@ -112,9 +115,11 @@ func TestAFolderComesBeforeARepositoryOfItsName(t *testing.T) {
 func TestOpenSaysHowToDownload(t *testing.T) {
 	model := cached(t)
 	snapshot := filepath.Join(model, "snapshots", commit)
-	refuses(t, "org/other", "org/other: no such folder, and not in the Hugging Face cache", "run hf download org/other")
+	refuses(t, "org/other", "org/other: no such folder, and not in the Hugging Face cache",
+		"run hf download org/other")
 	refuses(t, "org/other@v1.0", "run hf download org/other --revision v1.0")
-	refuses(t, "org/name@v2", `revision "v2" is not in the Hugging Face cache`, "run hf download org/name --revision v2")
+	refuses(t, "org/name@v2", `revision "v2" is not in the Hugging Face cache`,
+		"run hf download org/name --revision v2")
 	refuses(t, "org/name@../../x", `revision "../../x" is not in`)
 	refuses(t, "org/na--me", "no such file")
 
@@ -139,13 +144,16 @@ func TestOpenNamesADownloadThatIsNotFinished(t *testing.T) {
 	model := cached(t)
 	write(t, filepath.Join(model, "blobs"), "0123.incomplete", nil)
 	write(t, filepath.Join(model, "refs"), "dev", []byte("fedcba"))
-	refuses(t, "org/name@dev", "its download is not finished: run hf download org/name --revision dev")
+	refuses(t, "org/name@dev",
+		"its download is not finished: run hf download org/name --revision dev")
 
 	dir := source(t, t.TempDir())
 	write(t, filepath.Join(dir, ".cache", "huggingface", "download"), "x.incomplete", nil)
 	open(t, dir)
 	remove(t, dir, shard2)
-	refuses(t, dir, "1 of 2 shards is missing, about 152 bytes: "+shard2+": a download into this folder is not finished")
+	refuses(t, dir,
+		"1 of 2 shards is missing, about 152 bytes: "+shard2+": a download into this folder is "+
+			"not finished")
 }
 
 func TestReferencesLeadNowhereElse(t *testing.T) {
@@ -202,7 +210,8 @@ func TestLinksStayInTheSourcesRoot(t *testing.T) {
 			}
 		})
 	}
-	c, err := adapter.Open(t.Context(), filepath.Join(plain, "1"), adapter.OpenOptions{FollowLinks: true})
+	c, err := adapter.Open(t.Context(), filepath.Join(plain, "1"),
+		adapter.OpenOptions{FollowLinks: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +271,8 @@ func TestSideFilesAreTheRegularFilesThatSayNothingOfWeights(t *testing.T) {
 			t.Fatal(err)
 		}
 		data := make([]byte, s.Size)
-		if _, err := s.File.ReadAt(t.Context(), data, 0); err != nil || string(data) != string(want) {
+		if _, err := s.File.ReadAt(t.Context(), data, 0); err != nil ||
+			string(data) != string(want) {
 			t.Errorf("%s: %q, %v", s.Name, data, err)
 		}
 		if s.Name == "binary" && s.Mode != 0o640 {
@@ -275,7 +285,8 @@ func TestSideFilesAreTheRegularFilesThatSayNothingOfWeights(t *testing.T) {
 			t.Errorf("%s should be told of once: %s", name, log)
 		}
 	}
-	want := []string{"README.md", "binary", "generation_config.json", "linked.json", "modeling.py", "tokenizer.json", "x.bin.txt"}
+	want := []string{"README.md", "binary", "generation_config.json", "linked.json", "modeling.py",
+		"tokenizer.json", "x.bin.txt"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -285,7 +296,8 @@ func TestSideFilesAreTheRegularFilesThatSayNothingOfWeights(t *testing.T) {
 func warnings(t *testing.T, dir string) string {
 	t.Helper()
 	var log strings.Builder
-	c, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	c, err := adapter.Open(t.Context(), dir,
+		adapter.OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +315,8 @@ func TestSideFilesBeyondAThousandAreLeftOut(t *testing.T) {
 	if n := len(open(t, dir).SideFiles()); n != 1000 {
 		t.Errorf("%d side files", n)
 	}
-	if log := warnings(t, dir); strings.Count(log, "\n") != 1 || !strings.Contains(log, "too many") {
+	if log := warnings(t, dir); strings.Count(log, "\n") != 1 ||
+		!strings.Contains(log, "too many") {
 		t.Errorf("log: %s", log)
 	}
 }

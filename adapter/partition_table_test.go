@@ -137,8 +137,9 @@ func tableConfigs() []tableConfig {
 		{name: "none"},
 		{name: "fp8", config: fields{"quant_method": "fp8", "activation_scheme": "dynamic"}},
 		{name: "ModelOpt blocks", config: fields{"quant_method": "modelopt", "quant_algo": "FP8_PB_WO"}},
-		{name: "group for others", config: fields{"quant_method": "compressed-tensors", "config_groups": fields{
-			"a": fields{"targets": []string{"re:.*other.*"}, "weights": fields{"strategy": "block", "block_structure": []int{64, 64}}}}}},
+		{name: "group for others", config: fields{"quant_method": "compressed-tensors",
+			"config_groups": fields{
+				"a": fields{"targets": []string{"re:.*other.*"}, "weights": fields{"strategy": "block", "block_structure": []int{64, 64}}}}}},
 
 		{name: "no blocks", config: fields{"quant_method": "fp8", "weight_block_size": nil}, words: words{tensor: true}},
 		{name: "static", config: fields{"quant_method": "fp8", "activation_scheme": "static"}, words: words{tensor: true}},
@@ -151,9 +152,11 @@ func tableConfigs() []tableConfig {
 
 		{name: "ModelOpt 64", config: fields{"quant_method": "modelopt", "quant_algo": "FP8_PB_WO", "group_size": 64}, words: words{blocks: [][2]int64{{64, 64}, {1, 64}}}},
 		{name: "MXFP8", config: fields{"quant_method": "mxfp8"}, words: words{blocks: [][2]int64{{1, 32}}}},
-		{name: "channel and blocks", config: groups(fields{"strategy": "channel"}, fields{"strategy": "block", "block_structure": []int{128, 128}}),
+		{name: "channel and blocks", config: groups(fields{"strategy": "channel"},
+			fields{"strategy": "block", "block_structure": []int{128, 128}}),
 			words: words{channel: true, blocks: [][2]int64{{128, 128}}}},
-		{name: "groups and blocks", config: groups(fields{"strategy": "group", "group_size": 32}, fields{"strategy": "block", "block_structure": []int{128, 128}}),
+		{name: "groups and blocks", config: groups(fields{"strategy": "group", "group_size": 32},
+			fields{"strategy": "block", "block_structure": []int{128, 128}}),
 			words: words{blocks: [][2]int64{{1, 32}, {128, 128}}}},
 	}
 	for _, b := range listedBlocks {
@@ -500,7 +503,8 @@ func TestEveryPartitionUnderEveryConfiguration(t *testing.T) {
 		}
 	}
 	t.Logf("%d cases: %d right; refused: %d fit in no known way, %d in several ways, %d only as "+
-		"parts that are not given, %d as parts of a stack, %d lists of exponents; %d opened for real among %d refused",
+		"parts that are not given, %d as parts of a stack, %d lists of exponents; %d opened for "+
+		"real among %d refused",
 		len(cases), counts["right"], counts["in no known way"], counts["in several ways"],
 		counts["only as"], counts["is not decoded"], counts["swizzled"],
 		counts["opened"], len(cases)-counts["right"])

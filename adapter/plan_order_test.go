@@ -170,7 +170,8 @@ func container(ts []synth.Tensor) []byte {
 	for _, x := range ts {
 		end := len(data) + len(x.Data)
 		shape := strings.ReplaceAll(fmt.Sprint(x.Shape), " ", ",")
-		members = append(members, fmt.Sprintf(`%q:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, x.Name, x.DType, shape, len(data), end))
+		members = append(members, fmt.Sprintf(`%q:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`,
+			x.Name, x.DType, shape, len(data), end))
 		data = append(data, x.Data...)
 	}
 	head := "{" + strings.Join(members, ",") + "}"
@@ -292,7 +293,8 @@ func TestPlansDoNotDependOnOrder(t *testing.T) {
 	d := disordered()
 	names := slices.Sorted(maps.Keys(faults))
 	t.Run("again", func(t *testing.T) {
-		for _, x := range []*disorder{d, d.with(names...), d.lacking(`experts\.1\.(up|down)_proj`), d.lacking(`_proj\.weight_scale_inv$`), malformed()} {
+		for _, x := range []*disorder{d, d.with(names...), d.lacking(`experts\.1\.(up|down)_proj`),
+			d.lacking(`_proj\.weight_scale_inv$`), malformed()} {
 			dir := x.write(t, nil)
 			want := told(t, dir, false, false)
 			for i := range 50 {

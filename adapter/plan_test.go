@@ -371,10 +371,13 @@ func TestExcludedTensorsAreLeftOut(t *testing.T) {
 func TestOnlyIncludedTensorsAreShown(t *testing.T) {
 	s := synth.DeepSeek(small(synth.Options{Hidden: 64, ExpertIntermediate: 32}))
 	c := opened(t, s)
-	include, exclude := regexp.MustCompile(`model\.layers\.\d+\.mlp\.|lm_head|layers`), regexp.MustCompile(`.*gate`)
+	include, exclude := regexp.MustCompile(`model\.layers\.\d+\.mlp\.|lm_head|layers`),
+		regexp.MustCompile(`.*gate`)
 	d := dict(t, c, Options{Layout: "hf", Include: include, Exclude: exclude})
 	match := regexp.MustCompile(`^(?:` + include.String() + `)`)
-	shown := func(name string) bool { return match.MatchString(name) && !strings.Contains(name, "gate") }
+	shown := func(name string) bool {
+		return match.MatchString(name) && !strings.Contains(name, "gate")
+	}
 	if len(d.Plan.Tensors) == 0 || len(d.Plan.Notes) > 0 {
 		t.Errorf("%d tensors, notes %q", len(d.Plan.Tensors), d.Plan.Notes)
 	}

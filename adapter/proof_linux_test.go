@@ -94,7 +94,8 @@ type nobodyChild struct {
 // readAsNobody is what the child does: it opens the folder of each line of its input and says what
 // it would not see of it. For an empty line it says what it reads.
 func readAsNobody() error {
-	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody)); err != nil {
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody),
+		syscall.Setuid(nobody)); err != nil {
 		return err
 	}
 	var r ownReader
@@ -186,7 +187,8 @@ func wideSource(t *testing.T, dir string) (shard string) { return sourceOf(t, di
 // sourceOf writes one with other bytes.
 func sourceOf(t *testing.T, dir string, data []byte) (shard string) {
 	t.Helper()
-	_, b, err := safetensors.NewHeader([]safetensors.Tensor{{Name: wideKey, DType: safetensors.U8, Shape: []int64{int64(len(data))}}}, nil, 4096)
+	_, b, err := safetensors.NewHeader([]safetensors.Tensor{{Name: wideKey, DType: safetensors.U8,
+		Shape: []int64{int64(len(data))}}}, nil, 4096)
 	if err != nil || len(b)%4096 != 0 {
 		t.Fatal(len(b), err)
 	}
@@ -238,7 +240,8 @@ type sight struct {
 
 // leased says that there is a lease.
 func (s sight) leased() bool {
-	return !s.nobody && s.early == "" && !strings.Contains(s.system, "overlay") && s.system != "fuse"
+	return !s.nobody && s.early == "" && !strings.Contains(s.system, "overlay") &&
+		s.system != "fuse"
 }
 
 // want is what is read then, and after the time of modification was put back, and after something
@@ -251,10 +254,13 @@ func (s sight) want() (now, later string) {
 	case s.leased():
 		return "changed", "changed"
 	case s.system == "fuse" && s.nameless(): // its server finds files by name
-		return "model.safetensors: no such file or directory", "model.safetensors: no such file or directory"
-	case mutate.Unseen[s.system] == s.op && (s.system != "volatile overlay" || s.early == "dirty mapping"):
+		return "model.safetensors: no such file or directory",
+			"model.safetensors: no such file or directory"
+	case mutate.Unseen[s.system] == s.op &&
+		(s.system != "volatile overlay" || s.early == "dirty mapping"):
 		return "other", "changed"
-	case slices.Contains([]string{"read by somebody else", "bind mount over it", "open for writing"}, s.op):
+	case slices.Contains([]string{"read by somebody else", "bind mount over it",
+		"open for writing"}, s.op):
 		return "old", "changed"
 	}
 	return "changed", "changed"
@@ -278,7 +284,8 @@ func sights(system string) (all []sight) {
 		}
 	}
 	for _, early := range mutate.Early[1:] {
-		for _, op := range []string{"mapped store", "write", "exchange blocks", "link", "read by somebody else"} {
+		for _, op := range []string{"mapped store", "write", "exchange blocks", "link",
+			"read by somebody else"} {
 			if early == "dirty mapping" && op == "exchange blocks" {
 				continue // the page cache keeps mapped pages
 			}
@@ -293,7 +300,8 @@ func sights(system string) (all []sight) {
 
 // unsupported says that a file system has no such change.
 func unsupported(err error) bool {
-	return err != nil && (strings.Contains(err.Error(), "not supported") || strings.Contains(err.Error(), "inappropriate ioctl"))
+	return err != nil && (strings.Contains(err.Error(), "not supported") ||
+		strings.Contains(err.Error(), "inappropriate ioctl"))
 }
 
 // TestWhatIsSeenOfEachChange changes a file in every way on every file system, as its owner and as
@@ -351,7 +359,8 @@ func (s sight) try(t *testing.T, child *mutate.Child, r reader) {
 		t.Errorf("%+v: %s, want %s", s, got, now)
 	}
 	for _, op := range []string{"utimens", "link and unlink"} {
-		if err := child.Do(mutate.Op{Name: op}); err != nil && !s.nameless() && s.op != "bind mount over it" {
+		if err := child.Do(mutate.Op{Name: op}); err != nil && !s.nameless() &&
+			s.op != "bind mount over it" {
 			t.Errorf("%+v: %s: %v", s, op, err)
 		}
 		if got := r.read(); got != later {
@@ -410,7 +419,8 @@ func TestChangesBehindAnOverlayOrAFUSEMountAreSeen(t *testing.T) {
 				}
 				above := filepath.Join(dir, "model.safetensors")
 				shard := filepath.Join(mutate.Behind(root), filepath.Base(dir), "model.safetensors")
-				err = errors.Join(child.Begin(shard, ""), child.Do(mutate.Op{Name: op, Len: 2 << 12, Off: 3 << 12}))
+				err = errors.Join(child.Begin(shard, ""),
+					child.Do(mutate.Op{Name: op, Len: 2 << 12, Off: 3 << 12}))
 				forget(t, above) // a FUSE mount has pages of its own
 				if unsupported(err) {
 					err = nil
@@ -431,7 +441,8 @@ func TestATruncationThroughAnOverlayIsSeenInItsLayer(t *testing.T) {
 	for _, name := range []string{"overlay", "overlay in memory"} {
 		t.Run(name, func(t *testing.T) {
 			root := onSystem(t, system(t, name))
-			above, layer := filepath.Join(root, "source"), filepath.Join(mutate.Behind(root), "source")
+			above, layer := filepath.Join(root, "source"),
+				filepath.Join(mutate.Behind(root), "source")
 			wideSource(t, above)
 			r, err := openOwn(layer)
 			if err != nil {
@@ -440,7 +451,8 @@ func TestATruncationThroughAnOverlayIsSeenInItsLayer(t *testing.T) {
 			defer r.close()
 			child := startChild(t)
 			err = child.Begin(filepath.Join(above, "model.safetensors"), "")
-			for _, op := range []string{"link and unlink", "truncate and regrow", "utimens", "link and unlink"} {
+			for _, op := range []string{"link and unlink", "truncate and regrow", "utimens",
+				"link and unlink"} {
 				if op == "truncate and regrow" && r.read() != "old" {
 					t.Error("a link is no change")
 				}
@@ -472,7 +484,8 @@ func TestAChangeRightAfterOpeningIsSeen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(child.Do(mutate.Op{Name: "write", Len: 1 << 12}), child.Do(mutate.Op{Name: "utimens"}), child.End()); err != nil {
+		if err := errors.Join(child.Do(mutate.Op{Name: "write", Len: 1 << 12}),
+			child.Do(mutate.Op{Name: "utimens"}), child.End()); err != nil {
 			t.Fatal(err)
 		}
 		if got := r.read(); got != "changed" {
@@ -494,7 +507,9 @@ func TestFilesAreWarnedOfInOneLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"model.safetensors (and 2 more): on tmpfs, owned by another user: reads do not notice stores through a mapping, nor holes while they are punched; mount as the owner or as root (with CAP_LEASE)"}
+	want := []string{"model.safetensors (and 2 more): on tmpfs, owned by another user: reads do " +
+		"not notice stores through a mapping, nor holes while they are punched; mount as the " +
+		"owner or as root (with CAP_LEASE)"}
 	if got := r.unseen(); !slices.Equal(got, want) {
 		t.Errorf("nobody: %q", got)
 	}
@@ -508,7 +523,9 @@ func TestFilesAreWarnedOfInOneLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer own.close()
-	want = []string{"model.safetensors: on tmpfs, open for writing: reads do not notice stores through a mapping, nor holes while they are punched; end the program that has it open, and mount again"}
+	want = []string{"model.safetensors: on tmpfs, open for writing: reads do not notice stores " +
+		"through a mapping, nor holes while they are punched; end the program that has it open, " +
+		"and mount again"}
 	if got := own.unseen(); !slices.Equal(got, want) {
 		t.Errorf("open for writing: %q", got)
 	}
@@ -553,7 +570,8 @@ func readWhilePunching(t *testing.T, child *mutate.Child, dir, early string) (se
 	for i := 0; ; i++ {
 		select {
 		case err = <-punched:
-			if _, still := s.File.ReadAt(t.Context(), p, s.Offset); !errors.Is(still, adapter.ErrChanged) {
+			if _, still := s.File.ReadAt(t.Context(), p, s.Offset); !errors.Is(still,
+				adapter.ErrChanged) {
 				t.Errorf("after that: %v", still)
 			}
 			if err := errors.Join(err, c.Close(), child.End()); err != nil {
@@ -561,7 +579,8 @@ func readWhilePunching(t *testing.T, child *mutate.Child, dir, early string) (se
 			}
 			return seen
 		default:
-			if _, err := s.File.ReadAt(t.Context(), p, s.Offset+int64(i*4096%size)); err == nil && p[0] != 7 {
+			if _, err := s.File.ReadAt(t.Context(), p, s.Offset+int64(i*4096%size)); err == nil &&
+				p[0] != 7 {
 				seen = true
 			}
 		}
@@ -576,7 +595,8 @@ func forget(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
+	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0,
+		unix.FADV_DONTNEED)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -31,7 +31,8 @@ func openPlace(t *testing.T) string {
 func wantOpen(t *testing.T, what string, a *adapter.Access, why string) {
 	t.Helper()
 	got := a.Why(stranger, strangers)
-	if a.Others(stranger, strangers) != (why == "") || why == "" && got != "" || !strings.Contains(got, why) {
+	if a.Others(stranger, strangers) != (why == "") || why == "" && got != "" ||
+		!strings.Contains(got, why) {
 		t.Errorf("%s: others %v, since %q; want %q", what, a.Others(stranger, strangers), got, why)
 	}
 }
@@ -68,7 +69,8 @@ func TestReadersCountEachFileAndFolderOnTheWay(t *testing.T) {
 	}
 	defer c.Close()
 	const notes, nested, tokenizer = 0, 1, 2
-	if s := c.SideFiles(); len(s) != 3 || s[nested].Name != "sub/deep/x.json" || s[tokenizer].Name != "tokenizer.json" {
+	if s := c.SideFiles(); len(s) != 3 || s[nested].Name != "sub/deep/x.json" ||
+		s[tokenizer].Name != "tokenizer.json" {
 		t.Fatal(s)
 	}
 	const all = "folder sub deep computed notes nested tokenizer"
@@ -152,7 +154,8 @@ func TestReadersReadACLs(t *testing.T) {
 	}
 	a := c.Readers().Computed
 	wantOpen(t, "an ACL", a, path+" is mode 0640 and has an ACL")
-	if uint32(os.Getgid()) != 2002 && a.Members(stranger, uint32(os.Getgid())) || !a.Members(stranger, 2002) {
+	if uint32(os.Getgid()) != 2002 && a.Members(stranger, uint32(os.Getgid())) ||
+		!a.Members(stranger, 2002) {
 		t.Error("the ACL is not read")
 	}
 }
@@ -168,14 +171,17 @@ func TestReadersKnowNothingOfWhatWasReplaced(t *testing.T) {
 		if err := os.Rename(path, old); err != nil {
 			t.Fatal(err)
 		}
-		wantOpen(t, "removed", c.Readers().Computed, path+" cannot be looked at: "+name+": no such file or directory")
+		wantOpen(t, "removed", c.Readers().Computed,
+			path+" cannot be looked at: "+name+": no such file or directory")
 		write(t, dir, name, []byte("another"))
-		wantOpen(t, "replaced", c.Readers().Computed, path+" is not the file any more that was opened")
+		wantOpen(t, "replaced", c.Readers().Computed,
+			path+" is not the file any more that was opened")
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 		link(t, name, path)
-		wantOpen(t, "a link to itself", c.Readers().Computed, path+" cannot be looked at: too many levels of symbolic links")
+		wantOpen(t, "a link to itself", c.Readers().Computed,
+			path+" cannot be looked at: too many levels of symbolic links")
 		if err := os.Rename(old, path); err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +194,8 @@ func TestReadersKnowNothingOfWhatWasReplaced(t *testing.T) {
 	for _, a := range []*adapter.Access{r.Folder.Enter, r.Folder.List, r.Computed} {
 		wantOpen(t, "moved", a, dir+" cannot be looked at: model: no such file or directory")
 	}
-	if r := open(t, filepath.Join(place, "elsewhere")).Readers(); len(r.Folders) != 0 || len(r.Side) != 0 {
+	if r := open(t, filepath.Join(place, "elsewhere")).Readers(); len(r.Folders) != 0 ||
+		len(r.Side) != 0 {
 		t.Errorf("%+v", r)
 	}
 	write(t, filepath.Join(place, "model"), "config.json", nil)

@@ -36,7 +36,8 @@ func (f *fickle) ReadAt(_ context.Context, p []byte, _ int64) (int, error) {
 }
 
 func TestAFillThatPanickedIsNotKept(t *testing.T) {
-	n, err := expr.Load(&expr.Source{Key: "x", File: &fickle{}, DType: safetensors.U8, Shape: []int64{8, 8}})
+	n, err := expr.Load(&expr.Source{Key: "x", File: &fickle{}, DType: safetensors.U8,
+		Shape: []int64{8, 8}})
 	if err == nil {
 		n, err = expr.Transpose(n)
 	}

@@ -233,7 +233,8 @@ func TestOneTensorAtATime(t *testing.T) {
 }
 
 func TestDeepSeekV3RefusesOthers(t *testing.T) {
-	if _, err := NewDeepSeekV3(&Config{Raw: []byte(`{"model_type": "qwen3_moe"}`)}, Options{}); err == nil || !strings.Contains(err.Error(), "qwen3_moe") {
+	if _, err := NewDeepSeekV3(&Config{Raw: []byte(`{"model_type": "qwen3_moe"}`)},
+		Options{}); err == nil || !strings.Contains(err.Error(), "qwen3_moe") {
 		t.Errorf("error %v, want one about qwen3_moe", err)
 	}
 	if _, err := ToHF(&Checkpoint{}, Options{Layout: "native"}); err == nil ||

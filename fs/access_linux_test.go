@@ -31,7 +31,9 @@ func openFolder(t *testing.T) string {
 func writeShared(t *testing.T, place string) (source string) {
 	t.Helper()
 	source = filepath.Join(place, "model")
-	if err := errors.Join(os.Mkdir(source, 0o755), synth.DeepSeek(synth.Options{Layers: 1, Hidden: 128, Shards: 2}).Write(source)); err != nil {
+	if err := errors.Join(os.Mkdir(source, 0o755),
+		synth.DeepSeek(synth.Options{Layers: 1, Hidden: 128,
+			Shards: 2}).Write(source)); err != nil {
 		t.Fatal(err)
 	}
 	list, err := os.ReadDir(source)
@@ -39,7 +41,9 @@ func writeShared(t *testing.T, place string) (source string) {
 		err = errors.Join(err, os.Chmod(filepath.Join(source, e.Name()), 0o644))
 	}
 	sub := filepath.Join(source, "sub")
-	err = errors.Join(err, os.Mkdir(sub, 0o755), os.WriteFile(filepath.Join(sub, "a.json"), []byte("{}"), 0o644), os.WriteFile(filepath.Join(sub, "b.json"), []byte("{}"), 0o644))
+	err = errors.Join(err, os.Mkdir(sub, 0o755),
+		os.WriteFile(filepath.Join(sub, "a.json"), []byte("{}"), 0o644),
+		os.WriteFile(filepath.Join(sub, "b.json"), []byte("{}"), 0o644))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +54,8 @@ func writeShared(t *testing.T, place string) (source string) {
 func permit(t *testing.T, path, text string) {
 	t.Helper()
 	n := permission.Parse(text)
-	err := errors.Join(os.Chown(path, int(n.UID), int(n.GID)), os.Chmod(path, iofs.FileMode(n.Mode)))
+	err := errors.Join(os.Chown(path, int(n.UID), int(n.GID)),
+		os.Chmod(path, iofs.FileMode(n.Mode)))
 	if n.ACL != nil {
 		err = errors.Join(err, unix.Setxattr(path, "system.posix_acl_access", n.Attribute(), 0))
 	}
@@ -87,17 +92,23 @@ func TestAMountForOthersIsNoMoreOpenThanItsSource(t *testing.T) {
 	}{
 		{"everybody may read the source", nil, MountOptions{},
 			"0:0 0555", "0:0 0444", "0:0 0444", nil},
-		{"a group may read the shards", map[string]string{"model/model-00001-of-000002.safetensors": "0:3000 0640", "model/model-00002-of-000002.safetensors": "0:3000 0640"},
+		{"a group may read the shards",
+			map[string]string{"model/model-00001-of-000002.safetensors": "0:3000 0640",
+				"model/model-00002-of-000002.safetensors": "0:3000 0640"},
 			MountOptions{}, "0:0 0555", "0:3000 0440", "0:0 0444",
 			[]string{"users who are not in group 3000 cannot read this mount: PLACE/model/model-00001-of-000002.safetensors is mode 0640"}},
-		{"two groups have a shard each", map[string]string{"model/model-00001-of-000002.safetensors": "0:3000 0640", "model/model-00002-of-000002.safetensors": "0:3001 0640"},
+		{"two groups have a shard each",
+			map[string]string{"model/model-00001-of-000002.safetensors": "0:3000 0640",
+				"model/model-00002-of-000002.safetensors": "0:3001 0640"},
 			MountOptions{}, "0:0 0555", "0:0 0400", "0:0 0444",
 			[]string{"other users cannot read this mount: PLACE/model/model-00001-of-000002.safetensors is mode 0640"}},
-		{"a private configuration", map[string]string{"model/config.json": "0:0 0600"}, MountOptions{},
+		{"a private configuration", map[string]string{"model/config.json": "0:0 0600"},
+			MountOptions{},
 			"0:0 0555", "0:0 0400", "0:0 0444", []string{"other users cannot read this mount: PLACE/model/config.json is mode 0600"}},
 		{"a private side file", map[string]string{"model/" + sides: "0:0 0600"}, MountOptions{},
 			"0:0 0555", "0:0 0444", "0:0 0400", []string{"other users cannot read " + sides + ": PLACE/model/" + sides + " is mode 0600"}},
-		{"a subfolder that cannot be listed", map[string]string{"model/sub": "0:0 0711"}, MountOptions{},
+		{"a subfolder that cannot be listed", map[string]string{"model/sub": "0:0 0711"},
+			MountOptions{},
 			"0:0 0555", "0:0 0444", "0:0 0444", []string{"other users cannot list sub: PLACE/model/sub is mode 0711"}},
 		{"private files in a subfolder", map[string]string{"model/sub": "0:0 0700"}, MountOptions{},
 			"0:0 0555", "0:0 0444", "0:0 0444", []string{"other users cannot list sub: PLACE/model/sub is mode 0700", "other users cannot read sub/a.json and 1 more: PLACE/model/sub is mode 0700"}},
@@ -105,19 +116,24 @@ func TestAMountForOthersIsNoMoreOpenThanItsSource(t *testing.T) {
 			"0:0 0500", "0:0 0400", "0:0 0400", []string{"other users cannot read this mount: PLACE is mode 0700"}},
 		{"a folder of a group", map[string]string{"model": "0:3000 0750"}, MountOptions{},
 			"0:3000 0550", "0:3000 0440", "0:3000 0440", []string{"users who are not in group 3000 cannot read this mount: PLACE/model is mode 0750"}},
-		{"a folder that is closed to a group", map[string]string{"model": "0:3000 0705"}, MountOptions{},
+		{"a folder that is closed to a group", map[string]string{"model": "0:3000 0705"},
+			MountOptions{},
 			"0:3000 0505", "0:3000 0404", "0:3000 0404", []string{"members of group 3000 cannot read this mount: PLACE/model is mode 0705"}},
 		{"a folder that cannot be listed", map[string]string{"model": "0:0 0711"}, MountOptions{},
 			"0:0 0511", "0:0 0444", "0:0 0444", []string{"other users cannot list this mount: PLACE/model is mode 0711"}},
-		{"an ACL against a user", map[string]string{"model/" + sides: "0:0 0644 u:2001:0 g::4 m::4 a::4"}, MountOptions{},
+		{"an ACL against a user",
+			map[string]string{"model/" + sides: "0:0 0644 u:2001:0 g::4 m::4 a::4"}, MountOptions{},
 			"0:0 0555", "0:0 0444", "0:0 0400", []string{"cannot read " + sides + ": PLACE/model/" + sides + " is mode 0644 and has an ACL"}},
-		{"an ACL for a group", map[string]string{"model": "0:0 0750 g::0 g:3001:5 m::5 a::0"}, MountOptions{},
+		{"an ACL for a group", map[string]string{"model": "0:0 0750 g::0 g:3001:5 m::5 a::0"},
+			MountOptions{},
 			"0:3001 0550", "0:3001 0440", "0:3001 0440", []string{"users who are not in group 3001 cannot read this mount: PLACE/model is mode 0750 and has an ACL"}},
-		{"an owner who may not read his file", map[string]string{"model/" + sides: "2001:0 0044"}, MountOptions{},
+		{"an owner who may not read his file", map[string]string{"model/" + sides: "2001:0 0044"},
+			MountOptions{},
 			"0:0 0555", "0:0 0444", "0:0 0400", []string{"other users cannot read " + sides + ": PLACE/model/" + sides + " is mode 0044"}},
 		{"a mode is granted", map[string]string{".": "0:0 0700"}, MountOptions{Mode: id(0o444)},
 			"0:0 0555", "0:0 0444", "0:0 0444", nil},
-		{"a mode is granted to a group", map[string]string{".": "0:0 0700"}, MountOptions{Mode: id(0o440), GID: id(3000)},
+		{"a mode is granted to a group", map[string]string{".": "0:0 0700"},
+			MountOptions{Mode: id(0o440), GID: id(3000)},
 			"0:3000 0550", "0:3000 0440", "0:3000 0440", nil},
 		{"a mode takes away", nil, MountOptions{Mode: id(0o400)},
 			"0:0 0500", "0:0 0400", "0:0 0400", nil},
@@ -150,7 +166,8 @@ func TestAMountForOthersIsNoMoreOpenThanItsSource(t *testing.T) {
 				t.Fatalf("%d lines: %q, want %q", len(lines), lines, c.says)
 			}
 			for i, want := range c.says {
-				if want = strings.ReplaceAll(want, "PLACE", place); !strings.HasSuffix(lines[i], want) {
+				if want = strings.ReplaceAll(want, "PLACE", place); !strings.HasSuffix(lines[i],
+					want) {
 					t.Errorf("%q, want %q", lines[i], want)
 				}
 			}
@@ -162,11 +179,13 @@ func TestAMountForOthersIsNoMoreOpenThanItsSource(t *testing.T) {
 func TestAMountForOneUserShowsTheModesOfItsSource(t *testing.T) {
 	place := openFolder(t)
 	source := writeShared(t, place)
-	if err := errors.Join(os.Chmod(place, 0o700), os.Chmod(filepath.Join(source, "config.json"), 0o600)); err != nil {
+	if err := errors.Join(os.Chmod(place, 0o700),
+		os.Chmod(filepath.Join(source, "config.json"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	m, root := mountFS(t, openViews(t, source, Options{}, layout("", "hf", 0)), MountOptions{})
-	for name, want := range map[string]string{".": "0555", "config.json": "0444", "tokenizer_config.json": "0444"} {
+	for name, want := range map[string]string{".": "0555", "config.json": "0444",
+		"tokenizer_config.json": "0444"} {
 		if got := shows(t, filepath.Join(root, name)); !strings.HasSuffix(got, want) {
 			t.Errorf("%s shows %s, want %s", name, got, want)
 		}
@@ -189,7 +208,9 @@ func TestAMountThatIsHandedOverIsNoMoreOpenThanItsSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := unix.Mount("given", dir, "fuse.dequantfs", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", fd)); err != nil {
+	if err := unix.Mount("given", dir, "fuse.dequantfs", 0,
+		fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
+			fd)); err != nil {
 		t.Fatal(err)
 	}
 	defer detach(dir)
@@ -228,7 +249,9 @@ func TestASourceOnFUSEIsOpenAsItsMountIs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		server, err := gofs.Mount(far, root, &gofs.Options{MountOptions: fuse.MountOptions{AllowOther: c.allow, Options: c.options, DirectMount: true}})
+		server, err := gofs.Mount(far, root,
+			&gofs.Options{MountOptions: fuse.MountOptions{AllowOther: c.allow, Options: c.options,
+				DirectMount: true}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +265,9 @@ func TestASourceOnFUSEIsOpenAsItsMountIs(t *testing.T) {
 		if got := shows(t, filepath.Join(at, "config.json")); got != want {
 			t.Errorf("%+v: it shows %s, want %s", c, got, want)
 		}
-		if lines := m.LockedOut(); (len(lines) == 0) != (c.want == "") || !slices.ContainsFunc(append(lines, ""), func(s string) bool { return strings.HasSuffix(s, c.want) }) {
+		if lines := m.LockedOut(); (len(lines) == 0) != (c.want == "") ||
+			!slices.ContainsFunc(append(lines, ""),
+				func(s string) bool { return strings.HasSuffix(s, c.want) }) {
 			t.Errorf("%+v: %q", c, lines)
 		}
 		m.Unmount(true)

@@ -40,7 +40,8 @@ func addressSpace() allowance {
 			continue
 		}
 		more := int64(limit.Cur) - kilobytes(string(status), l.used) - addressRest
-		a = least(a, allowance{bytes: heapInUse() + reserved + more, by: l.name, shown: int64(limit.Cur)})
+		a = least(a, allowance{bytes: heapInUse() + reserved + more, by: l.name,
+			shown: int64(limit.Cur)})
 	}
 	return a
 }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkMountedSequentialReading reads through a mount, cold for us, from a source in memory that answers each read
-// after a delay: with 5 ms it should keep 0.7 of its speed.
+// BenchmarkMountedSequentialReading reads through a mount, cold for us, from a source in memory
+// that answers each read after a delay: with 5 ms it should keep 0.7 of its speed.
 func BenchmarkMountedSequentialReading(b *testing.B) {
 	for _, view := range []string{"native", "hf"} {
 		for _, delay := range []time.Duration{0, 5 * time.Millisecond} {
@@ -47,7 +47,8 @@ func readCold(b *testing.B, path string) {
 	if err := unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		b.Fatal(err)
 	}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{file}, make([]byte, 1<<20)); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{file},
+		make([]byte, 1<<20)); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -88,8 +89,8 @@ func BenchmarkReadAt(b *testing.B) {
 	}
 }
 
-// BenchmarkCacheUnderContention reads small ranges of experts at random, in process, on many goroutines: from units that
-// are all there, and with room for half of them.
+// BenchmarkCacheUnderContention reads small ranges of experts at random, in process, on many
+// goroutines: from units that are all there, and with room for half of them.
 func BenchmarkCacheUnderContention(b *testing.B) {
 	x := expertShape{experts: 16, hidden: 256, intermediate: 256}
 	all := x.experts * 3 * x.hidden * x.intermediate

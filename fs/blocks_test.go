@@ -23,8 +23,10 @@ import (
 func codesFS(t testing.TB, file expr.File, rows, cols int64, o Options) *FS {
 	t.Helper()
 	w := &expr.Source{Key: "w", File: file, DType: safetensors.F8E4M3, Shape: []int64{rows, cols}}
-	scale := &expr.Source{Key: "s", File: file, Offset: rows * cols, DType: safetensors.F32, Shape: []int64{(rows + 127) / 128, (cols + 127) / 128}}
-	node, err := expr.Dequantize(w, scale, expr.DequantizeOptions{Block: [2]int64{128, 128}, Out: safetensors.BF16})
+	scale := &expr.Source{Key: "s", File: file, Offset: rows * cols, DType: safetensors.F32,
+		Shape: []int64{(rows + 127) / 128, (cols + 127) / 128}}
+	node, err := expr.Dequantize(w, scale,
+		expr.DequantizeOptions{Block: [2]int64{128, 128}, Out: safetensors.BF16})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,16 +56,20 @@ func readSteps(t *testing.T, f *FS, n int64) []byte {
 
 func TestWhatIsReadAheadIsReadOnceAndIsTheSource(t *testing.T) {
 	size := codesSize(manyRows, manyCols)
-	without := codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols, Options{CacheSize: -1})
+	without := codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols,
+		Options{CacheSize: -1})
 	want := readSteps(t, without, 1<<20)
 	for _, step := range []int64{100_000, 1 << 20, 3_333_333, 8 << 20} {
 		f := codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols, Options{})
 		if !bytes.Equal(readSteps(t, f, step), want) {
 			t.Errorf("steps of %d: wrong bytes", step)
 		}
-		eventually(t, "all that was read ahead was used", func() bool { return f.Stats().ReadAhead == 0 })
+		eventually(t, "all that was read ahead was used", func() bool {
+			return f.Stats().ReadAhead == 0
+		})
 		if s := f.Stats(); s.SourceBytes > size*101/100 || s.Unused != 0 {
-			t.Errorf("steps of %d: read %d bytes of a source of %d, %d for nothing", step, s.SourceBytes, size, s.Unused)
+			t.Errorf("steps of %d: read %d bytes of a source of %d, %d for nothing", step,
+				s.SourceBytes, size, s.Unused)
 		}
 	}
 }
@@ -85,13 +91,15 @@ func TestBlocksOfAnySizeGiveTheSameBytes(t *testing.T) {
 					wg.Go(func() {
 						for off := int64(0); off < file.Size(); {
 							n := 1 + rng.IntN(40_000)
-							if err := checkRange(context.Background(), file, want, off, n); err != nil {
+							if err := checkRange(context.Background(), file, want, off,
+								n); err != nil {
 								t.Error(err)
 								return
 							}
 							off += int64(n)
 							at, n := someRange(rng, file)
-							if err := checkRange(context.Background(), file, want, max(at, 0), n); err != nil {
+							if err := checkRange(context.Background(), file, want, max(at, 0),
+								n); err != nil {
 								t.Error(err)
 								return
 							}
@@ -109,7 +117,8 @@ func isAhead(n int) bool { return n >= 64<<10 }
 
 func TestReadingAheadThatFailsHarmsNobody(t *testing.T) {
 	size := codesSize(manyRows, manyCols)
-	want := readSteps(t, codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols, Options{CacheSize: -1}), 1<<20)
+	want := readSteps(t, codesFS(t, &memory{name: "source", size: size}, manyRows, manyCols,
+		Options{CacheSize: -1}), 1<<20)
 	for name, fail := range map[string]func() error{
 		"error": func() error { return errors.New("broken") },
 		"panic": func() error { panic("broken") },
@@ -124,7 +133,8 @@ func TestReadingAheadThatFailsHarmsNobody(t *testing.T) {
 				failed.Add(1)
 				return fail()
 			}}
-			f := codesFS(t, source, manyRows, manyCols, Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+			f := codesFS(t, source, manyRows, manyCols,
+				Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 			if !bytes.Equal(readSteps(t, f, 64<<10), want) {
 				t.Error("wrong bytes")
 			}
@@ -164,7 +174,9 @@ func TestAReaderOfAStalledBlockCanGiveUp(t *testing.T) {
 			}
 		}
 	}()
-	eventually(t, "it waits", func() bool { return f.Stats().Active == 1 && f.Stats().ReadAhead > 0 })
+	eventually(t, "it waits", func() bool {
+		return f.Stats().Active == 1 && f.Stats().ReadAhead > 0
+	})
 	cancel()
 	if err := <-gaveUp; !errors.Is(err, context.Canceled) {
 		t.Error(err)
@@ -232,7 +244,8 @@ func TestBlocksOfASourceThatHasChangedAreNotLent(t *testing.T) {
 		t.Fatal("nothing was read ahead")
 	}
 	source.changed.Store(true)
-	if n, err := r.ReadAt(make([]byte, 64<<10), 8<<20); n != 0 || !errors.Is(err, adapter.ErrChanged) {
+	if n, err := r.ReadAt(make([]byte, 64<<10), 8<<20); n != 0 ||
+		!errors.Is(err, adapter.ErrChanged) {
 		t.Errorf("%d bytes, %v", n, err)
 	}
 }

@@ -52,7 +52,8 @@ func machineMemory(read func(string) ([]byte, error)) int64 {
 	data, _ := read("/proc/meminfo")
 	for line := range strings.Lines(string(data)) {
 		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
-			if kb, err := strconv.ParseInt(strings.Fields(rest + " 0")[0], 10, 64); err == nil && kb > 0 {
+			if kb, err := strconv.ParseInt(strings.Fields(rest + " 0")[0], 10, 64); err == nil &&
+				kb > 0 {
 				return kb << 10
 			}
 		}

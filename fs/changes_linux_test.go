@@ -93,7 +93,8 @@ func (n *faultyNode) WrapChild(_ context.Context, ops gofs.InodeEmbedder) gofs.I
 }
 
 // Open lets every read reach the handle.
-func (n *faultyNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+func (n *faultyNode) Open(ctx context.Context,
+	flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	h, _, errno := n.LoopbackNode.Open(ctx, flags)
 	if errno != 0 {
 		return nil, 0, errno
@@ -108,7 +109,8 @@ type faultyHandle struct {
 }
 
 // Read reads the file unless a fault comes first.
-func (h *faultyHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func (h *faultyHandle) Read(ctx context.Context, dest []byte,
+	off int64) (fuse.ReadResult, syscall.Errno) {
 	flip, errno := h.faults.meet(off + int64(len(dest)))
 	if errno != 0 {
 		return nil, errno
@@ -138,7 +140,9 @@ func mountFaulty(t *testing.T, dir string) (string, *faults) {
 	root := &faultyNode{&gofs.LoopbackNode{RootData: data}, f}
 	data.RootNode = root
 	at := t.TempDir()
-	server, err := gofs.Mount(at, root, &gofs.Options{MountOptions: fuse.MountOptions{DirectMount: true, DisableSplice: true, FsName: "faulty"}})
+	server, err := gofs.Mount(at, root,
+		&gofs.Options{MountOptions: fuse.MountOptions{DirectMount: true, DisableSplice: true,
+			FsName: "faulty"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +163,8 @@ type changing struct {
 	want  []byte // the tensor
 }
 
-// tensorKinds are a tensor that is transposed, and so kept, and one that is computed row by row into each reply.
+// tensorKinds are a tensor that is transposed, and so kept, and one that is computed row by row
+// into each reply.
 var tensorKinds = map[string]struct{ layout, key string }{
 	"transposed": {"native", "layers.1.mlp.experts.gate_and_up_projs"},
 	"row by row": {"hf", "layers.1.self_attn.q_b_proj.weight"},
@@ -168,7 +173,8 @@ var tensorKinds = map[string]struct{ layout, key string }{
 // smallSource writes a checkpoint of one shard that was last modified an hour ago.
 func smallSource(t *testing.T) (dir, shard string) {
 	t.Helper()
-	_, dir = writeSynth(t, synth.Options{Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96, Single: true})
+	_, dir = writeSynth(t, synth.Options{Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96,
+		Single: true})
 	shard = filepath.Join(dir, singleName)
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(shard, old, old); err != nil {
@@ -184,7 +190,8 @@ func mountChanging(t *testing.T, which, dir, shard string) *changing {
 	c := &changing{log: &logTo{}, shard: shard}
 	// What the tensor is now is read through another tree, so that this one has read nothing yet.
 	before := openViews(t, dir, Options{}, layout("", k.layout, 0))
-	c.fs = openViews(t, dir, Options{Logger: slog.New(slog.NewTextHandler(c.log, nil))}, layout("", k.layout, 0))
+	c.fs = openViews(t, dir, Options{Logger: slog.New(slog.NewTextHandler(c.log, nil))},
+		layout("", k.layout, 0))
 	_, root := mountFS(t, c.fs, MountOptions{})
 	for _, name := range shardsOf(t, before, ".") {
 		if off, want := tensorIn(t, readTree(t, before, name), k.key); want != nil {
@@ -220,7 +227,8 @@ func pread(path string, flags int, p []byte, off int64) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM); err != nil { // so that the kernel asks for nothing else
+	// so that the kernel asks for nothing else
+	if err := unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM); err != nil {
 		return err
 	}
 	for {
@@ -237,7 +245,8 @@ func pread(path string, flags int, p []byte, off int64) error {
 
 const changingStep = 16 << 10
 
-// each reads the tensor in pieces that all reach us, and wants each to be right or to fail. It gives the errors.
+// each reads the tensor in pieces that all reach us, and wants each to be right or to fail. It
+// gives the errors.
 func (c *changing) each(t *testing.T) (errs []error) {
 	t.Helper()
 	p := make([]byte, changingStep)
@@ -294,7 +303,8 @@ func converse(t *testing.T, how, path string) (in io.WriteCloser, out io.ReadClo
 	return in, out
 }
 
-// lockPages lets a child lock the first piece of the tensor in memory, so that the kernel holds it until the test ends.
+// lockPages lets a child lock the first piece of the tensor in memory, so that the kernel holds it
+// until the test ends.
 func (c *changing) lockPages(t *testing.T) {
 	t.Helper()
 	offset := binary.LittleEndian.AppendUint64(nil, uint64(c.off))
@@ -309,8 +319,8 @@ func (c *changing) lockPages(t *testing.T) {
 
 func init() { children["lock"] = holdPages }
 
-// holdPages locks a piece of a file in memory, at the offset that its input begins with, says so, and keeps it there
-// until its input ends.
+// holdPages locks a piece of a file in memory, at the offset that its input begins with, says so,
+// and keeps it there until its input ends.
 func holdPages(paths []string) error {
 	var off uint64
 	if err := binary.Read(os.Stdin, binary.LittleEndian, &off); err != nil {
@@ -322,7 +332,8 @@ func holdPages(paths []string) error {
 	}
 	defer f.Close()
 	first := int64(off) &^ 4095
-	m, err := unix.Mmap(int(f.Fd()), first, int(int64(off)+changingStep-first), unix.PROT_READ, unix.MAP_SHARED)
+	m, err := unix.Mmap(int(f.Fd()), first, int(int64(off)+changingStep-first), unix.PROT_READ,
+		unix.MAP_SHARED)
 	if err != nil {
 		return err
 	}
@@ -343,8 +354,9 @@ func (c *changing) wantPages(t *testing.T) {
 	}
 }
 
-// rewriteBehind changes the shard's data in place and puts its time of modification back, again until its time of
-// change has moved on, which takes as long as the file system's clock takes for a tick.
+// rewriteBehind changes the shard's data in place and puts its time of modification back, again
+// until its time of change has moved on, which takes as long as the file system's clock takes for a
+// tick.
 func rewriteBehind(t *testing.T, path string) {
 	t.Helper()
 	var before, after unix.Stat_t
@@ -352,7 +364,8 @@ func rewriteBehind(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	eventually(t, "the time of change moves on", func() bool {
-		err := errors.Join(overwrite(path), os.Chtimes(path, time.Time{}, time.Unix(before.Mtim.Unix())), unix.Stat(path, &after))
+		err := errors.Join(overwrite(path),
+			os.Chtimes(path, time.Time{}, time.Unix(before.Mtim.Unix())), unix.Stat(path, &after))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -406,14 +419,15 @@ func forKinds(t *testing.T, test func(t *testing.T, which string)) {
 	}
 }
 
-// Once the source has changed no read that reaches us gets bytes, whether they were kept or not, and the log says so
-// once. Pages that the kernel holds stay what they were.
+// Once the source has changed no read that reaches us gets bytes, whether they were kept or not,
+// and the log says so once. Pages that the kernel holds stay what they were.
 func TestAMountOfASourceThatChanges(t *testing.T) {
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
 			forKinds(t, func(t *testing.T, which string) {
 				dir, shard := smallSource(t)
-				kept, fresh := mountChanging(t, which, dir, shard), mountChanging(t, which, dir, shard)
+				kept, fresh := mountChanging(t, which, dir, shard),
+					mountChanging(t, which, dir, shard)
 				kept.wants(t, nil)
 				kept.lockPages(t)
 				change(t, shard)
@@ -434,14 +448,16 @@ func TestAMountOfASourceThatGoesAway(t *testing.T) {
 	for name, remove := range map[string]func(path string) error{
 		"deleted": os.Remove,
 		"replaced": func(path string) error {
-			return errors.Join(os.WriteFile(path+".new", []byte("other"), 0o644), os.Rename(path+".new", path))
+			return errors.Join(os.WriteFile(path+".new", []byte("other"), 0o644),
+				os.Rename(path+".new", path))
 		},
 		"its folder too": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
 		"copied by links, and the copy removed": func(path string) error {
 			return errors.Join(os.Link(path, path+".copy"), os.Remove(path+".copy"))
 		},
 		"deleted with all links": func(path string) error {
-			return errors.Join(os.Link(path, path+".copy"), os.Remove(path), os.Remove(path+".copy"))
+			return errors.Join(os.Link(path, path+".copy"), os.Remove(path),
+				os.Remove(path+".copy"))
 		},
 		"given other permissions": func(path string) error { return os.Chmod(path, 0o400) },
 	} {
@@ -452,7 +468,8 @@ func TestAMountOfASourceThatGoesAway(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				kept, fresh := mountChanging(t, which, dir, shard), mountChanging(t, which, dir, shard)
+				kept, fresh := mountChanging(t, which, dir, shard),
+					mountChanging(t, which, dir, shard)
 				kept.wants(t, nil)
 				if err := remove(shard); err != nil {
 					t.Fatal(err)
@@ -479,13 +496,15 @@ func TestAMountOfASourceThatChangesAndGoesAway(t *testing.T) {
 		"deleted": os.Remove,
 		"linked":  func(path string) error { return os.Link(path, path+".copy") },
 		"replaced": func(path string) error {
-			return errors.Join(os.WriteFile(path+".new", []byte("other"), 0o644), os.Rename(path+".new", path))
+			return errors.Join(os.WriteFile(path+".new", []byte("other"), 0o644),
+				os.Rename(path+".new", path))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			forKinds(t, func(t *testing.T, which string) {
 				dir, shard := smallSource(t)
-				kept, fresh := mountChanging(t, which, dir, shard), mountChanging(t, which, dir, shard)
+				kept, fresh := mountChanging(t, which, dir, shard),
+					mountChanging(t, which, dir, shard)
 				kept.wants(t, nil)
 				rewriteBehind(t, shard)
 				if err := then(shard); err != nil {
@@ -552,7 +571,8 @@ func TestAnErrorOfTheSourceDoesNotStick(t *testing.T) {
 		c.wantLogged(t, 1)
 		wantIdle(t, c.fs) // what failed for one reader fails for those who joined it
 		faults.fail(0)
-		if err := pread(c.path, 0, page, c.off); err != nil || !bytes.Equal(page, c.want[:len(page)]) {
+		if err := pread(c.path, 0, page, c.off); err != nil ||
+			!bytes.Equal(page, c.want[:len(page)]) {
 			t.Errorf("through the page cache: other bytes, or %v", err)
 		}
 		c.wants(t, nil)
@@ -589,12 +609,14 @@ func TestAServerThatKeepsChangesQuietIsWarnedOf(t *testing.T) {
 		dir, shard := smallSource(t)
 		dir, faults := mountFaulty(t, dir)
 		c := mountChanging(t, which, dir, shard)
-		if said := c.log.String(); strings.Count(said, "level=WARN") != 1 || !strings.Contains(said, "on fuse: reads do not notice") {
+		if said := c.log.String(); strings.Count(said, "level=WARN") != 1 ||
+			!strings.Contains(said, "on fuse: reads do not notice") {
 			t.Errorf("warned with %q", said)
 		}
 		faults.lie()
 		p := make([]byte, 4096)
-		if err := pread(c.path, unix.O_DIRECT, p, c.off); err != nil || bytes.Equal(p, c.want[:len(p)]) {
+		if err := pread(c.path, unix.O_DIRECT, p, c.off); err != nil ||
+			bytes.Equal(p, c.want[:len(p)]) {
 			t.Errorf("the change was noticed: %v", err)
 		}
 	})
@@ -604,7 +626,8 @@ func TestAServerThatKeepsChangesQuietIsWarnedOf(t *testing.T) {
 // buffer holds anything; through the page cache it gives what comes before, and then the error.
 func TestAReadThatFailsInTheMiddle(t *testing.T) {
 	const key, whole = "model.embed_tokens.weight", 4 << 20 // requests are of a MiB at most
-	_, dir := writeSynth(t, synth.Options{Layers: 1, Experts: 2, Hidden: 512, Vocab: whole / 1024, Single: true})
+	_, dir := writeSynth(t, synth.Options{Layers: 1, Experts: 2, Hidden: 512, Vocab: whole / 1024,
+		Single: true})
 	before := openViews(t, dir, Options{}, layout("", "hf", 0))
 	dir, faults := mountFaulty(t, dir)
 	f := openViews(t, dir, Options{}, layout("", "hf", 0))
@@ -616,7 +639,8 @@ func TestAReadThatFailsInTheMiddle(t *testing.T) {
 		t.Fatalf("a tensor of %d bytes", len(want))
 	}
 	faults.failFrom(source.Offset+whole/2, syscall.EIO)
-	p, err := unix.Mmap(-1, 0, whole, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	p, err := unix.Mmap(-1, 0, whole, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -639,8 +663,8 @@ func TestAReadThatFailsInTheMiddle(t *testing.T) {
 	}
 }
 
-// A read whose source does not answer waits; the mount goes on. What it then gets is right, or an error if the source
-// has changed meanwhile.
+// A read whose source does not answer waits; the mount goes on. What it then gets is right, or an
+// error if the source has changed meanwhile.
 func TestAMountOfAStalledSource(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path string){
 		"as it was":                        nil,
@@ -656,8 +680,11 @@ func TestAMountOfAStalledSource(t *testing.T) {
 				t.Cleanup(release)
 				p, read := make([]byte, 4096), make(chan error, 1)
 				go func() { read <- pread(c.path, unix.O_DIRECT, p, c.off) }()
-				eventually(t, "the read waits for its source", func() bool { return faults.held.Load() > 0 })
-				if text, err := os.ReadFile(filepath.Join(filepath.Dir(c.path), "config.json")); err != nil || len(text) == 0 {
+				eventually(t, "the read waits for its source", func() bool {
+					return faults.held.Load() > 0
+				})
+				if text, err := os.ReadFile(filepath.Join(filepath.Dir(c.path),
+					"config.json")); err != nil || len(text) == 0 {
 					t.Errorf("another file, meanwhile: %d bytes, %v", len(text), err)
 				}
 				select {
@@ -688,12 +715,14 @@ func TestAMountOfAStalledSource(t *testing.T) {
 
 // Whoever may not read all of the source may not read what is made of it.
 func TestNoFileIsMoreOpenThanItsSources(t *testing.T) {
-	_, dir := writeSynth(t, synth.Options{Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96, Shards: 3})
+	_, dir := writeSynth(t, synth.Options{Layers: 2, Experts: 2, Hidden: 128,
+		ExpertIntermediate: 96, Shards: 3})
 	shards, err := filepath.Glob(filepath.Join(dir, "*.safetensors"))
 	if err != nil || len(shards) != 3 {
 		t.Fatal(shards, err)
 	}
-	modes := map[string]os.FileMode{shards[0]: 0o640, shards[1]: 0o604, shards[2]: 0o777, filepath.Join(dir, "tokenizer_config.json"): 0o600}
+	modes := map[string]os.FileMode{shards[0]: 0o640, shards[1]: 0o604, shards[2]: 0o777,
+		filepath.Join(dir, "tokenizer_config.json"): 0o600}
 	for path, mode := range modes {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
@@ -702,7 +731,8 @@ func TestNoFileIsMoreOpenThanItsSources(t *testing.T) {
 	f := openViews(t, dir, Options{}, layout("native", "native", 0), layout("hf", "hf", 0))
 	_, root := mountFS(t, f, MountOptions{})
 	for _, view := range []string{"native", "hf"} {
-		for _, path := range append(inMount(t, f, root, view), filepath.Join(root, view, "tokenizer_config.json")) {
+		for _, path := range append(inMount(t, f, root, view),
+			filepath.Join(root, view, "tokenizer_config.json")) {
 			if st, err := os.Stat(path); err != nil || st.Mode() != 0o400 {
 				t.Errorf("%s: %v, %v", path, st, err)
 			}

@@ -39,7 +39,8 @@ func TestComputedScalesAreComputedOnce(t *testing.T) {
 	once := f.Stats().SourceBytes
 	readAll(t, f, 1)
 	if again := f.Stats().SourceBytes - once; again >= once*3/4 {
-		t.Errorf("the first pass read %d bytes of the source, the second %d: it computed scales again", once, again)
+		t.Errorf("the first pass read %d bytes of the source, the second %d: it computed scales "+
+			"again", once, again)
 	}
 	again := f.Stats().SourceBytes - once
 	fresh := openViews(t, dir, Options{CacheSize: 1}, layout("", "hf-fp8", safetensors.BF16))
@@ -93,7 +94,8 @@ func TestLostValuesAreCounted(t *testing.T) {
 	for i := range big.Tensors {
 		if s := &big.Tensors[i]; strings.HasSuffix(s.Name, "_scale_inv") {
 			bits := math.Float32bits(1e6)
-			s.Data[0], s.Data[1], s.Data[2], s.Data[3] = byte(bits), byte(bits>>8), byte(bits>>16), byte(bits>>24)
+			s.Data[0], s.Data[1], s.Data[2], s.Data[3] = byte(bits), byte(bits>>8), byte(bits>>16),
+				byte(bits>>24)
 		}
 	}
 	dir = t.TempDir()

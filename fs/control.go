@@ -167,7 +167,8 @@ func (b *builder) control() {
 	d := b.dir(ControlDir)
 	for name := range controlFiles {
 		n := &node{
-			name: name, ino: b.ino(path.Join(ControlDir, name)), mode: 0o444, content: &control{b.fs, name},
+			name: name, ino: b.ino(path.Join(ControlDir, name)), mode: 0o444,
+			content: &control{b.fs, name},
 		}
 		d.byName[name] = n
 		d.kids = append(d.kids, n)

@@ -54,14 +54,16 @@ func (m *memory) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 // expertShape is the size of a made-up layer of experts.
 type expertShape struct{ experts, hidden, intermediate int64 }
 
-// layer makes the grouped gate and up projections of a layer, or with down its down projections, from FP8 experts.
+// layer makes the grouped gate and up projections of a layer, or with down its down projections,
+// from FP8 experts.
 func (x expertShape) layer(t testing.TB, file *memory) (gateUp, down adapter.Tensor) {
 	t.Helper()
 	return x.layerOf(t, file, &file.size)
 }
 
 // layerOf does that over any file, and tells what its size has to be.
-func (x expertShape) layerOf(t testing.TB, file expr.File, size *int64) (gateUp, down adapter.Tensor) {
+func (x expertShape) layerOf(t testing.TB, file expr.File,
+	size *int64) (gateUp, down adapter.Tensor) {
 	t.Helper()
 	var offset int64
 	source := func(d safetensors.DType, shape ...int64) *expr.Source {
@@ -69,7 +71,8 @@ func (x expertShape) layerOf(t testing.TB, file expr.File, size *int64) (gateUp,
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &expr.Source{Key: fmt.Sprint(offset), File: file, Offset: offset, DType: d, Shape: shape}
+		s := &expr.Source{Key: fmt.Sprint(offset), File: file, Offset: offset, DType: d,
+			Shape: shape}
 		offset += n
 		*size = offset
 		return s
@@ -89,7 +92,9 @@ func (x expertShape) layerOf(t testing.TB, file expr.File, size *int64) (gateUp,
 	}
 	var merged, downs []expr.Node
 	for range x.experts {
-		merged = append(merged, must(expr.Concat(1, matrix(x.intermediate, x.hidden), matrix(x.intermediate, x.hidden))))
+		merged = append(merged,
+			must(expr.Concat(1, matrix(x.intermediate, x.hidden),
+				matrix(x.intermediate, x.hidden))))
 		downs = append(downs, matrix(x.hidden, x.intermediate))
 	}
 	return adapter.Tensor{Name: "gate_up", Node: must(expr.Stack(merged...)), Group: "layer"},
@@ -149,8 +154,10 @@ func wantOnce(t *testing.T, f *FS, source *memory) {
 	t.Helper()
 	wantIdle(t, f)
 	s := f.Stats()
-	t.Logf("served %d, source %d, read %d in %d preads; %d fills, %d prefetched, %d again, %d evictions",
-		s.Bytes, source.size, s.SourceBytes, s.Preads, s.Fills, s.Prefetches, s.Refetches, s.Evictions)
+	t.Logf("served %d, source %d, read %d in %d preads; %d fills, %d prefetched, %d again, %d "+
+		"evictions",
+		s.Bytes, source.size, s.SourceBytes, s.Preads, s.Fills, s.Prefetches, s.Refetches,
+		s.Evictions)
 	if s.SourceBytes*100 > source.size*105 {
 		t.Errorf("read %d bytes of a source of %d", s.SourceBytes, source.size)
 	}
@@ -176,7 +183,8 @@ func TestMemoryOfUnitsIsUsedAgainAlthoughThereIsRoom(t *testing.T) {
 		most = max(most, f.Stats().CacheUsed)
 	}
 	wantOnce(t, f, source)
-	// What is kept, what is fetched ahead, and what the stream is not far enough beyond: half of its bytes.
+	// What is kept, what is fetched ahead, and what the stream is not far enough beyond: half of
+	// its bytes.
 	if limit := keep + ahead + behind/2 + 4*x.hidden*x.intermediate; most > limit {
 		t.Errorf("units took up to %d bytes, more than %d", most, limit)
 	}
@@ -216,7 +224,8 @@ func readExperts(t *testing.T, f *FS, x expertShape, size int64) {
 func TestManyStreamsShareASmallBudget(t *testing.T) {
 	x := expertShape{experts: 64, hidden: 512, intermediate: 512}
 	unit := x.hidden * x.intermediate
-	long := units.Tuning{Grace: time.Hour, Patience: time.Hour} // nothing depends on how busy the machine is
+	// nothing depends on how busy the machine is
+	long := units.Tuning{Grace: time.Hour, Patience: time.Hour}
 	f, source := layerFS(t, x, Options{CacheSize: 16 * unit, tuning: long})
 	readExperts(t, f, x, 64<<10)
 	wantIdle(t, f)
@@ -231,8 +240,8 @@ func TestManyStreamsShareASmallBudget(t *testing.T) {
 	}
 }
 
-// What random reads cost of the source is reported; what is bounded is what cannot depend on luck: rows are read as they are
-// needed, and units once if there is room for all.
+// What random reads cost of the source is reported; what is bounded is what cannot depend on luck:
+// rows are read as they are needed, and units once if there is room for all.
 func TestWhatRandomReadsReadOfTheSource(t *testing.T) {
 	x := expertShape{experts: 8, hidden: 2048, intermediate: 1024}
 	rows, experts := codesSize(manyRows, manyCols), x.experts*3*x.hidden*x.intermediate
@@ -269,12 +278,14 @@ func TestWhatRandomReadsReadOfTheSource(t *testing.T) {
 			wantIdle(t, f)
 			s := f.Stats()
 			per := float64(s.SourceBytes) / float64(s.Bytes)
-			t.Logf("%s, random reads of %d KiB: %.3f bytes of the source for each, %d preads, %d fills, %d again", c.name, n>>10, per, s.Preads, s.Fills, s.Refetches)
+			t.Logf("%s, random reads of %d KiB: %.3f bytes of the source for each, %d preads, "+
+				"%d fills, %d again", c.name, n>>10, per, s.Preads, s.Fills, s.Refetches)
 			if c.most > 0 && per > c.most {
 				t.Errorf("%s, reads of %d: %.3f bytes of the source for each byte", c.name, n, per)
 			}
 			if c.budget > experts && s.SourceBytes > size {
-				t.Errorf("%s, reads of %d: read %d bytes of a source of %d", c.name, n, s.SourceBytes, size)
+				t.Errorf("%s, reads of %d: read %d bytes of a source of %d", c.name, n,
+					s.SourceBytes, size)
 			}
 		}
 	}
@@ -307,7 +318,8 @@ func TestReadsAllocateNothing(t *testing.T) {
 	for range 100 {
 		read()
 	}
-	// The pools may lose something to a collection at any time, so one run without allocations is proof enough.
+	// The pools may lose something to a collection at any time, so one run without allocations is
+	// proof enough.
 	best := 1e9
 	for range 20 {
 		best = min(best, testing.AllocsPerRun(50, read))
@@ -324,7 +336,8 @@ func TestFailuresOfTheSourceReachTheReader(t *testing.T) {
 		"panic": func(int64, int) error { panic(broken) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, source := layerFS(t, expertShape{experts: 2, hidden: 256, intermediate: 256}, Options{Workers: 4})
+			f, source := layerFS(t, expertShape{experts: 2, hidden: 256, intermediate: 256},
+				Options{Workers: 4})
 			source.hook = hook
 			r, _ := f.ReaderAt(singleName)
 			buf := make([]byte, 512<<10)
@@ -343,7 +356,8 @@ func TestFailuresOfTheSourceReachTheReader(t *testing.T) {
 	}
 }
 
-// stalledFS is a tree of two files with a layer each; the source of the second does not answer before it is released.
+// stalledFS is a tree of two files with a layer each; the source of the second does not answer
+// before it is released.
 func stalledFS(t *testing.T, x expertShape, o Options) (f *FS, names []string, release func()) {
 	t.Helper()
 	good, bad := &memory{name: "good"}, &memory{name: "bad"}

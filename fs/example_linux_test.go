@@ -94,7 +94,8 @@ func ExampleFS_Mount() {
 }
 
 func TestTheExampleMounts(t *testing.T) {
-	if _, err := os.Stat("/dev/fuse"); err != nil && !strings.Contains(os.Getenv("DEQUANTFS_REQUIRE"), "fuse") {
+	if _, err := os.Stat("/dev/fuse"); err != nil &&
+		!strings.Contains(os.Getenv("DEQUANTFS_REQUIRE"), "fuse") {
 		t.Skip(err)
 	}
 	source, mountpoint := t.TempDir(), t.TempDir()

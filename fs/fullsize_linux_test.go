@@ -41,7 +41,8 @@ func fullSize(tb testing.TB) (*synth.Full, *fs.FS) {
 func fullSizeViews(tb testing.TB, c *adapter.Checkpoint) *fs.FS {
 	tb.Helper()
 	var views []fs.View
-	for dir, dtype := range map[string]safetensors.DType{"": safetensors.BF16, "-f32": safetensors.F32} {
+	for dir, dtype := range map[string]safetensors.DType{"": safetensors.BF16,
+		"-f32": safetensors.F32} {
 		for _, layout := range []string{"native", "hf"} {
 			plan, err := adapter.NewPlan(c, adapter.Options{Layout: layout, DType: dtype})
 			if err != nil {
@@ -109,7 +110,8 @@ func (a at) reads(t *testing.T, s synth.Seed, name string, index int64) {
 		t.Fatalf("%s[%d] in %s: %v", name, index, a.dtype, err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s[%d] in %s: %x, want %x (code %#x × %g)", name, index, a.dtype, got, want, s.Code, s.Scale)
+		t.Errorf("%s[%d] in %s: %x, want %x (code %#x × %g)", name, index, a.dtype, got, want,
+			s.Code, s.Scale)
 	}
 }
 
@@ -165,7 +167,8 @@ func chosen(seeds []synth.Seed) iter.Seq[synth.Seed] {
 			n := seen[s.Native]
 			seen[s.Native]++
 			merged, random := s.Native != s.Key, n >= 2 && n < 66
-			if merged && (random || s.Layer != 3) && (n != 2+s.Layer || s.Layer%6 != 0 && s.Layer != 61) {
+			if merged && (random || s.Layer != 3) &&
+				(n != 2+s.Layer || s.Layer%6 != 0 && s.Layer != 61) {
 				continue
 			}
 			if !yield(s) {
@@ -188,7 +191,8 @@ func sizesAreSensible(t *testing.T, full *synth.Full, dir string) {
 		}
 		st := info.Sys().(*syscall.Stat_t)
 		if (st.Size+511)/512 > st.Blocks || st.Nlink != 1 || info.Mode() != 0o444 {
-			t.Errorf("%s: %d bytes, %d blocks, %d links, %v", name, st.Size, st.Blocks, st.Nlink, info.Mode())
+			t.Errorf("%s: %d bytes, %d blocks, %d links, %v", name, st.Size, st.Blocks, st.Nlink,
+				info.Mode())
 		}
 		total[path.Dir(name)] += st.Size
 		return nil

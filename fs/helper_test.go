@@ -39,7 +39,8 @@ func writeSynth(t testing.TB, o synth.Options) (*synth.Checkpoint, string) {
 func writeGolden(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	for from, to := range map[string]string{"aligned-hf.safetensors": "model.safetensors", "aligned-config.json": "config.json"} {
+	for from, to := range map[string]string{"aligned-hf.safetensors": "model.safetensors",
+		"aligned-config.json": "config.json"} {
 		data, err := os.ReadFile(filepath.Join("../testdata/golden", from))
 		if err != nil {
 			t.Fatal(err)
@@ -63,7 +64,8 @@ func golden(t testing.TB, dtype string) map[string]string {
 		t.Fatal(err)
 	}
 	sums := map[string]string{}
-	for name, entry := range all[map[string]string{"BF16": "torch.bfloat16/cpu", "F16": "torch.float16/cpu", "F32": "torch.float32/cpu"}[dtype]] {
+	for name, entry := range all[map[string]string{"BF16": "torch.bfloat16/cpu",
+		"F16": "torch.float16/cpu", "F32": "torch.float32/cpu"}[dtype]] {
 		sums[name] = entry[2].(string)
 	}
 	return sums

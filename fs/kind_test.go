@@ -10,7 +10,8 @@ import (
 // Latency is told apart by what a read has to do, whatever the recipe is called.
 func TestReadsAreToldApartByWhatTheyDo(t *testing.T) {
 	file := &memory{name: "source", size: codesSize(256, 256)}
-	codes := &expr.Source{Key: "dequant", File: file, DType: safetensors.F8E4M3, Shape: []int64{256, 256}}
+	codes := &expr.Source{Key: "dequant", File: file, DType: safetensors.F8E4M3,
+		Shape: []int64{256, 256}}
 	scale := &expr.Source{
 		Key: "s", File: file, Offset: 256 * 256, DType: safetensors.F32, Shape: []int64{2, 2},
 	}

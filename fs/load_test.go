@@ -60,13 +60,15 @@ var viewsOf = map[string]func(t testing.TB, file *twoWays, o Options) *FS{
 
 func TestTheSourceIsReadPastThePageCacheTheFirstTime(t *testing.T) {
 	for name, open := range viewsOf {
-		for mode, want := range map[units.SourceCache][2]bool{ // direct in the first, in the second pass
+		// direct in the first, in the second pass
+		for mode, want := range map[units.SourceCache][2]bool{
 			units.SourceAuto: {true, false},
 			units.SourceKeep: {false, false},
 			units.SourceDrop: {true, true},
 		} {
 			source := &twoWays{memory: memory{name: "source"}, t: t}
-			f := open(t, source, Options{SourceCache: mode, CacheSize: smallBudget, tuning: units.Tuning{KeepSpent: 1}})
+			f := open(t, source, Options{SourceCache: mode, CacheSize: smallBudget,
+				tuning: units.Tuning{KeepSpent: 1}})
 			var first []byte
 			for pass := range 2 {
 				source.direct.Store(0)
@@ -80,8 +82,10 @@ func TestTheSourceIsReadPastThePageCacheTheFirstTime(t *testing.T) {
 				first = got
 				wantIdle(t, f)
 				direct, buffered := source.direct.Load(), source.buffered.Load()
-				if want[pass] && direct < source.size*9/10 || !want[pass] && direct > source.size/10 || direct+buffered < source.size*9/10 {
-					t.Errorf("%s, mode %d, pass %d: %d bytes past the page cache and %d through it, of %d", name, mode, pass, direct, buffered, source.size)
+				if want[pass] && direct < source.size*9/10 || !want[pass] &&
+					direct > source.size/10 || direct+buffered < source.size*9/10 {
+					t.Errorf("%s, mode %d, pass %d: %d bytes past the page cache and %d through "+
+						"it, of %d", name, mode, pass, direct, buffered, source.size)
 				}
 			}
 		}
@@ -100,7 +104,8 @@ func TestNothingIsReadAheadOfWhatIsInThePageCache(t *testing.T) {
 func TestBothWaysGiveTheSameBytes(t *testing.T) {
 	for name, open := range viewsOf {
 		kept := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: units.SourceKeep}), 1<<20)
-		dropped := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: units.SourceDrop}), 1<<20)
+		dropped := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: units.SourceDrop}),
+			1<<20)
 		if !bytes.Equal(kept, dropped) {
 			t.Errorf("%s: they differ", name)
 		}
@@ -110,7 +115,8 @@ func TestBothWaysGiveTheSameBytes(t *testing.T) {
 func TestASourceThatFailsPastThePageCacheIsReadThroughIt(t *testing.T) {
 	for name, open := range viewsOf {
 		want := readSteps(t, open(t, &twoWays{t: t}, Options{SourceCache: units.SourceKeep}), 1<<20)
-		f := open(t, &twoWays{t: t, broken: errors.New("broken")}, Options{SourceCache: units.SourceDrop})
+		f := open(t, &twoWays{t: t, broken: errors.New("broken")},
+			Options{SourceCache: units.SourceDrop})
 		if !bytes.Equal(readSteps(t, f, 1<<20), want) {
 			t.Errorf("%s: wrong bytes", name)
 		}

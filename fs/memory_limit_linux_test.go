@@ -28,8 +28,8 @@ func init() { children["shuffle"] = readShuffled }
 // serveEnv names the mountpoint for TestServeLimited.
 const serveEnv = "DEQUANTFS_TEST_SERVE"
 
-// TestServeLimited is no test but the daemon of TestMemoryLimit: it mounts a view of 4 GB with the default
-// budget until its input ends, and then tells its statistics.
+// TestServeLimited is no test but the daemon of TestMemoryLimit: it mounts a view of 4 GB with the
+// default budget until its input ends, and then tells its statistics.
 func TestServeLimited(t *testing.T) {
 	dir := os.Getenv(serveEnv)
 	if dir == "" {
@@ -56,7 +56,8 @@ func TestServeLimited(t *testing.T) {
 	fmt.Printf("%s\n", stats)
 }
 
-// readShuffled reads its share of a file directly, a piece of 16 MiB after the other, in random order.
+// readShuffled reads its share of a file directly, a piece of 16 MiB after the other, in random
+// order.
 func readShuffled(args []string) error {
 	reader, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -72,8 +73,10 @@ func readShuffled(args []string) error {
 		return err
 	}
 	const piece = 16 << 20
-	pieces := rand.New(rand.NewPCG(1, 2)).Perm(int((st.Size + piece - 1) / piece)) // the same for all
-	buf, err := unix.Mmap(-1, 0, piece, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	// the same for all
+	pieces := rand.New(rand.NewPCG(1, 2)).Perm(int((st.Size + piece - 1) / piece))
+	buf, err := unix.Mmap(-1, 0, piece, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return err
 	}
@@ -131,8 +134,10 @@ func TestMemoryLimit(t *testing.T) {
 	if err := json.Unmarshal([]byte(strings.TrimSpace(line)), &s); err != nil {
 		t.Fatal(err)
 	}
-	if s.Bytes < 4e9 || s.CacheUsed > s.CacheBudget || s.CacheBudget > 52<<20 || s.Pinned != 0 || s.Waiting != 0 {
+	if s.Bytes < 4e9 || s.CacheUsed > s.CacheBudget || s.CacheBudget > 52<<20 || s.Pinned != 0 ||
+		s.Waiting != 0 {
 		t.Errorf("%+v", s)
 	}
-	t.Logf("%d bytes, %d of the source, %d fills, budget %d", s.Bytes, s.SourceBytes, s.Fills, s.CacheBudget)
+	t.Logf("%d bytes, %d of the source, %d fills, budget %d", s.Bytes, s.SourceBytes, s.Fills,
+		s.CacheBudget)
 }

@@ -40,7 +40,8 @@ func TestSharesFitIntoWhatIsAllowed(t *testing.T) {
 		}
 		f := openViews(t, c.source, c.o, views...)
 		var refusal *MemoryError
-		if err := f.fit(allowance{bytes: plans, by: "a test", shown: plans}, plans); !errors.As(err, &refusal) {
+		if err := f.fit(allowance{bytes: plans, by: "a test", shown: plans}, plans); !errors.As(err,
+			&refusal) {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		var before shares
@@ -52,7 +53,9 @@ func TestSharesFitIntoWhatIsAllowed(t *testing.T) {
 			if used := plans + reserved + s.bytes(); used > n {
 				t.Errorf("%s: %d bytes are allowed, %d are used: %+v", c.name, n, used, s)
 			}
-			if s.requests*s.requestSize < before.requests*before.requestSize || s.blocks < before.blocks || s.strips < before.strips || s.cache < before.cache || s.spare < before.spare {
+			if s.requests*s.requestSize < before.requests*before.requestSize ||
+				s.blocks < before.blocks || s.strips < before.strips || s.cache < before.cache ||
+				s.spare < before.spare {
 				t.Errorf("%s: with more memory there is less: %+v, before %+v", c.name, s, before)
 			}
 			if c.o.CacheSize > 0 && s.cache != c.o.CacheSize {
@@ -60,7 +63,8 @@ func TestSharesFitIntoWhatIsAllowed(t *testing.T) {
 			}
 			before = s
 		}
-		if most := mostShares(f.needs(), 8<<30); c.o.CacheSize <= 0 && (before.requests != most.requests || before.blocks != most.blocks) {
+		if most := mostShares(f.needs(), 8<<30); c.o.CacheSize <= 0 &&
+			(before.requests != most.requests || before.blocks != most.blocks) {
 			t.Errorf("%s: with 8 GiB there is %+v, not %+v", c.name, before, most)
 		}
 	}
@@ -68,8 +72,10 @@ func TestSharesFitIntoWhatIsAllowed(t *testing.T) {
 
 func TestMemoryErrorsSayWhatIsNeeded(t *testing.T) {
 	f, _ := layerFS(t, deepSeek, Options{})
-	err := f.fit(allowance{bytes: 50 << 20, by: "/sys/fs/cgroup/x/memory.max", shown: 50 << 20}, 10<<20)
-	const want = "too little memory: /sys/fs/cgroup/x/memory.max allows 50 MiB, but 80 MiB are needed at least, of which what is known of the tensors takes 10 MiB"
+	err := f.fit(allowance{bytes: 50 << 20, by: "/sys/fs/cgroup/x/memory.max", shown: 50 << 20},
+		10<<20)
+	const want = "too little memory: /sys/fs/cgroup/x/memory.max allows 50 MiB, but 80 MiB are " +
+		"needed at least, of which what is known of the tensors takes 10 MiB"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -89,10 +95,13 @@ func TestReadsAreCutToTheUnitsThatFit(t *testing.T) {
 		for range size.Count(300, 10_000) / 3 {
 			off := rng.IntN(len(want))
 			p := make([]byte, min(1+rng.IntN(1<<rng.IntN(20)), len(want)-off))
-			if step := v.step(int64(off), int64(len(p))); step <= 0 || step > minStep && v.needs(int64(off), step) > n.units {
-				t.Fatalf("a step of %d bytes at %d needs %d bytes of units, %d are allowed", step, off, v.needs(int64(off), step), n.units)
+			if step := v.step(int64(off), int64(len(p))); step <= 0 || step > minStep &&
+				v.needs(int64(off), step) > n.units {
+				t.Fatalf("a step of %d bytes at %d needs %d bytes of units, %d are allowed", step,
+					off, v.needs(int64(off), step), n.units)
 			}
-			if got, err := v.ReadAt(p, int64(off)); got != len(p) || err != nil && err != io.EOF || !bytes.Equal(p, want[off:off+len(p)]) {
+			if got, err := v.ReadAt(p, int64(off)); got != len(p) || err != nil && err != io.EOF ||
+				!bytes.Equal(p, want[off:off+len(p)]) {
 				t.Fatalf("[%d, %d): %d bytes, %v", off, off+len(p), got, err)
 			}
 		}
@@ -124,7 +133,8 @@ func TestFewStripsAreComputedAtOnce(t *testing.T) {
 		wg.Go(func() {
 			r, err := f.ReaderAt(singleName)
 			if err == nil {
-				_, err = r.ReadAt(make([]byte, 4096), 8192+int64(i)*deepSeek.hidden*deepSeek.intermediate*4)
+				_, err = r.ReadAt(make([]byte, 4096),
+					8192+int64(i)*deepSeek.hidden*deepSeek.intermediate*4)
 			}
 			if err != nil {
 				t.Error(err)

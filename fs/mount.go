@@ -13,10 +13,11 @@ import (
 type MountOptions struct {
 	ReadAhead  int64 // bytes; 0: 16 MiB
 	AllowOther bool  // other users may read what the source lets them read
-	// UID and GID are the owner and the group that the files show, Mode is their mode, of the bits of
-	// 0444. Each is a grant, whatever the source says: to that user, to that group, to those whom the
-	// mode lets read. nil: the user who mounts, the group that the source lets read, what the source
-	// grants.
+	// UID and GID are the owner and the group that the files show, Mode is their mode, of the bits
+	// of 0444. Each is a grant, whatever the source says: to that user, to that group, to those
+	// whom the
+	// mode lets read. nil: the user who mounts, the group that the source lets read, what the
+	// source grants.
 	UID, GID, Mode *uint32
 	FsName         string
 	Debug          bool
@@ -66,7 +67,8 @@ func (f *FS) checkPlace(mountpoint string) error {
 		source = filepath.Dir(source)
 	}
 	if inside(mountpoint, source) || inside(source, mountpoint) {
-		return fmt.Errorf("%s: %w %s; choose a directory outside of it", mountpoint, ErrOverlaps, source)
+		return fmt.Errorf("%s: %w %s; choose a directory outside of it", mountpoint, ErrOverlaps,
+			source)
 	}
 	return nil
 }

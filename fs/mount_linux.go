@@ -34,7 +34,8 @@ func closeOnExec() {
 	list, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range list {
 		fd, err := strconv.Atoi(e.Name())
-		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && target == "/dev/fuse" {
+		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); err == nil &&
+			target == "/dev/fuse" {
 			unix.CloseOnExec(fd)
 		}
 	}

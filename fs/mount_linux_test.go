@@ -35,8 +35,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childEnv makes the test binary a reader of mounts: a program of its own, since a process that faults on its own
-// mount can lock itself up.
+// childEnv makes the test binary a reader of mounts: a program of its own, since a process that
+// faults on its own mount can lock itself up.
 const childEnv = "DEQUANTFS_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -102,7 +102,8 @@ func readMapped(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	m, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +117,8 @@ func readDirect(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	buf, err := unix.Mmap(-1, 0, 4<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	buf, err := unix.Mmap(-1, 0, 4<<20, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, err
 	}
@@ -148,8 +150,9 @@ func holdFile(paths []string) error {
 // readersEach is how many readers a child is.
 const readersEach = 50
 
-// readRandomly reads ranges of the files in a mount for a while, in 50 goroutines, compares them with the files of
-// the same names in a folder, and prints how many they were. Its arguments are how long, the mount and the folder.
+// readRandomly reads ranges of the files in a mount for a while, in 50 goroutines, compares them
+// with the files of the same names in a folder, and prints how many they were. Its arguments are
+// how long, the mount and the folder.
 func readRandomly(args []string) error {
 	length, err := time.ParseDuration(args[0])
 	if err != nil {
@@ -159,8 +162,8 @@ func readRandomly(args []string) error {
 	if err != nil {
 		return err
 	}
-	// Who waits for a page of a mapping keeps a processor, so that each reader needs one. The mount has what GOMAXPROCS
-	// gives it.
+	// Who waits for a page of a mapping keeps a processor, so that each reader needs one. The mount
+	// has what GOMAXPROCS gives it.
 	runtime.GOMAXPROCS(readersEach)
 	var ranges atomic.Int64
 	errs, end := make(chan error), time.Now().Add(length)
@@ -193,7 +196,8 @@ func readFolder(dir string) (map[string][]byte, error) {
 }
 
 // readRanges visits one file after the other until the end, and one at least.
-func readRanges(root string, want map[string][]byte, end time.Time, ranges *atomic.Int64, rng *rand.Rand) error {
+func readRanges(root string, want map[string][]byte, end time.Time, ranges *atomic.Int64,
+	rng *rand.Rand) error {
 	names := slices.Sorted(maps.Keys(want))
 	for more := true; more; more = time.Now().Before(end) {
 		name := names[rng.IntN(len(names))]
@@ -204,8 +208,8 @@ func readRanges(root string, want map[string][]byte, end time.Time, ranges *atom
 	return nil
 }
 
-// visit opens a file, reads 20 ranges of it in every way, and closes it. First it drops what the kernel has of the
-// file, or soon nothing would be left to ask the mount for.
+// visit opens a file, reads 20 ranges of it in every way, and closes it. First it drops what the
+// kernel has of the file, or soon nothing would be left to ask the mount for.
 func visit(path string, want []byte, ranges *atomic.Int64, rng *rand.Rand) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -222,7 +226,8 @@ func visit(path string, want []byte, ranges *atomic.Int64, rng *rand.Rand) error
 	}
 	for range 20 {
 		off := rng.IntN(len(want))
-		buf := make([]byte, min(1+rng.IntN(1<<(8+rng.IntN(11))), len(want)-off)) // small and large ones alike
+		// small and large ones alike
+		buf := make([]byte, min(1+rng.IntN(1<<(8+rng.IntN(11))), len(want)-off))
 		switch rng.IntN(3) {
 		case 0:
 			_, err = f.ReadAt(buf, int64(off))
@@ -340,7 +345,8 @@ func wantEqualSums(t *testing.T, what string, got, want map[string]string) {
 
 func TestMountedTensorsEqualTheGoldens(t *testing.T) {
 	dir := writeGolden(t)
-	f := openViews(t, dir, Options{}, layout("bf16", "native", dtypes["BF16"]), layout("f16", "native", dtypes["F16"]), layout("f32", "native", dtypes["F32"]))
+	f := openViews(t, dir, Options{}, layout("bf16", "native", dtypes["BF16"]),
+		layout("f16", "native", dtypes["F16"]), layout("f32", "native", dtypes["F32"]))
 	for how := range ways {
 		t.Run(how, func(t *testing.T) {
 			_, root := mountFS(t, f, MountOptions{})
@@ -354,7 +360,8 @@ func TestMountedTensorsEqualTheGoldens(t *testing.T) {
 
 func TestOneReadsWhileManyDo(t *testing.T) {
 	_, dir := writeSynth(t, awkward[0])
-	f := openViews(t, dir, Options{CacheSize: 64 << 10}, layout("native", "native", 0), layout("hf", "hf", 0))
+	f := openViews(t, dir, Options{CacheSize: 64 << 10}, layout("native", "native", 0),
+		layout("hf", "hf", 0))
 	_, root := mountFS(t, f, MountOptions{})
 	want := map[string]map[string]string{}
 	for _, view := range []string{"native", "hf"} {
@@ -386,7 +393,8 @@ func TestOneReadsWhileManyDo(t *testing.T) {
 	wg.Wait()
 	eventually(t, "nothing is in use", func() bool {
 		s := f.Stats()
-		return s.Active == 0 && s.Pinned == 0 && s.Filling == 0 && s.Waiting == 0 && s.OpenFiles == 0
+		return s.Active == 0 && s.Pinned == 0 && s.Filling == 0 && s.Waiting == 0 &&
+			s.OpenFiles == 0
 	})
 }
 
@@ -409,7 +417,8 @@ func TestASecondPassSendsNoRead(t *testing.T) {
 		if again == 0 {
 			return
 		}
-		eventually(t, fmt.Sprintf("the kernel counts %d pages that it had evicted and wanted again", again), func() bool {
+		eventually(t, fmt.Sprintf("the kernel counts %d pages that it had evicted and wanted again",
+			again), func() bool {
 			return evicted(t)-gone >= again
 		})
 		t.Logf("the kernel had evicted pages, and %d READs were sent for them", again)
@@ -518,7 +527,8 @@ func TestADeadMountIsCleaned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = unix.Mount("dead", dir, "fuse.dequantfs", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd))
+	err = unix.Mount("dead", dir, "fuse.dequantfs", 0,
+		fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd))
 	unix.Close(fd) // nobody will ever answer
 	if err != nil {
 		t.Skipf("cannot mount by hand: %v", err)
@@ -563,7 +573,8 @@ func TestTheMountIsReadOnly(t *testing.T) {
 func TestAttributes(t *testing.T) {
 	source := writeGolden(t)
 	old := time.Unix(1_700_000_000, 0)
-	for name, mode := range map[string]os.FileMode{"model.safetensors": 0o640, "tokenizer.json": 0o600} {
+	for name, mode := range map[string]os.FileMode{"model.safetensors": 0o640,
+		"tokenizer.json": 0o600} {
 		path := filepath.Join(source, name)
 		if name != "model.safetensors" {
 			if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {
@@ -580,25 +591,29 @@ func TestAttributes(t *testing.T) {
 	var inos [2]map[string]uint64
 	for pass := range inos {
 		inos[pass] = map[string]uint64{}
-		for name, mode := range map[string]uint32{"model.safetensors": 0o100440, "tokenizer.json": 0o100400, "config.json": 0o100440, ".": 0o40555} {
+		for name, mode := range map[string]uint32{"model.safetensors": 0o100440,
+			"tokenizer.json": 0o100400, "config.json": 0o100440, ".": 0o40555} {
 			var st unix.Stat_t
 			if err := unix.Stat(filepath.Join(root, name), &st); err != nil {
 				t.Fatal(err)
 			}
-			if st.Mode != mode || st.Nlink != 1 || st.Uid != uid || st.Gid != gid || st.Blocks == 0 || st.Mtim.Sec != old.Unix() {
+			if st.Mode != mode || st.Nlink != 1 || st.Uid != uid || st.Gid != gid ||
+				st.Blocks == 0 || st.Mtim.Sec != old.Unix() {
 				t.Errorf("%s: %+v", name, st)
 			}
 			inos[pass][name] = st.Ino
 		}
 		if pass == 0 { // another mount of the same
-			_, root = mountFS(t, openViews(t, source, Options{}, layout("", "native", 0)), MountOptions{UID: &uid, GID: &gid})
+			_, root = mountFS(t, openViews(t, source, Options{}, layout("", "native", 0)),
+				MountOptions{UID: &uid, GID: &gid})
 		}
 	}
 	if fmt.Sprint(inos[0]) != fmt.Sprint(inos[1]) {
 		t.Errorf("inode numbers change: %v, %v", inos[0], inos[1])
 	}
 	var st unix.Statfs_t
-	if err := unix.Statfs(root, &st); err != nil || st.Bsize != 4096 || st.Blocks == 0 || st.Namelen != 255 {
+	if err := unix.Statfs(root, &st); err != nil || st.Bsize != 4096 || st.Blocks == 0 ||
+		st.Namelen != 255 {
 		t.Errorf("statfs: %+v, %v", st, err)
 	}
 }
@@ -621,7 +636,8 @@ func TestTheKernelReadsAhead(t *testing.T) {
 func TestErrorsBecomeErrnos(t *testing.T) {
 	log := &logTo{}
 	_, dir := writeSynth(t, awkward[1])
-	f := openViews(t, dir, Options{Logger: slog.New(slog.NewTextHandler(log, nil))}, layout("", "native", 0))
+	f := openViews(t, dir, Options{Logger: slog.New(slog.NewTextHandler(log, nil))},
+		layout("", "native", 0))
 	_, root := mountFS(t, f, MountOptions{})
 	names, _ := filepath.Glob(filepath.Join(dir, "*.safetensors"))
 	for _, name := range names { // a source that changes
@@ -643,17 +659,19 @@ func TestErrorsBecomeErrnos(t *testing.T) {
 	}
 }
 
-// The kernel may evict pages that it has read ahead before anybody reads them, and then asks for them again: when memory
-// is short, or when it looks for idle pages (DAMON) and takes those for idle that have only just come. At this small
-// budget their units may be gone by then. So what is bounded is a pass in which nothing was asked for twice, and in the
-// others nothing may have been that was not evicted.
+// The kernel may evict pages that it has read ahead before anybody reads them, and then asks for
+// them again: when memory is short, or when it looks for idle pages (DAMON) and takes those for
+// idle that have only just come. At this small budget their units may be gone by then. So what is
+// bounded is a pass in which nothing was asked for twice, and in the others nothing may have been
+// that was not evicted.
 func TestSequentialReadingThroughTheMountReadsTheSourceOnce(t *testing.T) {
 	for range 10 {
 		f, source := layerFS(t, deepSeek, Options{CacheSize: smallBudget})
 		m, root := mountFS(t, f, MountOptions{})
 		size := f.find(singleName).size()
 		before := evicted(t)
-		if out, err := exec.Command("cat", filepath.Join(root, singleName)).Output(); err != nil || int64(len(out)) != size {
+		if out, err := exec.Command("cat", filepath.Join(root, singleName)).Output(); err != nil ||
+			int64(len(out)) != size {
 			t.Fatalf("%d bytes, %v", len(out), err)
 		}
 		if err := m.Unmount(true); err != nil {
@@ -666,17 +684,19 @@ func TestSequentialReadingThroughTheMountReadsTheSourceOnce(t *testing.T) {
 			return
 		}
 		again := (s.Bytes - size) / int64(os.Getpagesize())
-		eventually(t, fmt.Sprintf("the kernel counts %d pages that it had evicted and wanted again", again), func() bool {
+		eventually(t, fmt.Sprintf("the kernel counts %d pages that it had evicted and wanted again",
+			again), func() bool {
 			return evicted(t)-before >= again
 		})
-		t.Logf("the kernel had evicted %d pages; %d bytes were read of a source of %d", again, s.SourceBytes, source.size)
+		t.Logf("the kernel had evicted %d pages; %d bytes were read of a source of %d", again,
+			s.SourceBytes, source.size)
 		f.Close()
 	}
 	t.Fatal("in none of ten passes did the kernel ask for each byte once, so nothing was shown")
 }
 
-// evicted counts the pages of files, of all files, that were wanted again after the kernel had evicted them. What it says
-// is a second old.
+// evicted counts the pages of files, of all files, that were wanted again after the kernel had
+// evicted them. What it says is a second old.
 func evicted(t *testing.T) (n int64) {
 	t.Helper()
 	data, err := os.ReadFile("/proc/vmstat")
@@ -706,13 +726,17 @@ func TestControlFilesOfAMount(t *testing.T) {
 	}
 }
 
-// stalledScalesFS is a tree of a matrix that is quantized, and its scales; the source does not answer before it is
-// released.
+// stalledScalesFS is a tree of a matrix that is quantized, and its scales; the source does not
+// answer before it is released.
 func stalledScalesFS(t *testing.T) (f *FS, name string, release func()) {
 	t.Helper()
 	hold := make(chan struct{})
-	source := &memory{name: "bad", size: 2 * 512 * 512, hook: func(int64, int) error { <-hold; return nil }}
-	load, err := expr.Load(&expr.Source{Key: "w", File: source, DType: safetensors.BF16, Shape: []int64{512, 512}})
+	source := &memory{name: "bad", size: 2 * 512 * 512, hook: func(int64, int) error {
+		<-hold
+		return nil
+	}}
+	load, err := expr.Load(&expr.Source{Key: "w", File: source, DType: safetensors.BF16,
+		Shape: []int64{512, 512}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -720,7 +744,8 @@ func stalledScalesFS(t *testing.T) (f *FS, name string, release func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f = treeOf(t, Options{}, adapter.Tensor{Name: "w", Node: codes}, adapter.Tensor{Name: "w_scale_inv", Node: scales})
+	f = treeOf(t, Options{}, adapter.Tensor{Name: "w", Node: codes},
+		adapter.Tensor{Name: "w_scale_inv", Node: scales})
 	release = sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release)
 	return f, shardsOf(t, f, ".")[0], release
@@ -729,7 +754,8 @@ func stalledScalesFS(t *testing.T) (f *FS, name string, release func()) {
 func TestAKilledReaderIsLetGo(t *testing.T) {
 	for what, open := range map[string]func(*testing.T) (*FS, string, func()){
 		"a unit": func(t *testing.T) (*FS, string, func()) {
-			f, names, release := stalledFS(t, expertShape{experts: 4, hidden: 256, intermediate: 256}, Options{})
+			f, names, release := stalledFS(t,
+				expertShape{experts: 4, hidden: 256, intermediate: 256}, Options{})
 			return f, names[1], release
 		},
 		"computed scales": stalledScalesFS,
@@ -797,21 +823,26 @@ func TestSignalsThatAReaderHandlesDoNotFailItsReads(t *testing.T) {
 // panicking is content that cannot be read.
 type panicking struct{ *file }
 
-func (panicking) ReadAtContext(context.Context, []byte, int64) (int, error) { panic("in the handler") }
+func (panicking) ReadAtContext(context.Context, []byte, int64) (int, error) {
+	panic("in the handler")
+}
 
 func TestAPanicInAHandlerIsAnErrno(t *testing.T) {
 	log := &logTo{}
-	f := openViews(t, writeGolden(t), Options{Logger: slog.New(slog.NewTextHandler(log, nil))}, layout("a", "native", 0), layout("b", "native", 0))
+	f := openViews(t, writeGolden(t), Options{Logger: slog.New(slog.NewTextHandler(log, nil))},
+		layout("a", "native", 0), layout("b", "native", 0))
 	n := f.find("a/" + singleName)
 	n.content = panicking{n.content.(*file)}
 	_, root := mountFS(t, f, MountOptions{})
 	if _, err := readDirect(filepath.Join(root, "a", singleName)); !errors.Is(err, unix.EIO) {
 		t.Errorf("got %v", err)
 	}
-	if got := log.String(); !strings.Contains(got, "in the handler") || !strings.Contains(got, "panicking") {
+	if got := log.String(); !strings.Contains(got, "in the handler") ||
+		!strings.Contains(got, "panicking") {
 		t.Errorf("log: %s", got)
 	}
-	wantEqualSums(t, "the mount lives", sumsBy(t, "mmap", []string{filepath.Join(root, "b", singleName)}), golden(t, "BF16"))
+	wantEqualSums(t, "the mount lives",
+		sumsBy(t, "mmap", []string{filepath.Join(root, "b", singleName)}), golden(t, "BF16"))
 }
 
 func TestMountOfADescriptor(t *testing.T) {
@@ -822,7 +853,8 @@ func TestMountOfADescriptor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = unix.Mount("given", dir, "fuse.dequantfs", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd))
+	err = unix.Mount("given", dir, "fuse.dequantfs", 0,
+		fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd))
 	if err != nil {
 		t.Skipf("cannot mount by hand: %v", err)
 	}
@@ -866,7 +898,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	})
 }
 
-// readersFor is how long the two hundred of TestTwoHundredReadersLeaveNothing read: go test ./fs -args -readers 60s
+// readersFor is how long the two hundred of TestTwoHundredReadersLeaveNothing read: go test ./fs
+// -args -readers 60s
 var readersFor = flag.Duration("readers", 2*time.Second, "how long two hundred readers read")
 
 // writeWhole writes the shards of views to a folder of its own.
@@ -876,7 +909,8 @@ func writeWhole(t *testing.T, f *FS, views ...string) string {
 	for _, view := range views {
 		for _, name := range shardsOf(t, f, view) {
 			path := filepath.Join(whole, name)
-			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, readTree(t, f, name), 0o600)); err != nil {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700),
+				os.WriteFile(path, readTree(t, f, name), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -904,29 +938,36 @@ func readByTwoHundred(t *testing.T, root, whole string) int64 {
 	return ranges.Load()
 }
 
-// moreReaders is how many more goroutines go-fuse may keep than it began with: that many wait for requests at the
-// most, besides one that always does.
+// moreReaders is how many more goroutines go-fuse may keep than it began with: that many wait for
+// requests at the most, besides one that always does.
 func moreReaders() int { return min(max(runtime.GOMAXPROCS(0), 2), 16) }
 
-// The sources are real files, which have descriptors to lose, and the cache holds only five of their units.
+// The sources are real files, which have descriptors to lose, and the cache holds only five of
+// their units.
 func TestTwoHundredReadersLeaveNothing(t *testing.T) {
 	o := synth.Options{Layers: 2, Experts: 6, Hidden: 512, ExpertIntermediate: 384, Shards: 3}
 	_, source := writeSynth(t, o)
-	f := openViews(t, source, Options{CacheSize: 5 * o.Hidden * o.ExpertIntermediate}, layout("native", "native", 0), layout("hf", "hf", 0))
+	f := openViews(t, source, Options{CacheSize: 5 * o.Hidden * o.ExpertIntermediate},
+		layout("native", "native", 0), layout("hf", "hf", 0))
 	whole := writeWhole(t, f, "native", "hf")
 	_, root := mountFS(t, f, MountOptions{})
 	wantIdle(t, f)
 	before, goroutines, open := f.Stats(), runtime.NumGoroutine(), descriptors()
 	ranges := readByTwoHundred(t, root, whole)
 	wantIdle(t, f)
-	// go-fuse has one descriptor, from the beginning: it splices nothing here, so it opens no pipes. A shard gets a second
-	// one when it is first read past the page cache.
-	eventually(t, "all is closed, and all goroutines but those of go-fuse that wait for requests are gone", func() bool {
-		return f.Stats().OpenFiles == 0 && descriptors() <= open+o.Shards && runtime.NumGoroutine() <= goroutines+moreReaders()
-	})
+	// go-fuse has one descriptor, from the beginning: it splices nothing here, so it opens no
+	// pipes. A shard gets a second one when it is first read past the page cache.
+	eventually(t,
+		"all is closed, and all goroutines but those of go-fuse that wait for requests are gone",
+		func() bool {
+			return f.Stats().OpenFiles == 0 && descriptors() <= open+o.Shards &&
+				runtime.NumGoroutine() <= goroutines+moreReaders()
+		})
 	after := f.Stats()
-	requests, fills, read := after.Requests-before.Requests, after.Fills-before.Fills, after.SourceBytes-before.SourceBytes
-	t.Logf("%d ranges in %v: %d requests, %d fills, %d bytes of the source", ranges, *readersFor, requests, fills, read)
+	requests, fills, read := after.Requests-before.Requests, after.Fills-before.Fills,
+		after.SourceBytes-before.SourceBytes
+	t.Logf("%d ranges in %v: %d requests, %d fills, %d bytes of the source", ranges, *readersFor,
+		requests, fills, read)
 	if ranges < 200*20 || requests < 200 || fills == 0 || read == 0 {
 		t.Error("the mount was asked for too little to show anything")
 	}

@@ -35,7 +35,8 @@ func ResolveMountpoint(path string) (string, error) {
 		case filepath.IsAbs(link):
 			at = link
 		default:
-			at = dir + string(filepath.Separator) + link // not cleaned: what is before a .. may be a link
+			// not cleaned: what is before a .. may be a link
+			at = dir + string(filepath.Separator) + link
 		}
 		at = strings.TrimRight(at, string(filepath.Separator))
 	}

@@ -51,8 +51,9 @@ func (w *world) behind() string {
 
 // tally counts what became of sequences and of reads.
 type tally struct {
-	sequences        int
-	proven, unproven count          // harmless sequences, where there is a lease and where there is none
+	sequences int
+	// harmless sequences, where there is a lease and where there is none
+	proven, unproven count
 	old, other       int            // reads
 	errors           map[string]int // reads, by errno
 	unseen           int            // sequences of which reads gave other bytes, as the README says
@@ -73,7 +74,8 @@ func (t *tally) add(n tally) {
 }
 
 // pieces reads some pieces of the views' files, or with some = 0 all of them, and compares them.
-func pieces(rng *rand.Rand, some int, want map[string][]byte, read func(name string, p []byte, off int64) error) (t tally) {
+func pieces(rng *rand.Rand, some int, want map[string][]byte,
+	read func(name string, p []byte, off int64) error) (t tally) {
 	t.errors = map[string]int{}
 	names := slices.Sorted(maps.Keys(want))
 	one := func(name string, off, n int) {
@@ -155,16 +157,17 @@ func newTreeWatcher(dir string, want map[string][]byte, log *slog.Logger) (*tree
 func (w *treeWatcher) unseen() []string { return w.c.Unseen() }
 
 func (w *treeWatcher) read(seed uint64, some int) (tally, error) {
-	return pieces(rand.New(rand.NewPCG(seed, 1)), some, w.want, func(name string, p []byte, off int64) error {
-		r, err := w.f.ReaderAt(name)
-		if err == nil {
-			_, err = r.ReadAt(p, off)
-		}
-		if err == io.EOF {
-			err = nil
-		}
-		return err
-	}), nil
+	return pieces(rand.New(rand.NewPCG(seed, 1)), some, w.want,
+		func(name string, p []byte, off int64) error {
+			r, err := w.f.ReaderAt(name)
+			if err == nil {
+				_, err = r.ReadAt(p, off)
+			}
+			if err == io.EOF {
+				err = nil
+			}
+			return err
+		}), nil
 }
 
 func (w *treeWatcher) close() error { return errors.Join(w.f.Close(), w.c.Close()) }
@@ -200,9 +203,10 @@ func (w *mountWatcher) unseen() (lines []string) {
 }
 
 func (w *mountWatcher) read(seed uint64, some int) (tally, error) {
-	return pieces(rand.New(rand.NewPCG(seed, 1)), some, w.want, func(name string, p []byte, off int64) error {
-		return pread(filepath.Join(w.at, name), unix.O_DIRECT, p, off)
-	}), nil
+	return pieces(rand.New(rand.NewPCG(seed, 1)), some, w.want,
+		func(name string, p []byte, off int64) error {
+			return pread(filepath.Join(w.at, name), unix.O_DIRECT, p, off)
+		}), nil
 }
 
 func (w *mountWatcher) close() error {
@@ -229,7 +233,8 @@ func init() { children["nobody"] = watchAsNobody }
 
 // watchAsNobody is the child. What the views are is read of the source that it is given first.
 func watchAsNobody(paths []string) error {
-	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(65534)); err != nil {
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534),
+		syscall.Setuid(65534)); err != nil {
 		return err
 	}
 	want, err := wholeViews(paths[0])
@@ -354,23 +359,31 @@ func (s sequence) String() string {
 // newSequence makes one of up to four mutations of a file of that size.
 func newSequence(seed, number uint64, size int64) sequence {
 	rng := rand.New(rand.NewPCG(seed, number))
-	s := sequence{number: number, beside: rng.IntN(4) == 0, behind: rng.IntN(4) == 0, quiet: rng.IntN(2) == 0}
+	s := sequence{number: number, beside: rng.IntN(4) == 0, behind: rng.IntN(4) == 0,
+		quiet: rng.IntN(2) == 0}
 	if rng.IntN(3) == 0 {
 		s.early = mutate.Early[1+rng.IntN(len(mutate.Early)-1)]
 	}
-	names := append(slices.Sorted(maps.Keys(mutate.Mutations)), "mapped store", "mapped store") // hard to see
-	if rng.IntN(3) == 0 {                                                                       // harmless ones alone are rare else
+	// hard to see
+	names := append(slices.Sorted(maps.Keys(mutate.Mutations)), "mapped store", "mapped store")
+	// harmless ones alone are rare else
+	if rng.IntN(3) == 0 {
 		s.behind = false
-		names = slices.DeleteFunc(names, func(n string) bool { return !mutate.Mutations[n].Harmless })
+		names = slices.DeleteFunc(names, func(n string) bool {
+			return !mutate.Mutations[n].Harmless
+		})
 	}
 	if s.behind { // an overlay does not expect that names of its layers change
-		names = slices.DeleteFunc(names, func(n string) bool { return mutate.Mutations[n].Harmless })
+		names = slices.DeleteFunc(names, func(n string) bool {
+			return mutate.Mutations[n].Harmless
+		})
 	}
 	pages := size/4096 - 1 // all but the last, which is not whole
 	for range 1 + rng.IntN(4) {
 		at := rng.Int64N(pages)
 		n := 1 + rng.Int64N(min(pages-at, 16))
-		s.ops = append(s.ops, mutate.Op{Name: names[rng.IntN(len(names))], Off: at * 4096, Len: n * 4096})
+		s.ops = append(s.ops, mutate.Op{Name: names[rng.IntN(len(names))], Off: at * 4096,
+			Len: n * 4096})
 	}
 	return s
 }
@@ -382,12 +395,15 @@ func (s sequence) has(name string) bool {
 
 // harmless says that no mutation touches bytes.
 func (s sequence) harmless() bool {
-	return !slices.ContainsFunc(s.ops, func(o mutate.Op) bool { return !mutate.Mutations[o.Name].Harmless })
+	return !slices.ContainsFunc(s.ops, func(o mutate.Op) bool {
+		return !mutate.Mutations[o.Name].Harmless
+	})
 }
 
 // leased says that whoever reads holds a lease.
 func (w *world) leased(s sequence) bool {
-	return !w.nobody && s.early == "" && !strings.Contains(w.system, "overlay") && w.system != "fuse"
+	return !w.nobody && s.early == "" && !strings.Contains(w.system, "overlay") &&
+		w.system != "fuse"
 }
 
 // excused says that the README says that reads do not notice one of the mutations.
@@ -399,7 +415,8 @@ func (w *world) excused(s sequence) bool {
 		return true // which leaves the times of what lies there as they are
 	}
 	name, ok := mutate.Unseen[w.system]
-	return ok && !w.leased(s) && s.has(name) && (w.system != "volatile overlay" || s.early == "dirty mapping")
+	return ok && !w.leased(s) && s.has(name) &&
+		(w.system != "volatile overlay" || s.early == "dirty mapping")
 }
 
 // mutations is the test.
@@ -415,7 +432,8 @@ type mutations struct {
 // place writes the source.
 func (m *mutations) place(dir string) (shard string, err error) {
 	shard = filepath.Join(dir, singleName)
-	return shard, errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(shard, m.shard, 0o644), os.WriteFile(filepath.Join(dir, "config.json"), m.config, 0o644))
+	return shard, errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(shard, m.shard, 0o644),
+		os.WriteFile(filepath.Join(dir, "config.json"), m.config, 0o644))
 }
 
 func (m *mutations) open(w *world, dir string) (watcher, error) {
@@ -595,7 +613,8 @@ func TestMutationsOfASourceAreSeen(t *testing.T) {
 func newMutations(t *testing.T) *mutations {
 	t.Helper()
 	pristine := openTemp(t)
-	c := synth.DeepSeek(synth.Options{Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96, DenseIntermediate: 128, Vocab: 64, Single: true})
+	c := synth.DeepSeek(synth.Options{Layers: 2, Experts: 2, Hidden: 128, ExpertIntermediate: 96,
+		DenseIntermediate: 128, Vocab: 64, Single: true})
 	if err := c.Write(pristine); err != nil {
 		t.Fatal(err)
 	}
@@ -626,10 +645,12 @@ func newMutations(t *testing.T) *mutations {
 func report(all []*world) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "source\tsequences\tharmless: leased\tothers\tunseen\told reads\tother reads\terrors\t")
+	fmt.Fprintln(w,
+		"source\tsequences\tharmless: leased\tothers\tunseen\told reads\tother reads\terrors\t")
 	for _, x := range all {
 		t := x.seen
-		fmt.Fprintf(w, "%s\t%d\t%d of %d\t%d of %d\t%d\t%d\t%d\t%v\t\n", x, t.sequences, t.proven.kept, t.proven.all, t.unproven.kept, t.unproven.all,
+		fmt.Fprintf(w, "%s\t%d\t%d of %d\t%d of %d\t%d\t%d\t%d\t%v\t\n", x, t.sequences,
+			t.proven.kept, t.proven.all, t.unproven.kept, t.unproven.all,
 			t.unseen, t.old, t.other, t.errors)
 	}
 	w.Flush()

@@ -120,7 +120,8 @@ func (x expertShape) expertSize() int64 {
 	return 3 * (x.hidden*x.intermediate + 4*(x.hidden/128)*(x.intermediate/128))
 }
 
-// readUntilAPrefetch reads the first expert from its start, until the second is being fetched ahead.
+// readUntilAPrefetch reads the first expert from its start, until the second is being fetched
+// ahead.
 func readUntilAPrefetch(t *testing.T, f *FS, shard *os.File) {
 	t.Helper()
 	for off := range int64(enough) {
@@ -134,7 +135,8 @@ func readUntilAPrefetch(t *testing.T, f *FS, shard *os.File) {
 	})
 }
 
-// Whatever panics, each reader that waits gets EIO, the log has the stack, nothing stays pinned and the mount lives.
+// Whatever panics, each reader that waits gets EIO, the log has the stack, nothing stays pinned and
+// the mount lives.
 func TestAPanicReachesEveryWaiter(t *testing.T) {
 	const readers = 8
 	fresh, _ := layerFS(t, bombShape, Options{})
@@ -142,7 +144,8 @@ func TestAPanicReachesEveryWaiter(t *testing.T) {
 	for name, place := range bombed {
 		t.Run(name, func(t *testing.T) {
 			log := &logTo{}
-			f, source := layerFS(t, bombShape, Options{Workers: 4, Logger: slog.New(slog.NewTextHandler(log, nil))})
+			f, source := layerFS(t, bombShape,
+				Options{Workers: 4, Logger: slog.New(slog.NewTextHandler(log, nil))})
 			b := &bomb{release: make(chan struct{})}
 			release := sync.OnceFunc(func() { close(b.release) })
 			b.armed.Store(true)
@@ -163,12 +166,15 @@ func TestAPanicReachesEveryWaiter(t *testing.T) {
 			var wg sync.WaitGroup
 			for range readers {
 				wg.Go(func() {
-					if n, err := shard.ReadAt(make([]byte, place.n), off); n != 0 || !errors.Is(err, unix.EIO) {
+					if n, err := shard.ReadAt(make([]byte, place.n), off); n != 0 ||
+						!errors.Is(err, unix.EIO) {
 						t.Errorf("a reader got %d bytes, %v", n, err)
 					}
 				})
 			}
-			eventually(t, "all readers wait", func() bool { return place.wait(f.Stats()) == readers })
+			eventually(t, "all readers wait", func() bool {
+				return place.wait(f.Stats()) == readers
+			})
 			release()
 			wg.Wait()
 			wantIdle(t, f)

@@ -35,19 +35,25 @@ import (
 
 func init() {
 	children["permissions"] = runStage
-	children["mounter"] = func([]string) error { return answerOrders(json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)) }
-	children["reader"] = func([]string) error { return tryPaths(json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)) }
+	children["mounter"] = func([]string) error {
+		return answerOrders(json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout))
+	}
+	children["reader"] = func([]string) error {
+		return tryPaths(json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout))
+	}
 }
 
 // permissionCount is what the stage has counted.
 type permissionCount struct {
-	Mounts, Refused int      // sources that were mounted, and those that the mounting user could not open
-	Combinations    int      // listings, computed files and side files of mounts, each with permissions of its own
-	Stricter        int      // of these: some user reads the source and not the mount
-	Reads           int      // by all users, of all combinations
-	Denied          int      // of these: read in the mount, though the source denies it
-	Lost            int      // of these: read in the source, but not in the mount
-	Wrong           []string // what must not be
+	// sources that were mounted, and those that the mounting user could not open
+	Mounts, Refused int
+	// listings, computed files and side files of mounts, each with permissions of its own
+	Combinations int
+	Stricter     int      // of these: some user reads the source and not the mount
+	Reads        int      // by all users, of all combinations
+	Denied       int      // of these: read in the mount, though the source denies it
+	Lost         int      // of these: read in the source, but not in the mount
+	Wrong        []string // what must not be
 }
 
 // needRoot skips a test that only root can run, unless it must run.
@@ -79,7 +85,9 @@ func TestNobodyReadsThroughAMountWhatTheSourceDenies(t *testing.T) {
 		sum.Denied += n.Denied
 		sum.Lost += n.Lost
 	}
-	t.Logf("%d combinations in %d mounts; in %d of them the mount is stricter for somebody; %d reads, of which the source denies %d and %d are possible only in the source; %d sources could not be opened by the user who mounts",
+	t.Logf("%d combinations in %d mounts; in %d of them the mount is stricter for somebody; %d "+
+		"reads, of which the source denies %d and %d are possible only in the source; %d "+
+		"sources could not be opened by the user who mounts",
 		sum.Combinations, sum.Mounts, sum.Stricter, sum.Reads, sum.Denied, sum.Lost, sum.Refused)
 	if sum.Denied > 0 {
 		t.Errorf("%d reads of what the source denies", sum.Denied)
@@ -189,7 +197,8 @@ func (s *scene) hire(program string) error {
 		}
 		s.mounters[uid] = m
 	}
-	for _, uid := range []uint32{0, mountingUser, 2001, 2001, 2002, 2002, 2010, 2011, 2012, 2013, 2014} {
+	for _, uid := range []uint32{0, mountingUser, 2001, 2001, 2002, 2002, 2010, 2011, 2012, 2013,
+		2014} {
 		p := permission.Person{UID: uid, Groups: []uint32{uid}}
 		for _, gid := range ownerGroups[1:] {
 			if s.r.IntN(2) == 0 || uid == mountingUser && gid == 3000 {
@@ -369,7 +378,8 @@ func (s *scene) round() error {
 	}
 	uid := permission.Of(s.r, uint32(0), mountingUser)
 	o := order{Source: source, Mountpoint: filepath.Join(place, "mnt")}
-	if err := errors.Join(os.Mkdir(o.Mountpoint, 0o755), os.Chown(o.Mountpoint, int(uid), int(uid))); err != nil {
+	if err := errors.Join(os.Mkdir(o.Mountpoint, 0o755),
+		os.Chown(o.Mountpoint, int(uid), int(uid))); err != nil {
 		return err
 	}
 	switch s.r.IntN(8) {
@@ -408,14 +418,17 @@ type combination struct{ paths, from []string }
 // combinations are a mount's: its listing, what is computed, and its side files.
 func combinations(b *sourceBuilder, o order, names []string) []combination {
 	in := func(name string) string { return filepath.Join(o.Mountpoint, name) }
-	computed := combination{[]string{in("config.json"), in("model.safetensors"), in(ControlDir + "/plan.json")}, b.computed}
+	computed := combination{[]string{in("config.json"), in("model.safetensors"),
+		in(ControlDir + "/plan.json")}, b.computed}
 	all := []combination{computed, {[]string{o.Mountpoint + "/"}, []string{o.Source + "/"}}}
 	for _, name := range names {
 		switch {
 		case strings.HasPrefix(name, "side-"):
-			all = append(all, combination{[]string{in(name)}, []string{filepath.Join(o.Source, name)}})
+			all = append(all, combination{[]string{in(name)},
+				[]string{filepath.Join(o.Source, name)}})
 		case name == "sub":
-			all = append(all, combination{[]string{in(name) + "/"}, []string{filepath.Join(o.Source, name) + "/"}},
+			all = append(all, combination{[]string{in(name) + "/"},
+				[]string{filepath.Join(o.Source, name) + "/"}},
 				combination{[]string{in(subfile)}, []string{filepath.Join(o.Source, subfile)}})
 		}
 	}
@@ -440,7 +453,8 @@ func (s *scene) compare(b *sourceBuilder, o order, uid uint32, a mountedAnswer) 
 				s.wrong("%v cannot read %s, which was granted: %+v by %d", p, c.paths, o, uid)
 			case mount && !source && !granted:
 				s.count.Denied++
-				s.wrong("%v reads %s, but not its source, %s: mounted by %d, %+v", p, c.paths, b.describe(c.from...), uid, o)
+				s.wrong("%v reads %s, but not its source, %s: mounted by %d, %+v", p, c.paths,
+					b.describe(c.from...), uid, o)
 			case !mount && source:
 				s.count.Lost++
 				stricter[j] = true
@@ -455,7 +469,8 @@ func (s *scene) compare(b *sourceBuilder, o order, uid uint32, a mountedAnswer) 
 		}
 	}
 	if locked && len(a.LockedOut) == 0 {
-		s.wrong("somebody is locked out of %s, but nothing is said: %s", o.Source, b.describe(b.computed...))
+		s.wrong("somebody is locked out of %s, but nothing is said: %s", o.Source,
+			b.describe(b.computed...))
 	}
 	return nil
 }
@@ -472,7 +487,8 @@ func (s *scene) outcome(p permission.Person, paths []string, said map[string]str
 
 // sourceOutcome says whether all of the paths were read, and compares that with what their modes
 // say.
-func (s *scene) sourceOutcome(b *sourceBuilder, p permission.Person, paths []string, said map[string]string) bool {
+func (s *scene) sourceOutcome(b *sourceBuilder, p permission.Person, paths []string,
+	said map[string]string) bool {
 	all := true
 	for _, path := range paths {
 		read := s.outcome(p, []string{path}, said)
@@ -513,10 +529,11 @@ const subfile = "sub/side"
 
 // sourceBuilder makes a source, and remembers the permissions of all that is in it.
 type sourceBuilder struct {
-	r        *rand.Rand
-	inodes   map[string]*permission.Inode // by path
-	ways     map[string][]string          // the folders that a path is looked up in, and what it leads to
-	computed []string                     // paths of what the computed files are made from
+	r      *rand.Rand
+	inodes map[string]*permission.Inode // by path
+	// the folders that a path is looked up in, and what it leads to
+	ways     map[string][]string
+	computed []string // paths of what the computed files are made from
 }
 
 // build makes a plain folder or a snapshot in the Hub's cache, some of whose files are links to
@@ -573,7 +590,8 @@ func (b *sourceBuilder) folders(place string) (way []string, blobs string, err e
 
 // file writes a file of the source or of its blobs, or a link to one in a folder of its own, and
 // gives what else its name depends on.
-func (b *sourceBuilder) file(place, source, name, blobs string, data []byte) (way []string, err error) {
+func (b *sourceBuilder) file(place, source, name, blobs string,
+	data []byte) (way []string, err error) {
 	path := filepath.Join(source, name)
 	target := path
 	if name == subfile {
@@ -614,7 +632,8 @@ func (b *sourceBuilder) permit() error {
 			n = permission.Parse(fmt.Sprintf("%d:%d 0755", n.UID, n.GID))
 		}
 		b.inodes[path] = n
-		err := errors.Join(os.Chown(path, int(n.UID), int(n.GID)), os.Chmod(path, iofs.FileMode(n.Mode)))
+		err := errors.Join(os.Chown(path, int(n.UID), int(n.GID)),
+			os.Chmod(path, iofs.FileMode(n.Mode)))
 		if n.ACL != nil {
 			err = errors.Join(err, unix.Setxattr(path, "system.posix_acl_access", n.Attribute(), 0))
 		}
@@ -651,6 +670,7 @@ func (b *sourceBuilder) describe(paths ...string) (text string) {
 
 // tinyShard is a shard of one small tensor.
 func tinyShard() ([]byte, error) {
-	_, header, err := safetensors.NewHeader([]safetensors.Tensor{{Name: "w", DType: safetensors.F32, Shape: []int64{2}}}, nil, 8)
+	_, header, err := safetensors.NewHeader([]safetensors.Tensor{{Name: "w", DType: safetensors.F32,
+		Shape: []int64{2}}}, nil, 8)
 	return slices.Concat(header, bytes.Repeat([]byte{1}, 8)), err
 }

@@ -14,7 +14,9 @@ import (
 )
 
 // budgets are those that the range law is tried with: nothing, one unit, everything.
-func budgets() map[string]int64 { return map[string]int64{"none": -1, "one": 24 << 10, "all": 1 << 30} }
+func budgets() map[string]int64 {
+	return map[string]int64{"none": -1, "one": 24 << 10, "all": 1 << 30}
+}
 
 // poison makes dirty buffers, as pools lend them.
 func poison(p []byte) {
@@ -66,14 +68,16 @@ func TestRangesEqualSlicesOfTheWhole(t *testing.T) {
 	o := awkward[0]
 	_, dir := writeSynth(t, o)
 	whole := map[string][]byte{}
-	all := openViews(t, dir, Options{CacheSize: 1 << 30}, layout("native", "native", 0), layout("hf", "hf", 0))
+	all := openViews(t, dir, Options{CacheSize: 1 << 30}, layout("native", "native", 0),
+		layout("hf", "hf", 0))
 	names := append(shardsOf(t, all, "native"), shardsOf(t, all, "hf")...)
 	for _, name := range names {
 		whole[name] = readTree(t, all, name)
 	}
 	for budget, bytes := range budgets() {
 		t.Run(budget, func(t *testing.T) {
-			f := openViews(t, dir, Options{CacheSize: bytes, Workers: 4}, layout("native", "native", 0), layout("hf", "hf", 0))
+			f := openViews(t, dir, Options{CacheSize: bytes, Workers: 4},
+				layout("native", "native", 0), layout("hf", "hf", 0))
 			var wg sync.WaitGroup
 			for g := range 16 {
 				wg.Go(func() {
@@ -104,7 +108,8 @@ func wantIdle(t *testing.T, f *FS) {
 	t.Helper()
 	eventually(t, "nothing is in use", func() bool {
 		s := f.Stats()
-		return s.Active == 0 && s.Pinned == 0 && s.Filling == 0 && s.Waiting == 0 && len(s.Reading) == 0
+		return s.Active == 0 && s.Pinned == 0 && s.Filling == 0 && s.Waiting == 0 &&
+			len(s.Reading) == 0
 	})
 	if s := f.Stats(); s.CacheUsed > s.CacheBudget {
 		t.Errorf("%d bytes used of a budget of %d", s.CacheUsed, s.CacheBudget)
@@ -112,18 +117,21 @@ func wantIdle(t *testing.T, f *FS) {
 }
 
 func TestLargeReadsAreSplit(t *testing.T) {
-	_, dir := writeSynth(t, synth.Options{Hidden: 512, ExpertIntermediate: 256, Layers: 2, Vocab: 96, Single: true})
+	_, dir := writeSynth(t, synth.Options{Hidden: 512, ExpertIntermediate: 256, Layers: 2,
+		Vocab: 96, Single: true})
 	f := openViews(t, dir, Options{Workers: 4}, layout("", "native", 0))
 	for _, name := range shardsOf(t, f, ".") {
 		file := f.find(name).content.(*file)
 		one := make([]byte, file.Size())
 		for off := int64(0); off < file.Size(); off += 64 << 10 {
-			if _, err := file.ReadAt(one[off:min(off+64<<10, file.Size())], off); err != nil && err != io.EOF {
+			if _, err := file.ReadAt(one[off:min(off+64<<10, file.Size())], off); err != nil &&
+				err != io.EOF {
 				t.Fatal(err)
 			}
 		}
 		before := f.Stats().Splits
-		eventually(t, "a read is split", func() bool { // workers take only what they can begin at once
+		// workers take only what they can begin at once
+		eventually(t, "a read is split", func() bool {
 			if !bytes.Equal(readTree(t, f, name), one) {
 				t.Fatalf("%s: large reads differ from small ones", name)
 			}
@@ -133,7 +141,8 @@ func TestLargeReadsAreSplit(t *testing.T) {
 }
 
 func TestEndsOfFiles(t *testing.T) {
-	_, dir := writeSynth(t, synth.Options{Side: map[string][]byte{"tokenizer.json": []byte("0123456789")}})
+	_, dir := writeSynth(t,
+		synth.Options{Side: map[string][]byte{"tokenizer.json": []byte("0123456789")}})
 	f := openViews(t, dir, Options{}, layout("", "native", 0))
 	for _, name := range []string{"tokenizer.json", configName, shardsOf(t, f, ".")[0]} {
 		r, err := f.ReaderAt(name)
@@ -152,7 +161,8 @@ func TestEndsOfFiles(t *testing.T) {
 			{size, 1, 0, false, true}, {size + 9, 1, 0, false, true}, {-1, 1, 0, true, false}, {3, 0, 0, false, false},
 		} {
 			n, err := r.ReadAt(make([]byte, test.n), test.off)
-			if n != test.got || (err == io.EOF) != test.eof || (err != nil && err != io.EOF) != test.fail {
+			if n != test.got || (err == io.EOF) != test.eof ||
+				(err != nil && err != io.EOF) != test.fail {
 				t.Errorf("%s: read of %d at %d of %d: %d, %v", name, test.n, test.off, size, n, err)
 			}
 		}
@@ -161,17 +171,20 @@ func TestEndsOfFiles(t *testing.T) {
 
 // FuzzReadAt tries the range law with offsets and lengths, across header, tensors and experts.
 func FuzzReadAt(f *testing.F) {
-	c := synth.DeepSeek(synth.Options{Experts: 3, Hidden: 96, ExpertIntermediate: 57, Layers: 2, Vocab: 96, Single: true})
+	c := synth.DeepSeek(synth.Options{Experts: 3, Hidden: 96, ExpertIntermediate: 57, Layers: 2,
+		Vocab: 96, Single: true})
 	dir := f.TempDir()
 	if err := c.Write(dir); err != nil {
 		f.Fatal(err)
 	}
 	var files []*FS
 	for _, budget := range budgets() {
-		files = append(files, openViews(f, dir, Options{CacheSize: budget, Workers: 2}, layout("", "native", 0)))
+		files = append(files, openViews(f, dir, Options{CacheSize: budget, Workers: 2},
+			layout("", "native", 0)))
 	}
 	whole := readTree(f, files[0], singleName)
-	for _, seed := range [][2]int64{{0, 8}, {8, 4096}, {4095, 2}, {5000, 70000}, {1 << 20, 1 << 20}} {
+	for _, seed := range [][2]int64{{0, 8}, {8, 4096}, {4095, 2}, {5000, 70000},
+		{1 << 20, 1 << 20}} {
 		f.Add(seed[0], seed[1])
 	}
 	f.Fuzz(func(t *testing.T, off, n int64) {
@@ -179,7 +192,8 @@ func FuzzReadAt(f *testing.F) {
 			return
 		}
 		for _, fs := range files {
-			if err := checkRange(context.Background(), fs.find(singleName).content, whole, off, int(n)); err != nil {
+			if err := checkRange(context.Background(), fs.find(singleName).content, whole, off,
+				int(n)); err != nil {
 				t.Errorf("budget %d: %v", fs.options.CacheSize, err)
 			}
 		}

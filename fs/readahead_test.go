@@ -36,7 +36,8 @@ func (a *advised) Advise(_, n int64, dontneed bool) {
 func plainFS(t *testing.T, n int64, o Options) (*FS, *advised) {
 	t.Helper()
 	source := &advised{memory: memory{name: "source", size: n}}
-	load, err := expr.Load(&expr.Source{Key: "x", File: source, DType: safetensors.U8, Shape: []int64{n}})
+	load, err := expr.Load(&expr.Source{Key: "x", File: source, DType: safetensors.U8,
+		Shape: []int64{n}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,8 @@ func plainFS(t *testing.T, n int64, o Options) (*FS, *advised) {
 }
 
 func TestSequentialReadingReadsAheadAndLetsGoBehind(t *testing.T) {
-	for mode, drops := range map[units.SourceCache]bool{units.SourceAuto: false, units.SourceKeep: false, units.SourceDrop: true} {
+	for mode, drops := range map[units.SourceCache]bool{units.SourceAuto: false,
+		units.SourceKeep: false, units.SourceDrop: true} {
 		const n = 96 << 20
 		f, source := plainFS(t, n, Options{SourceCache: mode})
 		r, err := f.ReaderAt(singleName)
@@ -60,7 +62,9 @@ func TestSequentialReadingReadsAheadAndLetsGoBehind(t *testing.T) {
 				t.Errorf("mode %d: after 5 MiB it is at %d", mode, source.furthest.Load())
 			}
 			if off == 32<<20 {
-				eventually(t, "it is far ahead", func() bool { return source.furthest.Load() >= 56<<20 })
+				eventually(t, "it is far ahead", func() bool {
+					return source.furthest.Load() >= 56<<20
+				})
 			}
 		}
 		if let := source.let.Load(); (let > 0) != drops || let > n {
@@ -79,6 +83,7 @@ func TestRandomReadingReadsNothingAhead(t *testing.T) {
 		}
 	}
 	if s := f.Stats(); s.ReadAhead != 0 || s.SourceBytes > 200*4096 {
-		t.Errorf("read %d bytes, holds %d, up to %d", s.SourceBytes, s.ReadAhead, source.furthest.Load())
+		t.Errorf("read %d bytes, holds %d, up to %d", s.SourceBytes, s.ReadAhead,
+			source.furthest.Load())
 	}
 }

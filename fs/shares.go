@@ -36,7 +36,8 @@ const reserved = 16 << 20
 // leastShares are enough to serve any number of readers, slowly.
 func leastShares(n needs) shares {
 	s := shares{
-		requests: 8, requestSize: 128 << 10, blocks: 0, strips: 2, strip: max(n.strip, units.BufferSize),
+		requests: 8, requestSize: 128 << 10, blocks: 0, strips: 2,
+		strip: max(n.strip, units.BufferSize),
 		grids: 1 << 20, computed: min(n.computed, 8<<20), spare: 8 << 20, cache: n.units,
 	}
 	if n.units > 0 { // each request may need units that another one has just thrown out
@@ -77,7 +78,8 @@ func between(least, most shares, part float64) shares {
 		spare: at(least.spare, most.spare), cache: at(least.cache, most.cache),
 	}
 	if part < 0.5 {
-		s.requestSize = least.requestSize // many small ones keep more readers going than few large ones
+		// many small ones keep more readers going than few large ones
+		s.requestSize = least.requestSize
 	}
 	replies := num(least.requests*least.requestSize, most.requests*most.requestSize)
 	s.requests = min(replies/s.requestSize, most.requests)

@@ -59,7 +59,8 @@ func TestSubfoldersAreInATreeOfAnyView(t *testing.T) {
 	dir := writeNested(t, synth.Options{ // tiny, as it is read byte by byte
 		Layers: 2, Hidden: 16, ExpertIntermediate: 8, DenseIntermediate: 16, Heads: 1, QRank: 8, KVRank: 8,
 		Nope: 8, Rope: 8, VHead: 8, Vocab: 16, Shards: 2})
-	f := openViews(t, dir, Options{}, layout("native", "native", 0), layout("hf/rank-0-of-2", "hf", 0))
+	f := openViews(t, dir, Options{}, layout("native", "native", 0),
+		layout("hf/rank-0-of-2", "hf", 0))
 	for _, view := range []string{"native", "hf/rank-0-of-2"} {
 		for name, data := range nested {
 			if got := readTree(t, f, view+"/"+name); string(got) != data {
@@ -67,7 +68,8 @@ func TestSubfoldersAreInATreeOfAnyView(t *testing.T) {
 			}
 		}
 	}
-	if err := fstest.TestFS(f, "native/encoding/tests/a/in.json", "hf/rank-0-of-2/1_Pooling/config.json"); err != nil {
+	if err := fstest.TestFS(f, "native/encoding/tests/a/in.json",
+		"hf/rank-0-of-2/1_Pooling/config.json"); err != nil {
 		t.Error(err)
 	}
 }

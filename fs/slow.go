@@ -84,7 +84,8 @@ func (l *live) slow(after time.Duration) (all [][]slog.Attr) {
 // about says what a session reads, and what it has waited for.
 func (s *session) about(took time.Duration) []slog.Attr {
 	return []slog.Attr{
-		slog.String("what", s.file.at(s.off)), slog.Int64("offset", s.off), slog.Int64("bytes", s.n),
+		slog.String("what", s.file.at(s.off)), slog.Int64("offset", s.off),
+		slog.Int64("bytes", s.n),
 		slog.Duration("after", took.Round(time.Millisecond)),
 	}
 }

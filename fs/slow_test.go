@@ -17,7 +17,8 @@ import (
 
 // slowFS is a tree over a source that answers when it is released, and its log. What takes longer
 // than a hundredth of a second is slow there.
-func slowFS(t *testing.T, o Options, tensors func(*memory) []adapter.Tensor) (f *FS, log *logTo, release func()) {
+func slowFS(t *testing.T, o Options,
+	tensors func(*memory) []adapter.Tensor) (f *FS, log *logTo, release func()) {
 	t.Helper()
 	hold := make(chan struct{})
 	file := &memory{name: "source"}
@@ -56,7 +57,8 @@ func wantLogged(t *testing.T, log *logTo, parts ...string) {
 func plainTensor(t *testing.T, file *memory) []adapter.Tensor {
 	t.Helper()
 	file.size = 64 << 20
-	n, err := expr.Load(&expr.Source{Key: "plain", File: file, DType: safetensors.U8, Shape: []int64{file.size}})
+	n, err := expr.Load(&expr.Source{Key: "plain", File: file, DType: safetensors.U8,
+		Shape: []int64{file.size}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,9 +74,12 @@ func TestTheLogSaysWhatSlowReadsWaitFor(t *testing.T) {
 	}
 	small := expertShape{experts: 8, hidden: 256, intermediate: 256}
 	t.Run("the source", func(t *testing.T) {
-		f, log, release := slowFS(t, Options{}, func(file *memory) []adapter.Tensor { return plainTensor(t, file) })
+		f, log, release := slowFS(t, Options{}, func(file *memory) []adapter.Tensor {
+			return plainTensor(t, file)
+		})
 		done := readInBackground(t, f, 1<<20)
-		wantLogged(t, log, "a read is taking long", "what=\"model.safetensors: plain\"", "offset=1048576 bytes=8192", `waits_now_for="the source"`)
+		wantLogged(t, log, "a read is taking long", "what=\"model.safetensors: plain\"",
+			"offset=1048576 bytes=8192", `waits_now_for="the source"`)
 		release()
 		<-done
 		wantLogged(t, log, "a read took long", "the source ", "(1 times, at most ")
@@ -106,7 +111,9 @@ func TestTheLogSaysWhatSlowReadsWaitFor(t *testing.T) {
 		wantLogged(t, log, "a unit took long to compute", "its turn to be computed ")
 	})
 	t.Run("read-ahead", func(t *testing.T) {
-		f, log, release := slowFS(t, Options{}, func(file *memory) []adapter.Tensor { return plainTensor(t, file) })
+		f, log, release := slowFS(t, Options{}, func(file *memory) []adapter.Tensor {
+			return plainTensor(t, file)
+		})
 		s := f.session(context.Background(), f.find(singleName).content.(*file), 4096, 4096)
 		defer s.end(false)
 		s.file.ranges(4096, 4096+1<<20, func(of expr.File, off, n int64) bool {
@@ -122,7 +129,8 @@ func TestTheLogSaysWhatSlowReadsWaitFor(t *testing.T) {
 			return true
 		})
 		wantLogged(t, log, "reading ahead of the source took long", "file=source")
-		if waited := fmt.Sprint(s.read.Waited()); !strings.Contains(waited, "source bytes that are being read ahead ") {
+		if waited := fmt.Sprint(s.read.Waited()); !strings.Contains(waited,
+			"source bytes that are being read ahead ") {
 			t.Errorf("waited for %s", waited)
 		}
 	})

@@ -30,13 +30,15 @@ type Stats struct {
 	OpenFiles     int64         `json:"open_files"`     // handles that the kernel holds
 	LastRequest   time.Time     `json:"last_request"`   // when the kernel's last request ended
 	OldestRequest time.Duration `json:"oldest_request"` // age of the oldest read under way
-	Reading       []string      `json:"reading"`        // some of the reads under way: file and tensor
+	// some of the reads under way: file and tensor
+	Reading []string `json:"reading"`
 
 	units.Stats
 
-	Errors      int64            `json:"errors"`      // reads that failed
-	Interrupted int64            `json:"interrupted"` // reads given up by the reader
-	ErrorKinds  map[string]int64 `json:"error_kinds"` // what the kernel was told, by name of the errno
+	Errors      int64 `json:"errors"`      // reads that failed
+	Interrupted int64 `json:"interrupted"` // reads given up by the reader
+	// what the kernel was told, by name of the errno
+	ErrorKinds map[string]int64 `json:"error_kinds"`
 
 	Latency map[string]Histogram `json:"latency"` // of reads, by kind of recipe
 }

@@ -43,7 +43,8 @@ type builder struct {
 }
 
 func newBuilder(f *FS) *builder {
-	b := &builder{fs: f, mtime: time.Unix(0, 0), perm: 0o444, inos: map[uint64]bool{0: true, 1: true}}
+	b := &builder{fs: f, mtime: time.Unix(0, 0), perm: 0o444,
+		inos: map[uint64]bool{0: true, 1: true}}
 	f.root = b.dir(".")
 	f.root.ino = 1
 	if f.checkpoint == nil {

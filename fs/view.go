@@ -216,7 +216,8 @@ func (b *builder) side(d *node, dir string) error {
 		return nil
 	}
 	for i, s := range b.fs.checkpoint.SideFiles() {
-		if d.byName[s.Name] != nil || strings.HasSuffix(s.Name, ".safetensors") || s.Name == indexName {
+		if d.byName[s.Name] != nil || strings.HasSuffix(s.Name, ".safetensors") ||
+			s.Name == indexName {
 			continue
 		}
 		at, name := dir, s.Name

@@ -19,14 +19,16 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-var dtypes = map[string]safetensors.DType{"BF16": safetensors.BF16, "F16": safetensors.F16, "F32": safetensors.F32}
+var dtypes = map[string]safetensors.DType{"BF16": safetensors.BF16, "F16": safetensors.F16,
+	"F32": safetensors.F32}
 
 func TestTheTreeIsAnIOFS(t *testing.T) {
 	_, dir := writeSynth(t, synth.Options{ // tiny, as it is read byte by byte
 		Layers: 2, Hidden: 16, ExpertIntermediate: 8, DenseIntermediate: 16, Heads: 1, QRank: 8, KVRank: 8,
 		Nope: 8, Rope: 8, VHead: 8, Vocab: 16, Shards: 2, Side: map[string][]byte{"tokenizer.json": []byte("{}\n")}})
 	f := openViews(t, dir, Options{}, layout("native", "native", 0), layout("hf", "hf", 0))
-	err := fstest.TestFS(f, "native/config.json", "native/model.safetensors.index.json", "native/tokenizer.json",
+	err := fstest.TestFS(f, "native/config.json", "native/model.safetensors.index.json",
+		"native/tokenizer.json",
 		"hf/config.json", "hf/tokenizer.json", "hf/model-00001-of-000002.safetensors")
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +70,8 @@ func TestTensorsEqualTheOracle(t *testing.T) {
 	for i, o := range awkward {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			c, dir := writeSynth(t, o)
-			f := openViews(t, dir, Options{}, layout("native", "native", safetensors.BF16), layout("hf", "hf", safetensors.F32))
+			f := openViews(t, dir, Options{}, layout("native", "native", safetensors.BF16),
+				layout("hf", "hf", safetensors.F32))
 			wantTensors(t, f, "native", c.Native("BF16", 0, 1))
 			wantTensors(t, f, "hf", c.HF("F32"))
 		})
@@ -141,7 +144,8 @@ func TestTheIndexNamesEveryTensorsFile(t *testing.T) {
 		}
 	}
 	if total != index.Metadata.TotalSize || seen != len(index.WeightMap) {
-		t.Errorf("%d bytes in %d tensors; the index says %d in %d", total, seen, index.Metadata.TotalSize, len(index.WeightMap))
+		t.Errorf("%d bytes in %d tensors; the index says %d in %d", total, seen,
+			index.Metadata.TotalSize, len(index.WeightMap))
 	}
 }
 
@@ -179,10 +183,12 @@ func TestNoneOfSeveralShardsIsCalledModelSafetensors(t *testing.T) {
 		t.Fatal(err)
 	}
 	const first = "model-00001-of-000002.safetensors"
-	if err := os.Rename(filepath.Join(dir, first), filepath.Join(dir, "model.safetensors")); err != nil {
+	if err := os.Rename(filepath.Join(dir, first),
+		filepath.Join(dir, "model.safetensors")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(index, bytes.ReplaceAll(data, []byte(first), []byte("model.safetensors")), 0o644); err != nil {
+	if err := os.WriteFile(index, bytes.ReplaceAll(data, []byte(first),
+		[]byte("model.safetensors")), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	f := openViews(t, dir, Options{}, layout("", "hf", 0))

@@ -158,7 +158,8 @@ func (g *region) read(env Input, dst []byte, stride, m int, w window) error {
 	}
 	if g.rowStride-int64(width) > int64(gap) || width >= chunk {
 		for r := w.r0; r < w.r1; r++ {
-			if err := read(env, g.src, dst[(r-w.r0)*stride:][:width], g.at(m, r, w.c0)); err != nil {
+			if err := read(env, g.src, dst[(r-w.r0)*stride:][:width],
+				g.at(m, r, w.c0)); err != nil {
 				return err
 			}
 		}

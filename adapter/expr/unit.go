@@ -49,8 +49,8 @@ func (u *Unit) Key() UnitKey { return u.key }
 // Size returns the number of bytes of the filled unit.
 func (u *Unit) Size() int64 { return u.of.unitSize(u) }
 
-// Fill computes the unit into dst, which has Size bytes with undefined contents. It works in strips,
-// which it passes to [FillEnv.Together]. A nil env is [Alone].
+// Fill computes the unit into dst, which has Size bytes with undefined contents. It works in
+// strips, which it passes to [FillEnv.Together]. A nil env is [Alone].
 func (u *Unit) Fill(env FillEnv, dst []byte) error {
 	if int64(len(dst)) != u.Size() {
 		return fmt.Errorf("%s: %d bytes for a unit of %d", u, len(dst), u.Size())

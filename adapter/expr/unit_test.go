@@ -127,11 +127,12 @@ func TestFillFailsIfAStripFails(t *testing.T) {
 	for _, u := range unitsOf(codes) {
 		for _, run := range []func(...func() error) error{nil, goAll} {
 			var once sync.Once
-			env := &testEnv{together: run, readAt: func(f File, p []byte, off int64) (n int, err error) {
-				n, err = f.ReadAt(context.Background(), p, off)
-				once.Do(func() { n, err = 0, broken })
-				return n, err
-			}}
+			env := &testEnv{together: run,
+				readAt: func(f File, p []byte, off int64) (n int, err error) {
+					n, err = f.ReadAt(context.Background(), p, off)
+					once.Do(func() { n, err = 0, broken })
+					return n, err
+				}}
 			if err := u.Fill(env, poisoned(u.Size())); !errors.Is(err, broken) {
 				t.Errorf("%s: %v", u, err)
 			}

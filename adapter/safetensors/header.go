@@ -295,7 +295,8 @@ func (t *Tensor) validate(at, room int64) error {
 		return kindError{err, ErrDamaged}
 	}
 	if t.End > room {
-		err := fmt.Errorf("ends at byte %d of the data, the file has %d: it is truncated", t.End, room)
+		err := fmt.Errorf("ends at byte %d of the data, the file has %d: it is truncated", t.End,
+			room)
 		return kindError{err, ErrTruncated}
 	}
 	return nil

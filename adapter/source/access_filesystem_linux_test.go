@@ -25,7 +25,8 @@ what is no line of it
 		unix.Mkdev(0, 29):  {"fuse.bindfs", []string{"rw", "user_id=0", "group_id=0", "default_permissions", "allow_other"}},
 		unix.Mkdev(0, 30):  {"nfs4", []string{"rw", "vers=4.2", "sec=krb5p"}},
 	} {
-		if got, err := table.of(device); err != nil || got.kind != want.kind || !slices.Equal(got.options, want.options) {
+		if got, err := table.of(device); err != nil || got.kind != want.kind ||
+			!slices.Equal(got.options, want.options) {
 			t.Errorf("%d: %+v, %v; want %+v", device, got, err, want)
 		}
 	}
@@ -68,7 +69,8 @@ func TestFileSystemsWhoseServersDecide(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer proc.Close()
-	if got := g.filesystem(int(proc.Fd()), &mountTable{}); !strings.Contains(got, "may have other rules") {
+	if got := g.filesystem(int(proc.Fd()), &mountTable{}); !strings.Contains(got,
+		"may have other rules") {
 		t.Errorf("/proc: %q", got)
 	}
 }
@@ -83,7 +85,8 @@ func TestUsersOutsideOfTheNamespaceAreNobody(t *testing.T) {
 		return
 	}
 	if os.Geteuid() != 0 {
-		if list := strings.Split(os.Getenv("DEQUANTFS_REQUIRE"), ","); slices.Contains(list, "root") || slices.Contains(list, "all") {
+		if list := strings.Split(os.Getenv("DEQUANTFS_REQUIRE"), ","); slices.Contains(list,
+			"root") || slices.Contains(list, "all") {
 			t.Fatal("root is required")
 		}
 		t.Skip("needs root")
@@ -97,8 +100,10 @@ func TestUsersOutsideOfTheNamespaceAreNobody(t *testing.T) {
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestUsersOutsideOfTheNamespaceAreNobody$")
 	cmd.Env = append(os.Environ(), namespaceEnv+"="+name)
-	few := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: 65534, HostID: 5555, Size: 1}}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: few, GidMappings: few}
+	few := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1},
+		{ContainerID: 65534, HostID: 5555, Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: few,
+		GidMappings: few}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}

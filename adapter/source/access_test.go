@@ -100,7 +100,8 @@ func TestAccessGrantsWhatTheKernelGrants(t *testing.T) {
 					*of = *of && (p.UID == uid || w.allows(p, true))
 				}
 				if a.Members(uid, gid) != members || a.Others(uid, gid) != others {
-					t.Fatalf("%v as of %d and group %d: members %v, others %v; the kernel grants it to members %v, others %v",
+					t.Fatalf("%v as of %d and group %d: members %v, others %v; the kernel "+
+						"grants it to members %v, others %v",
 						w, uid, gid, a.Members(uid, gid), a.Others(uid, gid), members, others)
 				}
 			}
@@ -160,7 +161,8 @@ func TestAccessShowsTheGroupThatHelps(t *testing.T) {
 }
 
 func TestWhatIsNotKnownIsGrantedToNobody(t *testing.T) {
-	a := &Access{[]*grant{{path: "/x", mode: 0o777, others: 7, users: []entry{{10, 7}}, groups: []entry{{20, 7}}, unknown: "is odd"}}}
+	a := &Access{[]*grant{{path: "/x", mode: 0o777, others: 7, users: []entry{{10, 7}},
+		groups: []entry{{20, 7}}, unknown: "is odd"}}}
 	if a.Others(10, 20) || a.Members(10, 20) || a.Show(10, 20) != (Shown{GID: 20}) {
 		t.Error("something is granted")
 	}
@@ -168,7 +170,8 @@ func TestWhatIsNotKnownIsGrantedToNobody(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	// A user that the namespace does not have is not the one that the kernel shows in his place.
-	a.grants[0] = &grant{want: canRead, others: 7, users: []entry{{noID, 0}}, groups: []entry{{noID, 0}}}
+	a.grants[0] = &grant{want: canRead, others: 7, users: []entry{{noID, 0}},
+		groups: []entry{{noID, 0}}}
 	if a.Others(noID, noID) || a.Members(noID, noID) {
 		t.Error("something is granted to a user without an id")
 	}
@@ -197,7 +200,8 @@ func TestNFSv4ACLsThatSayMoreThanTheMode(t *testing.T) {
 		return append(data, who+"\x00\x00\x00"[:(4-len(who)%4)%4]...)
 	}
 	of := func(aces ...[]byte) []byte {
-		return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(aces))), slices.Concat(aces...))
+		return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(aces))),
+			slices.Concat(aces...))
 	}
 	plain := of(ace(0, "OWNER@"), ace(1, "GROUP@"), ace(0, "EVERYONE@"))
 	if !plainNFS4(plain) {

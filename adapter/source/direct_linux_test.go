@@ -36,7 +36,8 @@ func forget(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
+	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0,
+		unix.FADV_DONTNEED)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -44,7 +45,8 @@ func forget(t *testing.T, path string) {
 // aligned is dirty memory that begins on a page, skip bytes before the slice.
 func aligned(t *testing.T, skip, n int) []byte {
 	t.Helper()
-	m, err := unix.Mmap(-1, 0, skip+n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	m, err := unix.Mmap(-1, 0, skip+n, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +83,8 @@ func TestReadingPastThePageCacheGivesTheSameBytes(t *testing.T) {
 						forget(t, path)
 					}
 					off := rng.Int64N(int64(len(want))/source.DirectAlign+3) * source.DirectAlign
-					checkDirect(t, f, want, buf[:(1+rng.IntN(len(buf)/source.DirectAlign))*source.DirectAlign], off)
+					checkDirect(t, f, want,
+						buf[:(1+rng.IntN(len(buf)/source.DirectAlign))*source.DirectAlign], off)
 				}
 			})
 		}
@@ -164,7 +167,8 @@ func TestTooManyOpenFilesDoNotEndDirectReads(t *testing.T) {
 	}
 	unix.Close(free)
 	// Up to the first descriptor that is free.
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE,
+		&unix.Rlimit{Cur: uint64(free), Max: limit.Max}); err != nil {
 		t.Fatal(err)
 	}
 	_, err = unix.Dup(0)

@@ -19,8 +19,8 @@ var (
 	// ErrMissing says that a file does not exist, or that a link leads nowhere.
 	ErrMissing = errors.New("missing")
 
-	// ErrNotDownloaded says that the local cache does not have a repository, or not a revision of it.
-	// It is an ErrMissing whose text has the command that downloads it.
+	// ErrNotDownloaded says that the local cache does not have a repository, or not a revision of
+	// it. It is an ErrMissing whose text has the command that downloads it.
 	ErrNotDownloaded = fmt.Errorf("%w: not downloaded", ErrMissing)
 
 	// ErrIncomplete says that a download of the source was not finished.

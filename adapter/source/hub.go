@@ -91,8 +91,8 @@ const shortestPrefix = 4
 
 var hexadecimal = regexp.MustCompile(`^[0-9a-f]+$`)
 
-// fullCommit completes the beginning of a commit that only one snapshot has. Other revisions stay as
-// they are.
+// fullCommit completes the beginning of a commit that only one snapshot has. Other revisions stay
+// as they are.
 func fullCommit(root *os.Root, revision string) (string, error) {
 	if len(revision) < shortestPrefix || !hexadecimal.MatchString(revision) {
 		return revision, nil

@@ -142,7 +142,8 @@ func TestLeasesAndWatchesLeaveNothing(t *testing.T) {
 	for range 10 {
 		use()
 	}
-	if leases.stop != nil || len(leases.held) > 0 || watches.users > 0 || len(watches.byNumber) > 0 {
+	if leases.stop != nil || len(leases.held) > 0 || watches.users > 0 ||
+		len(watches.byNumber) > 0 {
 		t.Errorf("left: %d leases, %d users of watches", len(leases.held), watches.users)
 	}
 	if got := open() - before; got > 10 { // leasable leaves one each
@@ -190,7 +191,8 @@ func TestAWatchTellsOfModificationsOnly(t *testing.T) {
 	again := watching(t, f) // from now on
 	for range 2 {
 		if w.unmodified(false) || !again.unmodified(false) || !quiet.unmodified(false) {
-			t.Errorf("modified: %v, since then %v, another file %v", !w.unmodified(false), !again.unmodified(false), !quiet.unmodified(false))
+			t.Errorf("modified: %v, since then %v, another file %v", !w.unmodified(false),
+				!again.unmodified(false), !quiet.unmodified(false))
 		}
 	}
 	if err := os.Truncate(path+"2", 4); err != nil {
@@ -205,11 +207,13 @@ func TestAWatchThatTheKernelEndsIsNoProof(t *testing.T) {
 	f := leasable(t)
 	path := f.Name()
 	w := watching(t, f)
-	if err := errors.Join(os.Link(path, path+"2"), os.Remove(path), os.Remove(path+"2")); err != nil {
+	if err := errors.Join(os.Link(path, path+"2"), os.Remove(path),
+		os.Remove(path+"2")); err != nil {
 		t.Fatal(err)
 	}
 	if w.unmodified(false) || !w.unmodified(true) {
-		t.Errorf("a file that has a name: %v; one that has none: %v", w.unmodified(false), w.unmodified(true))
+		t.Errorf("a file that has a name: %v; one that has none: %v", w.unmodified(false),
+			w.unmodified(true))
 	}
 	again := watching(t, f)
 	if again.watch == w.watch || !again.unmodified(false) {
@@ -280,7 +284,8 @@ func TestATickIsASecondWhereTimesAreWholeSeconds(t *testing.T) {
 		t.Fatal(err)
 	}
 	const second = 1e9
-	for age, want := range map[int64]bool{-3600 * second: false, 2 * second: false, 3600 * second: false} {
+	for age, want := range map[int64]bool{-3600 * second: false, 2 * second: false,
+		3600 * second: false} {
 		if got := ticking(now.Nano() - age); got != want {
 			t.Errorf("%d ns old: %v", age, got)
 		}

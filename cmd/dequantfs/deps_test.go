@@ -84,7 +84,8 @@ func TestImportsGoOneWay(t *testing.T) {
 			}
 			for prefix, places := range onlyIn {
 				if is := imported == prefix || strings.HasSuffix(prefix,
-					"/") && strings.HasPrefix(imported, prefix); is && !slices.Contains(places, name) {
+					"/") && strings.HasPrefix(imported, prefix); is &&
+					!slices.Contains(places, name) {
 					t.Errorf("%s must not import %s: only %v may", name, imported, places)
 				}
 			}

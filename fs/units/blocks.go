@@ -181,7 +181,8 @@ func (b *blocks) fill(k *block) {
 	pace.note(took)
 	if took > b.cache.guard.slowAfter {
 		b.cache.guard.slowly("reading ahead of the source took long",
-			slog.String("file", k.file.Name()), slog.Int64("offset", k.off), slog.Duration("after", took))
+			slog.String("file", k.file.Name()), slog.Int64("offset", k.off),
+			slog.Duration("after", took))
 	}
 	b.next(k.file)
 	if err != nil {

@@ -12,18 +12,21 @@ import (
 
 func TestABufferIsAThirdLargerAtMost(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
-	sizes := []int64{1, 4095, minMapped - 1, minMapped, minMapped + 1, hugePage, hugePage + 1, 1<<30 - 1}
+	sizes := []int64{1, 4095, minMapped - 1, minMapped, minMapped + 1, hugePage, hugePage + 1,
+		1<<30 - 1}
 	for range 10_000 {
 		sizes = append(sizes, 1+rng.Int64N(int64(1)<<(12+rng.IntN(20))))
 	}
 	for _, n := range sizes {
 		size := bufferSize(n)
-		if size < n || size > n+max(n/3, 64<<10) || n >= minMapped && size%(64<<10) != 0 || n < minMapped && size != n {
+		if size < n || size > n+max(n/3, 64<<10) || n >= minMapped && size%(64<<10) != 0 ||
+			n < minMapped && size != n {
 			t.Errorf("%d bytes for %d", size, n)
 		}
 	}
 	const MiB = 1 << 20
-	for n, want := range map[int64]int64{14 * MiB: 14 * MiB, 3 * MiB: 4 * MiB, 1.5 * MiB: 2 * MiB, 1.25 * MiB: 1.25 * MiB, 2.5 * MiB: 2.5 * MiB} {
+	for n, want := range map[int64]int64{14 * MiB: 14 * MiB, 3 * MiB: 4 * MiB, 1.5 * MiB: 2 * MiB,
+		1.25 * MiB: 1.25 * MiB, 2.5 * MiB: 2.5 * MiB} {
 		if size := bufferSize(n); size != want {
 			t.Errorf("%d bytes for %d, want %d", size, n, want)
 		}
@@ -94,7 +97,8 @@ func (c *Cache) memory() int64 {
 	return n
 }
 
-// Whatever is filled at once: no unit is larger than a reader's share, so nobody is admitted beyond the budget.
+// Whatever is filled at once: no unit is larger than a reader's share, so nobody is admitted beyond
+// the budget.
 func TestUnitsAndFreeBuffersStayWithinTheBudget(t *testing.T) {
 	for _, readers := range []int{1, 8} {
 		t.Run(fmt.Sprint(readers), func(t *testing.T) { fillMixed(t, readers) })
@@ -123,7 +127,8 @@ func fillMixed(t *testing.T, readers int) {
 					t.Error(err)
 					return
 				}
-				for now, old := c.memory(), most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
+				for now, old := c.memory(),
+					most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
 				}
 			}
 		})

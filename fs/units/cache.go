@@ -62,7 +62,8 @@ type Cache struct {
 	request               int64 // bytes of units that one request needs, at most; 0: not known
 	used, pinned, filling int64 // bytes; used counts idle units too
 	shelved               int64 // bytes of fills whose file is stalled; not in the others
-	spentBytes, keepSpent int64 // bytes in spent; how many are kept while there is room, see recycle
+	// bytes in spent; how many are kept while there is room, see recycle
+	spentBytes, keepSpent int64
 	keep                  int64 // overrides keepSpent; 0: it depends on the budget
 	pressure              float64
 	buffers               buffers

@@ -68,11 +68,13 @@ func testCache(t *testing.T, budget int64) (*Cache, *testFile) {
 func newTestCache(t *testing.T, l Limits, log *slog.Logger) (*Cache, *testFile) {
 	t.Helper()
 	l.Strips = max(l.Strips, 8)
-	c := New(Options{Limits: l, Workers: 1, Logger: log, Slow: log, SlowAfter: time.Minute, Tuning: Tuning{Check: true}})
+	c := New(Options{Limits: l, Workers: 1, Logger: log, Slow: log, SlowAfter: time.Minute,
+		Tuning: Tuning{Check: true}})
 	t.Cleanup(func() {
 		c.Close()
 		if c.used != 0 || len(c.entries) != 0 || len(c.queue) != 0 {
-			t.Errorf("after Close: %d bytes used, %d entries, %d waiting", c.used, len(c.entries), len(c.queue))
+			t.Errorf("after Close: %d bytes used, %d entries, %d waiting", c.used, len(c.entries),
+				len(c.queue))
 		}
 	})
 	return c, &testFile{cache: c, size: 1 << 30}
@@ -145,7 +147,8 @@ func use(ctx context.Context, f *testFile, off, n int64, units ...*fakeUnit) (er
 	}
 	for _, u := range units {
 		e := r.find(u.Key())
-		if got := e.Bytes(); int64(len(got)) != u.size || got[0] != byte(u.number) || got[u.size-1] != byte(u.number) {
+		if got := e.Bytes(); int64(len(got)) != u.size || got[0] != byte(u.number) ||
+			got[u.size-1] != byte(u.number) {
 			return fmt.Errorf("%v: wrong bytes", u)
 		}
 	}
@@ -271,7 +274,8 @@ func TestAFillWaitsWhileTheBudgetIsFull(t *testing.T) {
 	eventually(t, "the second waits", func() bool { return c.Stats().Waiting == 1 })
 	go func() { third <- use(ctx, f, 0, 1, u[3]) }()
 	eventually(t, "both wait", func() bool { return c.Stats().Waiting == 2 })
-	if err := use(context.Background(), f, 0, 1, u[0], u[1]); err != nil { // whose units are there does not wait
+	// whose units are there does not wait
+	if err := use(context.Background(), f, 0, 1, u[0], u[1]); err != nil {
 		t.Error(err)
 	}
 	cancel() // a reader that gives up leaves the queue
@@ -305,14 +309,16 @@ func TestEveryBudgetWorks(t *testing.T) {
 					for range 60 {
 						i, off := rng.IntN(len(units)), rng.Int64N(1<<29)
 						j := (i + 1) % len(units)
-						if err := use(context.Background(), f, off, 4096, units[i], units[j]); err != nil {
+						if err := use(context.Background(), f, off, 4096, units[i],
+							units[j]); err != nil {
 							t.Error(err)
 						}
 					}
 				})
 			}
 			wg.Wait()
-			if s := c.Stats(); s.CacheUsed > max(budget, 0) || s.Pinned != 0 || s.Filling != 0 || s.Waiting != 0 {
+			if s := c.Stats(); s.CacheUsed > max(budget, 0) || s.Pinned != 0 || s.Filling != 0 ||
+				s.Waiting != 0 {
 				t.Errorf("afterwards %+v", s)
 			}
 		})
@@ -350,7 +356,8 @@ func TestUnitsReadToTheirEndGoFirst(t *testing.T) {
 	c, f := testCache(t, 3000)
 	u := fakeUnits(4, 1000)
 	ctx := context.Background()
-	for i, n := range []int64{1024, f.Size(), 4096} { // as far as is known, the whole file needs a unit
+	// as far as is known, the whole file needs a unit
+	for i, n := range []int64{1024, f.Size(), 4096} {
 		if err := use(ctx, f, 0, n, u[i]); err != nil {
 			t.Fatal(err)
 		}

@@ -49,7 +49,8 @@ func TestAComputedGridIsComputedOnce(t *testing.T) {
 		t.Error(err)
 	}
 	if n := u.fills.Load(); n != 1 || c.computed.bytes != 1000 || len(c.computed.calls) != 0 {
-		t.Errorf("filled %d times; %d bytes are kept, %d under way", n, c.computed.bytes, len(c.computed.calls))
+		t.Errorf("filled %d times; %d bytes are kept, %d under way", n, c.computed.bytes,
+			len(c.computed.calls))
 	}
 }
 

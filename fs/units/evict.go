@@ -109,7 +109,8 @@ func (c *Cache) evictable(old *entry, r *Read, now time.Time) bool {
 	case r == prefetching:
 		return since > 4096 || !old.prefetch && !old.stream && since > 1024
 	case old.stream || old.prefetch:
-		return now.Sub(old.touched) > c.grace || !r.queued.IsZero() && now.Sub(r.queued) > c.patience
+		return now.Sub(old.touched) > c.grace || !r.queued.IsZero() &&
+			now.Sub(r.queued) > c.patience
 	}
 	return true
 }

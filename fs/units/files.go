@@ -25,8 +25,8 @@ const (
 	// SourceKeep reads through the page cache.
 	SourceKeep
 
-	// SourceDrop always reads past the page cache. If a file system cannot do that, what was read is
-	// dropped from the page cache.
+	// SourceDrop always reads past the page cache. If a file system cannot do that, what was read
+	// is dropped from the page cache.
 	SourceDrop
 )
 

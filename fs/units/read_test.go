@@ -24,12 +24,14 @@ func TestHitsAndMissesAreCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s := c.Stats(); s.Hits != test.hits || s.Misses != test.misses {
-			t.Errorf("read %d: %d hits and %d misses, want %d and %d", i, s.Hits, s.Misses, test.hits, test.misses)
+			t.Errorf("read %d: %d hits and %d misses, want %d and %d", i, s.Hits, s.Misses,
+				test.hits, test.misses)
 		}
 	}
 }
 
-// A unit that somebody waits for is a miss for each of them, and one that was fetched ahead is a hit.
+// A unit that somebody waits for is a miss for each of them, and one that was fetched ahead is a
+// hit.
 func TestOnlyUnitsThatAreThereAreHits(t *testing.T) {
 	c, f := testCache(t, 1<<20)
 	u := fakeUnits(1, 1000)[0]
@@ -59,7 +61,8 @@ type forgetful struct{ expr.Node }
 func (forgetful) Units(int64, int64, func(*expr.Unit) bool) bool { return true }
 
 func TestUnannouncedUnitsAreCountedAndInTheAccount(t *testing.T) {
-	load, err := expr.Load(&expr.Source{Key: "w", File: &zeros{noFile{name: "s"}}, DType: safetensors.BF16, Shape: []int64{32, 64}})
+	load, err := expr.Load(&expr.Source{Key: "w", File: &zeros{noFile{name: "s"}},
+		DType: safetensors.BF16, Shape: []int64{32, 64}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,11 +92,13 @@ func TestUnannouncedUnitsAreCountedAndInTheAccount(t *testing.T) {
 			t.Errorf("budget %d: none were counted", budget)
 		}
 		if want := turned.Size() + 1000; s.Pinned != want || s.CacheUsed != want {
-			t.Errorf("budget %d: %d bytes are pinned and %d used, want %d", budget, s.Pinned, s.CacheUsed, want)
+			t.Errorf("budget %d: %d bytes are pinned and %d used, want %d", budget, s.Pinned,
+				s.CacheUsed, want)
 		}
 		r.End(true)
 		if s := c.Stats(); s.Pinned != 0 || s.CacheUsed > budget {
-			t.Errorf("budget %d: afterwards %d bytes are pinned and %d used", budget, s.Pinned, s.CacheUsed)
+			t.Errorf("budget %d: afterwards %d bytes are pinned and %d used", budget, s.Pinned,
+				s.CacheUsed)
 		}
 	}
 }

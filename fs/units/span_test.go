@@ -26,7 +26,8 @@ func gateUp(t *testing.T, file expr.File, experts, hidden, intermediate int64) e
 		var parts [2]expr.Node
 		for i := range parts {
 			offset := (2*e + int64(i)) * 2 * hidden * intermediate
-			src := &expr.Source{Key: fmt.Sprint(offset), File: file, Offset: offset, DType: safetensors.BF16, Shape: []int64{intermediate, hidden}}
+			src := &expr.Source{Key: fmt.Sprint(offset), File: file, Offset: offset,
+				DType: safetensors.BF16, Shape: []int64{intermediate, hidden}}
 			parts[i] = must(expr.Transpose(must(expr.Load(src))))
 		}
 		merged = append(merged, must(expr.Concat(1, parts[0], parts[1])))
@@ -41,17 +42,22 @@ func TestSpansAreWhereAUnitIsNeeded(t *testing.T) {
 		f.size = f.node.Size()
 		row, matrix := x[2]*2, x[1]*x[2]*2
 		for e := range x[0] {
-			// In gate_up the two projections take turns in each row. The last byte of gate is one row before that of up.
+			// In gate_up the two projections take turns in each row. The last byte of gate is one
+			// row before that of up.
 			begin := e * 2 * matrix
 			for _, at := range []int64{begin, begin + matrix, begin + 2*matrix - 2*row} {
 				var units []*expr.Unit
-				f.node.Units(at, 2*row, func(u *expr.Unit) bool { units = append(units, u); return true })
+				f.node.Units(at, 2*row, func(u *expr.Unit) bool {
+					units = append(units, u)
+					return true
+				})
 				r := c.NewRead()
 				r.Begin(context.Background(), f, at, 2*row, Run{})
 				for i, u := range units[:min(2, len(units))] {
 					want := span{f, begin + int64(i)*row, begin + 2*matrix - int64(1-i)*row}
 					if got := spanOf(r, u.Key()); got != want {
-						t.Errorf("%v: expert %d, unit %d from %d: [%d, %d), want [%d, %d)", x, e, i, at, got.lo, got.hi, want.lo, want.hi)
+						t.Errorf("%v: expert %d, unit %d from %d: [%d, %d), want [%d, %d)", x, e, i,
+							at, got.lo, got.hi, want.lo, want.hi)
 					}
 				}
 			}
@@ -74,7 +80,8 @@ func (m *meeting) Units(int64, int64, func(*expr.Unit) bool) bool {
 	return true
 }
 
-// Both find that nobody knows yet where the unit is needed, and both look; what each has read counts all the same.
+// Both find that nobody knows yet where the unit is needed, and both look; what each has read
+// counts all the same.
 func TestReadsThatEndAtOnceBothCount(t *testing.T) {
 	c, f := testCache(t, 1<<20)
 	f.node, f.size = &meeting{all: make(chan struct{})}, 1000
