@@ -83,11 +83,16 @@ func (w *walker) readers(folder int, way ...*grant) FolderAccess {
 	}
 }
 
-// lastGrant looks at a file that is about to be closed.
+// lastGrant looks at a file that is about to be closed. It does not once the folder is closed: no
+// user is asked about then, and a server that does not answer must not keep files from being closed.
 func (d *folder) lastGrant(f *localFile) grant {
 	d.closing.Lock()
 	defer d.closing.Unlock()
 	g := grant{path: f.name, want: canRead}
+	if d.closed {
+		g.unknown = os.ErrClosed.Error()
+		return g
+	}
 	g.inspect(int(f.fd), &d.mounts)
 	return g
 }

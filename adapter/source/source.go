@@ -78,7 +78,8 @@ type File interface {
 	// if there are none.
 	Unseen() string
 
-	// Access says who may read the file by its name. It may be called after Close.
+	// Access says who may read the file by its name. It may be called after Close. A file that
+	// outlives its store and is then closed admits no user.
 	Access(l *Lookup) *Access
 
 	// Close ends the use of the file. It waits for reads that run.
@@ -115,7 +116,7 @@ type Store interface {
 	// Download describes how the files of the store got there.
 	Download() Download
 
-	// Close ends the use of the store, after that of its files.
+	// Close ends the use of the store. Files that were opened stay open.
 	Close() error
 }
 
