@@ -36,9 +36,10 @@ func mountSource(s *opened, mountpoint string, o fs.MountOptions) (*mounted, err
 }
 
 // permitOthers adds a hint to the error of a mount that others may read, where only root may make
-// one. The helper that mounts for users says why it fails to standard error only.
+// one. The helper that mounts for users says why it fails to standard error only, so an error with
+// a hint of its own has another reason.
 func permitOthers(err error, o fs.MountOptions) error {
-	other := errors.Is(err, fs.ErrMounted) || errors.Is(err, fs.ErrOverlaps)
+	other := errors.Is(err, fs.ErrMounted) || errors.Is(err, fs.ErrOverlaps) || hintFor(err) != ""
 	if !o.AllowOther || mayAllowOther() || other {
 		return err
 	}
