@@ -87,7 +87,7 @@ func TestPatternsMatchAtTheStart(t *testing.T) {
 	}
 }
 
-// A pattern that only the parentheses around it make an expression matches other names than it says.
+// A pattern that is an expression only between our parentheses matches other names than it says.
 func TestAPatternIsAnExpressionOfItsOwn(t *testing.T) {
 	for _, text := range []string{"(", "a)|(b", "a)|b|(?:c", "(?=x)", strings.Repeat("(", 1000) +
 		strings.Repeat(")", 1000)} {
