@@ -91,8 +91,8 @@ func (f *FS) served(n int, err error) (int, error) {
 // minStep is the smallest step.
 const minStep = 4096
 
-// step returns how much of [off, off+n) is read at once. It is less than n if not all units fit into
-// the cache.
+// step returns how much of [off, off+n) is read at once. It is less than n if not all units fit
+// into the cache.
 func (f *file) step(off, n int64) int64 {
 	most, look := f.fs.units.Step()
 	for look && n > minStep && f.needs(off, n) > most {
