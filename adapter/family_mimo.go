@@ -100,8 +100,8 @@ func (o *opening) keyHeads(name string) (h keyHeads, ok bool) {
 		rows > ceilDiv(w.Shape[0], b) && s.Shape[1] == ceilDiv(w.Shape[1], b)
 }
 
-// needsKeys refuses values whose grid may continue the grid of the keys, if the keys and their
-// scales do not have their usual names.
+// needsKeys refuses values whose grid may continue the grid of the keys, if the keys with their
+// scales are missing under the usual names.
 func (o *opening) needsKeys(name string, scale *Stored) error {
 	keys := name + ".k_proj.weight"
 	_, okWeight := o.c.Tensor(keys)

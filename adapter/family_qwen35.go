@@ -77,7 +77,8 @@ var qwen35MTP = []rename{
 // qwen35Roots are the beginnings of the keys that Qwen 3.5's native layout does not move.
 var qwen35Roots = []string{"model.", predictionPrefix, "lm_head."}
 
-// qwen35Key moves the head to the top. If any key is below "model.", it moves all other keys there.
+// qwen35Key moves lm_head to the top. Keys without one of qwen35Roots get the model's root as
+// prefix.
 func qwen35Key(p *planner, key string) string {
 	if tail, ok := strings.CutPrefix(key, "model.lm_head."); ok {
 		return "lm_head." + tail

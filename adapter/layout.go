@@ -103,8 +103,8 @@ func LayoutNamed(name string) (l Layout, ok bool) {
 	return Layout{}, false
 }
 
-// Layouts names the forward layouts that the checkpoint's family has, native first. Every model
-// has "hf".
+// Layouts returns the forward layouts of the checkpoint's family, native first. Every model has
+// "hf".
 func Layouts(c *Checkpoint) []string { return familyOf(c.Config.fields()).layouts() }
 
 // layoutNamed finds the row of a layout.

@@ -50,21 +50,21 @@ func listenMetrics(addr string) (*metricsServer, error) {
 	}, nil
 }
 
-// A connection to --metrics takes a descriptor and memory that the mount needs. So few connections
-// are open at once, and none for long.
+// A connection to --metrics takes a descriptor and memory that the mount needs. So only few
+// connections may be open at once, and only for a short time.
 const (
 	maxScrapers   = 16
 	scrapeTimeout = 10 * time.Second // for a request, and for taking its answer
 	scrapeIdle    = time.Minute      // between two of them
 )
 
-// fewConnections closes connections at once while there are too many.
+// fewConnections closes new connections at once while there are too many.
 type fewConnections struct {
 	net.Listener
 	taken chan struct{} // full when there are too many
 }
 
-// Accept waits for a connection that is not one too many.
+// Accept waits for a connection that does not exceed the limit.
 func (l *fewConnections) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
@@ -127,8 +127,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// onlyKnownHosts refuses requests for a host name other than localhost: a web page
-// whose name is made to resolve to this machine must not read the answers.
+// onlyKnownHosts refuses requests for host names other than localhost. A web page must not read the
+// answers by a name that resolves to this machine.
 func onlyKnownHosts(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !knownHost(r.Host) {
@@ -139,7 +139,7 @@ func onlyKnownHosts(next http.Handler) http.Handler {
 	})
 }
 
-// knownHost tells an IP address or localhost, with or without a port, from other names.
+// knownHost reports whether a host is an IP address or localhost, with or without a port.
 func knownHost(hostport string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
@@ -149,11 +149,11 @@ func knownHost(hostport string) bool {
 	return err == nil || strings.EqualFold(host, "localhost")
 }
 
-// statsCollector gives the statistics of a filesystem to Prometheus. All values of
-// one scrape are of one moment.
+// statsCollector passes the statistics of a filesystem to Prometheus. All values of one scrape are
+// from the same moment.
 type statsCollector struct{ stats func() fs.Stats }
 
-// metric is one statistic as Prometheus has it.
+// metric is one statistic in the form of Prometheus.
 type metric struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
@@ -254,7 +254,7 @@ func (c statsCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// cumulative counts the observations up to each bound, as Prometheus wants them.
+// cumulative counts the observations up to each bound, as Prometheus requires.
 func cumulative(h fs.Histogram) map[float64]uint64 {
 	buckets, sum := map[float64]uint64{}, uint64(0)
 	for i, bound := range h.Bounds {
