@@ -58,7 +58,7 @@ func (f *file) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 	return f.fs.served(n, end)
 }
 
-// clip cuts p to what is inside a file of size bytes. end is io.EOF if that is not all of p.
+// clip cuts p to the part inside a file of size bytes. end is io.EOF if that is not all of p.
 func clip(p []byte, off, size int64) (q []byte, end, err error) {
 	if off < 0 {
 		return nil, nil, fmt.Errorf("read at negative offset %d", off)

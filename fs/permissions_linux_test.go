@@ -25,8 +25,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/size"
 )
 
-// This file mounts sources with random owners, groups, modes and ACLs, of files and of folders, as
-// root and as another user, and reads source and mount as many users. The processes are
+// This file mounts sources whose files and folders have random owners, groups, modes and ACLs. It
+// mounts as root and as another user, and reads source and mount as many users. The processes are
 //
 //	the test     starts a stage for each seed and judges its counts
 //	the stage    makes sources, in a mount namespace where every user may use FUSE and allow_other

@@ -78,7 +78,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dequantfs",
 		Short: "show a quantized checkpoint as the dequantized one, computed as it is read",
-		Long: "dequantfs mounts a quantized checkpoint (FP8 DeepSeek-V3 and its kin) and shows\n" +
+		Long: "dequantfs mounts a quantized checkpoint (such as FP8 DeepSeek-V3) and shows\n" +
 			"the dequantized, expert-merged checkpoint, computed only where it is read.",
 		Example: "  dequantfs demo\n" +
 			"  dequantfs ls ~/models/DeepSeek-V3\n" +
