@@ -23,9 +23,9 @@
 // go unnoticed. They depend on the file system.
 //
 // Sizes and times show that a file was touched, but not how. Two kernel features show more. A read
-// lease shows that nobody has the file open for writing. A watch shows that nobody has truncated
-// it. With both, removing the file, linking to it or changing its mode is harmless, and opening it
-// for writing ends reads. Without them, every change of the file's times ends reads.
+// lease shows that no process has the file open for writing. A watch shows that no process has
+// truncated it. With both, removing the file, linking to it or changing its mode is harmless, and
+// opening it for writing ends reads. Without them, every change of the file's times ends reads.
 //
 // The kernel reports conflicts with a read lease by SIGIO, so a program that uses this package must
 // not use that signal.

@@ -30,8 +30,9 @@ func (p *planner) believe(part expertPart, x *expertLayer, w *weight) error {
 	p.slots += max(0, part.number+1-len(x.split[part.role]))
 	switch {
 	case p.count >= 0 && part.number >= p.count:
-		return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d, counted from 0: restore "+
-			"the published config.json", w.Shard, w.Key, part.number, p.countField(), p.count)
+		return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d, "+
+			"counted from 0: restore the published config.json", w.Shard, w.Key,
+			part.number, p.countField(), p.count)
 	case part.number >= maxExperts || p.slots > maxSlots:
 		return fmt.Errorf("%s: %s: the expert's number is beyond what is planned", w.Shard, w.Key)
 	}

@@ -5,106 +5,108 @@ import (
 	"strings"
 )
 
-// family is one row of knowledge about a kind of model: how its published checkpoint names things,
-// and how each layout renames them. Rows are data. A rule that only one family has is a function
-// in that family's own file, and the row refers to it.
+// family is one row of the table of model families. It has the names in published checkpoints, and
+// how each layout renames them. Rows are data. A rule of only one family is a function in that
+// family's file, and the row refers to it.
 type family struct {
-	name string // the reference's name of its adapter
+	name string // of its adapter in the reference
 
-	// types are values of the outermost model_type. inner are the other values that model_type may
-	// have in the configuration of the language model inside.
+	// types are values of the outermost model_type. inner are other values of model_type that the
+	// configuration of the language model inside may have.
 	types, inner []string
 
-	// architectures narrow the row to configurations whose first architecture is one of these.
-	// Empty: it is for all of them.
+	// architectures limit the row to configurations whose first architecture is one of these. If
+	// empty, the row is for all architectures.
 	architectures []string
 
-	// plain are parts of keys whose weights published FP8 checkpoints do not quantize,
-	// besides plainWeights.
+	// plain are parts of keys of weights that published FP8 checkpoints do not quantize, besides
+	// plainWeights.
 	plain []string
 
-	// larger are endings of keys whose grid of scales may be larger than it needs. It is read from
-	// the top left, as the family's reference does.
+	// larger are endings of keys whose grid of scales may be larger than needed. The grid is read
+	// from the top left, as in the reference.
 	larger []string
 
-	// scales opens an FP8 weight whose scales are where neither shapes nor configuration tell. A
-	// nil decoder means that they are where those of every family may be.
+	// scales opens an FP8 weight if neither shapes nor configuration tell where its scales are.
+	// With a nil decoder the general rules apply.
 	scales func(o *opening, scale *Stored) (decoder, error)
 
-	// experts says how published checkpoints name experts; nil for dense models.
+	// experts has the names of experts in published checkpoints. It is nil for dense models.
 	experts *expertKeys
 
-	// views are the layouts that the family has, besides those that every model has.
+	// views are the layouts of the family, besides those that every model has.
 	views []view
 }
 
-// expertKeys is how a checkpoint names the experts of a layer.
+// expertKeys has the names of the experts of a layer in a checkpoint.
 type expertKeys struct {
 	path  string        // of the experts within a layer, with its dot: "mlp.experts."
 	proj  [roles]string // key of each projection behind the expert's number and dot
 	count []string      // config fields that give the number of experts
 
-	// grouped names the layout in which published checkpoints may hold their experts
-	// grouped; "hf" shows such a source as it is. Empty: they are published split.
+	// grouped is the layout in which published checkpoints may hold grouped experts. Layout "hf"
+	// shows such a source unchanged. If empty, experts are published split.
 	grouped string
 
-	// prefixes are those of layers with experts besides the language model's own.
+	// prefixes are the prefixes of layers with experts that are not part of the language model.
 	prefixes []string
 }
 
-// view is how a family is shown in one layout.
+// view describes a family in one layout.
 type view struct {
 	layout string
 	path   string // of the grouped tensors within a layer; empty: the experts' own
 
-	// prefixes and then renames change a key. Of each list the first that applies does, once.
+	// First prefixes and then renames change a key. Of each list, only the first rename that
+	// applies is used, once.
 	prefixes, renames []rename
 
 	drops   []drop
 	float32 []string // endings of keys whose floating tensors are shown as F32
 	split   []fused
-	mtp     mtp    // what "auto" does
+	mtp     mtp    // the meaning of "auto"
 	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as in the source
 
-	// empty: ranks without experts have tensors of no experts if the source has them grouped.
+	// empty: a rank without experts has tensors with no experts if the source has grouped experts.
 	empty bool
 
 	hooks
 }
 
-// hooks are rules of a view that only one family has. Each is optional.
+// hooks are rules of a view for only one family. Each is optional.
 type hooks struct {
-	// rekey changes a key before the renames do. Going back keeps the new key.
+	// rekey changes a key before the renames do. In the other direction the key stays changed.
 	rekey func(p *planner, key string) string
 
-	// groupPrefix gives the prefix of the layer that the grouped experts of a layer are shown in.
+	// groupPrefix returns the prefix of the layer in which the grouped experts of a layer are
+	// shown.
 	groupPrefix func(p *planner, prefix string) string
 
-	// reshape gives the shape in which the view shows a tensor, and restore the published shape of
-	// a tensor. Both go by the name in the view.
+	// reshape returns the shape of a tensor in the view, and restore its published shape. Both use
+	// the name in the view.
 	reshape, restore shapeRule
 }
 
-// shapeRule gives the shape of a tensor with a name; nil: as it is.
+// shapeRule returns the shape of a tensor with a name, or nil if the shape is unchanged.
 type shapeRule func(name string, shape []int64) []int64
 
-// rename replaces a part of a key: the beginning if from starts with "^", the end if
-// it ends with "$", the whole if both.
+// rename replaces a part of a key. If from starts with "^", it is the beginning. If it ends with
+// "$", it is the end. With both, it is the whole key.
 type rename struct{ from, to string }
 
-// drop leaves tensors out whose key matches a pattern like that of a rename.
+// drop leaves out tensors whose key matches a pattern like that of a rename.
 type drop struct{ key, reason string }
 
-// fused is a matrix that holds the rows of several.
+// fused is a matrix that holds the rows of several matrices.
 type fused struct {
 	from string   // end of its key
 	to   []string // ends of the keys of the parts
 	rows func(settings) ([]int64, error)
 }
 
-// familyOf finds the row for a configuration, nil for an unknown family. An unknown model around a
-// language model with a row stores its weights and experts as that row says. It has none of the
-// row's layouts, since no reference has them for the model as a whole.
+// familyOf returns the row for a configuration, or nil for an unknown family. An unknown model may
+// contain a language model with a row. Then its weights and experts are stored as in that row. It
+// has no layouts of the row, since no reference has them for the whole model.
 func familyOf(s settings) *family {
 	if f := rowOf(s); f != nil {
 		return f
@@ -119,7 +121,7 @@ func familyOf(s settings) *family {
 	return nil
 }
 
-// rowOf finds the row that is for exactly this model.
+// rowOf returns the row of exactly this model.
 func rowOf(s settings) *family {
 	i := slices.IndexFunc(families, func(f family) bool { return f.matches(s) })
 	if i < 0 {
@@ -128,8 +130,8 @@ func rowOf(s settings) *family {
 	return &families[i]
 }
 
-// matches reports whether the row is for a configuration. The outermost model_type decides. Below
-// it, only the types that the row lists may stand.
+// matches reports whether the row is for a configuration. The outermost model_type decides. Only
+// types that the row lists may be below it.
 func (f *family) matches(s settings) bool {
 	if !slices.Contains(f.types, s.modelType()) {
 		return false
@@ -142,13 +144,14 @@ func (f *family) matches(s settings) bool {
 	})
 }
 
-// takesLarger reports whether the grid over a key may be larger than it needs.
+// takesLarger reports whether the grid of a key may be larger than needed.
 func (f *family) takesLarger(key string) bool { return f != nil && endsIn(f.larger, key) }
 
-// isPlain reports whether published FP8 checkpoints of the family leave a weight as it is.
+// isPlain reports whether published FP8 checkpoints of the family do not quantize a weight.
 func (f *family) isPlain(key string) bool { return f != nil && containsAny(key, f.plain) }
 
-// expertKeys gives the names of the family's experts; nil if it has none or is unknown.
+// expertKeys returns the names of the family's experts. It is nil if the family has none or is
+// unknown.
 func (f *family) expertKeys() *expertKeys {
 	if f == nil {
 		return nil
@@ -180,7 +183,7 @@ func (f *family) viewNamed(layout string) (*view, bool) {
 	return f.view(l)
 }
 
-// layouts names the forward layouts that the family has, in the order of the table.
+// layouts returns the forward layouts of the family, in the order of the table.
 func (f *family) layouts() []string {
 	var names []string
 	for i := range layouts {
@@ -191,7 +194,7 @@ func (f *family) layouts() []string {
 	return names
 }
 
-// allLayouts names all layouts that the family has, for messages.
+// allLayouts lists all layouts of the family, for messages.
 func (f *family) allLayouts() string {
 	var others []string
 	for i := range layouts {

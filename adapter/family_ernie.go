@@ -25,7 +25,7 @@ var ernie = family{
 // ernieCorrection ends the key of the router's bias in the native layout.
 const ernieCorrection = ".mlp.gate.e_score_correction_bias"
 
-// ernieBias gives the router's bias one axis, where published checkpoints have [1, E].
+// ernieBias gives the router's bias one axis. Published checkpoints have [1, E].
 func ernieBias(name string, shape []int64) []int64 {
 	if strings.HasSuffix(name, ernieCorrection) && len(shape) == 2 && shape[0] == 1 {
 		return shape[1:]

@@ -26,7 +26,7 @@ var ling = family{
 	}},
 }
 
-// queryKeyValueRows gives the rows of query, key and value in a fused matrix.
+// queryKeyValueRows returns the rows of query, key and value in a fused matrix.
 func queryKeyValueRows(s settings) ([]int64, error) {
 	heads, ok := s.integer("num_attention_heads")
 	kv, okKV := s.integer("num_key_value_heads")

@@ -11,14 +11,13 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// maxRuns limits the number of runs of rows with grids of their own in a matrix, since memory is
-// allocated for each.
+// maxRuns limits the runs of rows with their own grids in a matrix, since memory is allocated for
+// each.
 const maxRuns = 1 << 16
 
-// mimoV2Scales finds the scales of MiMo-V2's fused matrices of query, key and value. Their rows
-// come in shards, each with its own grid, as in the reference's _dequantize_interleaved_qkv. The
-// number of shards is the degree of tensor parallelism in the index, else the number of key-value
-// heads.
+// mimoV2Scales finds the scales of MiMo-V2's fused matrices of query, key and value. The rows are
+// in shards, each with its own grid, as in the reference's _dequantize_interleaved_qkv. The number
+// of shards is tp_size of the index or, without it, the number of key-value heads.
 func mimoV2Scales(o *opening, scale *Stored) (decoder, error) {
 	w := o.codes
 	if !strings.HasSuffix(w.Key, ".qkv_proj.weight") || len(w.Shape) != 2 || len(scale.Shape) != 2 {
@@ -71,7 +70,7 @@ func mimoV2FlashScales(o *opening, scale *Stored) (decoder, error) {
 	return o.valueRuns(scale, h)
 }
 
-// keyHeads is the grid of a layer's keys that goes head by head.
+// keyHeads is a grid of a layer's keys that covers each head separately.
 type keyHeads struct {
 	count  int
 	rows   int64 // of the keys of one head
@@ -80,7 +79,8 @@ type keyHeads struct {
 	scale  *Stored
 }
 
-// keyHeads finds the grid of the keys below a name. ok says that it goes head by head.
+// keyHeads finds the grid of the keys below a name. ok reports whether it covers each head
+// separately.
 func (o *opening) keyHeads(name string) (h keyHeads, ok bool) {
 	w, okWeight := o.c.Tensor(name + ".k_proj.weight")
 	s, okScale := o.c.Tensor(name + ".k_proj.weight_scale_inv")
@@ -100,8 +100,8 @@ func (o *opening) keyHeads(name string) (h keyHeads, ok bool) {
 		rows > ceilDiv(w.Shape[0], b) && s.Shape[1] == ceilDiv(w.Shape[1], b)
 }
 
-// needsKeys refuses values whose grid may continue that of the keys, if the keys are not there with
-// scales under their usual name.
+// needsKeys refuses values whose grid may continue the grid of the keys, if the keys with their
+// scales are missing under the usual names.
 func (o *opening) needsKeys(name string, scale *Stored) error {
 	keys := name + ".k_proj.weight"
 	_, okWeight := o.c.Tensor(keys)
@@ -132,7 +132,7 @@ func (o *opening) valueRuns(scale *Stored, h keyHeads) (decoder, error) {
 	expected := []int64{int64(h.count) * own, cols}
 	if w.Shape[0]%int64(h.count) != 0 || !slices.Equal(scale.Shape, expected) {
 		return nil, fmt.Errorf("%s: %s: grid of scales %v for %s %v: the grid of the keys beside "+
-			"it goes head by head, so %v was expected",
+			"it covers each head separately, so %v was expected",
 			scale.Shard, scale.Key, scale.Shape, w.Key, w.Shape, expected)
 	}
 	o.shared = append(o.shared, h.scale)
@@ -156,7 +156,7 @@ func (o *opening) valueRuns(scale *Stored, h keyHeads) (decoder, error) {
 // unreadable is the tp_size of an index whose metadata is not read.
 const unreadable = -1
 
-// tensorParallelOf reads tp_size of an index; 0 if it does not say.
+// tensorParallelOf reads tp_size of an index. It returns 0 if there is none.
 func tensorParallelOf(index *safetensors.Index) int {
 	switch {
 	case index == nil:

@@ -28,8 +28,8 @@ func random(rng *rand.Rand, name, dtype string, shape ...int64) synth.Tensor {
 		Data: synth.Random(rng, dtype, shape)}
 }
 
-// MiMo-V2's fused query, key and value come in shards with a grid each. Their number is that of
-// key-value heads, or the index's tp_size. A grid that is uniform is read so.
+// MiMo-V2's fused query, key and value are in shards with separate grids. There are as many shards
+// as key-value heads, or as the index's tp_size says. A uniform grid is read as uniform.
 func TestMiMoV2ReadsTheGridOfEachShard(t *testing.T) {
 	const key, cols = "model.layers.0.self_attn.qkv_proj.weight", 140
 	for name, test := range map[string]struct {
@@ -76,7 +76,7 @@ func TestMiMoV2ReadsTheGridOfEachShard(t *testing.T) {
 	}
 }
 
-// Metadata that is too large to be read may hold a tp_size, so nothing is guessed.
+// Unread metadata may hold a tp_size, so the number of shards is not guessed.
 func TestMiMoV2RefusesAnIndexWhoseMetadataIsNotRead(t *testing.T) {
 	const key = "model.layers.0.self_attn.qkv_proj.weight"
 	rng := rand.New(rand.NewPCG(13, 14))
@@ -115,8 +115,8 @@ func mimoFlash(rng *rand.Rand, keyGrid, valueGrid int64) (
 	}, k, ks, v, vs
 }
 
-// Keys and values of one head share a run of blocks where the grid of the keys goes head by head:
-// three rows of scales for 320 rows, of which the keys keep two.
+// Keys and values of a head share a run of blocks if the grid of the keys covers each head
+// separately. Three rows of scales cover 320 rows, and two of them belong to the keys.
 func TestMiMoV2FlashReadsKeysAndValuesOfAHeadTogether(t *testing.T) {
 	c, k, ks, v, vs := mimoFlash(rand.New(rand.NewPCG(15, 16)), 4, 2)
 	run := func(head, row, j int64) float32 {
@@ -155,7 +155,7 @@ func TestMiMoV2FlashReadsUniformAndTallerGridsOfKeys(t *testing.T) {
 	}
 }
 
-// Slices of a matrix in pieces are slices of the whole, at rows where a piece ends too.
+// Slices of a matrix in pieces equal slices of the whole, also at the ends of pieces.
 func TestSlicesOfPiecesAreSlicesOfTheWhole(t *testing.T) {
 	c, _, _, v, _ := mimoFlash(rand.New(rand.NewPCG(21, 22)), 4, 2)
 	d := dict(t, opened(t, c), Options{Layout: "hf"})
@@ -173,7 +173,7 @@ func TestSlicesOfPiecesAreSlicesOfTheWhole(t *testing.T) {
 	}
 }
 
-// Whether the grid of values goes on where that of the keys ends, only the keys tell.
+// Only the keys tell whether the grid of values continues the grid of the keys.
 func TestMiMoV2FlashRefusesValuesWithoutTheirKeys(t *testing.T) {
 	c, _, _, v, vs := mimoFlash(rand.New(rand.NewPCG(23, 24)), 4, 2)
 	plain := synth.Tensor{Name: "model.layers.0.self_attn.k_proj.weight", DType: "BF16",

@@ -49,13 +49,13 @@ var qwen3Next = family{
 	},
 }
 
-// qwen35Shared renames the shared expert besides.
+// qwen35Shared adds the renames of the shared expert.
 var qwen35Shared = append([]rename{
 	{".mlp.shared_expert.", ".mlp.shared_experts."},
 }, gatedDeltaNet...)
 
-// gatedDeltaNet moves the parameters of linear attention that stay F32 to the module in which the
-// reference keeps them.
+// gatedDeltaNet renames the parameters of linear attention that stay F32. In the reference they are
+// in another module.
 var gatedDeltaNet = []rename{
 	{".linear_attn.A_log$", ".linear_attn._fp32_params.A_log"},
 	{".linear_attn.dt_bias$", ".linear_attn._fp32_params.dt_bias"},
@@ -74,10 +74,11 @@ var qwen35MTP = []rename{
 	{"^mtp.norm.weight$", "mtp.layers.0.final_layernorm.weight"},
 }
 
-// qwen35Roots begin the keys that Qwen 3.5's native layout leaves where they are.
+// qwen35Roots are the beginnings of the keys that Qwen 3.5's native layout does not move.
 var qwen35Roots = []string{"model.", predictionPrefix, "lm_head."}
 
-// qwen35Key moves the head to the top, and all other keys below "model." if any key is there.
+// qwen35Key moves lm_head to the top. Keys without one of qwen35Roots get the model's root as
+// prefix.
 func qwen35Key(p *planner, key string) string {
 	if tail, ok := strings.CutPrefix(key, "model.lm_head."); ok {
 		return "lm_head." + tail

@@ -15,8 +15,8 @@ var (
 	all       = []string{LayoutNative, LayoutHF, LayoutTransformers, LayoutTorchTitan}
 )
 
-// The layouts of a configuration. A language model with a row does not give its layouts to the
-// model that is built around it, since no reference has them for the whole.
+// The layouts of a configuration. A language model with a row does not give its layouts to a model
+// around it, since no reference has them for the whole.
 var layoutsOfConfigs = []struct {
 	name, config string
 	want         []string
@@ -73,7 +73,7 @@ func TestLayoutsOfConfigurations(t *testing.T) {
 	}
 }
 
-// A layout that the model lacks is refused with the types that say so.
+// A layout that the model lacks is refused. The error names the model's types.
 func TestLayoutsOfWrappedModelsAreRefused(t *testing.T) {
 	for config, want := range map[string][]string{
 		`{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`: {`"kimi_k25"`, "no layout native", "it has hf"},
@@ -90,8 +90,8 @@ func TestLayoutsOfWrappedModelsAreRefused(t *testing.T) {
 	}
 }
 
-// The language model's row still says how weights are stored, so "hf" is what it was: the rank's
-// own experts, and a grid that is larger than it needs.
+// The language model's row still decides how weights are stored, so layout "hf" is unchanged: the
+// rank's own experts, and a grid that is larger than needed.
 func TestWrappedModelsAreStoredAsTheirLanguageModel(t *testing.T) {
 	s := synth.DeepSeek(small(synth.Options{
 		Prefix: "language_model.model.", Experts: 5, Hidden: 150, ExpertIntermediate: 140, PaddedGrid: 2, MTP: 1,
@@ -110,7 +110,7 @@ func TestWrappedModelsAreStoredAsTheirLanguageModel(t *testing.T) {
 	}
 }
 
-// Rows of one type are told apart by the architecture, and the first that matches counts.
+// Rows of one type differ by architecture, and the first match counts.
 func TestRowsMatchArchitectures(t *testing.T) {
 	f := family{types: []string{"two"}, inner: []string{"text"},
 		architectures: []string{"OneOfTwo"}}

@@ -76,7 +76,7 @@ func TestALinkThatIsSwappedWhileOpeningLeadsNowhereElse(t *testing.T) {
 			}
 			remove(t, dir, shard2)
 			link(t, c.link, filepath.Join(dir, shard2))
-			bytesOf(t, open(t, dir), head) // it can be opened while nobody swaps
+			bytesOf(t, open(t, dir), head) // before swapping it can be opened
 			defer swapping(t, filepath.Join(dir, c.swapped), c.targets...)()
 			for range 200 {
 				openedInside(t, dir)
@@ -95,7 +95,7 @@ func TestASubfolderThatIsSwappedWhileOpeningShowsNothingFromElsewhere(t *testing
 	write(t, filepath.Join(dir, "sub"), "x", []byte("good"))
 	write(t, filepath.Join(dir, "files"), "y", []byte("good"))
 	link(t, "y", filepath.Join(dir, "files", "x"))
-	if n := len(open(t, dir).SideFiles()); n != 3 { // while nobody swaps
+	if n := len(open(t, dir).SideFiles()); n != 3 { // before swapping
 		t.Fatalf("%d side files", n)
 	}
 	defer swapping(t, filepath.Join(dir, "files", "x"), "y", filepath.Join(outside, "x"),

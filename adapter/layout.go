@@ -22,19 +22,21 @@ type Layout struct {
 	// Forward layouts dequantize. They are shown if no layout is asked for.
 	Forward bool
 
-	// Plans is the number of plans of the layout "hf" that take as much memory as one of this.
+	// Plans is the number of plans of layout "hf" that together take as much memory as one plan of
+	// this layout.
 	Plans int
 
-	// published: keys are those of published checkpoints, so every model has it.
+	// published: the keys are those of published checkpoints, so every model has the layout.
 	published bool
 
-	// stored: checkpoints are saved in this layout too, and their experts are known by its groups.
+	// stored: checkpoints are also saved in this layout. Their experts are recognized by its
+	// groups.
 	stored bool
 
 	// quantizes: weights are shown as FP8 codes with scales.
 	quantizes bool
 
-	// groups are the tensors that hold the experts of a layer; see apart.
+	// groups are the tensors that hold the experts of a layer. See apart.
 	groups []group
 }
 
@@ -46,8 +48,8 @@ type group struct {
 	transposed bool   // [D, I] for gate and up, [I, D] for down
 }
 
-// layouts is the table of layouts, in the order in which they are listed: a new layout is a new
-// row. The shapes of the groups, with E experts of intermediate size I and hidden size D:
+// layouts is the table of layouts, in the order in which they are listed. A new layout is a new
+// row. With E experts of intermediate size I and hidden size D, the groups have these shapes:
 //
 //	native        gate_and_up_projs [E, D, 2I], down_projs [E, I, D]
 //	transformers  gate_up_proj [E, 2I, D], down_proj [E, D, I]
@@ -90,7 +92,7 @@ var layouts = []Layout{
 	},
 }
 
-// KnownLayouts gives the table of layouts, in the order in which they are listed.
+// KnownLayouts returns the table of layouts, in the order in which they are listed.
 func KnownLayouts() []Layout { return slices.Clone(layouts) }
 
 // LayoutNamed finds a layout by its name.
@@ -101,8 +103,8 @@ func LayoutNamed(name string) (l Layout, ok bool) {
 	return Layout{}, false
 }
 
-// Layouts names the forward layouts that the checkpoint's family has, native first. Every model
-// has "hf".
+// Layouts returns the forward layouts of the checkpoint's family, native first. Every model has
+// "hf".
 func Layouts(c *Checkpoint) []string { return familyOf(c.Config.fields()).layouts() }
 
 // layoutNamed finds the row of a layout.
@@ -114,7 +116,7 @@ func layoutNamed(name string) (*Layout, bool) {
 	return &layouts[i], true
 }
 
-// publishedLayouts names the layouts that have the keys of published checkpoints, for messages.
+// publishedLayouts lists the layouts with the keys of published checkpoints, for messages.
 func publishedLayouts() string {
 	var names []string
 	for _, l := range layouts {
@@ -125,12 +127,12 @@ func publishedLayouts() string {
 	return strings.Join(names, " or ")
 }
 
-// apart reports whether the layout has no groups. Then each projection of each expert is a tensor
-// of its own, and tensors are in files as they are in the source.
+// apart reports whether the layout has no groups. Then each projection of each expert is a separate
+// tensor, and tensors are in the same files as in the source.
 func (l *Layout) apart() bool { return len(l.groups) == 0 }
 
-// axis is the axis of one expert's matrix along which the parts are joined. It is the axis of
-// size I; the other axis has size D in every part.
+// axis returns the axis along which the parts of one expert are joined. It is the axis of size I.
+// The other axis has size D in every part.
 func (g *group) axis() int {
 	if g.transposed {
 		return 1
@@ -138,7 +140,7 @@ func (g *group) axis() int {
 	return 0
 }
 
-// without gives the group's parts but one, for experts that do not have it.
+// without returns the group's parts except one, for experts that lack it.
 func (g *group) without(r role) []role {
 	return slices.DeleteFunc(slices.Clone(g.parts), func(p role) bool { return p == r })
 }

@@ -1,15 +1,15 @@
 package adapter
 
-// titanPath is where the experts are within TorchTitan's layers.
+// titanPath is the path of the experts in TorchTitan's layers.
 const titanPath = "moe.routed_experts.inner_experts."
 
-// titanPrefixes are the prefixes that its names do not have.
+// titanPrefixes removes prefixes that TorchTitan's names do not have.
 var titanPrefixes = []rename{
 	{"^model.language_model.", ""}, {"^language_model.model.", ""},
 	{"^model.", ""}, {"^language_model.", ""},
 }
 
-// titanShared are the names that TorchTitan's models have in common.
+// titanShared are renames that all TorchTitan models share.
 var titanShared = []rename{
 	{"^embed_tokens.", "tok_embeddings."},
 	{".mlp.gate.weight$", ".moe.router.gate.weight"},

@@ -302,8 +302,8 @@ func (w *tableWeight) judge(c words, dtype string, stored []int64) (v verdict) {
 	}
 	v.readings = w.readingsOf(w.known(c), stored)
 	if len(v.readings) == 1 && v.readings[0].members[0].larger {
-		// Nobody makes groups in a row under configured blocks, so such a grid is not a larger
-		// grid.
+		// No program makes groups in a row under configured blocks, so such a grid is not a
+		// larger grid.
 		var groups []knownPartition
 		for _, b := range listedBlocks {
 			if b[0] == 1 {

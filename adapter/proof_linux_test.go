@@ -77,7 +77,7 @@ func (r ownReader) read() string {
 
 func (r ownReader) close() error { return r.c.Close() }
 
-// otherReader lets a child read, who is nobody.
+// otherReader reads in a child process that runs as an unprivileged user.
 type otherReader struct {
 	*nobodyChild
 	lacks []string
@@ -305,8 +305,8 @@ func unsupported(err error) bool {
 }
 
 // TestWhatIsSeenOfEachChange changes a file in every way on every file system, as its owner and as
-// somebody else. A read gives the old bytes or fails; what goes unseen is in the README, and is
-// warned of.
+// another user. A read gives the old bytes or fails. The README lists the changes that go unseen,
+// and mounts warn of them.
 func TestWhatIsSeenOfEachChange(t *testing.T) {
 	for _, system := range mutate.Systems {
 		t.Run(system.Name, func(t *testing.T) {
@@ -469,7 +469,7 @@ func TestATruncationThroughAnOverlayIsSeenInItsLayer(t *testing.T) {
 }
 
 // TestAChangeRightAfterOpeningIsSeen rewrites new files as soon as they are open, and puts their
-// time back. Nobody has no lease that would show it.
+// time back. The unprivileged reader has no lease that would show it.
 func TestAChangeRightAfterOpeningIsSeen(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to read as nobody")

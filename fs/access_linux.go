@@ -10,12 +10,12 @@ import (
 	"github.com/dequantfs/dequantfs/adapter"
 )
 
-// looks holds the owners, groups and modes that a mount shows. The kernel decides by them who may
-// read, so they grant nothing that the source does not. They are found out once, when the mount is
-// made.
+// looks holds the owners, groups and modes that a mount shows. The kernel checks them when a user
+// reads, so they grant nothing that the source does not grant. They are computed once, when the
+// mount is made.
 type looks struct {
 	uid, gid uint32
-	readers  *adapter.Readers // nil where the kernel lets nobody else in
+	readers  *adapter.Readers // nil if the kernel lets no other user in
 	options  *MountOptions
 
 	folder, computed look
@@ -32,8 +32,8 @@ const (
 	readBits, enterBits             = 0o444, 0o111
 )
 
-// newLooks finds out what a mount shows; others says whether the kernel may let other users in.
-// Where it may not, the modes of the source are shown as they are.
+// newLooks computes what a mount shows. others says whether the kernel may let other users in. If
+// it may not, the modes of the source are shown as they are.
 func (f *FS) newLooks(o *MountOptions, others bool) *looks {
 	l := &looks{uid: uint32(syscall.Geteuid()), gid: uint32(syscall.Getegid()), options: o}
 	if o.UID != nil {
@@ -58,7 +58,7 @@ func (f *FS) newLooks(o *MountOptions, others bool) *looks {
 	return l
 }
 
-// look finds what something shows that is as accessible as a.
+// look computes what a file shows whose source access is a.
 func (l *looks) look(a *adapter.Access, bits uint32) look {
 	gid := l.gid
 	if l.options.GID == nil {
@@ -67,16 +67,16 @@ func (l *looks) look(a *adapter.Access, bits uint32) look {
 	return look{gid, l.bits(a, gid) & bits}
 }
 
-// folderLook finds what a folder shows.
+// folderLook computes what a folder shows.
 func (l *looks) folderLook(r adapter.FolderReaders) look {
 	k := l.look(r.Enter, enterBits)
 	k.mode |= l.bits(r.List, k.gid) & readBits
 	return k
 }
 
-// bits gives the permissions of something that is as accessible as a. Its owner has mounted it or
-// was named by an option. Its group was named too, or all members have access; others need access
-// all.
+// bits returns the permissions of a file whose source access is a. The owner is the user who
+// mounts, or an option names the owner. The group may read if an option names it or if a admits all
+// its members. Others may read only if a admits everyone.
 func (l *looks) bits(a *adapter.Access, gid uint32) uint32 {
 	mode := uint32(ownerBits)
 	if l.options.GID != nil || a.Members(l.uid, gid) {
@@ -88,7 +88,7 @@ func (l *looks) bits(a *adapter.Access, gid uint32) uint32 {
 	return mode
 }
 
-// of is what a node shows.
+// of returns what a node shows.
 func (l *looks) of(n *node) look {
 	k := look{l.gid, uint32(n.mode & iofs.ModePerm)}
 	if l.readers != nil {
@@ -103,7 +103,7 @@ func (l *looks) of(n *node) look {
 	return k
 }
 
-// kind is the look of the kind of file that a node is.
+// kind returns what a node shows if no option changes it.
 func (l *looks) kind(n *node) look {
 	switch {
 	case n.folder != "":
@@ -116,8 +116,8 @@ func (l *looks) kind(n *node) look {
 	return l.computed
 }
 
-// lockedOut says who cannot read what and why, a line each. The first is about the mount as a
-// whole. Others follow if listings or side files are less open than that.
+// lockedOut describes which users cannot read which files, and why, one line each. The first line
+// is about the whole mount. More lines follow if listings or side files admit fewer users.
 func (f *FS) lockedOut(l *looks) (lines []string) {
 	if l.readers == nil || l.options.Mode != nil {
 		return nil
@@ -137,7 +137,7 @@ func (f *FS) lockedOut(l *looks) (lines []string) {
 	return append(lines, slices.Concat(lists.line("list"), files.line("read"))...)
 }
 
-// refusals are those of several files that whole does not say already.
+// refusals collects the refusals of several files. It leaves out what whole already says.
 type refusals struct {
 	whole, first refusal
 	names        []string
@@ -153,7 +153,7 @@ func (r *refusals) add(name string, refused refusal) {
 	r.names = append(r.names, name)
 }
 
-// line says the first of them, and how many more there are.
+// line describes the first refusal and how many more there are.
 func (r *refusals) line(verb string) []string {
 	switch len(r.names) {
 	case 0:
@@ -164,7 +164,7 @@ func (r *refusals) line(verb string) []string {
 	return []string{r.first.line(verb, fmt.Sprintf("%s and %d more", r.names[0], len(r.names)-1))}
 }
 
-// refusal says who is locked out, and by what. The zero value is of nobody.
+// refusal names the users who are locked out, and the cause. The zero value locks out no user.
 type refusal struct{ who, why string }
 
 func (r refusal) line(verb, what string) string {
@@ -173,12 +173,12 @@ func (r refusal) line(verb, what string) string {
 
 const allOthers = "other users"
 
-// covers reports whether r says already that those whom other locks out are locked out.
+// covers reports whether r locks out all users that other locks out.
 func (r refusal) covers(other refusal) bool {
 	return other.who == "" || r.who == other.who || r.who == allOthers
 }
 
-// refusal finds who cannot use what is as accessible as a and shows a group.
+// refusal finds the users who cannot use a file. Its source access is a, and it shows group gid.
 func (l *looks) refusal(a *adapter.Access, gid uint32) refusal {
 	bits := l.bits(a, gid)
 	group, others := bits&groupBits != 0, bits&otherBits != 0

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openFolder makes a folder that everybody can enter.
+// openFolder makes a folder that every user can enter.
 func openFolder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -27,7 +27,7 @@ func openFolder(t *testing.T) string {
 	return dir
 }
 
-// writeShared writes a checkpoint into place, with a tokenizer, where everybody may read it.
+// writeShared writes a checkpoint with a tokenizer into place. Every user may read it.
 func writeShared(t *testing.T, place string) (source string) {
 	t.Helper()
 	source = filepath.Join(place, "model")
@@ -64,7 +64,7 @@ func permit(t *testing.T, path, text string) {
 	}
 }
 
-// shows gives owner, group and mode of a file in a mount.
+// shows returns owner, group and mode of a file in a mount.
 func shows(t *testing.T, path string) string {
 	t.Helper()
 	var st unix.Stat_t
@@ -76,7 +76,7 @@ func shows(t *testing.T, path string) string {
 
 func id(n uint32) *uint32 { return &n }
 
-// What others may read is what they may read in the source; what options grant, they grant.
+// Other users may read a file of the mount if they may read the source, or if an option grants it.
 func TestAMountForOthersIsNoMoreOpenThanItsSource(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)
@@ -88,7 +88,7 @@ func TestAMountForOthersIsNoMoreOpenThanItsSource(t *testing.T) {
 		folder   string // shown
 		computed string
 		side     string
-		says     []string // parts of the lines about who is locked out
+		says     []string // parts of the lines about locked-out users
 	}{
 		{"everybody may read the source", nil, MountOptions{},
 			"0:0 0555", "0:0 0444", "0:0 0444", nil},
@@ -175,7 +175,7 @@ func TestAMountForOthersIsNoMoreOpenThanItsSource(t *testing.T) {
 	}
 }
 
-// Without --allow-other the kernel lets nobody else in, and the modes are the source's as ever.
+// Without --allow-other the kernel lets no other user in, and the mount shows the source's modes.
 func TestAMountForOneUserShowsTheModesOfItsSource(t *testing.T) {
 	place := openFolder(t)
 	source := writeShared(t, place)
@@ -195,7 +195,7 @@ func TestAMountForOneUserShowsTheModesOfItsSource(t *testing.T) {
 	}
 }
 
-// Whoever hands us a mount over may have let others in, with options that we do not know.
+// The program that hands over a mount may have admitted other users by options that are not known.
 func TestAMountThatIsHandedOverIsNoMoreOpenThanItsSource(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)
@@ -226,7 +226,7 @@ func TestAMountThatIsHandedOverIsNoMoreOpenThanItsSource(t *testing.T) {
 	}
 }
 
-// A FUSE file system may be for one user only, whatever its modes say.
+// A FUSE file system may be for one user only, in spite of its modes.
 func TestASourceOnFUSEIsOpenAsItsMountIs(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Address space is taken in larger pieces than memory: the heap grows by arenas of 64 MiB, and each
+// Address space kept free beyond what is counted: the heap grows by arenas of 64 MiB, and each
 // thread may have a stack of 8 MiB.
 const (
 	arenas      = 3 * 64 << 20
@@ -16,18 +16,17 @@ const (
 	addressRest = arenas + stacks
 )
 
-// addressLimits are the limits of ulimit -v and -d, and what counts against them.
+// addressLimits are the limits of ulimit -v and -d.
 var addressLimits = []struct {
 	resource int
 	name     string
-	used     string // a line of /proc/self/status
+	used     string // the line of /proc/self/status that counts against it
 }{
 	{unix.RLIMIT_AS, "ulimit -v", "VmSize:"},
 	{unix.RLIMIT_DATA, "ulimit -d", "VmData:"},
 }
 
-// addressSpace is how much memory the process may use so that it stays within its limits of address
-// space.
+// addressSpace returns how much memory the process may use within its limits of address space.
 func addressSpace() allowance {
 	a := allowance{bytes: noLimit}
 	status, err := os.ReadFile("/proc/self/status")
@@ -46,7 +45,7 @@ func addressSpace() allowance {
 	return a
 }
 
-// kilobytes finds a line of a status and gives its number in bytes.
+// kilobytes finds a line of /proc/self/status and returns its value in bytes.
 func kilobytes(status, name string) int64 {
 	for line := range strings.Lines(status) {
 		if rest, ok := strings.CutPrefix(line, name); ok {

@@ -2,5 +2,5 @@
 
 package fs
 
-// addressSpace is not limited.
+// addressSpace returns no limit.
 func addressSpace() allowance { return allowance{bytes: noLimit} }

@@ -7,13 +7,14 @@ import (
 
 // Distances in a virtual file.
 const (
-	readAhead   = 32 << 20  // how far before a stream its source is read, see claim
-	streamStep  = 4 << 20   // how far a stream goes before more is read ahead, or dropped
+	readAhead   = 32 << 20  // how far ahead of a stream its source is read, see claim
+	streamStep  = 4 << 20   // how far a stream advances before more is read ahead, or dropped
 	aheadWindow = 128 << 20 // how far to look for units that a stream will need
 	dropBehind  = 48 << 20  // how far behind a stream its source is dropped from the page cache
 )
 
-// readAhead reads what row-contiguous recipes will need of the source when the stream gets there.
+// readAhead reads the part of the source that row-contiguous recipes will need when the stream gets
+// there.
 func (s *session) readAhead() {
 	from, to := s.file.streams.claim(s.run, readAhead, streamStep)
 	if to = min(to, s.file.Size()); from >= to {
@@ -24,9 +25,10 @@ func (s *session) readAhead() {
 	})
 }
 
-// fetchAhead looks on from where the read ended and fetches units that the stream will need. It
-// stops where another reader has been since the stream began: what is there is in the kernel's
-// cache, or for that reader to fetch.
+// fetchAhead fetches the units that the stream will need next. It starts where the read ended.
+//
+// It stops where another reader has been since the stream began. Those units are in the kernel's
+// cache, or that reader fetches them.
 func (s *session) fetchAhead() {
 	f := s.file
 	at := s.off + s.n
@@ -52,7 +54,7 @@ func (s *session) visitedAt(at, n int64) bool {
 	return beyond && s.file.streams.visited(at, n, s.run.Start)
 }
 
-// dropBehind drops source bytes from the page cache that the stream has left behind.
+// dropBehind drops source bytes behind the stream from the page cache.
 func (s *session) dropBehind() {
 	if s.fs.options.SourceCache != units.SourceDrop {
 		return
@@ -72,8 +74,9 @@ func (f *file) ranges(from, to int64, yield func(expr.File, int64, int64) bool) 
 	}
 }
 
-// claim gives the part before the front of the stream that has not been claimed yet, once it is a
-// step. It reaches up to ahead beyond the front, but not twice as far as the stream has come.
+// claim returns the part ahead of the stream's front that is not claimed yet, if it is at least a
+// step long. It ends at most ahead bytes beyond the front, and at most twice the bytes that the
+// stream has read.
 func (t *streams) claim(r units.Run, ahead, step int64) (from, to int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -86,7 +89,7 @@ func (t *streams) claim(r units.Run, ahead, step int64) (from, to int64) {
 	return from, to
 }
 
-// drop gives the part behind the stream that has not been dropped yet, once it is a step.
+// drop returns the part behind the stream that is not dropped yet, if it is at least a step long.
 func (t *streams) drop(r units.Run, behind, step int64) (from, to int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -266,7 +266,7 @@ func readOn(t *testing.T, f *FS, off, n int64) ReaderAtContext {
 	return r
 }
 
-// limit changes the limits of what is kept.
+// limit changes the limits of the cache.
 func limit(f *FS, change func(*units.Limits)) {
 	l := f.limits(f.shares, f.needs())
 	change(&l)

@@ -9,12 +9,12 @@ import (
 
 const maxDefaultCache = 16 << 30
 
-// DefaultCacheSize is a tenth of the memory that the process may use, at most 16 GiB.
+// DefaultCacheSize returns a tenth of the memory that the process may use, at most 16 GiB.
 func DefaultCacheSize() int64 { return defaultCache(allowed(os.ReadFile).bytes) }
 
 func defaultCache(allowed int64) int64 { return min(allowed/10, maxDefaultCache) }
 
-// AllowedMemory is how many bytes of memory the process may use, and what allows no more.
+// AllowedMemory returns how many bytes of memory the process may use, and the name of the limit.
 func AllowedMemory() (bytes int64, by string) {
 	a := allowed(os.ReadFile)
 	return a.bytes, a.by
@@ -23,11 +23,11 @@ func AllowedMemory() (bytes int64, by string) {
 // allowance is how much memory the process may use.
 type allowance struct {
 	bytes int64
-	by    string // what allows no more
-	shown int64  // the number that it is set to
+	by    string // the limit: a cgroup's file, a ulimit, or the machine
+	shown int64  // the value of that limit
 }
 
-// allowed is the least of what the machine has and what the process's cgroups allow.
+// allowed returns the smaller of the machine's memory and the limit of the process's cgroups.
 func allowed(read func(string) ([]byte, error)) allowance {
 	a := allowance{bytes: machineMemory(read), by: "the machine"}
 	if limit, by := cgroupLimit(read); limit < a.bytes {
@@ -37,7 +37,7 @@ func allowed(read func(string) ([]byte, error)) allowance {
 	return a
 }
 
-// least gives the one that allows less.
+// least returns the smaller allowance.
 func least(a, b allowance) allowance {
 	if b.bytes < a.bytes {
 		return b
@@ -47,7 +47,7 @@ func least(a, b allowance) allowance {
 
 const noLimit = 1 << 62
 
-// machineMemory is MemTotal; where it is not known, as much as makes the largest default.
+// machineMemory returns MemTotal, or 8 GiB if it is not known.
 func machineMemory(read func(string) ([]byte, error)) int64 {
 	data, _ := read("/proc/meminfo")
 	for line := range strings.Lines(string(data)) {
@@ -61,7 +61,7 @@ func machineMemory(read func(string) ([]byte, error)) int64 {
 	return 8 << 30
 }
 
-// cgroupFiles are where memory cgroups say their limits, by whether they are of version 1.
+// cgroupFiles are the files with the limits of memory cgroups. The key is true for version 1.
 var cgroupFiles = map[bool]struct {
 	root  string
 	names []string
@@ -70,8 +70,8 @@ var cgroupFiles = map[bool]struct {
 	true:  {"/sys/fs/cgroup/memory", []string{"memory.limit_in_bytes"}},
 }
 
-// cgroupLimit is the least limit of the process's memory cgroup and those above it, v2 or v1, and
-// where it is set.
+// cgroupLimit returns the least limit of the process's memory cgroup and of those above it. by is
+// the file that sets it.
 func cgroupLimit(read func(string) ([]byte, error)) (limit int64, by string) {
 	limit = noLimit
 	data, _ := read("/proc/self/cgroup")

@@ -24,34 +24,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// faults are what the reads of a faulty mount meet. Safe for concurrent use.
+// faults are injected into the reads of a faulty mount. They are safe for concurrent use.
 type faults struct {
 	mu   sync.Mutex
 	err  syscall.Errno
-	from int64         // err is of reads that reach beyond it
+	from int64         // err is for reads that reach beyond it
 	flip bool          // reads give other bytes
 	hold chan struct{} // reads wait until it is closed
 	held atomic.Int64  // reads that wait
 }
 
-// fail lets every read from now on fail, or with 0 succeed.
+// fail makes every later read fail. With 0 they succeed again.
 func (f *faults) fail(err syscall.Errno) { f.failFrom(0, err) }
 
-// failFrom does that to reads that reach beyond an offset.
+// failFrom does the same for reads that reach beyond an offset.
 func (f *faults) failFrom(from int64, err syscall.Errno) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.from, f.err = from, err
 }
 
-// lie lets every read from now on give other bytes.
+// lie makes every later read return other bytes.
 func (f *faults) lie() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.flip = true
 }
 
-// stall lets every read from now on wait for release.
+// stall makes every later read wait for release.
 func (f *faults) stall() (release func()) {
 	hold := make(chan struct{})
 	f.mu.Lock()
@@ -65,7 +65,7 @@ func (f *faults) stall() (release func()) {
 	})
 }
 
-// meet is what a read up to end does first.
+// meet applies the faults to a read up to end.
 func (f *faults) meet(end int64) (flip bool, err syscall.Errno) {
 	f.mu.Lock()
 	err, hold, flip := f.err, f.hold, f.flip
@@ -87,12 +87,12 @@ type faultyNode struct {
 	faults *faults
 }
 
-// WrapChild makes the nodes below one like it.
+// WrapChild makes child nodes faulty, too.
 func (n *faultyNode) WrapChild(_ context.Context, ops gofs.InodeEmbedder) gofs.InodeEmbedder {
 	return &faultyNode{ops.(*gofs.LoopbackNode), n.faults}
 }
 
-// Open lets every read reach the handle.
+// Open makes every read reach the handle.
 func (n *faultyNode) Open(ctx context.Context,
 	flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	h, _, errno := n.LoopbackNode.Open(ctx, flags)
@@ -159,12 +159,12 @@ type changing struct {
 	log   *logTo
 	shard string // the source's only one
 	path  string // of the file in the mount
-	off   int64  // where the tensor lies in it
+	off   int64  // of the tensor in the file
 	want  []byte // the tensor
 }
 
-// tensorKinds are a tensor that is transposed, and so kept, and one that is computed row by row
-// into each reply.
+// tensorKinds are a transposed tensor, which is kept, and a tensor that is computed row by row into
+// each reply.
 var tensorKinds = map[string]struct{ layout, key string }{
 	"transposed": {"native", "layers.1.mlp.experts.gate_and_up_projs"},
 	"row by row": {"hf", "layers.1.self_attn.q_b_proj.weight"},
@@ -183,12 +183,13 @@ func smallSource(t *testing.T) (dir, shard string) {
 	return dir, shard
 }
 
-// mountChanging mounts a view of the source in dir; shard is where its shard is to be changed.
+// mountChanging mounts a view of the source in dir. shard is the path at which its shard is
+// changed.
 func mountChanging(t *testing.T, which, dir, shard string) *changing {
 	t.Helper()
 	k := tensorKinds[which]
 	c := &changing{log: &logTo{}, shard: shard}
-	// What the tensor is now is read through another tree, so that this one has read nothing yet.
+	// The tensor is read through another tree, so this one has read nothing yet.
 	before := openViews(t, dir, Options{}, layout("", k.layout, 0))
 	c.fs = openViews(t, dir, Options{Logger: slog.New(slog.NewTextHandler(c.log, nil))},
 		layout("", k.layout, 0))
@@ -204,7 +205,7 @@ func mountChanging(t *testing.T, which, dir, shard string) *changing {
 	return c
 }
 
-// tensorIn finds the tensor whose key ends so in a whole safetensors file; want is nil if there is
+// tensorIn finds the tensor with this key suffix in a safetensors file. want is nil if there is
 // none.
 func tensorIn(t *testing.T, data []byte, key string) (off int64, want []byte) {
 	t.Helper()
@@ -227,7 +228,7 @@ func pread(path string, flags int, p []byte, off int64) error {
 		return err
 	}
 	defer unix.Close(fd)
-	// so that the kernel asks for nothing else
+	// without read-ahead, the kernel asks for nothing else
 	if err := unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM); err != nil {
 		return err
 	}
@@ -245,8 +246,8 @@ func pread(path string, flags int, p []byte, off int64) error {
 
 const changingStep = 16 << 10
 
-// each reads the tensor in pieces that all reach us, and wants each to be right or to fail. It
-// gives the errors.
+// each reads the tensor in pieces that all reach the filesystem. Each read has to be right or to
+// fail. It returns the errors.
 func (c *changing) each(t *testing.T) (errs []error) {
 	t.Helper()
 	p := make([]byte, changingStep)
@@ -261,7 +262,8 @@ func (c *changing) each(t *testing.T) (errs []error) {
 	return errs
 }
 
-// wants wants every read of the tensor to end with that error, or with nil to succeed.
+// wants checks that every read of the tensor ends with that error. With nil all reads have to
+// succeed.
 func (c *changing) wants(t *testing.T, want error) {
 	t.Helper()
 	for i, err := range c.each(t) {
@@ -271,7 +273,7 @@ func (c *changing) wants(t *testing.T, want error) {
 	}
 }
 
-// wantLogged wants n causes in the log.
+// wantLogged checks that the log has n causes.
 func (c *changing) wantLogged(t *testing.T, n int) {
 	t.Helper()
 	if got := strings.Count(c.log.String(), "read failed"); got != n {
@@ -303,8 +305,8 @@ func converse(t *testing.T, how, path string) (in io.WriteCloser, out io.ReadClo
 	return in, out
 }
 
-// lockPages lets a child lock the first piece of the tensor in memory, so that the kernel holds it
-// until the test ends.
+// lockPages makes a child lock the first piece of the tensor in memory. So the kernel holds the
+// piece until the test ends.
 func (c *changing) lockPages(t *testing.T) {
 	t.Helper()
 	offset := binary.LittleEndian.AppendUint64(nil, uint64(c.off))
@@ -319,8 +321,8 @@ func (c *changing) lockPages(t *testing.T) {
 
 func init() { children["lock"] = holdPages }
 
-// holdPages locks a piece of a file in memory, at the offset that its input begins with, says so,
-// and keeps it there until its input ends.
+// holdPages locks a piece of a file in memory, at an offset that it reads from its input. It
+// reports that, and keeps the piece until its input ends.
 func holdPages(paths []string) error {
 	var off uint64
 	if err := binary.Read(os.Stdin, binary.LittleEndian, &off); err != nil {
@@ -345,7 +347,8 @@ func holdPages(paths []string) error {
 	return err
 }
 
-// wantPages wants the pages that lockPages locked to be what they were, without asking us.
+// wantPages checks that the pages that lockPages locked are unchanged, without asking the
+// filesystem.
 func (c *changing) wantPages(t *testing.T) {
 	t.Helper()
 	p := make([]byte, changingStep)
@@ -354,9 +357,8 @@ func (c *changing) wantPages(t *testing.T) {
 	}
 }
 
-// rewriteBehind changes the shard's data in place and puts its time of modification back, again
-// until its time of change has moved on, which takes as long as the file system's clock takes for a
-// tick.
+// rewriteBehind changes the shard's data in place and restores its time of modification. It repeats
+// that until the time of change differs, which takes one tick of the file system's clock.
 func rewriteBehind(t *testing.T, path string) {
 	t.Helper()
 	var before, after unix.Stat_t
@@ -391,7 +393,7 @@ func overwrite(path string) error {
 	return err
 }
 
-// changes are what can happen to the bytes of a source.
+// changes are the ways in which the bytes of a source can change.
 var changes = map[string]func(t *testing.T, path string){
 	"truncated": func(t *testing.T, path string) {
 		if err := os.Truncate(path, 4096); err != nil {
@@ -419,8 +421,8 @@ func forKinds(t *testing.T, test func(t *testing.T, which string)) {
 	}
 }
 
-// Once the source has changed no read that reaches us gets bytes, whether they were kept or not,
-// and the log says so once. Pages that the kernel holds stay what they were.
+// After the source has changed, no read that reaches the filesystem gets bytes, even if they were
+// kept. The log says so once. Pages that the kernel holds stay unchanged.
 func TestAMountOfASourceThatChanges(t *testing.T) {
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
@@ -433,7 +435,7 @@ func TestAMountOfASourceThatChanges(t *testing.T) {
 				change(t, shard)
 				for _, c := range []*changing{kept, fresh} {
 					c.wants(t, unix.ESTALE)
-					c.wants(t, unix.ESTALE) // it stays so
+					c.wants(t, unix.ESTALE) // the error persists
 					c.wantLogged(t, 1)
 				}
 				kept.wantPages(t)
@@ -442,8 +444,8 @@ func TestAMountOfASourceThatChanges(t *testing.T) {
 	}
 }
 
-// A source that is deleted or replaced is read on: its bytes are there until we close it. So is one
-// whose links or permissions are changed. Where nothing shows that only these were, reads fail.
+// A source that is deleted or replaced is still read, since its bytes exist until it is closed. The
+// same holds if its links or permissions change. Without proof that only these changed, reads fail.
 func TestAMountOfASourceThatGoesAway(t *testing.T) {
 	for name, remove := range map[string]func(path string) error{
 		"deleted": os.Remove,
@@ -489,7 +491,7 @@ func TestAMountOfASourceThatGoesAway(t *testing.T) {
 	}
 }
 
-// A rewrite is seen also if the source is then removed, replaced or linked, which changes the same
+// A rewrite is also seen if the source is then removed, replaced or linked, which changes the same
 // time.
 func TestAMountOfASourceThatChangesAndGoesAway(t *testing.T) {
 	for name, then := range map[string]func(path string) error{
@@ -520,7 +522,7 @@ func TestAMountOfASourceThatChangesAndGoesAway(t *testing.T) {
 	}
 }
 
-// Readers that read while the source is rewritten get what it was, until they get an error.
+// Readers get the old bytes while the source is rewritten, until they get an error.
 func TestNoMixtureIsReadThroughAMount(t *testing.T) {
 	forKinds(t, func(t *testing.T, which string) {
 		dir, shard := smallSource(t)
@@ -554,7 +556,7 @@ func TestNoMixtureIsReadThroughAMount(t *testing.T) {
 	})
 }
 
-// What a read failed with is not kept, neither by us nor by the kernel.
+// Neither the filesystem nor the kernel keeps the error of a read.
 func TestAnErrorOfTheSourceDoesNotStick(t *testing.T) {
 	forKinds(t, func(t *testing.T, which string) {
 		dir, shard := smallSource(t)
@@ -569,7 +571,7 @@ func TestAnErrorOfTheSourceDoesNotStick(t *testing.T) {
 			}
 		}
 		c.wantLogged(t, 1)
-		wantIdle(t, c.fs) // what failed for one reader fails for those who joined it
+		wantIdle(t, c.fs) // the error of a read is also that of readers that joined it
 		faults.fail(0)
 		if err := pread(c.path, 0, page, c.off); err != nil ||
 			!bytes.Equal(page, c.want[:len(page)]) {
@@ -577,7 +579,7 @@ func TestAnErrorOfTheSourceDoesNotStick(t *testing.T) {
 		}
 		c.wants(t, nil)
 		faults.fail(syscall.EIO)
-		for _, err := range c.each(t) { // what we kept is still right
+		for _, err := range c.each(t) { // kept bytes are still right
 			if err != nil && !errors.Is(err, unix.EIO) {
 				t.Error(err)
 			}
@@ -589,7 +591,7 @@ func TestAnErrorOfTheSourceDoesNotStick(t *testing.T) {
 	})
 }
 
-// A server that has lost a file says ESTALE, and so does the mount.
+// A file server that has lost a file returns ESTALE, and so does the mount.
 func TestAStaleFileOfTheSourceIsStaleInTheMount(t *testing.T) {
 	forKinds(t, func(t *testing.T, which string) {
 		dir, shard := smallSource(t)
@@ -603,7 +605,7 @@ func TestAStaleFileOfTheSourceIsStaleInTheMount(t *testing.T) {
 	})
 }
 
-// What a server changes without saying so in sizes and times is not noticed: the mount warns of it.
+// Changes on a server that leave sizes and times alone are not noticed. The mount warns of them.
 func TestAServerThatKeepsChangesQuietIsWarnedOf(t *testing.T) {
 	forKinds(t, func(t *testing.T, which string) {
 		dir, shard := smallSource(t)
@@ -622,8 +624,9 @@ func TestAServerThatKeepsChangesQuietIsWarnedOf(t *testing.T) {
 	})
 }
 
-// A read whose source fails in the middle: with O_DIRECT the kernel gives the error alone, and the
-// buffer holds anything; through the page cache it gives what comes before, and then the error.
+// The source fails in the middle of a read. With O_DIRECT the kernel returns only the error, and
+// the buffer holds anything. Through the page cache it returns the bytes before the fault, and then
+// the error.
 func TestAReadThatFailsInTheMiddle(t *testing.T) {
 	const key, whole = "model.embed_tokens.weight", 4 << 20 // requests are of a MiB at most
 	_, dir := writeSynth(t, synth.Options{Layers: 1, Experts: 2, Hidden: 512, Vocab: whole / 1024,
@@ -663,8 +666,8 @@ func TestAReadThatFailsInTheMiddle(t *testing.T) {
 	}
 }
 
-// A read whose source does not answer waits; the mount goes on. What it then gets is right, or an
-// error if the source has changed meanwhile.
+// A read waits if its source does not answer, but the mount goes on. Afterwards the read is right,
+// or fails if the source has changed.
 func TestAMountOfAStalledSource(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path string){
 		"as it was":                        nil,
@@ -713,7 +716,7 @@ func TestAMountOfAStalledSource(t *testing.T) {
 	}
 }
 
-// Whoever may not read all of the source may not read what is made of it.
+// A user who may not read all of the source may not read a file made from it.
 func TestNoFileIsMoreOpenThanItsSources(t *testing.T) {
 	_, dir := writeSynth(t, synth.Options{Layers: 2, Experts: 2, Hidden: 128,
 		ExpertIntermediate: 96, Shards: 3})

@@ -11,17 +11,17 @@ import (
 	"github.com/dequantfs/dequantfs/adapter"
 )
 
-// ControlDir is the directory in the root of the tree that tells about the filesystem. It is not
-// listed, so that copying the tree leaves it alone. Its files are opened by name:
+// ControlDir is a directory in the root of the tree with facts about the filesystem. It is not
+// listed, so copies of the tree do not contain it. Its files are opened by name:
 //
-//   - stats.json: Stats, as they are when the file is opened (through a mount) or read
-//   - plan.json: for each view the virtual tensors: file, dtype, shape, bytes, recipe
-//   - report.json: for each view what became of every key of the source
+//   - stats.json: Stats at the time when the file is opened or, without a mount, read
+//   - plan.json: the virtual tensors of each view, with file, dtype, shape, bytes, recipe
+//   - report.json: the fate of every key of the source in each view
 //
-// Their sizes are not known before they are opened: through a mount they show 0.
+// Their sizes are unknown until they are opened. Through a mount, stat shows 0.
 const ControlDir = ".dequantfs"
 
-// controlFiles are made when they are opened.
+// controlFiles are generated when they are opened.
 var controlFiles = map[string]func(f *FS) any{
 	"stats.json":  func(f *FS) any { return f.Stats() },
 	"plan.json":   func(f *FS) any { return f.describe() },
@@ -62,7 +62,7 @@ type ReportedKey struct {
 	Into   []string `json:"into,omitempty"`
 }
 
-// describe tells what stands where.
+// describe returns the contents of plan.json.
 func (f *FS) describe() []PlannedView {
 	places := map[string]map[string]PlannedTensor{}
 	f.eachFile(func(dir string, v *file) {
@@ -102,7 +102,7 @@ func (f *FS) eachFile(visit func(dir string, v *file)) {
 	walk("", f.root)
 }
 
-// report tells what became of the source.
+// report returns the contents of report.json.
 func (f *FS) report() []ReportedView {
 	var all []ReportedView
 	for _, v := range f.views {
@@ -120,13 +120,13 @@ func reported(a adapter.Account) ReportedKey {
 	return ReportedKey{Key: a.Key, Fate: a.Fate.String(), Reason: a.Reason, Into: a.Into}
 }
 
-// control is a file whose bytes are made anew for each reader.
+// control is a file that is generated for each reader.
 type control struct {
 	fs   *FS
 	name string
 }
 
-// snapshot makes the bytes.
+// snapshot generates the bytes of the file.
 func (c *control) snapshot() (data []byte, err error) {
 	defer c.fs.units.Recover(c.name, &err)
 	data, err = json.MarshalIndent(controlFiles[c.name](c.fs), "", "  ")
@@ -136,15 +136,15 @@ func (c *control) snapshot() (data []byte, err error) {
 	return append(data, '\n'), nil
 }
 
-// Size is not known before the file is opened.
+// Size is 0, since the size is unknown before the file is opened.
 func (c *control) Size() int64 { return 0 }
 
-// ReadAt reads a snapshot made for it.
+// ReadAt reads from a new snapshot.
 func (c *control) ReadAt(p []byte, off int64) (int, error) {
 	return c.ReadAtContext(context.Background(), p, off)
 }
 
-// ReadAtContext reads a snapshot made for it.
+// ReadAtContext reads from a new snapshot.
 func (c *control) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
 	data, err := c.snapshot()
 	if err != nil {
@@ -153,7 +153,7 @@ func (c *control) ReadAtContext(_ context.Context, p []byte, off int64) (int, er
 	return bytes.NewReader(data).ReadAt(p, off)
 }
 
-// open makes the snapshot that a reader reads from.
+// open makes a snapshot for one reader.
 func (c *control) open() (*io.SectionReader, error) {
 	data, err := c.snapshot()
 	if err != nil {
@@ -162,7 +162,7 @@ func (c *control) open() (*io.SectionReader, error) {
 	return io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))), nil
 }
 
-// control adds the control directory, out of sight.
+// control adds the control directory, which is not listed.
 func (b *builder) control() {
 	d := b.dir(ControlDir)
 	for name := range controlFiles {
@@ -173,8 +173,8 @@ func (b *builder) control() {
 		d.byName[name] = n
 		d.kids = append(d.kids, n)
 	}
-	if b.fs.root.byName[ControlDir] == nil { // no view is named so
+	if b.fs.root.byName[ControlDir] == nil { // unless a view has that name
 		b.fs.root.byName[ControlDir] = d
 	}
-	b.hidden = d // for what finish gives to all nodes
+	b.hidden = d // finish gives its nodes their times
 }

@@ -183,8 +183,8 @@ func TestMemoryOfUnitsIsUsedAgainAlthoughThereIsRoom(t *testing.T) {
 		most = max(most, f.Stats().CacheUsed)
 	}
 	wantOnce(t, f, source)
-	// What is kept, what is fetched ahead, and what the stream is not far enough beyond: half of
-	// its bytes.
+	// Units that are kept, units that are fetched ahead, and units not far enough behind the
+	// stream: half of its bytes.
 	if limit := keep + ahead + behind/2 + 4*x.hidden*x.intermediate; most > limit {
 		t.Errorf("units took up to %d bytes, more than %d", most, limit)
 	}
@@ -240,8 +240,8 @@ func TestManyStreamsShareASmallBudget(t *testing.T) {
 	}
 }
 
-// What random reads cost of the source is reported; what is bounded is what cannot depend on luck:
-// rows are read as they are needed, and units once if there is room for all.
+// Source bytes of random reads are reported. Bounds are only for numbers that do not depend on
+// luck: rows are read as needed, and units once if there is room for all.
 func TestWhatRandomReadsReadOfTheSource(t *testing.T) {
 	x := expertShape{experts: 8, hidden: 2048, intermediate: 1024}
 	rows, experts := codesSize(manyRows, manyCols), x.experts*3*x.hidden*x.intermediate

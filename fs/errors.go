@@ -7,11 +7,11 @@ import (
 	"log/slog"
 )
 
-// maxCauses bounds what logOnce remembers.
+// maxCauses is the most causes that logOnce remembers.
 const maxCauses = 1000
 
-// logOnce logs an error unless one of the same cause was logged before. Offsets and the like do not
-// belong to the cause.
+// logOnce logs an error unless an error with the same cause was logged before. Offsets and similar
+// details are not part of the cause.
 func (f *FS) logOnce(level slog.Level, msg string, err error, attrs ...slog.Attr) {
 	cause := err
 	for next := cause; next != nil; next = errors.Unwrap(next) {

@@ -11,7 +11,7 @@ import (
 	"github.com/dequantfs/dequantfs/fs/units"
 )
 
-// stepSize is the most that one session reads, since it keeps its units pinned until it ends.
+// stepSize is the most that one session reads: it keeps its units pinned until it ends.
 const stepSize = 4 << 20
 
 // file is a virtual safetensors file: its header and the tensors behind it.
@@ -39,7 +39,7 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	return f.ReadAtContext(context.Background(), p, off)
 }
 
-// ReadAtContext reads like io.ReaderAt. When it returns, nobody touches p any more.
+// ReadAtContext reads like io.ReaderAt. After it has returned, p is not touched.
 func (f *file) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	p, end, err := clip(p, off, f.Size())
 	if err != nil || len(p) == 0 {
@@ -58,7 +58,7 @@ func (f *file) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 	return f.fs.served(n, end)
 }
 
-// clip cuts p to what is inside a file of size bytes. end is io.EOF if that is not all of p.
+// clip cuts p to the part inside a file of size bytes. end is io.EOF if that is not all of p.
 func clip(p []byte, off, size int64) (q []byte, end, err error) {
 	if off < 0 {
 		return nil, nil, fmt.Errorf("read at negative offset %d", off)
@@ -88,11 +88,11 @@ func (f *FS) served(n int, err error) (int, error) {
 	return n, err
 }
 
-// minStep is how far steps are made smaller.
+// minStep is the smallest step.
 const minStep = 4096
 
-// step returns how much of [off, off+n) is read at once. It is less than n if there is no room for
-// all units.
+// step returns how much of [off, off+n) is read at once. It is less than n if not all units fit
+// into the cache.
 func (f *file) step(off, n int64) int64 {
 	most, look := f.fs.units.Step()
 	for look && n > minStep && f.needs(off, n) > most {
@@ -101,7 +101,7 @@ func (f *file) step(off, n int64) int64 {
 	return n
 }
 
-// needs is how many bytes of units [off, off+n) needs.
+// needs returns how many bytes of units [off, off+n) needs.
 func (f *file) needs(off, n int64) (bytes int64) {
 	seen := make(map[expr.UnitKey]bool, 8)
 	f.units(off, n, func(u *expr.Unit) bool {
@@ -122,7 +122,7 @@ func (f *file) readStep(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
-// segment finds the segment that the byte at off lies in.
+// segment finds the segment of the byte at off.
 func (f *file) segment(off int64) int {
 	return sort.Search(len(f.ends), func(i int) bool { return f.ends[i] > off })
 }
@@ -138,7 +138,7 @@ func (f *file) units(off, n int64, yield func(*expr.Unit) bool) {
 	}
 }
 
-// fill reads p, which lies inside the file, segment by segment.
+// fill reads p segment by segment. All of p is inside the file.
 func (f *file) fill(env expr.Env, p []byte, off int64) (err error) {
 	defer f.fs.units.Recover(f.name, &err)
 	i := f.segment(off)
@@ -158,7 +158,7 @@ func (f *file) fill(env expr.Env, p []byte, off int64) (err error) {
 	return nil
 }
 
-// Recipe gives the recipe of the byte at off and the range that it fills; none in the header.
+// Recipe returns the recipe of the byte at off and the range that it fills. The header has none.
 func (f *file) Recipe(off int64) (n expr.Node, begin, end int64) {
 	i := f.segment(off)
 	if i == 0 {
@@ -170,7 +170,7 @@ func (f *file) Recipe(off int64) (n expr.Node, begin, end int64) {
 // Beyond reports whether the stream of a run has come as far as off, or is forgotten.
 func (f *file) Beyond(r units.Run, off int64) bool { return f.streams.beyond(r, off) }
 
-// at says what is at an offset.
+// at describes an offset: the file, and the tensor there.
 func (f *file) at(off int64) string {
 	if i := f.segment(off); i > 0 && i < len(f.segments) {
 		return f.name + ": " + f.segments[i].key
@@ -178,10 +178,10 @@ func (f *file) at(off int64) string {
 	return f.name + ": header"
 }
 
-// kindWidth is how much of a tensor is looked at to find out its kind.
+// kindWidth is how many bytes of a tensor are examined to find its kind.
 const kindWidth = 1 << 20
 
-// kindOf says what reading at off has to do.
+// kindOf returns the kind of work that a read at off takes.
 func (f *file) kindOf(off int64) kind {
 	i := f.segment(off)
 	if i == 0 || i >= len(f.segments) {
@@ -196,7 +196,7 @@ func (f *file) kindOf(off int64) kind {
 	return k
 }
 
-// kindOfRecipe tells recipes apart by what they have to do.
+// kindOfRecipe returns the kind of work of a recipe.
 func kindOfRecipe(n expr.Node) kind {
 	stored := func(u *expr.Unit) bool { return u.Key().Kind != expr.Transposed }
 	switch {
@@ -208,7 +208,7 @@ func kindOfRecipe(n expr.Node) kind {
 	return kindIdentity
 }
 
-// section is a file whose bytes are shown as they are.
+// section is a file that is shown unchanged.
 type section struct {
 	fs   *FS
 	name string
@@ -216,7 +216,7 @@ type section struct {
 	size int64
 }
 
-// without reads what needs no context.
+// without adapts a reader that takes no context.
 func without(r io.ReaderAt) func(context.Context, []byte, int64) (int, error) {
 	return func(_ context.Context, p []byte, off int64) (int, error) { return r.ReadAt(p, off) }
 }
@@ -229,7 +229,7 @@ func (s *section) ReadAt(p []byte, off int64) (int, error) {
 	return s.ReadAtContext(context.Background(), p, off)
 }
 
-// ReadAtContext reads like io.ReaderAt; a file that has become shorter is an error.
+// ReadAtContext reads like io.ReaderAt. It fails if the file has become shorter.
 func (s *section) ReadAtContext(ctx context.Context, p []byte, off int64) (n int, err error) {
 	p, end, err := clip(p, off, s.size)
 	if err != nil || len(p) == 0 {
@@ -249,5 +249,5 @@ func (s *section) ReadAtContext(ctx context.Context, p []byte, off int64) (n int
 	return s.fs.served(0, fmt.Errorf("%s: %w", s.name, err))
 }
 
-// isEnd reports whether a read went well, possibly up to the end of the file.
+// isEnd reports whether a read succeeded, possibly at the end of the file.
 func isEnd(err error) bool { return err == nil || err == io.EOF }

@@ -11,58 +11,59 @@
 //
 // # What is in a view
 //
-// A view has shards, config.json as the plan has it, and the side files of the checkpoint, byte for
+// A view has shards, the config.json of the plan, and the side files of the checkpoint, byte for
 // byte. The shards are model-00001-of-00062.safetensors and so on, with
-// model.safetensors.index.json. A single shard is model.safetensors, without an index. In a shard,
-// tensors are ordered by item size, largest first, and then by key, so that all are aligned. The
-// header is padded with spaces so that the data begins at a multiple of 4096.
+// model.safetensors.index.json. A single shard is model.safetensors, without an index.
+//
+// In a shard, tensors are ordered by item size, largest first, and then by key. This order keeps
+// all of them aligned. The header is padded with spaces so that the data begins at a multiple of
+// 4096.
 //
 // # Contract
 //
-// Everything is safe for concurrent use. A read fills the whole buffer or fails: short reads only
+// Everything is safe for concurrent use. A read fills the whole buffer or fails. Short reads only
 // happen at the end of a file, with [io.EOF]. No goroutine touches the buffer after the read has
-// returned, even if it failed or was cancelled. Whatever can fail without touching tensor data
-// fails in New.
+// returned, even if it failed or was cancelled. New reports every error that can be found without
+// reading tensor data.
 //
 // Reads of recipes that change the order of elements go through the tensor cache
 // (Options.CacheSize). All others read the source and decode it into the buffer of the caller. If
 // reading is sequential, the source is read ahead. Large reads are split over idle cores.
 //
-// # The way of a read
+// # The path of a read
 //
 // A READ of the kernel for a tensor whose rows are contiguous passes these files:
 //
 //	fs        nodes_linux.go      the handler
 //	          interrupt_linux.go  the context, which ends when the reader is killed
 //	          file.go             steps, and which tensor is where
-//	          session.go          one step, from its begin to its end
-//	          streams.go          is this part of sequential reading?
-//	          ahead.go            if so, what is read ahead
+//	          session.go          one step, from its beginning to its end
+//	          streams.go          detects sequential reading
+//	          ahead.go            reads ahead if reading is sequential
 //	          pieces.go           parts for idle cores
 //	          stats.go            counters
-//	fs/units  units.go            what the cache is asked for and asks back
+//	fs/units  units.go            the interface of the cache
 //	          read.go             the environment of the recipe
 //	          scales.go           its scales, if it has any
 //	          blocks.go           bytes that were read ahead
-//	          files.go            all others
-//	          waits.go            what it waited for
+//	          files.go            all other bytes
+//	          waits.go            how long it waited, and for what
 //
 // From session.go on, fs/units calls fs back through one interface, [units.File].
 //
-// The recipe itself is in adapter/expr: env.go and load.go for a tensor that is shown as it is
-// stored; window.go, dequantize.go, region.go, grid.go, env.go and buffer.go for one that is
-// dequantized.
+// The recipe itself is in adapter/expr. A tensor that is shown as stored uses env.go and load.go. A
+// dequantized tensor uses window.go, dequantize.go, region.go, grid.go, env.go and buffer.go.
 //
 // A fill of a unit, for a tensor that is transposed, passes these files of fs/units:
 //
-//	cache.go    admits the read, or has it wait for room
+//	cache.go    admits the read, or makes it wait for room
 //	evict.go    makes room
 //	fill.go     computes the unit, in strips
-//	strips.go   bounds how many at once
+//	strips.go   limits how many strips are computed at once
 //	files.go    reads the source
 //	buffers.go  memory
-//	waits.go    what it waited for
-//	span.go     where in the file the unit is needed, once the read has ended
+//	waits.go    how long it waited, and for what
+//	span.go     after the read, finds where in the file the unit is needed
 package fs
 
 import (
@@ -88,18 +89,18 @@ type View struct {
 	ShardSize int64 // the most bytes of a virtual file; 0: files as the layout groups them
 }
 
-// Options of a filesystem. Useful zero values.
+// Options of a filesystem. Zero values are useful.
 type Options struct {
 	CacheSize   int64 // bytes; 0: the default (see DefaultCacheSize); negative: nothing is kept
 	Workers     int   // goroutines that one read may use; 0: GOMAXPROCS
 	SourceCache units.SourceCache
 	Logger      *slog.Logger
 
-	slowAfter time.Duration // what takes longer is logged; 0: the constant of that name
+	slowAfter time.Duration // longer reads are logged; 0: the constant slowAfter
 	tuning    units.Tuning
 }
 
-// FS is the tree. It implements io/fs.FS, ReadDirFS and StatFS; its files implement io.ReaderAt.
+// FS is the tree. It implements io/fs.FS, ReadDirFS and StatFS. Its files implement io.ReaderAt.
 type FS struct {
 	checkpoint *adapter.Checkpoint
 	views      []View
@@ -127,8 +128,8 @@ type FS struct {
 // ErrClosed is the error of reads after Close.
 var ErrClosed = units.ErrClosed
 
-// New lays out the views. Everything that can fail without reading tensor data fails here. The
-// caller closes the checkpoint after Close. It may be nil for plans that need none.
+// New lays out the views. It reports every error that can be found without reading tensor data. The
+// caller closes the checkpoint after Close. The checkpoint may be nil if the plans need none.
 func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -159,7 +160,7 @@ func New(c *adapter.Checkpoint, views []View, o Options) (*FS, error) {
 	return f, nil
 }
 
-// Close stops prefetching and waits for what runs. Later reads fail with ErrClosed.
+// Close stops prefetching and waits for running reads. Later reads fail with ErrClosed.
 func (f *FS) Close() error {
 	f.close.Do(func() { close(f.closed) })
 	f.units.Close()
@@ -180,7 +181,7 @@ func (f *FS) Fingerprint() (string, error) {
 	return f.checkpoint.Fingerprint()
 }
 
-// build makes the tree.
+// build builds the tree.
 func (f *FS) build() error {
 	b := newBuilder(f)
 	for _, v := range f.views {

@@ -157,9 +157,9 @@ func nativeThroughAMount(t *testing.T, full *synth.Full, f *fs.FS) {
 	}
 }
 
-// chosen leaves seeds of merged tensors out, since a read of one element computes a whole
-// expert's tensor: of layer 3 the first, the last and those around 2^31, 2^32 and 2^33 bytes
-// stay, of every sixth layer and the one of multi-token prediction a random one.
+// chosen leaves out most seeds of merged tensors, since a read of one element computes a whole
+// expert's tensor. Of layer 3 it keeps the first, the last and those around 2^31, 2^32 and 2^33
+// bytes. Of every sixth layer and of the MTP layer it keeps a random one.
 func chosen(seeds []synth.Seed) iter.Seq[synth.Seed] {
 	return func(yield func(synth.Seed) bool) {
 		seen := map[string]int{}

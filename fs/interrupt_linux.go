@@ -11,21 +11,24 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// patienceUnknown is how long a read goes on after an interrupt if its reader cannot be looked at.
+// patienceUnknown is how long a read goes on after an interrupt if the reader's status cannot be
+// read.
 const patienceUnknown = 5 * time.Second
 
-// lookEvery is how often a reader is looked at that was not interrupted.
+// lookEvery is how often the status of a reader is read if it was not interrupted.
 const lookEvery = 50 * time.Millisecond
 
-// request is the context of a READ. It ends when its reader is dying, and only then.
+// request is the context of a READ. It ends only when its reader is dying.
 //
-// The kernel interrupts a READ for any signal to the reader, even for one that the reader handles,
-// as Go programs do at each preemption. It does not interrupt read-ahead and direct reads. Giving
-// up at an interrupt would kill a reader that has mapped the file. Never giving up would keep a
-// killed reader from dying.
+// The kernel interrupts a READ for any signal to the reader. That includes signals that the reader
+// handles, such as those by which Go programs preempt goroutines. It does not interrupt read-ahead
+// and direct reads.
+//
+// Giving up at an interrupt would kill a reader that has mapped the file. Never giving up would
+// keep a killed reader from dying.
 type request struct {
 	*fuse.Context
-	interrupted atomic.Int64 // unix ns: when it was first seen
+	interrupted atomic.Int64 // unix ns: when Err first saw an interrupt
 	looked      atomic.Int64 // unix ns: when the reader was last looked at
 	gone        atomic.Bool  // the reader is dying
 }
@@ -40,11 +43,11 @@ func newRequest(ctx context.Context) context.Context {
 	return ctx
 }
 
-// Done never tells, so whoever waits asks Err now and then.
+// Done returns nil, since only Err detects the end. A waiting caller polls Err.
 func (r *request) Done() <-chan struct{} { return nil }
 
-// Err is an error once the reader will not wait for the answer. It looks at the reader after an
-// interrupt, and now and then without one.
+// Err returns an error if the reader is dying. It reads the reader's status after an interrupt, and
+// otherwise at intervals of lookEvery.
 func (r *request) Err() error {
 	if !r.gone.Load() && (r.Context.Err() == nil && !r.due() || !r.dying()) {
 		return nil
@@ -53,13 +56,13 @@ func (r *request) Err() error {
 	return context.Canceled
 }
 
-// due says whether it is time to look at the reader again.
+// due reports whether it is time to read the status again.
 func (r *request) due() bool {
 	now, last := time.Now().UnixNano(), r.looked.Load()
 	return now-last > int64(lookEvery) && r.looked.CompareAndSwap(last, now)
 }
 
-// dying says whether the reader has been killed, or is gone.
+// dying reports whether the reader has been killed or has ended.
 func (r *request) dying() bool {
 	if r.Pid == 0 { // of another PID namespace
 		return r.Context.Err() != nil && r.impatient()
@@ -68,15 +71,16 @@ func (r *request) dying() bool {
 	return err != nil || killed(string(status))
 }
 
-// impatient says whether an interrupt is so long ago that the reader is believed dead.
+// impatient reports whether the interrupt is older than patienceUnknown. Such a reader is believed
+// dead.
 func (r *request) impatient() bool {
 	now := time.Now().UnixNano()
 	r.interrupted.CompareAndSwap(0, now)
 	return now-r.interrupted.Load() > int64(patienceUnknown)
 }
 
-// killed reads the status of a process: is it dead, or is a SIGKILL pending? The kernel turns a
-// signal without a handler that ends the process into a SIGKILL.
+// killed reports whether a process is dead or has a SIGKILL pending, by its status. A signal that
+// ends a process without a handler counts: the kernel turns it into a SIGKILL.
 func killed(status string) bool {
 	for line := range strings.Lines(status) {
 		name, value, _ := strings.Cut(line, ":")

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// ReaderAtContext reads like io.ReaderAt.
+// ReaderAtContext is an io.ReaderAt of a known size whose reads can be cancelled.
 type ReaderAtContext interface {
 	io.ReaderAt
 	ReadAtContext(ctx context.Context, p []byte, off int64) (int, error)
 	Size() int64
 }
 
-// lookup finds the node that op was asked for.
+// lookup finds a node by path. op is the operation that an error names.
 func (f *FS) lookup(op, name string) (*node, error) {
 	if !iofs.ValidPath(name) {
 		return nil, &iofs.PathError{Op: op, Path: name, Err: iofs.ErrInvalid}
@@ -94,7 +94,7 @@ func (n *node) entries(kids []*node) []iofs.DirEntry {
 	return list
 }
 
-// info is what stat tells of a node.
+// info is the iofs.FileInfo of a node.
 type info struct {
 	n    *node
 	size int64
@@ -107,7 +107,7 @@ func (i info) ModTime() time.Time  { return i.n.mtime }
 func (i info) IsDir() bool         { return i.n.content == nil }
 func (i info) Sys() any            { return nil }
 
-// openFile is an open file; Read, Seek and ReadAt are the section's.
+// openFile is an open file. It reads and seeks through its section.
 type openFile struct {
 	node *node
 	*io.SectionReader
@@ -130,7 +130,7 @@ func (o *openDir) Read([]byte) (int, error) {
 	return 0, &iofs.PathError{Op: "read", Path: o.path, Err: errors.New("is a directory")}
 }
 
-// ReadDir gives the next n entries, or the rest if n ≤ 0.
+// ReadDir returns the next n entries, or the rest if n ≤ 0.
 func (o *openDir) ReadDir(n int) ([]iofs.DirEntry, error) {
 	rest := o.node.kids[o.next:]
 	if n > 0 {

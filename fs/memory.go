@@ -11,44 +11,45 @@ import (
 	"github.com/dequantfs/dequantfs/fs/units"
 )
 
-// MemoryError says that a mount needs more memory than there may be.
+// MemoryError is the error if a mount needs more memory than the process may use.
 type MemoryError struct {
-	By       string // what allows no more
-	Allowed  int64  // what it is set to, in bytes
-	Needed   int64  // what it would have to be set to
-	Plans    int64  // the part of it that is taken by what is known of the tensors
-	Estimate bool   // nothing was planned yet, and less may do
+	By       string // the limit: a cgroup's file, a ulimit, or the machine
+	Allowed  int64  // the value of the limit, in bytes
+	Needed   int64  // the value that would be enough
+	Plans    int64  // the part of Needed that the plans take
+	Estimate bool   // made before planning; less may be enough
 }
 
+// Error names the limit, the need and the share of the plans.
 func (e *MemoryError) Error() string {
 	about := "least"
 	if e.Estimate {
 		about = "most"
 	}
 	return fmt.Sprintf("too little memory: %s allows %d MiB, but %d MiB are needed at %s, "+
-		"of which what is known of the tensors takes %d MiB",
+		"of which the plans of the views take %d MiB",
 		e.By, e.Allowed>>20, e.Needed>>20, about, e.Plans>>20)
 }
 
-// tooLittle is the error of an allowance that is short of some bytes. What is needed is rounded up:
-// the plans do not take quite the same each time.
+// tooLittle returns the error for an allowance that is too small by short bytes. It rounds the need
+// up, since the size of the plans varies a little.
 func tooLittle(a allowance, short, plans int64) *MemoryError {
 	const step = 4 << 20
 	needed := (a.shown + short + 3*step/2) &^ (step - 1)
 	return &MemoryError{By: a.by, Allowed: a.shown, Needed: needed, Plans: plans}
 }
 
-// What planning keeps of each tensor of the source, once and for each view, and what it needs
-// besides.
+// Bytes that planning keeps: for each tensor of the source, and for each tensor in each view.
+// planning is the memory that it needs besides.
 const (
 	perTensor = 700
 	perView   = 200
 	planning  = 8 << 20
 )
 
-// CheckMemory fails with a MemoryError if a checkpoint cannot be planned in so many views within
-// the memory that the process may use. Each view counts as adapter.Layout.Plans says. Without a
-// checkpoint, it fails if nothing can be planned.
+// CheckMemory fails with a MemoryError if the process may not use enough memory to plan so many
+// views of a checkpoint. Each view counts as adapter.Layout.Plans says. Without a checkpoint, it
+// fails if nothing can be planned.
 func CheckMemory(c *adapter.Checkpoint, views int) error {
 	a, n, more := allowed(os.ReadFile), needs{}, int64(0)
 	if c != nil {
@@ -67,11 +68,11 @@ func CheckMemory(c *adapter.Checkpoint, views int) error {
 	return err
 }
 
-// perByte is how many bytes it takes to read one of JSON.
+// perByte is how many bytes of memory it takes to parse one byte of JSON.
 const perByte = 5
 
-// CheckReading fails with a MemoryError if so many bytes of JSON cannot be read within the memory
-// that the process may use.
+// CheckReading fails with a MemoryError if the process may not use enough memory to parse so many
+// bytes of JSON.
 func CheckReading(bytes int64) error {
 	a := allowed(os.ReadFile)
 	if heapAtMost()+perByte*bytes+planning <= a.bytes {
@@ -84,7 +85,7 @@ func CheckReading(bytes int64) error {
 	return tooLittle(a, plans+reserved+leastShares(needs{}).bytes()-a.bytes, plans)
 }
 
-// largestExpert is the memory that the largest matrix of an expert takes.
+// largestExpert returns the memory that the largest matrix of an expert takes.
 func largestExpert(c *adapter.Checkpoint) (most int64) {
 	for _, t := range c.Tensors() {
 		if strings.Contains(t.Key, ".experts.") && len(t.Shape) == 2 {
@@ -94,13 +95,13 @@ func largestExpert(c *adapter.Checkpoint) (most int64) {
 	return most
 }
 
-// heapInUse is what is left of the heap once garbage is thrown out, which takes a while.
+// heapInUse returns the size of the heap after a garbage collection, which is slow.
 func heapInUse() int64 {
 	debug.FreeOSMemory()
 	return heapAtMost()
 }
 
-// heapAtMost is the heap with its garbage.
+// heapAtMost returns the size of the heap, garbage included.
 func heapAtMost() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

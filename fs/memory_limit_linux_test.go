@@ -28,8 +28,8 @@ func init() { children["shuffle"] = readShuffled }
 // serveEnv names the mountpoint for TestServeLimited.
 const serveEnv = "DEQUANTFS_TEST_SERVE"
 
-// TestServeLimited is no test but the daemon of TestMemoryLimit: it mounts a view of 4 GB with the
-// default budget until its input ends, and then tells its statistics.
+// TestServeLimited is not a test but the daemon of TestMemoryLimit. It mounts a view of 4 GB with
+// the default budget until its input ends, and then prints its statistics.
 func TestServeLimited(t *testing.T) {
 	dir := os.Getenv(serveEnv)
 	if dir == "" {

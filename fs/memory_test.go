@@ -75,7 +75,7 @@ func TestMemoryErrorsSayWhatIsNeeded(t *testing.T) {
 	err := f.fit(allowance{bytes: 50 << 20, by: "/sys/fs/cgroup/x/memory.max", shown: 50 << 20},
 		10<<20)
 	const want = "too little memory: /sys/fs/cgroup/x/memory.max allows 50 MiB, but 80 MiB are " +
-		"needed at least, of which what is known of the tensors takes 10 MiB"
+		"needed at least, of which the plans of the views take 10 MiB"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -9,22 +9,20 @@ import (
 	"strings"
 )
 
-// MountOptions are how a filesystem is mounted. Useful zero values.
+// MountOptions say how a filesystem is mounted. Zero values are useful.
 type MountOptions struct {
 	ReadAhead  int64 // bytes; 0: 16 MiB
 	AllowOther bool  // other users may read what the source lets them read
-	// UID and GID are the owner and the group that the files show, Mode is their mode, of the bits
-	// of 0444. Each is a grant, whatever the source says: to that user, to that group, to those
-	// whom the
-	// mode lets read. nil: the user who mounts, the group that the source lets read, what the
-	// source grants.
+	// The files show UID as owner, GID as group, and Mode as permissions (only bits of 0444). Each
+	// grants access to those users, whatever the source says. If one is nil, the files show the
+	// user who mounts, the group that the source admits, or the permissions of the source.
 	UID, GID, Mode *uint32
 	FsName         string
 	Debug          bool
-	Memory         int64 // bytes that the process may use; 0: what machine, cgroup and ulimit allow
+	Memory         int64 // bytes that the process may use; 0: as machine, cgroup and ulimit allow
 }
 
-// allowance is how much memory the process may use.
+// allowance returns how much memory the process may use.
 func (o *MountOptions) allowance() allowance {
 	if o.Memory > 0 {
 		return allowance{o.Memory, "MountOptions", o.Memory}
@@ -34,14 +32,14 @@ func (o *MountOptions) allowance() allowance {
 
 const (
 	defaultReadAhead = 16 << 20
-	requestSize      = 1 << 20 // the most that the kernel asks for at once
+	requestSize      = 1 << 20 // most bytes of one request of the kernel
 )
 
-// background is how many requests of read-ahead and O_DIRECT the kernel may have under way. Its
+// background returns how many requests for read-ahead and O_DIRECT the kernel may send at once. Its
 // default of 12 leaves slow sources idle.
 func background() int { return max(64, min(12*runtime.NumCPU(), 192)) }
 
-// RequestMemory is the most, in bytes, that replies to such requests take beside the cache.
+// RequestMemory returns the most bytes that replies to such requests take beside the cache.
 func RequestMemory() int64 { return int64(background()) * requestSize }
 
 // Errors of Mount.
@@ -50,8 +48,8 @@ var (
 	ErrOverlaps = errors.New("overlaps the source")
 )
 
-// checkPlace refuses a mountpoint that would hide the source, or stand in it: reading the source
-// would then ask the mount, which waits for the source.
+// checkPlace refuses a mountpoint that contains the source or is in it. A read of the source would
+// then wait for the mount, and the mount for the source.
 func (f *FS) checkPlace(mountpoint string) error {
 	if f.checkpoint == nil {
 		return nil
@@ -73,7 +71,7 @@ func (f *FS) checkPlace(mountpoint string) error {
 	return nil
 }
 
-// inside says whether path is dir or lies below it.
+// inside reports whether path is dir or below it.
 func inside(path, dir string) bool {
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))

@@ -27,9 +27,9 @@ type Mount struct {
 	lockedOut  []string
 }
 
-// closeOnExec keeps FUSE descriptors from programs that we start. go-fuse forgets that when it
-// mounts directly. A child with such a descriptor would keep the connection alive after our death,
-// and its own reads of the mount would wait for ever.
+// closeOnExec keeps FUSE descriptors from child processes, since go-fuse does not do so for direct
+// mounts. A child with such a descriptor would keep the connection alive after our death. Its own
+// reads of the mount would then wait forever.
 func closeOnExec() {
 	list, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range list {
@@ -41,14 +41,14 @@ func closeOnExec() {
 	}
 }
 
-// timeout of entries and attributes: nothing ever changes.
+// timeout is how long the kernel caches entries and attributes. They never change.
 const timeout = time.Hour
 
-// Mount mounts the tree; it returns once the mountpoint can be read. A mountpoint /dev/fd/N is
-// a FUSE descriptor that whoever started us has mounted.
+// Mount mounts the tree. It returns when the mountpoint can be read. A mountpoint /dev/fd/N is a
+// FUSE descriptor that the parent process has mounted.
 //
-// It refuses a mountpoint that overlaps the source (ErrOverlaps) or is a mount already
-// (ErrMounted); what a dead process left behind is unmounted first.
+// It refuses a mountpoint that overlaps the source (ErrOverlaps) or is already a mount
+// (ErrMounted). A mount whose process is dead is unmounted first.
 func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	direct := !strings.HasPrefix(mountpoint, "/dev/fd/")
 	if direct {
@@ -85,7 +85,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	return m, nil
 }
 
-// warn logs which changes of the source reads would not notice.
+// warn logs which changes of the source would not be noticed by reads.
 func (f *FS) warn() {
 	if f.checkpoint == nil {
 		return
@@ -95,10 +95,9 @@ func (f *FS) warn() {
 	}
 }
 
-// fuseOptions are the options for go-fuse. They decide the speed if a file answers each request
-// 2 ms late: 3.9 GB/s as they are, 1.6 with requests of 128 KiB, 2.2 with the kernel's 12 requests
-// in the background, and 0.12 with its read-ahead of 128 KiB. Direct reads fall from 4.2 to 0.44
-// without CAP_ASYNC_DIO. Splicing gains nothing.
+// fuseOptions returns the options for go-fuse. Large requests, many requests at once and large
+// read-ahead keep slow sources busy. CAP_ASYNC_DIO does so for direct reads. Splicing gains
+// nothing.
 func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 	t := timeout
 	name := o.FsName
@@ -144,14 +143,14 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// place checks a mountpoint and gives its real path.
+// place checks a mountpoint and returns its real path.
 func (f *FS) place(mountpoint string) (string, error) {
 	real, err := ResolveMountpoint(mountpoint)
 	if err != nil {
 		return "", err
 	}
 	if dead(real) {
-		f.log.Warn("unmounting what a dead process left behind", slog.String("mountpoint", real))
+		f.log.Warn("unmounting a mount whose process is dead", slog.String("mountpoint", real))
 		if err := detach(real); err != nil {
 			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s",
 				real, err, real)
@@ -176,8 +175,8 @@ func dead(mountpoint string) bool {
 	return errors.Is(unix.Statfs(mountpoint, &s), unix.ENOTCONN)
 }
 
-// setReadAhead raises the read-ahead of the kernel for the mount, if that is permitted. go-fuse can
-// only lower it.
+// setReadAhead raises the kernel's read-ahead for the mount, if that is permitted. go-fuse can only
+// lower it.
 func (f *FS) setReadAhead(mountpoint string, n int64) {
 	if n <= 0 {
 		n = defaultReadAhead
@@ -188,16 +187,16 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 	}
 	knob := "/sys/class/bdi/" + m.Device + "/read_ahead_kb"
 	if err := os.WriteFile(knob, []byte(strconv.FormatInt(n>>10, 10)), 0); err != nil {
-		f.log.Info("read-ahead stays as the kernel has it; reading will be slower",
+		f.log.Info("the kernel's read-ahead could not be raised; reading will be slower",
 			slog.String("knob", knob), slog.Any("error", err))
 	}
 }
 
-// LockedOut says which other users cannot read what of the mount, and why, a line each. The kernel
-// only gives them an errno.
+// LockedOut describes which other users cannot read which files of the mount, and why, one line
+// each. The kernel gives those users only an errno.
 func (m *Mount) LockedOut() []string { return m.lockedOut }
 
-// Heap is what the garbage collector may manage so that all of the process stays within its memory.
+// Heap returns the heap size that keeps the whole process within its memory.
 func (m *Mount) Heap() int64 { return heapInUse() + m.fs.shares.heap() }
 
 // Wait returns when the mount is gone.
@@ -206,7 +205,7 @@ func (m *Mount) Wait() error {
 	return nil
 }
 
-// Unmount unmounts; lazy detaches at once.
+// Unmount unmounts. With lazy it detaches the mount at once, even if it is in use.
 func (m *Mount) Unmount(lazy bool) error {
 	if lazy {
 		return detach(m.mountpoint)
@@ -214,8 +213,8 @@ func (m *Mount) Unmount(lazy bool) error {
 	return m.server.Unmount()
 }
 
-// Shutdown unmounts. While files are open it tries again until ctx is done. Then it detaches the
-// mount, which disappears when the last file is closed. It does not wait for that.
+// Shutdown unmounts. While files are open it tries again, until ctx is done. Then it detaches the
+// mount and returns. A detached mount disappears when the last file is closed.
 func (m *Mount) Shutdown(ctx context.Context) error {
 	for {
 		err := unix.Unmount(m.mountpoint, unix.UMOUNT_NOFOLLOW)

@@ -35,8 +35,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childEnv makes the test binary a reader of mounts: a program of its own, since a process that
-// faults on its own mount can lock itself up.
+// childEnv makes the test binary a reader of mounts. It has to be a separate process, since a
+// process that faults on its own mount can deadlock.
 const childEnv = "DEQUANTFS_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -57,7 +57,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// ways are how a child reads files whole.
+// ways are the ways in which a child reads files whole.
 var ways = map[string]func(path string) ([]byte, error){
 	"pread": os.ReadFile, "mmap": readMapped, "direct": readDirect,
 }
@@ -86,7 +86,7 @@ func child(how string, paths []string) error {
 	return json.NewEncoder(os.Stdout).Encode(sums)
 }
 
-// children are other things for a child to do.
+// children are other tasks for a child.
 var children = map[string]func([]string) error{
 	"hold":   holdFile,
 	"random": readRandomly,
@@ -135,7 +135,7 @@ func readDirect(path string) ([]byte, error) {
 	}
 }
 
-// holdFile opens a file, says so, and keeps it open until its input ends.
+// holdFile opens a file, reports that, and keeps it open until its input ends.
 func holdFile(paths []string) error {
 	f, err := os.Open(paths[0])
 	if err != nil {
@@ -147,12 +147,12 @@ func holdFile(paths []string) error {
 	return err
 }
 
-// readersEach is how many readers a child is.
+// readersEach is the number of readers in one child.
 const readersEach = 50
 
-// readRandomly reads ranges of the files in a mount for a while, in 50 goroutines, compares them
-// with the files of the same names in a folder, and prints how many they were. Its arguments are
-// how long, the mount and the folder.
+// readRandomly reads ranges of the files in a mount for a while, in 50 goroutines. It compares them
+// with the files of the same names in a folder, and prints the number of ranges. Its arguments are
+// the duration, the mount and the folder.
 func readRandomly(args []string) error {
 	length, err := time.ParseDuration(args[0])
 	if err != nil {
@@ -162,8 +162,8 @@ func readRandomly(args []string) error {
 	if err != nil {
 		return err
 	}
-	// Who waits for a page of a mapping keeps a processor, so that each reader needs one. The mount
-	// has what GOMAXPROCS gives it.
+	// A reader that waits for a page of a mapping keeps a processor, so each reader needs one. The
+	// mount has the processors that GOMAXPROCS gives it.
 	runtime.GOMAXPROCS(readersEach)
 	var ranges atomic.Int64
 	errs, end := make(chan error), time.Now().Add(length)
@@ -195,7 +195,7 @@ func readFolder(dir string) (map[string][]byte, error) {
 	return files, err
 }
 
-// readRanges visits one file after the other until the end, and one at least.
+// readRanges visits one file after the other until the end, but at least one.
 func readRanges(root string, want map[string][]byte, end time.Time, ranges *atomic.Int64,
 	rng *rand.Rand) error {
 	names := slices.Sorted(maps.Keys(want))
@@ -208,8 +208,8 @@ func readRanges(root string, want map[string][]byte, end time.Time, ranges *atom
 	return nil
 }
 
-// visit opens a file, reads 20 ranges of it in every way, and closes it. First it drops what the
-// kernel has of the file, or soon nothing would be left to ask the mount for.
+// visit opens a file, reads 20 ranges of it in every way, and closes it. First it drops the
+// kernel's pages of the file, so that reads still reach the mount.
 func visit(path string, want []byte, ranges *atomic.Int64, rng *rand.Rand) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -226,7 +226,7 @@ func visit(path string, want []byte, ranges *atomic.Int64, rng *rand.Rand) error
 	}
 	for range 20 {
 		off := rng.IntN(len(want))
-		// small and large ones alike
+		// both small and large ranges
 		buf := make([]byte, min(1+rng.IntN(1<<(8+rng.IntN(11))), len(want)-off))
 		switch rng.IntN(3) {
 		case 0:
@@ -269,7 +269,7 @@ func start(t *testing.T, how string, paths ...string) (*exec.Cmd, *bytes.Buffer)
 	return cmd, &out
 }
 
-// sumsBy lets a child read files.
+// sumsBy reads files in a child.
 func sumsBy(t *testing.T, how string, paths []string) map[string]string {
 	t.Helper()
 	cmd, out := start(t, how, paths...)
@@ -283,7 +283,7 @@ func sumsBy(t *testing.T, how string, paths []string) map[string]string {
 	return sums
 }
 
-// needFUSE skips a test where there is no FUSE, unless it must be there.
+// needFUSE skips a test if there is no FUSE, unless FUSE is required.
 func needFUSE(t testing.TB) {
 	t.Helper()
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -296,7 +296,7 @@ func needFUSE(t testing.TB) {
 	unix.Close(fd)
 }
 
-// needProgram skips a test where a program of FUSE is missing, unless it must be there.
+// needProgram skips a test if a program of FUSE is missing, unless it is required.
 func needProgram(t testing.TB, name string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -307,7 +307,7 @@ func needProgram(t testing.TB, name string) {
 	}
 }
 
-// mountFS mounts a tree at a place of its own until the test ends.
+// mountFS mounts a tree at a new place until the test ends.
 func mountFS(t testing.TB, f *FS, o MountOptions) (*Mount, string) {
 	t.Helper()
 	needFUSE(t)
@@ -323,7 +323,7 @@ func mountFS(t testing.TB, f *FS, o MountOptions) (*Mount, string) {
 	return m, dir
 }
 
-// inMount gives the paths of a view's shards in a mount.
+// inMount returns the paths of a view's shards in a mount.
 func inMount(t *testing.T, f *FS, root, dir string) (paths []string) {
 	for _, name := range shardsOf(t, f, dir) {
 		paths = append(paths, filepath.Join(root, name))
@@ -398,8 +398,8 @@ func TestOneReadsWhileManyDo(t *testing.T) {
 	})
 }
 
-// The kernel may evict pages between two passes. READs are excused only by pages that it counts as
-// evicted and wanted again, and one of ten tries must need no excuse.
+// The kernel may evict pages between two passes. READs are excused only for pages that the kernel
+// counts as evicted and wanted again. One of ten tries must need no excuse.
 func TestASecondPassSendsNoRead(t *testing.T) {
 	f := openViews(t, writeGolden(t), Options{}, layout("", "native", 0))
 	_, root := mountFS(t, f, MountOptions{})
@@ -494,7 +494,7 @@ func TestShutdownDetachesAMountInUse(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
-	m.Wait() // with the last file the mount is gone
+	m.Wait() // the mount ends when the last file is closed
 }
 
 func TestMountpointsThatAreRefused(t *testing.T) {
@@ -529,7 +529,7 @@ func TestADeadMountIsCleaned(t *testing.T) {
 	}
 	err = unix.Mount("dead", dir, "fuse.dequantfs", 0,
 		fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd))
-	unix.Close(fd) // nobody will ever answer
+	unix.Close(fd) // no request is ever answered
 	if err != nil {
 		t.Skipf("cannot mount by hand: %v", err)
 	}
@@ -603,7 +603,7 @@ func TestAttributes(t *testing.T) {
 			}
 			inos[pass][name] = st.Ino
 		}
-		if pass == 0 { // another mount of the same
+		if pass == 0 { // another mount of the same source
 			_, root = mountFS(t, openViews(t, source, Options{}, layout("", "native", 0)),
 				MountOptions{UID: &uid, GID: &gid})
 		}
@@ -659,11 +659,12 @@ func TestErrorsBecomeErrnos(t *testing.T) {
 	}
 }
 
-// The kernel may evict pages that it has read ahead before anybody reads them, and then asks for
-// them again: when memory is short, or when it looks for idle pages (DAMON) and takes those for
-// idle that have only just come. At this small budget their units may be gone by then. So what is
-// bounded is a pass in which nothing was asked for twice, and in the others nothing may have been
-// that was not evicted.
+// The kernel may evict pages that it has read ahead before they are read, and then asks for them
+// again. It does so when memory is short, or when DAMON takes new pages for idle ones. At this
+// small budget their units may be gone by then.
+//
+// So the bound is for a pass in which nothing was asked for twice. In other passes, only evicted
+// pages may be asked for again.
 func TestSequentialReadingThroughTheMountReadsTheSourceOnce(t *testing.T) {
 	for range 10 {
 		f, source := layerFS(t, deepSeek, Options{CacheSize: smallBudget})
@@ -695,8 +696,8 @@ func TestSequentialReadingThroughTheMountReadsTheSourceOnce(t *testing.T) {
 	t.Fatal("in none of ten passes did the kernel ask for each byte once, so nothing was shown")
 }
 
-// evicted counts the pages of files, of all files, that were wanted again after the kernel had
-// evicted them. What it says is a second old.
+// evicted counts the pages, of all files, that were wanted again after the kernel had evicted them.
+// The number is up to a second old.
 func evicted(t *testing.T) (n int64) {
 	t.Helper()
 	data, err := os.ReadFile("/proc/vmstat")
@@ -726,8 +727,8 @@ func TestControlFilesOfAMount(t *testing.T) {
 	}
 }
 
-// stalledScalesFS is a tree of a matrix that is quantized, and its scales; the source does not
-// answer before it is released.
+// stalledScalesFS is a tree with a quantized matrix and its scales. Its source does not answer
+// before it is released.
 func stalledScalesFS(t *testing.T) (f *FS, name string, release func()) {
 	t.Helper()
 	hold := make(chan struct{})
@@ -771,8 +772,8 @@ func TestAKilledReaderIsLetGo(t *testing.T) {
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			cmd.Wait() // it dies though the source does not answer
-			eventually(t, "nobody waits", func() bool { return f.Stats().Waiting == 0 })
+			cmd.Wait() // it dies although the source does not answer
+			eventually(t, "no reader waits", func() bool { return f.Stats().Waiting == 0 })
 			other := make(chan map[string]string)
 			go func() { other <- sumsBy(t, "direct", []string{filepath.Join(root, name)}) }()
 			eventually(t, "another waits", func() bool { return f.Stats().Waiting > 0 })
@@ -783,7 +784,7 @@ func TestAKilledReaderIsLetGo(t *testing.T) {
 	}
 }
 
-// sumsOf computes what a child would print of a file.
+// sumsOf computes the sums that a child would print for a file.
 func sumsOf(t *testing.T, f *FS, name string) map[string]string {
 	t.Helper()
 	sums := map[string]string{}
@@ -805,7 +806,7 @@ func TestSignalsThatAReaderHandlesDoNotFailItsReads(t *testing.T) {
 		}
 		eventually(t, "it waits", func() bool { return f.Stats().Waiting > 0 })
 		for range 20 {
-			cmd.Process.Signal(unix.SIGURG) // what the Go runtime preempts goroutines with
+			cmd.Process.Signal(unix.SIGURG) // Go preempts goroutines by this signal
 			time.Sleep(time.Millisecond)
 		}
 		release()
@@ -869,7 +870,7 @@ func TestMountOfADescriptor(t *testing.T) {
 	m.Wait()
 }
 
-// descriptors counts what the process has open.
+// descriptors counts the open descriptors of the process.
 func descriptors() int {
 	list, _ := os.ReadDir("/proc/self/fd")
 	return len(list)
@@ -888,7 +889,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		f.Close()
 		f.checkpoint.Close()
 	}
-	use() // whatever is kept for later
+	use() // fill the pools
 	goroutines, open := runtime.NumGoroutine(), descriptors()
 	for range 5 {
 		use()
@@ -898,11 +899,10 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	})
 }
 
-// readersFor is how long the two hundred of TestTwoHundredReadersLeaveNothing read: go test ./fs
-// -args -readers 60s
+// readersFor is how long TestTwoHundredReadersLeaveNothing reads: go test ./fs -args -readers 60s
 var readersFor = flag.Duration("readers", 2*time.Second, "how long two hundred readers read")
 
-// writeWhole writes the shards of views to a folder of its own.
+// writeWhole writes the shards of views to a new folder.
 func writeWhole(t *testing.T, f *FS, views ...string) string {
 	t.Helper()
 	whole := t.TempDir()
@@ -918,7 +918,7 @@ func writeWhole(t *testing.T, f *FS, views ...string) string {
 	return whole
 }
 
-// readByTwoHundred lets children read a mount and says how many ranges they have compared.
+// readByTwoHundred reads a mount in children and returns how many ranges they have compared.
 func readByTwoHundred(t *testing.T, root, whole string) int64 {
 	t.Helper()
 	var ranges atomic.Int64
@@ -938,12 +938,11 @@ func readByTwoHundred(t *testing.T, root, whole string) int64 {
 	return ranges.Load()
 }
 
-// moreReaders is how many more goroutines go-fuse may keep than it began with: that many wait for
-// requests at the most, besides one that always does.
+// moreReaders is how many goroutines go-fuse may add after the start. At most that many wait for
+// requests, besides one that always does.
 func moreReaders() int { return min(max(runtime.GOMAXPROCS(0), 2), 16) }
 
-// The sources are real files, which have descriptors to lose, and the cache holds only five of
-// their units.
+// The sources are real files, so leaked descriptors show. The cache holds only five of their units.
 func TestTwoHundredReadersLeaveNothing(t *testing.T) {
 	o := synth.Options{Layers: 2, Experts: 6, Hidden: 512, ExpertIntermediate: 384, Shards: 3}
 	_, source := writeSynth(t, o)
@@ -955,8 +954,8 @@ func TestTwoHundredReadersLeaveNothing(t *testing.T) {
 	before, goroutines, open := f.Stats(), runtime.NumGoroutine(), descriptors()
 	ranges := readByTwoHundred(t, root, whole)
 	wantIdle(t, f)
-	// go-fuse has one descriptor, from the beginning: it splices nothing here, so it opens no
-	// pipes. A shard gets a second one when it is first read past the page cache.
+	// go-fuse has one descriptor from the beginning. It opens no pipes, since splicing is off. A
+	// shard gets a second descriptor when it is first read past the page cache.
 	eventually(t,
 		"all is closed, and all goroutines but those of go-fuse that wait for requests are gone",
 		func() bool {

@@ -10,22 +10,22 @@ import (
 // Mount is a live mount.
 type Mount struct{}
 
-// Mount mounts the tree, where there is FUSE for Linux; elsewhere it is an error.
+// Mount fails, since mounting needs FUSE for Linux.
 func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// LockedOut says which other users cannot read what of the mount.
+// LockedOut describes which other users cannot read which files of the mount.
 func (m *Mount) LockedOut() []string { return nil }
 
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() error { return nil }
 
-// Unmount unmounts; lazy detaches at once.
+// Unmount unmounts. With lazy it detaches the mount at once, even if it is in use.
 func (m *Mount) Unmount(lazy bool) error { return errors.ErrUnsupported }
 
-// Shutdown unmounts, lazily if need be.
+// Shutdown unmounts. It detaches the mount if files stay open.
 func (m *Mount) Shutdown(ctx context.Context) error { return errors.ErrUnsupported }
 
-// Heap is what the garbage collector may manage.
+// Heap returns the heap size that keeps the whole process within its memory.
 func (m *Mount) Heap() int64 { return 0 }

@@ -12,8 +12,8 @@ import (
 // maxLinks is how many links the kernel follows.
 const maxLinks = 40
 
-// ResolveMountpoint gives the path that the kernel knows a mountpoint by, which has no links in it.
-// It does not look at the mountpoint itself, since what is mounted there may be dead.
+// ResolveMountpoint returns a mountpoint's path without links, as the kernel knows it. It does not
+// look at the mountpoint itself, since a dead mount would make that fail.
 func ResolveMountpoint(path string) (string, error) {
 	at, err := filepath.Abs(path)
 	if err != nil {
@@ -35,7 +35,7 @@ func ResolveMountpoint(path string) (string, error) {
 		case filepath.IsAbs(link):
 			at = link
 		default:
-			// not cleaned: what is before a .. may be a link
+			// not cleaned: the name before a .. may be a link
 			at = dir + string(filepath.Separator) + link
 		}
 		at = strings.TrimRight(at, string(filepath.Separator))

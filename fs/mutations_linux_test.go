@@ -27,11 +27,11 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-// world is where a source lies, and who reads it.
+// world is a place of a source, and a kind of reader.
 type world struct {
 	system string
 	root   string // of the file system
-	nobody bool   // a child that owns nothing reads the tree, else we read a mount
+	nobody bool   // an unprivileged child reads the tree; else this process reads a mount
 	seen   tally
 }
 
@@ -43,26 +43,26 @@ func (w *world) String() string {
 	return w.system + ", owner"
 }
 
-// behind is where the files of the world really lie.
+// behind returns the real place of the files of the world.
 func (w *world) behind() string {
 	root, sub := filepath.Split(w.root)
 	return filepath.Join(mutate.Behind(filepath.Clean(root)), sub)
 }
 
-// tally counts what became of sequences and of reads.
+// tally counts the outcomes of sequences and of reads.
 type tally struct {
 	sequences int
-	// harmless sequences, where there is a lease and where there is none
+	// harmless sequences, with a lease and without one
 	proven, unproven count
 	old, other       int            // reads
 	errors           map[string]int // reads, by errno
-	unseen           int            // sequences of which reads gave other bytes, as the README says
+	unseen           int            // sequences with other bytes, as the README says
 }
 
-// count counts harmless sequences, and those of them of which all reads gave the old bytes.
+// count counts harmless sequences, and those of them after which all reads returned the old bytes.
 type count struct{ all, kept int }
 
-// add adds what became of reads.
+// add adds the outcomes of reads.
 func (t *tally) add(n tally) {
 	t.old, t.other = t.old+n.old, t.other+n.other
 	if t.errors == nil {
@@ -73,7 +73,7 @@ func (t *tally) add(n tally) {
 	}
 }
 
-// pieces reads some pieces of the views' files, or with some = 0 all of them, and compares them.
+// pieces reads some pieces of the views' files and compares them. With some = 0 it reads them all.
 func pieces(rng *rand.Rand, some int, want map[string][]byte,
 	read func(name string, p []byte, off int64) error) (t tally) {
 	t.errors = map[string]int{}
@@ -102,8 +102,8 @@ func pieces(rng *rand.Rand, some int, want map[string][]byte,
 	return t
 }
 
-// errnoName is the errno of a mount's error, or the one that a mount would give for an error of the
-// tree.
+// errnoName returns the errno of a mount's error. For an error of the tree it is the errno that a
+// mount would return.
 func errnoName(err error) string {
 	var errno syscall.Errno
 	switch {
@@ -122,7 +122,7 @@ type watcher interface {
 	close() error
 }
 
-// bothViews lays out what is read of a source.
+// bothViews lays out the views that are read.
 func bothViews(c *adapter.Checkpoint, log *slog.Logger) (*FS, error) {
 	var views []View
 	for _, layout := range []string{"native", "hf"} {
@@ -214,14 +214,14 @@ func (w *mountWatcher) close() error {
 	return errors.Join(err, w.m.Wait(), w.treeWatcher.close())
 }
 
-// asked is what a child that is nobody is asked: to open a source, or to read from it.
+// asked is a request to the unprivileged child: to open a source, or to read from it.
 type asked struct {
 	Open string
 	Seed uint64
 	Some int
 }
 
-// answered is what it says.
+// answered is its answer.
 type answered struct {
 	Error      string
 	Unseen     []string
@@ -231,7 +231,7 @@ type answered struct {
 
 func init() { children["nobody"] = watchAsNobody }
 
-// watchAsNobody is the child. What the views are is read of the source that it is given first.
+// watchAsNobody is the unprivileged child. It reads the expected views from its first source.
 func watchAsNobody(paths []string) error {
 	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534),
 		syscall.Setuid(65534)); err != nil {
@@ -246,7 +246,7 @@ func watchAsNobody(paths []string) error {
 	for {
 		var q asked
 		if err := in.Decode(&q); err != nil {
-			return nil // it is over
+			return nil // the test has ended
 		}
 		var a answered
 		if q.Open != "" {
@@ -306,7 +306,7 @@ type nobodyWatcher struct {
 	lines []string
 }
 
-// nobodyChild is the other end of the child.
+// nobodyChild is the parent's end of the child.
 type nobodyChild struct {
 	enc *json.Encoder
 	dec *json.Decoder
@@ -336,17 +336,17 @@ func (w *nobodyWatcher) read(seed uint64, some int) (tally, error) {
 
 func (w *nobodyWatcher) close() error { return nil } // when it opens the next one
 
-// sequence is what happens to a source.
+// sequence is a sequence of mutations of a source.
 type sequence struct {
 	number uint64
-	early  string // what is there before it is opened
+	early  string // present before it is opened
 	ops    []mutate.Op
-	quiet  bool // the time of modification is put back after each of them
-	behind bool // they happen where the file really lies
-	beside bool // it is read meanwhile, too
+	quiet  bool // the time of modification is restored after each of them
+	behind bool // they happen at the file's real place
+	beside bool // it is also read meanwhile
 }
 
-// String tells it.
+// String describes it.
 func (s sequence) String() string {
 	var names []string
 	for _, o := range s.ops {
@@ -356,7 +356,7 @@ func (s sequence) String() string {
 		s.number, s.early, strings.Join(names, ", "), s.quiet, s.behind, s.beside)
 }
 
-// newSequence makes one of up to four mutations of a file of that size.
+// newSequence makes up to four mutations of a file of a size.
 func newSequence(seed, number uint64, size int64) sequence {
 	rng := rand.New(rand.NewPCG(seed, number))
 	s := sequence{number: number, beside: rng.IntN(4) == 0, behind: rng.IntN(4) == 0,
@@ -364,9 +364,9 @@ func newSequence(seed, number uint64, size int64) sequence {
 	if rng.IntN(3) == 0 {
 		s.early = mutate.Early[1+rng.IntN(len(mutate.Early)-1)]
 	}
-	// hard to see
+	// mutations that are hard to see are listed more often
 	names := append(slices.Sorted(maps.Keys(mutate.Mutations)), "mapped store", "mapped store")
-	// harmless ones alone are rare else
+	// without this, sequences of only harmless ones would be rare
 	if rng.IntN(3) == 0 {
 		s.behind = false
 		names = slices.DeleteFunc(names, func(n string) bool {
@@ -388,31 +388,31 @@ func newSequence(seed, number uint64, size int64) sequence {
 	return s
 }
 
-// has says whether a mutation is among them.
+// has reports whether a mutation is in the sequence.
 func (s sequence) has(name string) bool {
 	return slices.ContainsFunc(s.ops, func(o mutate.Op) bool { return o.Name == name })
 }
 
-// harmless says that no mutation touches bytes.
+// harmless reports whether no mutation touches bytes.
 func (s sequence) harmless() bool {
 	return !slices.ContainsFunc(s.ops, func(o mutate.Op) bool {
 		return !mutate.Mutations[o.Name].Harmless
 	})
 }
 
-// leased says that whoever reads holds a lease.
+// leased reports whether the reader holds a lease.
 func (w *world) leased(s sequence) bool {
 	return !w.nobody && s.early == "" && !strings.Contains(w.system, "overlay") &&
 		w.system != "fuse"
 }
 
-// excused says that the README says that reads do not notice one of the mutations.
+// excused reports whether one of the mutations is listed in the README as unnoticed.
 func (w *world) excused(s sequence) bool {
 	if late, ok := mutate.UnseenMeanwhile[w.system]; ok && !w.leased(s) && s.beside && s.has(late) {
 		return true
 	}
 	if s.behind && s.has("exchange blocks") && !w.leased(s) {
-		return true // which leaves the times of what lies there as they are
+		return true // which leaves the times there unchanged
 	}
 	name, ok := mutate.Unseen[w.system]
 	return ok && !w.leased(s) && s.has(name) &&
@@ -443,7 +443,7 @@ func (m *mutations) open(w *world, dir string) (watcher, error) {
 	return newMountWatcher(dir, m.at, m.want)
 }
 
-// run lets a sequence happen and says what is wrong with what was read.
+// run applies a sequence and returns what was wrong with the reads.
 func (m *mutations) run(w *world, s sequence) (got tally, err error) {
 	dir := filepath.Join(w.root, fmt.Sprint("source", s.number))
 	shard, err := m.place(dir)
@@ -475,7 +475,7 @@ func (m *mutations) run(w *world, s sequence) (got tally, err error) {
 			return got, err
 		}
 		got.add(t)
-		_ = m.child.Do(o) // what is not possible is a change that does not happen
+		_ = m.child.Do(o) // an impossible mutation changes nothing
 		if s.quiet {
 			_ = m.child.Do(mutate.Op{Name: "utimens"})
 		}
@@ -488,7 +488,7 @@ func (m *mutations) run(w *world, s sequence) (got tally, err error) {
 
 // readBeside reads while mutations happen, until end is called.
 func (m *mutations) readBeside(w *world, s sequence, r watcher, got *tally) (end func()) {
-	if !s.beside || w.nobody { // which answers one question at a time
+	if !s.beside || w.nobody { // that reader answers one question at a time
 		return func() {}
 	}
 	done, ended := make(chan struct{}), make(chan tally)
@@ -511,7 +511,7 @@ func (m *mutations) readBeside(w *world, s sequence, r watcher, got *tally) (end
 	})
 }
 
-// judge compares what was read with what is promised.
+// judge compares the reads with the promise.
 func (w *world) judge(s sequence, got tally) error {
 	w.seen.sequences++
 	w.seen.add(got)
@@ -544,7 +544,7 @@ func (w *world) judge(s sequence, got tally) error {
 	return nil
 }
 
-// newWorlds makes file systems, each read by us and by nobody.
+// newWorlds makes file systems. Each is read by this user and by an unprivileged one.
 func newWorlds(t *testing.T) (all []*world) {
 	t.Helper()
 	for _, system := range mutate.Systems {
@@ -575,7 +575,7 @@ func newWorlds(t *testing.T) (all []*world) {
 	return all
 }
 
-// openTemp makes a directory that everybody may enter.
+// openTemp makes a directory that every user may enter.
 func openTemp(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -587,15 +587,14 @@ func openTemp(t *testing.T) string {
 	return dir
 }
 
-// TestMutationsOfASourceAreSeen lets random sequences of mutations happen to sources, on every file
-// system, while they are mounted. Each read gives the old bytes or an errno, but for what the
-// README says cannot be noticed; what touches no bytes is no reason to fail where a lease shows
-// that.
+// TestMutationsOfASourceAreSeen mutates sources at random on every file system while they are
+// mounted. Each read returns the old bytes or an errno, except for the changes that the README
+// lists as unnoticed. If a lease shows that no bytes were touched, reads must not fail.
 func TestMutationsOfASourceAreSeen(t *testing.T) {
 	needFUSE(t)
 	seed, count := size.Seeds(t)[0], size.Count(300, 10_000)
 	all := newWorlds(t)
-	m := newMutations(t) // whose children end before the file systems
+	m := newMutations(t) // its children end before the file systems
 	for i := range uint64(count) {
 		w, s := all[i%uint64(len(all))], newSequence(seed, i, int64(len(m.shard)))
 		got, err := m.run(w, s)
@@ -641,7 +640,7 @@ func newMutations(t *testing.T) *mutations {
 	return m
 }
 
-// report is a table of what became of the sequences.
+// report is a table of the outcomes of the sequences.
 func report(all []*world) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)

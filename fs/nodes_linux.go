@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dirNode is a directory as go-fuse knows it.
+// dirNode is a directory in go-fuse's tree.
 type dirNode struct {
 	gofs.Inode
 	fs    *FS
@@ -22,7 +22,7 @@ type dirNode struct {
 	looks *looks
 }
 
-// fileNode is a file as go-fuse knows it.
+// fileNode is a file in go-fuse's tree.
 type fileNode struct {
 	gofs.Inode
 	fs    *FS
@@ -82,7 +82,7 @@ func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrO
 	return 0
 }
 
-// Open keeps what the kernel has cached of the file.
+// Open lets the kernel keep its cached pages of the file.
 func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return nil, 0, syscall.EROFS
@@ -107,17 +107,17 @@ type handle struct {
 	snapshot *io.SectionReader // of a control file
 }
 
-// Release ends it.
+// Release closes it.
 func (h *handle) Release(context.Context) syscall.Errno {
 	h.fs.counters.opened.Add(-1)
 	h.fs.request()
 	return 0
 }
 
-// request notes that the kernel wanted something.
+// request records the time of a request.
 func (f *FS) request() { f.counters.last.Store(time.Now().UnixNano()) }
 
-// Read fills dest, or fails. The kernel takes a short reply for the end of the file.
+// Read fills dest or fails, since the kernel takes a short reply for the end of the file.
 func (n *fileNode) Read(
 	ctx context.Context, h gofs.FileHandle, dest []byte, off int64,
 ) (fuse.ReadResult, syscall.Errno) {
@@ -134,11 +134,11 @@ func (n *fileNode) Read(
 	return fuse.ReadResultData(dest[:got]), 0
 }
 
-// Fsync has nothing to do, since nothing is written. Programs that copy also call it on files that
-// they have read.
+// Fsync does nothing, since nothing is written. Programs that copy also call it on files that they
+// have read.
 func (n *fileNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
-// Fsync has nothing to do.
+// Fsync does nothing.
 func (d *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 // Statfs says how large all files are together.
@@ -165,7 +165,7 @@ func fileType(n *node) uint32 {
 	return syscall.S_IFREG
 }
 
-// attributes fills in what stat shows.
+// attributes fills in the attributes that stat shows.
 func attributes(n *node, l *looks, out *fuse.Attr) {
 	look := l.of(n)
 	out.Ino, out.Nlink = n.ino, 1
@@ -177,7 +177,7 @@ func attributes(n *node, l *looks, out *fuse.Attr) {
 	out.SetTimes(&n.mtime, &n.mtime, &n.mtime)
 }
 
-// errno is what the kernel gets of an error; each cause is logged once.
+// errno returns the errno for an error. It logs each cause once.
 func (f *FS) errno(name string, err error) syscall.Errno {
 	var errno syscall.Errno
 	switch {
@@ -186,7 +186,7 @@ func (f *FS) errno(name string, err error) syscall.Errno {
 	case errors.Is(err, context.Canceled):
 		f.counters.interrupted.Add(1)
 		return syscall.EINTR
-	case errors.Is(err, adapter.ErrChanged), errors.Is(err, syscall.ESTALE): // ours, or its server's
+	case errors.Is(err, adapter.ErrChanged), errors.Is(err, syscall.ESTALE): // also from NFS
 		errno = syscall.ESTALE
 	default:
 		errno = syscall.EIO

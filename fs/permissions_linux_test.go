@@ -25,13 +25,13 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/size"
 )
 
-// This file mounts sources with random owners, groups, modes and ACLs, of files and of folders, as
-// root and as another user, and reads source and mount as many users. The processes are
+// This file mounts sources whose files and folders have random owners, groups, modes and ACLs. It
+// mounts as root and as another user, and reads source and mount as many users. The processes are
 //
-//	the test     starts the next one for each seed and judges what it has counted
-//	the stage    makes sources, in a mount namespace where everybody may use FUSE and allow_other
-//	two mounters which mount what they are told
-//	readers      which try what they are told, each as a user of its own
+//	the test     starts a stage for each seed and judges its counts
+//	the stage    makes sources, in a mount namespace where every user may use FUSE and allow_other
+//	two mounters which mount sources on request
+//	readers      which try the given paths, each as a different user
 
 func init() {
 	children["permissions"] = runStage
@@ -43,7 +43,7 @@ func init() {
 	}
 }
 
-// permissionCount is what the stage has counted.
+// permissionCount holds the counts of the stage.
 type permissionCount struct {
 	// sources that were mounted, and those that the mounting user could not open
 	Mounts, Refused int
@@ -53,7 +53,7 @@ type permissionCount struct {
 	Reads        int      // by all users, of all combinations
 	Denied       int      // of these: read in the mount, though the source denies it
 	Lost         int      // of these: read in the source, but not in the mount
-	Wrong        []string // what must not be
+	Wrong        []string // violations
 }
 
 // needRoot skips a test that only root can run, unless it must run.
@@ -70,7 +70,7 @@ func needRoot(t testing.TB) {
 func TestNobodyReadsThroughAMountWhatTheSourceDenies(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)
-	needHelper(t) // users mount too
+	needHelper(t) // unprivileged users mount, too
 	var sum permissionCount
 	for _, seed := range size.Seeds(t) {
 		n := stage(t, seed, (size.Count(300, 10_000)+2)/3)
@@ -107,7 +107,7 @@ func stage(t *testing.T, seed uint64, count int) (n permissionCount) {
 	defer os.RemoveAll(dir)
 	cmd, out := start(t, "permissions", dir, fmt.Sprint(seed), fmt.Sprint(count))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if _, err := cmd.StdinPipe(); err != nil { // which ends when we do
+	if _, err := cmd.StdinPipe(); err != nil { // it ends with this process
 		t.Fatal(err)
 	}
 	if err := cmd.Run(); err != nil {
@@ -120,14 +120,14 @@ func stage(t *testing.T, seed uint64, count int) (n permissionCount) {
 }
 
 // The users and groups that own things, or that ACLs name.
-const mountingUser = 65534 // nobody, whose name fusermount3 can find
+const mountingUser = 65534 // has an account, which fusermount3 needs
 
 var (
 	owners      = []uint32{0, mountingUser, 2001, 2002}
 	ownerGroups = []uint32{0, 3000, 3001, 3002}
 )
 
-// scene is what the stage works with.
+// scene is the state of the stage.
 type scene struct {
 	dir      string
 	r        *rand.Rand
@@ -172,8 +172,8 @@ func runStage(args []string) error {
 	return json.NewEncoder(os.Stdout).Encode(s.count)
 }
 
-// openFUSE puts a file system of memory at the stage's folder, where ACLs can be had, and lets
-// everybody use FUSE and allow_other in this mount namespace.
+// openFUSE mounts a file system in memory at the stage's folder, since it has ACLs. It lets every
+// user use FUSE and allow_other in this mount namespace.
 func (s *scene) openFUSE() error {
 	if err := unix.Mount("none", s.dir, "tmpfs", 0, "mode=755"); err != nil {
 		return err
@@ -187,8 +187,8 @@ func (s *scene) openFUSE() error {
 	)
 }
 
-// hire starts the mounters and the readers: root, all owners, and users whom nothing names, each
-// with some of the groups.
+// hire starts the mounters and the readers. The readers are root, all owners, and users whom
+// nothing names. Each has some of the groups.
 func (s *scene) hire(program string) error {
 	for _, uid := range []uint32{0, mountingUser} {
 		m, err := hire(program, "mounter", permission.Person{UID: uid, Groups: []uint32{uid, 3000}})
@@ -205,7 +205,7 @@ func (s *scene) hire(program string) error {
 				p.Groups = append(p.Groups, gid)
 			}
 		}
-		if uid == mountingUser { // as the one who mounts
+		if uid == mountingUser { // the groups of the mounting user
 			p.Groups = []uint32{uid, 3000}
 		}
 		r, err := hire(program, "reader", p)
@@ -217,7 +217,7 @@ func (s *scene) hire(program string) error {
 	return nil
 }
 
-// talk is a process that is asked one thing after the other.
+// talk is a process that answers one request after the other.
 type talk struct {
 	to   *json.Encoder
 	from *json.Decoder
@@ -250,8 +250,8 @@ func (t *talk) ask(question, answer any) error {
 	return t.from.Decode(answer)
 }
 
-// tryPaths is a reader: it opens each path of a question and reads a byte, or lists a folder if the
-// path ends in a slash, and answers with the errors.
+// tryPaths is a reader. It opens each path of a question and reads a byte, or lists a folder if the
+// path ends in a slash. It answers with the errors.
 func tryPaths(in *json.Decoder, out *json.Encoder) error {
 	for {
 		var paths, answers []string
@@ -288,13 +288,13 @@ func tryPath(path string) string {
 	return err.Error()
 }
 
-// order is what a mounter is told: to mount, or without a source to unmount.
+// order tells a mounter to mount a source or, without a source, to unmount.
 type order struct {
 	Source, Mountpoint string
 	UID, GID           *uint32
 }
 
-// grants says whether a user may read the mount of uid whatever the source says.
+// grants reports whether an option lets a user read the mount of uid, whatever the source says.
 func (o *order) grants(p permission.Person, uid uint32) bool {
 	if o.UID != nil {
 		uid = *o.UID
@@ -302,7 +302,7 @@ func (o *order) grants(p permission.Person, uid uint32) bool {
 	return p.UID == uid || o.GID != nil && slices.Contains(p.Groups, *o.GID)
 }
 
-// mountedAnswer is what it answers.
+// mountedAnswer is its answer.
 type mountedAnswer struct {
 	Err       string
 	Names     []string // that the root lists
@@ -364,7 +364,7 @@ func carryOut(o order) (a mountedAnswer, unmount func() error, err error) {
 	}, err
 }
 
-// round makes a source, mounts it, and lets everybody read both.
+// round makes a source, mounts it, and reads both as every user.
 func (s *scene) round() error {
 	place := filepath.Join(s.dir, fmt.Sprint(s.count.Mounts+s.count.Refused))
 	b := &sourceBuilder{r: s.r, inodes: map[string]*permission.Inode{}}
@@ -412,10 +412,11 @@ func (s *scene) round() error {
 	return err
 }
 
-// combination has permissions of its own: paths in the mount, and all that they are made from.
+// combination is a set of paths in the mount with the same permissions, and the files that they are
+// made from.
 type combination struct{ paths, from []string }
 
-// combinations are a mount's: its listing, what is computed, and its side files.
+// combinations returns those of a mount: its listing, its computed files and its side files.
 func combinations(b *sourceBuilder, o order, names []string) []combination {
 	in := func(name string) string { return filepath.Join(o.Mountpoint, name) }
 	computed := combination{[]string{in("config.json"), in("model.safetensors"),
@@ -435,7 +436,7 @@ func combinations(b *sourceBuilder, o order, names []string) []combination {
 	return all
 }
 
-// compare lets everybody read all of a mount and of its source.
+// compare reads all of a mount and of its source as every user.
 func (s *scene) compare(b *sourceBuilder, o order, uid uint32, a mountedAnswer) error {
 	all := combinations(b, o, a.Names)
 	stricter, locked := make([]bool, len(all)), false
@@ -475,7 +476,7 @@ func (s *scene) compare(b *sourceBuilder, o order, uid uint32, a mountedAnswer) 
 	return nil
 }
 
-// outcome says whether paths were read, which must be so of all of them or of none.
+// outcome reports whether paths were read. Either all or none must be.
 func (s *scene) outcome(p permission.Person, paths []string, said map[string]string) bool {
 	for _, path := range paths {
 		if got := said[path]; got != said[paths[0]] || got != "" && got != refused {
@@ -485,8 +486,7 @@ func (s *scene) outcome(p permission.Person, paths []string, said map[string]str
 	return said[paths[0]] == ""
 }
 
-// sourceOutcome says whether all of the paths were read, and compares that with what their modes
-// say.
+// sourceOutcome reports whether all of the paths were read, and compares that with their modes.
 func (s *scene) sourceOutcome(b *sourceBuilder, p permission.Person, paths []string,
 	said map[string]string) bool {
 	all := true
@@ -500,7 +500,7 @@ func (s *scene) sourceOutcome(b *sourceBuilder, p permission.Person, paths []str
 	return all
 }
 
-// read lets one reader try all paths, and gives what it said by path.
+// read tries all paths as one user, and returns the answers by path.
 func (s *scene) read(reader *talk, all []combination) (map[string]string, error) {
 	var paths, answers []string
 	for _, c := range all {
@@ -527,13 +527,13 @@ func (s *scene) wrong(format string, args ...any) {
 
 const subfile = "sub/side"
 
-// sourceBuilder makes a source, and remembers the permissions of all that is in it.
+// sourceBuilder makes a source, and records the permissions of its files and folders.
 type sourceBuilder struct {
 	r      *rand.Rand
 	inodes map[string]*permission.Inode // by path
-	// the folders that a path is looked up in, and what it leads to
+	// the folders on the way of a path, and its target
 	ways     map[string][]string
-	computed []string // paths of what the computed files are made from
+	computed []string // paths of the sources of computed files
 }
 
 // build makes a plain folder or a snapshot in the Hub's cache, some of whose files are links to
@@ -571,7 +571,7 @@ func (b *sourceBuilder) build(place string) (source string, err error) {
 	return source, b.permit()
 }
 
-// folders makes the source's folder, and that of the blobs if it is a snapshot, and gives the
+// folders makes the source's folder and, for a snapshot, the folder of the blobs. It returns the
 // folders on the way to it.
 func (b *sourceBuilder) folders(place string) (way []string, blobs string, err error) {
 	parts := []string{"a", "b", "model"}[b.r.IntN(3):]
@@ -588,8 +588,8 @@ func (b *sourceBuilder) folders(place string) (way []string, blobs string, err e
 	return way, blobs, errors.Join(err, os.MkdirAll(at, 0o700))
 }
 
-// file writes a file of the source or of its blobs, or a link to one in a folder of its own, and
-// gives what else its name depends on.
+// file writes a file of the source or of its blobs, or a link to a file in another folder. It
+// returns the other paths that the name depends on.
 func (b *sourceBuilder) file(place, source, name, blobs string,
 	data []byte) (way []string, err error) {
 	path := filepath.Join(source, name)
@@ -628,7 +628,7 @@ func (b *sourceBuilder) permit() error {
 	slices.Sort(sorted)
 	for _, path := range slices.Backward(sorted) {
 		n := permission.Random(b.r, owners, ownerGroups, true)
-		if b.r.IntN(2) == 0 { // or nothing would be left to anybody
+		if b.r.IntN(2) == 0 { // otherwise hardly any user could read it
 			n = permission.Parse(fmt.Sprintf("%d:%d 0755", n.UID, n.GID))
 		}
 		b.inodes[path] = n
@@ -644,7 +644,7 @@ func (b *sourceBuilder) permit() error {
 	return nil
 }
 
-// allows says whether a user may read a path of the source, or list it if it ends in a slash.
+// allows reports whether a user may read a path of the source, or list it if it ends in a slash.
 func (b *sourceBuilder) allows(p permission.Person, path string) bool {
 	way := b.ways[path]
 	for i, at := range way {

@@ -39,7 +39,7 @@ func (s *session) fill(p []byte) error {
 	return err
 }
 
-// split cuts a read into pieces for the cores that have nothing to do.
+// split cuts a read into pieces for idle cores.
 func (s *session) split(p []byte) []piece {
 	n := min(s.fs.workers.idle(s.fs.counters.active.Load())+1, len(p)/minPiece, maxPieces)
 	if n <= 1 {
@@ -54,14 +54,14 @@ func (s *session) split(p []byte) []piece {
 	return pieces
 }
 
-// run reads the piece; it never panics.
+// run reads the piece. It never panics.
 func (c *piece) run() {
 	defer c.s.wg.Done()
 	c.err = c.s.file.fill(c.s.read, c.p, c.off)
 }
 
 // workers are goroutines that help large reads. They only take a piece that they can begin at once.
-// If none is idle, the reader does the work itself.
+// If no worker is idle, the reader does the work itself.
 type workers struct {
 	n    int
 	jobs chan *piece
@@ -89,10 +89,10 @@ func (w *workers) loop() {
 	}
 }
 
-// idle estimates how many cores have nothing to do while active reads are under way.
+// idle estimates how many cores are idle while so many reads are under way.
 func (w *workers) idle(active int64) int { return w.n - int(min(active, int64(w.n))) }
 
-// run gives a piece to an idle worker, or does it here.
+// run gives a piece to an idle worker. Without an idle worker it reads the piece itself.
 func (w *workers) run(c *piece, given *atomic.Int64) {
 	select {
 	case w.jobs <- c:

@@ -13,12 +13,12 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-// budgets are those that the range law is tried with: nothing, one unit, everything.
+// budgets are the budgets of the tests of ranges: nothing, one unit, everything.
 func budgets() map[string]int64 {
 	return map[string]int64{"none": -1, "one": 24 << 10, "all": 1 << 30}
 }
 
-// poison makes dirty buffers, as pools lend them.
+// poison dirties a buffer, like those of pools.
 func poison(p []byte) {
 	for i := range p {
 		p[i] = 0xA5
@@ -31,7 +31,7 @@ func checkRange(ctx context.Context, r ReaderAtContext, whole []byte, off int64,
 	poison(buf)
 	got, err := r.ReadAtContext(ctx, buf, off)
 	if errors.Is(err, context.Canceled) {
-		poison(buf) // nobody may touch it any more: the race detector watches
+		poison(buf) // a later write to it is a race, which the detector reports
 		return nil
 	}
 	want := whole[min(off, int64(len(whole))):]
@@ -103,7 +103,7 @@ func TestRangesEqualSlicesOfTheWhole(t *testing.T) {
 	}
 }
 
-// wantIdle checks that nothing is left of reads that have ended.
+// wantIdle checks that reads that have ended hold nothing.
 func wantIdle(t *testing.T, f *FS) {
 	t.Helper()
 	eventually(t, "nothing is in use", func() bool {
@@ -130,7 +130,7 @@ func TestLargeReadsAreSplit(t *testing.T) {
 			}
 		}
 		before := f.Stats().Splits
-		// workers take only what they can begin at once
+		// workers only take pieces that they can begin at once
 		eventually(t, "a read is split", func() bool {
 			if !bytes.Equal(readTree(t, f, name), one) {
 				t.Fatalf("%s: large reads differ from small ones", name)
@@ -169,7 +169,7 @@ func TestEndsOfFiles(t *testing.T) {
 	}
 }
 
-// FuzzReadAt tries the range law with offsets and lengths, across header, tensors and experts.
+// FuzzReadAt reads any range and compares it with the whole file.
 func FuzzReadAt(f *testing.F) {
 	c := synth.DeepSeek(synth.Options{Experts: 3, Hidden: 96, ExpertIntermediate: 57, Layers: 2,
 		Vocab: 96, Single: true})

@@ -17,12 +17,12 @@ type session struct {
 	off  int64
 	n    int64
 	run  units.Run
-	read *units.Read           // what it holds of the cache
+	read *units.Read           // its units and other holdings in the cache
 	want func(*expr.Unit) bool // wanted
 	wg   sync.WaitGroup
 
 	began      time.Time
-	slow       bool     // it was logged as slow; guarded by live.mu, as the next two are
+	slow       bool     // it was logged as slow; guarded by live.mu, like prev and next
 	prev, next *session // see live
 
 	pieces [maxPieces]piece
@@ -44,7 +44,7 @@ func (f *FS) session(ctx context.Context, at *file, off, n int64) *session {
 	return s
 }
 
-// end gives back what the session holds. served says whether the read went well.
+// end releases all that the session holds. served reports whether the read succeeded.
 func (s *session) end(served bool) {
 	s.fs.live.remove(s)
 	took := time.Since(s.began)
@@ -69,10 +69,10 @@ func (s *session) wanted(u *expr.Unit) bool {
 	return true
 }
 
-// readAt reads p and fetches ahead of what looks sequential.
+// readAt reads p and, if reading is sequential, fetches ahead.
 func (s *session) readAt(p []byte) error {
 	if s.run.Leads {
-		s.readAhead() // before it waits for what it needs itself
+		s.readAhead() // before it waits for its own units
 	}
 	if err := s.acquire(); err != nil {
 		return fmt.Errorf("%s: %w", s.file.name, err)
@@ -118,10 +118,10 @@ func (l *live) remove(s *session) {
 	s.prev, s.next = nil, nil
 }
 
-// maxReading is how many reads Stats tells of.
+// maxReading is the most reads that Stats describes.
 const maxReading = 8
 
-// stats adds what is being read.
+// stats adds the reads under way.
 func (l *live) stats(s *Stats) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -6,57 +6,57 @@ import (
 	"github.com/dequantfs/dequantfs/fs/units"
 )
 
-// shares is how much of memory a mount takes for what, beside its plans.
+// shares divides the memory of a mount. The plans of the views are not part of it.
 type shares struct {
-	requests    int // of the kernel, under way at once
-	requestSize int // most bytes that one asks for
-	blocks      int // of source bytes, read ahead of streams
+	requests    int // of the kernel, at once
+	requestSize int // most bytes of one request
+	blocks      int // of source bytes that are read ahead
 	strips      int // of units, computed at once
 	strip       int64
 
 	grids, computed int64 // scale grids that are kept
-	spare           int64 // what the garbage collector may leave about
+	spare           int64 // garbage that is not collected yet
 	cache           int64 // units of the tensor cache
 }
 
-// bytes is all of them together.
+// bytes returns the sum of all shares.
 func (s shares) bytes() int64 {
 	return s.heap() + int64(s.blocks)*units.BufferSize + int64(s.strips)*s.strip + s.cache
 }
 
-// heap is the part that the garbage collector manages: the reply to a request, and what it is
-// computed in.
+// heap returns the part that the garbage collector manages. It includes the replies to requests and
+// the buffers in which they are computed.
 func (s shares) heap() int64 {
 	return int64(s.requests)*int64(s.requestSize)*5/2 + s.grids + s.computed + s.spare
 }
 
-// reserved is for what nobody counts: stacks, page tables, the kernel's part.
+// reserved is for memory that is not counted: stacks, page tables, the kernel's part.
 const reserved = 16 << 20
 
-// leastShares are enough to serve any number of readers, slowly.
+// leastShares returns shares that serve any number of readers, but slowly.
 func leastShares(n needs) shares {
 	s := shares{
 		requests: 8, requestSize: 128 << 10, blocks: 0, strips: 2,
 		strip: max(n.strip, units.BufferSize),
 		grids: 1 << 20, computed: min(n.computed, 8<<20), spare: 8 << 20, cache: n.units,
 	}
-	if n.units > 0 { // each request may need units that another one has just thrown out
+	if n.units > 0 { // each request may need units that another one has just evicted
 		s.requests, s.requestSize = 4, requestSize
 	}
 	return s
 }
 
 const (
-	maxBlocks = 32 // of source bytes, read ahead of all streams: 64 MiB
+	maxBlocks = 32 // of source bytes, for all streams together: 64 MiB
 	maxStrips = 32 // computed at once
 
-	// What scale grids take at most, beside the tensor cache. The computed ones of all of
-	// DeepSeek-V3 have 160 MB.
+	// The most bytes of scale grids, beside the tensor cache. The computed grids of DeepSeek-V3
+	// have 160 MB.
 	maxGrids    = 16 << 20
 	maxComputed = 256 << 20
 )
 
-// mostShares are what reading gets no faster beyond.
+// mostShares returns shares beyond which reading gets no faster.
 func mostShares(n needs, limit int64) shares {
 	return shares{
 		requests: background(), requestSize: requestSize,
@@ -66,7 +66,7 @@ func mostShares(n needs, limit int64) shares {
 	}
 }
 
-// between gives least and a part, from 0 to 1, of what most is above it.
+// between adds to least a part, from 0 to 1, of the difference between most and least.
 func between(least, most shares, part float64) shares {
 	at := func(a, b int64) int64 { return a + int64(part*float64(max(b-a, 0))) }
 	num := func(a, b int) int { return int(at(int64(a), int64(b))) }
@@ -78,7 +78,7 @@ func between(least, most shares, part float64) shares {
 		spare: at(least.spare, most.spare), cache: at(least.cache, most.cache),
 	}
 	if part < 0.5 {
-		// many small ones keep more readers going than few large ones
+		// many small requests serve more readers than few large ones
 		s.requestSize = least.requestSize
 	}
 	replies := num(least.requests*least.requestSize, most.requests*most.requestSize)
@@ -86,14 +86,14 @@ func between(least, most shares, part float64) shares {
 	return s
 }
 
-// needs is what the views need of the caches.
+// needs is the memory that the views need in the caches.
 type needs struct {
-	units    int64 // bytes of the units that one request needs at once
+	units    int64 // bytes of units that one request needs at once
 	computed int64 // bytes of all scale grids that are computed
-	strip    int64 // bytes of the values that one row of such a grid is computed from, at most
+	strip    int64 // most bytes from which one row of such a grid is computed
 }
 
-// needs looks at the beginning of each tensor, which says what the rest of it needs.
+// needs looks at the beginning of each tensor. The rest of the tensor needs no more than that.
 func (f *FS) needs() needs {
 	var n needs
 	f.eachFile(func(_ string, v *file) {
@@ -115,21 +115,23 @@ func (f *FS) needs() needs {
 	return n
 }
 
-// stripOf is how many bytes of a matrix a row or column of blocks has, whichever is more.
+// stripOf returns how many bytes of a matrix are in a row or a column of blocks. It returns the
+// larger number.
 func stripOf(n expr.Node) int64 {
 	shape := n.Shape()
 	return adapter.BlockSize * max(shape[0], shape[1]) * int64(n.DType().Bits()/8)
 }
 
-// fitAll makes the shares of memory as large as there is room for, or fails with a MemoryError.
+// fitAll makes the shares as large as the allowance permits. If even the least do not fit, it fails
+// with a MemoryError.
 func (f *FS) fitAll(a allowance) error {
 	if f.fit(a, heapAtMost()) == nil && f.shares.blocks == maxBlocks {
-		return nil // there is plenty
+		return nil // all shares are as large as they may be
 	}
 	return f.fit(a, heapInUse())
 }
 
-// fit does so beside plans of so many bytes.
+// fit chooses shares that fit into the allowance together with plans of so many bytes.
 func (f *FS) fit(a allowance, plans int64) error {
 	n := f.needs()
 	least, most := leastShares(n), mostShares(n, a.bytes)
@@ -148,13 +150,13 @@ func (f *FS) fit(a allowance, plans int64) error {
 	return nil
 }
 
-// take makes shares the bounds of what is kept.
+// take applies shares to the caches.
 func (f *FS) take(s shares, n needs) {
 	f.shares = s
 	f.units.SetLimits(f.limits(s, n))
 }
 
-// limits are those of the cache. A negative cache size keeps nothing.
+// limits returns the limits of the cache. With a negative cache size it keeps nothing.
 func (f *FS) limits(s shares, n needs) units.Limits {
 	if f.options.CacheSize < 0 {
 		return units.Limits{Strips: s.strips}

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// slowAfter is how long a read, or the computing of a unit, may take before the log says what it
-// waits for.
+// slowAfter is how long a read or the computing of a unit may take. If it takes longer, the log
+// says what it waits for.
 const slowAfter = 2 * time.Second
 
-// slowLines is how many lines of a minute say what is slow.
+// slowLines is the most lines about slow reads in one minute.
 const slowLines = 20
 
-// fewLines is a handler that drops lines beyond a few in a minute.
+// fewLines is a handler that drops lines beyond slowLines in a minute.
 type fewLines struct {
 	slog.Handler
 
@@ -36,7 +36,7 @@ func (l *fewLines) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, r)
 }
 
-// may says whether there is room for another line, and how many had none before it.
+// may reports whether another line may be logged, and how many were dropped before it.
 func (l *fewLines) may(now time.Time) (dropped int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -52,7 +52,8 @@ func (l *fewLines) may(now time.Time) (dropped int, ok bool) {
 	return dropped, true
 }
 
-// watchSlow logs reads that are taking long until the filesystem is closed: some may never end.
+// watchSlow logs reads that are taking long, since some may never end. It runs until the filesystem
+// is closed.
 func (f *FS) watchSlow() {
 	tick := time.NewTicker(f.options.slowAfter / 2)
 	defer tick.Stop()
@@ -68,7 +69,7 @@ func (f *FS) watchSlow() {
 	}
 }
 
-// slow describes the sessions that have been under way for longer than after, each of them once.
+// slow describes the sessions that have run for longer than after. It describes each only once.
 func (l *live) slow(after time.Duration) (all [][]slog.Attr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,7 +82,7 @@ func (l *live) slow(after time.Duration) (all [][]slog.Attr) {
 	return all
 }
 
-// about says what a session reads, and what it has waited for.
+// about returns what a session reads, and for how long.
 func (s *session) about(took time.Duration) []slog.Attr {
 	return []slog.Attr{
 		slog.String("what", s.file.at(s.off)), slog.Int64("offset", s.off),
@@ -90,7 +91,7 @@ func (s *session) about(took time.Duration) []slog.Attr {
 	}
 }
 
-// sayslow logs something that takes, or has taken, long.
+// sayslow logs a slow operation.
 func (f *FS) sayslow(msg string, attrs ...slog.Attr) {
 	f.slow.LogAttrs(context.Background(), slog.LevelWarn, msg, attrs...)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/dequantfs/dequantfs/fs/units"
 )
 
-// counters are what a filesystem counts while it runs.
+// counters count the work of a filesystem.
 type counters struct {
 	bytes, reads                  atomic.Int64
 	requests, interrupted, errors atomic.Int64
@@ -19,7 +19,7 @@ type counters struct {
 	latency                       [kinds]histogram
 }
 
-// Stats is a snapshot of what a filesystem has done and holds.
+// Stats is a snapshot of what a filesystem has read, returned and kept.
 type Stats struct {
 	Bytes    int64 `json:"bytes"`    // given to readers
 	Reads    int64 `json:"reads"`    // calls of ReadAt, READ requests among them
@@ -37,14 +37,14 @@ type Stats struct {
 
 	Errors      int64 `json:"errors"`      // reads that failed
 	Interrupted int64 `json:"interrupted"` // reads given up by the reader
-	// what the kernel was told, by name of the errno
+	// errors returned to the kernel, by name of the errno
 	ErrorKinds map[string]int64 `json:"error_kinds"`
 
 	Latency map[string]Histogram `json:"latency"` // of reads, by kind of recipe
 }
 
-// Histogram counts durations in seconds: Counts[i] of them were at most Bounds[i], and not in
-// an earlier one; the last count is of those beyond all bounds.
+// Histogram counts durations in seconds. Counts[i] of them are at most Bounds[i] and more than the
+// bound before it. The last count is of durations beyond all bounds.
 type Histogram struct {
 	Bounds []float64 `json:"bounds"`
 	Counts []uint64  `json:"counts"`
@@ -52,7 +52,7 @@ type Histogram struct {
 	Count  uint64    `json:"count"`
 }
 
-// kind is what a read had to do.
+// kind is the kind of work that a read takes.
 type kind uint8
 
 const (
@@ -65,10 +65,10 @@ const (
 
 var kindNames = [kinds]string{"header", "identity", "dequantize", "transpose"}
 
-// bounds of the histogram: 100 µs, doubling, to 26 s.
+// bounds is the number of bounds of a histogram: 100 µs, doubled up to 26 s.
 const bounds = 19
 
-// histogram is a Histogram that counts.
+// histogram collects the counts of a Histogram.
 type histogram struct {
 	counts [bounds + 1]atomic.Uint64
 	ns     atomic.Int64
@@ -96,7 +96,7 @@ func (h *histogram) snapshot() Histogram {
 	return s
 }
 
-// errorKind counts what the kernel was told.
+// errorKind counts an errno that the kernel was given.
 func (c *counters) errorKind(name string) {
 	n, ok := c.kinds.Load(name)
 	if !ok {
@@ -105,7 +105,7 @@ func (c *counters) errorKind(name string) {
 	n.(*atomic.Int64).Add(1)
 }
 
-// Stats tells what the filesystem has done and holds.
+// Stats returns a snapshot of the counters and of the memory in use.
 func (f *FS) Stats() Stats {
 	c := &f.counters
 	s := Stats{

@@ -11,8 +11,8 @@ const (
 	maxStreams  = 128 // of a file
 )
 
-// streams tell sequential reading from random reading by offsets, not by readers: processes share
-// handles, and the kernel reads ahead out of order and on many threads.
+// streams tells sequential reading from random reading by offsets. Readers cannot be told apart:
+// processes share handles, and the kernel reads ahead out of order and on many threads.
 type streams struct {
 	mu    sync.Mutex
 	slots [maxStreams]stream
@@ -20,22 +20,22 @@ type streams struct {
 	clock []int64 // of the last read of each region; 0: never
 }
 
-// stream is reading that goes forward.
+// stream is a series of reads that go forward.
 type stream struct {
 	front int64 // end of what was read
-	start int64 // clock when it began, its name
+	start int64 // clock when it began; identifies it
 	clock int64 // of its last read
-	reads int64 // how many there were, and of how many bytes
-	bytes int64
+	reads int64 // their number
+	bytes int64 // their bytes together
 
 	claimed, dropped int64 // see claim, drop
 }
 
-// enough is how many reads make a stream, of which more are expected. Some random reads are near an
-// older one by chance: with 2 instead of 4, random reads of 4 KiB read 2.6 times too much.
+// enough is how many reads make a stream. Random reads are sometimes near an older one by chance,
+// so two are not enough.
 const enough = 4
 
-// touch notes a read of [off, off+n) at clock, and returns its place among the reads.
+// touch records a read of [off, off+n) at clock, and returns its place among the reads.
 func (t *streams) touch(size, off, n, clock int64) units.Run {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,8 +59,8 @@ func (t *streams) touch(size, off, n, clock int64) units.Run {
 	return r
 }
 
-// nearest finds the stream that a read continues, allowing for some disorder. It is -1 if there is
-// none.
+// nearest returns the slot of the stream that a read continues, or -1. It allows for reads that are
+// out of order.
 func (t *streams) nearest(off, n int64) int {
 	best, slot := 4*n+1, -1
 	for i := range t.slots[:t.n] {
@@ -71,7 +71,8 @@ func (t *streams) nearest(off, n int64) int {
 	return slot
 }
 
-// oldest gives a slot for a new stream.
+// oldest returns a slot for a new stream: a free one, or that of the stream that was read least
+// recently.
 func (t *streams) oldest() int {
 	if t.n < maxStreams {
 		t.n++
@@ -86,7 +87,7 @@ func (t *streams) oldest() int {
 	return slot
 }
 
-// beyond says whether the stream that r was part of has read on to at, or is forgotten.
+// beyond reports whether the stream of r has read on to at, or is forgotten.
 func (t *streams) beyond(r units.Run, at int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -94,7 +95,7 @@ func (t *streams) beyond(r units.Run, at int64) bool {
 	return s.start != r.Start || s.front >= at
 }
 
-// visited says whether anything in [off, off+n) was read at or after clock.
+// visited reports whether a byte of [off, off+n) was read at or after clock.
 func (t *streams) visited(off, n, clock int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -25,8 +25,9 @@ func syncAll(paths []string) error {
 			"syncfs": unix.Syncfs(fd)}
 		if m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ, unix.MAP_SHARED); err == nil {
 			calls["msync"] = errors.Join(unix.Msync(m, unix.MS_SYNC), unix.Munmap(m))
-			calls["sync_file_range"] = unix.SyncFileRange(fd, 0, 4096,
-				unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+			const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE |
+				unix.SYNC_FILE_RANGE_WAIT_AFTER
+			calls["sync_file_range"] = unix.SyncFileRange(fd, 0, 4096, all)
 			_, calls["SEEK_DATA"] = unix.Seek(fd, 0, unix.SEEK_DATA)
 			_, calls["SEEK_HOLE"] = unix.Seek(fd, 0, unix.SEEK_HOLE)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// node is a file or directory. Nodes do not change once the tree is built.
+// node is a file or directory. A node does not change after the tree is built.
 type node struct {
 	name    string
 	ino     uint64
@@ -23,8 +23,8 @@ type node struct {
 	kids    []*node // listed, by name
 	byName  map[string]*node
 	subdirs int
-	side    int    // which of the checkpoint's side files it is, from 1; 0: it is computed
-	folder  string // which subfolder of the source it is; empty: none
+	side    int    // number of the checkpoint's side file, from 1; 0: computed
+	folder  string // path of the source's subfolder; empty: none
 }
 
 // content is the bytes of a file.
@@ -35,8 +35,8 @@ type content interface {
 // builder collects the nodes of a tree.
 type builder struct {
 	fs    *FS
-	mtime time.Time // the newest of the source's files
-	perm  uint32    // what all files of the source permit
+	mtime time.Time // of the newest source file
+	perm  uint32    // permissions common to all source files
 	inos  map[uint64]bool
 
 	hidden *node // the control directory
@@ -66,7 +66,7 @@ func (b *builder) dir(p string) *node {
 	}
 }
 
-// ino gives a path its inode number: the same for the same tree, at each start.
+// ino returns the inode number of a path. It is the same at each start if the tree is the same.
 func (b *builder) ino(p string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(p))
@@ -78,14 +78,14 @@ func (b *builder) ino(p string) uint64 {
 	return n
 }
 
-// mkdir finds or makes the directory p, "" being the root.
+// mkdir finds or makes the directory p. The root is "".
 func (b *builder) mkdir(p string) (*node, error) {
 	d := b.fs.root
 	if p == "" {
 		return d, nil
 	}
 	if !iofs.ValidPath(p) {
-		return nil, fmt.Errorf("%q is no name for a directory", p)
+		return nil, fmt.Errorf("%q is not a valid name for a directory", p)
 	}
 	at := ""
 	for name := range strings.SplitSeq(p, "/") {
@@ -98,14 +98,14 @@ func (b *builder) mkdir(p string) (*node, error) {
 			d.subdirs++
 		}
 		if kid.content != nil {
-			return nil, fmt.Errorf("%s is a file and a directory", at)
+			return nil, fmt.Errorf("%s is both a file and a directory", at)
 		}
 		d = kid
 	}
 	return d, nil
 }
 
-// file adds a file to d, which lies at dir.
+// file adds a file to the directory d, whose path is dir.
 func (b *builder) file(d *node, dir, name string, c content, perm uint32, mtime time.Time) error {
 	if d.byName[name] != nil {
 		return fmt.Errorf("two files are named %s", path.Join(dir, name))
@@ -121,7 +121,7 @@ func (b *builder) file(d *node, dir, name string, c content, perm uint32, mtime 
 	return nil
 }
 
-// finish sorts directories and gives what has no time of its own the newest of the source's.
+// finish sorts directories. A node without a time gets the newest time of the source files.
 func (b *builder) finish() {
 	var walk func(n *node)
 	walk = func(n *node) {
@@ -137,7 +137,7 @@ func (b *builder) finish() {
 	walk(b.hidden)
 }
 
-// find walks to a path; nil if there is nothing.
+// find returns the node at a path, or nil if there is none.
 func (f *FS) find(name string) *node {
 	n := f.root
 	if name == "." {
@@ -151,7 +151,7 @@ func (f *FS) find(name string) *node {
 	return n
 }
 
-// size of a node as stat shows it.
+// size returns the size that stat shows.
 func (n *node) size() int64 {
 	if n.content == nil {
 		return 4096

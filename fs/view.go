@@ -21,15 +21,15 @@ const (
 	dataAlign  = 4096
 )
 
-// shard is one virtual file in the making.
+// shard is a virtual file that is being laid out.
 type shard struct {
 	name    string
 	group   string
 	tensors []adapter.Tensor
-	bytes   int64 // at most what the file will have
+	bytes   int64 // upper bound of the file's size
 }
 
-// view lays out one view.
+// view adds the files of one view to the tree.
 func (b *builder) view(v View) error {
 	d, err := b.mkdir(v.Dir)
 	if err != nil {
@@ -45,7 +45,7 @@ func (b *builder) view(v View) error {
 		}
 		for _, t := range s.tensors {
 			if other, ok := index.WeightMap[t.Name]; ok {
-				return fmt.Errorf("%s: tensor stands in %s and in %s", t.Name, other, s.name)
+				return fmt.Errorf("%s: tensor is in both %s and %s", t.Name, other, s.name)
 			}
 			index.WeightMap[t.Name] = s.name
 			total += t.Node.Size()
@@ -69,7 +69,8 @@ func (b *builder) view(v View) error {
 	return b.side(d, v.Dir)
 }
 
-// single says whether the source is one file that stands alone; its views are, too.
+// single reports whether the source is one file without a shard number. Its views are single files,
+// too.
 func (b *builder) single() bool {
 	if b.fs.checkpoint == nil {
 		return false
@@ -78,8 +79,8 @@ func (b *builder) single() bool {
 	return len(shards) == 1 && !strings.Contains(shards[0], "-of-")
 }
 
-// split sorts the tensors into files: one for each group, or a single one. It cuts files that would
-// be larger than limit.
+// split sorts the tensors into files: one for each group, or a single one. A file larger than limit
+// is cut.
 func split(tensors []adapter.Tensor, limit int64, single bool) []*shard {
 	var groups []*shard
 	byName := map[string]*shard{}
@@ -106,7 +107,7 @@ func split(tensors []adapter.Tensor, limit int64, single bool) []*shard {
 	return out
 }
 
-// cut splits a group into files of at most limit bytes, where no single tensor is larger.
+// cut splits a group into files of at most limit bytes. A file with one tensor may be larger.
 func (g *shard) cut(limit int64) []*shard {
 	const overhead = dataAlign + 64 // header length, metadata, padding
 	var out []*shard
@@ -124,19 +125,20 @@ func (g *shard) cut(limit int64) []*shard {
 		return []*shard{g}
 	}
 	for _, s := range out {
-		s.group = "" // it is no file of the source any more
+		s.group = "" // the source has no such file
 	}
 	return out
 }
 
-// headerBytes is at most what a tensor takes in a header.
+// headerBytes returns the most bytes that a tensor takes in a header.
 func headerBytes(t adapter.Tensor) int64 {
 	return int64(6*len(t.Name) + 24*len(t.Node.Shape()) + 128)
 }
 
-// nameShards names the files: the source's names where each file is a file of the source,
-// numbers else, and model.safetensors for one that stands alone. Where there are several,
-// none is called model.safetensors: transformers would read that one and no other.
+// nameShards names the files. They keep the source's names if each file is a file of the source.
+// Otherwise they are numbered. A single file is model.safetensors.
+//
+// One of several files is never called model.safetensors: transformers would read only that one.
 func nameShards(shards []*shard) {
 	numbered := false
 	for _, s := range shards {
@@ -156,7 +158,7 @@ func nameShards(shards []*shard) {
 	}
 }
 
-// shard adds one virtual file: tensors by item size, largest first, then by key.
+// shard adds one virtual file. Its tensors are ordered by item size, largest first, then by key.
 func (b *builder) shard(d *node, dir string, s *shard) error {
 	tensors := slices.Clone(s.tensors)
 	slices.SortStableFunc(tensors, func(x, y adapter.Tensor) int {
@@ -188,7 +190,7 @@ func (b *builder) shard(d *node, dir string, s *shard) error {
 	return b.file(d, dir, s.name, f, b.perm, time.Time{})
 }
 
-// attributes narrows perm and moves mtime on by what a source file says of itself.
+// attributes narrows perm to what a source file permits, and moves mtime forward to its time.
 func (b *builder) attributes(f expr.File, perm uint32, mtime time.Time) (uint32, time.Time) {
 	perm &= uint32(f.Mode())
 	if t := f.ModTime(); t.After(mtime) {
@@ -200,7 +202,7 @@ func (b *builder) attributes(f expr.File, perm uint32, mtime time.Time) (uint32,
 	return perm, mtime
 }
 
-// blob adds a file whose bytes are at hand.
+// blob adds a file with the given bytes.
 func (b *builder) blob(d *node, dir, name string, data []byte) error {
 	c := &section{
 		fs: b.fs, name: path.Join(dir, name),
@@ -209,7 +211,7 @@ func (b *builder) blob(d *node, dir, name string, data []byte) error {
 	return b.file(d, dir, name, c, b.perm, time.Time{})
 }
 
-// side adds the checkpoint's side files, but for those that the view writes itself. Files of
+// side adds the checkpoint's side files, except those that the view writes itself. Files of
 // subfolders are in subfolders of the view.
 func (b *builder) side(d *node, dir string) error {
 	if b.fs.checkpoint == nil {

@@ -7,7 +7,7 @@
 //
 // # Validation
 //
-// A header is refused wherever the reference implementation refuses it (huggingface/safetensors,
+// A header is refused where the reference implementation refuses it (huggingface/safetensors,
 // src/tensor.rs). These are refused too:
 //
 //   - a name that is empty, repeated or longer than 4096 bytes

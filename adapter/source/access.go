@@ -7,23 +7,23 @@ import (
 	"slices"
 )
 
-// Access says who may read a file of a store, or something that is made from several files. These
-// are the users to whom every file and every folder on the way grants it. Root is left out, because
-// the kernel lets root read everything. The zero value admits no user.
+// Access is the set of users who may read a file of a store, or data made from several files. These
+// are the users to whom every file and every folder on the way grants access. Root is left out,
+// because the kernel lets root read everything. The zero value admits no user.
 type Access struct{ grants []*grant }
 
-// FolderAccess says who may use a folder.
+// FolderAccess is the set of users who may use a folder.
 type FolderAccess struct {
 	Enter *Access // open a file of it by name
 	List  *Access // see the names in it
 }
 
-// NoAccess is the access to something whose permissions are not known, for a reason.
+// NoAccess returns the access to a file with unknown permissions. reason says why they are unknown.
 func NoAccess(path, reason string) *Access {
 	return &Access{[]*grant{{path: path, unknown: reason}}}
 }
 
-// Together is the access to something that is made from several files: it takes access to all.
+// Together returns the access to data made from several files. A user needs access to all of them.
 func Together(all ...*Access) *Access {
 	var grants []*grant
 	for _, a := range all {
@@ -35,7 +35,7 @@ func Together(all ...*Access) *Access {
 	return &Access{distinct(grants)}
 }
 
-// distinct drops grants that are listed before.
+// distinct removes repeated grants.
 func distinct(all []*grant) (list []*grant) {
 	has := map[*grant]bool{}
 	for _, g := range all {
@@ -47,8 +47,8 @@ func distinct(all []*grant) (list []*grant) {
 	return list
 }
 
-// Lookup shares what is found out about access between several questions, so that each folder is
-// looked at once. The zero value is ready. It is for one goroutine, and is closed at the end.
+// Lookup caches permissions between several calls, so each folder is inspected once. The zero value
+// is ready. It is for one goroutine, and must be closed.
 type Lookup struct{ walkers walkers }
 
 // Close ends the lookup.
@@ -57,58 +57,58 @@ func (l *Lookup) Close() {
 	l.walkers = walkers{}
 }
 
-// Shown says what a file shows besides its owner: a group, and whether the members of that group
-// and all others may read it.
+// Shown is what a file shows besides its owner: a group, and whether the members of that group and
+// all others may read it.
 type Shown struct {
 	GID             uint32
 	Members, Others bool
 }
 
-// grant is what one file or folder on the way grants.
+// grant is the permissions of one file or folder on the way.
 type grant struct {
 	path     string
 	dev, ino uint64
 	mode     uint32 // as stat shows it
-	acl      bool   // there is one besides the mode
-	want     uint32 // the bit that is needed of it: canRead of a file, canSearch of a folder
-	unknown  string // why its permissions are not known; then it grants nothing
+	acl      bool   // an ACL exists besides the mode
+	want     uint32 // the bit that is needed: canRead of a file, canSearch of a folder
+	unknown  string // why its permissions are unknown; then it grants nothing
 	users    []entry
 	groups   []entry
 	others   uint32
 }
 
-// entry is the bits of one user or group. The first entry of a grant is its owner or its group,
-// and the others are those of its ACL, less what the mask of the ACL takes away.
+// entry is the bits of one user or group. The first entry of a grant is its owner or its group. The
+// others come from its ACL, reduced by the mask of the ACL.
 type entry struct{ id, bits uint32 }
 
 const (
 	canRead   = 4
 	canSearch = 1
 
-	noID = ^uint32(0) // of a user or group that has none in our user namespace
+	noID = ^uint32(0) // a user or group without an id in our user namespace
 
 	maxGroups = 32 // that Show tries
 )
 
-// Others reports whether everybody may read it. Uid and the members of gid are left out: a file
-// shows bits of their own for them. A user or group that is shut out and is neither of these makes
-// it false.
+// Others reports whether every user may read it, apart from uid and the members of gid. These two
+// have their own bits in the file that is shown. Any other user or group without access makes it
+// false.
 func (a *Access) Others(uid, gid uint32) bool {
 	return a.all(func(g *grant) bool { return g.toOthers(uid, gid) })
 }
 
-// Members reports whether all members of gid may read it, with uid left out.
+// Members reports whether all members of gid may read it, apart from uid.
 func (a *Access) Members(uid, gid uint32) bool {
 	return a.all(func(g *grant) bool { return g.toMembers(uid, gid) })
 }
 
-// all reports whether every grant admits, of which there must be one.
+// all reports whether admits is true for every grant, of which there must be one.
 func (a *Access) all(admits func(g *grant) bool) bool {
 	refuses := func(g *grant) bool { return !admits(g) }
 	return len(a.grants) > 0 && !slices.ContainsFunc(a.grants, refuses)
 }
 
-// Why names the file or folder that makes Others false, or else Members.
+// Why names the file or folder that makes Others false or, if Others is true, Members.
 func (a *Access) Why(uid, gid uint32) string {
 	for _, admits := range []func(g *grant) bool{
 		func(g *grant) bool { return g.toOthers(uid, gid) },
@@ -123,8 +123,8 @@ func (a *Access) Why(uid, gid uint32) string {
 	return ""
 }
 
-// Show finds what a file that belongs to uid may show without granting more than the source does.
-// The group is gid unless another group lets more users read it.
+// Show returns the permissions that a file of uid may show without granting more than the source
+// does. The group is gid unless another group lets more users read it.
 func (a *Access) Show(uid, gid uint32) Shown {
 	best := a.show(uid, gid)
 	if best.Members && best.Others {
@@ -142,7 +142,7 @@ func (a *Access) show(uid, gid uint32) Shown {
 	return Shown{GID: gid, Members: a.Members(uid, gid), Others: a.Others(uid, gid)}
 }
 
-// score orders by how many users may read: all others are more than the members of a group.
+// score orders by how many users may read. All others count more than the members of a group.
 func (s Shown) score() (n int) {
 	if s.Others {
 		n += 2
@@ -153,8 +153,8 @@ func (s Shown) score() (n int) {
 	return n
 }
 
-// groups lists the groups worth showing. Another group helps only if every grant that does not
-// admit all names it, so those of the first such grant are enough.
+// groups lists the groups worth showing. Another group helps only if it is named by every grant
+// that does not admit all users. So the groups of the first such grant are enough.
 func (a *Access) groups(uid, gid uint32) (ids []uint32) {
 	for _, g := range a.grants {
 		if g.toOthers(uid, noID) {
@@ -170,15 +170,15 @@ func (a *Access) groups(uid, gid uint32) (ids []uint32) {
 	return ids
 }
 
-// toOthers does for one grant what Others says. A user or group that the grant names and shuts out
-// would be among the others, unless it is uid or gid.
+// toOthers answers Others for one grant. A user or group that the grant shuts out is one of the
+// others, unless it is uid or gid.
 func (g *grant) toOthers(uid, gid uint32) bool {
 	return g.unknown == "" && g.has(g.others) && g.admits(g.users, uid) && g.admits(g.groups, gid)
 }
 
-// toMembers does for one grant what Members says. A member of several groups has the bits of each
-// that the grant names. If it does not name gid, nothing is known about the other groups of its
-// members, so each of them must do.
+// toMembers answers Members for one grant. A member of several groups has the bits of each group
+// that the grant names. If the grant does not name gid, the other groups of its members are
+// unknown, so each group has to be admitted.
 func (g *grant) toMembers(uid, gid uint32) bool {
 	if g.unknown != "" || !g.admits(g.users, uid) {
 		return false
@@ -195,7 +195,7 @@ func (g *grant) toMembers(uid, gid uint32) bool {
 	return g.has(g.others) && g.admits(g.groups, noID)
 }
 
-// admits reports whether all entries grant what is needed, except those of an id.
+// admits reports whether all entries except that of one id grant the wanted bit.
 func (g *grant) admits(list []entry, except uint32) bool {
 	for _, e := range list {
 		if !g.has(e.bits) && (e.id != except || e.id == noID) {
@@ -207,7 +207,7 @@ func (g *grant) admits(list []entry, except uint32) bool {
 
 func (g *grant) has(bits uint32) bool { return bits&g.want == g.want }
 
-// String says what is in the way.
+// String names the obstacle.
 func (g *grant) String() string {
 	switch {
 	case g.unknown != "":
@@ -218,7 +218,7 @@ func (g *grant) String() string {
 	return fmt.Sprintf("%s is mode %04o", g.path, g.mode)
 }
 
-// fromMode fills in what the mode grants.
+// fromMode fills in the grants of a mode.
 func (g *grant) fromMode(uid, gid, mode uint32) {
 	g.mode = mode & 0o7777
 	g.users = []entry{{uid, mode >> 6 & 7}}
@@ -226,7 +226,7 @@ func (g *grant) fromMode(uid, gid, mode uint32) {
 	g.others = mode & 7
 }
 
-// The tags of entries of a POSIX ACL, as its extended attribute has them.
+// Tags of entries of a POSIX ACL in its extended attribute.
 const (
 	aclOwner  = 0x01
 	aclUser   = 0x02
@@ -238,8 +238,8 @@ const (
 
 var errACL = errors.New("not a POSIX ACL")
 
-// addACL puts an ACL in the place of the mode's bits for the group. In a file that has one these
-// are its mask, which bounds what named users and all groups get.
+// addACL replaces the mode's bits for the group by those of an ACL. In a file with an ACL, the
+// mode's bits are its mask, which bounds the bits of named users and of all groups.
 func (g *grant) addACL(attribute []byte) error {
 	const version, head, size = 2, 4, 8
 	if len(attribute) < head || (len(attribute)-head)%size != 0 ||
@@ -255,7 +255,7 @@ func (g *grant) addACL(attribute []byte) error {
 		switch tag {
 		case aclOwner:
 		case aclUser:
-			if id != g.users[0].id { // the owner is not looked up among the named
+			if id != g.users[0].id { // the owner's own entry decides
 				g.users = append(g.users, entry{id, bits})
 			}
 		case aclGroup, aclGroups:
@@ -282,7 +282,7 @@ func (g *grant) addACL(attribute []byte) error {
 }
 
 // plainNFS4 reports whether an NFSv4 ACL says no more than the mode: it is only about the owner,
-// the group and everyone. Any other may shut out users whom the mode admits.
+// the group and everyone. Any other ACL may shut out users whom the mode admits.
 func plainNFS4(attribute []byte) bool {
 	word := func() (n uint32) {
 		if len(attribute) < 4 {

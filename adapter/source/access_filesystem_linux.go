@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readableSystems are those whose permissions are known, by the number that statfs gives: mode and
-// POSIX ACL alone decide, unless a function finds something else. On any other, who knows: a server
-// may decide, or an ACL of another kind.
+// readableSystems are the file systems with known permissions, by the number that statfs returns.
+// Mode and POSIX ACL alone decide, unless the function of the row finds something else. On other
+// file systems a server may decide, or another kind of ACL.
 var readableSystems = map[uint32]func(g *grant, fd int, m mount) string{
 	unix.EXT4_SUPER_MAGIC:      nil, // ext2 and ext3 too
 	unix.XFS_SUPER_MAGIC:       nil,
@@ -40,7 +40,7 @@ var readableSystems = map[uint32]func(g *grant, fd int, m mount) string{
 	unix.FUSE_SUPER_MAGIC:      (*grant).overFUSE,
 }
 
-// filesystem says what keeps mode and POSIX ACL from being all that counts; empty: nothing.
+// filesystem says why mode and POSIX ACL are not all that counts. It is empty if they are.
 func (g *grant) filesystem(fd int, m *mountTable) string {
 	var st unix.Statfs_t
 	if _, err := again(func() (int, error) { return 0, unix.Fstatfs(fd, &st) }); err != nil {
@@ -62,8 +62,8 @@ func (g *grant) filesystem(fd int, m *mountTable) string {
 	return look(g, fd, at)
 }
 
-// overFUSE looks at the options of a FUSE file system. Without allow_other it is for one user only,
-// whatever its modes say, and without default_permissions its server decides.
+// overFUSE checks the options of a FUSE file system. Without allow_other it is for one user only,
+// whatever its modes say. Without default_permissions its server decides.
 func (g *grant) overFUSE(fd int, m mount) string {
 	if m.kind == "virtiofs" { // the kernel checks the modes
 		return ""
@@ -79,7 +79,7 @@ func (g *grant) overFUSE(fd int, m mount) string {
 	return ""
 }
 
-// overNFS looks at what a server may know better.
+// overNFS checks whether the server may decide by other rules.
 func (g *grant) overNFS(fd int, m mount) string {
 	for _, option := range m.options {
 		if how, ok := strings.CutPrefix(option, "sec="); ok && how != "sys" {
@@ -93,7 +93,7 @@ func (g *grant) overNFS(fd int, m mount) string {
 	return ""
 }
 
-// mount is what the table of mounts says of a file system.
+// mount is the entry of a file system in the table of mounts.
 type mount struct {
 	kind    string
 	options []string // of the file system, not of the place where it is mounted

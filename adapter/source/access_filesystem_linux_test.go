@@ -77,8 +77,8 @@ func TestFileSystemsWhoseServersDecide(t *testing.T) {
 
 const namespaceEnv = "DEQUANTFS_TEST_NAMESPACE"
 
-// In a user namespace, and on an idmapped mount, the kernel shows users and groups that have no id
-// there as one, which another user or group may have.
+// In a user namespace or on an idmapped mount, some users and groups have no id. The kernel shows
+// them all as one id, which another user or group may have.
 func TestUsersOutsideOfTheNamespaceAreNobody(t *testing.T) {
 	if name := os.Getenv(namespaceEnv); name != "" {
 		inNamespace(t, name)

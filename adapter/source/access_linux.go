@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// walkers finds the walker of each folder.
+// walkers has the walker of each folder.
 type walkers map[*folder]*walker
 
-// walker gives the walker of a folder, which holds the folder open until the lookup is closed.
+// walker returns the walker of a folder. It holds the folder open until the lookup is closed.
 func (l *Lookup) walker(d *folder) (*walker, error) {
 	if w := l.walkers[d]; w != nil {
 		return w, nil
@@ -46,9 +46,9 @@ func (all walkers) close() {
 	}
 }
 
-// Access says who may read the file. It looks at the file, at the folders from the root of the file
-// system down to it, and at those that its links lead through. Only the file that was opened
-// counts: a name that leads to another one by now grants nothing.
+// Access returns the users who may read the file. It inspects the file, the folders from the root
+// of the file system to it, and those on the way of its links. Only the file that was opened
+// counts. If the name leads to another file now, it grants nothing.
 func (f *localFile) Access(l *Lookup) *Access {
 	w, err := l.walker(f.in)
 	if err != nil {
@@ -57,8 +57,8 @@ func (f *localFile) Access(l *Lookup) *Access {
 	return w.access(w.file(f.grant(&w.mounts)))
 }
 
-// Access says who may use a folder. It looks at the folders from the root of the file system down
-// to it.
+// Access returns the users who may use a folder. It inspects the folders from the root of the file
+// system to it.
 func (d *folder) Access(l *Lookup, name string) FolderAccess {
 	w, err := l.walker(d)
 	if err != nil {
@@ -74,7 +74,8 @@ func (d *folder) Access(l *Lookup, name string) FolderAccess {
 	return w.readers(at, way...)
 }
 
-// readers says who may use an open folder, which may be looked up through others first.
+// readers returns the users who may use an open folder. way has the grants of folders that were
+// passed first.
 func (w *walker) readers(folder int, way ...*grant) FolderAccess {
 	way = append(way, w.folder(folder, canSearch))
 	return FolderAccess{
@@ -83,8 +84,8 @@ func (w *walker) readers(folder int, way ...*grant) FolderAccess {
 	}
 }
 
-// lastGrant looks at a file that is about to be closed. It does not once the folder is closed: no
-// user is asked about then, and a server that does not answer must not keep files from being closed.
+// lastGrant inspects a file that is about to be closed. It does not once the folder is closed: then
+// no user is asked about, and a silent server must not keep a file open.
 func (d *folder) lastGrant(f *localFile) grant {
 	d.closing.Lock()
 	defer d.closing.Unlock()
@@ -97,12 +98,12 @@ func (d *folder) lastGrant(f *localFile) grant {
 	return g
 }
 
-// lost is access to something that cannot be looked at.
+// lost is the access to a file that cannot be inspected.
 func lost(path string, err error) *Access {
 	return NoAccess(path, "cannot be looked at: "+err.Error())
 }
 
-// grant looks at an open file.
+// grant inspects an open file.
 func (f *localFile) grant(m *mountTable) grant {
 	f.use.RLock()
 	defer f.use.RUnlock()
@@ -114,33 +115,33 @@ func (f *localFile) grant(m *mountTable) grant {
 	return g
 }
 
-// folderID is what the grant of a folder is known by, since the same folder is on many ways. One
-// folder may be mounted at two paths, with other owners at each.
+// folderID identifies the grant of a folder, since the same folder is on many ways. One folder may
+// be mounted at two paths, with different owners.
 type folderID struct {
 	path     string
 	dev, ino uint64
 	want     uint32
 }
 
-// walker follows names as the kernel does, and notes what each folder on the way grants.
+// walker follows names as the kernel does, and records the grant of each folder on the way.
 type walker struct {
 	path   string   // of the source's folder
 	at     int      // that folder
-	enter  []*grant // what it takes to enter it
+	enter  []*grant // the grants needed to enter it
 	seen   map[folderID]*grant
 	mounts mountTable
 }
 
-// access needs what it takes to enter the folder, and all of some ways from there.
+// access returns the access that needs the grants of the folder and of some ways from there.
 func (w *walker) access(ways ...[]*grant) *Access {
 	return &Access{distinct(slices.Concat(w.enter, slices.Concat(ways...)))}
 }
 
-// maxLinks is how many symlinks are followed in one name, as in the kernel.
+// maxLinks is the most symlinks that are followed in one name, as in the kernel.
 const maxLinks = 40
 
-// walk follows a name from an open folder and gives what it leads to, as an O_PATH descriptor, with
-// the folders that it was looked up in.
+// walk follows a name from an open folder. It returns the target as an O_PATH descriptor, and the
+// folders in which parts of the name were looked up.
 func (w *walker) walk(from int, name string) (end int, way []*grant, err error) {
 	at, err := unix.FcntlInt(uintptr(from), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -172,8 +173,8 @@ func (w *walker) walk(from int, name string) (end int, way []*grant, err error) 
 	return at, way, nil
 }
 
-// step opens one name in a folder. For a symlink it gives the target, and opens where that begins:
-// the same folder, or the root.
+// step opens one name in a folder. For a symlink it returns the target, and opens the folder where
+// the target begins: the same folder, or the root.
 func step(at int, name string) (next int, target string, err error) {
 	next, err = openPath(at, name)
 	if err != nil {
@@ -198,7 +199,7 @@ func step(at int, name string) (next int, target string, err error) {
 	return next, target, err
 }
 
-// openPath opens a name in a folder to look at it.
+// openPath opens a name in a folder for inspection.
 func openPath(at int, name string) (int, error) {
 	return again(func() (int, error) {
 		return unix.Openat(at, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -211,7 +212,7 @@ func fstat(fd int) (unix.Stat_t, error) {
 	return st, err
 }
 
-// again repeats what a signal has interrupted, which a FUSE file system lets happen.
+// again repeats a call that a signal has interrupted, which can happen on FUSE.
 func again[T any](call func() (T, error)) (T, error) {
 	for {
 		v, err := call()
@@ -221,7 +222,7 @@ func again[T any](call func() (T, error)) (T, error) {
 	}
 }
 
-// readLink reads the symlink that a descriptor is of.
+// readLink reads the symlink of a descriptor.
 func readLink(fd int) (string, error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(fd, "", buf)
@@ -231,7 +232,7 @@ func readLink(fd int) (string, error) {
 	return string(buf[:max(n, 0)]), err
 }
 
-// folder looks at an open folder, once.
+// folder inspects an open folder once.
 func (w *walker) folder(fd int, want uint32) *grant {
 	path := pathOf(fd)
 	st, err := fstat(fd)
@@ -248,8 +249,8 @@ func (w *walker) folder(fd int, want uint32) *grant {
 	return g
 }
 
-// file gives all that the name of a file depends on: the folders on the way, the file as it was
-// opened by that name, and as it is now.
+// file returns all grants that the name of a file depends on: those of the folders on the way, of
+// the file as it was opened, and of the file that has the name now.
 func (w *walker) file(opened grant) []*grant {
 	name := opened.path
 	opened.path = filepath.Join(w.path, name)
@@ -267,7 +268,7 @@ func (w *walker) file(opened grant) []*grant {
 	return append(way, &opened, now)
 }
 
-// pathOf is the path of an open folder, for messages.
+// pathOf returns the path of an open folder, for messages.
 func pathOf(fd int) string {
 	path, err := os.Readlink(throughProc(fd))
 	if err != nil {
@@ -276,10 +277,10 @@ func pathOf(fd int) string {
 	return path
 }
 
-// throughProc is a path to what is open, which may be an O_PATH descriptor.
+// throughProc returns a path to an open file, which may be an O_PATH descriptor.
 func throughProc(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// inspect looks at who may use an open file or folder.
+// inspect finds the users who may use an open file or folder.
 func (g *grant) inspect(fd int, m *mountTable) {
 	st, err := fstat(fd)
 	if err != nil {
@@ -302,7 +303,7 @@ func (g *grant) inspect(fd int, m *mountTable) {
 	g.mapped()
 }
 
-// attribute reads an extended attribute; nil if there is none.
+// attribute reads an extended attribute. It returns nil if there is none.
 func attribute(fd int, name string) ([]byte, error) {
 	for _, size := range []int{512, 64 << 10} { // the second is the most that there can be
 		buf := make([]byte, size)
@@ -319,8 +320,9 @@ func attribute(fd int, name string) ([]byte, error) {
 	return nil, unix.ERANGE
 }
 
-// mapped takes out the ids of users and groups that have none in our user namespace, or on an
-// idmapped mount. The kernel shows all of them as one, which another user or group may really have.
+// mapped replaces the ids of users and groups that have none in our user namespace, or on an
+// idmapped mount. The kernel shows all of them as one id, which another user or group may really
+// have.
 func (g *grant) mapped() {
 	user, group := overflow()
 	for _, list := range []struct {
@@ -335,7 +337,7 @@ func (g *grant) mapped() {
 	}
 }
 
-// overflow is what the kernel shows for a user or group that has no id.
+// overflow returns the ids that the kernel shows for users and groups without an id.
 var overflow = sync.OnceValues(func() (user, group uint32) {
 	return overflowID("uid"), overflowID("gid")
 })

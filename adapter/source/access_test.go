@@ -48,7 +48,7 @@ func everyone() (all []permission.Person) {
 	return all
 }
 
-// way is the inodes that a name depends on, with what is wanted of each.
+// way is the inodes that a name depends on, with the bit needed of each.
 type way []struct {
 	*permission.Inode
 	want uint32
@@ -80,8 +80,7 @@ func (w way) allows(p permission.Person, byACL bool) bool {
 	return true
 }
 
-// What is granted to all others and to all members of a group is what the kernel grants to each of
-// them, neither more nor less.
+// Others and members get access exactly if the kernel grants it to each of them.
 func TestAccessGrantsWhatTheKernelGrants(t *testing.T) {
 	people := everyone()
 	for _, seed := range size.Seeds(t) {

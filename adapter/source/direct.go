@@ -1,19 +1,18 @@
 package source
 
-// DirectAlign is what the addresses and lengths of buffers and the offsets of ReadDirect are
-// multiples of.
+// DirectAlign divides the addresses and lengths of buffers and the offsets of ReadDirect.
 const DirectAlign = 4096
 
 // Direct is a File that can also be read past the page cache of the system.
 type Direct interface {
 	File
 
-	// ReadDirect reads like ReadAt, and waits for as long as it takes. The address and length of
-	// the buffer and the offset are multiples of DirectAlign. The buffer may reach beyond the end
-	// of the file, which is io.EOF as usual.
+	// ReadDirect reads like ReadAt, but waits without a limit. The address and length of the buffer
+	// and the offset are multiples of DirectAlign. The buffer may reach beyond the end of the file.
+	// Then the error is io.EOF as usual.
 	ReadDirect(p []byte, off int64) (int, error)
 
-	// Cached says whether most of [off, off+n) is in the page cache. If the system does not tell,
-	// it is not.
+	// Cached reports whether most of [off, off+n) is in the page cache. It is false if the system
+	// does not tell.
 	Cached(off, n int64) bool
 }

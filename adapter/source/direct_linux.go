@@ -11,15 +11,15 @@ import (
 
 var _ Direct = (*localFile)(nil)
 
-// direct is a second descriptor of a source file, which reads past the page cache.
+// direct is a second descriptor of a source file that reads past the page cache.
 type direct struct {
 	mu   sync.Mutex
 	fd   int  // of the open file; valid if open
 	open bool // there is one
-	off  bool // there can be none, as the file system says; any other failure is tried again
+	off  bool // the file system has no direct reads; other failures are retried
 }
 
-// ReadDirect reads past the page cache if it can and the bytes are not in there.
+// ReadDirect reads past the page cache, if that is possible and the bytes are not in the cache.
 func (f *localFile) ReadDirect(p []byte, off int64) (int, error) {
 	f.use.RLock()
 	defer f.use.RUnlock()
@@ -48,7 +48,7 @@ func end(is bool) error {
 	return nil
 }
 
-// readDirect reads as much as it can of what is wanted.
+// readDirect reads as much as possible of the wanted bytes.
 func (f *localFile) readDirect(fd int, p []byte, off int64, want int) (n int) {
 	for n < want {
 		got, err := unix.Pread(fd, p[n:], off+int64(n))
@@ -69,7 +69,7 @@ func (f *localFile) readDirect(fd int, p []byte, off int64, want int) (n int) {
 	return n
 }
 
-// directly gives the descriptor to read a range with if that is not in the page cache.
+// directly returns a descriptor for a range that is not in the page cache.
 func (f *localFile) directly(off, n int64) (fd int, ok bool) {
 	if f.closed || n == 0 || f.cached(off, n) {
 		return 0, false
@@ -78,7 +78,7 @@ func (f *localFile) directly(off, n int64) (fd int, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.open && !d.off {
-		// The file that is open, not whatever has its name by now.
+		// Open the same file, since its name may now lead to another one.
 		const flags = unix.O_RDONLY | unix.O_DIRECT | unix.O_CLOEXEC | unix.O_NONBLOCK
 		fd, err := unix.Open(throughProc(int(f.fd)), flags, 0)
 		d.fd, d.open, d.off = fd, err == nil, err == unix.EINVAL || err == unix.EOPNOTSUPP
@@ -92,7 +92,7 @@ func (d *direct) refuse() {
 	d.off = true
 }
 
-// close closes the descriptor. No reads run any more.
+// close closes the descriptor. No reads are running.
 func (d *direct) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -102,8 +102,8 @@ func (d *direct) close() {
 	d.open, d.off = false, true
 }
 
-// Cached says whether most of a range is in the page cache. The system does not tell before Linux
-// 6.5, nor of a file of another user. Then the range counts as not cached.
+// Cached reports whether most of a range is in the page cache. Before Linux 6.5, and for a file of
+// another user, the system does not tell. Then the range counts as not cached.
 func (f *localFile) Cached(off, n int64) bool {
 	f.use.RLock()
 	defer f.use.RUnlock()

@@ -2,7 +2,7 @@
 
 package source
 
-// direct is nothing here.
+// direct is empty, since only Linux has direct reads.
 type direct struct{}
 
 func (d *direct) close() {}

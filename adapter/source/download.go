@@ -2,13 +2,13 @@ package source
 
 import "fmt"
 
-// Download describes how the files of a store got there.
+// Download describes how the files of a store were downloaded.
 type Download struct {
 	Command    string // that downloads all of it; empty if it is not known
 	Unfinished bool   // a file that is missing was probably not downloaded yet
 }
 
-// Explain adds to an error about a missing file that the download is not finished, if so.
+// Explain adds to an error about a missing file that the download is not finished.
 func (d Download) Explain(err error) error {
 	if !d.Unfinished {
 		return err
@@ -16,13 +16,13 @@ func (d Download) Explain(err error) error {
 	return &IncompleteError{Err: err, Command: d.Command}
 }
 
-// IncompleteError is an ErrIncomplete, with what is missing.
+// IncompleteError is an ErrIncomplete that names the missing file.
 type IncompleteError struct {
 	Err     error
 	Command string // that downloads the rest; empty if it is not known
 }
 
-// Error says what is missing and how to get it.
+// Error names the missing file and the way to get it.
 func (e *IncompleteError) Error() string {
 	if e.Command == "" {
 		const again = "a download into this folder is not finished: run its hf download again"
@@ -31,5 +31,5 @@ func (e *IncompleteError) Error() string {
 	return fmt.Sprintf("%v: %v: run %s", e.Err, ErrIncomplete, e.Command)
 }
 
-// Unwrap gives ErrIncomplete and the error about what is missing.
+// Unwrap returns ErrIncomplete and the error about the missing file.
 func (e *IncompleteError) Unwrap() []error { return []error{ErrIncomplete, e.Err} }

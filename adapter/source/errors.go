@@ -5,15 +5,15 @@ import (
 	"fmt"
 )
 
-// The kinds of errors of a source. Errors of this package wrap one of them where it fits, and say
-// more: test for them with [errors.Is].
+// The kinds of errors of a source. Errors of this package wrap one of them if it fits, and add
+// details. Test for them with [errors.Is].
 var (
-	// ErrChanged says that a file may differ from what it was when it was opened. Either its size
-	// or its time of modification is different. Or its time of change is different, and nothing
-	// shows that only names, links or permissions changed. Or a program opened it for writing.
+	// ErrChanged says that a file may have changed since it was opened. Its size or its time of
+	// modification differs. Or its time of change differs, without proof that only names, links or
+	// permissions changed. Or a program opened it for writing.
 	ErrChanged = errors.New("source has changed since it was opened")
 
-	// ErrOutsideLink says that a link leads out of the store, and that links may not do so.
+	// ErrOutsideLink says that a link leads out of the store, which is not allowed.
 	ErrOutsideLink = errors.New("link leads outside of the source")
 
 	// ErrMissing says that a file does not exist, or that a link leads nowhere.
@@ -27,7 +27,7 @@ var (
 	ErrIncomplete = errors.New("the download is not finished")
 )
 
-// said is an error of a kind, with a text of its own.
+// said is an error of a kind with its own text.
 type said struct {
 	kind error
 	text string
@@ -36,7 +36,7 @@ type said struct {
 func (s *said) Error() string { return s.text }
 func (s *said) Unwrap() error { return s.kind }
 
-// sayf gives an error of a kind.
+// sayf returns an error of a kind.
 func sayf(kind error, format string, args ...any) error {
 	return &said{kind, fmt.Sprintf(format, args...)}
 }

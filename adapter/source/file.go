@@ -24,19 +24,19 @@ type localFile struct {
 	file  *os.File
 	fd    uintptr  // of file
 	was   identity // when it was opened; ctime and links follow harmless changes
-	proof proof    // of what size and times do not show
+	proof proof    // about changes that size and times do not show
 
 	direct  direct
 	errands chan struct{} // has one entry for each errand under way
 
 	use    sync.RWMutex // held for reading while the descriptor is used
-	closed bool         // guarded by use, as last is
-	last   grant        // what it granted when it was closed
+	closed bool         // guarded by use, like last
+	last   grant        // its grant when it was closed
 
 	changes sync.Mutex // guards was, whose size and mtime never change
 }
 
-// identity is what a file is known by while it is open.
+// identity is the attributes that identify a file while it is open.
 type identity struct {
 	size         int64
 	mtime, ctime int64 // nanoseconds
@@ -73,7 +73,7 @@ func (f *localFile) Size() int64 { return f.was.size }
 // ModTime is when the file was modified before it was opened.
 func (f *localFile) ModTime() time.Time { return time.Unix(0, f.was.mtime) }
 
-// Mode is the permission bits; none if they cannot be found out.
+// Mode returns the permission bits, or none if they are unknown.
 func (f *localFile) Mode() fs.FileMode {
 	f.use.RLock()
 	defer f.use.RUnlock()
@@ -84,9 +84,9 @@ func (f *localFile) Mode() fs.FileMode {
 	return info.Mode().Perm()
 }
 
-// ReadAt reads bytes of the file as it was when it was opened, or fails. It looks at the file after
-// it has read, so that it sees any change that came before the last byte was read. Then the error
-// is ErrChanged. Errors are not remembered.
+// ReadAt reads bytes of the file as it was when it was opened, or fails. It checks the file after
+// it has read, so it sees any change before that. The error is then ErrChanged. Errors are not
+// remembered.
 func (f *localFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("%s: %w", f.name, err)
@@ -122,14 +122,14 @@ func (f *localFile) readFor(ctx context.Context, p []byte, off int64) (int, erro
 	return n + rest, nil
 }
 
-// readNow fills p, which lies inside the file.
+// readNow fills p, which is inside the file.
 func (f *localFile) readNow(p []byte, off int64) (int, error) {
 	f.use.RLock()
 	defer f.use.RUnlock()
 	return f.read(p, off)
 }
 
-// read fills p, which lies inside the file. The caller holds f.use.
+// read fills p, which is inside the file. The caller holds f.use.
 func (f *localFile) read(p []byte, off int64) (int, error) {
 	n, err := 0, error(nil)
 	if len(p) > 0 {
@@ -144,7 +144,7 @@ func (f *localFile) read(p []byte, off int64) (int, error) {
 	return n, cause(err)
 }
 
-// Check fails with ErrChanged if the file is not what it was when it was opened.
+// Check fails with ErrChanged if the file may have changed since it was opened.
 func (f *localFile) Check() error {
 	f.use.RLock()
 	defer f.use.RUnlock()
@@ -154,7 +154,7 @@ func (f *localFile) Check() error {
 	return nil
 }
 
-// check does what Check says. The caller holds f.use.
+// check is Check for callers that hold f.use.
 func (f *localFile) check() error {
 	if f.closed {
 		return os.ErrClosed
@@ -178,7 +178,7 @@ func (f *localFile) check() error {
 	return ErrChanged
 }
 
-// Close closes the file once the reads that run have ended.
+// Close closes the file after running reads have ended.
 func (f *localFile) Close() error {
 	f.use.Lock()
 	defer f.use.Unlock()
@@ -192,11 +192,11 @@ func (f *localFile) Close() error {
 	return f.file.Close()
 }
 
-// Unseen names the changes of bytes that reads would not notice, the reason, and the way out.
+// Unseen names the changes that reads would not notice, the reason, and the fix.
 func (f *localFile) Unseen() string { return f.proof.unseen() }
 
-// cause drops the operation and the path from an error of package os: messages begin
-// with the name that the file has in the source.
+// cause drops the operation and the path from an error of package os. Messages begin with the name
+// of the file in the source instead.
 func cause(err error) error {
 	if err == nil {
 		return nil
@@ -208,7 +208,7 @@ func cause(err error) error {
 	return err
 }
 
-// regular refuses everything but a regular file.
+// regular refuses all files that are not regular.
 func regular(mode os.FileMode) error {
 	for _, t := range []struct {
 		bit  os.FileMode

@@ -2,8 +2,9 @@ package source
 
 import "golang.org/x/sys/unix"
 
-// readCached reads what can be read without waiting. It gives nothing if the file may be on a
-// server, which has to be asked for the identity of the file. An error is left to the next read.
+// readCached reads the part that can be read without waiting. It reads nothing if the file may be
+// on a server, since a server has to be asked for the identity of the file. An error is left to the
+// next read.
 func (f *localFile) readCached(p []byte, off int64) (int, error) {
 	f.use.RLock()
 	defer f.use.RUnlock()
@@ -20,9 +21,9 @@ func (f *localFile) readCached(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Advise tells the system that n bytes from off will be read soon, so that it fetches
-// them, or that they are not needed any more, so that it drops its copy. The bytes
-// that reads give are the same either way.
+// Advise tells the system that n bytes from off will be read soon, so it may fetch them. With
+// dontneed it tells that they are not needed any more, so it may drop its copy. Reads return the
+// same bytes either way.
 func (f *localFile) Advise(off, n int64, dontneed bool) {
 	advice := unix.FADV_WILLNEED
 	if dontneed {

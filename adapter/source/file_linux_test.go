@@ -79,8 +79,8 @@ func rewrite(t *testing.T, path string) {
 	}
 }
 
-// restamped does something to a file until its time of change has moved on, which
-// takes as long as the file system's clock takes for a tick.
+// restamped repeats an action on a file until its time of change differs. That takes one tick of
+// the file system's clock.
 func restamped(t *testing.T, path string, do func()) {
 	t.Helper()
 	ctime := func() time.Duration {
@@ -277,7 +277,7 @@ var changes = map[string]func(t *testing.T, path string){
 	},
 }
 
-// wantChanged wants reads to fail since the file has changed.
+// wantChanged checks that reads fail since the file has changed.
 func wantChanged(t *testing.T, f file) {
 	t.Helper()
 	n, err := f.ReadAt(t.Context(), make([]byte, 8), 0)

@@ -4,7 +4,7 @@ package source
 
 const nonblock = 0
 
-// identifyHere looks at an open file. The system does not tell the time of change.
+// identifyHere returns the identity of an open file. The system does not tell the time of change.
 func identifyHere(f *localFile) (identity, error) {
 	info, err := f.file.Stat()
 	if err != nil {

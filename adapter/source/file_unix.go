@@ -4,10 +4,10 @@ package source
 
 import "golang.org/x/sys/unix"
 
-// nonblock lets the opening of a named pipe return that no process writes to.
+// nonblock keeps the opening of a named pipe without a writer from blocking.
 const nonblock = unix.O_NONBLOCK
 
-// identifyHere looks at an open file without allocating. It does not ask a server.
+// identifyHere returns the identity of an open file without allocating. It does not ask a server.
 func identifyHere(f *localFile) (identity, error) {
 	var st unix.Stat_t
 	for {

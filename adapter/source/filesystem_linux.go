@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filesystem says what a file system shows of changes.
+// filesystem describes which changes a file system shows.
 type filesystem struct {
 	name   string
 	fixed  bool // it cannot be written to
@@ -18,9 +18,9 @@ type filesystem struct {
 	told   bool // a server knows sizes and times, and stores reach it late
 }
 
-// filesystems are the known ones, by the number that statfs gives. Any other is taken for one with
-// a server. On an overlay a lease keeps out neither processes that have mapped the file already nor
-// those that write to a layer.
+// filesystems are the known file systems, by the number that statfs returns. Others are treated as
+// if they had a server. On an overlay, two kinds of processes can write in spite of a lease: those
+// that have already mapped the file, and those that write to a layer.
 var filesystems = map[uint32]filesystem{
 	unix.EXT4_SUPER_MAGIC:      {name: "ext4", leases: true, swaps: true}, // ext2 and ext3 too
 	unix.XFS_SUPER_MAGIC:       {name: "xfs", leases: true, swaps: true},
@@ -51,7 +51,8 @@ func systemOf(fd uintptr) (filesystem, error) {
 	return s, nil
 }
 
-// onDisk says that a file of an overlay is in a layer on a disk and is written back when we ask.
+// onDisk reports whether a file of an overlay is in a layer on a disk. Such a file is written back
+// on request.
 func onDisk(fd uintptr) bool {
 	var st unix.Statx_t
 	const only = unix.STATX_DIOALIGN | unix.STATX_SUBVOL // only file systems on disks give these
@@ -59,7 +60,7 @@ func onDisk(fd uintptr) bool {
 	return err == nil && st.Mask&only != 0 && !volatile(st.Dev_major, st.Dev_minor)
 }
 
-// volatile says that the overlay with this device number ignores fdatasync, or may do so.
+// volatile reports whether the overlay with this device number ignores fdatasync, or may do so.
 func volatile(major, minor uint32) bool {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"sync"
 )
 
-// ErrLink says that a folder is a link to one, which is not listed.
+// ErrLink says that a folder is a link to a folder. Such a link is not listed.
 var ErrLink = errors.New("is a link")
 
 var _ Store = (*folder)(nil)
 
-// folder is a local folder, or a snapshot in the local cache of the Hub. Files outside of its root
-// are not opened, whatever its links are, even if one is changed meanwhile.
+// folder is a local folder, or a snapshot in the local cache of the Hub. Files outside its root are
+// never opened, even if a link is changed meanwhile.
 type folder struct {
 	path   string      // the folder itself, without symlinks
 	root   *os.Root    // the folder; for a snapshot the folder of its model
@@ -55,7 +55,7 @@ func openFolder(path string, o Options) (*folder, error) {
 // Name is the path of the folder, without symlinks.
 func (d *folder) Name() string { return d.path }
 
-// Close ends the resolution of names. Files that were opened stay open.
+// Close ends the resolution of names. Open files stay open.
 func (d *folder) Close() error {
 	d.closing.Lock()
 	d.closed = true
@@ -105,12 +105,12 @@ func (d *folder) list(path string, most int) (Listing, error) {
 	return l, nil
 }
 
-// within is the path in the root of a slash-separated name.
+// within returns the path in the root of a slash-separated name.
 func (d *folder) within(name string) string {
 	return filepath.Join(d.inside, filepath.FromSlash(name))
 }
 
-// Stat says what a name leads to in the root.
+// Stat describes the target of a name in the root.
 func (d *folder) Stat(ctx context.Context, name string) (Info, error) {
 	if err := ctx.Err(); err != nil {
 		return Info{}, err
@@ -125,7 +125,7 @@ func (d *folder) Stat(ctx context.Context, name string) (Info, error) {
 	return Info{}, cause(err)
 }
 
-// dangling says where a link of the folder leads if nothing is there.
+// dangling returns the error of a link without a target.
 func (d *folder) dangling(name string) error {
 	path := filepath.Join(d.path, filepath.FromSlash(name))
 	target, err := os.Readlink(path)
@@ -138,7 +138,7 @@ func (d *folder) dangling(name string) error {
 	return nowhere(target)
 }
 
-// nowhere is the error of a link to something that does not exist.
+// nowhere is the error of a link whose target does not exist.
 func nowhere(target string) error {
 	return sayf(ErrMissing, "its link leads to %s, which does not exist", target)
 }
@@ -162,8 +162,8 @@ func (d *folder) Open(ctx context.Context, name string) (File, error) {
 	return f, nil
 }
 
-// openInside opens a path in the root. It looks at the path before, because opening a device may
-// do something. newFile looks again afterwards.
+// openInside opens a path in the root. It checks the path before, because opening a device may have
+// effects. newFile checks again afterwards.
 func (d *folder) openInside(path string) (*os.File, error) {
 	info, err := d.root.Stat(path)
 	if err == nil {
@@ -176,8 +176,8 @@ func (d *folder) openInside(path string) (*os.File, error) {
 	return file, cause(err)
 }
 
-// openLinked looks again at a name that could not be opened in the root: an absolute symlink may
-// still lead to a file inside.
+// openLinked retries a name that could not be opened in the root. An absolute symlink may still
+// lead to a file inside.
 func (d *folder) openLinked(name string, failed error) (*os.File, error) {
 	path := filepath.Join(d.path, filepath.FromSlash(name))
 	target, err := os.Readlink(path)
@@ -215,7 +215,7 @@ func openRegular(path string) (*os.File, error) {
 	return file, cause(err)
 }
 
-// missing says so if a file does not exist.
+// missing turns an error about a file that does not exist into ErrMissing.
 func (d *folder) missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return d.Download().Explain(ErrMissing)
@@ -223,7 +223,8 @@ func (d *folder) missing(err error) error {
 	return err
 }
 
-// Download tells of the command for a snapshot, and of a download into the folder that was stopped.
+// Download returns the command for a snapshot, and whether a download into the folder was
+// interrupted.
 func (d *folder) Download() Download {
 	if d.repo != nil {
 		return Download{Command: d.repo.download(), Unfinished: true}

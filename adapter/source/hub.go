@@ -27,7 +27,7 @@ func parseRepository(s string) (*repository, bool) {
 	return &repository{m[1], m[2]}, true
 }
 
-// download is the command that gets the repository, or what is missing of it.
+// download returns the command that downloads the repository, or its missing files.
 func (r *repository) download() string {
 	if r.revision == "" || r.revision == "main" {
 		return "hf download " + r.id
@@ -35,11 +35,11 @@ func (r *repository) download() string {
 	return "hf download " + r.id + " --revision " + r.revision
 }
 
-// folder is the repository's name in a cache.
+// folder returns the repository's name in a cache.
 func (r *repository) folder() string { return "models--" + strings.ReplaceAll(r.id, "/", "--") }
 
-// snapshotOf says which repository a folder is a snapshot of, by its place:
-// models--org--name/snapshots/revision; nil if it is none.
+// snapshotOf returns the repository of a snapshot by its path:
+// models--org--name/snapshots/revision. It is nil for other folders.
 func snapshotOf(path string) *repository {
 	snapshots := filepath.Dir(path)
 	model := filepath.Base(filepath.Dir(snapshots))
@@ -50,8 +50,8 @@ func snapshotOf(path string) *repository {
 	return &repository{strings.Replace(id, "--", "/", 1), filepath.Base(path)}
 }
 
-// locate finds the repository's snapshot in the local cache, as huggingface_hub does:
-// the revision is a name in refs, whose file holds the commit, or the commit itself.
+// locate finds the repository's snapshot in the local cache, as huggingface_hub does. The revision
+// is a commit, or a name in refs whose file holds the commit.
 func (r *repository) locate() (string, error) {
 	cache, err := cacheFolder()
 	if err != nil {
@@ -86,13 +86,13 @@ func (r *repository) locate() (string, error) {
 	return filepath.Join(model, "snapshots", commit), nil
 }
 
-// shortestPrefix is how much of a commit has to be written, as in Git.
+// shortestPrefix is the shortest abbreviation of a commit, as in Git.
 const shortestPrefix = 4
 
 var hexadecimal = regexp.MustCompile(`^[0-9a-f]+$`)
 
-// fullCommit completes the beginning of a commit that only one snapshot has. Other revisions stay
-// as they are.
+// fullCommit completes an abbreviated commit if only one snapshot has it. Other revisions are
+// returned unchanged.
 func fullCommit(root *os.Root, revision string) (string, error) {
 	if len(revision) < shortestPrefix || !hexadecimal.MatchString(revision) {
 		return revision, nil
@@ -117,7 +117,7 @@ func fullCommit(root *os.Root, revision string) (string, error) {
 		revision, strings.Join(found, ", "))
 }
 
-// absent is the error of a revision that the cache does not have.
+// absent is the error for a revision that is not in the cache.
 func (r *repository) absent(revision, cache, unfinished string) error {
 	kind := ErrNotDownloaded
 	if unfinished != "" {
@@ -127,7 +127,7 @@ func (r *repository) absent(revision, cache, unfinished string) error {
 		unfinished, r.download())
 }
 
-// readRef reads the commit that a branch or tag stands for.
+// readRef reads the commit of a branch or tag.
 func readRef(root *os.Root, revision string) (string, error) {
 	const longest = 256
 	if !filepath.IsLocal(revision) {
@@ -145,7 +145,7 @@ func readRef(root *os.Root, revision string) (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-// unfinished says whether a download was begun.
+// unfinished says whether a download has begun.
 func unfinished(root *os.Root) string {
 	blobs, err := fs.ReadDir(root.FS(), "blobs")
 	if err != nil {
@@ -159,7 +159,7 @@ func unfinished(root *os.Root) string {
 	return ""
 }
 
-// cacheFolder is where huggingface_hub keeps what it has downloaded.
+// cacheFolder returns the cache of huggingface_hub.
 func cacheFolder() (string, error) {
 	home, homeErr := os.UserHomeDir()
 	for _, place := range []struct{ variable, inside string }{

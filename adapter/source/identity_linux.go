@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// protect makes later stores through existing mappings change the times: the kernel notes the first
-// store to a page after the page was written back. It gives an identity from before the last
-// writing back, so that a store in between counts as a change.
+// protect makes later stores through existing mappings change the file's times. The kernel notes
+// the first store to a page after the page was written back. The returned identity is from before
+// the last write-back, so a store in between counts as a change.
 func (f *localFile) protect() (id identity, err error) {
 	for range 3 {
 		if id, err = f.settle(); err != nil {
@@ -25,8 +25,8 @@ func (f *localFile) protect() (id identity, err error) {
 	return id, nil // it changes all the time, and reads will say so
 }
 
-// writeBack writes the dirty pages of the file back. On a disk of this machine it does not make the
-// disk flush its cache, which takes longer than all else: overlays and servers need fdatasync.
+// writeBack writes the dirty pages of the file back. On a local disk it does not flush the disk's
+// own cache, which is slow. Overlays and servers need fdatasync.
 func (f *localFile) writeBack() error {
 	err := ignoringEINTR(func() error {
 		if f.proof.system.leases {
@@ -47,11 +47,11 @@ func syncPages(fd uintptr) error {
 		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
-// settleTries bounds how long settle waits, in milliseconds.
+// settleTries is the most milliseconds that settle waits.
 const settleTries = 2000
 
-// settle gives the file's identity after the tick of the clock in which it was changed last, so
-// that any later change gives it another time.
+// settle returns the file's identity. It waits until the clock's tick of the last change is over,
+// so any later change gets another time.
 func (f *localFile) settle() (id identity, err error) {
 	for range settleTries {
 		if id, err = identify(f); err != nil || !ticking(id.ctime) {
@@ -62,8 +62,8 @@ func (f *localFile) settle() (id identity, err error) {
 	return id, err
 }
 
-// ticking says whether a change now could get the same time of change. Where times are whole
-// seconds a tick is a second.
+// ticking reports whether a change now could get the same time of change. If times are whole
+// seconds, a tick is a second.
 func ticking(ctime int64) bool {
 	var now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now) != nil {
@@ -76,7 +76,7 @@ func ticking(ctime int64) bool {
 	return age <= 0 && age > -int64(time.Second) // more than a second ahead: another clock
 }
 
-// identify looks at an open file. It allocates only where it asks a server.
+// identify returns the identity of an open file. It allocates only if it asks a server.
 func identify(f *localFile) (identity, error) {
 	if !f.proof.system.told {
 		return identifyHere(f)
@@ -103,7 +103,7 @@ func nanoseconds(t unix.StatxTimestamp) int64 {
 	return t.Sec*int64(time.Second) + int64(t.Nsec)
 }
 
-// ignoringEINTR calls a function again when a signal has interrupted it.
+// ignoringEINTR repeats a call that a signal has interrupted.
 func ignoringEINTR(call func() error) error {
 	for {
 		if err := call(); err != unix.EINTR {

@@ -11,17 +11,17 @@ import (
 )
 
 // lease is a read lease on an open file. While it holds, no process has the file open or mapped for
-// writing, and none had since it was taken. The kernel grants it to the owner of the file and to
-// root, unless a process has the file open for writing.
+// writing, and none has had since the lease was taken. The kernel grants it to the owner of the
+// file and to root, unless a process has the file open for writing.
 //
-// A process that opens the file for writing waits until the lease is given up, which happens as
-// soon as the kernel asks for it. From then on nothing shows what becomes of the bytes.
+// A process that opens the file for writing waits until the lease is given up. That happens as soon
+// as the kernel asks for it. From then on, changes of the bytes may go unseen.
 type lease struct {
 	fd   uintptr
 	lost atomic.Bool
 }
 
-// leases are those that this process holds. The kernel asks for them by SIGIO.
+// leases are the leases of this process. The kernel asks for them by SIGIO.
 var leases leaseList
 
 type leaseList struct {
@@ -30,8 +30,8 @@ type leaseList struct {
 	stop func() // ends the goroutine that waits for the signal; nil if there is none
 }
 
-// leaseTries is how often takeLease tries a file that is open for writing. A child that was just
-// forked holds the descriptors of its parent for a moment.
+// leaseTries is how often takeLease tries a file that is open for writing. A newly forked child
+// holds the descriptors of its parent for a moment.
 const leaseTries = 5
 
 // takeLease takes a lease on an open file.
@@ -66,7 +66,7 @@ func (s *leaseList) take(l *lease) error {
 	return nil
 }
 
-// holds says whether the lease still holds.
+// holds reports whether the lease still holds.
 func (l *lease) holds() bool {
 	if l.lost.Load() {
 		return false

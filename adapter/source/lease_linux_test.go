@@ -221,8 +221,8 @@ func TestAWatchThatTheKernelEndsIsNoProof(t *testing.T) {
 	}
 }
 
-// TestLostEventsCountAsModifications writes to two files in turn until the kernel's queue is full,
-// so that there is no place for what happens to a third.
+// TestLostEventsCountAsModifications writes to two files in turn until the kernel's queue is full.
+// Then events of a third file are lost.
 func TestLostEventsCountAsModifications(t *testing.T) {
 	text, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
 	if err != nil {

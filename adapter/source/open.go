@@ -12,12 +12,12 @@ type Options struct {
 	FollowLinks bool // follow symlinks out of the store
 }
 
-// Open opens the local store that a name means: a folder, or a repository of the local cache of
-// the Hub ("org/name", "org/name@revision"). The name may also be that of one file. Then the store
-// is the folder of that file, and single is the file's name in it.
+// Open opens a local store by name: a folder, or a repository in the local cache of the Hub
+// ("org/name", "org/name@revision"). The name may also be that of one file. Then the store is the
+// file's folder, and single is the file's name in it.
 //
-// Symlinks are followed inside a folder, and for a snapshot of the cache inside the folder of its
-// model. Others are refused unless o.FollowLinks.
+// Symlinks are followed inside a folder or, for a snapshot of the cache, inside the folder of its
+// model. Other symlinks are refused unless o.FollowLinks is set.
 func Open(name string, o Options) (s Store, single string, err error) {
 	path, single, err := find(name)
 	if err != nil {
@@ -30,7 +30,7 @@ func Open(name string, o Options) (s Store, single string, err error) {
 	return d, single, nil
 }
 
-// find finds the folder to open, and the name of the file in it if one file is meant.
+// find finds the folder to open. If the name is that of one file, it also returns the file's name.
 func find(name string) (folder, single string, err error) {
 	info, err := os.Stat(name)
 	repo, isID := parseRepository(name)
@@ -46,8 +46,8 @@ func find(name string) (folder, single string, err error) {
 	return "", "", cause(err)
 }
 
-// findFile finds the folder of a single file. A symlink is followed as the user wrote it: the
-// file's own folder counts, or the snapshot that the link is in.
+// findFile finds the folder of a single file. For a symlink it is the folder of the target, or the
+// snapshot that the link is in.
 func findFile(path string, info fs.FileInfo) (folder, single string, err error) {
 	if err := regular(info.Mode()); err != nil {
 		return "", "", err

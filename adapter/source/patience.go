@@ -8,22 +8,22 @@ import (
 )
 
 const (
-	errandBytes = 256 << 10              // that one errand reads
+	errandBytes = 256 << 10              // most bytes of one errand
 	maxErrands  = 32                     // of one file at the same time
 	askAgain    = 100 * time.Millisecond // how often a context without a channel is asked
 )
 
-// errand is a read in a goroutine of its own, so that its reader can leave it. It reads into memory
-// of its own, because a reader that has left takes its buffer along. A stalled read also keeps a
-// thread of the system, so the number of errands is bounded.
+// errand is a read in its own goroutine, so its reader can leave it. It reads into its own memory,
+// because the buffer belongs to the reader. A stalled read also keeps a thread of the system, so
+// the number of errands is limited.
 type errand struct {
 	f    *localFile
 	off  int64
 	buf  []byte
 	n    int
 	err  error
-	left atomic.Bool   // by the reader, or by the goroutine that has read: who comes second
-	done chan struct{} // told when it was read
+	left atomic.Bool   // by the reader or by the goroutine; the second one recycles it
+	done chan struct{} // receives when it was read
 	wake *time.Timer
 	run  func()
 }
@@ -31,7 +31,7 @@ type errand struct {
 // errands keeps errands for later use.
 var errands sync.Pool
 
-// newErrand gives an errand whose timer runs.
+// newErrand returns an errand whose timer runs.
 func newErrand() *errand {
 	if e, ok := errands.Get().(*errand); ok {
 		e.wake.Reset(askAgain)
@@ -42,7 +42,7 @@ func newErrand() *errand {
 	return e
 }
 
-// read does the errand. It gives the errand back if the reader has left.
+// read does the errand. It recycles the errand if the reader has left.
 func (e *errand) read() {
 	f := e.f
 	e.n, e.err = f.readNow(e.buf, e.off)
@@ -54,14 +54,14 @@ func (e *errand) read() {
 	e.done <- struct{}{}
 }
 
-// put gives the errand back.
+// put recycles the errand.
 func (e *errand) put() {
 	e.f, e.err = nil, nil
 	e.wake.Stop()
 	errands.Put(e)
 }
 
-// readPatiently fills p, which lies inside the file, unless the context ends before.
+// readPatiently fills p, which is inside the file, unless the context ends first.
 func (f *localFile) readPatiently(ctx context.Context, p []byte, off int64) (n int, err error) {
 	for n < len(p) && err == nil {
 		piece := p[n:min(len(p), n+errandBytes)]
@@ -96,7 +96,7 @@ func (f *localFile) send(ctx context.Context, p []byte, off int64) (int, error) 
 	return n, err
 }
 
-// await waits for a free place or until the errand is done, unless the context ends before.
+// await waits for a free place or until the errand is done, unless the context ends first.
 func (e *errand) await(ctx context.Context, free chan<- struct{}, done <-chan struct{}) error {
 	for {
 		select {

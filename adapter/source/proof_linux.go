@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// proof is the evidence about a file besides its size and times. These say that something has
-// happened to the file, not what. Of some changes they say nothing.
+// proof is evidence about a file besides its size and times. Size and times show that something
+// happened to the file, but not what. Some changes they do not show.
 type proof struct {
 	system  filesystem
 	lease   *lease   // nil: there is none
@@ -15,7 +15,7 @@ type proof struct {
 	watch   *watched // nil: there is none
 }
 
-// begin collects the proof of a file that was just opened and gives its identity.
+// begin collects the proof of a newly opened file and returns its identity.
 func (f *localFile) begin() (identity, error) {
 	p := &f.proof
 	var err error
@@ -32,18 +32,18 @@ func (f *localFile) begin() (identity, error) {
 	return f.settle()
 }
 
-// exposed says that the file was opened for writing, since its lease does not hold any more. A
-// writer can change the bytes in ways that leave size and times as they are.
+// exposed reports whether the file was opened for writing, since its lease no longer holds. A
+// writer can change bytes without changing size and times.
 func (p *proof) exposed() bool { return p.lease != nil && !p.lease.holds() }
 
-// harmless says that the bytes were still the old ones when the file was identified as now,
-// although its time of change was another.
+// harmless reports whether the bytes were unchanged at the identity now, although its time of
+// change differs.
 func (p *proof) harmless(now identity) bool {
 	return p.lease != nil && p.watch != nil && p.watch.unmodified(now.links == 0) && p.lease.holds()
 }
 
-// unseen names the changes of bytes that reads would not notice, the reason, and the way out. It is
-// empty if there are none.
+// unseen names the changes that reads would not notice, the reason, and the fix. It is empty if
+// there are none.
 func (p *proof) unseen() string {
 	var what string
 	switch s := p.system; {
@@ -62,7 +62,7 @@ func (p *proof) unseen() string {
 	return fmt.Sprintf("on %s%s: reads do not notice %s; %s", p.system.name, why, what, remedy)
 }
 
-// unproven says why there is no lease, and what to do about it.
+// unproven says why there is no lease, and how to get one.
 func (p *proof) unproven() (why, remedy string) {
 	switch p.refused {
 	case unix.EACCES:
@@ -73,7 +73,7 @@ func (p *proof) unproven() (why, remedy string) {
 	return "", "copy the source to a disk of this machine to be sure"
 }
 
-// end lets go of the proof before the file is closed.
+// end releases the proof before the file is closed.
 func (p *proof) end() {
 	if p.lease != nil {
 		p.lease.release()

@@ -2,7 +2,7 @@
 
 package source
 
-// proof is nothing here: a file is known by its size and times.
+// proof is empty: a file is identified only by its size and times.
 type proof struct{}
 
 func (f *localFile) begin() (identity, error) { return identify(f) }

@@ -7,17 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch tells whether an open file was modified: written, or cut to another size. It sees what a
-// lease does not: an overlay above the file and a file server cut it without opening it. It does
-// not see stores through a mapping.
+// watch detects modifications of an open file: writes and truncations. It sees changes that a lease
+// does not: an overlay or a file server truncates a file without opening it. It does not see stores
+// through a mapping.
 type watch struct {
 	number   uint32 // the kernel's
 	users    int
-	modified int  // how often it was, or may have been
-	ended    bool // by the kernel: nothing is known any more
+	modified int  // number of known or possible modifications
+	ended    bool // by the kernel: later modifications are unknown
 }
 
-// watches are those of this process. They share one descriptor.
+// watches are the watches of this process. They share one descriptor.
 var watches watchList
 
 type watchList struct {
@@ -28,10 +28,10 @@ type watchList struct {
 	buf      [4096]byte
 }
 
-// watched is one use of a watch, from the moment when it began.
+// watched is one use of a watch.
 type watched struct {
 	*watch
-	before int // how often it was modified before that
+	before int // modifications before that
 }
 
 // watchFile watches an open file from now on.
@@ -62,8 +62,9 @@ func watchFile(fd uintptr) (*watched, error) {
 	return &watched{w, w.modified}, nil
 }
 
-// unmodified says that the file was not modified since the use began. The kernel ends the watch of
-// a file whose last name is removed. Then only processes that have the file open can reach it.
+// unmodified reports whether the file was not modified since the use began. The kernel ends the
+// watch of a file when its last name is removed. From then on, only processes that have the file
+// open can reach it.
 func (w *watched) unmodified(removed bool) bool {
 	watches.mu.Lock()
 	defer watches.mu.Unlock()
@@ -91,7 +92,7 @@ func (s *watchList) rest() {
 	}
 }
 
-// drain reads the events that the kernel has for us. The caller holds mu.
+// drain reads the pending events. The caller holds mu.
 func (s *watchList) drain() {
 	for {
 		n, err := unix.Read(s.fd, s.buf[:])
@@ -108,7 +109,7 @@ func (s *watchList) drain() {
 	}
 }
 
-// take takes in events. The caller holds mu.
+// take processes events. The caller holds mu.
 func (s *watchList) take(events []byte) {
 	for len(events) >= unix.SizeofInotifyEvent {
 		number, mask := binary.NativeEndian.Uint32(events), binary.NativeEndian.Uint32(events[4:])
@@ -127,7 +128,7 @@ func (s *watchList) take(events []byte) {
 	}
 }
 
-// lose notes that events were lost: any file may have been modified. The caller holds mu.
+// lose records that events were lost, so any file may have been modified. The caller holds mu.
 func (s *watchList) lose() {
 	for _, w := range s.byNumber {
 		w.modified++

@@ -19,17 +19,19 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// A mount in the background is this command run again, in a session of its own. Until it is ready
-// it writes its messages to a pipe, and the first process copies them to standard error. Then it
-// writes one line to a second pipe and moves its output to the log file. So no message is lost, and
-// a program that waits for the end of the first process's output does not wait for the mount.
+// A mount in the background is this command run again in a new session. Until it is ready it writes
+// its messages to a pipe, and the first process copies them to standard error. When it is ready it
+// writes one line to a second pipe, and from then on logs to the log file.
+//
+// So no message is lost. A program that waits for the end of the first process's output does not
+// wait for the mount.
 const (
 	readyFD  = 3
 	logFD    = 4
 	childEnv = "DEQUANTFS_BACKGROUND"
 )
 
-// process says whether this process is in the foreground, or the child behind a mount.
+// process is this process's role: in the foreground, or the child behind a mount.
 type process struct{ child bool }
 
 func newProcess() *process {
@@ -38,7 +40,7 @@ func newProcess() *process {
 	return p
 }
 
-// inBackground says whether this process was started as the child behind a mount.
+// inBackground reports whether this process was started as the child behind a mount.
 func inBackground() bool { return os.Getenv(childEnv) != "" }
 
 // ready tells the first process that the mount can be read.
@@ -61,8 +63,8 @@ func (p *process) ready() error {
 	return err
 }
 
-// startBackground runs this program again with args and returns when it is ready, or with its
-// failure. If ctx ends before that, the child is ended too.
+// startBackground runs this program again with args. It returns when the child is ready or has
+// failed. If ctx ends first, it also ends the child.
 func startBackground(ctx context.Context, stderr io.Writer, logFile string, args ...string) error {
 	log, err := openLog(logFile)
 	if err != nil {
@@ -101,15 +103,15 @@ func startBackground(ctx context.Context, stderr io.Writer, logFile string, args
 	return ctx.Err()
 }
 
-// endChild ends the process behind a mount that is not ready, as a signal to it would. A source
-// that does not answer can keep the process from ending: then it is killed.
+// endChild ends a mount process that is not ready, as a signal to it would. A source that does not
+// answer can keep the process from ending. Then the process is killed.
 func endChild(p *os.Process) {
 	_ = p.Signal(syscall.SIGTERM) // an error if it has ended
 	time.Sleep(patience)
 	_ = p.Kill()
 }
 
-// again starts this program in a session of its own.
+// again starts this program in a new session.
 func again(args []string, stderr, ready, log *os.File) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -127,7 +129,7 @@ func again(args []string, stderr, ready, log *os.File) (*exec.Cmd, error) {
 	return child, child.Start()
 }
 
-// waitReady waits for the line that says ready; without it, for the child's end.
+// waitReady waits for the line that says ready, or for the end of the child.
 func waitReady(child *exec.Cmd, ready io.Reader) error {
 	if line, _ := bufio.NewReader(ready).ReadString('\n'); strings.TrimSpace(line) == "ready" {
 		return nil
@@ -135,7 +137,7 @@ func waitReady(child *exec.Cmd, ready io.Reader) error {
 	err := child.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		return quiet{exit.ExitCode()} // it has said why
+		return quiet{exit.ExitCode()} // it has printed its error
 	}
 	if status, ok := childStatus(child); ok && status.Signal() == syscall.SIGKILL {
 		allowed, by := fs.AllowedMemory()
@@ -146,7 +148,7 @@ func waitReady(child *exec.Cmd, ready io.Reader) error {
 	return fmt.Errorf("the process behind the mount ended early: %v", err)
 }
 
-// childStatus says how a child ended, if it did.
+// childStatus describes how a child ended, if it has.
 func childStatus(child *exec.Cmd) (status syscall.WaitStatus, ok bool) {
 	if child.ProcessState == nil {
 		return 0, false
@@ -158,10 +160,10 @@ func childStatus(child *exec.Cmd) (status syscall.WaitStatus, ok bool) {
 // nonblock opens a named pipe without waiting for its reader.
 const nonblock = unix.O_NONBLOCK
 
-// isWithoutReader says whether a named pipe could not be opened because it has no reader.
+// isWithoutReader reports whether a named pipe could not be opened because it has no reader.
 func isWithoutReader(err error) bool { return errors.Is(err, unix.ENXIO) }
 
-// fuseMissing is the reason why this machine cannot mount, nil if it can.
+// fuseMissing returns the reason why this machine cannot mount, or nil if it can.
 func fuseMissing() error {
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {

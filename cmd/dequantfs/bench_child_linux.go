@@ -20,7 +20,7 @@ import (
 	"github.com/dequantfs/dequantfs/fs/export"
 )
 
-// newBenchMemory serves the file that costs nothing, in a process of its own.
+// newBenchMemory serves the file of memory in a separate process.
 func newBenchMemory() *cobra.Command {
 	return &cobra.Command{
 		Use:    "memory MOUNTPOINT BYTES",
@@ -50,7 +50,7 @@ type decoded struct {
 	Transpose      time.Duration // Bytes/2 of codes
 }
 
-// newBenchDecode measures the kernels that this process has chosen.
+// newBenchDecode measures the kernels that this process uses.
 func newBenchDecode() *cobra.Command {
 	return &cobra.Command{
 		Use:    "decode",
@@ -62,15 +62,16 @@ func newBenchDecode() *cobra.Command {
 	}
 }
 
-// A tile is as large as a read of 1 MiB decodes. The tiles do not fit into a processor's caches.
+// A tile is as large as the output of a read of 1 MiB. The tiles together do not fit into a
+// processor's caches.
 const (
 	tileRows, tileCols = 128, 4096
 	tileCodes          = tileRows * tileCols
 	tiles              = 256
 )
 
-// measureDecode decodes tiles from memory into one buffer, and to compare copies as many bytes the
-// same way.
+// measureDecode decodes tiles from memory into one buffer. For comparison it copies as many bytes
+// in the same way.
 func measureDecode() decoded {
 	codes := make([]byte, tiles*tileCodes)
 	for i := range codes {
@@ -98,7 +99,7 @@ func measureDecode() decoded {
 	return d
 }
 
-// fastest goes over data in tiles a few times and gives the shortest time.
+// fastest goes over data in tiles a few times and returns the shortest time.
 func fastest(data []byte, tile int, do func([]byte)) time.Duration {
 	best := time.Duration(1<<63 - 1)
 	for range 3 {
@@ -111,7 +112,7 @@ func fastest(data []byte, tile int, do func([]byte)) time.Duration {
 	return best
 }
 
-// kernelSwitches make a process choose the best kernels, then ever simpler ones.
+// kernelSwitches make a process choose the best kernels, then simpler and simpler ones.
 var kernelSwitches = []string{"", "cpu.avx512f=off", "cpu.avx512f=off,cpu.avx2=off"}
 
 // decode measures each set of kernels that this machine has, on one core.
@@ -148,7 +149,7 @@ func (b *bench) decode(ctx context.Context) error {
 	return nil
 }
 
-// export writes the sample's view to disk, and to compare has dd write as many bytes there.
+// export writes the sample's view to disk. For comparison, dd writes as many bytes there.
 func (b *bench) export(ctx context.Context) error {
 	total := sampleBytes(b.sample)
 	from := b.path("dd-source")
@@ -210,8 +211,8 @@ func (b *bench) exportSample(ctx context.Context) error {
 	return os.RemoveAll(dir)
 }
 
-// reduced is the first view with only as many tensors as make n bytes, cut where one alone is
-// larger.
+// reduced is the first view with only as many tensors as make n bytes. A tensor that is larger
+// alone is cut.
 func (s *opened) reduced(n int64) (fs.View, error) {
 	view := s.views[0]
 	plan := *view.Plan

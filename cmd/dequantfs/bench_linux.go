@@ -114,7 +114,7 @@ func (b *benchFlags) run(c *cobra.Command, name string) error {
 	return r.write(c.OutOrStdout())
 }
 
-// check finds mistakes in the flags, and gives the view that they ask for.
+// check finds mistakes in the flags, and returns the view.
 func (b *benchFlags) check() (*request, error) {
 	for _, only := range b.only {
 		if !slices.Contains(groupNames(), only) {
@@ -194,14 +194,14 @@ func (b *bench) close() error {
 	return err
 }
 
-// wants says whether a group is to be measured.
+// wants reports whether a group is to be measured.
 func (b *bench) wants(group string) bool {
 	return len(b.only) == 0 && group != "export" || slices.Contains(b.only, group)
 }
 
-// rounds measures everything once a round, so that a slow moment of the machine does not fall on
-// one thing only. Every other round goes backwards: the group that reads first gets pages of memory
-// from all over, and the next one gets pages that lie together, which is up to a tenth faster.
+// rounds measures everything once a round, so a slow moment of the machine does not affect only one
+// measure. Every other round goes backwards. The group that reads first gets scattered pages of
+// memory, and the next one gets contiguous pages, which are a little faster.
 func (b *bench) rounds(ctx context.Context) error {
 	groups := slices.DeleteFunc(slices.Clone(benchGroups),
 		func(g benchGroup) bool { return !b.wants(g.name) })
@@ -225,14 +225,14 @@ func (b *bench) say(format string, args ...any) {
 	logger(b.command).Info(fmt.Sprintf(format, args...))
 }
 
-// note remembers once that something spoils a measurement.
+// note records once why a measurement is not reliable.
 func (b *bench) note(format string, args ...any) {
 	if n := fmt.Sprintf(format, args...); !slices.Contains(b.notes, n) {
 		b.notes = append(b.notes, n)
 	}
 }
 
-// measure is a quantity that is measured once a round.
+// measure is a quantity that is measured once in each round.
 type measure struct {
 	Name    string    `json:"name"`
 	What    string    `json:"what"`

@@ -15,11 +15,11 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// memoryName is the name of the file that mountMemory mounts.
+// memoryName is the name of the file of memory.
 const memoryName = "memory"
 
 // mountMemory mounts one file of size bytes that cost nothing to produce. With the options of
-// fs.Mount it shows the most that FUSE gives on this machine.
+// fs.Mount it shows the highest speed of FUSE on this machine.
 func mountMemory(mountpoint string, size int64) (*fuse.Server, error) {
 	root := &memoryDir{file: &memoryFile{size: size, data: make([]byte, memoryBytes+1<<20)}}
 	for i := range root.file.data {
@@ -48,7 +48,8 @@ func mountMemory(mountpoint string, size int64) (*fuse.Server, error) {
 	return server, nil
 }
 
-// memoryBytes are shown over and over: more than a processor's caches hold, as a result would be.
+// memoryBytes are the bytes of the file, repeated. Like results, they do not fit into a processor's
+// caches.
 const memoryBytes = 256 << 20
 
 // memoryDir is the directory with the file.
@@ -71,13 +72,13 @@ var (
 	_ gofs.NodeReader    = (*memoryFile)(nil)
 )
 
-// OnAdd puts the file in its place.
+// OnAdd adds the file to the directory.
 func (d *memoryDir) OnAdd(ctx context.Context) {
 	id := gofs.StableAttr{Mode: syscall.S_IFREG}
 	d.AddChild(memoryName, d.NewPersistentInode(ctx, d.file, id), true)
 }
 
-// Getattr says how large the file is.
+// Getattr returns the size of the file.
 func (m *memoryFile) Getattr(
 	_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut,
 ) syscall.Errno {
@@ -86,12 +87,12 @@ func (m *memoryFile) Getattr(
 	return 0
 }
 
-// Open keeps what the kernel has cached.
+// Open lets the kernel keep its cached pages.
 func (m *memoryFile) Open(context.Context, uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	return nil, fuse.FOPEN_KEEP_CACHE, 0
 }
 
-// Read gives memory away without touching it.
+// Read returns memory without touching it.
 func (m *memoryFile) Read(
 	_ context.Context, _ gofs.FileHandle, dest []byte, off int64,
 ) (fuse.ReadResult, syscall.Errno) {

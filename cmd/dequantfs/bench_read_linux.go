@@ -20,10 +20,10 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// benchPiece is how much one call reads.
+// benchPiece is the bytes of one read.
 const benchPiece = 4 << 20
 
-// readSource reads the bytes that the sample is computed from, cold.
+// readSource reads the bytes from which the sample is computed, cold.
 func (b *bench) readSource(context.Context) error {
 	return b.time("source-cold", "source bytes, cold", sumRanges(b.ranges), b.warmSource)
 }
@@ -40,8 +40,8 @@ func (b *bench) readCopy(context.Context) error {
 	return b.coldAndWarm("copy", "copy on disk", func() error { return b.readParts(b.copy, 0) })
 }
 
-// coldAndWarm times a first reading and a third. During the second, read-ahead beyond the sample is
-// still on its way, and the kernel marks each page as used again.
+// coldAndWarm times the first and the third reading. During the second one, read-ahead beyond the
+// sample is still running, and the kernel marks each page as used again.
 func (b *bench) coldAndWarm(name, what string, read func() error) error {
 	total := sampleBytes(b.sample)
 	err := b.time(name+"-cold", what+", cold", total, read)
@@ -144,7 +144,7 @@ func readersText(n int) string {
 	return strconv.Itoa(n) + " " + plural(n, "reader", "readers")
 }
 
-// readMemory reads the file that costs nothing.
+// readMemory reads the file of memory.
 func (b *bench) readMemory(ctx context.Context) error {
 	total := sampleBytes(b.sample)
 	args := []string{"bench", "memory", b.path("mount"), strconv.FormatInt(total, 10)}
@@ -166,7 +166,8 @@ func (b *bench) readMemory(ctx context.Context) error {
 	})
 }
 
-// readParts reads the sample below dir: with readers past the page cache, or with none through it.
+// readParts reads the sample below dir. With readers it reads past the page cache, without readers
+// through it.
 func (b *bench) readParts(dir string, readers int) error {
 	for _, p := range b.sample {
 		if err := readFile(filepath.Join(dir, p.name), 0, p.bytes, readers); err != nil {
@@ -177,7 +178,7 @@ func (b *bench) readParts(dir string, readers int) error {
 }
 
 // readFile reads n bytes at off. With readers above 0 it reads past the page cache, in as many
-// parts at once.
+// parts at the same time.
 func readFile(path string, off, n int64, readers int) error {
 	flags := os.O_RDONLY
 	if readers > 0 {
@@ -198,7 +199,7 @@ func readFile(path string, off, n int64, readers int) error {
 }
 
 func readPart(f *os.File, off, n int64) error {
-	buf := make([]byte, benchPiece) // begins on a page, as O_DIRECT wants
+	buf := make([]byte, benchPiece) // begins on a page, as O_DIRECT requires
 	for end := off + n; off < end; {
 		got, err := f.ReadAt(buf[:min(benchPiece, end-off)], off)
 		if got == 0 {
@@ -229,8 +230,8 @@ func readMapping(path string, n int64) error {
 }
 
 // chill drops the copy and the source bytes of the sample from memory. It comes before each group,
-// so that each begins with as much free memory, which was in use a moment ago. The host of a
-// virtual machine may have taken back other memory, and finding new memory is slow.
+// so each begins with the same amount of free and recently used memory. The host of a virtual
+// machine may have taken back other memory, and new memory is slow.
 func (b *bench) chill() error {
 	for _, r := range b.ranges {
 		if err := b.drop(r.path, r.off, r.n); err != nil {
@@ -248,7 +249,7 @@ func (b *bench) chill() error {
 	return nil
 }
 
-// warmSource reads the bytes that the sample is computed from into memory.
+// warmSource reads the bytes from which the sample is computed into memory.
 func (b *bench) warmSource() error { return readRanges(b.ranges) }
 
 func readRanges(ranges []benchRange) error {
@@ -295,8 +296,8 @@ func (b *bench) mounted(ctx context.Context, read func(dir string) error) error 
 // reading reads a mount at dir, which a process serves.
 type reading func(dir string, pid int) error
 
-// served runs this program with args, which mount something, and reads it. The mount has a process
-// of its own, because a process that reads its own mount by mmap may wait for itself.
+// served runs this program with args that mount something, and reads the mount. The mount has its
+// own process, because a process that reads its own mount by mmap may wait for itself.
 func (b *bench) served(ctx context.Context, args []string, read reading) error {
 	dir := b.path("mount")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -353,7 +354,7 @@ func waitMounted(ctx context.Context, dir string, ended <-chan error) error {
 	}
 }
 
-// peakResident is the most memory that a process has had.
+// peakResident returns the most memory that a process has had.
 func peakResident(pid int) int64 {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

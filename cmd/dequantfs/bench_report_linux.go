@@ -37,7 +37,7 @@ type benchMachine struct {
 	Kernels string `json:"kernels"`
 }
 
-// rate is a measure in bytes per second: the median of the rounds, the slowest and the fastest.
+// rate is a measure in bytes per second: the median, the slowest and the fastest of the rounds.
 type rate struct {
 	*measure
 	Median  float64 `json:"median"`
@@ -45,7 +45,7 @@ type rate struct {
 	Fastest float64 `json:"fastest"`
 }
 
-// ratio is one rate by another.
+// ratio is one rate divided by another.
 type ratio struct {
 	What  string  `json:"what"`
 	Value float64 `json:"value"`
@@ -64,7 +64,7 @@ func median(v []float64) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
-// report works out the result.
+// report computes the result.
 func (b *bench) report() *benchReport {
 	r := &benchReport{
 		Version: jsonVersion,
@@ -82,7 +82,7 @@ func (b *bench) report() *benchReport {
 	return r
 }
 
-// of is the median rate of a measure, 0 if it was not measured.
+// of returns the median rate of a measure, or 0 if it was not measured.
 func (r *benchReport) of(name string) float64 {
 	for _, m := range r.Measures {
 		if m.Name == name {
@@ -92,7 +92,7 @@ func (r *benchReport) of(name string) float64 {
 	return 0
 }
 
-// disk is the rate of the disk in bytes of output.
+// disk returns the rate of the disk in bytes of output.
 func (r *benchReport) disk() float64 {
 	return r.of("source-cold") * float64(r.SampleBytes) / float64(max(r.SourceBytes, 1))
 }
@@ -126,7 +126,7 @@ func (r *benchReport) ratios(readers int) {
 	}
 }
 
-// station is a part of the way of every byte, with the rate that it allows.
+// station is a step that every byte passes, with the rate that it allows.
 type station struct {
 	rate float64
 	name string

@@ -9,7 +9,7 @@ import (
 )
 
 // residentPages counts the pages of a range of a file that are in the page cache, and all of its
-// pages. The range begins on a page. Measurements want to know that a file was cold.
+// pages. The range begins on a page. Measurements use it to check that a file was cold.
 func residentPages(f *os.File, off, n int64) (resident, pages int, err error) {
 	if n == 0 {
 		return 0, 0, nil

@@ -30,8 +30,8 @@ type benchRange struct {
 	n    int64
 }
 
-// chooseSample takes whole shards up to n bytes, and cuts the last. The largest come first, because
-// they have the experts.
+// chooseSample takes whole shards up to n bytes, and cuts the last one. The largest shards come
+// first, because they have the experts.
 func chooseSample(f *fs.FS, n int64) ([]benchPart, error) {
 	names, err := iofs.Glob(f, "*.safetensors")
 	if err != nil {
@@ -67,7 +67,7 @@ func sampleBytes(parts []benchPart) (n int64) {
 	return n
 }
 
-// rangesOf finds the bytes of the source that the sample is computed from.
+// rangesOf finds the bytes of the source from which the sample is computed.
 func (s *opened) rangesOf(parts []benchPart) ([]benchRange, error) {
 	nodes := map[string]expr.Node{}
 	for _, t := range s.views[0].Plan.Tensors {
@@ -92,7 +92,7 @@ func (s *opened) rangesOf(parts []benchPart) ([]benchRange, error) {
 	return joinRanges(ranges), nil
 }
 
-// rangesOfNode finds the source bytes of the first n bytes of a recipe.
+// rangesOfNode finds the source bytes for the first n bytes of a recipe.
 func (s *opened) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
 	add := func(f expr.File, off, n int64) bool {
 		ranges = append(ranges, benchRange{s.shardPath(f.Name()), off, min(n, f.Size()-off)})
@@ -106,7 +106,7 @@ func (s *opened) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
 	return ranges
 }
 
-// shardPath is where a file of the source lies.
+// shardPath returns the path of a file of the source.
 func (s *opened) shardPath(name string) string {
 	if strings.HasSuffix(s.checkpoint.Path, ".safetensors") {
 		return s.checkpoint.Path
@@ -114,7 +114,7 @@ func (s *opened) shardPath(name string) string {
 	return filepath.Join(s.checkpoint.Path, filepath.FromSlash(name))
 }
 
-// touches says whether a range begins in this one or right after it.
+// touches reports whether a range begins in this one or right after it.
 func (b *benchRange) touches(r benchRange) bool { return r.path == b.path && r.off <= b.off+b.n }
 
 // joinRanges sorts ranges and joins those that touch.
@@ -133,7 +133,7 @@ func joinRanges(ranges []benchRange) []benchRange {
 	return joined
 }
 
-// makeCopy writes the sample to disk, or finds it there.
+// makeCopy writes the sample to disk, or uses an existing copy.
 func (b *bench) makeCopy(ctx context.Context) error {
 	if b.against != "" {
 		b.copy = b.against

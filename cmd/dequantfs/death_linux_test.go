@@ -18,19 +18,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// load are readers of a mount: each reads random ranges of one file and compares them with what an
-// export of the same view holds, until a read fails or it is told to stop.
+// load is a group of readers of a mount. Each reads random ranges of one file and compares them
+// with an export of the same view, until a read fails or the test ends.
 type load struct {
 	stop    atomic.Bool
 	ended   chan error
 	readers []*atomic.Int64 // how many reads each has done
 }
 
-// loadReaders is how many there are: half of them read through the kernel's cache, which they empty
-// before each read, half past it.
+// loadReaders is the number of readers. Half of them read through the kernel's cache, which they
+// empty before each read. The others read past it.
 const loadReaders = 8
 
-// startLoad begins to read the safetensors files of a mounted view, whose right bytes are in want.
+// startLoad begins to read the safetensors files of a mounted view. want has the right bytes.
 func startLoad(s *session, want string) *load {
 	s.t.Helper()
 	names, err := filepath.Glob(filepath.Join(want, "*.safetensors"))
@@ -55,7 +55,7 @@ func startLoad(s *session, want string) *load {
 	return l
 }
 
-// errWrong is a read that went well and gave other bytes, which must never happen.
+// errWrong is the error of a read that returned wrong bytes, which must never happen.
 var errWrong = errors.New("wrong bytes")
 
 func (l *load) read(name string, flags int, want []byte, rng *rand.Rand, done *atomic.Int64) error {
@@ -80,7 +80,7 @@ func (l *load) read(name string, flags int, want []byte, rng *rand.Rand, done *a
 			return fmt.Errorf("%s: [%d, %d): %w", name, off, off+len(part), errWrong)
 		}
 		done.Add(1)
-		time.Sleep(time.Millisecond) // leave others some of the cores
+		time.Sleep(time.Millisecond) // leave some of the cores to others
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func (l *load) more(t *testing.T, n int64) {
 	})
 }
 
-// results waits until all readers have ended and gives what they ended with.
+// results waits until all readers have ended and returns their errors.
 func (l *load) results(t *testing.T) (errs []error) {
 	t.Helper()
 	eventually(t.Fatalf, func() error {
@@ -138,8 +138,8 @@ func (s *session) sourceSums() map[string][sha256.Size]byte {
 	return sums
 }
 
-// mountUnderLoad exports the native view, mounts it with a cache that is too small, in a process
-// that the test can wait for, and lets readers begin.
+// mountUnderLoad exports the native view and mounts it with a cache that is too small. The mount is
+// in a process for which the test can wait. Then readers begin.
 func mountUnderLoad(t *testing.T, flags ...string) (s *session, daemon *exec.Cmd, l *load,
 	want string) {
 	t.Helper()
@@ -183,8 +183,8 @@ func (s *session) serve(flags ...string) *exec.Cmd {
 	return daemon
 }
 
-// mountsAgain wants the next mount at this place to show the right bytes, and the source to be as
-// it was.
+// mountsAgain checks that the next mount at this place shows the right bytes, and that the source
+// is unchanged.
 func (s *session) mountsAgain(want string, before map[string][sha256.Size]byte) {
 	s.t.Helper()
 	s.run("mount", "--layout", "native", s.source, s.mnt)
@@ -224,9 +224,9 @@ func TestKilledUnderLoad(t *testing.T) {
 	s.mountsAgain(want, before)
 }
 
-// Files that are open when the mount is told to end can be read to their end.
+// Files that are open at SIGTERM can be read to their end.
 func TestTerminatedUnderLoad(t *testing.T) {
-	t.Parallel() // it takes the seconds that a mount in use is waited for
+	t.Parallel() // it takes the seconds of waiting for a mount in use
 	s, daemon, l, want := mountUnderLoad(t)
 	before := s.sourceSums()
 	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
@@ -249,7 +249,7 @@ func TestTerminatedUnderLoad(t *testing.T) {
 	s.mountsAgain(want, before)
 }
 
-// endsWell waits until a process ends, and wants it to end with 0.
+// endsWell waits until a process ends, and checks that it ends with 0.
 func endsWell(t *testing.T, daemon *exec.Cmd) {
 	t.Helper()
 	ended := make(chan error, 1)
@@ -265,7 +265,7 @@ func endsWell(t *testing.T, daemon *exec.Cmd) {
 	}
 }
 
-// Readers that never close their files do not keep it: they get errors once --drain is over, before
+// Readers that never close their files do not keep the mount. They get errors after --drain, before
 // the mount has been detached or after.
 func TestTerminatedUnderLoadThatDoesNotEnd(t *testing.T) {
 	for _, drain := range []string{"500ms", "6s"} {

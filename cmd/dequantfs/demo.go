@@ -25,13 +25,13 @@ import (
 )
 
 // demoFiles is a small DeepSeek-V3 checkpoint in FP8, with the SHA-256 of the tensors that the
-// reference adapter made of it. How they were made is in testdata/golden/README.md. Large files
-// are compressed (gzip -9n), because a release has a largest size.
+// reference adapter computed from it. testdata/golden/README.md says how the files were made. Large
+// files are compressed (gzip -9n) to keep releases small.
 //
 //go:embed demo/config.json demo/model.safetensors.gz demo/native-sha256.json.gz
 var demoFiles embed.FS
 
-// readDemo gives an embedded file, uncompressed.
+// readDemo returns an embedded file, uncompressed.
 func readDemo(name string) ([]byte, error) {
 	if data, err := demoFiles.ReadFile("demo/" + name); err == nil {
 		return data, nil
@@ -107,7 +107,7 @@ func runDemo(c *cobra.Command, args []string) error {
 	return errors.Join(err, umount(context.WithoutCancel(c.Context()), args[0], err != nil))
 }
 
-// serveDemo is the process behind the mount of the demo.
+// serveDemo runs the process behind the mount of the demo.
 func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
 	s, remove, err := openDemo(c)
 	if err != nil {
@@ -138,8 +138,8 @@ func demoWithoutMount(c *cobra.Command) error {
 	return errors.Join(prove(c, s.fs, "without a mount"), s.Close())
 }
 
-// openDemo opens the embedded checkpoint from a copy on disk, because a source is files. The
-// function remove removes the copy.
+// openDemo opens a copy of the embedded checkpoint on disk, because a source consists of files.
+// remove removes the copy.
 func openDemo(c *cobra.Command) (s *opened, remove func(), err error) {
 	dir, err := os.MkdirTemp("", "dequantfs-demo-source-")
 	if err != nil {
@@ -175,7 +175,7 @@ func planDemo(checkpoint *adapter.Checkpoint) (views []fs.View, err error) {
 	return views, nil
 }
 
-// prove shows the tree, reads every tensor of it and compares.
+// prove prints the tree, reads every tensor in it and compares.
 func prove(c *cobra.Command, tree iofs.FS, how string) error {
 	out := c.OutOrStdout()
 	fmt.Fprintln(out,
@@ -239,7 +239,7 @@ func showTree(w io.Writer, tree iofs.FS) error {
 	})
 }
 
-// sumTensors gives the SHA-256 of every tensor below a directory, and their bytes.
+// sumTensors returns the SHA-256 of every tensor below a directory, and the number of bytes.
 func sumTensors(ctx context.Context, tree iofs.FS, dir string) (map[string]string, int64, error) {
 	names, err := iofs.Glob(tree, path.Join(dir, "*.safetensors"))
 	if err != nil {
@@ -292,7 +292,7 @@ func sumFile(
 	return total, nil
 }
 
-// compareSums compares with the reference, which says [dtype, shape, SHA-256] of each tensor.
+// compareSums compares with the reference, which has [dtype, shape, SHA-256] of each tensor.
 func compareSums(got map[string]string, reference map[string][]any) error {
 	if len(got) != len(reference) {
 		return fmt.Errorf("%d tensors, but the reference has %d", len(got), len(reference))

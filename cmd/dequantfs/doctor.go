@@ -64,7 +64,7 @@ func broken(part, says, mend string) finding {
 	return finding{"broken", part, says, mend}
 }
 
-// worst is a failure if a finding is broken.
+// worst returns a failure if a finding is broken.
 func worst(findings []finding) error {
 	for _, f := range findings {
 		if f.State == "broken" {
@@ -74,7 +74,7 @@ func worst(findings []finding) error {
 	return nil
 }
 
-// writeFindings prints a line for each finding. A reason that breaks several is said once.
+// writeFindings prints a line for each finding. A reason for several broken parts is printed once.
 func writeFindings(w io.Writer, findings []finding) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for i, f := range findings {
@@ -89,7 +89,7 @@ func writeFindings(w io.Writer, findings []finding) error {
 	return table.Flush()
 }
 
-// examineProgram looks at everything that is the same on every system.
+// examineProgram examines everything that is the same on every system.
 func examineProgram() []finding {
 	return []finding{
 		examineKernels(fp8.Implementation(), runtime.GOARCH),
@@ -98,7 +98,7 @@ func examineProgram() []finding {
 	}
 }
 
-// examineKernels says which kernels decode, as fp8.Implementation names them.
+// examineKernels reports which kernels decode, by the names of fp8.Implementation.
 func examineKernels(implementation, architecture string) finding {
 	const part = "CPU kernels"
 	if implementation == "generic" && architecture == "amd64" {
@@ -169,7 +169,7 @@ func examineTensors(c *adapter.Checkpoint) finding {
 	return ok(part, "complete: %s", says)
 }
 
-// familyOf is the family that config.json names.
+// familyOf returns the family that config.json names.
 func familyOf(c *adapter.Checkpoint) string {
 	if c.Config.Missing() {
 		return "unknown: config.json is missing"

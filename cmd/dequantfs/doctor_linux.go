@@ -16,7 +16,7 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// examineMachine looks at everything that a mount needs of Linux.
+// examineMachine examines everything that a mount needs from Linux.
 func examineMachine(ctx context.Context) []finding {
 	found := []finding{
 		examineDevice(), examineHelper(), examineAllowOther(), examineReadAhead(),
@@ -25,7 +25,7 @@ func examineMachine(ctx context.Context) []finding {
 	return append(found, examineMounts(ctx)...)
 }
 
-// withFUSE starts a container that has FUSE.
+// withFUSE is the beginning of a command that starts a container with FUSE.
 const withFUSE = "docker run --device /dev/fuse --cap-add SYS_ADMIN"
 
 func examineDevice() finding {
@@ -73,10 +73,10 @@ func examineAllowOther() finding {
 		"echo user_allow_other | sudo tee -a /etc/fuse.conf")
 }
 
-// mayAllowOther says whether this user may use --allow-other.
+// mayAllowOther reports whether this user may use --allow-other.
 func mayAllowOther() bool { return os.Geteuid() == 0 || fuseConf("/etc/fuse.conf") }
 
-// fuseConf says whether a fuse.conf has the line user_allow_other.
+// fuseConf reports whether a fuse.conf has the line user_allow_other.
 func fuseConf(name string) bool {
 	f, err := os.Open(name)
 	if err != nil {
@@ -91,7 +91,7 @@ func fuseConf(name string) bool {
 	return false
 }
 
-// udevRule lets the read-ahead of our mounts be raised without root.
+// udevRule lets users raise the read-ahead of their mounts without root.
 const udevRule = `echo 'SUBSYSTEM=="bdi", ACTION=="add", ATTR{read_ahead_kb}="16384"' | ` +
 	`sudo tee /etc/udev/rules.d/90-dequantfs.rules`
 
@@ -137,7 +137,7 @@ func readNumber(name string) (int64, bool) {
 	return n, err == nil
 }
 
-// kernelLacks says what kernels before a version lack.
+// kernelLacks lists the features that kernels before a version lack.
 var kernelLacks = []struct {
 	major, minor int
 	what         string
@@ -194,7 +194,7 @@ func examineState() finding {
 func examineMounts(ctx context.Context) (found []finding) {
 	all, err := states(ctx)
 	if err != nil {
-		return nil // examineState says why
+		return nil // examineState reports the reason
 	}
 	for _, m := range all {
 		switch m.State {
@@ -211,7 +211,7 @@ func examineMounts(ctx context.Context) (found []finding) {
 	return found
 }
 
-// filesystems are those whose number statfs gives and that say something about speed.
+// filesystems are file systems that matter for speed, by the number that statfs returns.
 var filesystems = map[int64]string{
 	unix.NFS_SUPER_MAGIC:       "NFS",
 	0x0bd00bd0:                 "Lustre",
@@ -226,7 +226,7 @@ var filesystems = map[int64]string{
 	unix.TMPFS_MAGIC:           "tmpfs",
 }
 
-// examineDisk looks at where a source lies.
+// examineDisk examines the file system of a source.
 func examineDisk(path string) []finding {
 	const part = "source disk"
 	var s unix.Statfs_t

@@ -10,12 +10,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// usageError is a wrong command line: exit status 2.
+// usageError is the error of a wrong command line. Its exit status is 2.
 type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
 
-// hinted is an error with a hint: how to go on.
+// hinted is an error with a hint about the next step.
 type hinted struct {
 	error
 	hint string
@@ -37,10 +37,10 @@ func (q quiet) Error() string { return fmt.Sprintf("exit status %d", q.status) }
 // SIGINT.
 const interruptedStatus = 130
 
-// errInterrupted is a command that a signal ended before its work was done.
+// errInterrupted is the error of a command that a signal ended early.
 var errInterrupted = errors.New("interrupted")
 
-// report prints an error with its hint and gives the exit status for it.
+// report prints an error with its hint and returns its exit status.
 func report(stderr io.Writer, err error) int {
 	var usage usageError
 	var said quiet
@@ -65,7 +65,7 @@ func report(stderr io.Writer, err error) int {
 	return 1
 }
 
-// hintFor gives the hint of an error: its own, else that of the table.
+// hintFor returns the hint of an error: its own or, if it has none, that of the table.
 func hintFor(err error) string {
 	var h hinted
 	if errors.As(err, &h) {
@@ -79,7 +79,7 @@ func hintFor(err error) string {
 	return ""
 }
 
-// wrongUsage is an error in the command line of c.
+// wrongUsage returns the error of a wrong command line of c.
 func wrongUsage(c *cobra.Command, format string, args ...any) error {
 	return usageError{withHint(fmt.Errorf(format, args...), "see %s --help", c.CommandPath())}
 }

@@ -100,13 +100,14 @@ func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
 	return show.end(m)
 }
 
-// share is one process's share of the work.
+// share is the part of the work that one process does.
 type share struct {
 	part, of int
-	from     string // the flag or the variable that says so
+	from     string // the flag or the variable that sets it
 }
 
-// share finds out which part this process writes: from the flags, else from the environment.
+// share returns the part that this process writes. The flags decide or, without them, the
+// environment.
 func (e *exportFlags) share(getenv func(string) string) (share, error) {
 	if e.part != "" {
 		if e.parts != 0 {
@@ -163,7 +164,8 @@ func numbered(variable, index string, of int) (share, error) {
 	return share{part, of, variable}, nil
 }
 
-// slurmShare reads the variables of a Slurm array. Its numbers may begin anywhere and go in steps.
+// slurmShare reads the variables of a Slurm array. The numbers of an array may begin anywhere and
+// have steps.
 func slurmShare(id string, parts int, getenv func(string) string) (share, error) {
 	number := func(name string, otherwise int) int {
 		if n, err := strconv.Atoi(getenv(name)); err == nil {

@@ -10,13 +10,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// topicFiles are the pages about things that concern several commands. The same files are read on
-// the web, by dequantfs help TOPIC, and as man pages of section 7.
+// topicFiles are pages about subjects of several commands. The same files are shown on the web, by
+// dequantfs help TOPIC, and as man pages of section 7.
 //
 //go:embed help/*.md
 var topicFiles embed.FS
 
-// topic is one page: its first line is "# NAME: SHORT".
+// topic is one page. Its first line is "# NAME: SHORT".
 type topic struct{ name, short, body string }
 
 // topics lists the pages in alphabetical order.
@@ -41,8 +41,8 @@ func parseTopic(name, text string) topic {
 	return topic{name, strings.TrimPrefix(title, "# "+name+": "), strings.TrimLeft(body, "\n")}
 }
 
-// newHelp replaces cobra's help command, which knows no topics and exits with 0 if it finds
-// nothing.
+// newHelp replaces cobra's help command. That one has no topics, and exits with 0 for an unknown
+// word.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
 		Use:               "help [COMMAND | TOPIC]",
@@ -110,7 +110,7 @@ func firstWords(all []cobra.Completion) string {
 	return strings.Join(names, ", ")
 }
 
-// listTopics is the part of dequantfs --help that lists the topics.
+// listTopics returns the list of topics for dequantfs --help.
 func listTopics() string {
 	var b strings.Builder
 	b.WriteString("Topics (dequantfs help TOPIC, dequantfs help COMMAND):")

@@ -21,7 +21,7 @@ func topicText(t topic) string {
 	return strings.ReplaceAll(strings.TrimRight(w.String(), "\n"), unbroken, " ") + "\n"
 }
 
-// unbroken is a space in code, where no line ends: commands can be copied.
+// unbroken is a space in code at which lines do not break, so commands can be copied.
 const unbroken = "\x00"
 
 // markdown is the dialect of the topics.
@@ -49,7 +49,7 @@ func (w *textWriter) block(n *blackfriday.Node, indent string) {
 	}
 }
 
-// list prints each item with a bullet or a number, which stands left of all of its blocks.
+// list prints each item with a bullet or a number to the left of all its blocks.
 func (w *textWriter) list(n *blackfriday.Node, indent string) {
 	number := 0
 	for item := n.FirstChild; item != nil; item = item.Next {
@@ -71,8 +71,8 @@ func (w *textWriter) list(n *blackfriday.Node, indent string) {
 	w.WriteString("\n")
 }
 
-// table aligns columns if all rows fit the width. Else each row becomes a small paragraph of its
-// own: the first cell, then the others below it.
+// table aligns columns if all rows fit the width. Otherwise each row becomes a small paragraph: the
+// first cell, then the others below it.
 func (w *textWriter) table(rows [][]string) {
 	widths := make([]int, len(rows[0]))
 	total := 0
@@ -103,7 +103,8 @@ func (w *textWriter) columns(rows [][]string, widths []int) {
 	w.WriteString("\n")
 }
 
-// record prints a row of a wide table. The second column of two needs no name.
+// record prints a row of a wide table. In a table of two columns, the second one is printed without
+// its name.
 func (w *textWriter) record(head, row []string) {
 	w.wrapped(row[0], "  ", "  ")
 	for column := 1; column < len(row); column++ {
@@ -139,7 +140,7 @@ func (w *textWriter) wrapped(text, first, rest string) {
 	w.WriteString(line + "\n")
 }
 
-// tableCells gives the text of each cell; the first row is the head.
+// tableCells returns the text of each cell. The first row is the head.
 func tableCells(n *blackfriday.Node) (rows [][]string) {
 	n.Walk(func(n *blackfriday.Node, entering bool) blackfriday.WalkStatus {
 		switch {
@@ -156,7 +157,7 @@ func tableCells(n *blackfriday.Node) (rows [][]string) {
 	return rows
 }
 
-// inline gives the text of a paragraph or cell. Names of flags and files keep their backquotes.
+// inline returns the text of a paragraph or cell. Names of flags and files keep their backquotes.
 func inline(n *blackfriday.Node) string {
 	var b strings.Builder
 	n.Walk(func(n *blackfriday.Node, entering bool) blackfriday.WalkStatus {

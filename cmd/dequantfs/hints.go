@@ -12,8 +12,8 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// hints say how to go on after an error of the libraries. The first row that fits is shown. An
-// error with a hint of its own does not come here.
+// hints are the next steps after errors of the libraries. The first row that fits is shown. Errors
+// with their own hint do not use this table.
 var hints = []struct {
 	is   func(error) bool
 	hint string
@@ -46,10 +46,10 @@ var hints = []struct {
 
 const fetch = "fetch what is missing: hf download ORG/NAME --local-dir DIRECTORY"
 
-// kind fits errors of a kind.
+// kind matches errors of a kind.
 func kind(k error) func(error) bool { return func(err error) bool { return errors.Is(err, k) } }
 
-// saysHow fits errors whose text has the command that downloads the rest.
+// saysHow matches errors whose text has the command that downloads the rest.
 func saysHow(err error) bool {
 	return errors.Is(err, source.ErrIncomplete) || errors.Is(err, source.ErrNotDownloaded)
 }
@@ -59,7 +59,7 @@ func lacksTransformers(err error) bool {
 	return errors.As(err, &l) && l.Layout == adapter.LayoutTransformers
 }
 
-// lacksHelper fits a mount without fusermount.
+// lacksHelper matches the error of a mount without fusermount.
 func lacksHelper(err error) bool {
 	var e *exec.Error
 	return errors.As(err, &e) && strings.HasPrefix(e.Name, "fusermount")

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// holders names the processes that keep a mount busy, as far as this user may look: those with an
-// open or mapped file, their working directory or their root in it. It does not touch the mount.
+// holders names the processes that keep a mount busy, as far as this user may see them. They have
+// an open or mapped file, their working directory or their root in the mount. It does not touch the
+// mount.
 func holders(mountpoint string) (names []string) {
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
@@ -22,7 +23,7 @@ func holders(mountpoint string) (names []string) {
 	return names
 }
 
-// opens says whether a process has a descriptor, its working directory or its root in a mount.
+// opens reports whether a process has a descriptor, its working directory or its root in a mount.
 func opens(process, mountpoint string) bool {
 	links, _ := filepath.Glob(process + "/fd/*")
 	for _, l := range append(links, process+"/cwd", process+"/root") {
@@ -34,8 +35,8 @@ func opens(process, mountpoint string) bool {
 	return false
 }
 
-// hasMapped says whether a process has mapped a file of a mount. A mapping keeps the mount busy
-// after the file was closed, and loaders of safetensors leave only that.
+// hasMapped reports whether a process has mapped a file of a mount. A mapping keeps the mount busy
+// after the file was closed. Loaders of safetensors close the file and keep the mapping.
 func hasMapped(process, mountpoint string) bool {
 	table, err := os.ReadFile(process + "/maps")
 	if err != nil {

@@ -7,9 +7,8 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// watchIdle calls unmount once nothing has been read and no file was open for as
-// long as limit. Reads that the kernel answers from its page cache do not reach us,
-// but they need an open file.
+// watchIdle calls unmount when nothing was read and no file was open for as long as limit. Reads
+// that the kernel answers from its page cache are not seen, but they need an open file.
 func watchIdle(ctx context.Context, limit time.Duration, stats func() fs.Stats, unmount func()) {
 	tick := time.NewTicker(max(limit/8, time.Millisecond))
 	defer tick.Stop()
@@ -28,7 +27,7 @@ func watchIdle(ctx context.Context, limit time.Duration, stats func() fs.Stats, 
 		}
 		if time.Since(since) >= limit {
 			unmount()
-			since = time.Now() // it may be in use after all, as a working directory
+			since = time.Now() // it may still be in use as a working directory
 		}
 	}
 }

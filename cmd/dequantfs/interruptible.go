@@ -6,7 +6,7 @@ import (
 )
 
 // interruptible does work that stops when ctx ends. A file system that does not answer can keep
-// work from stopping: then it is left alone after a while, and ends with the process.
+// work from stopping. After a while such work is abandoned, and ends with the process.
 func interruptible(ctx context.Context, work func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- work() }()

@@ -5,11 +5,11 @@ import (
 	"io"
 )
 
-// jsonVersion is the version of all JSON that the command prints. It grows when a field changes its
-// meaning or goes away, not when one is added.
+// jsonVersion is the version of all JSON that the command prints. It grows when a field is removed
+// or changes its meaning, but not when one is added.
 const jsonVersion = 1
 
-// writeJSON prints JSON for people and programs, indented.
+// writeJSON prints indented JSON.
 func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(jsonWriter{w})
 	e.SetEscapeHTML(false)
@@ -17,7 +17,7 @@ func writeJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// writeJSONLine prints JSON on one line, for a stream of it.
+// writeJSONLine prints JSON on one line, for streams.
 func writeJSONLine(w io.Writer, v any) error {
 	e := json.NewEncoder(jsonWriter{w})
 	e.SetEscapeHTML(false)

@@ -1,6 +1,6 @@
 //go:build !race
 
-// The race detector reserves so much address space that no limit of it can be set.
+// The race detector reserves too much address space for any limit on it.
 
 package main
 
@@ -20,7 +20,7 @@ func (s *session) limited(limits string, args ...string) *exec.Cmd {
 		append([]string{"-c", limits + ` && exec "$0" "$@"`, s.program}, args...)...))
 }
 
-// wantRefusal wants a command to have failed with one line that has all parts, and one hint.
+// wantRefusal checks that a command failed with one line that has all parts, and one hint.
 func wantRefusal(t *testing.T, what string, out []byte, err error, parts ...string) {
 	t.Helper()
 	var exit *exec.ExitError
@@ -57,8 +57,8 @@ func TestFewDescriptorsAreRefusedInOneLine(t *testing.T) {
 	}
 }
 
-// TestLittleAddressSpaceIsRefusedInOneLine mounts below more and less of it: a mount that is there
-// serves, and what does not fit is refused.
+// TestLittleAddressSpaceIsRefusedInOneLine mounts below several limits of address space. Each mount
+// is refused or serves.
 func TestLittleAddressSpaceIsRefusedInOneLine(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
@@ -93,8 +93,7 @@ func TestLittleAddressSpaceIsRefusedInOneLine(t *testing.T) {
 	}
 }
 
-// startupFails says whether a program of the size of this one cannot be started below limits, for
-// reasons of the runtime.
+// startupFails reports whether the Go runtime cannot start a program of this size below limits.
 func startupFails(s *session, limits string) bool {
 	out, err := s.limited(limits, "version").CombinedOutput()
 	return err != nil && !strings.HasPrefix(string(out), "dequantfs: ")

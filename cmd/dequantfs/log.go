@@ -61,8 +61,8 @@ func (h *peopleHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup ignores the group: nothing here uses groups.
 func (h *peopleHandler) WithGroup(string) slog.Handler { return h }
 
-// lateHandler passes records to a handler that can be changed. A mount speaks to people until it is
-// in the background, and to its log from then on.
+// lateHandler passes records to a handler that can be replaced. A mount logs to the terminal until
+// it is in the background, and then to its log.
 type lateHandler struct {
 	current *atomic.Pointer[slog.Handler]
 	attrs   []slog.Attr
@@ -96,7 +96,7 @@ func (l *lateHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup ignores the group: nothing here uses groups.
 func (l *lateHandler) WithGroup(string) slog.Handler { return l }
 
-// logFlags say where a mount logs, how, and how much.
+// logFlags are the flags for the place, the format and the level of a log.
 type logFlags struct {
 	file    string
 	format  string
@@ -122,8 +122,7 @@ func (l *logFlags) level() slog.Level {
 	return slog.LevelInfo
 }
 
-// people is the handler for the user in front of the command, who may ask for a format and for
-// fewer lines.
+// people returns the handler for the user of the command, who may choose a format and fewer lines.
 func (l *logFlags) people(w io.Writer) slog.Handler {
 	level := l.level()
 	if l.quiet {
@@ -135,7 +134,7 @@ func (l *logFlags) people(w io.Writer) slog.Handler {
 	return l.handler(w, level)
 }
 
-// lasting is the handler for a log that is read later. Its lines have times.
+// lasting returns the handler for a log that is read later. Its lines have times.
 func (l *logFlags) lasting(w io.Writer) slog.Handler { return l.handler(w, l.level()) }
 
 func (l *logFlags) handler(w io.Writer, level slog.Level) slog.Handler {

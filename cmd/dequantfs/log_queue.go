@@ -10,12 +10,12 @@ import (
 )
 
 const (
-	logLines = 1000        // at most, that wait to be written
-	logEnd   = time.Second // for which the end of a mount waits for them
+	logLines = 1000        // most lines that wait to be written
+	logEnd   = time.Second // how long the end of a mount waits for them
 )
 
 // logQueue writes a log whose reader may be slow, such as a stopped terminal or a full pipe. Its
-// callers do not wait: lines without room are dropped, and the log says so where it goes on.
+// callers do not wait. Lines without room are dropped, and the log later says how many.
 type logQueue struct {
 	lines   chan []byte
 	dropped atomic.Int64
@@ -23,8 +23,8 @@ type logQueue struct {
 	ended   chan struct{}
 }
 
-// unhurried gives a writer that never makes its callers wait, and a function to call after the last
-// line. A regular file is taken as it is.
+// unhurried returns a writer that never makes its callers wait, and a function to call after the
+// last line. A regular file is used directly.
 func unhurried(w io.Writer) (io.Writer, func()) {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -60,7 +60,7 @@ func (q *logQueue) write(w io.Writer) {
 		if !more {
 			return
 		}
-		_, _ = w.Write(line) // an error has no other place to go
+		_, _ = w.Write(line) // there is no other place for the error
 	}
 }
 
@@ -79,7 +79,7 @@ func (q *logQueue) next() (line []byte, more bool) {
 	}
 }
 
-// end waits for the lines that were taken, but at most for logEnd.
+// end waits for queued lines, but at most for logEnd.
 func (q *logQueue) end() {
 	close(q.stop)
 	select {

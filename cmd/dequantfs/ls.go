@@ -132,8 +132,8 @@ var fateNames = map[adapter.Fate]string{
 	adapter.Dropped: "dropped",
 }
 
-// filesOf finds the virtual file of a tensor as a loader does: by the index, or without one in the
-// only safetensors file.
+// filesOf finds the virtual file of each tensor as a loader does: by the index or, without one, in
+// the only safetensors file.
 func filesOf(f *fs.FS, dir string) (func(name string) string, error) {
 	data, err := iofs.ReadFile(f, path.Join(dir, "model.safetensors.index.json"))
 	if err == nil {
@@ -185,7 +185,7 @@ func (l *listing) write(w io.Writer) error {
 	return l.writeDropped(w)
 }
 
-// writeDropped says which keys of the source are left out, one line for each reason.
+// writeDropped prints the keys of the source that are left out, one line for each reason.
 func (l *listing) writeDropped(w io.Writer) error {
 	keys := map[string][]string{}
 	var reasons []string
@@ -207,7 +207,7 @@ func (l *listing) writeDropped(w io.Writer) error {
 	return nil
 }
 
-// firstFew names the first five and says how many more there are.
+// firstFew returns the first five names and the number of the others.
 func firstFew(names []string) string {
 	const few = 5
 	if len(names) <= few {

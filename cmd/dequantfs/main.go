@@ -1,16 +1,16 @@
 // Command dequantfs mounts a quantized checkpoint as the dequantized, expert-merged checkpoint that
 // training and research code reads.
 //
-// Results go to standard output. Everything for people goes to standard error, one line each, as
-// "dequantfs: …" in lower case without a full stop, followed by "dequantfs: hint: …" where a fix is
-// known. The exit status is 0 when the work is done, 1 when it failed, 2 when the command line is
-// wrong, and 130 when the command was interrupted.
+// Results go to standard output. Messages go to standard error, one line each, as "dequantfs: …" in
+// lower case without a full stop. If a fix is known, "dequantfs: hint: …" follows. The exit status
+// is 0 for success, 1 for failure, 2 for a wrong command line, and 130 after an interruption.
 //
 // There is one file per subcommand. A subcommand is flags, one call into package fs or adapter, and
-// text for people: code that can be tested without a terminal is in those packages. Other files:
-// source.go opens SOURCE, view.go has the view flags, layouts.go the layouts, errors.go and
-// hints.go the messages and the exit status, size.go sizes such as 512MiB, background_*.go the
-// process behind a mount, state*.go the mounts of this user.
+// messages. Code that can be tested without a terminal is in those packages.
+//
+// Other files: source.go opens SOURCE, view.go has the view flags, layouts.go the layouts,
+// errors.go and hints.go the messages and the exit status, size.go sizes such as 512MiB,
+// background_*.go the process behind a mount, state*.go the mounts of this user.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	_ "github.com/dequantfs/dequantfs/cmd/dequantfs/startup" // before all that opens files
+	_ "github.com/dequantfs/dequantfs/cmd/dequantfs/startup" // before packages that open files
 )
 
 // commands makes the subcommands, in the order of the help text.
@@ -51,8 +51,8 @@ func main() {
 	os.Exit(run(ctx, arguments(os.Args), os.Stdin, os.Stdout, os.Stderr))
 }
 
-// endings are the signals that end the command's work. A terminal that goes away sends SIGHUP. That
-// ends a command in front of it, unless nohup ignores it, but not a mount in the background.
+// endings are the signals that end the command. SIGHUP comes when a terminal closes. It ends a
+// command in the foreground, unless nohup ignores it, but not a mount in the background.
 func endings() []os.Signal {
 	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	switch {
@@ -64,7 +64,7 @@ func endings() []os.Signal {
 	return all
 }
 
-// run is the whole command; it returns the exit status.
+// run runs the command and returns the exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
@@ -78,7 +78,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dequantfs",
 		Short: "show a quantized checkpoint as the dequantized one, computed as it is read",
-		Long: "dequantfs mounts a quantized checkpoint (FP8 DeepSeek-V3 and its kin) and shows\n" +
+		Long: "dequantfs mounts a quantized checkpoint (such as FP8 DeepSeek-V3) and shows\n" +
 			"the dequantized, expert-merged checkpoint, computed only where it is read.",
 		Example: "  dequantfs demo\n" +
 			"  dequantfs ls ~/models/DeepSeek-V3\n" +
@@ -119,8 +119,8 @@ func usageTemplate(standard string) string {
 	return strings.ReplaceAll(standard, ".LocalFlags.FlagUsages", "wrapped .")
 }
 
-// arguments gives the command line after argv[0]. Installed as mount.fuse.dequantfs, the command is
-// called by mount(8) for a line of fstab.
+// arguments returns the command line after argv[0]. If it is installed as mount.fuse.dequantfs,
+// mount(8) calls the command for a line of fstab.
 func arguments(argv []string) []string {
 	if filepath.Base(argv[0]) == "mount.fuse.dequantfs" {
 		return mountHelper(argv[1:])
@@ -129,7 +129,7 @@ func arguments(argv []string) []string {
 }
 
 // mountHelper turns the arguments of mount(8), SOURCE MOUNTPOINT [-sfnv] [-o opts], into those of
-// the mount command. The other flags of mount(8) mean nothing here.
+// the mount command. The other flags of mount(8) have no effect.
 func mountHelper(argv []string) []string {
 	args := []string{"mount"}
 	for i := 0; i < len(argv); i++ {

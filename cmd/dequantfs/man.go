@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// newMan is for people who make packages.
+// newMan makes the command that writes man pages, for makers of packages.
 func newMan() *cobra.Command {
 	return &cobra.Command{
 		Use:   "man DIRECTORY",
@@ -33,7 +33,7 @@ func runMan(c *cobra.Command, args []string) error {
 	}
 	root := c.Root()
 	root.DisableAutoGenTag = true
-	never := time.Unix(0, 0).UTC() // the pages are the same whenever they are made
+	never := time.Unix(0, 0).UTC() // so the pages do not depend on the date
 	header := &doc.GenManHeader{
 		Title: "DEQUANTFS", Section: "1", Source: "dequantfs", Manual: "dequantfs", Date: &never,
 	}

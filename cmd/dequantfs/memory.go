@@ -8,11 +8,12 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// setAside is the memory of a process that the garbage collector does not manage, before it serves.
+// setAside is the memory of a process that the garbage collector does not manage, before the
+// process serves a mount.
 const setAside = 24 << 20
 
-// boundPlanning has the garbage collector work harder where there is little memory, so that
-// planning leaves no more garbage than there is room for.
+// boundPlanning makes the garbage collector work harder if there is little memory, so planning
+// leaves no more garbage than there is room for.
 func boundPlanning() {
 	allowed, _ := fs.AllowedMemory()
 	boundMemory(max(allowed-setAside, setAside))
@@ -22,19 +23,18 @@ func boundPlanning() {
 // requests.
 const spareMemory = 64 << 20
 
-// boundServing has the garbage collector keep to its share of memory, once all other shares are
-// known. Where there is plenty, it keeps the process near its size after planning, so that memory
-// stays flat.
+// boundServing limits the garbage collector to its share of memory when all other shares are known.
+// With plenty of memory, it keeps the process near its size after planning, so memory stays flat.
 func boundServing(m *fs.Mount) {
-	debug.FreeOSMemory() // planning leaves as much behind as it keeps
+	debug.FreeOSMemory() // planning leaves as much garbage as it keeps
 	var now runtime.MemStats
 	runtime.ReadMemStats(&now)
 	boundMemory(min(m.Heap(), int64(now.Sys-now.HeapReleased)+fs.RequestMemory()+spareMemory))
 }
 
-// boundMemory has the garbage collector keep its memory within a number of bytes: with readers
-// that jump about, each of which the kernel reads ahead for, it would let replies pile up. If
-// GOMEMLIMIT is set, that is left as it is.
+// boundMemory limits the garbage-collected memory to a number of bytes. Without a limit, replies
+// pile up for random reads, for each of which the kernel reads ahead. If GOMEMLIMIT is set, it is
+// left unchanged.
 func boundMemory(bytes int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(bytes)

@@ -34,7 +34,7 @@ var large = synth.Options{Layers: 2, Experts: 4, Hidden: 7168, ExpertIntermediat
 var neededMemory = regexp.MustCompile(`but (\d+) MiB are needed at least`)
 
 // TestWhatIsNeededIsEnough mounts each layout in a memory cgroup that is too small, which is
-// refused, and then in one of the size that the refusal names, in which 16 readers are served.
+// refused. The cgroup of the size that the refusal names then serves 16 readers.
 func TestWhatIsNeededIsEnough(t *testing.T) {
 	requireFUSE(t)
 	plain := large
@@ -69,8 +69,8 @@ func TestWhatIsNeededIsEnough(t *testing.T) {
 	}
 }
 
-// mountWithin mounts in a memory cgroup. It gives what ends the mount, or what was said instead of
-// mounting.
+// mountWithin mounts in a memory cgroup. It returns a function that ends the mount, or the message
+// of the refusal.
 func (s *session) mountWithin(mib int64, layouts string) (end func() error, said []byte,
 	err error) {
 	s.t.Helper()
@@ -107,8 +107,8 @@ func (s *session) mountWithin(mib int64, layouts string) (end func() error, said
 	}
 }
 
-// readHard lets 18 readers read at random for a while, in the ways that take most of a mount's
-// memory.
+// readHard reads at random with 18 readers for a while, in the ways that take the most memory of a
+// mount.
 func readHard(t *testing.T, names []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(trial.Count(2, 60))*time.Second)

@@ -50,21 +50,21 @@ func listenMetrics(addr string) (*metricsServer, error) {
 	}, nil
 }
 
-// A connection to --metrics takes a descriptor and memory that the mount needs. So few connections
-// are open at once, and none for long.
+// A connection to --metrics takes a descriptor and memory that the mount needs. So only few
+// connections may be open at once, and only for a short time.
 const (
 	maxScrapers   = 16
 	scrapeTimeout = 10 * time.Second // for a request, and for taking its answer
 	scrapeIdle    = time.Minute      // between two of them
 )
 
-// fewConnections closes connections at once while there are too many.
+// fewConnections closes new connections at once while there are too many.
 type fewConnections struct {
 	net.Listener
 	taken chan struct{} // full when there are too many
 }
 
-// Accept waits for a connection that is not one too many.
+// Accept waits for a connection that does not exceed the limit.
 func (l *fewConnections) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
@@ -127,8 +127,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// onlyKnownHosts refuses requests for a host name other than localhost: a web page
-// whose name is made to resolve to this machine must not read the answers.
+// onlyKnownHosts refuses requests for host names other than localhost. A web page must not read the
+// answers by a name that resolves to this machine.
 func onlyKnownHosts(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !knownHost(r.Host) {
@@ -139,7 +139,7 @@ func onlyKnownHosts(next http.Handler) http.Handler {
 	})
 }
 
-// knownHost tells an IP address or localhost, with or without a port, from other names.
+// knownHost reports whether a host is an IP address or localhost, with or without a port.
 func knownHost(hostport string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
@@ -149,11 +149,11 @@ func knownHost(hostport string) bool {
 	return err == nil || strings.EqualFold(host, "localhost")
 }
 
-// statsCollector gives the statistics of a filesystem to Prometheus. All values of
-// one scrape are of one moment.
+// statsCollector passes the statistics of a filesystem to Prometheus. All values of one scrape are
+// from the same moment.
 type statsCollector struct{ stats func() fs.Stats }
 
-// metric is one statistic as Prometheus has it.
+// metric is one statistic in the form of Prometheus.
 type metric struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
@@ -178,7 +178,7 @@ var metrics = []metric{
 		func(s *fs.Stats) int64 { return s.SourceBytes }),
 	counter("source_reads_total", "Reads of source files.",
 		func(s *fs.Stats) int64 { return s.Preads }),
-	counter("source_unused_bytes_total", "Bytes of source files that were read ahead for nothing.",
+	counter("source_unused_bytes_total", "Bytes read ahead from source files but not needed.",
 		func(s *fs.Stats) int64 { return s.Unused }),
 	counter("cache_hits_total", "Units found in the tensor cache.",
 		func(s *fs.Stats) int64 { return s.Hits }),
@@ -189,10 +189,10 @@ var metrics = []metric{
 		func(s *fs.Stats) int64 { return s.Saturated }),
 	counter("infinite_total", "Values that are infinite in F16, each time they were computed.",
 		func(s *fs.Stats) int64 { return s.Infinite }),
-	counter("cache_evictions_total", "Units thrown out of the tensor cache.",
+	counter("cache_evictions_total", "Units evicted from the tensor cache.",
 		func(s *fs.Stats) int64 { return s.Evictions }),
 	counter("cache_refetches_total",
-		"Units computed again that were thrown out before they were read to the end.",
+		"Units computed again that were evicted before they were read to the end.",
 		func(s *fs.Stats) int64 { return s.Refetches }),
 	counter("interrupted_total", "Reads given up by the reader.",
 		func(s *fs.Stats) int64 { return s.Interrupted }),
@@ -254,7 +254,7 @@ func (c statsCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// cumulative counts the observations up to each bound, as Prometheus wants them.
+// cumulative counts the observations up to each bound, as Prometheus requires.
 func cumulative(h fs.Histogram) map[float64]uint64 {
 	buckets, sum := map[float64]uint64{}, uint64(0)
 	for i, bound := range h.Bounds {

@@ -92,7 +92,7 @@ func TestMetricsSayWhatStatsSay(t *testing.T) {
 	}
 }
 
-// A page in the browser of a user must not read them by a name that resolves to this machine.
+// A web page must not read the metrics by a name that resolves to this machine.
 func TestMetricsRefuseForeignHosts(t *testing.T) {
 	m := serveMetrics(t, "0", fs.Stats{})
 	if !strings.HasPrefix(m.address(), "127.0.0.1:") {
@@ -109,9 +109,8 @@ func TestMetricsRefuseForeignHosts(t *testing.T) {
 	}
 }
 
-// TestMetricsHaveFewConnections connects far more often than is allowed: the connections beyond the
-// limit are closed at once, idle connections are closed after a while, and then there is room
-// again.
+// TestMetricsHaveFewConnections connects far more often than is allowed. Connections beyond the
+// limit are closed at once, and idle ones after a while. Then there is room again.
 func TestMetricsHaveFewConnections(t *testing.T) {
 	m := serveMetrics(t, ":0", fs.Stats{},
 		func(m *metricsServer) { m.server.ReadTimeout = 500 * time.Millisecond })
@@ -143,8 +142,8 @@ func TestMetricsHaveFewConnections(t *testing.T) {
 	}
 }
 
-// TestMetricsDoNotWaitForSlowClients has clients that send a request byte by byte, that do not take
-// the answers, and that say nothing more.
+// TestMetricsDoNotWaitForSlowClients has clients that send a request byte by byte, that do not read
+// the answers, and that fall silent.
 func TestMetricsDoNotWaitForSlowClients(t *testing.T) {
 	const patience = 200 * time.Millisecond
 	m := serveMetrics(t, ":0", fs.Stats{}, func(m *metricsServer) {

@@ -81,7 +81,7 @@ func (m *mountFlags) register(c *cobra.Command) {
 	flags.StringSliceVarP(&m.options, "options", "o", nil, "flags by name as in fstab: -o `A,B=C`")
 }
 
-// mountRequest is what the flags ask for, checked.
+// mountRequest is the checked request of the flags.
 type mountRequest struct {
 	view *request
 	fs   fs.Options
@@ -122,7 +122,7 @@ func (m *mountFlags) background(c *cobra.Command, mountpoint string) error {
 	return startBackground(c.Context(), c.ErrOrStderr(), log, os.Args[1:]...)
 }
 
-// check finds mistakes in the flags before anything is opened, and gives what they ask for.
+// check finds mistakes in the flags before anything is opened, and returns the request.
 func (m *mountFlags) check(c *cobra.Command) (*mountRequest, error) {
 	m.log.quiet = isQuiet(c)
 	view, err := m.view.check()
@@ -180,7 +180,7 @@ func parseMode(text string) (*uint32, error) {
 	return &bits, nil
 }
 
-// logPath is the log of a mount in the background.
+// logPath returns the log of a mount in the background.
 func (m *mountFlags) logPath(mountpoint string) (string, error) {
 	if m.log.file != "" {
 		return m.log.file, nil
@@ -229,7 +229,7 @@ func (m *mountFlags) serve(
 	return logged(log, mounted.serve(c.Context(), m.idle, m.drain))
 }
 
-// listen listens for Prometheus; it gives nil without --metrics.
+// listen listens for Prometheus. Without --metrics it returns nil.
 func (m *mountFlags) listen() (*metricsServer, error) {
 	if m.metrics == "" {
 		return nil, nil
@@ -237,9 +237,9 @@ func (m *mountFlags) listen() (*metricsServer, error) {
 	return listenMetrics(m.metrics)
 }
 
-// handler gives where messages go, and a function to call at the end of the mount. A mount in the
-// foreground logs to its log file, or to standard error if it has none. A mount in the background
-// first talks to standard error, which later becomes the log.
+// handler returns the handler of messages, and a function to call at the end of the mount. A mount
+// in the foreground logs to its log file or, without one, to standard error. A mount in the
+// background first logs to standard error and later to its log.
 func (m *mountFlags) handler(c *cobra.Command, p *process) (h *lateHandler, end func(), err error) {
 	if p.child {
 		return newLateHandler(m.log.people(c.ErrOrStderr())), func() {}, nil
@@ -256,7 +256,7 @@ func (m *mountFlags) handler(c *cobra.Command, p *process) (h *lateHandler, end 
 	return newLateHandler(m.log.lasting(w)), end, nil
 }
 
-// logged writes the error at the end of a mount to its log too.
+// logged also writes the error at the end of a mount to its log.
 func logged(log *slog.Logger, err error) error {
 	if err != nil {
 		log.Error("the mount ended with an error", "err", err)
@@ -266,7 +266,7 @@ func logged(log *slog.Logger, err error) error {
 	return nil
 }
 
-// record is what status shows of this mount.
+// record is the entry of this mount for status.
 func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServer) record {
 	r := record{
 		Mountpoint: mounted.mountpoint, Source: mounted.place,
@@ -284,7 +284,7 @@ func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServe
 	return r
 }
 
-// mount opens the source and mounts it. After an error nothing is left behind.
+// mount opens the source and mounts it. After an error nothing stays mounted or open.
 func (m *mountFlags) mount(
 	c *cobra.Command, r *mountRequest, log *slog.Logger, name, mountpoint string,
 ) (*mounted, error) {
@@ -314,8 +314,8 @@ func (m *mountFlags) mount(
 	return mounted, nil
 }
 
-// sayReaders says which programs read each subdirectory of a layout that was not asked for by name.
-// A loader that is given another one may start with random experts and no more than a warning.
+// sayReaders logs which programs read each subdirectory whose layout was not requested by name.
+// With the wrong layout, a loader may start with random experts and only a warning.
 func (m *mounted) sayReaders(log *slog.Logger) {
 	said := map[string]bool{}
 	for _, v := range m.views {
@@ -327,5 +327,5 @@ func (m *mounted) sayReaders(log *slog.Logger) {
 	}
 }
 
-// isDescriptor says whether a mountpoint is a descriptor of FUSE that the caller has mounted.
+// isDescriptor reports whether a mountpoint is a descriptor of FUSE that the caller has mounted.
 func isDescriptor(mountpoint string) bool { return strings.HasPrefix(mountpoint, "/dev/fd/") }

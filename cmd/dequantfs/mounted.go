@@ -35,9 +35,9 @@ func mountSource(s *opened, mountpoint string, o fs.MountOptions) (*mounted, err
 		log: slog.New(slog.DiscardHandler)}, nil
 }
 
-// permitOthers adds a hint to the error of a mount that others may read, where only root may make
-// one. The helper that mounts for users says why it fails to standard error only, so an error with
-// a hint of its own has another reason.
+// permitOthers adds a hint to the error of a mount with --allow-other that only root may make. The
+// helper that mounts for users prints its reason only to standard error, so an error with another
+// hint has another reason.
 func permitOthers(err error, o fs.MountOptions) error {
 	other := errors.Is(err, fs.ErrMounted) || errors.Is(err, fs.ErrOverlaps) || hintFor(err) != ""
 	if !o.AllowOther || mayAllowOther() || other {
@@ -47,8 +47,8 @@ func permitOthers(err error, o fs.MountOptions) error {
 		"put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out")
 }
 
-// sayLockedOut says which other users cannot read which files. The kernel refuses them without a
-// reason, so the reason goes to the user who mounts and to the log.
+// sayLockedOut logs which other users cannot read which files. The kernel refuses them without a
+// reason, so the user who mounts gets the reason.
 func (m *mounted) sayLockedOut(log *slog.Logger) {
 	for i, line := range m.mount.LockedOut() {
 		if i == 0 {
@@ -59,7 +59,7 @@ func (m *mounted) sayLockedOut(log *slog.Logger) {
 	}
 }
 
-// announce tells status and systemd about the mount. The function that it returns takes that back.
+// announce tells status and systemd about the mount. The returned function withdraws that.
 func (m *mounted) announce(r record) (end func()) {
 	entry, err := register(r, m.fs.Stats)
 	if err != nil {
@@ -78,7 +78,7 @@ func (m *mounted) announce(r record) (end func()) {
 }
 
 // serve serves until the mount is gone. It unmounts when ctx ends, and when the mount was idle for
-// so long. Open files are served for drain after that; then their readers get errors.
+// too long. After that, open files are served for drain. Then their readers get errors.
 func (m *mounted) serve(ctx context.Context, idle, drain time.Duration) error {
 	done, finish := context.WithCancel(context.WithoutCancel(ctx))
 	defer finish()
@@ -101,11 +101,11 @@ func (m *mounted) serve(ctx context.Context, idle, drain time.Duration) error {
 	return errors.Join(err, m.closeSource())
 }
 
-// patience is how long a mount that is gone waits for reads of its source.
+// patience is how long the process waits for reads of its source after the mount is gone.
 const patience = 5 * time.Second
 
-// closeSource closes the source, but does not wait forever for a file that does not answer.
-// Nothing is lost then: the mount is gone, and the source is only read.
+// closeSource closes the source, but does not wait forever for a file that does not answer. Then
+// nothing is lost: the mount is gone, and the source is only read.
 func (m *mounted) closeSource() error {
 	closed := make(chan error, 1)
 	go func() { closed <- m.opened.Close() }()
@@ -118,11 +118,12 @@ func (m *mounted) closeSource() error {
 	}
 }
 
-// drainTime is less than the minute after which our examples of services kill a process.
+// drainTime is less than the minute after which the example services kill a process.
 const drainTime = 45 * time.Second
 
 // detach unmounts. A mount that is still in use after a few seconds is detached, and its readers
-// are served for the rest of drain. It returns when that is over, or when done ends with the mount.
+// are served for the rest of drain. detach returns at the end of drain, or when done ends with the
+// mount.
 func (m *mounted) detach(done context.Context, drain time.Duration) {
 	end, cancel := context.WithTimeout(done, drain)
 	defer cancel()
@@ -144,7 +145,7 @@ func (m *mounted) detach(done context.Context, drain time.Duration) {
 	}
 }
 
-// leave unmounts an idle mount, unless it is in use after all.
+// leave unmounts an idle mount, unless it is still in use.
 func (m *mounted) leave() {
 	m.log.Info("unmounting: nothing was read for as long as --idle says")
 	if err := m.mount.Unmount(false); err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// realMountpoint gives the path by which the kernel will know a mountpoint. Its folder may be
-// missing: then it will be made.
+// realMountpoint returns the path by which the kernel will know a mountpoint. Its folder may be
+// missing, and is then made later.
 func realMountpoint(path string) (string, error) {
 	if isDescriptor(path) {
 		return path, nil
@@ -24,7 +24,7 @@ func realMountpoint(path string) (string, error) {
 }
 
 // absolute makes the path of an existing file absolute. Other names, such as that of a repository,
-// stay.
+// are unchanged.
 func absolute(name string) (string, error) {
 	if _, err := os.Lstat(filepath.Dir(name)); name == "" || err != nil {
 		return name, nil
@@ -32,7 +32,7 @@ func absolute(name string) (string, error) {
 	return filepath.Abs(name)
 }
 
-// makeMountpoint makes a mountpoint that is missing, with the folders above it. It gives the
+// makeMountpoint makes a missing mountpoint and the missing folders above it. It returns the
 // folders that it made, outermost first, also after an error.
 func makeMountpoint(path string) (made []string, err error) {
 	if isDescriptor(path) {
@@ -69,7 +69,7 @@ func makeFolders(path string) (made []string, err error) {
 	return made, nil
 }
 
-// removeFolders removes what makeMountpoint made, as far as it is empty.
+// removeFolders removes the folders that makeMountpoint made, if they are empty.
 func removeFolders(made []string) {
 	for _, dir := range slices.Backward(made) {
 		if os.Remove(dir) != nil {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// foreignRecord is a record of another PID namespace. Its number is that of this process, which has
-// nothing to do with it.
+// foreignRecord is a record of another PID namespace with the number of this process, which is
+// unrelated.
 func foreignRecord(t *testing.T, pid int) (path string, r record) {
 	t.Helper()
 	r = record{Mountpoint: "/mnt/v3", PID: pid, Started: time.Now(), Namespace: "pid:[1]"}
@@ -63,7 +63,7 @@ func TestTheNumberOfAForeignProcessSaysNothing(t *testing.T) {
 	}
 }
 
-// answerNothing takes connections and does not answer.
+// answerNothing accepts connections and does not answer.
 func answerNothing(l net.Listener) {
 	go func() {
 		var taken []net.Conn
@@ -80,8 +80,7 @@ func answerNothing(l net.Listener) {
 	}()
 }
 
-// inNamespace mounts in a PID namespace of its own, where the process behind the mount is the
-// first.
+// inNamespace mounts in a new PID namespace, in which the process behind the mount is process 1.
 func (s *session) inNamespace() *exec.Cmd {
 	s.t.Helper()
 	c := s.as(exec.Command("unshare", "--pid", "--fork", "--kill-child", s.program, "mount", "-f",

@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// ignoredOptions are mount options of fstab and mount(8) that change nothing here: a mount is that
-// way in any case, or another program acts on them.
+// ignoredOptions are mount options of fstab and mount(8) without an effect here. Every mount has
+// them in any case, or another program acts on them.
 var ignoredOptions = map[string]bool{
 	"ro": true, "rw": true, "defaults": true, "auto": true, "noauto": true, "nofail": true,
 	"_netdev": true, "user": true, "nouser": true, "users": true, "owner": true, "group": true,
@@ -18,11 +18,11 @@ var ignoredOptions = map[string]bool{
 	"strictatime": true, "nostrictatime": true, "lazytime": true, "nolazytime": true,
 }
 
-// notOptions are flags that mean nothing behind -o.
+// notOptions are flags that are not valid after -o.
 var notOptions = map[string]bool{"help": true, "options": true}
 
-// applyOptions reads -o options. Each is a flag by its name, with _ or - in it, such as allow_other
-// or cache_size=4GiB. A comma in a value is written +, as in layout=native+hf.
+// applyOptions reads -o options. Each is the name of a flag, spelled with _ or -, such as
+// allow_other or cache_size=4GiB. A comma in a value is written +, as in layout=native+hf.
 func applyOptions(c *cobra.Command, options []string) error {
 	for _, o := range options {
 		name, value, hasValue := strings.Cut(o, "=")

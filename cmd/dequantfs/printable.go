@@ -10,9 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// Names come from checkpoints and paths, which strangers may have chosen. Characters in them that
-// drive the terminal, turn the direction of the text round, or cannot be seen, are written as
-// \u202e.
+// Names come from checkpoints and paths, which strangers may have chosen. Some characters control
+// the terminal, change the direction of the text, or are invisible. They are written as \u202e.
 
 // oneLine keeps a message on one line, and escapes characters that could deceive its reader.
 func oneLine(s string) string {
@@ -24,13 +23,13 @@ func oneLine(s string) string {
 	}, escapeUnseen(s, func(r rune) bool { return unseen(r) && !unicode.IsControl(r) }))
 }
 
-// unseen says whether a character is not printed, or has no width of its own.
+// unseen reports whether a character is not printed, or has no width.
 func unseen(r rune) bool {
 	return !unicode.IsPrint(r) ||
 		unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// escapeUnseen escapes the characters of which is says so.
+// escapeUnseen escapes the characters for which is returns true.
 func escapeUnseen(s string, is func(rune) bool) string {
 	if strings.IndexFunc(s, is) < 0 {
 		return s
@@ -50,8 +49,8 @@ func escapeUnseen(s string, is func(rune) bool) string {
 	return b.String()
 }
 
-// jsonWriter passes JSON on with everything escaped in its strings that cannot be seen. Each write
-// has to end where a character ends, as those of json.Encoder do.
+// jsonWriter escapes invisible characters in the strings of JSON. Each write has to end at the end
+// of a character, as those of json.Encoder do.
 type jsonWriter struct{ w io.Writer }
 
 func (j jsonWriter) Write(p []byte) (int, error) {
@@ -62,5 +61,6 @@ func (j jsonWriter) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// inString says whether a character of JSON has to be escaped, and so is part of a string.
+// inString reports whether a character of JSON has to be escaped. Such a character can only be in a
+// string.
 func inString(r rune) bool { return r >= 0x7f && r != utf8.RuneError && unseen(r) }

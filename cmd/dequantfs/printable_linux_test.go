@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// strange has characters that turn the text round, that have no width, and that look like nothing.
+// strange has characters that reverse the text, that have no width, and that are invisible.
 const strange = "x\u202e\u2066\u200b\ufeff\u00ad\u3164\U000e0041y"
 
-// TestNamesAreShownAsTheyAre has strange characters in every name that a stranger may choose: of
-// the folder, of a shard, of tensors and of the kind of model.
+// TestNamesAreShownAsTheyAre has strange characters in every name that a stranger may choose: those
+// of the folder, of a shard, of tensors and of the model type.
 func TestNamesAreShownAsTheyAre(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)

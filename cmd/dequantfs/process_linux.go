@@ -12,17 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pidNamespace names the PID namespace of this process, "" if that is not known. The number of a
-// process means nothing in another namespace, as that of a container.
+// pidNamespace returns the PID namespace of this process, or "" if it is unknown. The number of a
+// process has no meaning in another namespace, such as that of a container.
 func pidNamespace() string {
 	name, _ := os.Readlink("/proc/self/ns/pid")
 	return name
 }
 
-// foreign says whether the process of a record is in another PID namespace.
+// foreign reports whether the process of a record is in another PID namespace.
 func (r *record) foreign() bool { return r.Namespace != "" && r.Namespace != pidNamespace() }
 
-// over says whether the process behind a record has ended. Where its number means nothing, it has
+// over reports whether the process behind a record has ended. A process of another namespace has
 // ended if its record is gone or its socket refuses.
 func over(path string, r record) bool {
 	if !r.foreign() {
@@ -37,13 +37,12 @@ func over(path string, r record) bool {
 	return refused(err)
 }
 
-// refused says whether no process listens at a socket any more.
+// refused reports whether no process listens at a socket any more.
 func refused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }
 
-// ended says whether a process of this PID namespace has ended, or only waits for its parent to
-// ask.
+// ended reports whether a process of this PID namespace has ended. A zombie has ended.
 func ended(pid int) bool {
 	if errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
 		return true

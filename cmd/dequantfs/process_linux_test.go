@@ -57,7 +57,7 @@ func (s *session) command(args ...string) *exec.Cmd {
 	return s.as(&exec.Cmd{Path: s.program, Args: append([]string{"dequantfs"}, args...)})
 }
 
-// as puts any command into the session's environment.
+// as gives a command the session's environment.
 func (s *session) as(c *exec.Cmd) *exec.Cmd {
 	c.Dir = s.dir
 	c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+filepath.Join(s.dir, "run"), "HOME="+s.dir,
@@ -65,7 +65,7 @@ func (s *session) as(c *exec.Cmd) *exec.Cmd {
 	return c
 }
 
-// run runs the program and wants it to succeed.
+// run runs the program and requires success.
 func (s *session) run(args ...string) string {
 	s.t.Helper()
 	return s.output(s.command(args...))
@@ -122,7 +122,7 @@ func readDirect(name string) (int64, error) {
 		make([]byte, 64<<10))
 }
 
-// Status and the metrics count the bytes that readers received, also while many read at once.
+// Status and the metrics count the bytes that readers received, even if many read at once.
 func TestCountersEqualWhatReadersReceived(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
@@ -226,7 +226,7 @@ func requireRoot(t *testing.T) {
 	}
 }
 
-// requireHelper skips a test of an unprivileged user where no program mounts for one.
+// requireHelper skips a test of an unprivileged user if there is no program that mounts for users.
 func requireHelper(t *testing.T) {
 	t.Helper()
 	if _, err := mounts.Helper(); err != nil {
@@ -370,8 +370,8 @@ func TestStateDirectoryOfOthersIsRefused(t *testing.T) {
 	}
 }
 
-// Nothing needs the network, and nothing but the metrics can listen: in a network
-// namespace without any interface everything works.
+// Nothing needs the network, and only the metrics can listen. Everything works in a network
+// namespace without an interface.
 func TestNoNetwork(t *testing.T) {
 	requireFUSE(t)
 	requireRoot(t)
@@ -402,7 +402,7 @@ func TestNoNetwork(t *testing.T) {
 	}
 }
 
-// systemd hears READY=1 once the mount can be read, and STOPPING=1 at the end.
+// systemd gets READY=1 when the mount can be read, and STOPPING=1 at the end.
 func TestSystemdIsTold(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
@@ -467,7 +467,7 @@ func TestSystemdUnitIsRight(t *testing.T) {
 	}
 }
 
-// The messages of a mount in the background are in its log once its caller is gone.
+// The messages of a mount in the background are in its log after its caller has ended.
 func TestBackgroundKeepsItsMessages(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
@@ -513,8 +513,8 @@ func BenchmarkLifecycle(b *testing.B) {
 	b.ReportMetric(b.Elapsed().Seconds()*1000/float64(b.N)/3, "ms/command")
 }
 
-// TestHangupsUnmount sends SIGHUP twice, as the kernel and the shell do when a terminal goes away,
-// to a mount that is in use: it ends in order all the same.
+// TestHangupsUnmount sends SIGHUP twice to a mount in use, as the kernel and the shell do when a
+// terminal closes. The mount still ends in order.
 func TestHangupsUnmount(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)

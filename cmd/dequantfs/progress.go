@@ -21,10 +21,10 @@ import (
 type exportReporter interface {
 	event(export.Event)
 	close()
-	end(*export.Manifest) error // nil while other parts are not done
+	end(*export.Manifest) error // nil while other parts are unfinished
 }
 
-// reporter chooses how progress is shown: as events for programs, as a bar on a terminal, else as a
+// reporter chooses how progress is shown: as events for programs, as a bar on a terminal, or as a
 // line for each file. With --quiet only the result is printed.
 func (e *exportFlags) reporter(c *cobra.Command, dir string) exportReporter {
 	if e.json {
@@ -37,7 +37,7 @@ func (e *exportFlags) reporter(c *cobra.Command, dir string) exportReporter {
 	return &lines
 }
 
-// canRedraw says whether a writer is a terminal on which a line can be drawn again.
+// canRedraw reports whether a writer is a terminal on which a line can be redrawn.
 func canRedraw(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
@@ -155,7 +155,7 @@ func (b *exportBar) draw(total int64) {
 		))
 }
 
-// close ends the bar where it is, also after an error.
+// close ends the bar at its current length, also after an error.
 func (b *exportBar) close() {
 	if b.bar == nil {
 		return

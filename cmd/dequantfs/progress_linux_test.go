@@ -42,7 +42,7 @@ func terminal(t *testing.T) (screen, end *os.File) {
 	return screen, end
 }
 
-// exportTo exports with standard error on a terminal, and gives what was drawn and printed.
+// exportTo exports with standard error on a terminal, and returns the drawn and the printed text.
 func (s *session) exportTo(dir string, env []string, flags ...string) (drawn, printed string) {
 	s.t.Helper()
 	screen, end := terminal(s.t.(*testing.T))

@@ -49,8 +49,8 @@ func reasonNotToRun(line string) int {
 	return -1
 }
 
-// The commands in README and topics work one after the other, with a small checkpoint in the Hub
-// cache in place of the model that they name.
+// The commands in README and topics work one after the other. A small checkpoint in the Hub cache
+// takes the place of the model that they name.
 func TestCommandsInPagesWork(t *testing.T) {
 	requireFUSE(t)
 	used := make([]bool, len(notRun))

@@ -36,7 +36,8 @@ func (s *size) String() string {
 
 func (s *size) Type() string { return "SIZE" }
 
-// cacheSize is the flag --cache-size. Without it the size depends on the machine; 0 keeps nothing.
+// cacheSize is the flag --cache-size. Without it, the size depends on the machine. With 0 nothing
+// is kept.
 type cacheSize struct {
 	size
 	given bool
@@ -54,7 +55,7 @@ func (c *cacheSize) String() string {
 	return c.size.String()
 }
 
-// option is the size as fs.Options has it, where 0 means the default.
+// option returns the size for fs.Options, where 0 means the default.
 func (c *cacheSize) option() int64 {
 	if c.given && c.size == 0 {
 		return -1
@@ -62,8 +63,8 @@ func (c *cacheSize) option() int64 {
 	return int64(c.size)
 }
 
-// formatSize prints a size in the largest binary unit, with one decimal where it does not come out
-// even: 512MiB, 1.4GiB, 100B.
+// formatSize prints a size in the largest binary unit, with one decimal if needed: 512MiB, 1.4GiB,
+// 100B.
 func formatSize(n int64) string {
 	if n < 1024 {
 		return strconv.FormatInt(n, 10) + "B"

@@ -20,7 +20,7 @@ type opened struct {
 	fs         *fs.FS
 }
 
-// openCheckpoint opens SOURCE. No other place in the command reads what a user writes there.
+// openCheckpoint opens SOURCE. All commands open their source by this function.
 func openCheckpoint(
 	ctx context.Context, name string, log *slog.Logger, follow bool,
 ) (*adapter.Checkpoint, error) {
@@ -36,7 +36,7 @@ func openCheckpoint(
 // planner makes views of a checkpoint.
 type planner func(*adapter.Checkpoint) ([]fs.View, error)
 
-// openSource opens SOURCE, makes the tree of its views, and says what is odd about both.
+// openSource opens SOURCE, makes the tree of its views, and logs notes about both.
 func openSource(
 	ctx context.Context, name string, o fs.Options, follow bool, plan planner,
 ) (*opened, error) {
@@ -59,7 +59,7 @@ func openSource(
 	return s, nil
 }
 
-// sayNotes says the notes of plans, each once.
+// sayNotes logs the notes of plans, each once.
 func sayNotes(log *slog.Logger, plans ...*adapter.Plan) {
 	said := map[string]bool{}
 	for _, p := range plans {
@@ -82,13 +82,13 @@ func addQuiet(c *cobra.Command) {
 	c.Flags().BoolP("quiet", "q", false, "say only warnings and errors")
 }
 
-// isQuiet says whether a command was given --quiet.
+// isQuiet reports whether --quiet was given.
 func isQuiet(c *cobra.Command) bool {
 	quiet, _ := c.Flags().GetBool("quiet") // an error where the command has no such flag
 	return quiet
 }
 
-// logger logs for the people in front of the command.
+// logger returns the logger for the user of the command.
 func logger(c *cobra.Command) *slog.Logger {
 	level := slog.LevelInfo
 	if isQuiet(c) {

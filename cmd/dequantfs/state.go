@@ -16,10 +16,10 @@ import (
 	"github.com/dequantfs/dequantfs/fs/export"
 )
 
-// The state of the mounts of one user is in a directory that no other user can enter. A mount has
-// up to three files there, named after its mountpoint. The file .json describes the mount, the
-// socket .sock answers with its statistics, and .log is its log. The names of the first two also
-// hold the number of the process.
+// The state of one user's mounts is in a directory that no other user can enter. A mount has up to
+// three files in it, named after its mountpoint. The file .json describes the mount, the socket
+// .sock returns its statistics, and .log is its log. The names of the first two also have the
+// number of the process.
 
 // record is the .json file of a mount.
 type record struct {
@@ -33,14 +33,14 @@ type record struct {
 	Namespace  string              `json:"pid_namespace,omitempty"` // in which PID counts
 }
 
-// snapshot is the answer of the socket of a mount: everything at one moment.
+// snapshot is the answer of the socket of a mount. All of it is from the same moment.
 type snapshot struct {
 	record
 	Time  time.Time `json:"time"`
 	Stats fs.Stats  `json:"stats"`
 }
 
-// stateName is the beginning of the names of a mountpoint's files.
+// stateName returns the beginning of the names of a mountpoint's files.
 func stateName(mountpoint string) string {
 	sum := sha256.Sum256([]byte(mountpoint))
 	base := strings.Map(func(r rune) rune {
@@ -52,9 +52,9 @@ func stateName(mountpoint string) string {
 	return base[:min(len(base), 24)] + "-" + hex.EncodeToString(sum[:4])
 }
 
-// name is the name of the record's files without their endings. Each process has files of its own:
-// a process that is still ending must not remove the files of the next mount at the same
-// mountpoint.
+// name returns the name of the record's files without their endings. Each process has its own
+// files. Otherwise a process that is still ending could remove the files of the next mount at the
+// same mountpoint.
 func (r *record) name() string {
 	namespace := strings.Map(func(c rune) rune {
 		if c >= '0' && c <= '9' {
@@ -79,7 +79,8 @@ const (
 	stateDead   = "dead"
 )
 
-// recordsOf finds the records of a mountpoint, by the path of their files without the endings.
+// recordsOf finds the records of a mountpoint. It returns the paths of their files without the
+// endings.
 func recordsOf(dir, mountpoint string) map[string]record {
 	found := map[string]record{}
 	files, _ := os.ReadDir(dir)
@@ -112,7 +113,7 @@ func readRecord(path string) (r record, err error) {
 	return r, nil
 }
 
-// check makes sure that a record says which process serves what.
+// check refuses a record without a valid mountpoint, process and time.
 func (r *record) check() error {
 	switch {
 	case !filepath.IsAbs(r.Mountpoint):

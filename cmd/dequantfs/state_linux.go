@@ -19,7 +19,7 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// stateDir is the directory of this user's mounts, made if it is missing.
+// stateDir returns the directory of this user's mounts. It makes the directory if it is missing.
 func stateDir() (string, error) {
 	dir := filepath.Join("/tmp", "dequantfs-"+strconv.Itoa(os.Getuid()))
 	if run := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(run) {
@@ -45,8 +45,8 @@ func checkPrivate(dir string) error {
 	return nil
 }
 
-// defaultLog is the log file of a mount without --log-file. The lines of earlier mounts stay in it,
-// up to a megabyte.
+// defaultLog returns the log file of a mount without --log-file. The lines of earlier mounts stay
+// in it, up to a megabyte.
 func defaultLog(mountpoint string) (string, error) {
 	dir, err := stateDir()
 	if err != nil {
@@ -92,7 +92,7 @@ func register(r record, stats func() fs.Stats) (*control, error) {
 	return c, nil
 }
 
-// writeFile writes a file that is there in full or not at all.
+// writeFile writes a file atomically.
 func writeFile(name string, data []byte) error {
 	temporary := name + ".new"
 	os.Remove(temporary) // a killed process may have left it
@@ -132,8 +132,8 @@ func (c *control) Close() error {
 	return err
 }
 
-// listenUnix listens on a socket that only this user can connect to. The path goes through an open
-// directory, because the address of a socket holds only 107 bytes.
+// listenUnix listens on a socket to which only this user can connect. The address of a socket holds
+// only 107 bytes, so the path goes through an open directory.
 func listenUnix(path string) (net.Listener, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -152,7 +152,7 @@ func throughFD(dir *os.File, path string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
 }
 
-// states asks all mounts of this user. Records of mounts that are gone are removed.
+// states asks all mounts of this user for their state. It removes records of mounts that are gone.
 func states(ctx context.Context) ([]mountState, error) {
 	dir, err := stateDir()
 	if err != nil {
@@ -186,7 +186,7 @@ func states(ctx context.Context) ([]mountState, error) {
 	return latest(all), nil
 }
 
-// latest keeps the newest mount at each mountpoint. It removes the records of the others if their
+// latest keeps the newest mount at each mountpoint. It removes the records of older ones if their
 // processes are gone.
 func latest(all []mountState) (kept []mountState) {
 	slices.SortStableFunc(all, func(a, b mountState) int {
@@ -203,7 +203,7 @@ func latest(all []mountState) (kept []mountState) {
 	return kept
 }
 
-// stateOf reads a record and asks the process behind it.
+// stateOf reads a record and asks the process of the mount.
 func stateOf(ctx context.Context, path string) (m mountState, err error) {
 	m.path, m.State = path, stateAlive
 	if m.record, err = readRecord(path); err != nil {
@@ -221,8 +221,8 @@ func stateOf(ctx context.Context, path string) (m mountState, err error) {
 	return m, nil
 }
 
-// waitEnded waits until the process that served a mountpoint has ended, so that its log is complete
-// and its memory free. It gives up after a while: the mount is gone in any case.
+// waitEnded waits until the process that served a mountpoint has ended. Then its log is complete
+// and its memory free. It gives up after a while, since the mount is gone in any case.
 func waitEnded(ctx context.Context, mountpoint string) {
 	dir, err := stateDir()
 	if err != nil {
@@ -237,7 +237,7 @@ func waitEnded(ctx context.Context, mountpoint string) {
 	}
 }
 
-// pause waits a moment before the next look.
+// pause waits a moment before the next try.
 func pause(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -271,7 +271,7 @@ func forget(path string) {
 	os.Remove(path + ".sock")
 }
 
-// mountedAt says whether a checkpoint is mounted at a mountpoint.
+// mountedAt reports whether a checkpoint is mounted at a mountpoint.
 func mountedAt(all []mounts.Entry, mountpoint string) bool {
 	return slices.ContainsFunc(all, func(m mounts.Entry) bool {
 		return m.Mountpoint == mountpoint && m.Type == mounts.Type

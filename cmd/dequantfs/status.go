@@ -47,7 +47,7 @@ func newStatus() *cobra.Command {
 	return c
 }
 
-// statesOf gives the state of all mounts, or of the one at a mountpoint.
+// statesOf returns the state of all mounts, or of the one at a mountpoint.
 func statesOf(ctx context.Context, args []string) ([]mountState, error) {
 	all, err := states(ctx)
 	if err != nil || len(args) == 0 {
@@ -93,7 +93,7 @@ func watchStatus(ctx context.Context, w io.Writer, args []string, asJSON bool) e
 	}
 }
 
-// statusJSON is what status --json prints.
+// statusJSON is the output of status --json.
 type statusJSON struct {
 	Version int          `json:"version"`
 	Mounts  []mountState `json:"mounts"`
@@ -119,8 +119,8 @@ func writeStatus(w io.Writer, all, before []mountState) error {
 	return nil
 }
 
-// earlier gives the state from which a rate is measured: that a moment ago, else that at the
-// beginning.
+// earlier returns the state from which a rate is measured: that of a moment ago or, without one,
+// that of the beginning.
 func earlier(before []mountState, m mountState) snapshot {
 	for _, b := range before {
 		if b.Mountpoint == m.Mountpoint && b.Started.Equal(m.Started) {
@@ -148,7 +148,7 @@ func (m *mountState) row(before snapshot) []string {
 		oneLine(m.Source))
 }
 
-// writeRemarks says more about a mount, one line each.
+// writeRemarks prints remarks about a mount, one line each.
 func (m *mountState) writeRemarks(w io.Writer) {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(w, "%s: %s\n", oneLine(m.Mountpoint), oneLine(fmt.Sprintf(format, args...)))
@@ -174,7 +174,7 @@ func (m *mountState) writeRemarks(w io.Writer) {
 	}
 }
 
-// process names the process behind a mount.
+// process describes the process behind a mount.
 func (m *mountState) process() string {
 	if m.foreign() {
 		return fmt.Sprintf("%d in another PID namespace", m.PID)

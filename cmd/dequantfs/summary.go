@@ -11,7 +11,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// summaryOf says in one line how the weights of a checkpoint are stored.
+// summaryOf describes in one line how the weights of a checkpoint are stored.
 func summaryOf(c *adapter.Checkpoint) (string, error) {
 	counts, err := adapter.Summary(c)
 	return formatSummary(counts), err
@@ -44,7 +44,7 @@ func writeSummary(w io.Writer, c *adapter.Checkpoint, asJSON bool) error {
 }
 
 // formatSummary joins the counts: "1,234 weights in FP8, blocks of 128 × 128, scales F32; 61 per
-// row; 204 tensors not quantized". A part that equals that of the count before is not repeated.
+// row; 204 tensors not quantized". It omits the parts that equal those of the previous count.
 func formatSummary(counts []adapter.Count) string {
 	parts := make([]string, len(counts))
 	var before adapter.Count

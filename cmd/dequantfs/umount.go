@@ -38,7 +38,7 @@ func newUmount() *cobra.Command {
 	return c
 }
 
-// umountAll unmounts every mount of this user. One that is in use does not keep the others mounted.
+// umountAll unmounts every mount of this user. If one is in use, the others are still unmounted.
 func umountAll(ctx context.Context, lazy bool) error {
 	all, err := states(ctx)
 	for _, m := range all {

@@ -12,7 +12,7 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// detach unmounts a checkpoint and waits until its mount is gone. Another kind of mount is refused.
+// detach unmounts a checkpoint and waits until its mount is gone. It refuses other kinds of mounts.
 func detach(ctx context.Context, mountpoint string, lazy bool) error {
 	m, found, err := mounts.Top(mountpoint)
 	switch {
@@ -33,7 +33,8 @@ func detach(ctx context.Context, mountpoint string, lazy bool) error {
 	return nil
 }
 
-// notUnmounted names a mountpoint, and the processes that use it if that is the reason.
+// notUnmounted returns the error for a mountpoint. If the mount is busy, it names the processes
+// that use it.
 func notUnmounted(mountpoint string, err error) error {
 	if !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("%s: %w", mountpoint, err)
@@ -46,15 +47,16 @@ func notUnmounted(mountpoint string, err error) error {
 		"end what uses it, or detach it with dequantfs umount --lazy")
 }
 
-// A busy mount without a known holder is tried again for settling, one with a holder for noticed.
+// A busy mount without a known holder is tried again for settling, and one with a holder for
+// noticed.
 const (
 	settling = 5 * time.Second
 	noticed  = 200 * time.Millisecond
 )
 
 // unmountIdle unmounts, and tries again for a while if the mount is busy. The kernel may call a
-// mount busy for a moment after its last file was closed, most of all after reads with O_DIRECT. A
-// process that is being started may hold copies of descriptors for a moment.
+// mount busy for a moment after its last file was closed, mostly after reads with O_DIRECT. A
+// process that is starting may hold copies of descriptors for a moment.
 func unmountIdle(ctx context.Context, mountpoint string, lazy bool) error {
 	began, unused := time.Now(), time.Now()
 	for {

@@ -71,13 +71,13 @@ func (v *verifyFlags) run(c *cobra.Command, dir string) error {
 	return err
 }
 
-// verifyJSON is what verify --json prints.
+// verifyJSON is the output of verify --json.
 type verifyJSON struct {
 	Version int `json:"version"`
 	*export.Verification
 }
 
-// verify checks against the manifest or against a source, and says which.
+// verify checks against the manifest or a source. It also returns which of them.
 func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verification,
 	against string, err error) {
 	r, err := v.view.check()
@@ -109,7 +109,7 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verifi
 	return found, e.source, err
 }
 
-// plan gives the views to compare with: the recorded ones unless flags ask for others.
+// plan returns the views to compare with: the recorded ones unless flags request others.
 func (v *verifyFlags) plan(c *cobra.Command, r *request, views []export.ViewRecord) planner {
 	if len(views) == 0 || v.view.changed() {
 		v.view.sayLayout(logger(c))
@@ -121,15 +121,15 @@ func (v *verifyFlags) plan(c *cobra.Command, r *request, views []export.ViewReco
 	}
 }
 
-// expectation is what a directory is compared with.
+// expectation is the source or manifest with which a directory is compared.
 type expectation struct {
 	source   string // empty: the manifest
 	manifest *export.Manifest
 	views    []export.ViewRecord
 }
 
-// expected finds out what dir is compared with, from --source, from the manifest of an export, or
-// from the record of a mount.
+// expected finds the expectation for dir: from --source, from the manifest of an export, or from
+// the record of a mount.
 func (v *verifyFlags) expected(ctx context.Context, dir string) (expectation, error) {
 	m, err := export.ReadManifest(dir)
 	switch {
@@ -153,7 +153,7 @@ func (v *verifyFlags) expected(ctx context.Context, dir string) (expectation, er
 	return expectation{}, err
 }
 
-// planRecorded plans the views that an export or a mount says it holds.
+// planRecorded plans the views that are recorded in an export or a mount.
 func planRecorded(c *adapter.Checkpoint, records []export.ViewRecord) ([]fs.View, error) {
 	var views []fs.View
 	for _, r := range records {

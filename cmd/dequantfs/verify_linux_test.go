@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// silent is a directory of a file system that answers no read before its reader is killed. (The
-// kernel lets no process end that waits for one that does not answer even then.)
+// silent is a directory of a file system that answers no read before its reader is killed. It
+// answers then, since the kernel lets no process end that still waits for a read.
 type silent struct {
 	*gofs.LoopbackNode
 	asked *atomic.Int64

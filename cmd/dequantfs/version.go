@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Version is set by release builds; otherwise the build info says it.
+// Version is set by release builds. Other builds use the build info.
 var Version string
 
 func newVersion() *cobra.Command {
@@ -24,14 +24,14 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// versionLine is what version and --version print.
+// versionLine is the output of version and --version.
 func versionLine() string {
 	info, _ := debug.ReadBuildInfo()
 	return fmt.Sprintf("dequantfs %s %s %s/%s", version(info), runtime.Version(), runtime.GOOS,
 		runtime.GOARCH)
 }
 
-// version is Version, else the module's version, else the revision built from.
+// version returns Version or, if it is empty, the module's version or the revision of the build.
 func version(info *debug.BuildInfo) string {
 	if Version != "" {
 		return Version

@@ -15,8 +15,8 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// viewFlags say which view of a checkpoint is shown. They are the same for every command, and a
-// view has the same bytes whichever command reads it.
+// viewFlags are the flags that select a view of a checkpoint. All commands have the same ones, and
+// a view has the same bytes in every command.
 type viewFlags struct {
 	set *pflag.FlagSet // these flags, for commands that pass them on
 
@@ -29,13 +29,13 @@ type viewFlags struct {
 	unscaled         bool
 	follow           bool
 
-	// every: without --layout all forward layouts are shown, each in its own subdirectory. There is
-	// a subdirectory even for a single layout, so that paths in scripts do not depend on the
-	// family.
+	// every: without --layout all forward layouts are shown, each in a subdirectory. Even a single
+	// layout is in a subdirectory, so paths in scripts do not depend on the family.
 	every bool
 }
 
-// standardLayout is shown without --layout, unless viewFlags.every is set. Every checkpoint has it.
+// standardLayout is the layout without --layout, unless viewFlags.every is set. Every checkpoint
+// has it.
 const standardLayout = adapter.LayoutHF
 
 // register adds the flags to a command.
@@ -64,10 +64,11 @@ func (v *viewFlags) register(c *cobra.Command) {
 	}
 }
 
-// followLinks is the view flag that says which files may be opened. All others say what is shown.
+// followLinks is the view flag about files that may be opened. All other view flags select what is
+// shown.
 const followLinks = "follow-links"
 
-// flagValues are the values that a shell offers.
+// flagValues are the values that a shell completes.
 func flagValues() map[string][]cobra.Completion {
 	return map[string][]cobra.Completion{
 		"layout": layoutNames(),
@@ -77,14 +78,14 @@ func flagValues() map[string][]cobra.Completion {
 	}
 }
 
-// changed says whether a flag was given that says what is shown.
+// changed reports whether a flag was given that selects what is shown.
 func (v *viewFlags) changed() (changed bool) {
 	v.set.VisitAll(func(f *pflag.Flag) { changed = changed || f.Changed && f.Name != followLinks })
 	return changed
 }
 
-// arguments are the flags as they were given, for another process. They always name the layout,
-// because commands differ in what they take without it.
+// arguments returns the given flags for another process. They always name the layout, because the
+// default differs between commands.
 func (v *viewFlags) arguments() []string {
 	args := []string{"--layout=" + strings.Join(v.chosen(), ",")}
 	v.set.VisitAll(func(f *pflag.Flag) {
@@ -95,7 +96,7 @@ func (v *viewFlags) arguments() []string {
 	return args
 }
 
-// chosen are the layouts that do not depend on the checkpoint.
+// chosen returns the layouts that do not depend on the checkpoint.
 func (v *viewFlags) chosen() []string {
 	if len(v.layouts) == 0 && !v.every {
 		return []string{standardLayout}
@@ -103,7 +104,7 @@ func (v *viewFlags) chosen() []string {
 	return v.layouts
 }
 
-// sayLayout says which layout a command takes that was given none, and which programs read it.
+// sayLayout logs the default layout of a command without --layout, and which programs read it.
 func (v *viewFlags) sayLayout(log *slog.Logger) {
 	if len(v.layouts) == 0 && !v.every {
 		log.Info("layout " + standardLayout + ", for " + readersOf(standardLayout) +
@@ -111,14 +112,14 @@ func (v *viewFlags) sayLayout(log *slog.Logger) {
 	}
 }
 
-// viewDTypes are the values of --dtype, in our spelling and in that of torch.
+// viewDTypes are the values of --dtype, in the spelling of safetensors and in that of torch.
 var viewDTypes = map[string]safetensors.DType{
 	"bf16": safetensors.BF16, "bfloat16": safetensors.BF16,
 	"f16": safetensors.F16, "float16": safetensors.F16, "fp16": safetensors.F16,
 	"f32": safetensors.F32, "float32": safetensors.F32, "fp32": safetensors.F32,
 }
 
-// request is what view flags ask for, checked.
+// request is the checked request of the view flags.
 type request struct {
 	layouts   []string // none: the forward layouts of the family
 	options   adapter.Options
@@ -127,11 +128,11 @@ type request struct {
 	shardSize int64
 	follow    bool
 
-	// fits, if it is set, is asked before so many views are planned.
+	// fits is called before so many views are planned. It may be nil.
 	fits func(c *adapter.Checkpoint, views int) error
 }
 
-// check finds mistakes in the flags before anything is opened, and gives what they ask for.
+// check finds mistakes in the flags before anything is opened, and returns the request.
 func (v *viewFlags) check() (*request, error) {
 	r := &request{layouts: v.chosen(), shardSize: int64(v.shardSize), follow: v.follow}
 	r.options = adapter.Options{MTP: v.mtp, Scales: v.scales, Unscaled: v.unscaled}
@@ -160,7 +161,7 @@ func parseDType(text string) (safetensors.DType, error) {
 	return d, nil
 }
 
-// parsePattern reads a regular expression, nil for none. It has to match at the start of a name.
+// parsePattern reads a regular expression that has to match at the start of a name, or returns nil.
 func parsePattern(flag, text string) (*regexp.Regexp, error) {
 	if text == "" {
 		return nil, nil
@@ -177,7 +178,7 @@ func parsePattern(flag, text string) (*regexp.Regexp, error) {
 	return re, nil
 }
 
-// parseRanks reads --ep: the ranks to show, the zero value of EP for all experts.
+// parseRanks reads --ep. It returns the ranks to show, or the zero value of EP for all experts.
 func parseRanks(text string) (ranks []adapter.EP, all bool, err error) {
 	if text == "" {
 		return []adapter.EP{{}}, false, nil
@@ -201,7 +202,7 @@ func parseRanks(text string) (ranks []adapter.EP, all bool, err error) {
 	return []adapter.EP{{Rank: r, Size: n}}, false, nil
 }
 
-// views plans the views. Each has a subdirectory of its own where there may be several.
+// views plans the views. Each has its own subdirectory if there may be several.
 func (r *request) views(c *adapter.Checkpoint) ([]fs.View, error) {
 	layouts := r.layouts
 	if len(layouts) == 0 {
@@ -235,7 +236,7 @@ func countViews(layouts []string) (n int) {
 	return n
 }
 
-// dir names the subdirectory of a view; "" is the root.
+// dir returns the subdirectory of a view. "" is the root.
 func (r *request) dir(o adapter.Options) string {
 	var parts []string
 	if len(r.layouts) != 1 {

@@ -1,5 +1,5 @@
-// Package mounts reads the kernel's table of mounts and takes mounts down. It never touches what is
-// mounted: a mount that hangs must not hang the program that looks at it.
+// Package mounts reads the kernel's table of mounts and takes mounts down. It never touches the
+// mounted file systems, since one that hangs would hang the program, too.
 package mounts
 
 // Type is how the kernel names the mounts of dequantfs.

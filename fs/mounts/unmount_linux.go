@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Helper finds the program that mounts and unmounts for users without the right to.
+// Helper finds the program that mounts and unmounts for unprivileged users.
 func Helper() (string, error) {
 	name, err := exec.LookPath("fusermount3")
 	if err != nil {
@@ -19,8 +19,8 @@ func Helper() (string, error) {
 	return name, err
 }
 
-// Unmount takes a mount down; lazy detaches it while it is in use. Where the kernel does not permit
-// that to this process, the helper does it. The error of a mount in use is EBUSY.
+// Unmount takes a mount down. With lazy it detaches the mount even if it is in use. If the kernel
+// refuses this process, the helper does it. The error of a mount in use is EBUSY.
 func Unmount(ctx context.Context, mountpoint string, lazy bool) error {
 	flags := unix.UMOUNT_NOFOLLOW
 	if lazy {

@@ -12,22 +12,22 @@ import (
 
 const (
 	minBlock = 64 << 10 // smaller ranges are not read ahead
-	blockAge = 4096     // reads, after which an unused block makes room
+	blockAge = 4096     // an unused block may be replaced after so many reads
 )
 
-// blocks are source bytes that were read ahead of streams of row-contiguous recipes. They are lent
-// to the recipes when the streams get there. A block goes when it has been lent to its end.
+// blocks are source bytes that were read ahead of streams of row-contiguous recipes. When a stream
+// gets there, they are lent to the recipe. A block is freed when all its bytes have been lent.
 //
 // Read-ahead errors are dropped. A reader that finds no block reads for itself and reports its own
 // error.
 //
-// The other way to read ahead is POSIX_FADV_WILLNEED. Linux then fills its page cache with single
-// pages instead of large folios, which costs three times as much processor time. A source that
-// answers slowly would also be slow once more when the stream gets there.
+// The alternative is POSIX_FADV_WILLNEED. With it, Linux fills its page cache with single pages
+// instead of large folios, which costs more processor time. With a slow source, the stream would
+// also still have to wait.
 type blocks struct {
 	cache       *Cache
-	max         int   // how many there may be
-	size, least int64 // of each: at most, at least
+	max         int   // the most blocks
+	size, least int64 // the largest and the smallest block
 
 	mu      sync.Mutex
 	list    []*block
@@ -44,14 +44,14 @@ type block struct {
 	buf    []byte        // of BufferSize bytes
 	bytes  []byte        // the n bytes in it; set once it is read
 	done   chan struct{} // closed when it is read or has failed
-	begun  bool          // to be read
+	begun  bool          // reading has begun
 	failed bool
-	pins   int   // that of the goroutine that reads it, too
+	pins   int   // including that of the goroutine that reads it
 	left   int64 // bytes that were not lent yet
 
-	where File  // in which the stream reads
+	where File  // the file that the stream reads
 	run   Run   // of the stream
-	end   int64 // in where, up to where the block serves the stream
+	end   int64 // offset in where at which the stream needs the block no more
 }
 
 func newBlocks(c *Cache, t Tuning) *blocks {
@@ -61,16 +61,18 @@ func newBlocks(c *Cache, t Tuning) *blocks {
 	}
 }
 
-// setMax changes how many there may be.
+// setMax changes how many blocks there may be.
 func (b *blocks) setMax(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.max = n
 }
 
-// fetch begins to read a range ahead of the stream of a read, which needs it up to end in its file.
-// It reports whether there was room. Bytes in the page cache are left there: read in small pieces,
-// they stay in the cache of the core until they are decoded.
+// fetch begins to read a range of a source file ahead of the stream of a read. The stream needs the
+// range until it gets to end in its own file. It reports whether there was room.
+//
+// Bytes in the page cache are left there. Recipes read them in small pieces, which stay in the
+// cache of the core until they are decoded.
 func (b *blocks) fetch(r *Read, f expr.File, off, n, end int64) bool {
 	if d, ok := f.(expr.DirectFile); ok && d.Cached(off, n) {
 		return true
@@ -102,8 +104,8 @@ func (b *blocks) start(r *Read, f expr.File, off, n, end int64) bool {
 	return true
 }
 
-// next begins to read the next blocks of a file, in the order of the file. Disks are faster then,
-// and so is the read-ahead of servers.
+// next begins to read the next blocks of a file, in the order of the file. That order is faster on
+// disks and lets servers read ahead.
 func (b *blocks) next(f expr.File) {
 	pace := b.paceOf(f)
 	for _, k := range b.list {
@@ -118,20 +120,20 @@ func (b *blocks) next(f expr.File) {
 	}
 }
 
-// Blocks of one file that are read at once: enough to keep it busy, one for each millisecond that
-// a read takes.
+// The least and the most blocks of one file that are read at once. The depth is one for each
+// millisecond that a read takes, which keeps the file busy.
 const (
 	minDepth = 4
 	maxDepth = 16
 )
 
-// pace is how fast the blocks of a file are read; guarded by blocks.mu.
+// pace records how fast the blocks of a file are read. It is guarded by blocks.mu.
 type pace struct {
 	reading int           // blocks that are being read
-	took    time.Duration // by reads of late
+	took    time.Duration // by recent reads
 }
 
-// paceOf gives the pace of a file.
+// paceOf returns the pace of a file.
 func (b *blocks) paceOf(f expr.File) *pace {
 	p := b.paces[f]
 	if p == nil {
@@ -141,15 +143,15 @@ func (b *blocks) paceOf(f expr.File) *pace {
 	return p
 }
 
-// depth is how many blocks of a file are read at once.
+// depth returns how many blocks of a file are read at once.
 func (p *pace) depth() int {
 	return int(min(max(p.took/time.Millisecond, minDepth), maxDepth))
 }
 
-// note notes how long a read took.
+// note records how long a read took.
 func (p *pace) note(took time.Duration) { p.took += (took - p.took) / 4 }
 
-// room makes room for a block. If necessary it removes one that was not used in time.
+// room makes room for a block. If necessary it removes a block that was not used in time.
 func (b *blocks) room() bool {
 	if len(b.list) < b.max {
 		return true
@@ -163,7 +165,7 @@ func (b *blocks) room() bool {
 	return false
 }
 
-// unused reports whether the stream of the block has left it behind, or does not go on.
+// unused reports whether the stream of the block has passed it or has stopped.
 func (k *block) unused() bool {
 	return k.where.Beyond(k.run, k.end+behind) || k.of.cache.clock.Load()-k.run.Clock > blockAge
 }
@@ -199,7 +201,7 @@ func (b *blocks) read(k *block) (err error) {
 	return err
 }
 
-// at finds the block of off. If there is none, gap is how far away the next one is, at most n.
+// at finds the block of off. If there is none, gap is the distance to the next block, at most n.
 func (b *blocks) at(f expr.File, off, n int64) (k *block, gap int64) {
 	for _, k := range b.list {
 		switch {
@@ -213,8 +215,8 @@ func (b *blocks) at(f expr.File, off, n int64) (k *block, gap int64) {
 	return nil, n
 }
 
-// borrow lends what a block has of [off, off+n) from off on, in whole rows of width bytes, once the
-// block is read. If nothing is lent, gap is how far away the next block is, at most n.
+// borrow lends the bytes of a block from off on, up to off+n, once the block is read. It lends
+// whole rows of width bytes. If it lends nothing, gap is the distance to the next block, at most n.
 func (b *blocks) borrow(r *Read, f expr.File, off, n, width int64) (p []byte, k *block, gap int64) {
 	k, n = b.pin(f, off, n, width)
 	if k == nil {
@@ -234,8 +236,8 @@ func (b *blocks) borrow(r *Read, f expr.File, off, n, width int64) (p []byte, k 
 	return k.bytes[at : at+n], k, 0
 }
 
-// pin pins the block of off, and returns how many bytes of it can be lent. If it pins none, that is
-// how far away the next block is.
+// pin pins the block of off and returns how many of its bytes can be lent. If it pins none, it
+// returns the distance to the next block.
 func (b *blocks) pin(f expr.File, off, n, width int64) (*block, int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -252,24 +254,25 @@ func (b *blocks) pin(f expr.File, off, n, width int64) (*block, int64) {
 	return k, whole
 }
 
-// Bytes of the block.
+// Bytes returns the bytes of the block.
 func (k *block) Bytes() []byte { return k.bytes }
 
-// Release ends what borrow began.
+// Release returns what borrow lent.
 func (k *block) Release() {
 	k.of.mu.Lock()
 	defer k.of.mu.Unlock()
 	k.of.unpin(k)
 }
 
-// unpin ends one use. The last use of a block that is used up, or not listed any more, frees it.
+// unpin ends one use. The last use frees a block that is used up, has failed, or is kept by a
+// closed cache.
 func (b *blocks) unpin(k *block) {
 	if k.pins--; k.pins == 0 && (k.left <= 0 || k.failed || b.closed) {
 		b.remove(k)
 	}
 }
 
-// remove frees a block that nobody uses.
+// remove frees a block that is not in use.
 func (b *blocks) remove(k *block) {
 	b.unlist(k)
 	b.cache.counters.unused.Add(max(k.left, 0))
@@ -283,7 +286,7 @@ func (b *blocks) unlist(k *block) {
 	}
 }
 
-// close waits for what is being read and frees all that nobody uses.
+// close waits for blocks that are being read, and frees all blocks that are not in use.
 func (b *blocks) close() {
 	b.mu.Lock()
 	b.closed = true
@@ -298,7 +301,7 @@ func (b *blocks) close() {
 	}
 }
 
-// stats adds what is held.
+// stats adds the memory of the blocks.
 func (b *blocks) stats(s *Stats) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -37,7 +37,7 @@ func aheadOf(t *testing.T, l Limits, source *timed, n int64) (*Cache, *Read) {
 	return c, r
 }
 
-// A source that takes long to answer is asked for more at once; a fast one is not.
+// A slow source gets more reads at once than a fast one.
 func TestASlowSourceIsReadInManyPiecesAtOnce(t *testing.T) {
 	for _, test := range []struct {
 		takes       time.Duration

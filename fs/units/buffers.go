@@ -6,10 +6,10 @@ import (
 	"sync"
 )
 
-// buffers recycles the memory of units and of source bytes. Where the system allows that, it is
-// outside of the heap of the garbage collector. Buffers come back dirty.
+// buffers recycles the memory of units and of source bytes. If the system permits, this memory is
+// outside the garbage-collected heap. Recycled buffers are not cleared.
 type buffers struct {
-	most int64 // bytes that are kept for later
+	most int64 // bytes of free buffers that are kept
 
 	mu    sync.Mutex
 	list  [][]byte // oldest first
@@ -25,12 +25,13 @@ const (
 	maxKept = 32
 )
 
-// buffersKept is how many bytes of buffers for source bytes are kept: two buffers for each worker.
+// buffersKept returns how many bytes of buffers for source bytes are kept: two buffers for each
+// worker.
 func buffersKept(workers int) int64 {
 	return int64(min(max(2*workers, minKept), maxKept)) * BufferSize
 }
 
-// setMost changes how many bytes are kept for later.
+// setMost changes how many bytes of free buffers are kept.
 func (b *buffers) setMost(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -38,11 +39,11 @@ func (b *buffers) setMost(n int64) {
 	unmapAll(b.trim(n))
 }
 
-// get gives a buffer of n bytes.
+// get returns a buffer of n bytes.
 func (b *buffers) get(n int64) []byte { return b.getWithin(n, math.MaxInt64) }
 
-// getWithin gives a buffer of n bytes. Before it allocates, it frees buffers until keep bytes are
-// left. Otherwise buffers of sizes that are not asked for any more would stay for ever.
+// getWithin returns a buffer of n bytes. Before it allocates, it frees buffers until at most keep
+// bytes are left. Otherwise buffers of sizes that are not used any more would stay forever.
 func (b *buffers) getWithin(n, keep int64) []byte {
 	size := bufferSize(n)
 	buf, excess := b.take(size, keep)
@@ -56,7 +57,8 @@ func (b *buffers) getWithin(n, keep int64) []byte {
 	return mapMemory(size)[:n]
 }
 
-// take finds the newest buffer of a size. If there is none, it takes out what is beyond keep bytes.
+// take removes the newest buffer of a size. If there is none, it removes the buffers beyond keep
+// bytes.
 func (b *buffers) take(size, keep int64) (buf []byte, excess [][]byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -70,7 +72,7 @@ func (b *buffers) take(size, keep int64) (buf []byte, excess [][]byte) {
 	return nil, b.trim(keep)
 }
 
-// trim takes the oldest out until no more than keep bytes are kept.
+// trim removes the oldest buffers until no more than keep bytes are kept.
 func (b *buffers) trim(keep int64) (excess [][]byte) {
 	n := 0
 	for ; b.held > keep; n++ {
@@ -114,9 +116,8 @@ func unmapAll(list [][]byte) {
 	}
 }
 
-// bufferSize is how much memory a buffer of n bytes takes. It is up to a third more than n, so that
-// all of it is large pages, which are two to five times as fast to touch for the first time. An
-// expert of Qwen3-30B-A3B of 3 MiB takes 4 MiB. The budget counts the memory that is taken.
+// bufferSize returns how much memory a buffer of n bytes takes. It is up to a third more than n if
+// that makes all of it large pages, whose first use is faster. The budget counts this size.
 func bufferSize(n int64) int64 {
 	const small = 64 << 10
 	switch large := (n + hugePage - 1) &^ (hugePage - 1); {

@@ -4,7 +4,7 @@ import "golang.org/x/sys/unix"
 
 const hugePage = 2 << 20
 
-// mapMemory gets memory from the system: large pages make transposing cheaper, and the
+// mapMemory allocates memory from the system. Its large pages make transposing cheaper, and the
 // garbage collector neither counts nor scans it.
 func mapMemory(n int64) []byte {
 	const access, kind = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
@@ -12,9 +12,10 @@ func mapMemory(n int64) []byte {
 	if err != nil {
 		return make([]byte, n)
 	}
-	_ = unix.Madvise(buf, unix.MADV_HUGEPAGE) // a wish only
+	_ = unix.Madvise(buf, unix.MADV_HUGEPAGE) // only a hint
 	return buf
 }
 
-// unmapMemory gives it back; memory that was not mapped is left to the collector.
+// unmapMemory returns memory to the system. Memory that was not mapped is left to the garbage
+// collector.
 func unmapMemory(buf []byte) { _ = unix.Munmap(buf[:cap(buf)]) }

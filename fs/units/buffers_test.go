@@ -44,7 +44,7 @@ func TestABufferIsUsedAgainForItsSize(t *testing.T) {
 	at := unsafe.SliceData(first)
 	b.put(first)
 	b.put(other)
-	if b.held != 6<<20 { // 3 MiB take 4
+	if b.held != 6<<20 { // 3 MiB take 4 MiB
 		t.Errorf("%d bytes are kept", b.held)
 	}
 	again := b.get(2 << 20)
@@ -64,11 +64,11 @@ func TestOfFreeBuffersTheOldestGoFirst(t *testing.T) {
 	if b.held > b.most || len(b.list) != 1 {
 		t.Errorf("%d bytes are kept, in %d buffers", b.held, len(b.list))
 	}
-	b.put(b.getWithin(4<<20, b.most-b.held)) // what is kept stays
+	b.put(b.getWithin(4<<20, b.most-b.held)) // kept buffers stay
 	if len(b.list) != 1 || b.held != 4<<20 {
 		t.Errorf("%d bytes are kept, in %d buffers", b.held, len(b.list))
 	}
-	b.put(b.getWithin(2<<20, 0)) // what is kept goes
+	b.put(b.getWithin(2<<20, 0)) // kept buffers are freed
 	if len(b.list) != 1 || b.held != 2<<20 {
 		t.Errorf("%d bytes are kept, in %d buffers", b.held, len(b.list))
 	}
@@ -84,7 +84,7 @@ func TestABufferThatComesBackLateIsNotKept(t *testing.T) {
 	}
 }
 
-// memory is what units and free buffers take together.
+// memory returns the bytes of units and free buffers together.
 func (c *Cache) memory() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,8 +97,7 @@ func (c *Cache) memory() int64 {
 	return n
 }
 
-// Whatever is filled at once: no unit is larger than a reader's share, so nobody is admitted beyond
-// the budget.
+// No unit is larger than a reader's share, so no read is admitted beyond the budget.
 func TestUnitsAndFreeBuffersStayWithinTheBudget(t *testing.T) {
 	for _, readers := range []int{1, 8} {
 		t.Run(fmt.Sprint(readers), func(t *testing.T) { fillMixed(t, readers) })

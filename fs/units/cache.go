@@ -13,23 +13,26 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// grace is how long a unit is kept for a stream that does not go on, while readers wait for room.
+// grace is how long a unit is kept for a stream that has paused, while readers wait for room.
 const grace = 200 * time.Millisecond
 
-// patience is how long a reader waits for room before it may evict units of streams that go on.
+// patience is how long a reader waits for room before it may evict units of active streams.
 const patience = time.Second
 
-// Cache is the tensor cache, and all else that is kept of a source. It counts the memory of units.
+// Cache is the tensor cache. It also keeps scale grids and source bytes that were read ahead. Only
+// the memory of units counts against its budget.
 //
-// A [Read] names all units that it needs and is admitted when there is room for the missing ones.
+// A [Read] names all units that it needs. It is admitted when there is room for the missing ones.
 // Until then it holds nothing, so reads never wait for each other in circles. A read that needs
-// more than the budget is admitted when no other read holds anything: a budget of 0 works, slowly.
-// A key has one fill, however many reads wait for it. The fill runs in its own goroutine, so a
-// reader that gives up does not stop it.
+// more than the budget is admitted when no other read holds anything. So a budget of 0 works,
+// slowly.
 //
-// Room is made by evicting units in this order: units that were read to their end; units that no
-// stream is reading, oldest first; and, after a grace period, units whose stream does not go on.
-// A read whose units are all there never waits for room.
+// A key has one fill, even if many reads wait for it. The fill runs in its own goroutine, so it
+// goes on if a reader gives up.
+//
+// To make room, the cache evicts units in this order: units that were read to their end; units that
+// no stream is reading, oldest first; after a grace period, units of streams that have paused. A
+// read whose units are all present never waits for room.
 type Cache struct {
 	guard    guard
 	workers  int
@@ -50,9 +53,9 @@ type Cache struct {
 
 	mu      sync.Mutex
 	entries map[expr.UnitKey]*entry
-	idle    *simplelru.LRU[expr.UnitKey, *entry] // ready and not spent; pinned ones are passed over
+	idle    *simplelru.LRU[expr.UnitKey, *entry] // ready and not spent; pinned ones are not evicted
 	spent   *simplelru.LRU[expr.UnitKey, *entry] // ready and read to their end
-	ghosts  *simplelru.LRU[expr.UnitKey, ghost]  // what was evicted
+	ghosts  *simplelru.LRU[expr.UnitKey, ghost]  // evicted units
 	queue   []*Read                              // waiting for room, oldest first
 	reads   map[*Read]struct{}                   // admitted
 	timer   *time.Timer
@@ -61,16 +64,16 @@ type Cache struct {
 
 	request               int64 // bytes of units that one request needs, at most; 0: not known
 	used, pinned, filling int64 // bytes; used counts idle units too
-	shelved               int64 // bytes of fills whose file is stalled; not in the others
-	// bytes in spent; how many are kept while there is room, see recycle
+	shelved               int64 // bytes of fills whose file is stalled; not part of the others
+	// bytes in spent, and how many of them recycle keeps
 	spentBytes, keepSpent int64
-	keep                  int64 // overrides keepSpent; 0: it depends on the budget
+	keep                  int64 // overrides keepSpent; 0: keepSpent depends on the budget
 	pressure              float64
 	buffers               buffers
 	checked               bool // check the account at every change (tests)
 }
 
-// Unit is what the cache needs of an expr.Unit.
+// Unit is the part of an expr.Unit that the cache uses.
 type Unit interface {
 	Key() expr.UnitKey
 	Size() int64
@@ -78,14 +81,14 @@ type Unit interface {
 	String() string
 }
 
-// taken is the memory that a unit takes.
+// taken returns the memory that a unit takes.
 func taken(u Unit) int64 { return bufferSize(u.Size()) }
 
 // entry is a unit in the cache.
 type entry struct {
 	unit    Unit
 	key     expr.UnitKey
-	size    int64 // of the memory that it takes
+	size    int64 // of its memory
 	state   state
 	shelved bool
 	pins    int
@@ -93,11 +96,11 @@ type entry struct {
 	err     error
 	done    chan struct{} // closed when ready or failed
 
-	prefetch bool // nobody has asked for it yet
+	prefetch bool // no reader has asked for it yet
 	span     span
 	read     int64 // bytes of the span that were read
-	clock    int64 // of the last read, see streams
-	run      Run   // that it was part of
+	clock    int64 // of the last read
+	run      Run   // the run of the last read
 	touched  time.Time
 	stream   bool // the last read looked sequential
 }
@@ -125,7 +128,7 @@ func newCache(t Tuning) *Cache {
 	return c
 }
 
-// setBudget changes the budget. request is the most that one request needs at once.
+// setBudget changes the budget. request is the most bytes of units that one request needs at once.
 func (c *Cache) setBudget(n, request int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -189,8 +192,8 @@ func (c *Cache) stopWaiting(r *Read) {
 	r.waiting = false
 }
 
-// giveUp takes a cancelled read out of the queue. A read that is not there was admitted meanwhile.
-// What it holds goes when it ends.
+// giveUp removes a cancelled read from the queue. A read that is not in the queue has just been
+// admitted. It releases its units when it ends.
 func (c *Cache) giveUp(r *Read) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,7 +206,7 @@ func (c *Cache) giveUp(r *Read) {
 	<-r.admitted
 }
 
-// admit gives a read all units that it wants if there is room, or none.
+// admit gives a read either all units that it wants or, without room, none.
 func (c *Cache) admit(r *Read) bool {
 	missing, stalled := c.hold(r)
 	if missing > 0 && (stalled || !c.room(r, missing)) {
@@ -230,8 +233,8 @@ func (c *Cache) admit(r *Read) bool {
 	return true
 }
 
-// hold pins those units that a read wants and that are there. It returns the bytes of the missing
-// ones, and whether one of them comes from a file that is stalled.
+// hold pins the units that a read wants and that are present. It returns the bytes of the missing
+// ones, and whether one of them comes from a stalled file.
 func (c *Cache) hold(r *Read) (missing int64, stalled bool) {
 	for _, u := range r.wants {
 		key := u.Key()
@@ -248,7 +251,7 @@ func (c *Cache) hold(r *Read) (missing int64, stalled bool) {
 	return missing, stalled
 }
 
-// pin begins a use of a unit.
+// pin begins one use of a unit.
 func (c *Cache) pin(e *entry) {
 	if e.pins++; e.pins == 1 && e.state == ready {
 		c.pinned += e.size
@@ -263,7 +266,7 @@ func (c *Cache) letGo(r *Read) {
 	r.held = emptied(r.held)
 }
 
-// emptied keeps the memory of a list.
+// emptied empties a list and keeps its memory.
 func emptied(list []*entry) []*entry {
 	clear(list)
 	return list[:0]
@@ -299,7 +302,7 @@ func (c *Cache) alone() bool {
 	return true
 }
 
-// idleBytes are the bytes that could be evicted if no stream had to be spared.
+// idleBytes returns the bytes that could be evicted if no stream were spared.
 func (c *Cache) idleBytes() int64 { return c.used - c.pinned - c.filling }
 
 // unpin ends one use.
@@ -310,7 +313,7 @@ func (c *Cache) unpin(e *entry) {
 	c.prove()
 }
 
-// finish ends a read. It unpins its units and notes what was read of them.
+// finish ends a read. It unpins the units, and records how much of each was read.
 func (c *Cache) finish(r *Read) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -331,9 +334,9 @@ func (c *Cache) finish(r *Read) {
 	c.serve()
 }
 
-// findSpans finds where in the file the units are needed that a read has used. It asks the recipe,
-// so it lets go of the lock meanwhile. Another read may have found a span by then, and have noted
-// what it read.
+// findSpans finds where in the file the units of a read are needed. It asks the recipe, and unlocks
+// the cache meanwhile. Another read may find the span at the same time, and record what it read.
+// That is kept.
 func (c *Cache) findSpans(r *Read) {
 	for _, e := range r.held {
 		if e.state != ready || !r.served || e.fits(r) {
@@ -348,8 +351,8 @@ func (c *Cache) findSpans(r *Read) {
 	}
 }
 
-// serve admits the reads that there is room for, oldest first. A read whose units are all there, or
-// that needs less, may overtake.
+// serve admits the reads that there is room for, oldest first. A read that needs less, or nothing
+// more, may overtake.
 func (c *Cache) serve() {
 	for i := 0; i < len(c.queue); {
 		r := c.queue[i]
@@ -365,7 +368,7 @@ func (c *Cache) serve() {
 	}
 }
 
-// wakeLater looks at the queue again when time may have changed something.
+// wakeLater looks at the queue again after a part of the grace period.
 func (c *Cache) wakeLater() {
 	if c.timer != nil || c.closed {
 		return
@@ -381,7 +384,7 @@ func (c *Cache) wakeLater() {
 	})
 }
 
-// closeUnits waits for the fills that run, and frees all units.
+// closeUnits waits for running fills and frees all units.
 func (c *Cache) closeUnits() {
 	c.mu.Lock()
 	c.closed = true
@@ -396,7 +399,7 @@ func (c *Cache) closeUnits() {
 	c.buffers.free()
 }
 
-// addUnits adds what the tensor cache holds.
+// addUnits adds the numbers of the tensor cache.
 func (c *Cache) addUnits(s *Stats) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -412,7 +415,7 @@ func (c *Cache) addUnits(s *Stats) {
 	s.TooSmall = c.pressure > 4
 }
 
-// prove panics if the account is wrong, in tests.
+// prove panics if the account is wrong. It only runs in tests.
 func (c *Cache) prove() {
 	if !c.checked {
 		return
@@ -423,10 +426,10 @@ func (c *Cache) prove() {
 	}
 }
 
-// account is what the cache holds, in bytes.
+// account is how many bytes the cache holds.
 type account struct{ used, pinned, filling, spent int64 }
 
-// count counts what is there.
+// count computes the account from the entries.
 func (c *Cache) count() (a account) {
 	for _, e := range c.entries {
 		switch {

@@ -274,7 +274,7 @@ func TestAFillWaitsWhileTheBudgetIsFull(t *testing.T) {
 	eventually(t, "the second waits", func() bool { return c.Stats().Waiting == 1 })
 	go func() { third <- use(ctx, f, 0, 1, u[3]) }()
 	eventually(t, "both wait", func() bool { return c.Stats().Waiting == 2 })
-	// whose units are there does not wait
+	// a read whose units are present does not wait
 	if err := use(context.Background(), f, 0, 1, u[0], u[1]); err != nil {
 		t.Error(err)
 	}
@@ -356,7 +356,7 @@ func TestUnitsReadToTheirEndGoFirst(t *testing.T) {
 	c, f := testCache(t, 3000)
 	u := fakeUnits(4, 1000)
 	ctx := context.Background()
-	// as far as is known, the whole file needs a unit
+	// at first the span is the whole file
 	for i, n := range []int64{1024, f.Size(), 4096} {
 		if err := use(ctx, f, 0, n, u[i]); err != nil {
 			t.Fatal(err)

@@ -8,9 +8,9 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// computed keeps the scale grids of layout hf-fp8. They are as small as stored ones, but each costs
-// a read of its whole weight. So they have room of their own, and a grid is computed once, however
-// many readers wait for it. Computing goes on when a reader gives up.
+// computed keeps the scale grids of layout hf-fp8. They are as small as stored grids, but each
+// costs a read of its whole weight. So they have their own room, and a grid is computed only once
+// for all readers that wait. Computing goes on if a reader gives up.
 type computed struct {
 	filler *filler
 	*scaleCache
@@ -24,7 +24,7 @@ func newComputed(f *filler) *computed {
 	return &computed{filler: f, scaleCache: newScaleCache(), calls: map[expr.UnitKey]*entry{}}
 }
 
-// get finds a grid, or waits until it is computed or the reader gives up.
+// get returns a grid. It waits until the grid is computed or the reader gives up.
 func (c *computed) get(ctx context.Context, w *waits, u Unit) (*entry, error) {
 	e, kept := c.find(u)
 	switch {
@@ -44,8 +44,8 @@ func (c *computed) get(ctx context.Context, w *waits, u Unit) (*entry, error) {
 	return e, e.err
 }
 
-// find finds a grid that is kept or being computed. Otherwise it begins to compute it, unless the
-// cache is closed.
+// find returns a grid that is kept or being computed. Otherwise it begins to compute the grid. It
+// returns nil if the cache is closed.
 func (c *computed) find(u Unit) (e *entry, kept bool) {
 	key := u.Key()
 	c.mu.Lock()

@@ -54,7 +54,7 @@ func TestAComputedGridIsComputedOnce(t *testing.T) {
 	}
 }
 
-// silent is a context that does not tell when it ends, as that of a READ of the kernel.
+// silent is a context without a Done channel, like that of a READ of the kernel.
 type silent struct {
 	context.Context
 	ended atomic.Bool

@@ -7,15 +7,17 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// trim evicts what is beyond the budget.
+// trim evicts units until the budget is kept.
 func (c *Cache) trim() {
 	for (c.used > c.budget || c.closed) && c.evictOne(nil) {
 	}
 }
 
-// evictOne evicts one unit to make room for a read. The read is prefetching for a prefetch, and nil
-// if there are too many units. A prefetch spares units that were read to their end while their
-// stream is near: under memory pressure the kernel drops pages that it read ahead, and asks again.
+// evictOne evicts one unit to make room for a read. The read is the sentinel prefetching for a
+// prefetch. It is nil if the units exceed the budget.
+//
+// A prefetch spares units that were read to their end while their stream is near. Under memory
+// pressure the kernel drops pages that it read ahead, and asks for them again.
 func (c *Cache) evictOne(r *Read) bool {
 	if c.evictFrom(c.spent, (*entry).passed) || r != prefetching && c.evictFrom(c.spent, anyEntry) {
 		return true
@@ -29,8 +31,8 @@ func (c *Cache) evictOne(r *Read) bool {
 
 func anyEntry(*entry) bool { return true }
 
-// evictFrom evicts the oldest unit that is not pinned and that ok agrees to. Units that are passed
-// over are in use, so they become the newest.
+// evictFrom evicts the oldest unit that is not pinned and that ok accepts. All others that it looks
+// at are in use, so they become the newest.
 func (c *Cache) evictFrom(lru *simplelru.LRU[expr.UnitKey, *entry], ok func(*entry) bool) bool {
 	for range lru.Len() {
 		key, e, _ := lru.GetOldest()
@@ -46,13 +48,12 @@ func (c *Cache) evictFrom(lru *simplelru.LRU[expr.UnitKey, *entry], ok func(*ent
 const (
 	minSpent   = 64 << 20
 	maxSpent   = 256 << 20
-	recycleTry = 8 // units that recycle looks at
+	recycleTry = 8 // units that recycle examines
 )
 
-// recycle evicts units that were read to their end, although there is room, once they are many and
-// their streams are far beyond them. The kernel has cached what was read, and their memory is used
-// again for new units. Allocating is expensive: one stream of units of 14.7 MB ran at 1.3 GB/s with
-// new memory for each unit, and at 3.1 GB/s with recycled memory.
+// recycle evicts units that were read to their end if they are many and their streams are far
+// ahead. It does so even if there is room. The kernel has cached the results, and new units reuse
+// the memory. Allocating is expensive: the kernel clears each page on first touch.
 func (c *Cache) recycle() {
 	for range min(recycleTry, c.spent.Len()) {
 		if c.spentBytes <= c.keepSpent {
@@ -83,7 +84,7 @@ func (c *Cache) evict(e *entry) {
 	c.prove()
 }
 
-// ghost is what is remembered of an evicted unit.
+// ghost records facts about an evicted unit.
 type ghost struct {
 	spent bool
 	clock int64
@@ -91,8 +92,8 @@ type ghost struct {
 	read  int64
 }
 
-// passed reports whether the stream that read the unit is far beyond it: by twice as much as the
-// kernel reads ahead out of order.
+// passed reports whether the stream that read the unit is far ahead of it. Far is twice as much as
+// the kernel reads ahead out of order.
 func (e *entry) passed() bool {
 	return e.span.file != nil && e.span.file.Beyond(e.run, e.span.hi+behind)
 }

@@ -12,31 +12,31 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// SourceCache is how the system's page cache is used for source bytes that are read in large
-// pieces: by streams, and for units. Small reads always go through the page cache.
+// SourceCache says how large reads of the source use the system's page cache. Large reads are those
+// of streams and of units. Small reads always go through the page cache.
 type SourceCache uint8
 
 const (
-	// SourceAuto reads past the page cache, and through it what is in it or is read again. The
-	// kernel caches the results, so a copy of the source only helps if they are computed again. A
-	// copy is expensive: it takes two to twenty times the processor time of reading past the cache.
+	// SourceAuto reads past the page cache, except for bytes that are in it or are read again. The
+	// kernel caches the results, so a cached copy of the source only helps if results are computed
+	// again. Such a copy costs processor time.
 	SourceAuto SourceCache = iota
 
 	// SourceKeep reads through the page cache.
 	SourceKeep
 
-	// SourceDrop always reads past the page cache. If a file system cannot do that, what was read
-	// is dropped from the page cache.
+	// SourceDrop always reads past the page cache. If a file system cannot do that, the bytes are
+	// dropped from the page cache after the read.
 	SourceDrop
 )
 
-// Buffers for source bytes. What is read at once fits into a buffer wherever it begins.
+// Sizes of buffers for source bytes. One read of fetchSize bytes fits into a buffer at any offset.
 const (
 	BufferSize = 2 << 20                         // a large page
 	fetchSize  = BufferSize - 2*expr.DirectAlign // the most that is read at once
 )
 
-// files are the source files that are being read.
+// files reads the source files and counts and watches the reads.
 type files struct {
 	policy       SourceCache
 	buffers      buffers
@@ -44,16 +44,16 @@ type files struct {
 	watches      sync.Map // expr.File → *watch
 }
 
-// watch is what is known of one source file.
+// watch records the reads of one source file.
 type watch struct {
 	inflight atomic.Int64
-	since    atomic.Int64 // unix ns: when reads began to be under way, or one last ended
+	since    atomic.Int64 // unix ns: when the file became busy, or a read last ended
 
 	once sync.Once
 	seen []atomic.Uint64 // a bit for each region that was read, see again
 }
 
-// of gives the watch of a file.
+// of returns the watch of a file.
 func (s *files) of(f expr.File) *watch {
 	if w, ok := s.watches.Load(f); ok {
 		return w.(*watch)
@@ -62,14 +62,14 @@ func (s *files) of(f expr.File) *watch {
 	return w.(*watch)
 }
 
-// begin notes a read.
+// begin records the beginning of a read.
 func (w *watch) begin() {
 	if w.inflight.Add(1) == 1 {
 		w.since.Store(time.Now().UnixNano())
 	}
 }
 
-// end notes the end of a read.
+// end records the end of a read.
 func (w *watch) end(now time.Time) {
 	w.since.Store(now.UnixNano())
 	w.inflight.Add(-1)
@@ -78,8 +78,8 @@ func (w *watch) end(now time.Time) {
 // leave notes that a reader gave up. That is not an answer of the file.
 func (w *watch) leave() { w.inflight.Add(-1) }
 
-// fetch reads n bytes, at most fetchSize, into a buffer of BufferSize bytes. It gives the part of
-// the buffer that holds them. It has no context: others may wait for the bytes, too.
+// fetch reads n bytes, at most fetchSize, into a buffer of BufferSize bytes. It returns the part of
+// the buffer that holds them. It takes no context, since several readers may wait for the bytes.
 func (s *files) fetch(file expr.File, buf []byte, off, n int64) ([]byte, error) {
 	again := s.of(file).again(file.Size(), off, n)
 	d, ok := file.(expr.DirectFile)
@@ -140,8 +140,8 @@ type loan struct {
 	buf []byte
 }
 
-// loan reads what a unit is computed from. Errors are dropped: the recipe then reads for itself
-// and reports its own error.
+// loan reads source bytes for a unit. Errors are dropped: the recipe then reads for itself and
+// reports its own error.
 func (s *files) loan(file expr.File, off int64, n int) ([]byte, expr.Entry, int) {
 	if n > fetchSize {
 		return nil, nil, n
@@ -155,17 +155,17 @@ func (s *files) loan(file expr.File, off int64, n int) ([]byte, expr.Entry, int)
 	return p, l, 0
 }
 
-// Bytes of the buffer.
+// Bytes returns the bytes of the buffer.
 func (l *loan) Bytes() []byte { return l.buf }
 
-// Release gives the buffer back.
+// Release returns the buffer for reuse.
 func (l *loan) Release() { l.of.put(l.buf) }
 
-// seenShift is the size of the regions of which again remembers whether they were read: 256 KiB.
+// seenShift is the size of the regions in which again records reads: 256 KiB.
 const seenShift = 18
 
-// again notes that a range of a file of size bytes is read, and reports whether all of it was read
-// before. A region counts for the range that its first byte is in.
+// again records a read of a range of a file of size bytes. It reports whether all of the range was
+// read before. A region counts for the range that its first byte is in.
 func (w *watch) again(size, off, n int64) bool {
 	w.once.Do(func() { w.seen = make([]atomic.Uint64, size>>(seenShift+6)+1) })
 	all, some := true, false

@@ -26,7 +26,7 @@ func TestARangeIsReadAgainOnlyIfAllOfItWasLoaded(t *testing.T) {
 		{1, 1 << 20, true},
 		{size/2 - 1<<20, 2 << 20, false}, // in part
 		{size - 1<<20, 1 << 20, false},
-		{size - 1<<20, 5 << 20, true}, // by now; beyond the end is nothing
+		{size - 1<<20, 5 << 20, true}, // all of it by now; there is nothing beyond the end
 		{5, 1000, false},              // too small to know
 	} {
 		if got := w.again(size, c.off, c.n); got != c.want {
@@ -35,7 +35,7 @@ func TestARangeIsReadAgainOnlyIfAllOfItWasLoaded(t *testing.T) {
 	}
 }
 
-// brittle is a source that panics when it is told that nobody needs it.
+// brittle is a source that panics when it is dropped from the page cache.
 type brittle struct{ noFile }
 
 func (*brittle) Advise(_, _ int64, _ bool) { panic("no advice") }

@@ -36,14 +36,14 @@ func (c *Cache) start(u Unit, deferred bool) *entry {
 	return e
 }
 
-// spare is how many bytes the budget leaves for free buffers.
+// spare returns how many bytes the budget leaves for free buffers.
 func (c *Cache) spare() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return max(c.budget-c.used, 0)
 }
 
-// fill computes a unit and hands it to all who wait.
+// fill computes a unit and gives it to all reads that wait for it.
 func (c *Cache) fill(e *entry) {
 	defer c.fills.Done()
 	buf := c.buffers.getWithin(e.unit.Size(), c.spare()) // other fills may have begun since start
@@ -96,17 +96,17 @@ func (f *filler) fill(u Unit, buf []byte) (err error) {
 	return nil
 }
 
-// maxStrips is how many strips of one unit are under way at once.
+// maxStrips is the most strips of one unit that are computed at once.
 const maxStrips = 16
 
 // fillEnv is the environment of the fill of a unit.
 type fillEnv struct {
 	*filler
-	of    expr.File // from which the unit is computed, or the first of its files
+	of    expr.File // the unit's source file, or the first of several
 	waits waits
 }
 
-// Err is not nil once the cache is closed.
+// Err returns an error after the cache is closed.
 func (e *fillEnv) Err() error { return e.ctx.Err() }
 
 // ReadAt reads source bytes.
@@ -115,14 +115,14 @@ func (e *fillEnv) ReadAt(file expr.File, p []byte, off int64) (int, error) {
 	return e.files.read(context.Background(), file, p, off)
 }
 
-// Lend reads source bytes into a buffer, past the page cache where that is better.
+// Lend reads source bytes into a buffer. It reads past the page cache if that is better.
 func (e *fillEnv) Lend(file expr.File, off int64, n, _ int) ([]byte, expr.Entry, int) {
 	defer e.waits.end(forSource, e.waits.begin(forSource))
 	return e.files.loan(file, off, n)
 }
 
-// Together computes the strips of a unit at the same time, so that slow sources overlap. It gives
-// the first error once all have ended.
+// Together computes the strips of a unit at the same time, so that slow reads overlap. It returns
+// the first error after all strips have ended.
 func (e *fillEnv) Together(strips ...func() error) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(strips))
@@ -142,7 +142,7 @@ func (e *fillEnv) Together(strips ...func() error) error {
 	return cmp.Or(errs...)
 }
 
-// strip computes a strip as soon as there is memory for it. A panic becomes an error.
+// strip computes a strip when there is memory for it. A panic becomes an error.
 func (e *fillEnv) strip(fn func() error) (err error) {
 	defer e.guard.recover("strip", &err)
 	begun := e.waits.begin(forTurn)

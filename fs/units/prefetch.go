@@ -4,14 +4,14 @@ import "github.com/dequantfs/dequantfs/adapter/expr"
 
 const aheadBytes = 32 << 20 // of units that are fetched before a stream needs them
 
-// ahead is how much was fetched ahead of a read.
+// ahead counts the units that were seen ahead of a read.
 type ahead struct {
 	bytes, limit int64 // of the units seen ahead
 	count        int
 }
 
-// Ahead begins to look for units that the stream is about to need. Each of them goes to the
-// function that it gives, in the order of the file, until that returns false.
+// Ahead begins to look for units that the stream will need soon. The caller passes each of them to
+// the returned function, in the order of the file, until the function returns false.
 func (r *Read) Ahead() func(*expr.Unit) bool {
 	r.cache.mu.Lock()
 	defer r.cache.mu.Unlock()
@@ -19,7 +19,7 @@ func (r *Read) Ahead() func(*expr.Unit) bool {
 	return r.fetch
 }
 
-// fetchAhead fetches one unit if it is not there and there is room for it.
+// fetchAhead fetches one unit if it is missing and there is room for it.
 func (r *Read) fetchAhead(u *expr.Unit) bool {
 	if r.find(u.Key()) != nil {
 		return true
@@ -33,8 +33,8 @@ func (r *Read) fetchAhead(u *expr.Unit) bool {
 }
 
 // prefetch begins to fill a unit if that evicts nothing that a stream may still read. It reports
-// whether the unit is there or being filled. Units that were read to their end since the stream
-// began are not fetched again.
+// whether the unit is present or being filled. It does not fetch a unit again that was read to its
+// end since the stream began.
 func (c *Cache) prefetch(u Unit, since int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,9 +9,9 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// Read is one read of a virtual file, and the environment of its recipes. The units that it holds
-// stay pinned until it ends, so it touches each unit once, however small the budget is. It may be
-// used again after End.
+// Read is one read of a virtual file, and the environment of its recipes. Its units stay pinned
+// until it ends. So it fills each unit only once, even with a small budget. It may be used again
+// after End.
 type Read struct {
 	cache *Cache
 	ctx   context.Context
@@ -23,14 +23,14 @@ type Read struct {
 	wants    []Unit
 	held     []*entry      // pinned
 	late     []*entry      // pinned after the read was admitted; guarded by Cache.mu
-	admitted chan struct{} // told when the cache admits the read
+	admitted chan struct{} // receives when the cache admits the read
 	queued   time.Time     // since when it waits for room
 	deferred bool          // it had to wait for room
 	waiting  bool          // for a fill
 	served   bool          // the read went well
 
 	waits   waits
-	slowest string // a unit that it waited long for
+	slowest string // a unit for which it waited long
 
 	ahead ahead
 	fetch func(*expr.Unit) bool
@@ -38,7 +38,7 @@ type Read struct {
 
 var _ expr.Env = (*Read)(nil)
 
-// NewRead makes a read. It may only be used once it has begun.
+// NewRead makes a read. Begin must be called before it is used.
 func (c *Cache) NewRead() *Read {
 	r := &Read{cache: c, admitted: make(chan struct{}, 1)}
 	r.fetch = r.fetchAhead
@@ -52,7 +52,7 @@ func (r *Read) Begin(ctx context.Context, f File, off, n int64, run Run) {
 	r.waits.reset()
 }
 
-// End lets go of all that the read holds. served says whether the read went well.
+// End releases all that the read holds. served reports whether the read succeeded.
 func (r *Read) End(served bool) {
 	r.served = served
 	if len(r.wants) > 0 || len(r.late) > 0 {
@@ -89,13 +89,13 @@ func (r *Read) Acquire() error {
 	return nil
 }
 
-// ReadAhead begins to read a range of a source file that the stream of this read will need, up to
-// end in the virtual file. It reports whether there was room.
+// ReadAhead begins to read a range of a source file that the stream of this read will need. The
+// stream needs it until it gets to end in the virtual file. It reports whether there was room.
 func (r *Read) ReadAhead(f expr.File, off, n, end int64) bool {
 	return r.cache.blocks.fetch(r, f, off, n, end)
 }
 
-// Waited describes what the read has waited for.
+// Waited describes how long the read has waited, and for what.
 func (r *Read) Waited() []slog.Attr {
 	attrs := []slog.Attr{slog.String("waited_for", r.waits.String())}
 	if r.slowest != "" {
@@ -104,7 +104,7 @@ func (r *Read) Waited() []slog.Attr {
 	return attrs
 }
 
-// Waiting says what the read is waiting for now. Other goroutines may ask.
+// Waiting describes why the read is waiting now. Other goroutines may call it.
 func (r *Read) Waiting() []slog.Attr {
 	return []slog.Attr{
 		slog.String("waited_for", r.waits.String()),
@@ -112,10 +112,10 @@ func (r *Read) Waiting() []slog.Attr {
 	}
 }
 
-// Err is not nil once the reader has given up.
+// Err returns an error if the reader has given up.
 func (r *Read) Err() error { return r.ctx.Err() }
 
-// Unit gives a filled unit. It stays until the read ends.
+// Unit returns a filled unit, which stays until the read ends.
 func (r *Read) Unit(u *expr.Unit) (expr.Entry, error) {
 	key := u.Key()
 	switch key.Kind {
@@ -130,9 +130,9 @@ func (r *Read) Unit(u *expr.Unit) (expr.Entry, error) {
 	return r.cache.late(r, u)
 }
 
-// late gives a unit that the recipe of a read needs although its Units did not say so. That is
-// counted. Others make room for it, but the read does not wait for room: it holds units already,
-// so reads could wait for each other in circles.
+// late returns a unit that a recipe needs but did not announce by its Units. Such units are
+// counted. The cache evicts others for it, but the read does not wait for room. It already holds
+// units, so reads could wait for each other in circles.
 func (c *Cache) late(r *Read, u Unit) (expr.Entry, error) {
 	e, err := c.pinLate(r, u)
 	if err != nil {
@@ -153,7 +153,7 @@ func (c *Cache) late(r *Read, u Unit) (expr.Entry, error) {
 	return e, nil
 }
 
-// pinLate pins such a unit until the read ends.
+// pinLate pins a unit that was not announced until the read ends.
 func (c *Cache) pinLate(r *Read, u Unit) (*entry, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -184,10 +184,10 @@ func (r *Read) find(key expr.UnitKey) *entry {
 	return nil
 }
 
-// Bytes of the filled unit.
+// Bytes returns the bytes of the filled unit.
 func (e *entry) Bytes() []byte { return e.buf }
 
-// Release does nothing: reads hold their entries until they end.
+// Release does nothing, since reads hold their entries until they end.
 func (e *entry) Release() {}
 
 // Lend lends source bytes that were read ahead.
@@ -199,7 +199,7 @@ func (r *Read) Lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, i
 	return p, k, 0
 }
 
-// ReadAt fills p from what was read ahead, and reads the rest.
+// ReadAt fills p from blocks that were read ahead, and reads the rest.
 func (r *Read) ReadAt(f expr.File, p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		rest := p[n:]
@@ -229,7 +229,7 @@ func (r *Read) Lost(saturated, infinite int) {
 	}
 }
 
-// Drop lets the system forget a range of a source file.
+// Drop tells the system to drop a range of a source file from its page cache.
 func (c *Cache) Drop(f expr.File, off, n int64) bool {
 	if a, ok := f.(adviser); ok && c.files.policy == SourceDrop {
 		a.Advise(off, n, true)
@@ -237,13 +237,13 @@ func (c *Cache) Drop(f expr.File, off, n int64) bool {
 	return true
 }
 
-// adviser is a source file that passes advice on to the system.
+// adviser is a source file that can advise the system about its page cache.
 type adviser interface {
 	Advise(off, n int64, dontneed bool)
 }
 
-// dropUnit lets the system forget the source of a filled unit. A panic here is only logged, since
-// the unit is filled.
+// dropUnit drops the source of a filled unit from the page cache. A panic is only logged, since the
+// unit is filled.
 func (c *Cache) dropUnit(key expr.UnitKey) {
 	var ignored error
 	defer c.guard.recover("letting go of a source", &ignored)

@@ -33,8 +33,7 @@ func TestHitsAndMissesAreCounted(t *testing.T) {
 	}
 }
 
-// A unit that somebody waits for is a miss for each of them, and one that was fetched ahead is a
-// hit.
+// A unit is a miss for each reader that waits for it. A unit that was fetched ahead is a hit.
 func TestOnlyUnitsThatAreThereAreHits(t *testing.T) {
 	c, f := testCache(t, 1<<20)
 	u := fakeUnits(1, 1000)[0]

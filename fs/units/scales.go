@@ -8,9 +8,9 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// scaleCache keeps scale grids. They are small and every read needs them, so they are kept apart
-// from the tensor cache. A read that misses one fills it itself, without waiting. The garbage
-// collector manages their memory.
+// scaleCache keeps scale grids apart from the tensor cache, since they are small and every read
+// needs them. A read that misses a grid fills it itself, without waiting. Their memory is
+// garbage-collected.
 type scaleCache struct {
 	mu    sync.Mutex
 	lru   *simplelru.LRU[expr.UnitKey, *entry]
@@ -40,7 +40,7 @@ func (g *scaleCache) trim() {
 	}
 }
 
-// get finds a grid or fills it.
+// get returns a grid, and fills it if it is missing.
 func (g *scaleCache) get(in expr.Input, u Unit) (*entry, error) {
 	key := u.Key()
 	g.mu.Lock()

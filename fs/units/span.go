@@ -6,8 +6,8 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// behind is how close behind a stream a unit still belongs to it. The kernel reads 16 MiB ahead,
-// out of order.
+// behind is how far behind a stream a unit still belongs to the stream. The kernel reads 16 MiB
+// ahead, out of order.
 const behind = 32 << 20
 
 // span is the part of a file that needs a unit.
@@ -17,7 +17,7 @@ type span struct {
 }
 
 // spanOf finds the part of a file around a read that needs a unit. Recipes only tell which units a
-// range needs, so the ends are searched for. The result is a hint.
+// range needs, so it searches for the ends. The result is a hint.
 func spanOf(r *Read, key expr.UnitKey) span {
 	f := r.file
 	for off, end := r.off, r.off+r.n; off < min(end, f.Size()); {
@@ -34,7 +34,7 @@ func spanOf(r *Read, key expr.UnitKey) span {
 	return span{f, 0, f.Size()}
 }
 
-// probe asks a recipe where a unit is needed.
+// probe tests which ranges need a unit.
 type probe struct {
 	node  expr.Node
 	key   expr.UnitKey
@@ -42,7 +42,7 @@ type probe struct {
 	found bool
 }
 
-// probeWidth is wider than a row in which several units take turns.
+// probeWidth is wider than a row in which several units alternate.
 const probeWidth = 1 << 20
 
 func (p *probe) needs(off, n int64) bool {
@@ -54,7 +54,7 @@ func (p *probe) needs(off, n int64) bool {
 	return p.found
 }
 
-// last finds where the unit ends: doubling steps, then halving.
+// last finds where the unit ends. It doubles its steps, then halves them.
 func (p *probe) last(at int64) int64 {
 	step := int64(probeWidth)
 	for at+step < p.size && p.needs(at+step, probeWidth) {
@@ -75,7 +75,7 @@ func (p *probe) last(at int64) int64 {
 	return min(at+1, p.size)
 }
 
-// first finds where the unit begins, looking back from at.
+// first finds where the unit begins. It searches back from at.
 func (p *probe) first(at int64) int64 {
 	step := int64(probeWidth)
 	for at > 0 && p.needs(max(at-step, 0), probeWidth) {
@@ -101,12 +101,12 @@ func (p *probe) first(at int64) int64 {
 	return hi + with - 1
 }
 
-// fits says whether the span is that of the session's file, and near where it reads.
+// fits reports whether the span is in the file of the read, and near the read.
 func (e *entry) fits(r *Read) bool {
 	return e.span.file == r.file && r.off >= e.span.lo-behind && r.off <= e.span.hi+behind
 }
 
-// note remembers what a session read of an entry.
+// note records how much of an entry a read has used.
 func (c *Cache) note(r *Read, e *entry) {
 	e.read += max(min(r.off+r.n, e.span.hi)-max(r.off, e.span.lo), 0)
 	e.clock, e.run, e.touched = r.run.Clock, r.run, time.Now()
@@ -114,7 +114,7 @@ func (c *Cache) note(r *Read, e *entry) {
 	c.sort(e)
 }
 
-// sort puts a unit that is ready into the list where it belongs.
+// sort puts a ready unit into the list of idle or of spent units.
 func (c *Cache) sort(e *entry) {
 	was := c.spent.Contains(e.key)
 	switch now := e.isSpent(); {
@@ -129,5 +129,5 @@ func (c *Cache) sort(e *entry) {
 	}
 }
 
-// isSpent says whether a unit was read to its end.
+// isSpent reports whether a unit was read to its end.
 func (e *entry) isSpent() bool { return e.span.file != nil && e.read >= e.span.hi-e.span.lo }

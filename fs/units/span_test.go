@@ -42,7 +42,7 @@ func TestSpansAreWhereAUnitIsNeeded(t *testing.T) {
 		f.size = f.node.Size()
 		row, matrix := x[2]*2, x[1]*x[2]*2
 		for e := range x[0] {
-			// In gate_up the two projections take turns in each row. The last byte of gate is one
+			// In gate_up the two projections alternate in each row. The last byte of gate is one
 			// row before that of up.
 			begin := e * 2 * matrix
 			for _, at := range []int64{begin, begin + matrix, begin + 2*matrix - 2*row} {
@@ -65,7 +65,7 @@ func TestSpansAreWhereAUnitIsNeeded(t *testing.T) {
 	}
 }
 
-// meeting is a recipe where those who look for a unit wait for each other.
+// meeting is a recipe in which two searches for a unit wait for each other.
 type meeting struct {
 	expr.Node
 	arrived atomic.Int64
@@ -80,8 +80,7 @@ func (m *meeting) Units(int64, int64, func(*expr.Unit) bool) bool {
 	return true
 }
 
-// Both find that nobody knows yet where the unit is needed, and both look; what each has read
-// counts all the same.
+// Both reads find the span unknown and search for it. The bytes of both count.
 func TestReadsThatEndAtOnceBothCount(t *testing.T) {
 	c, f := testCache(t, 1<<20)
 	f.node, f.size = &meeting{all: make(chan struct{})}, 1000

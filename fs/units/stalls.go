@@ -39,8 +39,8 @@ func (r *Read) stuck() bool {
 	return slices.ContainsFunc(r.held, shelved) || slices.ContainsFunc(r.late, shelved)
 }
 
-// shelve takes fills of stalled files out of the account, so that they keep no other read waiting.
-// They are never more than the budget, since no fill of a stalled file begins.
+// shelve removes the fills of stalled files from the account, so other reads need not wait for
+// them. Together they never exceed the budget, since no new fill of a stalled file begins.
 func (c *Cache) shelve() {
 	for _, e := range c.entries {
 		if e.state == filling && !e.shelved && c.files.isStalled(e.key.File) {
@@ -53,7 +53,7 @@ func (c *Cache) shelve() {
 	c.prove()
 }
 
-// unshelve takes a fill that has ended back into the account.
+// unshelve adds a shelved fill that has ended to the account again.
 func (c *Cache) unshelve(e *entry) {
 	if e.shelved {
 		e.shelved = false

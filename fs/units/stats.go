@@ -2,7 +2,7 @@ package units
 
 import "sync/atomic"
 
-// counters are what a cache counts while it runs.
+// counters count the work of a cache.
 type counters struct {
 	hits, misses, fills, fillErrors  atomic.Int64
 	prefetches, evictions, refetches atomic.Int64
@@ -12,28 +12,28 @@ type counters struct {
 
 // Stats is a snapshot of what a cache has done and holds.
 type Stats struct {
-	// Reads of the source. ReadAhead is held for streams of row-contiguous recipes. Unused was
-	// read ahead for nothing. Stalled files have not answered for seconds.
+	// Reads of the source. ReadAhead is held for streams of row-contiguous recipes. Unused bytes
+	// were read ahead but not needed. Stalled files have not answered for seconds.
 	SourceBytes int64 `json:"source_bytes"`
 	Preads      int64 `json:"preads"`
 	ReadAhead   int64 `json:"read_ahead"` // bytes
 	Unused      int64 `json:"unused"`     // bytes
 	Stalled     int64 `json:"stalled"`    // files
 
-	// Panics were caught. Each was given to its readers as an error.
+	// Panics that were caught. Each was returned to its readers as an error.
 	Panics int64 `json:"panics"`
 
-	// Values that a narrower dtype could not hold, each time they were computed: those beyond the
-	// largest FP8 code, and those that are infinite in F16.
+	// Values that a narrower dtype could not hold, counted each time they are computed. Saturated
+	// ones are beyond the largest FP8 code, Infinite ones become infinite in F16.
 	Saturated int64 `json:"saturated"`
 	Infinite  int64 `json:"infinite"`
 
 	Hits        int64 `json:"hits"`        // units found in the cache
 	Misses      int64 `json:"misses"`      // units that had to be waited for
-	Unannounced int64 `json:"unannounced"` // units that no recipe had announced: a defect
+	Unannounced int64 `json:"unannounced"` // units that no recipe announced: a defect
 	Fills       int64 `json:"fills"`       // units computed
 	FillErrors  int64 `json:"fill_errors"` // units that failed
-	Prefetches  int64 `json:"prefetches"`  // fills that began before a reader waited for them
+	Prefetches  int64 `json:"prefetches"`  // fills that began before a reader needed them
 	Evictions   int64 `json:"evictions"`   // units evicted
 	Refetches   int64 `json:"refetches"`   // fills of units evicted before their end was read
 
@@ -43,10 +43,10 @@ type Stats struct {
 	Filling     int64 `json:"filling"`      // bytes being computed
 	Units       int64 `json:"units"`        // held
 	Waiting     int64 `json:"waiting"`      // readers waiting for a unit
-	TooSmall    bool  `json:"too_small"`    // the budget is too small for what is read at once
+	TooSmall    bool  `json:"too_small"`    // the budget is too small for the reads under way
 }
 
-// Stats returns what the cache has done and holds.
+// Stats returns a snapshot.
 func (c *Cache) Stats() Stats {
 	n := &c.counters
 	s := Stats{

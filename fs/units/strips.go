@@ -8,18 +8,18 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// strips bounds how many strips of units are computed at once, since each takes memory. Strips of
-// stalled files do not count, so that they do not hold up readers of other files.
+// strips limits how many strips of units are computed at once, since each takes memory. Strips of
+// stalled files do not count, so they do not delay readers of other files.
 type strips struct {
 	files *files
 
 	mu    sync.Mutex
 	most  int
 	begun map[expr.File]int
-	freed chan struct{} // closed when one has ended; nil: none is waited for
+	freed chan struct{} // closed when a strip has ended; nil: no goroutine waits
 }
 
-// setMost changes how many there may be.
+// setMost changes the limit.
 func (s *strips) setMost(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,7 +59,7 @@ func (s *strips) try(f expr.File) (freed chan struct{}, ok bool) {
 	return s.freed, false
 }
 
-// count is how many are computed from files that answer.
+// count returns the number of strips from files that answer.
 func (s *strips) count() (n int) {
 	for f, begun := range s.begun {
 		if !s.files.isStalled(f) {
@@ -69,7 +69,7 @@ func (s *strips) count() (n int) {
 	return n
 }
 
-// end makes room for another one.
+// end ends a strip from a file, which makes room for another one.
 func (s *strips) end(f expr.File) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestStripsOfAStalledFileDoNotCount has as many as there may be, from a file that does not answer.
+// TestStripsOfAStalledFileDoNotCount begins as many strips as allowed, from a file that does not
+// answer.
 func TestStripsOfAStalledFileDoNotCount(t *testing.T) {
 	var all files
 	s := strips{files: &all}

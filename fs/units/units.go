@@ -1,12 +1,12 @@
-// Package units keeps what recipes need of a source: the tensor cache, scale grids, and source
+// Package units caches data of a source for recipes: units of tensors, scale grids, and source
 // bytes that were read ahead. It knows recipes and source files, but not trees, sessions or mounts.
 //
-// Start with [New]. Each read of a virtual file takes a [Read] from the [Cache], names the units
-// that it needs ([Read.Want]), waits for them ([Read.Acquire]) and evaluates its recipes, for which
-// the Read is the environment. [Read.End] lets go of everything.
+// Start with [New]. Each read of a virtual file takes a [Read] from the [Cache]. It names the units
+// that it needs ([Read.Want]) and waits for them ([Read.Acquire]). Then it evaluates its recipes
+// with the Read as their environment. [Read.End] releases everything.
 //
-// The package asks its caller back through one interface, [File]: which recipe fills which bytes
-// of a virtual file, and how far a stream in it has come.
+// The package calls its caller back through one interface, [File]. It asks which recipe fills which
+// bytes of a virtual file, and how far a stream has come.
 //
 // # What is kept
 //
@@ -17,9 +17,9 @@
 //
 // # Source files
 //
-// All source bytes are read here: counted, watched for stalls, and past the system's page cache
-// where that is better (see [SourceCache]). A file that does not answer only holds up its own
-// readers.
+// All source bytes are read here. The reads are counted and watched for stalls. They go past the
+// system's page cache if that is better (see [SourceCache]). A file that does not answer delays
+// only its own readers.
 package units
 
 import (
@@ -40,22 +40,23 @@ type Options struct {
 	Workers     int          // goroutines that one read may use
 	SourceCache SourceCache  // how the system's page cache is used for source bytes
 	Logger      *slog.Logger // required
-	Slow        *slog.Logger // gets lines about what takes longer than SlowAfter; required
+	Slow        *slog.Logger // for work that takes longer than SlowAfter; required
 	SlowAfter   time.Duration
 	Tuning      Tuning
 }
 
-// Tuning changes policies that have good defaults. Zero values are the defaults.
+// Tuning overrides policies. Zero values are the defaults.
 type Tuning struct {
-	Grace     time.Duration // how long a unit is kept for a stream that does not go on
-	Patience  time.Duration // how long a reader waits before it takes units from streams that do
-	KeepSpent int64         // bytes of units that are kept after they were read to their end
+	Grace     time.Duration // how long a unit is kept for a stream that has paused
+	Patience  time.Duration // how long a reader waits before it evicts units of active streams
+	KeepSpent int64         // bytes of units kept after they were read to their end
 	Block     int64         // the size of a block, at most BufferSize less two pages
 	MinBlock  int64         // smaller ranges are not read ahead
 	Check     bool          // check the account at every change; it panics if it is wrong
 }
 
-// Limits bound what is kept and what is under way. The zero value keeps and computes nothing.
+// Limits bound the data that is kept and the work at once. The zero value keeps and computes
+// nothing.
 type Limits struct {
 	Units    int64 // bytes of units in the tensor cache
 	Request  int64 // bytes of units that one request may need at once; 0: not known
@@ -69,18 +70,17 @@ type Limits struct {
 type Run struct {
 	Clock      int64 // its number, see Cache.Tick
 	Slot       int   // its stream
-	Start      int64 // the number of the first read of that stream
-	Sequential bool  // it goes on where the stream was
-	Leads      bool  // it is the furthest read of a stream that has been one for some time
+	Start      int64 // the number of its stream's first read
+	Sequential bool  // it continues its stream
+	Leads      bool  // it is the furthest read of an established stream
 }
 
-// File is a virtual file, as far as the cache has to know it. It is all that the cache asks of its
-// caller.
+// File is a virtual file. The cache needs nothing else from its caller.
 type File interface {
 	// Size is the length of the file.
 	Size() int64
 
-	// Recipe gives the recipe of the byte at off, and the range that it fills. The recipe is nil
+	// Recipe returns the recipe of the byte at off, and the range that it fills. The recipe is nil
 	// if the byte is not computed.
 	Recipe(off int64) (n expr.Node, begin, end int64)
 
@@ -91,27 +91,28 @@ type File interface {
 // ErrClosed is the error of reads after Close.
 var ErrClosed = errors.New("filesystem is closed")
 
-// guard turns panics into errors and says what is slow.
+// guard turns panics into errors and logs slow work.
 type guard struct {
 	log, slow *slog.Logger
 	slowAfter time.Duration
 	panics    atomic.Int64
 }
 
-// slowly logs something that took long.
+// slowly logs slow work.
 func (g *guard) slowly(msg string, attrs ...slog.Attr) {
 	g.slow.LogAttrs(context.Background(), slog.LevelWarn, msg, attrs...)
 }
 
-// PanicError is what readers get of a panic in a goroutine that worked for them.
+// PanicError is the error for readers if a goroutine that worked for them panicked.
 type PanicError struct {
 	Where string
 	Value any
 }
 
+// Error names the place and the value of the panic.
 func (e *PanicError) Error() string { return fmt.Sprintf("%s: panic: %v", e.Where, e.Value) }
 
-// recover, deferred, turns a panic into an error and logs its stack.
+// recover turns a panic into an error and logs its stack. It must be deferred.
 func (g *guard) recover(where string, err *error) {
 	if v := recover(); v != nil {
 		*err = g.panicked(where, v)
@@ -125,15 +126,15 @@ func (g *guard) panicked(where string, v any) error {
 	return &PanicError{Where: where, Value: v}
 }
 
-// Recover, deferred, turns a panic of the caller into a PanicError. It counts the panic and logs
-// its stack.
+// Recover turns a panic of the caller into a PanicError, counts it and logs its stack. It must be
+// deferred.
 func (c *Cache) Recover(where string, err *error) {
 	if v := recover(); v != nil {
 		*err = c.Panicked(where, v)
 	}
 }
 
-// Panicked does that for a panic that was recovered already.
+// Panicked does the same for a panic that the caller has recovered.
 func (c *Cache) Panicked(where string, v any) error { return c.guard.panicked(where, v) }
 
 // New makes a cache.
@@ -151,7 +152,7 @@ func New(o Options) *Cache {
 	return c
 }
 
-// SetLimits changes the limits. What is beyond them is thrown out.
+// SetLimits changes the limits, and evicts what is beyond them.
 func (c *Cache) SetLimits(l Limits) {
 	c.files.buffers.setMost(min(int64(l.Strips)*BufferSize, buffersKept(c.workers)))
 	c.strips.setMost(l.Strips)
@@ -161,18 +162,18 @@ func (c *Cache) SetLimits(l Limits) {
 	c.setBudget(l.Units, l.Request)
 }
 
-// Tick counts a read and gives its number.
+// Tick counts a read and returns its number.
 func (c *Cache) Tick() int64 { return c.clock.Add(1) }
 
-// Step gives the most bytes of units that one read may need. check reports whether a read has to
-// be checked against it.
+// Step returns the most bytes of units that one read may need. check reports whether reads have to
+// be checked against n.
 func (c *Cache) Step() (n int64, check bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return max(c.budget, c.request), c.request > 0 && c.budget < 8*c.request
 }
 
-// Close fails all reads that wait, with ErrClosed, and waits for what runs. It frees all memory
+// Close fails all waiting reads with ErrClosed, and waits for running work. It frees all memory
 // that no read holds.
 func (c *Cache) Close() {
 	c.stop()
@@ -182,5 +183,5 @@ func (c *Cache) Close() {
 	c.files.buffers.free()
 }
 
-// Memory is how many bytes of memory a unit of n bytes takes.
+// Memory returns how many bytes of memory a unit of n bytes takes.
 func Memory(n int64) int64 { return bufferSize(n) }

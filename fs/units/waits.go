@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// lookAgain is how often a waiting read asks whether its reader is still there, and how often a
-// fill that waits for its turn asks whether a file has stalled.
+// lookAgain is how often a waiting read asks whether its reader has given up. A fill that waits for
+// its turn asks as often whether a file has stalled.
 const lookAgain = 100 * time.Millisecond
 
-// wait waits until what is closed, the reader gives up, or the cache is closed.
+// wait waits until the channel is closed, the reader gives up, or the cache is closed.
 func wait(ctx, cache context.Context, what <-chan struct{}) error {
 	select {
 	case <-what:
@@ -32,8 +32,7 @@ func wait(ctx, cache context.Context, what <-chan struct{}) error {
 	}
 }
 
-// waitAndAsk waits with a context that has no channel to tell that the reader gives up. Such a
-// context is asked now and then.
+// waitAndAsk waits with a context that has no Done channel. It polls the context instead.
 func waitAndAsk(ctx, cache context.Context, what <-chan struct{}) error {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
@@ -51,7 +50,7 @@ func waitAndAsk(ctx, cache context.Context, what <-chan struct{}) error {
 	}
 }
 
-// reason is what a read, or the computing of a unit, waits for.
+// reason is a reason for which a read, or the computing of a unit, waits.
 type reason int32
 
 const (
@@ -70,23 +69,23 @@ var reasonNames = [reasons]string{
 	"its turn to be computed", "the source",
 }
 
-// waits is how long a read, or the computing of a unit, has waited for what. Its parts may wait at
-// the same time.
+// waits records how long a read, or the computing of a unit, has waited for each reason. Its parts
+// may wait at the same time.
 type waits struct {
 	of  [reasons]tally
-	now atomic.Int32 // the reason that came last
+	now atomic.Int32 // the latest reason
 }
 
-// tally is how long the waits for one reason were together, how many, and how long at most.
+// tally sums up the waits for one reason: their time together, their number, and the longest.
 type tally struct{ sum, times, most atomic.Int64 }
 
-// begin notes that a wait begins, and gives the time.
+// begin records that a wait begins, and returns the time.
 func (w *waits) begin(r reason) time.Time {
 	w.now.Store(int32(r))
 	return time.Now()
 }
 
-// end notes that a wait has ended.
+// end records that a wait has ended.
 func (w *waits) end(r reason, begun time.Time) {
 	w.now.CompareAndSwap(int32(r), int32(forNothing))
 	took := int64(time.Since(begun))
@@ -99,7 +98,7 @@ func (w *waits) end(r reason, begun time.Time) {
 	}
 }
 
-// reset forgets all.
+// reset clears all counts.
 func (w *waits) reset() {
 	for i := range w.of {
 		of := &w.of[i]
@@ -110,7 +109,7 @@ func (w *waits) reset() {
 	w.now.Store(int32(forNothing))
 }
 
-// String names what was waited for.
+// String lists the reasons and the times waited.
 func (w *waits) String() string {
 	var all []string
 	for r := range w.of {

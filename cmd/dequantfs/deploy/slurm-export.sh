@@ -3,8 +3,8 @@
 #
 #     sbatch --array=0-7 slurm-export.sh /models/DeepSeek-V3 /data/v3-bf16 --layout hf
 #
-# Each task takes its part from SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT by itself. A task that was
-# killed or requeued goes on where it was; the one that ends last writes the manifest.
+# Each task reads its part from SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT. A task that was
+# killed or requeued goes on where it stopped. The task that ends last writes the manifest.
 #SBATCH --job-name=dequantfs-export
 #SBATCH --nodes=1
 #SBATCH --ntasks=1

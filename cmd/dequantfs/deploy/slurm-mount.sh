@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs a command on one node with a view of a checkpoint mounted, and unmounts afterwards, also when the
-# job is cancelled:
+# Runs a command on one node with a view of a checkpoint mounted. It unmounts afterwards, also when
+# the job is cancelled:
 #
 #     sbatch slurm-mount.sh /models/DeepSeek-V3 torchrun --nproc-per-node 8 train.py
 #
