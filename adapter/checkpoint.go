@@ -142,7 +142,7 @@ func openStore(ctx context.Context, s source.Store, name, single string,
 }
 
 // discard closes what was opened before an error, which says more than another one. If the context
-// has ended, a read may be left that never ends, so nobody waits for it.
+// has ended, a read may be left that never ends, so discard does not wait for it.
 func (c *Checkpoint) discard(ctx context.Context) {
 	if ctx.Err() != nil {
 		go c.Close()

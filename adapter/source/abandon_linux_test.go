@@ -8,12 +8,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 // Readers that leave at any moment, and those that stay, share the memory of errands. Each gets the
 // bytes of its own range or an error, and a buffer is left alone after the read.
 func TestReadersThatLeaveAtAnyMomentGetNoOtherBytes(t *testing.T) {
 	f, want, path := large(t)
+	source.OnServer(f)
 	const readers, reads = 8, 20
 	var all sync.WaitGroup
 	for i := range readers {

@@ -16,7 +16,7 @@
 // The context of a read limits how long it waits. When the context ends, ReadAt soon returns its
 // error, even if the source never answers. Some contexts have no Done channel, so ReadAt also polls
 // [context.Context.Err]. A read with [context.Background] waits without a limit, which saves a copy
-// of the bytes.
+// of the bytes. So does a read of a local disk.
 //
 // # Identity
 //
