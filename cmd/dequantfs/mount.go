@@ -270,7 +270,8 @@ func logged(log *slog.Logger, err error) error {
 func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServer) record {
 	r := record{
 		Mountpoint: mounted.mountpoint, Source: mounted.place,
-		PID: os.Getpid(), Started: time.Now(), Log: m.log.file,
+		Folder: mounted.checkpoint.Location(),
+		PID:    os.Getpid(), Started: time.Now(), Log: m.log.file,
 	}
 	if p.child && r.Log == "" {
 		r.Log, _ = defaultLog(r.Mountpoint)
