@@ -301,11 +301,11 @@ func (m *mountFlags) mount(
 	if r.to.FsName, err = absolute(s.checkpoint.Path); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	mounted, err := mountSource(s, mountpoint, r.to)
+	mounted, err := mountSource(s, mountpoint, r.to, log)
 	if err != nil {
 		return nil, err
 	}
-	mounted.log, mounted.place = log, r.to.FsName
+	mounted.place = r.to.FsName
 	if len(m.view.layouts) == 0 {
 		mounted.sayReaders(logger(c))
 	}

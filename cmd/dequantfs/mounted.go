@@ -20,9 +20,12 @@ type mounted struct {
 }
 
 // mountSource mounts a source, and closes it if that fails. It makes the mountpoint if it is
-// missing.
-func mountSource(s *opened, mountpoint string, o fs.MountOptions) (*mounted, error) {
+// missing, and logs that a mountpoint is not empty.
+func mountSource(
+	s *opened, mountpoint string, o fs.MountOptions, log *slog.Logger,
+) (*mounted, error) {
 	made, err := makeMountpoint(mountpoint)
+	hidden := entryOf(mountpoint)
 	var mount *fs.Mount
 	if err == nil {
 		mount, err = s.fs.Mount(mountpoint, o)
@@ -31,8 +34,10 @@ func mountSource(s *opened, mountpoint string, o fs.MountOptions) (*mounted, err
 		removeFolders(made)
 		return nil, errors.Join(permitOthers(err, o), s.Close())
 	}
-	return &mounted{opened: s, mountpoint: mountpoint, mount: mount,
-		log: slog.New(slog.DiscardHandler)}, nil
+	if hidden != "" {
+		log.Warn(mountpoint + " is not empty: the mount hides what is in it, such as " + hidden)
+	}
+	return &mounted{opened: s, mountpoint: mountpoint, mount: mount, log: log}, nil
 }
 
 // permitOthers adds a hint to the error of a mount with --allow-other that only root may make. The
