@@ -28,27 +28,19 @@ func mountSource(
 	hidden := entryOf(mountpoint)
 	var mount *fs.Mount
 	if err == nil {
+		err = checkFUSE(mountpoint, o)
+	}
+	if err == nil {
 		mount, err = s.fs.Mount(mountpoint, o)
 	}
 	if err != nil {
 		removeFolders(made)
-		return nil, errors.Join(permitOthers(err, o), s.Close())
+		return nil, errors.Join(explainHelper(err), s.Close())
 	}
 	if hidden != "" {
 		log.Warn(mountpoint + " is not empty: the mount hides what is in it, such as " + hidden)
 	}
 	return &mounted{opened: s, mountpoint: mountpoint, mount: mount, log: log}, nil
-}
-
-// permitOthers adds a hint to the error of a mount with --allow-other that only root may make. The
-// helper that mounts for users prints its reason only to standard error.
-func permitOthers(err error, o fs.MountOptions) error {
-	other := errors.Is(err, fs.ErrMounted) || errors.Is(err, fs.ErrOverlaps)
-	if !o.AllowOther || mayAllowOther() || other {
-		return err
-	}
-	return withHint(err,
-		"put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out")
 }
 
 // sayLockedOut logs which other users cannot read which files. The kernel refuses them without a
