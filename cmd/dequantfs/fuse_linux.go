@@ -16,6 +16,9 @@ import (
 // noFUSE is the way out where FUSE cannot be had.
 const noFUSE = "dequantfs export needs no FUSE"
 
+// inDocker names the flags of a container that mounts.
+const inDocker = "in Docker --device /dev/fuse --cap-add SYS_ADMIN"
+
 // checkFUSE finds out why this process cannot mount at a mountpoint. The helper that mounts for
 // users prints its reasons only to standard error, and in its own words.
 func checkFUSE(mountpoint string, o dfs.MountOptions) error {
@@ -28,8 +31,14 @@ func checkFUSE(mountpoint string, o dfs.MountOptions) error {
 	if mayMount() {
 		return nil
 	}
+	if n, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_ADMIN, 0, 0, 0); err == nil &&
+		n == 0 { // as in a container: a helper cannot get it either
+		return withHint(errors.New("nothing in this container may mount: it lacks CAP_SYS_ADMIN"),
+			inDocker+"; "+noFUSE)
+	}
 	if _, err := mounts.Helper(); err != nil {
-		return lackingHelper()
+		return withHint(errors.New("fusermount3 is not installed, and this user may not mount "+
+			"without it"), "apt install fuse3 (dnf install fuse3), or mount as root; "+noFUSE)
 	}
 	if os.Geteuid() == 0 {
 		return nil
@@ -52,11 +61,10 @@ func openDevice() error {
 	case err == nil:
 		return f.Close()
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return withHint(err, "modprobe fuse; in Docker --device /dev/fuse --cap-add SYS_ADMIN; "+
-			noFUSE)
+		return withHint(err, "modprobe fuse; "+inDocker+"; "+noFUSE)
 	case errors.Is(err, fs.ErrPermission):
-		return withHint(err, "ask for access to /dev/fuse (chmod 666 /dev/fuse as root; in Docker "+
-			"--device /dev/fuse --cap-add SYS_ADMIN); "+noFUSE)
+		return withHint(err, "ask for access to /dev/fuse (as root: chmod 666 /dev/fuse); "+
+			inDocker+"; "+noFUSE)
 	}
 	return err
 }
@@ -69,22 +77,12 @@ func mayMount() bool {
 	return err == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
-// lackingHelper is the error of a process that needs the helper, and there is none.
-func lackingHelper() error {
-	const says = "fusermount3 is not installed, and this user may not mount without it"
-	if os.Geteuid() == 0 {
-		return withHint(errors.New(says), "in Docker --device /dev/fuse --cap-add SYS_ADMIN; "+noFUSE)
-	}
-	return withHint(errors.New(says), "apt install fuse3 (dnf install fuse3), or mount as root; "+
-		noFUSE)
-}
-
 // checkOwn refuses a mountpoint at which the helper mounts nothing for this user. That is a folder
 // that this user cannot write to, or one of another user where only owners may remove entries.
 func checkOwn(mountpoint string) error {
 	var st unix.Stat_t
 	err := unix.Stat(mountpoint, &st)
-	if _, found, _ := mounts.Top(mountpoint); found || err != nil || st.Mode&unix.S_IFDIR == 0 {
+	if _, found, _ := mounts.Top(mountpoint); found || err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil // mounting has a better reason
 	}
 	foreign := st.Mode&unix.S_ISVTX != 0 && int(st.Uid) != os.Geteuid()
@@ -95,12 +93,21 @@ func checkOwn(mountpoint string) error {
 		mountpoint), "choose a directory of your own as the mountpoint")
 }
 
-// explainHelper replaces the exit status of the helper, which says nothing.
+// explainHelper replaces an error of the helper that says nothing: its exit status, or that it is
+// missing, which matters only after the kernel has refused a mount without it.
 func explainHelper(err error) error {
-	if err == nil || !strings.Contains(err.Error(), "exited with code") {
-		return err
+	if err == nil {
+		return nil
 	}
-	at, _, _ := strings.Cut(err.Error(), ": fusermount")
-	return withHint(fmt.Errorf("%s: fusermount3 could not mount; its reason is the line above", at),
-		"dequantfs doctor examines this machine; "+noFUSE)
+	at, _, status := strings.Cut(err.Error(), ": fusermount exited with code")
+	switch {
+	case status:
+		return withHint(fmt.Errorf("%s: fusermount3 could not mount: its reason is above", at),
+			"dequantfs doctor examines this machine; "+noFUSE)
+	case lacksHelper(err):
+		at, _, _ := strings.Cut(err.Error(), ": exec: ")
+		return withHint(fmt.Errorf("%s: the kernel refuses the mount, and fusermount3 is not "+
+			"installed", at), inDocker+" --security-opt apparmor=unconfined; "+noFUSE)
+	}
+	return err
 }
