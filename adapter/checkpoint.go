@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
@@ -178,6 +179,18 @@ func (c *Checkpoint) Absent() []string {
 		keys[i] = a.key
 	}
 	return keys
+}
+
+// Folder returns the folder that was opened. For a repository of the Hub it is the snapshot, so it
+// means the same files after the name has come to mean others.
+func (c *Checkpoint) Folder() string { return c.store.Name() }
+
+// Location returns the folder or the single file that was opened.
+func (c *Checkpoint) Location() string {
+	if c.single {
+		return filepath.Join(c.Folder(), filepath.FromSlash(c.shards[0]))
+	}
+	return c.Folder()
 }
 
 // Shards returns the names of the shards in natural order. The caller must not change the slice.

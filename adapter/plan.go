@@ -232,11 +232,23 @@ func (p *planner) settle() error {
 		p.note("exclude: the pattern matches the beginning of no name in " + p.where() +
 			", nothing is left out: begin it with .* to match anywhere")
 	}
-	if p.o.Include != nil && !p.sawIncluded {
+	p.noteEmpty()
+	return nil
+}
+
+// noteEmpty keeps a line about patterns that leave no name in the view.
+func (p *planner) noteEmpty() {
+	switch {
+	case p.sawIncluded:
+	case p.o.Include == nil && p.sawExcluded:
+		p.note("exclude: the pattern matches every name in " + p.where() + ", no tensor is shown")
+	case p.sawExcluded:
+		p.note("include and exclude: together they leave no name in " + p.where() +
+			", no tensor is shown")
+	case p.o.Include != nil:
 		p.note("include: the pattern matches the beginning of no name in " + p.where() +
 			", no tensor is shown: begin it with .* to match anywhere")
 	}
-	return nil
 }
 
 // note keeps a line that the user should read.

@@ -155,6 +155,7 @@ func (f *benchFlags) open(c *cobra.Command, view *request, name string) (*bench,
 	if b.source, err = b.openSource(); err != nil {
 		return nil, err
 	}
+	b.name = b.source.checkpoint.Location() // it is opened again, and then must be the same files
 	f.view.sayLayout(logger(c))
 	if b.sample, err = chooseSample(b.source.fs, int64(f.sample)); err == nil {
 		b.ranges, err = b.source.rangesOf(b.sample)

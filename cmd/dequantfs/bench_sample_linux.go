@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -108,10 +107,7 @@ func (s *opened) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
 
 // shardPath returns the path of a file of the source.
 func (s *opened) shardPath(name string) string {
-	if strings.HasSuffix(s.checkpoint.Path, ".safetensors") {
-		return s.checkpoint.Path
-	}
-	return filepath.Join(s.checkpoint.Path, filepath.FromSlash(name))
+	return filepath.Join(s.checkpoint.Folder(), filepath.FromSlash(name))
 }
 
 // touches reports whether a range begins in this one or right after it.

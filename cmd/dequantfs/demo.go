@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -117,10 +118,11 @@ func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
 	if mountpoint, err = filepath.Abs(mountpoint); err != nil {
 		return errors.Join(err, s.Close())
 	}
-	m, err := mountSource(s, mountpoint, fs.MountOptions{FsName: "demo"})
+	m, err := mountSource(s, mountpoint, fs.MountOptions{FsName: "demo"}, logger(c))
 	if err != nil {
 		return err
 	}
+	m.log = slog.New(slog.DiscardHandler)
 	r := record{Mountpoint: mountpoint, Source: "demo", PID: os.Getpid(), Started: time.Now()}
 	defer m.announce(r)()
 	if err := p.ready(); err != nil {

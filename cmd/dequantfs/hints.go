@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -62,7 +63,7 @@ func lacksTransformers(err error) bool {
 // lacksHelper matches the error of a mount without fusermount.
 func lacksHelper(err error) bool {
 	var e *exec.Error
-	return errors.As(err, &e) && strings.HasPrefix(e.Name, "fusermount")
+	return errors.As(err, &e) && strings.HasPrefix(filepath.Base(e.Name), "fusermount")
 }
 
 func tooLittleMemory(err error) bool {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -21,11 +22,14 @@ func readersOf(layout string) string {
 	return l.Readers
 }
 
-// checkLayouts refuses names that are not layouts.
+// checkLayouts refuses names that are not layouts, and names that are given twice.
 func checkLayouts(names []string) error {
-	for _, name := range names {
+	for i, name := range names {
 		if !slices.Contains(layoutNames(), name) {
 			return flagError("layout", name, "one of "+strings.Join(layoutNames(), ", "))
+		}
+		if slices.Contains(names[:i], name) {
+			return usageError{fmt.Errorf("--layout %s is given twice", name)}
 		}
 	}
 	return nil

@@ -94,6 +94,7 @@ func TestHintsFitTheirKinds(t *testing.T) {
 		{safetensors.ErrTruncated, "fetch what is missing"},
 		{safetensors.ErrDamaged, "download it again"},
 		{&exec.Error{Name: "fusermount3", Err: exec.ErrNotFound}, "install fuse3"},
+		{&exec.Error{Name: "/bin/fusermount", Err: exec.ErrNotFound}, "install fuse3"},
 		{&exec.Error{Name: "dd", Err: exec.ErrNotFound}, ""},
 		{new(dfs.MemoryError), "raise the limit"},
 		{syscall.EBUSY, "fuser -vm"},

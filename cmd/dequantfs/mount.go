@@ -270,7 +270,8 @@ func logged(log *slog.Logger, err error) error {
 func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServer) record {
 	r := record{
 		Mountpoint: mounted.mountpoint, Source: mounted.place,
-		PID: os.Getpid(), Started: time.Now(), Log: m.log.file,
+		Folder: mounted.checkpoint.Location(),
+		PID:    os.Getpid(), Started: time.Now(), Log: m.log.file,
 	}
 	if p.child && r.Log == "" {
 		r.Log, _ = defaultLog(r.Mountpoint)
@@ -300,11 +301,11 @@ func (m *mountFlags) mount(
 	if r.to.FsName, err = absolute(s.checkpoint.Path); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	mounted, err := mountSource(s, mountpoint, r.to)
+	mounted, err := mountSource(s, mountpoint, r.to, log)
 	if err != nil {
 		return nil, err
 	}
-	mounted.log, mounted.place = log, r.to.FsName
+	mounted.place = r.to.FsName
 	if len(m.view.layouts) == 0 {
 		mounted.sayReaders(logger(c))
 	}

@@ -20,31 +20,27 @@ type mounted struct {
 }
 
 // mountSource mounts a source, and closes it if that fails. It makes the mountpoint if it is
-// missing.
-func mountSource(s *opened, mountpoint string, o fs.MountOptions) (*mounted, error) {
+// missing, and logs that a mountpoint is not empty.
+func mountSource(
+	s *opened, mountpoint string, o fs.MountOptions, log *slog.Logger,
+) (*mounted, error) {
 	made, err := makeMountpoint(mountpoint)
+	hidden := entryOf(mountpoint)
 	var mount *fs.Mount
+	if err == nil {
+		err = checkFUSE(mountpoint, o)
+	}
 	if err == nil {
 		mount, err = s.fs.Mount(mountpoint, o)
 	}
 	if err != nil {
 		removeFolders(made)
-		return nil, errors.Join(permitOthers(err, o), s.Close())
+		return nil, errors.Join(explainHelper(err), s.Close())
 	}
-	return &mounted{opened: s, mountpoint: mountpoint, mount: mount,
-		log: slog.New(slog.DiscardHandler)}, nil
-}
-
-// permitOthers adds a hint to the error of a mount with --allow-other that only root may make. The
-// helper that mounts for users prints its reason only to standard error, so an error with another
-// hint has another reason.
-func permitOthers(err error, o fs.MountOptions) error {
-	other := errors.Is(err, fs.ErrMounted) || errors.Is(err, fs.ErrOverlaps) || hintFor(err) != ""
-	if !o.AllowOther || mayAllowOther() || other {
-		return err
+	if hidden != "" {
+		log.Warn(mountpoint + " is not empty: the mount hides what is in it, such as " + hidden)
 	}
-	return withHint(err,
-		"put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out")
+	return &mounted{opened: s, mountpoint: mountpoint, mount: mount, log: log}, nil
 }
 
 // sayLockedOut logs which other users cannot read which files. The kernel refuses them without a

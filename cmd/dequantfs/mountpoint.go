@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/dequantfs/dequantfs/fs"
@@ -67,6 +68,20 @@ func makeFolders(path string) (made []string, err error) {
 		made = append(made, dir)
 	}
 	return made, nil
+}
+
+// entryOf returns the name of one entry of a folder, or "" if there is none or it cannot be listed.
+func entryOf(path string) string {
+	if isDescriptor(path) {
+		return ""
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(1)
+	return strings.Join(names, "")
 }
 
 // removeFolders removes the folders that makeMountpoint made, if they are empty.

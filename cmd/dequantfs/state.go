@@ -24,7 +24,8 @@ import (
 // record is the .json file of a mount.
 type record struct {
 	Mountpoint string              `json:"mountpoint"`
-	Source     string              `json:"source"`
+	Source     string              `json:"source"`           // as given, for messages
+	Folder     string              `json:"folder,omitempty"` // or the file, that is mounted
 	Views      []export.ViewRecord `json:"views" most:"65536"`
 	PID        int                 `json:"pid"`
 	Started    time.Time           `json:"started"`

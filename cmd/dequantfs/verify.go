@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,7 +88,7 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verifi
 	o := export.VerifyOptions{Jobs: v.jobs}
 	e := expectation{source: v.source}
 	if v.source == "" || !v.view.changed() { // else the flags say all, and dir may be unreadable
-		if e, err = v.expected(c.Context(), dir); err != nil {
+		if e, err = v.expected(c, dir); err != nil {
 			return nil, "", err
 		}
 	}
@@ -106,7 +107,7 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verifi
 	}
 	defer s.Close()
 	found, err = export.VerifyTree(c.Context(), s.fs, dir, o)
-	return found, e.source, err
+	return found, cmp.Or(e.name, e.source), err
 }
 
 // plan returns the views to compare with: the recorded ones unless flags request others.
@@ -124,33 +125,48 @@ func (v *verifyFlags) plan(c *cobra.Command, r *request, views []export.ViewReco
 // expectation is the source or manifest with which a directory is compared.
 type expectation struct {
 	source   string // empty: the manifest
+	name     string // of the source in messages; empty: source
 	manifest *export.Manifest
 	views    []export.ViewRecord
 }
 
-// expected finds the expectation for dir: from --source, from the manifest of an export, or from
-// the record of a mount.
-func (v *verifyFlags) expected(ctx context.Context, dir string) (expectation, error) {
+// expected finds the expectation for dir. The views are those of the manifest of an export, or of
+// the record of a mount. So is the source without --source, and it is the folder that was mounted:
+// a name on the Hub may have come to mean another one.
+func (v *verifyFlags) expected(c *cobra.Command, dir string) (expectation, error) {
 	m, err := export.ReadManifest(dir)
 	switch {
 	case err == nil:
-		return expectation{v.source, m, m.Views}, nil
+		return expectation{source: v.source, manifest: m, views: m.Views}, nil
 	case !errors.Is(err, iofs.ErrNotExist):
 		return expectation{}, err
-	case v.source != "":
-		return expectation{source: v.source}, nil
 	}
+	mount, err := mountAt(c.Context(), dir)
+	if v.source == "" {
+		return expectation{
+			source: cmp.Or(mount.Folder, mount.Source), name: mount.Source, views: mount.Views,
+		}, err
+	}
+	if err != nil { // an export without its manifest can still be compared
+		logger(c).Warn("if this is a mount, name its views by flags: its record cannot be read",
+			"err", err)
+	}
+	return expectation{source: v.source, views: mount.Views}, nil
+}
+
+// mountAt returns the record of this user's mount at dir, or an empty one if there is none.
+func mountAt(ctx context.Context, dir string) (record, error) {
 	mountpoint, err := fs.ResolveMountpoint(dir)
 	if err != nil {
-		return expectation{}, err
+		return record{}, err
 	}
 	all, err := states(ctx)
 	for _, s := range all {
 		if s.Mountpoint == mountpoint {
-			return expectation{source: s.Source, views: s.Views}, nil
+			return s.record, nil
 		}
 	}
-	return expectation{}, err
+	return record{}, err
 }
 
 // planRecorded plans the views that are recorded in an export or a mount.

@@ -78,6 +78,14 @@ func flagValues() map[string][]cobra.Completion {
 	}
 }
 
+// checkLayouts refuses a --layout without a name, and names that are wrong.
+func (v *viewFlags) checkLayouts() error {
+	if len(v.layouts) == 0 && v.set.Lookup("layout").Changed {
+		return flagError("layout", "", "one of "+strings.Join(layoutNames(), ", "))
+	}
+	return checkLayouts(v.layouts)
+}
+
 // changed reports whether a flag was given that selects what is shown.
 func (v *viewFlags) changed() (changed bool) {
 	v.set.VisitAll(func(f *pflag.Flag) { changed = changed || f.Changed && f.Name != followLinks })
@@ -138,7 +146,7 @@ func (v *viewFlags) check() (*request, error) {
 	r.options = adapter.Options{MTP: v.mtp, Scales: v.scales, Unscaled: v.unscaled}
 	var err error
 	for _, step := range []func(){
-		func() { err = checkLayouts(v.layouts) },
+		func() { err = v.checkLayouts() },
 		func() { err = oneOf("mtp", v.mtp, adapter.MTPAuto, adapter.MTPKeep, adapter.MTPDrop) },
 		func() { err = oneOf("scales", v.scales, adapter.ScalesAmax, adapter.ScalesOnes) },
 		func() { r.options.DType, err = parseDType(v.dtype) },

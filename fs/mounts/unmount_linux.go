@@ -10,13 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Helper finds the program that mounts and unmounts for unprivileged users.
+// Helper finds the program that mounts and unmounts for unprivileged users. It looks in /bin too,
+// as go-fuse does.
 func Helper() (string, error) {
-	name, err := exec.LookPath("fusermount3")
-	if err != nil {
-		name, err = exec.LookPath("fusermount")
+	for _, name := range []string{
+		"fusermount3", "/bin/fusermount3", "fusermount", "/bin/fusermount",
+	} {
+		if found, err := exec.LookPath(name); err == nil {
+			return found, nil
+		}
 	}
-	return name, err
+	return exec.LookPath("fusermount3")
 }
 
 // Unmount takes a mount down. With lazy it detaches the mount even if it is in use. If the kernel
