@@ -136,19 +136,30 @@ func openStore(ctx context.Context, s source.Store, name, single string,
 	}
 	c := &Checkpoint{Path: name, Config: &Config{}, store: s}
 	if err := c.open(ctx, single, o); err != nil {
-		_ = c.Close() // the error at hand says more
+		c.discard(ctx)
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return c, nil
 }
 
-// Close closes every file after waiting for running reads.
+// discard closes what was opened before an error, which says more than another one. If the context
+// has ended, a read may be left that never ends, so discard does not wait for it.
+func (c *Checkpoint) discard(ctx context.Context) {
+	if ctx.Err() != nil {
+		go c.Close()
+		return
+	}
+	_ = c.Close()
+}
+
+// Close closes every file after waiting for running reads. The store is closed first, so that its
+// files need not look at who may read them.
 func (c *Checkpoint) Close() error {
-	var errs []error
+	errs := []error{c.store.Close()}
 	for _, f := range c.files {
 		errs = append(errs, f.Close())
 	}
-	return errors.Join(append(errs, c.store.Close())...)
+	return errors.Join(errs...)
 }
 
 // Tensor returns the stored tensor of a key.

@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"regexp"
+	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -125,7 +126,12 @@ func ExampleDeepSeekV3() {
 		log.Fatal(err)
 	}
 	t, _ := state.Tensor("model.layers.1.mlp.experts.down_projs")
-	fmt.Println(t.Shape(), t.Recipe())
-	// Output: [1 128 256] stack(transpose(dequantize(model.layers.1.mlp.experts.0.down_proj.weight,
-	// …_scale_inv, 128×128, bf16)))
+	fmt.Println(t.Shape())
+	fmt.Println(strings.ReplaceAll(t.Recipe(), ", ", ",\n"))
+	// Output:
+	// [1 128 256]
+	// stack(transpose(dequantize(model.layers.1.mlp.experts.0.down_proj.weight,
+	// …_scale_inv,
+	// 128×128,
+	// bf16)))
 }

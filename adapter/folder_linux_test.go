@@ -1,7 +1,9 @@
 package adapter_test
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -194,30 +196,44 @@ func TestTheFilesOfAnOpenCheckpointAreNotResolvedAgain(t *testing.T) {
 	}
 }
 
-// withoutPrivilege does something without root's right to read everything.
-func withoutPrivilege(t *testing.T, do func()) {
+// unprivilegedEnv is set in the process that lacks root's right to read everything.
+const unprivilegedEnv = "DEQUANTFS_TEST_UNPRIVILEGED"
+
+// unprivileged reports whether the process lacks root's right to read everything. If it does not,
+// the test runs again in a process that does. Not even a thread can lack it here, because several
+// threads open a source.
+func unprivileged(t *testing.T) bool {
 	t.Helper()
-	runtime.LockOSThread() // it is threads that have capabilities
-	defer runtime.UnlockOSThread()
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var all [2]unix.CapUserData
-	if err := unix.Capget(&header, &all[0]); err != nil {
-		t.Fatal(err)
+	if os.Getuid() != 0 || os.Getenv(unprivilegedEnv) != "" {
+		return true
 	}
-	some := all
-	some[0].Effective &^= 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH
-	if err := unix.Capset(&header, &some[0]); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := unix.Capset(&header, &all[0]); err != nil {
-			t.Error(err)
+	again := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	again.Env = append(os.Environ(), unprivilegedEnv+"=1")
+	failed := make(chan error)
+	go func() { // the thread ends with the goroutine, and so does what it lacks
+		runtime.LockOSThread()
+		for _, c := range []uintptr{unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH} {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+				failed <- err
+				return
+			}
 		}
+		out, err := again.CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+		failed <- err
 	}()
-	do()
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+	return false
 }
 
 func TestFilesThatMayNotBeRead(t *testing.T) {
+	if !unprivileged(t) {
+		return
+	}
 	for _, c := range []struct{ name, want string }{ // want: of the error; empty: it is left out
 		{"config.json", "config.json: permission denied"},
 		{index, index + ": permission denied"},
@@ -230,19 +246,17 @@ func TestFilesThatMayNotBeRead(t *testing.T) {
 			if err := os.Chmod(filepath.Join(dir, c.name), 0); err != nil {
 				t.Fatal(err)
 			}
-			withoutPrivilege(t, func() {
-				if c.want != "" {
-					refuses(t, dir, c.want)
-					return
-				}
-				if n := len(open(t, dir).SideFiles()); n != 0 {
-					t.Errorf("%d side files", n)
-				}
-				if log := warnings(t, dir); !strings.Contains(log, c.name) ||
-					!strings.Contains(log, "permission denied") {
-					t.Errorf("log: %s", log)
-				}
-			})
+			if c.want != "" {
+				refuses(t, dir, c.want)
+				return
+			}
+			if n := len(open(t, dir).SideFiles()); n != 0 {
+				t.Errorf("%d side files", n)
+			}
+			if log := warnings(t, dir); !strings.Contains(log, c.name) ||
+				!strings.Contains(log, "permission denied") {
+				t.Errorf("log: %s", log)
+			}
 		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -152,14 +151,9 @@ func shardsOf(t testing.TB, f *FS, dir string) (names []string) {
 	return names
 }
 
-func testLogger(t *testing.T) *slog.Logger {
-	return slog.New(slog.NewTextHandler(&logTo{t: t}, nil))
-}
-
 // logTo keeps a log.
 type logTo struct {
 	mu  sync.Mutex
-	t   *testing.T
 	all bytes.Buffer
 }
 

@@ -296,17 +296,6 @@ func needFUSE(t testing.TB) {
 	unix.Close(fd)
 }
 
-// needProgram skips a test if a program of FUSE is missing, unless it is required.
-func needProgram(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if required("fuse") {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-}
-
 // mountFS mounts a tree at a new place until the test ends.
 func mountFS(t testing.TB, f *FS, o MountOptions) (*Mount, string) {
 	t.Helper()

@@ -84,11 +84,16 @@ func (w *walker) readers(folder int, way ...*grant) FolderAccess {
 	}
 }
 
-// lastGrant inspects a file that is about to be closed.
+// lastGrant inspects a file that is about to be closed. It does not once the folder is closed: then
+// no user is asked about, and a silent server must not keep a file open.
 func (d *folder) lastGrant(f *localFile) grant {
 	d.closing.Lock()
 	defer d.closing.Unlock()
 	g := grant{path: f.name, want: canRead}
+	if d.closed {
+		g.unknown = os.ErrClosed.Error()
+		return g
+	}
 	g.inspect(int(f.fd), &d.mounts)
 	return g
 }

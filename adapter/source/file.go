@@ -105,21 +105,13 @@ func (f *localFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error
 	return n, end
 }
 
-// readFor fills p, which is inside the file. A reader that waits forever reads in its own
-// goroutine. Any other reader does so only as long as that does not block.
+// readFor fills p, which is inside the file. Local disks answer, so a read of them never ends
+// early. A reader that can leave costs a goroutine and a copy of the bytes.
 func (f *localFile) readFor(ctx context.Context, p []byte, off int64) (int, error) {
-	if ctx == context.Background() || len(p) == 0 {
+	if ctx == context.Background() || len(p) == 0 || !f.mayStall() {
 		return f.readNow(p, off)
 	}
-	n, err := f.readCached(p, off)
-	if err != nil || n == len(p) {
-		return n, err
-	}
-	rest, err := f.readPatiently(ctx, p[n:], off+int64(n))
-	if err != nil {
-		return 0, err
-	}
-	return n + rest, nil
+	return f.readPatiently(ctx, p, off)
 }
 
 // readNow fills p, which is inside the file.

@@ -26,7 +26,8 @@ type folder struct {
 	repo   *repository // that the snapshot is of; nil if the folder is not a snapshot
 	follow bool
 
-	closing sync.Mutex // guards mounts
+	closing sync.Mutex // guards closed and mounts
+	closed  bool
 	mounts  mountTable // for files that are being closed
 }
 
@@ -55,7 +56,12 @@ func openFolder(path string, o Options) (*folder, error) {
 func (d *folder) Name() string { return d.path }
 
 // Close ends the resolution of names. Open files stay open.
-func (d *folder) Close() error { return d.root.Close() }
+func (d *folder) Close() error {
+	d.closing.Lock()
+	d.closed = true
+	d.closing.Unlock()
+	return d.root.Close()
+}
 
 // List lists the folder or a subfolder of it.
 func (d *folder) List(ctx context.Context, name string, most int) (Listing, error) {

@@ -156,9 +156,10 @@ func TestReadersThatLeaveDoNotPileUp(t *testing.T) {
 	}
 }
 
-// Bytes that are not in memory are read by errands, those in memory at once.
+// Readers that can leave read by errands, the others at once.
 func TestPatientAndImpatientReadersGetTheSameBytes(t *testing.T) {
 	f, want, path := large(t)
+	source.OnServer(f)
 	all := len(want)
 	parts := [][2]int{{0, 1}, {4095, 4098}, {100, 1 << 20}, {0, all}, {all - 7, all}}
 	for _, ctx := range []context.Context{context.Background(), t.Context()} {
@@ -179,6 +180,7 @@ func TestPatientAndImpatientReadersGetTheSameBytes(t *testing.T) {
 
 func TestColdReadsDoNotAllocateForLong(t *testing.T) {
 	f, _, path := large(t)
+	source.OnServer(f)
 	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@
 // The context of a read limits how long it waits. When the context ends, ReadAt soon returns its
 // error, even if the source never answers. Some contexts have no Done channel, so ReadAt also polls
 // [context.Context.Err]. A read with [context.Background] waits without a limit, which saves a copy
-// of the bytes.
+// of the bytes. So does a read of a local disk.
 //
 // # Identity
 //
@@ -77,7 +77,8 @@ type File interface {
 	// there are none.
 	Unseen() string
 
-	// Access returns the users who may read the file by its name. It may be called after Close.
+	// Access returns the users who may read the file by its name. It may be called after Close. A
+	// file that outlives its store and is then closed admits no user.
 	Access(l *Lookup) *Access
 
 	// Close closes the file. It waits for running reads.
@@ -114,7 +115,7 @@ type Store interface {
 	// Download describes how the files of the store were downloaded.
 	Download() Download
 
-	// Close closes the store. Its files are closed before.
+	// Close closes the store. Open files stay open.
 	Close() error
 }
 

@@ -35,12 +35,24 @@ func mountSource(
 	}
 	if err != nil {
 		removeFolders(made)
-		return nil, errors.Join(explainHelper(err), s.Close())
+		return nil, errors.Join(permitOthers(explainHelper(err), o), s.Close())
 	}
 	if hidden != "" {
 		log.Warn(mountpoint + " is not empty: the mount hides what is in it, such as " + hidden)
 	}
 	return &mounted{opened: s, mountpoint: mountpoint, mount: mount, log: log}, nil
+}
+
+// permitOthers adds a hint to the error of a mount with --allow-other that only root may make. The
+// helper that mounts for users prints its reason only to standard error, so an error with another
+// hint has another reason.
+func permitOthers(err error, o fs.MountOptions) error {
+	other := errors.Is(err, fs.ErrMounted) || errors.Is(err, fs.ErrOverlaps) || hintFor(err) != ""
+	if !o.AllowOther || mayAllowOther() || other {
+		return err
+	}
+	return withHint(err,
+		"put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out")
 }
 
 // sayLockedOut logs which other users cannot read which files. The kernel refuses them without a

@@ -174,7 +174,10 @@ func parsePattern(flag, text string) (*regexp.Regexp, error) {
 	if text == "" {
 		return nil, nil
 	}
-	re, err := regexp.Compile("^(?:" + text + ")")
+	re, err := regexp.Compile(text) // a)|(b is an expression only between our parentheses
+	if err == nil {
+		re, err = regexp.Compile("^(?:" + text + ")")
+	}
 	if err != nil {
 		err = withHint(fmt.Errorf("--%s: %w", flag, err),
 			"write a regular expression as Go's regexp/syntax describes")

@@ -87,6 +87,17 @@ func TestPatternsMatchAtTheStart(t *testing.T) {
 	}
 }
 
+// A pattern that is an expression only between our parentheses matches other names than it says.
+func TestAPatternIsAnExpressionOfItsOwn(t *testing.T) {
+	for _, text := range []string{"(", "a)|(b", "a)|b|(?:c", "(?=x)", strings.Repeat("(", 1000) +
+		strings.Repeat(")", 1000)} {
+		var usage usageError
+		if re, err := parsePattern("exclude", text); !errors.As(err, &usage) {
+			t.Errorf("%.20q is read as %v, %v", text, re, err)
+		}
+	}
+}
+
 // TestReadersAreNamedForEveryLayout: a command that was given no layout says who reads the one it
 // takes.
 func TestReadersAreNamedForEveryLayout(t *testing.T) {

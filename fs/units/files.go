@@ -75,6 +75,9 @@ func (w *watch) end(now time.Time) {
 	w.inflight.Add(-1)
 }
 
+// leave notes that a reader gave up. That is not an answer of the file.
+func (w *watch) leave() { w.inflight.Add(-1) }
+
 // fetch reads n bytes, at most fetchSize, into a buffer of BufferSize bytes. It returns the part of
 // the buffer that holds them. It takes no context, since several readers may wait for the bytes.
 func (s *files) fetch(file expr.File, buf []byte, off, n int64) ([]byte, error) {
@@ -97,7 +100,11 @@ func (s *files) read(ctx context.Context, file expr.File, p []byte, off int64) (
 	w := s.of(file)
 	w.begin()
 	n, err := file.ReadAt(ctx, p, off)
-	w.end(time.Now())
+	if err != nil && ctx.Err() != nil {
+		w.leave()
+	} else {
+		w.end(time.Now())
+	}
 	s.count(n)
 	if n < len(p) && err == nil {
 		err = fmt.Errorf("%s: read %d of %d bytes at %d", file.Name(), n, len(p), off)

@@ -2,9 +2,12 @@ package units
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 func TestARangeIsReadAgainOnlyIfAllOfItWasLoaded(t *testing.T) {
@@ -47,5 +50,59 @@ func TestAPanicOfAdviceCostsNobodyAnything(t *testing.T) {
 	}
 	if got := log.String(); !strings.Contains(got, "no advice") || c.Stats().Panics != 1 {
 		t.Errorf("%d panics, log: %s", c.Stats().Panics, got)
+	}
+}
+
+// unanswering is a source that does not answer until it is released, unless the reader gives up.
+type unanswering struct {
+	noFile
+	asked, release chan struct{}
+}
+
+func (s *unanswering) ReadAt(ctx context.Context, p []byte, _ int64) (int, error) {
+	s.asked <- struct{}{}
+	select {
+	case <-s.release:
+		return len(p), nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// A file that does not answer stays stalled when a reader gives up. Otherwise fills of it would
+// begin, beside those that are out of the account.
+func TestAReaderThatGivesUpDoesNotHideAStall(t *testing.T) {
+	var s files
+	f := &unanswering{noFile{name: "silent"}, make(chan struct{}), make(chan struct{})}
+	var reads sync.WaitGroup
+	defer reads.Wait()
+	reads.Go(func() {
+		if _, err := s.read(context.Background(), f, make([]byte, 10), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	<-f.asked
+	s.of(f).since.Store(time.Now().Add(-2 * stallAfter).UnixNano())
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() {
+		_, err := s.read(ctx, f, make([]byte, 10), 0)
+		left <- err
+	}()
+	<-f.asked
+	cancel()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if !s.isStalled(f) {
+		t.Error("the file does not count as stalled any more")
+	}
+	if n := s.of(f).inflight.Load(); n != 1 {
+		t.Errorf("%d reads are under way, want 1", n)
+	}
+	close(f.release)
+	reads.Wait()
+	if s.isStalled(f) {
+		t.Error("the file counts as stalled although it has answered")
 	}
 }

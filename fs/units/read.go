@@ -141,10 +141,16 @@ func (c *Cache) late(r *Read, u Unit) (expr.Entry, error) {
 	begun := r.waits.begin(forUnit)
 	err = wait(r.ctx, c.ctx, e.done)
 	r.waits.end(forUnit, begun)
+	if err == nil {
+		err = e.err
+	}
+	if err == nil {
+		err = e.key.File.Check() // it may have been kept for long
+	}
 	if err != nil {
 		return nil, err
 	}
-	return e, e.err
+	return e, nil
 }
 
 // pinLate pins a unit that was not announced until the read ends.

@@ -2,10 +2,13 @@ package units
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 func TestHitsAndMissesAreCounted(t *testing.T) {
@@ -99,5 +102,42 @@ func TestUnannouncedUnitsAreCountedAndInTheAccount(t *testing.T) {
 			t.Errorf("budget %d: afterwards %d bytes are pinned and %d used", budget, s.Pinned,
 				s.CacheUsed)
 		}
+	}
+}
+
+// changing is a source file that may change.
+type changing struct {
+	noFile
+	changed atomic.Bool
+}
+
+func (f *changing) Check() error {
+	if f.changed.Load() {
+		return source.ErrChanged
+	}
+	return nil
+}
+
+func TestAKeptUnitOfAChangedFileIsRefusedWhetherOrNotItWasAnnounced(t *testing.T) {
+	c, f := testCache(t, 1<<20)
+	file := &changing{noFile: noFile{name: "source"}}
+	u := &fakeUnit{file: file, number: 1, size: 1000}
+	if err := use(context.Background(), f, 0, 1, u); err != nil {
+		t.Fatal(err)
+	}
+	for _, changed := range []bool{false, true} {
+		file.changed.Store(changed)
+		announced := use(context.Background(), f, 0, 1, u)
+		r := f.begin(context.Background(), 0, 1)
+		_, late := c.late(r, u)
+		r.End(late == nil)
+		for _, err := range []error{announced, late} {
+			if errors.Is(err, source.ErrChanged) != changed {
+				t.Errorf("changed: %v, but the read gives %v", changed, err)
+			}
+		}
+	}
+	if n := u.fills.Load(); n != 1 {
+		t.Errorf("%d fills", n)
 	}
 }
