@@ -82,7 +82,8 @@ func mayMount() bool {
 func checkOwn(mountpoint string) error {
 	var st unix.Stat_t
 	err := unix.Stat(mountpoint, &st)
-	if _, found, _ := mounts.Top(mountpoint); found || err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	isFolder := err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if _, found, _ := mounts.Top(mountpoint); found || !isFolder {
 		return nil // mounting has a better reason
 	}
 	foreign := st.Mode&unix.S_ISVTX != 0 && int(st.Uid) != os.Geteuid()

@@ -21,7 +21,7 @@ func TestMountsWithoutFUSESayTheFix(t *testing.T) {
 	const docker = "--device /dev/fuse --cap-add SYS_ADMIN"
 	for name, c := range map[string]struct {
 		lacks string // commands of the shell
-		as    string // flags of setpriv; empty: as nobody
+		as    string // flags of setpriv; empty: as an unprivileged user
 		says  string
 		hints []string
 	}{
@@ -100,7 +100,8 @@ exec setpriv ` + as + ` "$1" mount --layout hf "$4" "$2" "$3"`
 
 func TestErrorsOfTheHelperAreExplained(t *testing.T) {
 	err := explainHelper(errors.New("mount /mnt/v3: fusermount exited with code 256\n"))
-	if got := err.Error(); strings.Contains(got, "256") || !strings.HasPrefix(got, "mount /mnt/v3: ") {
+	got := err.Error()
+	if strings.Contains(got, "256") || !strings.HasPrefix(got, "mount /mnt/v3: ") {
 		t.Errorf("%q", got)
 	}
 	if hint := hintFor(err); !strings.Contains(hint, "dequantfs doctor") {
