@@ -57,11 +57,6 @@ func (*zeros) ReadAt(_ context.Context, p []byte, _ int64) (int, error) {
 	return len(p), nil
 }
 
-// forgetful is a recipe that does not say which units it needs.
-type forgetful struct{ expr.Node }
-
-func (forgetful) Units(int64, int64, func(*expr.Unit) bool) bool { return true }
-
 func TestUnannouncedUnitsAreCountedAndInTheAccount(t *testing.T) {
 	load, err := expr.Load(&expr.Source{Key: "w", File: &zeros{noFile{name: "s"}},
 		DType: safetensors.BF16, Shape: []int64{32, 64}})
@@ -85,7 +80,7 @@ func TestUnannouncedUnitsAreCountedAndInTheAccount(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if err := (forgetful{turned}).ReadAt(r, make([]byte, turned.Size()), 0); err != nil {
+			if err := turned.ReadAt(r, make([]byte, turned.Size()), 0); err != nil {
 				t.Fatal(err)
 			}
 		}
