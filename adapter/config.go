@@ -8,11 +8,11 @@ import (
 // Config is config.json: its bytes, in their order, and the type of the model. The zero value is
 // that of a source without one.
 type Config struct {
-	Raw       []byte // not to be changed; empty if there is no config.json
+	Raw       []byte // the caller must not change it; empty without a config.json
 	ModelType string // empty if it does not say
 }
 
-// Missing reports whether there is no config.json.
+// Missing reports whether the checkpoint has no config.json.
 func (c *Config) Missing() bool { return c == nil || len(c.Raw) == 0 }
 
 // settings reads the fields of config.json. Without one there are none.

@@ -137,7 +137,7 @@ type scaleForms struct {
 }
 
 // forms reads the shape of a scale. Exporters insert axes of one element, as in [m, 1, n, 1]. They
-// also omit them: [m] stands for [m, 1], and [] or [1] for [1, 1].
+// also omit them: [m] means [m, 1], and [] or [1] means [1, 1].
 func (f frame) forms(scale []int64) scaleForms {
 	forms := scaleForms{whole: isWholeScale(scale)}
 	if !f.regular() {

@@ -259,7 +259,7 @@ func (s sight) want() (now, later string) {
 	case mutate.Unseen[s.system] == s.op &&
 		(s.system != "volatile overlay" || s.early == "dirty mapping"):
 		return "other", "changed"
-	case slices.Contains([]string{"read by somebody else", "bind mount over it",
+	case slices.Contains([]string{"read by another program", "bind mount over it",
 		"open for writing"}, s.op):
 		return "old", "changed"
 	}
@@ -285,7 +285,7 @@ func sights(system string) (all []sight) {
 	}
 	for _, early := range mutate.Early[1:] {
 		for _, op := range []string{"mapped store", "write", "exchange blocks", "link",
-			"read by somebody else"} {
+			"read by another program"} {
 			if early == "dirty mapping" && op == "exchange blocks" {
 				continue // the page cache keeps mapped pages
 			}

@@ -382,77 +382,79 @@ func TestFilesTellTheirNameTimeAndMode(t *testing.T) {
 	}
 }
 
-// TestNoMixtureIsReadWhileTheFileIsRewritten reads whole files of one byte value while
-// they are filled with others: a read gives the first value or fails.
-func TestNoMixtureIsReadWhileTheFileIsRewritten(t *testing.T) {
-	f, path := aged(t)
-	want := make([]byte, f.Size())
-	if _, err := f.ReadAt(t.Context(), want, 0); err != nil {
-		t.Fatal(err)
-	}
-	var readers sync.WaitGroup
+// places are where a file may be. Readers with a context leave a server that does not answer.
+var places = map[string]func(source.File){
+	"local disk": func(source.File) {},
+	"server":     source.OnServer,
+}
+
+// readUntil begins four readers that read the same bytes until they get an error, and returns when
+// each has read once.
+func readUntil(t *testing.T, f source.File, want []byte, end error) (readers *sync.WaitGroup) {
+	t.Helper()
+	readers = new(sync.WaitGroup)
 	begun := make(chan struct{}, 4)
-	for range 4 {
+	for range cap(begun) {
 		readers.Go(func() {
 			p := make([]byte, len(want))
 			for i := 0; ; i++ {
 				_, err := f.ReadAt(t.Context(), p, 0)
-				if errors.Is(err, source.ErrChanged) {
+				if i == 0 {
+					begun <- struct{}{}
+				}
+				if errors.Is(err, end) {
 					return
 				}
 				if err != nil || !bytes.Equal(p, want) {
 					t.Errorf("other bytes, or %v", err)
 					return
-				}
-				if i == 0 {
-					begun <- struct{}{}
 				}
 				runtime.Gosched()
 			}
 		})
 	}
-	for range 4 {
+	for range cap(begun) {
 		<-begun
 	}
-	if err := os.WriteFile(path, bytes.Repeat([]byte{0xaa}, len(want)), 0o644); err != nil {
-		t.Fatal(err)
+	return readers
+}
+
+// TestNoMixtureIsReadWhileTheFileIsRewritten reads whole files of one byte value while
+// they are filled with others: a read gives the first value or fails.
+func TestNoMixtureIsReadWhileTheFileIsRewritten(t *testing.T) {
+	for name, prepare := range places {
+		t.Run(name, func(t *testing.T) {
+			f, path := aged(t)
+			prepare(f)
+			want := make([]byte, f.Size())
+			if _, err := f.ReadAt(t.Context(), want, 0); err != nil {
+				t.Fatal(err)
+			}
+			readers := readUntil(t, f, want, source.ErrChanged)
+			if err := os.WriteFile(path, bytes.Repeat([]byte{0xaa}, len(want)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			readers.Wait()
+		})
 	}
-	readers.Wait()
 }
 
 func TestClosingWaitsForReadsAndDoesNotReadOtherFiles(t *testing.T) {
-	f, _ := aged(t)
-	want := make([]byte, 16)
-	if _, err := f.ReadAt(t.Context(), want, 0); err != nil {
-		t.Fatal(err)
-	}
-	var readers sync.WaitGroup
-	begun := make(chan struct{}, 4)
-	for range 4 {
-		readers.Go(func() {
-			p := make([]byte, len(want))
-			for i := 0; ; i++ {
-				_, err := f.ReadAt(t.Context(), p, 0)
-				if errors.Is(err, os.ErrClosed) {
-					return
-				}
-				if err != nil || !bytes.Equal(p, want) {
-					t.Errorf("other bytes, or %v", err)
-					return
-				}
-				if i == 0 {
-					begun <- struct{}{}
-				}
+	for name, prepare := range places {
+		t.Run(name, func(t *testing.T) {
+			f, _ := aged(t)
+			prepare(f)
+			want := make([]byte, 16)
+			if _, err := f.ReadAt(t.Context(), want, 0); err != nil {
+				t.Fatal(err)
 			}
+			readers := readUntil(t, f, want, os.ErrClosed)
+			if err := f.Close(); err != nil {
+				t.Error(err)
+			}
+			readers.Wait()
 		})
 	}
-	for range 4 {
-		<-begun
-	}
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
-	readers.Wait()
 }
 
 // changeTime gives a file's time of change.

@@ -27,11 +27,16 @@ func (s *size) Set(text string) error {
 
 func isLetter(r rune) bool { return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' }
 
+// String returns the exact size, because flags are passed on to other processes as text.
 func (s *size) String() string {
 	if *s == 0 {
 		return "" // help then names no default
 	}
-	return formatSize(int64(*s))
+	text := formatSize(int64(*s))
+	if n, err := humanize.ParseBytes(text); err != nil || n != uint64(*s) {
+		return strconv.FormatInt(int64(*s), 10) + "B"
+	}
+	return text
 }
 
 func (s *size) Type() string { return "SIZE" }

@@ -25,6 +25,10 @@ func TestSizesAreWrittenAsTheyAreRead(t *testing.T) {
 		if err := s.Set(c.text); err != nil || int64(s) != c.n {
 			t.Errorf("%s: %d, %v, want %d", c.text, s, err, c.n)
 		}
+		var again size
+		if text := s.String(); c.n > 0 && (again.Set(text) != nil || again != s) {
+			t.Errorf("%s is passed on as %s", c.text, text)
+		}
 		if got := formatSize(c.n); got != c.back {
 			t.Errorf("%d is written %s, want %s", c.n, got, c.back)
 		}

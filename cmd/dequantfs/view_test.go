@@ -27,7 +27,7 @@ func viewOf(t *testing.T, args ...string) *viewFlags {
 // given has every view flag with a value other than its default.
 var given = map[string]string{
 	"layout": "native", "dtype": "f32", "ep": "1/4", "mtp": "drop", "include": "a,b", "exclude": "b c",
-	"shard-size": "3MiB", "scales": "ones", "unscaled": "true", "follow-links": "true",
+	"shard-size": "1234567B", "scales": "ones", "unscaled": "true", "follow-links": "true",
 }
 
 // TestEveryViewFlagIsPassedOn: another process gets each flag, and verify knows which of them say
