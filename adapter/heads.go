@@ -3,8 +3,9 @@ package adapter
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dequantfs/dequantfs/adapter/source"
 )
@@ -36,26 +37,19 @@ func (d *folder) openAll(names []string) ([]source.File, error) {
 // concurrently calls do with 0 to n-1, several at the same time. The error is that of the lowest
 // number, whichever call ends first. Numbers above one that failed may be left out.
 func concurrently(n int, do func(i int) error) error {
-	var (
-		wg      sync.WaitGroup
-		next    atomic.Int64
-		stopped atomic.Bool
-	)
+	var failed atomic.Bool
+	var all errgroup.Group
+	all.SetLimit(openAtOnce)
 	errs := make([]error, n)
-	for range min(n, openAtOnce) {
-		wg.Go(func() {
-			for !stopped.Load() {
-				i := int(next.Add(1)) - 1
-				if i >= n {
-					return
-				}
-				if errs[i] = do(i); errs[i] != nil {
-					stopped.Store(true)
-				}
+	for i := 0; i < n && !failed.Load(); i++ {
+		all.Go(func() error {
+			if errs[i] = do(i); errs[i] != nil {
+				failed.Store(true)
 			}
+			return nil
 		})
 	}
-	wg.Wait()
+	_ = all.Wait() // the errors are in errs
 	for _, err := range errs {
 		if err != nil {
 			return err
