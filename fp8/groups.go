@@ -91,7 +91,7 @@ func (m *Groups) rowGeneric(dst []byte, out Format, r int) {
 		if m.Zeros != nil {
 			v = float32(v - m.Zeros[i])
 		}
-		put(dst, c, out, float32(v*m.Scales[i]))
+		store(dst, c, out, float32(v*m.Scales[i]))
 	}
 }
 
@@ -115,8 +115,8 @@ func (m *Groups) number(codes []byte, c int) float32 {
 	return m.Values[codes[c/2]>>shift&15]
 }
 
-// put writes element i of a row.
-func put(dst []byte, i int, out Format, v float32) {
+// store writes element i of a row.
+func store(dst []byte, i int, out Format, v float32) {
 	if v != v {
 		v = math.Float32frombits(quietF32)
 	}
