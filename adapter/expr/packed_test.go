@@ -124,7 +124,9 @@ func (m *maker) packed(k packedKind, shape ...int64) both {
 	return m.both(r.tensor(shape))(DequantizePacked(p))
 }
 
-var e2m1 = [16]float32{0, .5, 1, 1.5, 2, 3, 4, 6, float32(math.Copysign(0, -1)), -.5, -1, -1.5, -2, -3, -4, -6}
+var e2m1 = [16]float32{
+	0, .5, 1, 1.5, 2, 3, 4, 6, float32(math.Copysign(0, -1)), -.5, -1, -1.5, -2, -3, -4, -6,
+}
 
 // packedReference is everything that an element depends on.
 type packedReference struct {
@@ -188,7 +190,8 @@ func (m *maker) addScales(p *Packed, r *packedReference, batch int64) {
 	for i, u := range t.bits {
 		v := float32(decodeBits(u, r.kind.scale))
 		if r.kind.nested {
-			v = float32(decodeBits(nestedMap.bits[u], f32)) * float32(decodeBits(absmax.bits[i/7], f32))
+			v = float32(decodeBits(nestedMap.bits[u], f32))
+			v *= float32(decodeBits(absmax.bits[i/7], f32))
 			v += 0.3
 		}
 		if r.kind.second > 0 {
@@ -229,7 +232,8 @@ func (m *maker) addZeros(p *Packed, r *packedReference, batch int64) {
 		}
 		r.zero = append(r.zero, zeros)
 	}
-	p.Zeros = Zeros{m.storeWords("zeros", z.word, b), Pack{z.bits, z.order, z.down}, z.signed, z.plus, 0}
+	p.Zeros = Zeros{Source: m.storeWords("zeros", z.word, b), Pack: Pack{z.bits, z.order, z.down},
+		Signed: z.signed, Plus: z.plus}
 }
 
 // tensor computes every element alone.
@@ -301,12 +305,10 @@ var packedRecipes = []struct {
 			second: 1, divides: true, groups: -1, out: f16}, 6, 48).transpose()
 	}},
 	{"NVFP4 down", func(m *maker) both {
-		return m.packed(packedKind{bits: 4, word: u8, down: true, e2m1: true, block: [2]int64{16, 1},
-			scale: f8, second: 1, groups: -1}, 3, 64, 21)
+		return m.packed(nvfp4Down, 3, 64, 21)
 	}},
 	{"NVFP4 down, transposed", func(m *maker) both {
-		return m.packed(packedKind{bits: 4, word: u8, down: true, e2m1: true, block: [2]int64{16, 1},
-			scale: f8, second: 1, groups: -1}, 3, 64, 21).transpose().slice(2, 3, 40)
+		return m.packed(nvfp4Down, 3, 64, 21).transpose().slice(2, 3, 40)
 	}},
 	{"INT4, last word partly unused", func(m *maker) both {
 		return m.packed(packedKind{bits: 4, block: [2]int64{1, 0}, zeros: zeroKind{constant: 8},
@@ -338,8 +340,8 @@ var packedRecipes = []struct {
 			zeros: zeroKind{there: true, down: true, bits: 8, word: i32}, groups: -1}, 9, 37)
 	}},
 	{"INT8 by rows", func(m *maker) both {
-		return m.packed(packedKind{bits: 8, word: i8, signed: true, block: [2]int64{1, 0}, groups: -1,
-			out: f16}, 9, 37).slice(1, 4, 30)
+		return m.packed(packedKind{bits: 8, word: i8, signed: true, block: [2]int64{1, 0},
+			groups: -1, out: f16}, 9, 37).slice(1, 4, 30)
 	}},
 	{"INT8 with zero points", func(m *maker) both {
 		return m.packed(packedKind{bits: 8, word: i8, signed: true, block: [2]int64{1, 0},
@@ -347,8 +349,8 @@ var packedRecipes = []struct {
 			37).transpose()
 	}},
 	{"INT8 with one zero point", func(m *maker) both {
-		return m.packed(packedKind{bits: 8, word: u8, block: [2]int64{}, zeros: zeroKind{constant: 7},
-			groups: -1}, 9, 37)
+		return m.packed(packedKind{bits: 8, word: u8, zeros: zeroKind{constant: 7}, groups: -1}, 9,
+			37)
 	}},
 	{"AWQ", func(m *maker) both { return m.packed(awq, 70, 40).transpose() }},
 	{"AWQ, as stored, columns", func(m *maker) both { return m.packed(awq, 70, 40).slice(1, 3, 29) }},
@@ -379,13 +381,17 @@ var packedRecipes = []struct {
 			zeros: zeroKind{there: true, bits: 4, word: u8}, groups: -1}, 3, 6, 48)
 	}},
 	{"empty", func(m *maker) both {
-		return m.packed(packedKind{bits: 4, block: [2]int64{1, 16}, groups: -1}, 5, 32).slice(0, 2, 2)
+		return m.packed(packedKind{bits: 4, block: [2]int64{1, 16}, groups: -1}, 5, 32).slice(0, 2,
+			2)
 	}},
 }
 
 var (
-	mxfp4 = packedKind{bits: 4, word: u8, e2m1: true, block: [2]int64{1, 32}, scale: e8m0, groups: -1}
-	awq   = packedKind{bits: 4, order: fp8.Interleaved, block: [2]int64{32, 1}, scale: f16,
+	nvfp4Down = packedKind{bits: 4, word: u8, down: true, e2m1: true, block: [2]int64{16, 1},
+		scale: f8, second: 1, groups: -1}
+	mxfp4 = packedKind{bits: 4, word: u8, e2m1: true, block: [2]int64{1, 32}, scale: e8m0,
+		groups: -1}
+	awq = packedKind{bits: 4, order: fp8.Interleaved, block: [2]int64{32, 1}, scale: f16,
 		zeros: zeroKind{there: true, bits: 4, order: fp8.Interleaved, word: i32}, groups: -1}
 )
 
@@ -409,18 +415,20 @@ func TestPackedSizesThatDoNotFitAreRefusedByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(p *Packed){
-		"x.weight_packed: codes of 5 bits":    func(p *Packed) { p.Pack.Bits = 5 },
-		"x.weight_packed: 128 bytes":          func(p *Packed) { p.Shape = []int64{4, 65} },
-		"x.weight_packed: codes of shape":     func(p *Packed) { p.Shape = []int64{256} },
-		"x.weight_packed: cannot dequantize":  func(p *Packed) { p.Out = safetensors.F64 },
-		"x.weight_scale: 8 scales":            func(p *Packed) { p.Scales.Block = [2]int64{1, 16} },
-		"x.weight_scale: blocks":              func(p *Packed) { p.Scales.Block[0] = -1 },
-		"x.weight_scale: scales of dtype I32": func(p *Packed) { p.Scales.Source = stored("x.weight_scale", i32, 4, 2) },
+		"x.weight_packed: codes of 5 bits":   func(p *Packed) { p.Pack.Bits = 5 },
+		"x.weight_packed: 128 bytes":         func(p *Packed) { p.Shape = []int64{4, 65} },
+		"x.weight_packed: codes of shape":    func(p *Packed) { p.Shape = []int64{256} },
+		"x.weight_packed: cannot dequantize": func(p *Packed) { p.Out = safetensors.F64 },
+		"x.weight_scale: 8 scales":           func(p *Packed) { p.Scales.Block = [2]int64{1, 16} },
+		"x.weight_scale: blocks":             func(p *Packed) { p.Scales.Block[0] = -1 },
+		"x.weight_scale: scales of dtype I32": func(p *Packed) {
+			p.Scales.Source = stored("x.weight_scale", i32, 4, 2)
+		},
 		"second: second scale": func(p *Packed) {
 			p.Scales.Second = stored("second", f32, 2)
 		},
 		"zeros: 4 bytes": func(p *Packed) {
-			p.Zeros = Zeros{Source: stored("zeros", i32, 1), Pack: Pack{Bits: 4, Down: true}}
+			p.Zeros.Source, p.Zeros.Pack = stored("zeros", i32, 1), Pack{Bits: 4, Down: true}
 		},
 		"g_idx: groups of dtype": func(p *Packed) {
 			p.Groups = Groups{stored("g_idx", i32, 63), 1}
