@@ -9,8 +9,10 @@ import (
 )
 
 // nvfp4Formats are ModelOpt's: E2M1 codes with a scale for each group of 16. The scales are
-// multiplied by a second scale.
+// multiplied by a second scale. ModelOpt's INT4 is told apart by its shapes.
 var nvfp4Formats = []*format{
+	int4AWQ(".weight", ".weight_scale"),
+	int4AWQ("", "_weight_scale"),
 	nvfp4Format(".weight", ".weight_scale", ".weight_scale_2"),
 	nvfp4Format("", "_weight_scale", "_weight_scale_2"), // grouped experts
 	nvfp4Without(".weight", ".weight_scale", ".weight_scale_2"),
@@ -27,6 +29,24 @@ var nvfp4Formats = []*format{
 		},
 		instead: "export the model in Hugging Face's layout, where the scales are a matrix",
 	},
+}
+
+// undecodedAlgorithms are values of quant_algo whose weights are not the model's own. The model
+// scales its activations to match, or adds low-rank corrections, and layers may have absorbed the
+// factors.
+var undecodedAlgorithms = []string{"NVFP4_AWQ", "NVFP4_SVD", "W4A16_AWQ", "W4A8_AWQ"}
+
+// int4AWQ is INT4 of ModelOpt, W4A16_AWQ or W4A8_AWQ. A byte has the codes of two rows.
+func int4AWQ(codes, scale string) *format {
+	return &format{
+		name: "INT4 (AWQ of ModelOpt)", codes: codes, parts: []string{scale},
+		fits: func(m *module) bool {
+			w, s := m.codes.Shape, m.part(scale).Shape
+			rows := len(w) - 2
+			return m.codes.DType == safetensors.U8 && rows >= 0 && len(s) == len(w) &&
+				w[rows] > 0 && s[rows] == 2*w[rows]
+		},
+	}
 }
 
 func nvfp4Format(codes, scale, second string) *format {
