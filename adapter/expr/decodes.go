@@ -2,8 +2,8 @@ package expr
 
 import "slices"
 
-// Decodes is a method of [Node]. Only dequantize and packed decode codes. Another node decodes if one of its
-// parts does.
+// Decodes is a method of [Node]. Only dequantize and packed decode codes. Another node decodes if
+// one of its parts does.
 
 // Decodes returns false, because the stored bytes are those of the tensor.
 func (n *load) Decodes() bool { return false }

@@ -25,7 +25,8 @@ func newGroups(g Groups, size int64, count int) (*groups, error) {
 			g.Source.Key, g.Source.DType, g.Source.Shape, size)
 	}
 	l := &groups{src: g.Source, axis: g.Axis, count: count}
-	l.unit = Unit{UnitKey{File: l.src.File, Offset: l.src.Offset, Kind: Grid, Rows: 1, Cols: size}, l}
+	key := UnitKey{File: l.src.File, Offset: l.src.Offset, Kind: Grid, Rows: 1, Cols: size}
+	l.unit = Unit{key, l}
 	return l, nil
 }
 

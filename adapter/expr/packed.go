@@ -37,8 +37,8 @@ type Scales struct {
 	Source *Source  // F32, BF16, F16, F8_E4M3, or exponents of two (F8_E8M0 or U8)
 	Block  [2]int64 // rows and columns under one scale; 0 is the whole axis
 
-	// Second is a second scale: one number, or one for each matrix. The scales are multiplied by it,
-	// or divided if Divides is set, and rounded to float32. nil: there is none.
+	// Second is a second scale: one number, or one for each matrix. The scales are multiplied by
+	// it, or divided if Divides is set, and rounded to float32. nil: there is none.
 	Second  *Source
 	Divides bool
 
@@ -154,9 +154,9 @@ func (p *Packed) grid() (grid, error) {
 	case count == need[0]*each && need[0] > 1:
 		g.batchStride = each * int64(h.item)
 	case count != each:
-		return g, fmt.Errorf("%s: %d scales of shape %v: %s of shape %v in blocks of %s × %s needs %v",
-			s.Source.Key, count, s.Source.Shape, p.Codes.Key, p.Shape, blockName(int(s.Block[0])),
-			blockName(int(s.Block[1])), need[3-len(p.Shape):])
+		return g, fmt.Errorf("%s: %d scales of shape %v: %s of shape %v in blocks of %s × %s "+
+			"needs %v", s.Source.Key, count, s.Source.Shape, p.Codes.Key, p.Shape,
+			blockName(int(s.Block[0])), blockName(int(s.Block[1])), need[3-len(p.Shape):])
 	}
 	g.rows, g.cols = int(need[1]), int(need[2])
 	g.of, err = s.numbers(need[0], g.batchStride == 0)
@@ -205,8 +205,8 @@ func (s *Scales) numbers(batch int64, shared bool) (numbers, error) {
 	}
 	n := h.size / int64(h.item)
 	if n != 1 && (n != batch || shared) {
-		return nil, fmt.Errorf("%s: second scale of shape %v: expected one number, or one for each "+
-			"of %d matrices with scales of their own", s.Second.Key, s.Second.Shape, batch)
+		return nil, fmt.Errorf("%s: second scale of shape %v: expected one number, or one for "+
+			"each of %d matrices with scales of their own", s.Second.Key, s.Second.Shape, batch)
 	}
 	return &factored{s.Source, s.Second, s.Divides, n > 1}, nil
 }

@@ -13,7 +13,7 @@ type packing struct {
 	signed     bool
 	offset8    bool   // codes of 8 bits are stored 128 higher
 	word       int    // bytes of a word
-	words      region // of whole matrices: of bytes, or of words if their codes belong to one column
+	words      region // of whole matrices: of bytes, or of words whose codes belong to one column
 	full       [2]int // rows and columns of a whole matrix, as stored
 	rows, cols int    // of the part, as stored
 	r0, c0     int    // where the part begins
@@ -173,10 +173,10 @@ func (p *packing) present(l lease, first, cols int) coded {
 	switch {
 	case p.pack.Bits == 8:
 		l.bytes = l.bytes[first:]
-		return coded{l, p.coding(), 0}
+		return coded{l, p.byteCoding(), 0}
 	case p.pack.Bits == 4 && p.pack.Order != fp8.Interleaved:
 		l.bytes = l.bytes[first/2:]
-		return coded{l, p.coding(), first % 2}
+		return coded{l, p.nibbles(), first % 2}
 	}
 	defer l.release()
 	b := getBuffer(l.rows * cols)
@@ -193,12 +193,9 @@ func (p *packing) unpacked(b *buffer, cols, rows int) coded {
 	return coded{lease{bytes: b.bytes, stride: cols, rows: rows, buf: b}, p.byteCoding(), 0}
 }
 
-// coding returns how the stored codes lie in memory, if the kernels read them directly.
-func (p *packing) coding() fp8.Coding {
-	switch {
-	case p.pack.Bits == 8:
-		return p.byteCoding()
-	case p.pack.Order == fp8.HighFirst:
+// nibbles returns the coding of codes of 4 bits as they are stored.
+func (p *packing) nibbles() fp8.Coding {
+	if p.pack.Order == fp8.HighFirst {
 		return fp8.HighNibbles
 	}
 	return fp8.Nibbles
@@ -248,7 +245,8 @@ func (p *packing) borrowTurned(env Env, m int, w window) (coded, error) {
 		return coded{}, err
 	}
 	if e != nil {
-		l := lease{bytes: e.Bytes()[w.r0*p.full[0]+w.c0:], stride: p.full[0], rows: w.rows(), entry: e}
+		bytes := e.Bytes()[w.r0*p.full[0]+w.c0:]
+		l := lease{bytes: bytes, stride: p.full[0], rows: w.rows(), entry: e}
 		return coded{l, p.byteCoding(), 0}, nil
 	}
 	w.r1 = min(w.r1, w.r0+max(1, 16*chunk/w.cols()))
