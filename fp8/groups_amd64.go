@@ -2,12 +2,16 @@
 
 package fp8
 
-// forms are how the codes of each coding lie in bytes: the shift to the first nibble of a byte, the
-// bits of a byte to invert before it is a number from 0 to 255, and what to subtract from it.
+// forms are how the codes of each coding lie in bytes, for the kernels: the shift to the first
+// nibble of a byte, and for codes of 8 bits the bits of 2^23 to which a byte is added by exclusive
+// or, and the float32 to subtract from the sum.
 var forms = [...][3]uint32{
-	HighNibbles: {4, 0, 0},
-	Int8:        {0, 128, 128},
-	Offset8:     {0, 0, 128},
+	Nibbles:     {0},
+	HighNibbles: {4},
+	LowBytes:    {},
+	Int8:        {0, 0x4b000080, 0x4b000080},
+	Uint8:       {0, 0x4b000000, 0x4b000000},
+	Offset8:     {0, 0x4b000000, 0x4b000080},
 }
 
 // pointerAndStep returns the first zero point and the distance to the next one in bytes.
@@ -34,14 +38,14 @@ func (s *scratch) rowOfGroups(dst, codes []byte, b *strip, first int, scales, ze
 }
 
 // rowOfColumns decodes by assembly, except a second nibble at the beginning. AVX2 needs whole
-// eights.
+// sixteens.
 func rowOfColumns(dst, codes []byte, b *strip, scales, zeros []float32) {
 	begin, end := min(b.skip, b.cols), b.cols
 	switch using {
 	case generic:
 		begin = end
 	case avx2:
-		end -= (end - begin) % 8
+		end -= (end - begin) % sixteen
 	}
 	rowOfColumnsGeneric(dst, codes, b, 0, begin, scales, zeros)
 	if begin < end {
