@@ -37,24 +37,32 @@ func (s *scratch) rowOfGroups(dst, codes []byte, b *strip, first int, scales, ze
 		&b.values[0], &forms[b.coding])
 }
 
+func (s *scratch) columns(b *strip, scales, zeros []float32) {
+	if using == generic {
+		s.columnsGeneric(b, scales, zeros)
+		return
+	}
+	for r := range b.rows {
+		dst, codes := b.row(r)
+		s.rowOfColumns(dst, codes, b, scales, zeros)
+	}
+}
+
 // rowOfColumns decodes by assembly, except a second nibble at the beginning. AVX2 needs whole
 // sixteens.
-func rowOfColumns(dst, codes []byte, b *strip, scales, zeros []float32) {
+func (s *scratch) rowOfColumns(dst, codes []byte, b *strip, scales, zeros []float32) {
 	begin, end := min(b.skip, b.cols), b.cols
-	switch using {
-	case generic:
-		begin = end
-	case avx2:
+	if using == avx2 {
 		end -= (end - begin) % sixteen
 	}
-	rowOfColumnsGeneric(dst, codes, b, 0, begin, scales, zeros)
+	s.rowOfColumnsGeneric(dst, codes, b, 0, begin, scales, zeros)
 	if begin < end {
 		zero, step := pointerAndStep(zeros[min(begin, len(zeros)):])
 		columnKernels[b.coding][using][b.out](&dst[begin*b.out.Size()],
 			&codes[b.coding.size(0, 2*begin)], end-begin, &scales[begin], zero, step,
 			&b.values[0], &forms[b.coding])
 	}
-	rowOfColumnsGeneric(dst, codes, b, end, b.cols, scales, zeros)
+	s.rowOfColumnsGeneric(dst, codes, b, end, b.cols, scales, zeros)
 }
 
 type (
