@@ -29,8 +29,8 @@
 //
 // A leaf in stored order reads only the bytes that it needs and decodes them. A transposed leaf
 // needs a whole source matrix for any row. This is a [Unit]: the transposed matrix in its source
-// precision. Packed codes have a byte each there, or lie in words along the rows of the unit. It is
-// kept by [Env.Unit]. One unit serves all dtypes and layouts, and all parts of a merged tensor.
+// precision. Packed codes of 4 bits are packed along its rows. The unit is kept by [Env.Unit]. One
+// unit serves all dtypes and layouts, and all parts of a merged tensor.
 //
 // Grids of scales are small units too, whether stored or computed by [Quantize]. Without a cache,
 // each read repeats the work.
