@@ -35,7 +35,7 @@ func openDeepSeekFP4(o *opening) (decoder, error) {
 			w.Shard, w.Key, w.Shape)
 	}
 	d := &packedWeight{where: groupsOf32.String(), Packed: expr.Packed{
-		Codes: &w.Source, Shape: doubled(w.Shape), Pack: expr.Pack{Bits: 4},
+		Codes: &w.Source, Shape: pairs(w.Shape), Pack: expr.Pack{Bits: 4},
 		Values: e2m1PlusZero,
 		Scales: expr.Scales{Source: &scale.Source, Block: groupsOf32.block},
 	}}

@@ -44,6 +44,7 @@ func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 		if p.bare != nil {
 			p.lacks = w.scaleOf(p.bare.Key)
 		}
+		c.small = nil // not needed any more
 	})
 	return p, p.err
 }
@@ -281,7 +282,7 @@ func (p *pairer) decode(m *module) error {
 func (p *pairer) whole(m *module) error {
 	r := m.row
 	if ending, ok := r.missing(m); ok {
-		t := m.named()
+		t := r.sign(m)
 		return fmt.Errorf("%s: %s: %s without %s beside it: the checkpoint may be incomplete",
 			t.Shard, t.Key, r.name, m.name+ending)
 	}

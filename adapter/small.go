@@ -9,10 +9,14 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// Limits to the tensors whose bytes are read when a checkpoint is opened.
+// Limits to the tensors whose bytes are read when a checkpoint is opened. Shapes and descriptions
+// are needed. Lists are only needed early, so those beyond their limits are left out: reads check
+// them too.
 const (
-	maxSmall  = 64 << 10 // bytes of one tensor; a longer one is left out
-	maxSmalls = 64 << 20 // bytes of all of them
+	maxShape  = 4 << 10  // bytes of a tensor that is needed
+	maxShapes = 64 << 20 // bytes of all of them
+	maxList   = 1 << 20  // bytes of a list
+	maxLists  = 64 << 20 // bytes of all lists
 
 	smallGap = 4 << 10  // bytes between two tensors that are read together
 	smallRun = 64 << 10 // bytes that one read may have beyond its first tensor
@@ -42,19 +46,26 @@ func (c *Checkpoint) readSmall(ctx context.Context, table *formatTable) error {
 	return nil
 }
 
-// smallRun is small tensors near each other in a file, in the order of their bytes.
+// smallTensors are near each other in a file, in the order of their bytes.
 type smallTensors []*Stored
 
 // smallRuns returns the tensors to be read. tensors are by shard and then in data order.
 func smallRuns(tensors []*Stored, table *formatTable) (runs []smallTensors, err error) {
-	total := int64(0)
+	var shapes, lists int64
 	for _, t := range tensors {
-		if !table.read[t.Key[strings.LastIndexByte(t.Key, '.')+1:]] || t.size() > maxSmall {
+		if !table.read[t.Key[strings.LastIndexByte(t.Key, '.')+1:]] {
 			continue
 		}
-		if total += t.size(); total > maxSmalls {
+		switch n := t.size(); {
+		case n > maxList || n > maxShape && lists+n > maxLists:
+			continue
+		case n > maxShape:
+			lists += n
+		case shapes+n > maxShapes:
 			return nil, fmt.Errorf("%s: %s: more than %d bytes of such tensors up to here: too "+
-				"many for a checkpoint", t.Shard, t.Key, int64(maxSmalls))
+				"many for a checkpoint", t.Shard, t.Key, int64(maxShapes))
+		default:
+			shapes += n
 		}
 		if n := len(runs); n > 0 && runs[n-1].reach(t) {
 			runs[n-1] = append(runs[n-1], t)
