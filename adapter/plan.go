@@ -75,9 +75,9 @@ func (p *planner) pair() error {
 		return err
 	}
 	if t := q.bare; t != nil && !p.o.Unscaled {
-		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s_scale_inv or "+
-			"%s_scale beside it; if the checkpoint has no scales at all, --unscaled reads FP8 "+
-			"codes as plain numbers", t.Shard, t.Key, t.Key, t.Key)
+		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s beside it; if the "+
+			"checkpoint has no scales at all, --unscaled reads FP8 codes as plain numbers",
+			t.Shard, t.Key, q.lacks)
 	}
 	p.weights, p.notes = slices.Clone(q.weights), slices.Clone(q.notes)
 	p.acc = newAccounts(p.c.Tensors())
