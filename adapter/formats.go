@@ -18,6 +18,8 @@ var formats = slices.Concat(
 	deepSeek4Formats,
 	mxfp4Formats,
 	compressedFormats,
+	qweightFormats,
+	bitsandbytesFormats,
 	fp8Formats,
 	undecodedTypes,
 )
@@ -44,6 +46,9 @@ type format struct {
 	// read are endings of small tensors whose values decide how the weight is decoded. opening.read
 	// returns them.
 	read []string
+
+	// lists are endings of lists of groups, which are examined. opening.list returns what they say.
+	lists []string
 
 	// loose means that models also have parameters with these endings. Tensors that do not fit are
 	// such parameters. Optional endings are always loose, unless they are signs.
@@ -87,6 +92,15 @@ func (o *opening) read(t *Stored) ([]byte, error) {
 	}
 	return nil, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes", t.Shard, t.Key, t.DType,
 		t.Shape, maxSmall)
+}
+
+// list returns what a list of groups says, if its ending is in format.lists.
+func (o *opening) list(t *Stored) (groupList, error) {
+	if l, ok := o.c.lists[t]; ok {
+		return l, nil
+	}
+	return groupList{}, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes", t.Shard, t.Key,
+		t.DType, t.Shape, maxList)
 }
 
 // module is the tensors that make one weight, by their names.
@@ -158,18 +172,23 @@ type formatTable struct {
 	dotted  map[string][]*ending
 	joined  []*ending
 	read    map[string]bool // the last parts of keys whose bytes are read
+	lists   map[string]bool // the last parts of keys of lists of groups
 }
 
 var knownFormats = newFormatTable(formats)
 
 // newFormatTable prepares rows for look-up.
 func newFormatTable(formats []*format) *formatTable {
-	t := &formatTable{dotted: map[string][]*ending{}, read: map[string]bool{}}
+	t := &formatTable{dotted: map[string][]*ending{}, read: map[string]bool{},
+		lists: map[string]bool{}}
 	for _, f := range formats {
 		t.rows = append(t.rows, row{f, t.register(f.needed(), !f.loose),
 			t.register(f.optional, false), t.register(f.signs, !f.loose)})
 		for _, e := range f.read {
 			t.read[e[strings.LastIndexByte(e, '.')+1:]] = true
+		}
+		for _, e := range f.lists {
+			t.lists[e[strings.LastIndexByte(e, '.')+1:]] = true
 		}
 	}
 	for _, e := range t.endings {
@@ -261,6 +280,16 @@ func (r *row) missing(m *module) (ending string, ok bool) {
 		return "", false
 	}
 	return r.parts[i], true
+}
+
+// firstOf returns the codes of a module, or else its first part that the format requires, or any.
+func (f *format) firstOf(m *module) *Stored {
+	for _, e := range slices.Concat([]string{f.codes}, f.parts) {
+		if t := m.part(e); t != nil {
+			return t
+		}
+	}
+	return m.named()
 }
 
 // find returns the format of a module, or nil.

@@ -202,7 +202,7 @@ func (p *pairer) configure() (err error) {
 	if p.q, err = readQuantization(p.c, p.s); err != nil {
 		return err
 	}
-	return refuseConfigured(p.q, p.s)
+	return refuseConfigured(p.c, p.q, p.s)
 }
 
 // open makes the decoders of the modules.
@@ -277,7 +277,7 @@ func (p *pairer) decode(m *module) error {
 func (p *pairer) whole(m *module) error {
 	r := m.row
 	if ending, ok := r.missing(m); ok {
-		t := m.named()
+		t := r.firstOf(m)
 		return fmt.Errorf("%s: %s: %s without %s beside it: the checkpoint may be incomplete",
 			t.Shard, t.Key, r.name, m.name+ending)
 	}

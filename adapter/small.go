@@ -13,6 +13,7 @@ import (
 const (
 	maxSmall  = 64 << 10 // bytes of one tensor; a longer one is left out
 	maxSmalls = 64 << 20 // bytes of all of them
+	maxList   = 4 << 20  // bytes of a list of groups
 
 	smallGap = 4 << 10  // bytes between two tensors that are read together
 	smallRun = 64 << 10 // bytes that one read may have beyond its first tensor
@@ -25,34 +26,46 @@ func (c *Checkpoint) readSmall(ctx context.Context, table *formatTable) error {
 	if err != nil || len(runs) == 0 {
 		return err
 	}
-	bufs := make([][]byte, len(runs))
+	all := make([][]smallContent, len(runs))
 	err = concurrently(len(runs), func(i int) (err error) {
-		bufs[i], err = runs[i].read(ctx)
+		all[i], err = runs[i].read(ctx, table)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	c.small = map[*Stored][]byte{}
+	c.small, c.lists = map[*Stored][]byte{}, map[*Stored]groupList{}
 	for i, run := range runs {
-		for _, t := range run {
-			c.small[t], bufs[i] = bufs[i][:t.size()], bufs[i][t.size():]
+		for j, t := range run {
+			if x := all[i][j]; x.bytes != nil {
+				c.small[t] = x.bytes
+			} else {
+				c.lists[t] = x.list
+			}
 		}
 	}
 	return nil
 }
 
-// smallRun is small tensors near each other in a file, in the order of their bytes.
-type smallTensors []*Stored
+// smallContent is what is kept of a small tensor: its bytes, or what they say as a list of groups.
+type smallContent struct {
+	bytes []byte
+	list  groupList
+}
 
 // smallRuns returns the tensors to be read. tensors are by shard and then in data order.
 func smallRuns(tensors []*Stored, table *formatTable) (runs []smallTensors, err error) {
 	total := int64(0)
 	for _, t := range tensors {
-		if !table.read[t.Key[strings.LastIndexByte(t.Key, '.')+1:]] || t.size() > maxSmall {
+		last := t.Key[strings.LastIndexByte(t.Key, '.')+1:]
+		switch {
+		case table.lists[last] && t.DType == safetensors.I32 && t.size() <= maxList:
+		case !table.read[last] || t.size() > maxSmall:
 			continue
+		default:
+			total += t.size()
 		}
-		if total += t.size(); total > maxSmalls {
+		if total > maxSmalls {
 			return nil, fmt.Errorf("%s: %s: more than %d bytes of such tensors up to here: too "+
 				"many for a checkpoint", t.Shard, t.Key, int64(maxSmalls))
 		}
@@ -65,6 +78,9 @@ func smallRuns(tensors []*Stored, table *formatTable) (runs []smallTensors, err 
 	return runs, nil
 }
 
+// smallRun is small tensors near each other in a file, in the order of their bytes.
+type smallTensors []*Stored
+
 // reach reports whether the next tensor is read together with these.
 func (s smallTensors) reach(t *Stored) bool {
 	first, last := s[0], s[len(s)-1]
@@ -72,8 +88,8 @@ func (s smallTensors) reach(t *Stored) bool {
 		t.Offset-first.Offset <= smallRun
 }
 
-// read returns the bytes of the tensors, one after the other.
-func (s smallTensors) read(ctx context.Context) ([]byte, error) {
+// read returns what is kept of the tensors.
+func (s smallTensors) read(ctx context.Context, table *formatTable) ([]smallContent, error) {
 	first, last := s[0], s[len(s)-1]
 	span := make([]byte, last.Offset+last.size()-first.Offset)
 	if n, err := first.File.ReadAt(ctx, span, first.Offset); n < len(span) {
@@ -82,10 +98,14 @@ func (s smallTensors) read(ctx context.Context) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("%s: %s: %w", first.Shard, first.Key, err)
 	}
-	var all []byte
-	for _, t := range s {
-		at := t.Offset - first.Offset
-		all = append(all, span[at:at+t.size()]...)
+	all := make([]smallContent, len(s))
+	for i, t := range s {
+		raw := span[t.Offset-first.Offset:][:t.size()]
+		if table.lists[t.Key[strings.LastIndexByte(t.Key, '.')+1:]] {
+			all[i].list = groupListOf(raw)
+		} else {
+			all[i].bytes = append([]byte{}, raw...)
+		}
 	}
 	return all, nil
 }
