@@ -105,9 +105,10 @@ func (s *quantState) rows(n int64) []int64 {
 
 // state reads the description and compares it with the tensors.
 func (f *fourBitWeight) state(o *opening, kind string) (*quantState, error) {
-	raw, err := o.read(f.text)
-	if err != nil {
-		return nil, err
+	raw, ok := o.read(f.text)
+	if !ok {
+		return nil, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes of JSON", f.text.Shard,
+			f.text.Key, f.text.DType, f.text.Shape, maxShape)
 	}
 	s, err := parseQuantState(raw)
 	if err != nil {
@@ -132,13 +133,10 @@ func (f *fourBitWeight) state(o *opening, kind string) (*quantState, error) {
 
 // numbers reads the numbers of the codes.
 func (f *fourBitWeight) numbers(o *opening) (*[16]float32, error) {
-	if f.values.DType != safetensors.F32 || !slices.Equal(f.values.Shape, []int64{16}) {
+	raw, ok := o.read(f.values)
+	if !ok || f.values.DType != safetensors.F32 || !slices.Equal(f.values.Shape, []int64{16}) {
 		return nil, fmt.Errorf("%s: %s: numbers of codes %s %v: expected F32 [16]",
 			f.values.Shard, f.values.Key, f.values.DType, f.values.Shape)
-	}
-	raw, err := o.read(f.values)
-	if err != nil {
-		return nil, err
 	}
 	return o.quantization.numbersIn([64]byte(raw)), nil
 }
@@ -249,13 +247,10 @@ func checkOrder(o *opening, t *Stored) error {
 	if t == nil {
 		return nil
 	}
-	if t.DType != safetensors.U8 || product(t.Shape) != 1 {
+	raw, ok := o.read(t)
+	if !ok || t.DType != safetensors.U8 || product(t.Shape) != 1 {
 		return fmt.Errorf("%s: %s: %s %v: expected one number of U8", t.Shard, t.Key, t.DType,
 			t.Shape)
-	}
-	raw, err := o.read(t)
-	if err != nil {
-		return err
 	}
 	if raw[0] != 0 {
 		return fmt.Errorf("%s: %s is %d: bitsandbytes INT8 in the order of a kernel is not "+

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,11 +16,11 @@ import (
 var formats = slices.Concat(
 	undecodedFormats,
 	nvfp4Formats,
-	deepSeek4Formats,
 	mxfp4Formats,
 	compressedFormats,
 	qweightFormats,
 	bitsandbytesFormats,
+	deepSeek4Formats,
 	fp8Formats,
 	undecodedTypes,
 )
@@ -43,8 +44,8 @@ type format struct {
 	// together.
 	signs []string
 
-	// read are endings of small tensors whose values decide how the weight is decoded. opening.read
-	// returns them.
+	// read are endings of small tensors whose values decide how the weight is decoded, or are
+	// checked. opening.read returns them.
 	read []string
 
 	// lists are endings of lists of groups, which are examined. opening.list returns what they say.
@@ -85,13 +86,29 @@ type opening struct {
 	shared []*Stored
 }
 
-// read returns the bytes of a tensor whose ending is in format.read.
-func (o *opening) read(t *Stored) ([]byte, error) {
-	if b, ok := o.c.small[t]; ok {
-		return b, nil
+// read returns the bytes of a tensor whose ending is in format.read. Those of a long list are
+// missing.
+func (o *opening) read(t *Stored) (data []byte, ok bool) {
+	data, ok = o.c.small[t]
+	return data, ok
+}
+
+// numbers returns the whole numbers in a tensor of dtype I32 or I64, as read does.
+func (o *opening) numbers(t *Stored) (all []int64, ok bool) {
+	data, ok := o.read(t)
+	if !ok {
+		return nil, false
 	}
-	return nil, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes", t.Shard, t.Key, t.DType,
-		t.Shape, maxSmall)
+	size := t.DType.Bits() / 8
+	all = make([]int64, len(data)/size)
+	for i := range all {
+		if size == 8 {
+			all[i] = int64(binary.LittleEndian.Uint64(data[8*i:]))
+		} else {
+			all[i] = int64(int32(binary.LittleEndian.Uint32(data[4*i:])))
+		}
+	}
+	return all, true
 }
 
 // list returns what a list of groups says, if its ending is in format.lists.
@@ -282,9 +299,9 @@ func (r *row) missing(m *module) (ending string, ok bool) {
 	return r.parts[i], true
 }
 
-// firstOf returns the codes of a module, or else its first part that the format requires, or any.
+// firstOf returns the codes of a module, or else the tensor by which it was recognised.
 func (f *format) firstOf(m *module) *Stored {
-	for _, e := range slices.Concat([]string{f.codes}, f.parts) {
+	for _, e := range slices.Concat([]string{f.codes}, f.signs) {
 		if t := m.part(e); t != nil {
 			return t
 		}

@@ -69,8 +69,8 @@ func (d *packedWeight) checkGrid(w, scale *Stored) error {
 func (d *packedWeight) checkGroups(w, scale *Stored) error {
 	n, size := len(d.Shape), d.Scales.Block[1]
 	if n != 2 && n != 3 || slices.Min(d.Shape) < 0 || d.Shape[n-1]%size != 0 {
-		return fmt.Errorf("%s: %s: codes %v with %s: expected a matrix, or a stack, of whole groups",
-			w.Shard, w.Key, d.Shape, d.where)
+		return fmt.Errorf("%s: %s: %v holds the codes %v with %s: expected a matrix, or a stack, of "+
+			"whole groups", w.Shard, w.Key, w.Shape, d.Shape, d.where)
 	}
 	return d.checkGrid(w, scale)
 }

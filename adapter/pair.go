@@ -40,6 +40,7 @@ func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 			return
 		}
 		p.weights, p.drops, p.notes, p.bare = w.weights, w.drops, w.notes, w.bare
+		c.small, c.lists = nil, nil // not needed any more
 	})
 	return p, p.err
 }
