@@ -50,6 +50,7 @@ type Checkpoint struct {
 
 	// small has the bytes of small tensors that a plan needs, such as the shapes of packs.
 	small map[*Stored][]byte
+	lists map[*Stored]groupList
 
 	// tensorParallel is tp_size of the index: the number of shards of each fused matrix. It is 0 if
 	// the index does not give it.
