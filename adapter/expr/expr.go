@@ -3,6 +3,7 @@
 //
 // Start with [Load] and [Dequantize], which make nodes from stored tensors ([Source]). Combine
 // nodes with [Transpose], [Concat], [Stack], [Slice], [Index], [Reshape], [Cast] and [Quantize].
+// [Blank] makes a node of zeros.
 // These functions check shapes and dtypes, and their errors name the tensor. Later reads fail only
 // for I/O or cancellation.
 //
