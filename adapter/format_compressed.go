@@ -64,7 +64,7 @@ func openCompressedNVFP4(o *opening) (decoder, error) {
 	block := [2]int64{1, group}
 	d := &packedWeight{
 		Packed: expr.Packed{
-			Codes: &w.Source, Shape: doubled(w.Shape), Pack: expr.Pack{Bits: 4}, Values: e2m1,
+			Codes: &w.Source, Shape: pairs(w.Shape), Pack: expr.Pack{Bits: 4}, Values: e2m1,
 			Scales: expr.Scales{Source: &scale.Source, Block: block, Second: &global.Source,
 				Divides: true},
 		},

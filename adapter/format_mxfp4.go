@@ -26,6 +26,8 @@ var mxfp4Formats = []*format{
 	mxfp4Format(".weight"),        // Quark, MiMo-V2.6
 }
 
+const mxGroup = 32 // codes under one exponent
+
 func mxfp4Format(codes string) *format {
 	return &format{
 		name: "MXFP4", codes: codes, parts: []string{".weight_scale"},
@@ -34,7 +36,7 @@ func mxfp4Format(codes string) *format {
 		},
 		open: func(o *opening) (decoder, error) {
 			w := o.part(codes)
-			return openMXFP4(o, w, o.part(".weight_scale"), doubled(w.Shape), false)
+			return openMXFP4(o, w, o.part(".weight_scale"), pairs(w.Shape), false)
 		},
 	}
 }
@@ -52,8 +54,8 @@ func unfolded(blocks []int64) []int64 {
 	return shape
 }
 
-// doubled returns the shape of codes of which two are in a byte.
-func doubled(bytes []int64) []int64 {
+// pairs returns the shape of codes of which two are in a byte.
+func pairs(bytes []int64) []int64 {
 	shape := slices.Clone(bytes)
 	if n := len(shape); n > 0 {
 		shape[n-1] *= 2
@@ -74,9 +76,9 @@ func openMXFP4(o *opening, w, scale *Stored, shape []int64, turned bool) (decode
 	d := &packedWeight{
 		Packed: expr.Packed{
 			Codes: &w.Source, Shape: shape, Pack: expr.Pack{Bits: 4}, Values: e2m1,
-			Scales: expr.Scales{Source: &scale.Source, Block: groupsOf32.block},
+			Scales: expr.Scales{Source: &scale.Source, Block: [2]int64{1, mxGroup}},
 		},
-		where: groupsOf32.String(), turned: turned,
+		where: partition{block: [2]int64{1, mxGroup}}.String(), turned: turned,
 	}
 	return d, d.checkGroups(w, scale)
 }

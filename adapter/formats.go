@@ -15,9 +15,9 @@ import (
 var formats = slices.Concat(
 	undecodedFormats,
 	nvfp4Formats,
-	deepSeek4Formats,
 	mxfp4Formats,
 	compressedFormats,
+	deepSeek4Formats,
 	fp8Formats,
 	undecodedTypes,
 )
