@@ -14,6 +14,9 @@ func (n *dequantize) Decodes() bool { return true }
 // Decodes reports whether the converted node decodes.
 func (n *cast) Decodes() bool { return n.of.Decodes() }
 
+// Decodes reports whether the converted node decodes.
+func (n *narrow) Decodes() bool { return n.of.Decodes() }
+
 // Decodes reports whether the sliced node decodes.
 func (n *slice) Decodes() bool { return n.of.Decodes() }
 
