@@ -275,8 +275,7 @@ func (c *Checkpoint) openConfig(d *folder) error {
 	return c.openQuantize(d)
 }
 
-// quantizeNames are the files in which ModelOpt and AutoGPTQ describe a quantization. No view shows
-// them, because a view is not quantized that way.
+// quantizeNames are the files in which ModelOpt and AutoGPTQ describe a quantization.
 var quantizeNames = []string{"hf_quant_config.json", "quantize_config.json"}
 
 // openQuantize reads the files that describe the quantization, if there are any.

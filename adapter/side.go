@@ -239,6 +239,12 @@ var (
 	hiddenStarts = []string{".", "consolidated", "adapter_"}
 )
 
+// hiddenNames are files in which ModelOpt, AutoGPTQ, AutoAWQ and AutoRound describe a quantization.
+// A view is not quantized that way.
+var hiddenNames = []string{
+	"hf_quant_config.json", "quantize_config.json", "quant_config.json", "quantization_config.json",
+}
+
 // variantIndex matches the indexes of variants: model.safetensors.index.fp16.json.
 var variantIndex = regexp.MustCompile(`\.(?:safetensors|bin)\.index\..*\.json$`)
 
@@ -247,7 +253,7 @@ func isHidden(name string) bool {
 	begins := func(start string) bool { return strings.HasPrefix(name, start) }
 	ends := func(end string) bool { return strings.HasSuffix(name, end) }
 	return name == configName || !isFileName(name) || isOtherWeights(name) ||
-		slices.Contains(quantizeNames, name) || variantIndex.MatchString(name) ||
+		slices.Contains(hiddenNames, name) || variantIndex.MatchString(name) ||
 		slices.ContainsFunc(hiddenStarts, begins) || slices.ContainsFunc(hiddenEnds, ends)
 }
 

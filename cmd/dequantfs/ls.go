@@ -74,6 +74,7 @@ func (l *lsFlags) run(c *cobra.Command, name string) error {
 type listing struct {
 	Directory string          `json:"directory"`
 	Layout    string          `json:"layout"`
+	DType     string          `json:"dtype"`
 	Tensors   []listedTensor  `json:"tensors"`
 	Account   []accountedFate `json:"source_keys"`
 }
@@ -112,7 +113,8 @@ func listView(tree *fs.FS, v fs.View) (listing, error) {
 	if err != nil {
 		return listing{}, err
 	}
-	l := listing{Directory: v.Dir, Layout: v.Plan.Options.Layout}
+	o := v.Plan.Options
+	l := listing{Directory: v.Dir, Layout: o.Layout, DType: o.DType.String()}
 	for _, t := range v.Plan.Tensors {
 		l.Tensors = append(l.Tensors, listedTensor{
 			Name: t.Name, DType: t.Node.DType().String(),
