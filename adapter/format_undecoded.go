@@ -16,7 +16,6 @@ var undecodedFormats = []*format{
 	sign("a pack with low-rank corrections (SVDQuant)", ".svdquant_lora_a", ".svdquant_lora_b"),
 	loose(&format{name: "a weight with low-rank corrections (SDNQ)", codes: ".svd_up",
 		parts: []string{".svd_down"}}),
-	sign("NVFP4 (ModelOpt)", ".weight_scale_2", "_weight_scale_2"),
 	sign("a sparse pack (compressed-tensors)", ".weight.bitmask", ".weight.compressed"),
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".compressed",
 		parts: []string{".bitmask"}}),
@@ -66,14 +65,6 @@ func inKernelOrder(h *safetensors.Header) bool {
 
 // undecodedTypes are recognised by the dtypes of a weight and its scale, and refused by name.
 var undecodedTypes = []*format{
-	{
-		name: "FP4 of DeepSeek-V4", codes: ".weight", parts: []string{".scale"}, loose: true,
-		fits: typed(".weight", safetensors.I8, ".scale", safetensors.F8E8M0),
-	},
-	{
-		name: "NVFP4", codes: ".weight", parts: []string{".weight_scale"},
-		fits: typed(".weight", safetensors.U8, ".weight_scale", safetensors.F8E4M3),
-	},
 	{
 		name: "MXFP4", codes: ".weight", parts: []string{".weight_scale"},
 		fits: typed(".weight", safetensors.U8, ".weight_scale", safetensors.U8),

@@ -14,6 +14,8 @@ import (
 // and a line here.
 var formats = slices.Concat(
 	undecodedFormats,
+	nvfp4Formats,
+	deepSeek4Formats,
 	fp8Formats,
 	undecodedTypes,
 )

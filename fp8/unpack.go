@@ -89,16 +89,16 @@ func UnpackDown(dst, low, high []byte, word, shift, bits int) {
 
 func unpackDownGeneric(dst, low, high []byte, word, shift, bits int) {
 	for i := range dst {
-		v := wordAt(low, i, word)
+		v := packedWord(low, i, word)
 		if high != nil {
-			v |= wordAt(high, i, word) << (8 * word)
+			v |= packedWord(high, i, word) << (8 * word)
 		}
 		dst[i] = byte(v >> shift & (1<<bits - 1))
 	}
 }
 
-// wordAt returns word i of b.
-func wordAt(b []byte, i, word int) uint64 {
+// packedWord returns word i of b.
+func packedWord(b []byte, i, word int) uint64 {
 	if word == 1 {
 		return uint64(b[i])
 	}

@@ -2,14 +2,17 @@ package expr
 
 import "slices"
 
-// Decodes is a method of [Node]. Only dequantize decodes codes. Another node decodes if one of its
-// parts does.
+// Decodes is a method of [Node]. Only dequantize and packed decode codes. Another node decodes if
+// one of its parts does.
 
 // Decodes returns false, because the stored bytes are those of the tensor.
 func (n *load) Decodes() bool { return false }
 
 // Decodes returns true.
 func (n *dequantize) Decodes() bool { return true }
+
+// Decodes returns true.
+func (n *packed) Decodes() bool { return true }
 
 // Decodes reports whether the converted node decodes.
 func (n *cast) Decodes() bool { return n.of.Decodes() }

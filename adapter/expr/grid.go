@@ -18,8 +18,10 @@ type grid struct {
 	batchStride int64 // bytes; 0: one grid for all
 	rows, cols  int   // as stored
 	transposed  bool
-	block       [2]int // rows and columns under one scale, in the node's orientation
-	origin      [2]int // position of the node in the whole matrix, in the node's orientation
+	block       [2]int  // rows and columns under one scale, in the node's orientation
+	origin      [2]int  // position of the node in the whole matrix, in the node's orientation
+	of          numbers // reads the grid of a matrix; nil: the numbers as they are stored
+	groups      *groups // the group of each row or column; nil: groups follow each other
 	units       []Unit
 }
 
@@ -119,6 +121,9 @@ func (g grid) transpose() grid {
 	g.transposed = !g.transposed
 	g.block[0], g.block[1] = g.block[1], g.block[0]
 	g.origin[0], g.origin[1] = g.origin[1], g.origin[0]
+	if g.groups != nil {
+		g.groups = g.groups.transpose()
+	}
 	return g
 }
 
@@ -173,6 +178,9 @@ func first(i, block int) (b, rest int) {
 
 // borrow returns the scales of a window of matrix m.
 func (g *grid) borrow(env Env, m int, w window) (scales, error) {
+	if g.groups != nil {
+		return g.borrowGroups(env, m, w)
+	}
 	r0, row := first(g.origin[0]+w.r0, g.block[0])
 	c0, col := first(g.origin[1]+w.c0, g.block[1])
 	r1, _ := first(g.origin[0]+w.r1-1, g.block[0])
@@ -236,10 +244,20 @@ func (g *grid) fillUnit(u *Unit, env FillEnv, dst []byte) error { return g.decod
 
 // decode reads the stored scales of one matrix as float32.
 func (g *grid) decode(in Input, u *Unit, dst []byte) error {
-	if g.format == fp8.F32 {
+	n := g.rows * g.cols
+	switch {
+	case g.of != nil:
+		s := getFloats(n)
+		defer s.put()
+		m := int((u.key.Offset - g.src.Offset) / max(g.batchStride, 1))
+		if err := g.of.read(in, s.values, m); err != nil {
+			return err
+		}
+		putFloats(dst, s.values)
+		return nil
+	case g.format == fp8.F32:
 		return read(in, g.src, dst, u.key.Offset)
 	}
-	n := g.rows * g.cols
 	size := g.format.Size()
 	b := getBuffer(n * size)
 	defer b.put()

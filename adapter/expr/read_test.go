@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fp8"
 )
 
 const (
@@ -212,7 +213,7 @@ func randomRange(rng *rand.Rand, size int64) (lo, hi int64) {
 }
 
 func TestEveryRangeEqualsTheReference(t *testing.T) {
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		t.Run(r.name, func(t *testing.T) {
 			m := newMaker(t, uint64(i))
 			b := r.make(m)
@@ -247,7 +248,7 @@ func smallChunks(t *testing.T) {
 
 func TestReadsInSmallChunksEqualTheReference(t *testing.T) {
 	smallChunks(t)
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		m := newMaker(t, uint64(i))
 		b := r.make(m)
 		want := b.want.bytes()
@@ -334,7 +335,7 @@ func TestElementsOfAFullSizeWeight(t *testing.T) {
 }
 
 func TestRangesOutsideAreErrors(t *testing.T) {
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		b := r.make(newMaker(t, uint64(i)))
 		for _, off := range []int64{-1, b.Size(), b.Size() + 1, 1 << 62} {
 			if err := b.ReadAt(nil, make([]byte, 1), off); err == nil {
@@ -373,7 +374,7 @@ func (r *recorder) units() []UnitKey {
 }
 
 func TestUnitsAndRangesAreWhatAReadAsksFor(t *testing.T) {
-	for i, recipe := range recipes {
+	for i, recipe := range allRecipes {
 		m := newMaker(t, uint64(i))
 		b := recipe.make(m)
 		for range 30 {
@@ -477,7 +478,7 @@ func readUntilCancelled(t *testing.T, env *testEnv, nodes []both, wants [][]byte
 func TestCancelledReadsAreErrors(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		b := r.make(newMaker(t, uint64(i)))
 		for name, cache := range map[string]keeper{"no cache": nil,
 			"cache": &mapCache{limit: 1 << 30}} {
@@ -498,7 +499,7 @@ func TestFaultyFilesAlwaysGiveErrors(t *testing.T) {
 		"device error": func(n int) (int, error) { return n / 2, broken },
 		"file changed": func(n int) (int, error) { return n, broken }, // all bytes, but wrong
 	}
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		m := newMaker(t, uint64(i))
 		b := r.make(m)
 		if b.Size() == 0 {
@@ -559,11 +560,15 @@ func (m *maker) randomRecipe() both {
 	side := func() int64 { return 1 + m.rng.Int64N(40) }
 	rows, cols := side(), side()
 	leaf := func() both {
-		switch m.rng.IntN(3) {
+		switch m.rng.IntN(5) {
 		case 0:
 			return m.load(bf16, rows, cols)
 		case 1:
 			return m.load(f32, rows, cols).cast(bf16)
+		case 2:
+			return m.packed(m.randomKind(), rows, cols)
+		case 3:
+			return m.packed(gptq([]int{2, 3, 4, 8}[m.rng.IntN(4)], m.rng.IntN(2)-1), rows, cols)
 		}
 		block := [2]int64{m.rng.Int64N(20), m.rng.Int64N(20)}
 		return m.dequantize(quantized{block: block,
@@ -583,6 +588,25 @@ func (m *maker) randomRecipe() both {
 		b = m.change(b)
 	}
 	return b
+}
+
+// randomKind describes codes in rows.
+func (m *maker) randomKind() packedKind {
+	k := packedKind{bits: 4, order: fp8.Order(m.rng.IntN(3)), e2m1: m.rng.IntN(2) == 0, groups: -1,
+		block: [2]int64{m.rng.Int64N(20), m.rng.Int64N(20)}}
+	if m.rng.IntN(3) == 0 {
+		k.bits, k.order, k.e2m1, k.word = []int{2, 3, 8}[m.rng.IntN(3)], fp8.LowFirst, false, u8
+	}
+	if k.groups = m.rng.IntN(3) - 1; k.groups >= 0 {
+		k.block[k.groups] = max(k.block[k.groups], 1)
+	}
+	switch m.rng.IntN(3) {
+	case 0:
+		k.zeros.constant = 1 << (k.bits - 1)
+	case 1:
+		k.zeros = zeroKind{there: true, bits: k.bits, word: i32, down: m.rng.IntN(2) == 0}
+	}
+	return k
 }
 
 func (m *maker) change(b both) both {
