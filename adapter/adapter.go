@@ -126,5 +126,6 @@ type Plan struct {
 	Tensors []Tensor
 	Account []Account
 	Config  []byte   // the view's config.json; nil if the source has none
+	Params  []byte   // the view's params.json; nil if it is a side file or there is none
 	Notes   []string // remarks for the user, one line each
 }

@@ -15,6 +15,9 @@ func (p *planner) configure() (err error) {
 	if p.o.Layout == "" {
 		p.o.Layout = p.family.layouts()[0]
 	}
+	if err := p.onlyHF(); err != nil {
+		return err
+	}
 	if p.layout, p.view, err = choose(p.family, p.s, p.o.Layout); err != nil {
 		return err
 	}

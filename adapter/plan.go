@@ -63,8 +63,13 @@ func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	params, err := p.rewriteParams()
+	if err != nil {
+		return nil, err
+	}
 	return &Plan{
-		Options: p.o, Tensors: p.ordered(), Account: p.acc, Config: config, Notes: p.notes,
+		Options: p.o, Tensors: p.ordered(), Account: p.acc, Config: config, Params: params,
+		Notes: p.notes,
 	}, nil
 }
 

@@ -40,6 +40,7 @@ type SideFile struct {
 // opened is left out with a warning, because the model may not need it.
 func (c *Checkpoint) openSide(d *folder) {
 	s := sideFiles{c: c, d: d, odd: map[string][]string{}}
+	c.findParams(d)
 	shards := map[string]bool{}
 	for _, name := range c.shards {
 		shards[name] = true
@@ -47,7 +48,7 @@ func (c *Checkpoint) openSide(d *folder) {
 	var folders []string
 	for _, name := range d.entries {
 		switch {
-		case shards[name] || isHidden(name):
+		case shards[name] || isHidden(name) || name == paramsName && c.params != nil:
 		case d.isFolder(name):
 			folders = append(folders, name)
 		case len(s.found) < maxSide:

@@ -173,7 +173,10 @@ func examineTensors(c *adapter.Checkpoint) finding {
 
 // familyOf returns the family that config.json names.
 func familyOf(c *adapter.Checkpoint) string {
-	if c.Config.Missing() {
+	switch {
+	case c.IsMistral():
+		return "unknown: Mistral's own layout, with params.json in place of config.json"
+	case c.Config.Missing():
 		return "unknown: config.json is missing"
 	}
 	return cmp.Or(c.Config.ModelType, "unknown: config.json has no model_type")

@@ -137,17 +137,23 @@ var fateNames = map[adapter.Fate]string{
 // filesOf finds the virtual file of each tensor as a loader does: by the index or, without one, in
 // the only safetensors file.
 func filesOf(f *fs.FS, dir string) (func(name string) string, error) {
-	data, err := iofs.ReadFile(f, path.Join(dir, "model.safetensors.index.json"))
-	if err == nil {
+	entries, err := iofs.ReadDir(f, path.Join(".", dir))
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(entries, func(e iofs.DirEntry) bool {
+		return strings.HasSuffix(e.Name(), ".safetensors.index.json")
+	})
+	if i >= 0 {
+		data, err := iofs.ReadFile(f, path.Join(dir, entries[i].Name()))
+		if err != nil {
+			return nil, err
+		}
 		x, err := safetensors.ParseIndex(data)
 		if err != nil {
 			return nil, err
 		}
 		return func(name string) string { return path.Join(dir, x.WeightMap[name]) }, nil
-	}
-	entries, err := iofs.ReadDir(f, path.Join(".", dir))
-	if err != nil {
-		return nil, err
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), ".safetensors") {
