@@ -24,7 +24,7 @@ HEAVY += [("titan", "views", 600)]
 HEAVY += [("reference", f, 600) for f in (*families.FAMILIES, "differs")]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
-BENCH = [("bench", f, 600) for f in ("peer", "full_size")]
+BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]
 SUITES = {"light": LIGHT, "heavy": HEAVY + BACK + STRICT, "bench": BENCH}
 
 if __name__ == "__main__":
