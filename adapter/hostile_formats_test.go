@@ -259,7 +259,7 @@ var defects = slices.Concat([]defect{
 
 	{"NVFP4", "half a group", retyped("_packed", "U8", 8, 31), []string{"weight_packed", "[8 62]", "whole groups"}},
 	{"NVFP4", "scales of fewer groups", retyped("weight_scale", "F8_E4M3", 8, 3), []string{"weight_scale", "[8 3]"}},
-	{"NVFP4", "scales as bytes", retyped("weight_scale", "U8", 8, 4), []string{"weight_packed"}},
+	{"NVFP4", "scales as bytes", retyped("weight_scale", "U8", 8, 4), []string{"weight_scale", "U8"}},
 	{"NVFP4", "two global scales", retyped("_global_scale", "F32", 2), []string{"weight_global_scale", "[2]"}},
 	{"NVFP4", "a whole global scale", retyped("_global_scale", "I32", 1), []string{"weight_global_scale", "I32"}},
 	{"NVFP4", "no global scale", withoutEnding("_global_scale"), []string{"weight_packed"}},

@@ -110,7 +110,8 @@ func publishedMoE() []Case {
 			b.modelOptConfig("NVFP4", map[string]any{"group_size": 16})
 		}, nvfp4, moeModel{outer: "nemotron_h", prefix: "backbone.layers.1.mixer.experts.",
 			native: "model.layers.1.mixer.experts.", up: "up_proj", down: "down_proj",
-			config: map[string]any{"hybrid_override_pattern": "-E"}}},
+			config: map[string]any{"hybrid_override_pattern": "-E",
+				"mlp_hidden_act": "relu2"}}},
 	} {
 		all = append(all, Case{"eleven experts of " + x.name, func(b *builder) {
 			x.config(b)
