@@ -77,7 +77,9 @@ const (
 type scratch struct {
 	words  [maxTables * 256]uint16
 	scales [maxCols]float32
+	zeros  [maxCols]float32
 	maxima [maxCols]uint32
+	values [256]float32
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}

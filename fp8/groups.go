@@ -1,7 +1,6 @@
 package fp8
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 )
@@ -19,12 +18,15 @@ const (
 	Offset8                       // whole numbers from -128 to 127, stored 128 higher
 )
 
+// paired reports whether a byte has two codes.
+func (c Coding) paired() bool { return c <= HighNibbles }
+
 // tabled reports whether the numbers of the codes are in Groups.Values.
 func (c Coding) tabled() bool { return c <= LowBytes }
 
 // size returns the bytes that hold the codes [skip, skip+n).
 func (c Coding) size(skip, n int) int {
-	if c == Nibbles || c == HighNibbles {
+	if c.paired() {
 		return (skip + n + 1) / 2
 	}
 	return n
@@ -55,15 +57,25 @@ type Groups struct {
 // operations, each rounded to nearest even. Every NaN is the positive quiet NaN.
 func DequantizeGroups(dst []byte, dstStride int, out Format, m *Groups) {
 	m.check(dst, dstStride, out)
-	for r := range m.Rows {
-		m.rowGeneric(dst[r*dstStride:][:m.Cols*out.Size()], out, r)
+	if m.Rows == 0 || m.Cols == 0 {
+		return
+	}
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	values := s.valuesOf(m)
+	for r := 0; r < m.Rows; {
+		n := min(m.Rows-r, remaining(m.Row+r, m.Block[0]))
+		b := m.strip(dst[r*dstStride:], dstStride, out, r, n)
+		b.values = values
+		s.decode(b)
+		r += n
 	}
 }
 
 func (m *Groups) check(dst []byte, dstStride int, out Format) {
 	if m.Coding < Nibbles || m.Coding > Offset8 || !isPlain(out) ||
 		m.Coding.tabled() && m.Values == nil || m.Skip < 0 || m.Skip > 1 ||
-		m.Skip == 1 && m.Coding > HighNibbles {
+		m.Skip == 1 && !m.Coding.paired() {
 		panic(fmt.Sprintf("fp8: cannot dequantize groups of coding %d, skipping %d, to %v",
 			m.Coding, m.Skip, out))
 	}
@@ -81,51 +93,139 @@ func (m *Groups) check(dst []byte, dstStride int, out Format) {
 		m.Codes[:extent("codes", m.Rows, m.Stride, width)])
 }
 
-// rowGeneric decodes row r.
-func (m *Groups) rowGeneric(dst []byte, out Format, r int) {
-	codes := m.Codes[r*m.Stride:]
-	at := index(m.Row+r, m.Block[0]) * m.ScaleStride
-	for c := range m.Cols {
-		i := at + index(m.Col+c, m.Block[1])
-		v := m.number(codes, c)
-		if m.Zeros != nil {
-			v = float32(v - m.Zeros[i])
-		}
-		store(dst, c, out, float32(v*m.Scales[i]))
-	}
-}
+// The numbers of the codes of 8 bits.
+var (
+	valuesInt8    = table(256, func(c byte) float32 { return float32(int8(c)) })
+	valuesUint8   = table(256, func(c byte) float32 { return float32(c) })
+	valuesOffset8 = table(256, func(c byte) float32 { return float32(c) - 128 })
+)
 
-// number returns the number of the code in column c of a row.
-func (m *Groups) number(codes []byte, c int) float32 {
+// valuesOf returns the numbers of all bytes. Only the low nibble of a byte counts in codes of 4
+// bits.
+func (s *scratch) valuesOf(m *Groups) *[256]float32 {
 	switch m.Coding {
 	case Int8:
-		return float32(int8(codes[c]))
+		return valuesInt8
 	case Uint8:
-		return float32(codes[c])
+		return valuesUint8
 	case Offset8:
-		return float32(codes[c]) - 128
-	case LowBytes:
-		return m.Values[codes[c]&15]
+		return valuesOffset8
 	}
-	c += m.Skip
-	shift := c % 2 * 4
-	if m.Coding == HighNibbles {
-		shift ^= 4
+	for i := range s.values {
+		s.values[i] = m.Values[i&15]
 	}
-	return m.Values[codes[c/2]>>shift&15]
+	return &s.values
 }
 
-// store writes element i of a row.
-func store(dst []byte, i int, out Format, v float32) {
-	if v != v {
-		v = math.Float32frombits(quietF32)
+// sixteen is the number of codes that are decoded together. It is also the number of results that a
+// group of codes of 4 bits can have.
+const sixteen = 16
+
+// strip is rows of codes that share a row of scales. zeros is nil or a row of zero points. col is
+// the position of the first column in the tensor.
+type strip struct {
+	dst           []byte
+	dstStride     int
+	out           Format
+	coding        Coding
+	values        *[256]float32
+	codes         []byte
+	stride, skip  int
+	rows, cols    int
+	col, width    int
+	scales, zeros []float32
+}
+
+// strip returns the n rows of m from row r.
+func (m *Groups) strip(dst []byte, dstStride int, out Format, r, n int) *strip {
+	at := index(m.Row+r, m.Block[0]) * m.ScaleStride
+	b := &strip{dst: dst, dstStride: dstStride, out: out, coding: m.Coding,
+		codes: m.Codes[r*m.Stride:], stride: m.Stride, skip: m.Skip, rows: n, cols: m.Cols,
+		col: m.Col, width: m.Block[1], scales: m.Scales[at:]}
+	if m.Zeros != nil {
+		b.zeros = m.Zeros[at:]
 	}
-	switch out {
-	case F32:
-		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
-	case F16:
-		binary.LittleEndian.PutUint16(dst[2*i:], RoundF16(v))
-	default:
-		binary.LittleEndian.PutUint16(dst[2*i:], RoundBF16(v))
+	if b.width == 0 {
+		b.col, b.width = m.Skip, math.MaxInt&^(sixteen-1)
 	}
+	return b
+}
+
+// part returns n columns from column c.
+func (b *strip) part(c, n int) *strip {
+	p := *b
+	p.dst, p.col, p.cols = b.dst[c*b.out.Size():], b.col+c, n
+	p.codes, p.skip = b.coding.from(b.codes, b.skip+c)
+	return &p
+}
+
+// from returns the codes from code c, and how many of the first byte to skip.
+func (c Coding) from(codes []byte, i int) (rest []byte, skip int) {
+	if c.paired() {
+		return codes[i/2:], i % 2
+	}
+	return codes[i:], 0
+}
+
+// row returns the destination and the codes of row r.
+func (b *strip) row(r int) (dst, codes []byte) {
+	return b.dst[r*b.dstStride:][:b.cols*b.out.Size()],
+		b.codes[r*b.stride:][:b.coding.size(b.skip, b.cols)]
+}
+
+// decode decodes whole sixteens of columns by group, and the columns before and after them by
+// column. Groups that are not whole sixteens are decoded by column too.
+func (s *scratch) decode(b *strip) {
+	head := min(b.cols, -b.col&(sixteen-1))
+	body := (b.cols - head) &^ (sixteen - 1)
+	_, skip := b.coding.from(b.codes, b.skip+head)
+	if b.width%sixteen != 0 || b.coding == LowBytes || skip != 0 ||
+		using == generic && !b.looksUp() {
+		head, body = b.cols, 0
+	}
+	s.byColumns(b.part(0, head))
+	if body > 0 {
+		s.byGroups(b.part(head, body))
+	}
+	s.byColumns(b.part(head+body, b.cols-head-body))
+}
+
+// byGroups decodes whole sixteens of columns.
+func (s *scratch) byGroups(b *strip) {
+	g := index(b.col, b.width)
+	scales, zeros := b.scales[g:], b.zeros
+	if zeros != nil {
+		zeros = zeros[g:]
+	}
+	for r := range b.rows {
+		dst, codes := b.row(r)
+		s.rowOfGroups(dst, codes, b, remaining(b.col, b.width), scales, zeros)
+	}
+}
+
+// byColumns decodes with a scale for each column, at most maxCols columns at a time.
+func (s *scratch) byColumns(b *strip) {
+	for b.cols > 0 {
+		p := b.part(0, min(b.cols, maxCols))
+		scales := p.spread(&s.scales, p.scales)
+		zeros := p.zeros
+		if zeros != nil {
+			zeros = p.spread(&s.zeros, zeros)
+		}
+		for r := range p.rows {
+			dst, codes := p.row(r)
+			rowOfColumns(dst, codes, p, scales, zeros)
+		}
+		b = b.part(p.cols, b.cols-p.cols)
+	}
+}
+
+// spread returns the value of the grid for each column. It uses buf unless each column has its own.
+func (b *strip) spread(buf *[maxCols]float32, grid []float32) []float32 {
+	grid = grid[index(b.col, b.width):]
+	if b.width == 1 {
+		return grid[:b.cols]
+	}
+	spread(buf[:b.cols], remaining(b.col, b.width), b.width, grid)
+	return buf[:b.cols]
 }

@@ -27,3 +27,11 @@ func maxAbs(acc []uint32, src []byte, from Format) { maxAbsGeneric(acc, src, fro
 func quantizeRow(codes, src []byte, from Format, scales []float32) (saturated int) {
 	return quantizeRowGeneric(codes, src, from, scales)
 }
+
+func (s *scratch) rowOfGroups(dst, codes []byte, b *strip, first int, scales, zeros []float32) {
+	s.rowOfGroupsGeneric(dst, codes, b, first, scales, zeros)
+}
+
+func rowOfColumns(dst, codes []byte, b *strip, scales, zeros []float32) {
+	rowOfColumnsGeneric(dst, codes, b, 0, b.cols, scales, zeros)
+}

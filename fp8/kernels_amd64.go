@@ -80,6 +80,186 @@ func rowByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, format *
 //go:noescape
 func rowByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, format *[4]uint32)
 
+// nibblesByGroupBF16AVX512 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func nibblesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByGroupBF16AVX512 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func bytesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByColumnBF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
+// apart: 4, or 0 for 16 that are the same.
+//
+//go:noescape
+func nibblesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// lowsByColumnBF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
+// apart: 4, or 0 for 16 that are the same.
+//
+//go:noescape
+func lowsByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByColumnBF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
+// apart: 4, or 0 for 16 that are the same.
+//
+//go:noescape
+func bytesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByGroupF16AVX512 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func nibblesByGroupF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByGroupF16AVX512 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func bytesByGroupF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByColumnF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
+// apart: 4, or 0 for 16 that are the same.
+//
+//go:noescape
+func nibblesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// lowsByColumnF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
+// apart: 4, or 0 for 16 that are the same.
+//
+//go:noescape
+func lowsByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByColumnF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
+// apart: 4, or 0 for 16 that are the same.
+//
+//go:noescape
+func bytesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByGroupF32AVX512 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func nibblesByGroupF32AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByGroupF32AVX512 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func bytesByGroupF32AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByColumnF32AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
+// apart: 4, or 0 for 16 that are the same.
+//
+//go:noescape
+func nibblesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// lowsByColumnF32AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
+// apart: 4, or 0 for 16 that are the same.
+//
+//go:noescape
+func lowsByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByColumnF32AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
+// apart: 4, or 0 for 16 that are the same.
+//
+//go:noescape
+func bytesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByGroupBF16AVX2 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func nibblesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByGroupBF16AVX2 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func bytesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByColumnBF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
+// are zeroStep bytes apart.
+//
+//go:noescape
+func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// lowsByColumnBF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
+// are zeroStep bytes apart.
+//
+//go:noescape
+func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByColumnBF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
+// are zeroStep bytes apart.
+//
+//go:noescape
+func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByGroupF16AVX2 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func nibblesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByGroupF16AVX2 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func bytesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByColumnF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
+// are zeroStep bytes apart.
+//
+//go:noescape
+func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// lowsByColumnF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
+// are zeroStep bytes apart.
+//
+//go:noescape
+func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByColumnF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
+// are zeroStep bytes apart.
+//
+//go:noescape
+func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByGroupF32AVX2 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func nibblesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByGroupF32AVX2 decodes n codes. The first group has first columns, the others have
+// width. All three are multiples of 16. The zero points are zeroStep bytes apart.
+//
+//go:noescape
+func bytesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// nibblesByColumnF32AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
+// are zeroStep bytes apart.
+//
+//go:noescape
+func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// lowsByColumnF32AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
+// are zeroStep bytes apart.
+//
+//go:noescape
+func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
+// bytesByColumnF32AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
+// are zeroStep bytes apart.
+//
+//go:noescape
+func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+
 // convertBF16ToF16AVX512 converts n values.
 //
 //go:noescape

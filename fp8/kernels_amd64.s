@@ -960,6 +960,2166 @@ done:
 	VZEROUPPER
 	RET
 
+// func nibblesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV
+TEXT ·nibblesByGroupBF16AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VPBROADCASTD R10, Z0
+	MOVL         $0x00007fff, R10
+	VPBROADCASTD R10, Z1
+	MOVL         $0x00000001, R10
+	VPBROADCASTD R10, Z2
+	MOVQ         values+64(FP), R10
+	VMOVUPS      (R10), Z3
+	MOVL         $0x000f000f, R10
+	VPBROADCASTD R10, Z5
+	MOVQ         form+72(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X6
+	ADDL         $0x0c, R10
+	VMOVD        R10, X7
+
+group:
+	TESTQ       DX, DX
+	JZ          done
+	VSUBPS.BCST (R8), Z3, Z8
+	VMULPS.BCST (DI), Z8, Z8
+	VCMPPS      $0x03, Z8, Z8, K1
+	VMOVDQA32   Z0, K1, Z8
+	VPSRLD      $0x10, Z8, Z9
+	VPANDD      Z2, Z9, Z9
+	VPADDD      Z1, Z8, Z8
+	VPADDD      Z9, Z8, Z8
+	VPSRLD      $0x10, Z8, Z8
+	VPMOVDW     Z8, Y4
+	CMPQ        DX, BX
+	CMOVQLT     DX, BX
+	SUBQ        BX, DX
+
+loop:
+	CMPQ       BX, $0x20
+	JLT        half
+	VPMOVZXBD  (CX), Z8
+	VPSLLD     X7, Z8, Z9
+	VPSRLD     X6, Z8, Z8
+	VPTERNLOGD $0xa8, Z5, Z9, Z8
+	VPERMW     Z4, Z8, Z8
+	VMOVDQU16  Z8, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
+
+half:
+	TESTQ      BX, BX
+	JZ         next
+	VPMOVZXBD  (CX), Y8
+	VPSLLD     X7, Y8, Y9
+	VPSRLD     X6, Y8, Y8
+	VPTERNLOGD $0xa8, Y5, Y9, Y8
+	VPERMW     Y4, Y8, Y8
+	VMOVDQU16  Y8, (AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x20, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·bytesByGroupBF16AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VPBROADCASTD R10, Z0
+	MOVL         $0x00007fff, R10
+	VPBROADCASTD R10, Z1
+	MOVL         $0x00000001, R10
+	VPBROADCASTD R10, Z2
+	MOVQ         form+72(FP), R10
+	VPBROADCASTD 4(R10), Z3
+	VPBROADCASTD 8(R10), Z4
+
+group:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (R8), Z5
+	VBROADCASTSS (DI), Z6
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+
+loop:
+	CMPQ      BX, $0x20
+	JLT       half
+	VPMOVZXBD (CX), Z7
+	VPXORD    Z3, Z7, Z7
+	VPSUBD    Z4, Z7, Z7
+	VCVTDQ2PS Z7, Z7
+	VSUBPS    Z5, Z7, Z7
+	VMULPS    Z6, Z7, Z7
+	VCMPPS    $0x03, Z7, Z7, K1
+	VMOVDQA32 Z0, K1, Z7
+	VPSRLD    $0x10, Z7, Z8
+	VPANDD    Z2, Z8, Z8
+	VPADDD    Z1, Z7, Z7
+	VPADDD    Z8, Z7, Z7
+	VPSRLD    $0x10, Z7, Z7
+	VPMOVDW   Z7, (AX)
+	VPMOVZXBD 16(CX), Z7
+	VPXORD    Z3, Z7, Z7
+	VPSUBD    Z4, Z7, Z7
+	VCVTDQ2PS Z7, Z7
+	VSUBPS    Z5, Z7, Z7
+	VMULPS    Z6, Z7, Z7
+	VCMPPS    $0x03, Z7, Z7, K1
+	VMOVDQA32 Z0, K1, Z7
+	VPSRLD    $0x10, Z7, Z8
+	VPANDD    Z2, Z8, Z8
+	VPADDD    Z1, Z7, Z7
+	VPADDD    Z8, Z7, Z7
+	VPSRLD    $0x10, Z7, Z7
+	VPMOVDW   Z7, 32(AX)
+	ADDQ      $0x20, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, BX
+	JMP       loop
+
+half:
+	TESTQ     BX, BX
+	JZ        next
+	VPMOVZXBD (CX), Z7
+	VPXORD    Z3, Z7, Z7
+	VPSUBD    Z4, Z7, Z7
+	VCVTDQ2PS Z7, Z7
+	VSUBPS    Z5, Z7, Z7
+	VMULPS    Z6, Z7, Z7
+	VCMPPS    $0x03, Z7, Z7, K1
+	VMOVDQA32 Z0, K1, Z7
+	VPSRLD    $0x10, Z7, Z5
+	VPANDD    Z2, Z5, Z5
+	VPADDD    Z1, Z7, Z7
+	VPADDD    Z5, Z7, Z7
+	VPSRLD    $0x10, Z7, Z7
+	VPMOVDW   Z7, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·nibblesByColumnBF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Z0
+	MOVQ         form+56(FP), R8
+	MOVL         (R8), R8
+	VMOVD        R8, X1
+	ADDL         $0x1c, R8
+	VMOVD        R8, X2
+	MOVL         $0x7fc00000, R8
+	VPBROADCASTD R8, Z3
+	MOVL         $0x00007fff, R8
+	VPBROADCASTD R8, Z4
+	MOVL         $0x00000001, R8
+	VPBROADCASTD R8, Z5
+	SHLQ         $0x04, DI
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXBQ (CX), Z6
+	VPSLLQ    X2, Z6, Z7
+	VPSRLQ    X1, Z6, Z6
+	VPORQ     Z7, Z6, Z6
+	VPERMPS   Z0, Z6, Z6
+	VSUBPS    (SI), Z6, Z6
+	VMULPS    (BX), Z6, Z6
+	VCMPPS    $0x03, Z6, Z6, K1
+	VMOVDQA32 Z3, K1, Z6
+	VPSRLD    $0x10, Z6, Z7
+	VPANDD    Z5, Z7, Z7
+	VPADDD    Z4, Z6, Z6
+	VPADDD    Z7, Z6, Z6
+	VPSRLD    $0x10, Z6, Z6
+	VPMOVDW   Z6, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K1
+	VMOVDQU32.Z (SI), K1, Z6
+	VMOVDQU32.Z (BX), K1, Z7
+	INCQ        DX
+	SHRQ        $0x01, DX
+	MOVQ        $-1, BX
+	BZHIQ       DX, BX, BX
+	KMOVQ       BX, K2
+	VPMOVZXBQ.Z (CX), K2, Z8
+	VPSLLQ      X2, Z8, Z2
+	VPSRLQ      X1, Z8, Z8
+	VPORQ       Z2, Z8, Z8
+	VPERMPS     Z0, Z8, Z8
+	VSUBPS      Z6, Z8, Z8
+	VMULPS      Z7, Z8, Z8
+	VCMPPS      $0x03, Z8, Z8, K2
+	VMOVDQA32   Z3, K2, Z8
+	VPSRLD      $0x10, Z8, Z0
+	VPANDD      Z5, Z0, Z0
+	VPADDD      Z4, Z8, Z8
+	VPADDD      Z0, Z8, Z8
+	VPSRLD      $0x10, Z8, Z8
+	VPMOVDW     Z8, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func lowsByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·lowsByColumnBF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Z0
+	MOVL         $0x7fc00000, R8
+	VPBROADCASTD R8, Z1
+	MOVL         $0x00007fff, R8
+	VPBROADCASTD R8, Z2
+	MOVL         $0x00000001, R8
+	VPBROADCASTD R8, Z3
+	SHLQ         $0x04, DI
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXBD (CX), Z4
+	VPERMPS   Z0, Z4, Z4
+	VSUBPS    (SI), Z4, Z4
+	VMULPS    (BX), Z4, Z4
+	VCMPPS    $0x03, Z4, Z4, K1
+	VMOVDQA32 Z1, K1, Z4
+	VPSRLD    $0x10, Z4, Z5
+	VPANDD    Z3, Z5, Z5
+	VPADDD    Z2, Z4, Z4
+	VPADDD    Z5, Z4, Z4
+	VPSRLD    $0x10, Z4, Z4
+	VPMOVDW   Z4, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K1
+	VMOVDQU32.Z (SI), K1, Z4
+	VMOVDQU32.Z (BX), K1, Z5
+	VPMOVZXBD.Z (CX), K1, Z6
+	VPERMPS     Z0, Z6, Z6
+	VSUBPS      Z4, Z6, Z6
+	VMULPS      Z5, Z6, Z6
+	VCMPPS      $0x03, Z6, Z6, K2
+	VMOVDQA32   Z1, K2, Z6
+	VPSRLD      $0x10, Z6, Z0
+	VPANDD      Z3, Z0, Z0
+	VPADDD      Z2, Z6, Z6
+	VPADDD      Z0, Z6, Z6
+	VPSRLD      $0x10, Z6, Z6
+	VPMOVDW     Z6, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·bytesByColumnBF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         form+56(FP), R8
+	VPBROADCASTD 4(R8), Z0
+	VPBROADCASTD 8(R8), Z1
+	MOVL         $0x7fc00000, R8
+	VPBROADCASTD R8, Z2
+	MOVL         $0x00007fff, R8
+	VPBROADCASTD R8, Z3
+	MOVL         $0x00000001, R8
+	VPBROADCASTD R8, Z4
+	SHLQ         $0x04, DI
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXBD (CX), Z5
+	VPXORD    Z0, Z5, Z5
+	VPSUBD    Z1, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    (SI), Z5, Z5
+	VMULPS    (BX), Z5, Z5
+	VCMPPS    $0x03, Z5, Z5, K1
+	VMOVDQA32 Z2, K1, Z5
+	VPSRLD    $0x10, Z5, Z6
+	VPANDD    Z4, Z6, Z6
+	VPADDD    Z3, Z5, Z5
+	VPADDD    Z6, Z5, Z5
+	VPSRLD    $0x10, Z5, Z5
+	VPMOVDW   Z5, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K1
+	VMOVDQU32.Z (SI), K1, Z5
+	VMOVDQU32.Z (BX), K1, Z6
+	VPMOVZXBD.Z (CX), K1, Z7
+	VPXORD      Z0, Z7, Z7
+	VPSUBD      Z1, Z7, Z7
+	VCVTDQ2PS   Z7, Z7
+	VSUBPS      Z5, Z7, Z7
+	VMULPS      Z6, Z7, Z7
+	VCMPPS      $0x03, Z7, Z7, K2
+	VMOVDQA32   Z2, K2, Z7
+	VPSRLD      $0x10, Z7, Z0
+	VPANDD      Z4, Z0, Z0
+	VPADDD      Z3, Z7, Z7
+	VPADDD      Z0, Z7, Z7
+	VPSRLD      $0x10, Z7, Z7
+	VPMOVDW     Z7, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByGroupF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV
+TEXT ·nibblesByGroupF16AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VPBROADCASTD R10, Z0
+	MOVQ         values+64(FP), R10
+	VMOVUPS      (R10), Z1
+	MOVL         $0x000f000f, R10
+	VPBROADCASTD R10, Z3
+	MOVQ         form+72(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X4
+	ADDL         $0x0c, R10
+	VMOVD        R10, X5
+
+group:
+	TESTQ       DX, DX
+	JZ          done
+	VSUBPS.BCST (R8), Z1, Z6
+	VMULPS.BCST (DI), Z6, Z6
+	VCMPPS      $0x03, Z6, Z6, K1
+	VMOVDQA32   Z0, K1, Z6
+	VCVTPS2PH   $0x00, Z6, Y2
+	CMPQ        DX, BX
+	CMOVQLT     DX, BX
+	SUBQ        BX, DX
+
+loop:
+	CMPQ       BX, $0x20
+	JLT        half
+	VPMOVZXBD  (CX), Z6
+	VPSLLD     X5, Z6, Z7
+	VPSRLD     X4, Z6, Z6
+	VPTERNLOGD $0xa8, Z3, Z7, Z6
+	VPERMW     Z2, Z6, Z6
+	VMOVDQU16  Z6, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
+
+half:
+	TESTQ      BX, BX
+	JZ         next
+	VPMOVZXBD  (CX), Y6
+	VPSLLD     X5, Y6, Y7
+	VPSRLD     X4, Y6, Y6
+	VPTERNLOGD $0xa8, Y3, Y7, Y6
+	VPERMW     Y2, Y6, Y6
+	VMOVDQU16  Y6, (AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x20, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByGroupF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·bytesByGroupF16AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VPBROADCASTD R10, Z0
+	MOVQ         form+72(FP), R10
+	VPBROADCASTD 4(R10), Z1
+	VPBROADCASTD 8(R10), Z2
+
+group:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (R8), Z3
+	VBROADCASTSS (DI), Z4
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+
+loop:
+	CMPQ      BX, $0x20
+	JLT       half
+	VPMOVZXBD (CX), Z5
+	VPXORD    Z1, Z5, Z5
+	VPSUBD    Z2, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
+	VCMPPS    $0x03, Z5, Z5, K1
+	VMOVDQA32 Z0, K1, Z5
+	VCVTPS2PH $0x00, Z5, (AX)
+	VPMOVZXBD 16(CX), Z5
+	VPXORD    Z1, Z5, Z5
+	VPSUBD    Z2, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
+	VCMPPS    $0x03, Z5, Z5, K1
+	VMOVDQA32 Z0, K1, Z5
+	VCVTPS2PH $0x00, Z5, 32(AX)
+	ADDQ      $0x20, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, BX
+	JMP       loop
+
+half:
+	TESTQ     BX, BX
+	JZ        next
+	VPMOVZXBD (CX), Z5
+	VPXORD    Z1, Z5, Z5
+	VPSUBD    Z2, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
+	VCMPPS    $0x03, Z5, Z5, K1
+	VMOVDQA32 Z0, K1, Z5
+	VCVTPS2PH $0x00, Z5, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·nibblesByColumnF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Z0
+	MOVQ         form+56(FP), R8
+	MOVL         (R8), R8
+	VMOVD        R8, X1
+	ADDL         $0x1c, R8
+	VMOVD        R8, X2
+	MOVL         $0x7fc00000, R8
+	VPBROADCASTD R8, Z3
+	SHLQ         $0x04, DI
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXBQ (CX), Z4
+	VPSLLQ    X2, Z4, Z5
+	VPSRLQ    X1, Z4, Z4
+	VPORQ     Z5, Z4, Z4
+	VPERMPS   Z0, Z4, Z4
+	VSUBPS    (SI), Z4, Z4
+	VMULPS    (BX), Z4, Z4
+	VCMPPS    $0x03, Z4, Z4, K1
+	VMOVDQA32 Z3, K1, Z4
+	VCVTPS2PH $0x00, Z4, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K1
+	VMOVDQU32.Z (SI), K1, Z4
+	VMOVDQU32.Z (BX), K1, Z5
+	INCQ        DX
+	SHRQ        $0x01, DX
+	MOVQ        $-1, BX
+	BZHIQ       DX, BX, BX
+	KMOVQ       BX, K2
+	VPMOVZXBQ.Z (CX), K2, Z6
+	VPSLLQ      X2, Z6, Z2
+	VPSRLQ      X1, Z6, Z6
+	VPORQ       Z2, Z6, Z6
+	VPERMPS     Z0, Z6, Z6
+	VSUBPS      Z4, Z6, Z6
+	VMULPS      Z5, Z6, Z6
+	VCMPPS      $0x03, Z6, Z6, K2
+	VMOVDQA32   Z3, K2, Z6
+	VCVTPS2PH   $0x00, Z6, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func lowsByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·lowsByColumnF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Z0
+	MOVL         $0x7fc00000, R8
+	VPBROADCASTD R8, Z1
+	SHLQ         $0x04, DI
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXBD (CX), Z2
+	VPERMPS   Z0, Z2, Z2
+	VSUBPS    (SI), Z2, Z2
+	VMULPS    (BX), Z2, Z2
+	VCMPPS    $0x03, Z2, Z2, K1
+	VMOVDQA32 Z1, K1, Z2
+	VCVTPS2PH $0x00, Z2, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K1
+	VMOVDQU32.Z (SI), K1, Z2
+	VMOVDQU32.Z (BX), K1, Z3
+	VPMOVZXBD.Z (CX), K1, Z4
+	VPERMPS     Z0, Z4, Z4
+	VSUBPS      Z2, Z4, Z4
+	VMULPS      Z3, Z4, Z4
+	VCMPPS      $0x03, Z4, Z4, K2
+	VMOVDQA32   Z1, K2, Z4
+	VCVTPS2PH   $0x00, Z4, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·bytesByColumnF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         form+56(FP), R8
+	VPBROADCASTD 4(R8), Z0
+	VPBROADCASTD 8(R8), Z1
+	MOVL         $0x7fc00000, R8
+	VPBROADCASTD R8, Z2
+	SHLQ         $0x04, DI
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXBD (CX), Z3
+	VPXORD    Z0, Z3, Z3
+	VPSUBD    Z1, Z3, Z3
+	VCVTDQ2PS Z3, Z3
+	VSUBPS    (SI), Z3, Z3
+	VMULPS    (BX), Z3, Z3
+	VCMPPS    $0x03, Z3, Z3, K1
+	VMOVDQA32 Z2, K1, Z3
+	VCVTPS2PH $0x00, Z3, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K1
+	VMOVDQU32.Z (SI), K1, Z3
+	VMOVDQU32.Z (BX), K1, Z4
+	VPMOVZXBD.Z (CX), K1, Z5
+	VPXORD      Z0, Z5, Z5
+	VPSUBD      Z1, Z5, Z5
+	VCVTDQ2PS   Z5, Z5
+	VSUBPS      Z3, Z5, Z5
+	VMULPS      Z4, Z5, Z5
+	VCMPPS      $0x03, Z5, Z5, K2
+	VMOVDQA32   Z2, K2, Z5
+	VCVTPS2PH   $0x00, Z5, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByGroupF32AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·nibblesByGroupF32AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVQ         values+64(FP), R10
+	VMOVUPS      (R10), Z0
+	MOVQ         form+72(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X1
+	ADDL         $0x1c, R10
+	VMOVD        R10, X2
+	MOVL         $0x7fc00000, R10
+	VPBROADCASTD R10, Z3
+
+group:
+	TESTQ       DX, DX
+	JZ          done
+	VSUBPS.BCST (R8), Z0, Z4
+	VMULPS.BCST (DI), Z4, Z4
+	VCMPPS      $0x03, Z4, Z4, K1
+	VMOVDQA32   Z3, K1, Z4
+	CMPQ        DX, BX
+	CMOVQLT     DX, BX
+	SUBQ        BX, DX
+
+loop:
+	CMPQ      BX, $0x20
+	JLT       half
+	VPMOVZXBQ (CX), Z5
+	VPSLLQ    X2, Z5, Z6
+	VPSRLQ    X1, Z5, Z5
+	VPORQ     Z6, Z5, Z5
+	VPERMPS   Z4, Z5, Z5
+	VMOVUPS   Z5, (AX)
+	VPMOVZXBQ 8(CX), Z5
+	VPSLLQ    X2, Z5, Z6
+	VPSRLQ    X1, Z5, Z5
+	VPORQ     Z6, Z5, Z5
+	VPERMPS   Z4, Z5, Z5
+	VMOVUPS   Z5, 64(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, BX
+	JMP       loop
+
+half:
+	TESTQ     BX, BX
+	JZ        next
+	VPMOVZXBQ (CX), Z5
+	VPSLLQ    X2, Z5, Z6
+	VPSRLQ    X1, Z5, Z5
+	VPORQ     Z6, Z5, Z5
+	VPERMPS   Z4, Z5, Z5
+	VMOVUPS   Z5, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByGroupF32AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·bytesByGroupF32AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VPBROADCASTD R10, Z0
+	MOVQ         form+72(FP), R10
+	VPBROADCASTD 4(R10), Z1
+	VPBROADCASTD 8(R10), Z2
+
+group:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (R8), Z3
+	VBROADCASTSS (DI), Z4
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+
+loop:
+	CMPQ      BX, $0x20
+	JLT       half
+	VPMOVZXBD (CX), Z5
+	VPXORD    Z1, Z5, Z5
+	VPSUBD    Z2, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
+	VCMPPS    $0x03, Z5, Z5, K1
+	VMOVDQA32 Z0, K1, Z5
+	VMOVDQU32 Z5, (AX)
+	VPMOVZXBD 16(CX), Z5
+	VPXORD    Z1, Z5, Z5
+	VPSUBD    Z2, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
+	VCMPPS    $0x03, Z5, Z5, K1
+	VMOVDQA32 Z0, K1, Z5
+	VMOVDQU32 Z5, 64(AX)
+	ADDQ      $0x20, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, BX
+	JMP       loop
+
+half:
+	TESTQ     BX, BX
+	JZ        next
+	VPMOVZXBD (CX), Z5
+	VPXORD    Z1, Z5, Z5
+	VPSUBD    Z2, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
+	VCMPPS    $0x03, Z5, Z5, K1
+	VMOVDQA32 Z0, K1, Z5
+	VMOVDQU32 Z5, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·nibblesByColumnF32AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Z0
+	MOVQ         form+56(FP), R8
+	MOVL         (R8), R8
+	VMOVD        R8, X1
+	ADDL         $0x1c, R8
+	VMOVD        R8, X2
+	MOVL         $0x7fc00000, R8
+	VPBROADCASTD R8, Z3
+	SHLQ         $0x04, DI
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXBQ (CX), Z4
+	VPSLLQ    X2, Z4, Z5
+	VPSRLQ    X1, Z4, Z4
+	VPORQ     Z5, Z4, Z4
+	VPERMPS   Z0, Z4, Z4
+	VSUBPS    (SI), Z4, Z4
+	VMULPS    (BX), Z4, Z4
+	VCMPPS    $0x03, Z4, Z4, K1
+	VMOVDQA32 Z3, K1, Z4
+	VMOVDQU32 Z4, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K1
+	VMOVDQU32.Z (SI), K1, Z4
+	VMOVDQU32.Z (BX), K1, Z5
+	INCQ        DX
+	SHRQ        $0x01, DX
+	MOVQ        $-1, BX
+	BZHIQ       DX, BX, BX
+	KMOVQ       BX, K2
+	VPMOVZXBQ.Z (CX), K2, Z6
+	VPSLLQ      X2, Z6, Z2
+	VPSRLQ      X1, Z6, Z6
+	VPORQ       Z2, Z6, Z6
+	VPERMPS     Z0, Z6, Z6
+	VSUBPS      Z4, Z6, Z6
+	VMULPS      Z5, Z6, Z6
+	VCMPPS      $0x03, Z6, Z6, K2
+	VMOVDQA32   Z3, K2, Z6
+	VMOVDQU32   Z6, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func lowsByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·lowsByColumnF32AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Z0
+	MOVL         $0x7fc00000, R8
+	VPBROADCASTD R8, Z1
+	SHLQ         $0x04, DI
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXBD (CX), Z2
+	VPERMPS   Z0, Z2, Z2
+	VSUBPS    (SI), Z2, Z2
+	VMULPS    (BX), Z2, Z2
+	VCMPPS    $0x03, Z2, Z2, K1
+	VMOVDQA32 Z1, K1, Z2
+	VMOVDQU32 Z2, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K1
+	VMOVDQU32.Z (SI), K1, Z2
+	VMOVDQU32.Z (BX), K1, Z3
+	VPMOVZXBD.Z (CX), K1, Z4
+	VPERMPS     Z0, Z4, Z4
+	VSUBPS      Z2, Z4, Z4
+	VMULPS      Z3, Z4, Z4
+	VCMPPS      $0x03, Z4, Z4, K2
+	VMOVDQA32   Z1, K2, Z4
+	VMOVDQU32   Z4, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·bytesByColumnF32AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         form+56(FP), R8
+	VPBROADCASTD 4(R8), Z0
+	VPBROADCASTD 8(R8), Z1
+	MOVL         $0x7fc00000, R8
+	VPBROADCASTD R8, Z2
+	SHLQ         $0x04, DI
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       tail
+	VPMOVZXBD (CX), Z3
+	VPXORD    Z0, Z3, Z3
+	VPSUBD    Z1, Z3, Z3
+	VCVTDQ2PS Z3, Z3
+	VSUBPS    (SI), Z3, Z3
+	VMULPS    (BX), Z3, Z3
+	VCMPPS    $0x03, Z3, Z3, K1
+	VMOVDQA32 Z2, K1, Z3
+	VMOVDQU32 Z3, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+tail:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K1
+	VMOVDQU32.Z (SI), K1, Z3
+	VMOVDQU32.Z (BX), K1, Z4
+	VPMOVZXBD.Z (CX), K1, Z5
+	VPXORD      Z0, Z5, Z5
+	VPSUBD      Z1, Z5, Z5
+	VCVTDQ2PS   Z5, Z5
+	VSUBPS      Z3, Z5, Z5
+	VMULPS      Z4, Z5, Z5
+	VCMPPS      $0x03, Z5, Z5, K2
+	VMOVDQA32   Z2, K2, Z5
+	VMOVDQU32   Z5, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·nibblesByGroupBF16AVX2(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, R10
+	VMOVD        R10, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         values+64(FP), R10
+	VMOVUPS      (R10), Y3
+	VMOVUPS      32(R10), Y4
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X5
+	VPBROADCASTD X5, Y8
+	MOVQ         form+72(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X9
+	ADDL         $0x04, R10
+	VMOVD        R10, X10
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X5
+	VPBROADCASTQ X5, Y7
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X5
+	VPMOVZXBD    X5, Y11
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X5
+	VPMOVZXBD    X5, Y12
+
+group:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (R8), Y5
+	VBROADCASTSS (DI), Y13
+	VSUBPS       Y5, Y3, Y6
+	VMULPS       Y13, Y6, Y6
+	VCMPPS       $0x03, Y6, Y6, Y14
+	VBLENDVPS    Y14, Y0, Y6, Y6
+	VSUBPS       Y5, Y4, Y5
+	VMULPS       Y13, Y5, Y5
+	VCMPPS       $0x03, Y5, Y5, Y13
+	VBLENDVPS    Y13, Y0, Y5, Y5
+	VPSRLD       $0x10, Y6, Y13
+	VPAND        Y2, Y13, Y13
+	VPADDD       Y1, Y6, Y6
+	VPADDD       Y13, Y6, Y6
+	VPSHUFB      Y7, Y6, Y6
+	VPSRLD       $0x10, Y5, Y13
+	VPAND        Y2, Y13, Y13
+	VPADDD       Y1, Y5, Y5
+	VPADDD       Y13, Y5, Y5
+	VPSHUFB      Y7, Y5, Y5
+	VPUNPCKLDQ   Y5, Y6, Y6
+	VPERMD       Y6, Y11, Y5
+	VPERMD       Y6, Y12, Y6
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+
+loop:
+	CMPQ       BX, $0x20
+	JLT        half
+	VPSHUFD    $0xd8, (CX), X13
+	VPMOVZXBW  X13, Y13
+	VPSLLW     X10, Y13, Y14
+	VPSRLW     X9, Y13, Y13
+	VPOR       Y14, Y13, Y13
+	VPAND      Y8, Y13, Y13
+	VPSHUFB    Y13, Y5, Y14
+	VPSHUFB    Y13, Y6, Y15
+	VPUNPCKLBW Y15, Y14, Y13
+	VPUNPCKHBW Y15, Y14, Y14
+	VMOVDQU    Y13, (AX)
+	VMOVDQU    Y14, 32(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
+
+half:
+	TESTQ      BX, BX
+	JZ         next
+	VPMOVZXBW  (CX), X13
+	VPSLLW     X10, X13, X14
+	VPSRLW     X9, X13, X13
+	VPOR       X14, X13, X13
+	VPAND      X8, X13, X13
+	VPSHUFB    X13, X5, X5
+	VPSHUFB    X13, X6, X6
+	VPUNPCKLBW X6, X5, X13
+	VPUNPCKHBW X6, X5, X14
+	VMOVDQU    X13, (AX)
+	VMOVDQU    X14, 16(AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x20, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·bytesByGroupBF16AVX2(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, R10
+	VMOVD        R10, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         form+72(FP), R10
+	VPBROADCASTD 4(R10), Y3
+	VPBROADCASTD 8(R10), Y4
+
+group:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (R8), Y5
+	VBROADCASTSS (DI), Y6
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+
+loop:
+	CMPQ      BX, $0x20
+	JLT       half
+	VPMOVZXBD (CX), Y7
+	VPXOR     Y3, Y7, Y7
+	VPSUBD    Y4, Y7, Y7
+	VCVTDQ2PS Y7, Y7
+	VSUBPS    Y5, Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VCMPPS    $0x03, Y7, Y7, Y8
+	VBLENDVPS Y8, Y0, Y7, Y7
+	VPMOVZXBD 8(CX), Y8
+	VPXOR     Y3, Y8, Y8
+	VPSUBD    Y4, Y8, Y8
+	VCVTDQ2PS Y8, Y8
+	VSUBPS    Y5, Y8, Y8
+	VMULPS    Y6, Y8, Y8
+	VCMPPS    $0x03, Y8, Y8, Y9
+	VBLENDVPS Y9, Y0, Y8, Y8
+	VPSRLD    $0x10, Y7, Y9
+	VPAND     Y2, Y9, Y9
+	VPADDD    Y1, Y7, Y7
+	VPADDD    Y9, Y7, Y7
+	VPSRLD    $0x10, Y7, Y7
+	VPSRLD    $0x10, Y8, Y9
+	VPAND     Y2, Y9, Y9
+	VPADDD    Y1, Y8, Y8
+	VPADDD    Y9, Y8, Y8
+	VPSRLD    $0x10, Y8, Y8
+	VPACKUSDW Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VMOVDQU   Y7, (AX)
+	VPMOVZXBD 16(CX), Y7
+	VPXOR     Y3, Y7, Y7
+	VPSUBD    Y4, Y7, Y7
+	VCVTDQ2PS Y7, Y7
+	VSUBPS    Y5, Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VCMPPS    $0x03, Y7, Y7, Y8
+	VBLENDVPS Y8, Y0, Y7, Y7
+	VPMOVZXBD 24(CX), Y8
+	VPXOR     Y3, Y8, Y8
+	VPSUBD    Y4, Y8, Y8
+	VCVTDQ2PS Y8, Y8
+	VSUBPS    Y5, Y8, Y8
+	VMULPS    Y6, Y8, Y8
+	VCMPPS    $0x03, Y8, Y8, Y9
+	VBLENDVPS Y9, Y0, Y8, Y8
+	VPSRLD    $0x10, Y7, Y9
+	VPAND     Y2, Y9, Y9
+	VPADDD    Y1, Y7, Y7
+	VPADDD    Y9, Y7, Y7
+	VPSRLD    $0x10, Y7, Y7
+	VPSRLD    $0x10, Y8, Y9
+	VPAND     Y2, Y9, Y9
+	VPADDD    Y1, Y8, Y8
+	VPADDD    Y9, Y8, Y8
+	VPSRLD    $0x10, Y8, Y8
+	VPACKUSDW Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VMOVDQU   Y7, 32(AX)
+	ADDQ      $0x20, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, BX
+	JMP       loop
+
+half:
+	TESTQ     BX, BX
+	JZ        next
+	VPMOVZXBD (CX), Y7
+	VPXOR     Y3, Y7, Y7
+	VPSUBD    Y4, Y7, Y7
+	VCVTDQ2PS Y7, Y7
+	VSUBPS    Y5, Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VCMPPS    $0x03, Y7, Y7, Y8
+	VBLENDVPS Y8, Y0, Y7, Y7
+	VPMOVZXBD 8(CX), Y8
+	VPXOR     Y3, Y8, Y8
+	VPSUBD    Y4, Y8, Y8
+	VCVTDQ2PS Y8, Y8
+	VSUBPS    Y5, Y8, Y8
+	VMULPS    Y6, Y8, Y8
+	VCMPPS    $0x03, Y8, Y8, Y5
+	VBLENDVPS Y5, Y0, Y8, Y8
+	VPSRLD    $0x10, Y7, Y5
+	VPAND     Y2, Y5, Y5
+	VPADDD    Y1, Y7, Y7
+	VPADDD    Y5, Y7, Y7
+	VPSRLD    $0x10, Y7, Y7
+	VPSRLD    $0x10, Y8, Y5
+	VPAND     Y2, Y5, Y5
+	VPADDD    Y1, Y8, Y8
+	VPADDD    Y5, Y8, Y8
+	VPSRLD    $0x10, Y8, Y8
+	VPACKUSDW Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VMOVDQU   Y7, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2
+TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Y0
+	VMOVUPS      32(R8), Y1
+	MOVQ         form+56(FP), R8
+	MOVL         (R8), R8
+	VMOVD        R8, X2
+	ADDL         $0x1c, R8
+	VMOVD        R8, X3
+	MOVL         $0x7fc00000, R8
+	VMOVD        R8, X4
+	VPBROADCASTD X4, Y4
+	MOVL         $0x00007fff, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0x00000001, R8
+	VMOVD        R8, X6
+	VPBROADCASTD X6, Y6
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBQ (CX), Y7
+	VPSLLQ    X3, Y7, Y8
+	VPSRLQ    X2, Y7, Y7
+	VPOR      Y8, Y7, Y7
+	VPERMPS   Y0, Y7, Y8
+	VPERMPS   Y1, Y7, Y9
+	VPSLLD    $0x1c, Y7, Y7
+	VBLENDVPS Y7, Y9, Y8, Y8
+	VSUBPS    (SI), Y8, Y8
+	VMULPS    (BX), Y8, Y8
+	VCMPPS    $0x03, Y8, Y8, Y7
+	VBLENDVPS Y7, Y4, Y8, Y8
+	VPSRLD    $0x10, Y8, Y7
+	VPAND     Y6, Y7, Y7
+	VPADDD    Y5, Y8, Y8
+	VPADDD    Y7, Y8, Y8
+	VPSRLD    $0x10, Y8, Y8
+	VPACKUSDW Y8, Y8, Y8
+	VPERMQ    $0x08, Y8, Y8
+	VMOVDQU   X8, (AX)
+	ADDQ      $0x04, CX
+	ADDQ      $0x20, BX
+	LEAQ      (SI)(DI*8), SI
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2
+TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Y0
+	VMOVUPS      32(R8), Y1
+	MOVL         $0x7fc00000, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x00007fff, R8
+	VMOVD        R8, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x00000001, R8
+	VMOVD        R8, X4
+	VPBROADCASTD X4, Y4
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBD (CX), Y5
+	VPERMPS   Y0, Y5, Y6
+	VPERMPS   Y1, Y5, Y7
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y7, Y6, Y6
+	VSUBPS    (SI), Y6, Y6
+	VMULPS    (BX), Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y5
+	VBLENDVPS Y5, Y2, Y6, Y6
+	VPSRLD    $0x10, Y6, Y5
+	VPAND     Y4, Y5, Y5
+	VPADDD    Y3, Y6, Y6
+	VPADDD    Y5, Y6, Y6
+	VPSRLD    $0x10, Y6, Y6
+	VPACKUSDW Y6, Y6, Y6
+	VPERMQ    $0x08, Y6, Y6
+	VMOVDQU   X6, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x20, BX
+	LEAQ      (SI)(DI*8), SI
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2
+TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         form+56(FP), R8
+	VPBROADCASTD 4(R8), Y0
+	VPBROADCASTD 8(R8), Y1
+	MOVL         $0x7fc00000, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x00007fff, R8
+	VMOVD        R8, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x00000001, R8
+	VMOVD        R8, X4
+	VPBROADCASTD X4, Y4
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBD (CX), Y5
+	VPXOR     Y0, Y5, Y5
+	VPSUBD    Y1, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VSUBPS    (SI), Y5, Y5
+	VMULPS    (BX), Y5, Y5
+	VCMPPS    $0x03, Y5, Y5, Y6
+	VBLENDVPS Y6, Y2, Y5, Y5
+	VPSRLD    $0x10, Y5, Y6
+	VPAND     Y4, Y6, Y6
+	VPADDD    Y3, Y5, Y5
+	VPADDD    Y6, Y5, Y5
+	VPSRLD    $0x10, Y5, Y5
+	VPACKUSDW Y5, Y5, Y5
+	VPERMQ    $0x08, Y5, Y5
+	VMOVDQU   X5, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x20, BX
+	LEAQ      (SI)(DI*8), SI
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, CMOV, F16C
+TEXT ·nibblesByGroupF16AVX2(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         values+64(FP), R10
+	VMOVUPS      (R10), Y1
+	VMOVUPS      32(R10), Y2
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X3
+	VPBROADCASTD X3, Y6
+	MOVQ         form+72(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X7
+	ADDL         $0x04, R10
+	VMOVD        R10, X8
+	MOVQ         $0x0f0d0b0907050301, R10
+	VMOVQ        R10, X3
+	MOVQ         $0x0e0c0a0806040200, R10
+	VMOVQ        R10, X4
+	VPUNPCKLQDQ  X3, X4, X5
+	VINSERTI128  $0x01, X5, Y5, Y5
+
+group:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (R8), Y3
+	VBROADCASTSS (DI), Y9
+	VSUBPS       Y3, Y1, Y4
+	VMULPS       Y9, Y4, Y4
+	VCMPPS       $0x03, Y4, Y4, Y10
+	VBLENDVPS    Y10, Y0, Y4, Y4
+	VSUBPS       Y3, Y2, Y3
+	VMULPS       Y9, Y3, Y3
+	VCMPPS       $0x03, Y3, Y3, Y9
+	VBLENDVPS    Y9, Y0, Y3, Y3
+	VCVTPS2PH    $0x00, Y4, X4
+	VCVTPS2PH    $0x00, Y3, X3
+	VINSERTI128  $0x01, X3, Y4, Y4
+	VPSHUFB      Y5, Y4, Y4
+	VPERMQ       $0x88, Y4, Y3
+	VPERMQ       $0xdd, Y4, Y4
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+
+loop:
+	CMPQ       BX, $0x20
+	JLT        half
+	VPSHUFD    $0xd8, (CX), X9
+	VPMOVZXBW  X9, Y9
+	VPSLLW     X8, Y9, Y10
+	VPSRLW     X7, Y9, Y9
+	VPOR       Y10, Y9, Y9
+	VPAND      Y6, Y9, Y9
+	VPSHUFB    Y9, Y3, Y10
+	VPSHUFB    Y9, Y4, Y11
+	VPUNPCKLBW Y11, Y10, Y9
+	VPUNPCKHBW Y11, Y10, Y10
+	VMOVDQU    Y9, (AX)
+	VMOVDQU    Y10, 32(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
+
+half:
+	TESTQ      BX, BX
+	JZ         next
+	VPMOVZXBW  (CX), X9
+	VPSLLW     X8, X9, X10
+	VPSRLW     X7, X9, X9
+	VPOR       X10, X9, X9
+	VPAND      X6, X9, X9
+	VPSHUFB    X9, X3, X3
+	VPSHUFB    X9, X4, X4
+	VPUNPCKLBW X4, X3, X9
+	VPUNPCKHBW X4, X3, X10
+	VMOVDQU    X9, (AX)
+	VMOVDQU    X10, 16(AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x20, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, CMOV, F16C
+TEXT ·bytesByGroupF16AVX2(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         form+72(FP), R10
+	VPBROADCASTD 4(R10), Y1
+	VPBROADCASTD 8(R10), Y2
+
+group:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (R8), Y3
+	VBROADCASTSS (DI), Y4
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+
+loop:
+	CMPQ      BX, $0x20
+	JLT       half
+	VPMOVZXBD (CX), Y5
+	VPXOR     Y1, Y5, Y5
+	VPSUBD    Y2, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
+	VCMPPS    $0x03, Y5, Y5, Y6
+	VBLENDVPS Y6, Y0, Y5, Y5
+	VPMOVZXBD 8(CX), Y6
+	VPXOR     Y1, Y6, Y6
+	VPSUBD    Y2, Y6, Y6
+	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y3, Y6, Y6
+	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y7
+	VBLENDVPS Y7, Y0, Y6, Y6
+	VCVTPS2PH $0x00, Y5, (AX)
+	VCVTPS2PH $0x00, Y6, 16(AX)
+	VPMOVZXBD 16(CX), Y5
+	VPXOR     Y1, Y5, Y5
+	VPSUBD    Y2, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
+	VCMPPS    $0x03, Y5, Y5, Y6
+	VBLENDVPS Y6, Y0, Y5, Y5
+	VPMOVZXBD 24(CX), Y6
+	VPXOR     Y1, Y6, Y6
+	VPSUBD    Y2, Y6, Y6
+	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y3, Y6, Y6
+	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y7
+	VBLENDVPS Y7, Y0, Y6, Y6
+	VCVTPS2PH $0x00, Y5, 32(AX)
+	VCVTPS2PH $0x00, Y6, 48(AX)
+	ADDQ      $0x20, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, BX
+	JMP       loop
+
+half:
+	TESTQ     BX, BX
+	JZ        next
+	VPMOVZXBD (CX), Y5
+	VPXOR     Y1, Y5, Y5
+	VPSUBD    Y2, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
+	VCMPPS    $0x03, Y5, Y5, Y6
+	VBLENDVPS Y6, Y0, Y5, Y5
+	VPMOVZXBD 8(CX), Y6
+	VPXOR     Y1, Y6, Y6
+	VPSUBD    Y2, Y6, Y6
+	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y3, Y6, Y6
+	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y3
+	VBLENDVPS Y3, Y0, Y6, Y6
+	VCVTPS2PH $0x00, Y5, (AX)
+	VCVTPS2PH $0x00, Y6, 16(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, F16C
+TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Y0
+	VMOVUPS      32(R8), Y1
+	MOVQ         form+56(FP), R8
+	MOVL         (R8), R8
+	VMOVD        R8, X2
+	ADDL         $0x1c, R8
+	VMOVD        R8, X3
+	MOVL         $0x7fc00000, R8
+	VMOVD        R8, X4
+	VPBROADCASTD X4, Y4
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBQ (CX), Y5
+	VPSLLQ    X3, Y5, Y6
+	VPSRLQ    X2, Y5, Y5
+	VPOR      Y6, Y5, Y5
+	VPERMPS   Y0, Y5, Y6
+	VPERMPS   Y1, Y5, Y7
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y7, Y6, Y6
+	VSUBPS    (SI), Y6, Y6
+	VMULPS    (BX), Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y5
+	VBLENDVPS Y5, Y4, Y6, Y6
+	VCVTPS2PH $0x00, Y6, (AX)
+	ADDQ      $0x04, CX
+	ADDQ      $0x20, BX
+	LEAQ      (SI)(DI*8), SI
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, F16C
+TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Y0
+	VMOVUPS      32(R8), Y1
+	MOVL         $0x7fc00000, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBD (CX), Y3
+	VPERMPS   Y0, Y3, Y4
+	VPERMPS   Y1, Y3, Y5
+	VPSLLD    $0x1c, Y3, Y3
+	VBLENDVPS Y3, Y5, Y4, Y4
+	VSUBPS    (SI), Y4, Y4
+	VMULPS    (BX), Y4, Y4
+	VCMPPS    $0x03, Y4, Y4, Y3
+	VBLENDVPS Y3, Y2, Y4, Y4
+	VCVTPS2PH $0x00, Y4, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x20, BX
+	LEAQ      (SI)(DI*8), SI
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, F16C
+TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         form+56(FP), R8
+	VPBROADCASTD 4(R8), Y0
+	VPBROADCASTD 8(R8), Y1
+	MOVL         $0x7fc00000, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBD (CX), Y3
+	VPXOR     Y0, Y3, Y3
+	VPSUBD    Y1, Y3, Y3
+	VCVTDQ2PS Y3, Y3
+	VSUBPS    (SI), Y3, Y3
+	VMULPS    (BX), Y3, Y3
+	VCMPPS    $0x03, Y3, Y3, Y4
+	VBLENDVPS Y4, Y2, Y3, Y3
+	VCVTPS2PH $0x00, Y3, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x20, BX
+	LEAQ      (SI)(DI*8), SI
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·nibblesByGroupF32AVX2(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVQ         values+64(FP), R10
+	VMOVUPS      (R10), Y0
+	VMOVUPS      32(R10), Y1
+	MOVQ         form+72(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X2
+	ADDL         $0x1c, R10
+	VMOVD        R10, X3
+	MOVL         $0x7fc00000, R10
+	VMOVD        R10, X4
+	VPBROADCASTD X4, Y4
+
+group:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (R8), Y6
+	VBROADCASTSS (DI), Y7
+	VSUBPS       Y6, Y0, Y5
+	VMULPS       Y7, Y5, Y5
+	VCMPPS       $0x03, Y5, Y5, Y8
+	VBLENDVPS    Y8, Y4, Y5, Y5
+	VSUBPS       Y6, Y1, Y6
+	VMULPS       Y7, Y6, Y6
+	VCMPPS       $0x03, Y6, Y6, Y7
+	VBLENDVPS    Y7, Y4, Y6, Y6
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+
+loop:
+	CMPQ      BX, $0x20
+	JLT       half
+	VPMOVZXBQ (CX), Y7
+	VPSLLQ    X3, Y7, Y8
+	VPSRLQ    X2, Y7, Y7
+	VPOR      Y8, Y7, Y7
+	VPERMPS   Y5, Y7, Y8
+	VPERMPS   Y6, Y7, Y9
+	VPSLLD    $0x1c, Y7, Y7
+	VBLENDVPS Y7, Y9, Y8, Y8
+	VMOVUPS   Y8, (AX)
+	VPMOVZXBQ 4(CX), Y7
+	VPSLLQ    X3, Y7, Y8
+	VPSRLQ    X2, Y7, Y7
+	VPOR      Y8, Y7, Y7
+	VPERMPS   Y5, Y7, Y8
+	VPERMPS   Y6, Y7, Y9
+	VPSLLD    $0x1c, Y7, Y7
+	VBLENDVPS Y7, Y9, Y8, Y8
+	VMOVUPS   Y8, 32(AX)
+	VPMOVZXBQ 8(CX), Y7
+	VPSLLQ    X3, Y7, Y8
+	VPSRLQ    X2, Y7, Y7
+	VPOR      Y8, Y7, Y7
+	VPERMPS   Y5, Y7, Y8
+	VPERMPS   Y6, Y7, Y9
+	VPSLLD    $0x1c, Y7, Y7
+	VBLENDVPS Y7, Y9, Y8, Y8
+	VMOVUPS   Y8, 64(AX)
+	VPMOVZXBQ 12(CX), Y7
+	VPSLLQ    X3, Y7, Y8
+	VPSRLQ    X2, Y7, Y7
+	VPOR      Y8, Y7, Y7
+	VPERMPS   Y5, Y7, Y8
+	VPERMPS   Y6, Y7, Y9
+	VPSLLD    $0x1c, Y7, Y7
+	VBLENDVPS Y7, Y9, Y8, Y8
+	VMOVUPS   Y8, 96(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, BX
+	JMP       loop
+
+half:
+	TESTQ     BX, BX
+	JZ        next
+	VPMOVZXBQ (CX), Y7
+	VPSLLQ    X3, Y7, Y8
+	VPSRLQ    X2, Y7, Y7
+	VPOR      Y8, Y7, Y7
+	VPERMPS   Y5, Y7, Y8
+	VPERMPS   Y6, Y7, Y9
+	VPSLLD    $0x1c, Y7, Y7
+	VBLENDVPS Y7, Y9, Y8, Y8
+	VMOVUPS   Y8, (AX)
+	VPMOVZXBQ 4(CX), Y7
+	VPSLLQ    X3, Y7, Y8
+	VPSRLQ    X2, Y7, Y7
+	VPOR      Y8, Y7, Y7
+	VPERMPS   Y5, Y7, Y5
+	VPERMPS   Y6, Y7, Y6
+	VPSLLD    $0x1c, Y7, Y7
+	VBLENDVPS Y7, Y6, Y5, Y5
+	VMOVUPS   Y5, 32(AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·bytesByGroupF32AVX2(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         width+32(FP), SI
+	MOVQ         scales+40(FP), DI
+	MOVQ         zeros+48(FP), R8
+	MOVQ         zeroStep+56(FP), R9
+	MOVL         $0x7fc00000, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         form+72(FP), R10
+	VPBROADCASTD 4(R10), Y1
+	VPBROADCASTD 8(R10), Y2
+
+group:
+	TESTQ        DX, DX
+	JZ           done
+	VBROADCASTSS (R8), Y3
+	VBROADCASTSS (DI), Y4
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+
+loop:
+	CMPQ      BX, $0x20
+	JLT       half
+	VPMOVZXBD (CX), Y5
+	VPXOR     Y1, Y5, Y5
+	VPSUBD    Y2, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
+	VCMPPS    $0x03, Y5, Y5, Y6
+	VBLENDVPS Y6, Y0, Y5, Y5
+	VPMOVZXBD 8(CX), Y6
+	VPXOR     Y1, Y6, Y6
+	VPSUBD    Y2, Y6, Y6
+	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y3, Y6, Y6
+	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y7
+	VBLENDVPS Y7, Y0, Y6, Y6
+	VMOVUPS   Y5, (AX)
+	VMOVUPS   Y6, 32(AX)
+	VPMOVZXBD 16(CX), Y5
+	VPXOR     Y1, Y5, Y5
+	VPSUBD    Y2, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
+	VCMPPS    $0x03, Y5, Y5, Y6
+	VBLENDVPS Y6, Y0, Y5, Y5
+	VPMOVZXBD 24(CX), Y6
+	VPXOR     Y1, Y6, Y6
+	VPSUBD    Y2, Y6, Y6
+	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y3, Y6, Y6
+	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y7
+	VBLENDVPS Y7, Y0, Y6, Y6
+	VMOVUPS   Y5, 64(AX)
+	VMOVUPS   Y6, 96(AX)
+	ADDQ      $0x20, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, BX
+	JMP       loop
+
+half:
+	TESTQ     BX, BX
+	JZ        next
+	VPMOVZXBD (CX), Y5
+	VPXOR     Y1, Y5, Y5
+	VPSUBD    Y2, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
+	VCMPPS    $0x03, Y5, Y5, Y6
+	VBLENDVPS Y6, Y0, Y5, Y5
+	VPMOVZXBD 8(CX), Y6
+	VPXOR     Y1, Y6, Y6
+	VPSUBD    Y2, Y6, Y6
+	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y3, Y6, Y6
+	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y3
+	VBLENDVPS Y3, Y0, Y6, Y6
+	VMOVUPS   Y5, (AX)
+	VMOVUPS   Y6, 32(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
+
+next:
+	ADDQ $0x04, DI
+	ADDQ R9, R8
+	MOVQ SI, BX
+	JMP  group
+
+done:
+	VZEROUPPER
+	RET
+
+// func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2
+TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Y0
+	VMOVUPS      32(R8), Y1
+	MOVQ         form+56(FP), R8
+	MOVL         (R8), R8
+	VMOVD        R8, X2
+	ADDL         $0x1c, R8
+	VMOVD        R8, X3
+	MOVL         $0x7fc00000, R8
+	VMOVD        R8, X4
+	VPBROADCASTD X4, Y4
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBQ (CX), Y5
+	VPSLLQ    X3, Y5, Y6
+	VPSRLQ    X2, Y5, Y5
+	VPOR      Y6, Y5, Y5
+	VPERMPS   Y0, Y5, Y6
+	VPERMPS   Y1, Y5, Y7
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y7, Y6, Y6
+	VSUBPS    (SI), Y6, Y6
+	VMULPS    (BX), Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y5
+	VBLENDVPS Y5, Y4, Y6, Y6
+	VMOVUPS   Y6, (AX)
+	ADDQ      $0x04, CX
+	ADDQ      $0x20, BX
+	LEAQ      (SI)(DI*8), SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2
+TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         values+48(FP), R8
+	VMOVUPS      (R8), Y0
+	VMOVUPS      32(R8), Y1
+	MOVL         $0x7fc00000, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBD (CX), Y3
+	VPERMPS   Y0, Y3, Y4
+	VPERMPS   Y1, Y3, Y5
+	VPSLLD    $0x1c, Y3, Y3
+	VBLENDVPS Y3, Y5, Y4, Y4
+	VSUBPS    (SI), Y4, Y4
+	VMULPS    (BX), Y4, Y4
+	VCMPPS    $0x03, Y4, Y4, Y3
+	VBLENDVPS Y3, Y2, Y4, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x20, BX
+	LEAQ      (SI)(DI*8), SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// Requires: AVX, AVX2
+TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         zeros+32(FP), SI
+	MOVQ         zeroStep+40(FP), DI
+	MOVQ         form+56(FP), R8
+	VPBROADCASTD 4(R8), Y0
+	VPBROADCASTD 8(R8), Y1
+	MOVL         $0x7fc00000, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBD (CX), Y3
+	VPXOR     Y0, Y3, Y3
+	VPSUBD    Y1, Y3, Y3
+	VCVTDQ2PS Y3, Y3
+	VSUBPS    (SI), Y3, Y3
+	VMULPS    (BX), Y3, Y3
+	VCMPPS    $0x03, Y3, Y3, Y4
+	VBLENDVPS Y4, Y2, Y3, Y3
+	VMOVUPS   Y3, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x20, BX
+	LEAQ      (SI)(DI*8), SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
 // func convertBF16ToF16AVX512(dst *byte, src *byte, n int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
 TEXT ·convertBF16ToF16AVX512(SB), NOSPLIT, $0-24

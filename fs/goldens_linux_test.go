@@ -10,8 +10,8 @@ import (
 
 func init() { children["tensors"] = describeTensors }
 
-// describeTensors reads safetensors files whole and prints their tensors as JSON, by file. The first
-// argument is the way.
+// describeTensors reads safetensors files whole and prints their tensors as JSON, by file. The
+// first argument is the way.
 func describeTensors(args []string) error {
 	all := map[string]map[string]shown{}
 	for _, path := range args[1:] {
@@ -39,8 +39,8 @@ func tensorsBy(t *testing.T, how string, paths []string) (all map[string]map[str
 	return all
 }
 
-// All goldens are mounted at once and read by one child. They are mounted anew for each way, so that
-// no way finds its pages in memory.
+// All goldens are mounted at once and read by one child. They are mounted anew for each way, so
+// that no way finds its pages in memory.
 func TestEveryMountedFormatEqualsItsLibrary(t *testing.T) {
 	goldens := formatGoldens(t)
 	trees := map[string]*FS{}

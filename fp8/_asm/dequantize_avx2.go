@@ -283,10 +283,15 @@ func (r *rounderAVX2) store(v VecVirtual, m Mem) {
 
 // words rounds v to BF16, each in the lower half of its dword.
 func (r *rounderAVX2) words(v VecVirtual) {
+	r.upperWords(v)
+	VPSRLD(U8(16), v, v)
+}
+
+// upperWords rounds v to BF16, each in the upper half of its dword. The lower half is undefined.
+func (r *rounderAVX2) upperWords(v VecVirtual) {
 	odd := YMM()
 	VPSRLD(U8(16), v, odd)
 	VPAND(r.one, odd, odd)
 	VPADDD(r.half, v, v)
 	VPADDD(odd, v, v)
-	VPSRLD(U8(16), v, v)
 }

@@ -79,14 +79,19 @@ func (r *rounderAVX512) store(v VecVirtual, m Mem, k Op) {
 	case "F16":
 		VCVTPS2PH(operands(U8(0), v, m)...) // to nearest even
 	case "BF16":
-		odd := ZMM()
-		VPSRLD(U8(16), v, odd)
-		VPANDD(r.one, odd, odd)
-		VPADDD(r.half, v, v)
-		VPADDD(odd, v, v)
-		VPSRLD(U8(16), v, v)
+		r.words(v)
 		VPMOVDW(operands(v, m)...)
 	}
+}
+
+// words rounds v to BF16, each in the lower half of its dword.
+func (r *rounderAVX512) words(v VecVirtual) {
+	odd := ZMM()
+	VPSRLD(U8(16), v, odd)
+	VPANDD(r.one, odd, odd)
+	VPADDD(r.half, v, v)
+	VPADDD(odd, v, v)
+	VPSRLD(U8(16), v, v)
 }
 
 // rowByTableAVX512 looks the magnitude of each code up in the 128 words of its block, in four

@@ -13,6 +13,8 @@ func main() {
 	ConstraintExpr("!purego")
 	dequantizeAVX512()
 	dequantizeAVX2()
+	groupsAVX512()
+	groupsAVX2()
 	conversions(convertAVX512)
 	conversions(convertAVX2)
 	quantizeAVX512()

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import adapters
 import checks
 import families
 import libraries
@@ -25,9 +26,15 @@ HEAVY += [("titan", "views", 600)]
 HEAVY += [("reference", f, 600) for f in (*families.FAMILIES, "differs")]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
-BENCH = [("bench", f, 600) for f in ("peer", "full_size")]
+BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]
+ADAPTERS = [("adapters", f, 600) for f in adapters.CASES]
 LIBRARIES = [("libraries", f, 600, "LIBRARIES") for f in libraries.GROUPS] + [("libraries", "g_idx", 600, "013")]
-SUITES = {"light": LIGHT, "heavy": HEAVY + BACK + STRICT, "libraries": LIBRARIES, "bench": BENCH}
+SUITES = {
+    "light": LIGHT,
+    "heavy": HEAVY + BACK + STRICT,
+    "libraries": LIBRARIES + ADAPTERS,
+    "bench": BENCH,
+}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or ["light"]

@@ -1,0 +1,123 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// The fields of the parameter form of these kernels, which describes how codes lie in bytes.
+const (
+	nibbleShift = 0 // the right shift of a byte to its first nibble
+	byteFlip    = 4 // the bits of a byte to invert before it is a number from 0 to 255
+	byteBias    = 8 // what to subtract from that number
+)
+
+const (
+	byGroupSignature = "(dst, codes *byte, n, first, width int, scales, zeros *float32, " +
+		"zeroStep int, values *float32, form *[3]uint32)"
+	byColumnSignature = "(dst, codes *byte, n int, scales, zeros *float32, zeroStep int, " +
+		"values *float32, form *[3]uint32)"
+)
+
+var byGroupDoc = []string{
+	"decodes n codes. The first group has first columns, the others have",
+	"width. All three are multiples of 16. The zero points are zeroStep bytes apart.",
+}
+
+func groupsAVX2() {
+	for _, out := range formats {
+		nibblesByGroupAVX2(out)
+		bytesByGroupAVX2(out)
+		for _, coding := range []string{"nibbles", "lows", "bytes"} {
+			codesByColumnAVX2(coding, out)
+		}
+	}
+}
+
+func groupsAVX512() {
+	for _, out := range formats {
+		nibblesByGroupAVX512(out)
+		bytesByGroupAVX512(out)
+		for _, coding := range []string{"nibbles", "lows", "bytes"} {
+			codesByColumnAVX512(coding, out)
+		}
+	}
+}
+
+// groupArguments are the parameters of a kernel by group.
+type groupArguments struct {
+	dst, codes, n, first, width GPVirtual
+	scales, zeros, zeroStep     GPVirtual
+	left                        GPVirtual
+}
+
+func loadGroupArguments() *groupArguments {
+	return &groupArguments{
+		dst: pointer("dst"), codes: pointer("codes"), n: pointer("n"),
+		first: pointer("first"), width: pointer("width"),
+		scales: pointer("scales"), zeros: pointer("zeros"), zeroStep: pointer("zeroStep"),
+		left: GP64(),
+	}
+}
+
+// each emits a loop over the groups. fill prepares a group. decode decodes that many codes, 32 or
+// 16 at a time. They are in bytes bytes each two, and their results have size bytes each.
+func (a *groupArguments) each(bytes, size int, fill func(), decode func(codes int)) {
+	while("group", a.n, func() {
+		fill()
+		minimum(a.left, a.first, a.n)
+		SUBQ(a.left, a.n)
+
+		Label("loop")
+		CMPQ(a.left, U8(32))
+		JLT(LabelRef("half"))
+		decode(32)
+		ADDQ(U8(16*bytes), a.codes)
+		ADDQ(I32(32*size), a.dst)
+		SUBQ(U8(32), a.left)
+		JMP(LabelRef("loop"))
+
+		Label("half")
+		TESTQ(a.left, a.left)
+		JZ(LabelRef("next"))
+		decode(16)
+		ADDQ(U8(8*bytes), a.codes)
+		ADDQ(U8(16*size), a.dst)
+
+		Label("next")
+		ADDQ(U8(4), a.scales)
+		ADDQ(a.zeroStep, a.zeros)
+		MOVQ(a.width, a.first)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// nibbleShifts loads the shifts that bring the first nibble of a byte to the bottom of an element,
+// and the second one to bit up.
+func nibbleShifts(up int) (right, left VecVirtual) {
+	r := GP32()
+	right, left = XMM(), XMM()
+	MOVL(at(pointer("form"), nibbleShift), r)
+	VMOVD(r, right)
+	ADDL(U8(up-4), r)
+	VMOVD(r, left)
+	return right, left
+}
+
+// qword returns a register with 8 bytes in its low half.
+func qword(v uint64) VecVirtual {
+	r, x := GP64(), XMM()
+	MOVQ(U64(v), r)
+	VMOVQ(r, x)
+	return x
+}
+
+// codesSize returns the bytes of n codes.
+func codesSize(coding string, n int) int {
+	if coding == "nibbles" {
+		return n / 2
+	}
+	return n
+}
