@@ -29,10 +29,11 @@ STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
 BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]
 ADAPTERS = [("adapters", f, 600) for f in adapters.CASES]
 LIBRARIES = [("libraries", f, 600, "LIBRARIES") for f in libraries.GROUPS] + [("libraries", "g_idx", 600, "013")]
+LOADS = [("loads", f, 600, "LIBRARIES") for f in ("transformers", "converter")]
 SUITES = {
     "light": LIGHT,
     "heavy": HEAVY + BACK + STRICT,
-    "libraries": LIBRARIES + ADAPTERS,
+    "libraries": LIBRARIES + ADAPTERS + LOADS,
     "bench": BENCH,
 }
 
