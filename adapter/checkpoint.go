@@ -48,6 +48,9 @@ type Checkpoint struct {
 	// kernelOrder has the shards whose metadata says that their exponents are in kernel order.
 	kernelOrder map[string]bool
 
+	// small has the bytes of small tensors that a plan needs, such as the shapes of packs.
+	small map[*Stored][]byte
+
 	// tensorParallel is tp_size of the index: the number of shards of each fused matrix. It is 0 if
 	// the index does not give it.
 	tensorParallel int
@@ -77,7 +80,8 @@ type OpenOptions struct {
 	Fits func(bytes int64) error
 }
 
-// Open opens a source and reads no tensor data. The source is a folder with config.json and shards,
+// Open opens a source and reads no tensor data, except shapes and descriptions of packs that are
+// stored as tensors. The source is a folder with config.json and shards,
 // one .safetensors file, or a Hub id in the local Hugging Face cache. A Hub id is "org/name" or
 // "org/name@revision".
 //
@@ -332,7 +336,10 @@ func (c *Checkpoint) openShards(d *folder, model *selection) error {
 	if err := r.readAll(); err != nil {
 		return err
 	}
-	return r.finish()
+	if err := r.finish(); err != nil {
+		return err
+	}
+	return c.readSmall(d.ctx, knownFormats)
 }
 
 // shardReader collects the tensors of the shards and compares them with the index.
