@@ -24,7 +24,7 @@ var compressedFormats = []*format{
 		open: openCompressedNVFP4,
 	},
 	{
-		name: "a pack of integers (compressed-tensors)", codes: ".weight_packed",
+		name: "packed integers (compressed-tensors)", codes: ".weight_packed",
 		parts:    []string{".weight_scale", ".weight_shape"},
 		optional: []string{".weight_zero_point", ".weight_g_idx"},
 		signs:    []string{".weight_packed", ".weight_shape"},
@@ -100,7 +100,7 @@ func openPack(o *opening) (decoder, error) {
 		return nil, err
 	}
 	s := o.quantization.integers.schemeOf(o.name)
-	bits, err := o.bitsOf(w, shape, s)
+	bits, err := o.bitsOf(w, shape)
 	if err != nil {
 		return nil, err
 	}
@@ -121,10 +121,13 @@ func (o *opening) statedShape(w *Stored) ([]int64, error) {
 		return nil, err
 	}
 	shape, ok := o.numbers(t)
-	if !ok || len(t.Shape) != 1 || len(shape) != 2 || len(w.Shape) != 2 ||
-		shape[0] != w.Shape[0] || shape[1] < 0 || shape[1] > math.MaxInt32 {
-		return nil, fmt.Errorf("%s: %s: %s %v holds the shape %v, but %s has the words %v: expected "+
-			"a matrix with as many rows", t.Shard, t.Key, t.DType, t.Shape, shape, w.Key, w.Shape)
+	switch {
+	case !ok || len(t.Shape) != 1 || len(shape) != 2:
+		return nil, fmt.Errorf("%s: %s: %s %v: expected two numbers, the rows and columns of %s",
+			t.Shard, t.Key, t.DType, t.Shape, w.Key)
+	case len(w.Shape) != 2 || shape[0] != w.Shape[0] || shape[1] < 0 || shape[1] > math.MaxInt32:
+		return nil, fmt.Errorf("%s: %s: holds the shape %v, but %s has the words %v: expected a "+
+			"matrix with as many rows", t.Shard, t.Key, shape, w.Key, w.Shape)
 	}
 	return shape, nil
 }
@@ -136,16 +139,20 @@ var widths = []struct {
 	decoded bool
 }{{2, false}, {3, false}, {4, true}, {5, false}, {6, false}, {7, false}, {8, true}}
 
-// bitsOf returns the bits of a code, which follow from the number of words in a row. In short rows
-// several widths need as many, and then the configuration decides.
-func (o *opening) bitsOf(w *Stored, shape []int64, s *scheme) (int, error) {
+// bitsOf returns the bits of a code, which follow from the number of words in a row. If several
+// widths need as many, as 7 and 8 bits do, the configuration decides.
+func (o *opening) bitsOf(w *Stored, shape []int64) (int, error) {
 	var fit, named []int
+	configured := o.quantization.integers.schemeOf(o.name).bits
+	if len(configured) == 0 { // names in the configuration may be those of another library
+		configured = o.quantization.integers.any.bits
+	}
 	decoded := map[int]bool{}
 	for _, x := range widths {
 		apart, dense := ceilDiv(shape[1], int64(32/x.bits)), ceilDiv(shape[1]*int64(x.bits), 32)
 		if w.Shape[1] == apart || w.Shape[1] == dense {
 			fit = append(fit, x.bits)
-			if slices.Contains(s.bits, x.bits) {
+			if slices.Contains(configured, x.bits) {
 				named = append(named, x.bits)
 			}
 		}
@@ -187,7 +194,7 @@ func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 		}
 		p.block = [2]int64{1, blockIn(cols, cols/n)}
 	}
-	d.Scales.Block, d.where = p.block, p.String()
+	d.Scales.Block, d.where = p.block, fmt.Sprintf("%d bits, %s", d.Pack.Bits, p)
 	list := o.part(".weight_g_idx")
 	if list == nil {
 		return nil
