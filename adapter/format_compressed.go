@@ -28,7 +28,8 @@ var compressedFormats = []*format{
 		parts:    []string{".weight_scale", ".weight_shape"},
 		optional: []string{".weight_zero_point", ".weight_g_idx"},
 		signs:    []string{".weight_packed", ".weight_shape"},
-		read:     []string{".weight_shape", ".weight_g_idx"},
+		read:     []string{".weight_shape"},
+		lists:    []string{".weight_g_idx"},
 		open:     openPack,
 	},
 	{
@@ -123,8 +124,8 @@ func (o *opening) statedShape(w *Stored) ([]int64, error) {
 	shape, ok := o.numbers(t)
 	switch {
 	case !ok || len(t.Shape) != 1 || len(shape) != 2:
-		return nil, fmt.Errorf("%s: %s: %s %v: expected two numbers, the rows and columns of %s",
-			t.Shard, t.Key, t.DType, t.Shape, w.Key)
+		return nil, fmt.Errorf("%s: %s: %s %v holds %v: expected two numbers, the rows and columns "+
+			"of %s", t.Shard, t.Key, t.DType, t.Shape, shape[:min(len(shape), 4)], w.Key)
 	case len(w.Shape) != 2 || shape[0] != w.Shape[0] || shape[1] < 0 || shape[1] > math.MaxInt32:
 		return nil, fmt.Errorf("%s: %s: holds the shape %v, but %s has the words %v: expected a "+
 			"matrix with as many rows", t.Shard, t.Key, shape, w.Key, w.Shape)
@@ -217,26 +218,21 @@ func (o *opening) ordered(list, w *Stored, cols, n int64) (bool, error) {
 		return false, fmt.Errorf("%s: %s: shape %v, expected a group for each column of %s: [%d]",
 			list.Shard, list.Key, list.Shape, w.Key, cols)
 	}
-	groups, ok := o.numbers(list)
-	if !ok || slices.Contains(groups, -1) {
-		return !ok, nil
+	l, err := o.list(list)
+	if err != nil || l.least == -1 {
+		return false, err
 	}
-	ordered, counts := false, make([]int64, n)
-	for i, g := range groups {
-		if g < 0 || g >= n {
-			return false, fmt.Errorf("%s: %s: group %d at position %d: expected 0 to %d", list.Shard,
-				list.Key, g, i, n-1)
-		}
-		ordered = ordered || g != int64(i)/(cols/n)
-		counts[g]++
-	}
-	for g, count := range counts {
-		if count != cols/n {
-			return false, fmt.Errorf("%s: %s: %d columns in group %d: expected %d, as in each group",
-				list.Shard, list.Key, count, g, cols/n)
+	for _, g := range []int32{l.least, l.most} {
+		if g < 0 || int64(g) >= n {
+			return false, fmt.Errorf("%s: %s: it names group %d: expected 0 to %d", list.Shard,
+				list.Key, g, n-1)
 		}
 	}
-	return ordered, nil
+	if l.each != cols/n {
+		return false, fmt.Errorf("%s: %s: groups of unequal sizes: expected %d columns in each of %d",
+			list.Shard, list.Key, cols/n, n)
+	}
+	return l.size != l.each, nil
 }
 
 // zeroPoints adds the zero points of a pack. They are packed down the rows.
