@@ -484,7 +484,7 @@ func (p *planner) checkAbsent() error {
 	for _, a := range p.c.absent {
 		switch {
 		case p.leftOut(a.key) != "":
-		case p.dropsMTP() && p.isMTP(a.key, locate(a.key)):
+		case p.dropsMTP(a.key, p.family.locate(a.key)):
 		default:
 			wanted = append(wanted, a)
 		}

@@ -65,7 +65,7 @@ func (p *planner) editor(lang bool) edit {
 			return nil, nil
 		case key == explicitField: // the view's files have names of their own
 			return nil, nil
-		case slices.Contains(predictionFields, key) && p.sawMTP && p.dropsMTP():
+		case slices.Contains(predictionFields, key) && p.sawMTP && !p.keptMTP:
 			return json.RawMessage("0"), nil
 		case (key == "torch_dtype" || key == "dtype") && lang && p.computed && isString(value):
 			return json.Marshal(torchName[p.dtype])
