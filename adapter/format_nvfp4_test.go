@@ -162,12 +162,14 @@ func TestNVFP4IsRefused(t *testing.T) {
 		"scales for other experts":   {`{}`, stack, &tensor{experts + "_weight_scale", "F8_E4M3", shape{3, 8, 2}}, experts + "_weight_scale: scales [3 8 2]"},
 		"second scales of others":    {`{}`, stack, &tensor{experts + "_weight_scale_2", "F32", shape{3}}, "expected one number, or one for each of 2 matrices"},
 		"no second scale of a stack": {`{}`, stack, &tensor{key: experts + "_weight_scale_2"}, "NVFP4 (ModelOpt) without " + experts + "_weight_scale_2 beside it"},
-		"transposed gpt-oss":         {`{"model_type": "gpt_oss"}`, stack, nil, experts + ": grouped experts in NVFP4, packed along their last axis"},
-		"transposed Llama 4":         {`{"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}`, stack, nil, "packed along their last axis"},
+		"transposed gpt-oss":         {`{"model_type": "gpt_oss"}`, stack, nil, experts + ": grouped experts of shape [2 8 32], whose inputs are on the last axis"},
+		"transposed Llama 4":         {`{"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}`, stack, nil, "whose inputs are on the last axis"},
 		"W4A16_AWQ":                  {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "BF16", shape{16, 2}}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"W4A8_AWQ":                   {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "F8_E4M3", shape{16, 2}}, {"x.weight_scale_2", "F32", nil}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"AWQ over experts":           {`{}`, []tensor{{experts, "U8", shape{2, 8, 256}}, {experts + "_weight_scale", "BF16", shape{2, 16, 2}}}, nil, experts + ": INT4 (AWQ of ModelOpt) is not decoded"},
-		"in the order of a kernel":   {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
+		"transposed Qwen 3.5": {`{"model_type": "qwen3_5_moe"}`, []tensor{{experts, "U8", shape{2, 16, 8}}, {experts + "_weight_scale", "F8_E4M3", shape{2, 2, 8}},
+			{experts + "_weight_scale_2", "F32", nil}}, nil, experts + ": grouped experts of shape [2 32 8], whose inputs are on the axis before the last"},
+		"in the order of a kernel": {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := parseSettings([]byte(test.config))
@@ -233,6 +235,54 @@ func TestAlgorithmsThatChangeWeightsAreRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) ||
 				!strings.Contains(err.Error(), algorithm) {
 				t.Errorf("%s in %s: error %v", algorithm, name, err)
+			}
+		}
+	}
+}
+
+// Grouped experts in NVFP4 are cut, merged and transposed like the plain weights that they hold,
+// for each rank too.
+func TestLayoutsOfGroupedNVFP4EqualThoseOfThePlainModel(t *testing.T) {
+	type shape = []int64
+	const p = "model.layers.0.mlp.experts."
+	for name, test := range map[string]struct {
+		config       string
+		down         bool // the direction of the codes
+		gateUp, outs shape
+	}{
+		"qwen3_5_moe": {`{"model_type": "qwen3_5_moe", "num_experts": 3, "num_hidden_layers": 1, "moe_intermediate_size": 16}`,
+			false, shape{3, 32, 48}, shape{3, 48, 16}},
+		"gpt_oss": {`{"model_type": "gpt_oss", "num_local_experts": 3, "num_hidden_layers": 1, "intermediate_size": 16}`,
+			true, shape{3, 48, 32}, shape{3, 16, 48}},
+	} {
+		rng := rand.New(rand.NewPCG(27, 28))
+		var stored, plain []synth.Tensor
+		for key, s := range map[string]shape{p + "gate_up_proj": test.gateUp, p + "down_proj": test.outs} {
+			c := nvfp4Case{key: key, scale: key + "_weight_scale", shape: s, second: shape{3},
+				secondOf: func(e int64) int64 { return e }}
+			c.codes, c.grid = shape{3, s[1], s[2] / 2}, shape{3, s[1], s[2] / 16}
+			c.code, c.scaleOf = alongRow(s[1], s[2])
+			if test.down {
+				c.codes, c.grid = shape{3, s[1] / 2, s[2]}, shape{3, s[1] / 16, s[2]}
+				c.code, c.scaleOf = alongColumn(s[1], s[2])
+			}
+			x, want := c.tensors(rng, "BF16")
+			stored, plain = append(stored, x...), append(plain, want)
+		}
+		packed := opened(t, sourceOf(t, test.config, stored...))
+		same := opened(t, sourceOf(t, test.config, plain...))
+		for _, layout := range Layouts(packed) {
+			for rank := range 3 {
+				o := Options{Layout: layout, EP: EP{Rank: rank, Size: 3}}
+				if layout == LayoutHF {
+					o.EP = EP{}
+				}
+				var want []synth.Tensor
+				for l := range dict(t, same, o).All() {
+					want = append(want, synth.Tensor{Name: l.Name(), DType: l.DType().String(),
+						Shape: l.Shape(), Data: content(t, l)})
+				}
+				t.Run(name+" "+layout, func(t *testing.T) { equal(t, dict(t, packed, o), want) })
 			}
 		}
 	}
