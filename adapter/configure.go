@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
 // configure reads config.json and chooses family, layout and defaults.
@@ -16,6 +14,9 @@ func (p *planner) configure() (err error) {
 	p.family = familyOf(p.s)
 	if p.o.Layout == "" {
 		p.o.Layout = p.family.layouts()[0]
+	}
+	if err := p.onlyHF(); err != nil {
+		return err
 	}
 	if p.layout, p.view, err = choose(p.family, p.s, p.o.Layout); err != nil {
 		return err
@@ -60,14 +61,12 @@ func (p *planner) field(names ...string) (int, error) {
 
 // options checks the options, and sets those that are left open.
 func (p *planner) options() error {
-	switch p.o.DType {
-	case safetensors.Invalid:
-		p.o.DType = safetensors.BF16
-	case safetensors.BF16, safetensors.F16, safetensors.F32:
-	default:
-		return fmt.Errorf("dtype %s: a view has BF16, F16 or F32", p.o.DType)
+	if err := p.chooseDType(); err != nil {
+		return err
 	}
-	p.dtype = p.o.DType
+	if err := choice("cast", &p.o.Cast, CastComputed, CastAll); err != nil {
+		return err
+	}
 	if err := choice("mtp", &p.o.MTP, MTPAuto, MTPKeep, MTPDrop); err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ var formats = slices.Concat(
 	nvfp4Formats,
 	mxfp4Formats,
 	compressedFormats,
+	qweightFormats,
+	bitsandbytesFormats,
 	deepSeek4Formats,
 	fp8Formats,
 	undecodedTypes,
@@ -45,6 +47,9 @@ type format struct {
 	// read are endings of small tensors whose values decide how the weight is decoded, or are
 	// checked. opening.read returns them.
 	read []string
+
+	// lists are endings of lists of groups, which are examined. opening.list returns what they say.
+	lists []string
 
 	// loose means that models also have parameters with these endings. Tensors that do not fit are
 	// such parameters. Optional endings are always loose, unless they are signs.
@@ -104,6 +109,15 @@ func (o *opening) numbers(t *Stored) (all []int64, ok bool) {
 		}
 	}
 	return all, true
+}
+
+// list returns what a list of groups says, if its ending is in format.lists.
+func (o *opening) list(t *Stored) (groupList, error) {
+	if l, ok := o.c.lists[t]; ok {
+		return l, nil
+	}
+	return groupList{}, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes", t.Shard, t.Key,
+		t.DType, t.Shape, maxList)
 }
 
 // module is the tensors that make one weight, by their names.
@@ -175,18 +189,23 @@ type formatTable struct {
 	dotted  map[string][]*ending
 	joined  []*ending
 	read    map[string]bool // the last parts of keys whose bytes are read
+	lists   map[string]bool // the last parts of keys of lists of groups
 }
 
 var knownFormats = newFormatTable(formats)
 
 // newFormatTable prepares rows for look-up.
 func newFormatTable(formats []*format) *formatTable {
-	t := &formatTable{dotted: map[string][]*ending{}, read: map[string]bool{}}
+	t := &formatTable{dotted: map[string][]*ending{}, read: map[string]bool{},
+		lists: map[string]bool{}}
 	for _, f := range formats {
 		t.rows = append(t.rows, row{f, t.register(f.needed(), !f.loose),
 			t.register(f.optional, false), t.register(f.signs, !f.loose)})
 		for _, e := range f.read {
 			t.read[e[strings.LastIndexByte(e, '.')+1:]] = true
+		}
+		for _, e := range f.lists {
+			t.lists[e[strings.LastIndexByte(e, '.')+1:]] = true
 		}
 	}
 	for _, e := range t.endings {
@@ -280,9 +299,9 @@ func (r *row) missing(m *module) (ending string, ok bool) {
 	return r.parts[i], true
 }
 
-// sign returns the tensor by which a module with signs was recognised.
-func (r *row) sign(m *module) *Stored {
-	for _, e := range r.format.signs {
+// firstOf returns the codes of a module, or else the tensor by which it was recognised.
+func (f *format) firstOf(m *module) *Stored {
+	for _, e := range slices.Concat([]string{f.codes}, f.signs) {
 		if t := m.part(e); t != nil {
 			return t
 		}

@@ -44,7 +44,7 @@ func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 		if p.bare != nil {
 			p.lacks = w.scaleOf(p.bare.Key)
 		}
-		c.small = nil // not needed any more
+		c.small, c.lists = nil, nil // not needed any more
 	})
 	return p, p.err
 }
@@ -207,7 +207,7 @@ func (p *pairer) configure() (err error) {
 	if p.q, err = readQuantization(p.c, p.s); err != nil {
 		return err
 	}
-	return refuseConfigured(p.q, p.s)
+	return refuseConfigured(p.c, p.q, p.s)
 }
 
 // open makes the decoders of the modules.
@@ -282,7 +282,7 @@ func (p *pairer) decode(m *module) error {
 func (p *pairer) whole(m *module) error {
 	r := m.row
 	if ending, ok := r.missing(m); ok {
-		t := r.sign(m)
+		t := r.firstOf(m)
 		return fmt.Errorf("%s: %s: %s without %s beside it: the checkpoint may be incomplete",
 			t.Shard, t.Key, r.name, m.name+ending)
 	}

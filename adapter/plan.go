@@ -66,8 +66,13 @@ func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	params, err := p.rewriteParams()
+	if err != nil {
+		return nil, err
+	}
 	return &Plan{
-		Options: p.o, Tensors: p.ordered(), Account: p.acc, Config: config, Notes: p.notes,
+		Options: p.o, Tensors: p.ordered(), Account: p.acc, Config: config, Params: params,
+		Notes: p.notes,
 	}, nil
 }
 
@@ -87,8 +92,17 @@ func (p *planner) pair() error {
 	for _, d := range q.drops {
 		p.acc.drop(int(d.at), d.reason)
 	}
-	p.nodes, err = p.c.recipes(p.dtype)
+	p.nodes, err = p.c.recipes(p.decoded())
 	return err
+}
+
+// decoded returns the dtype of decoded weights in recipes. What a view quantizes is not rounded
+// before.
+func (p *planner) decoded() safetensors.DType {
+	if p.layout.quantizes {
+		return safetensors.F32
+	}
+	return p.dtype
 }
 
 // node is the recipe of a weight in the source: dequantized if it was quantized, else as it is.
@@ -181,6 +195,10 @@ func (p *planner) pass(w *weight, at place) error {
 // add makes a virtual tensor in a file group, or two in a layout that quantizes. It accounts for
 // the weights that they are made of.
 func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error {
+	n, err := p.rounded(name, n, ws...)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", ws[0].Shard, ws[0].Key, err)
+	}
 	fate := Used
 	if len(ws) == 1 && ws[0].decoder == nil && isLoad(n, ws[0]) && !p.quantizes(name, n) {
 		fate = Passed
@@ -200,6 +218,20 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 		p.acc.use(w, fate, into)
 	}
 	return nil
+}
+
+// rounded gives a tensor the dtype in which it is shown. It leaves those alone that the view
+// quantizes.
+func (p *planner) rounded(name string, n expr.Node, ws ...*weight) (expr.Node, error) {
+	isDecoded := func(w *weight) bool { return w.decoder != nil }
+	switch {
+	case p.quantizes(name, n):
+		return n, nil
+	case p.o.Cast == CastAll && (floating(n.DType()) || n.DType() == safetensors.F64),
+		p.layout.quantizes && slices.ContainsFunc(ws, isDecoded):
+		return expr.Cast(n, p.dtype)
+	}
+	return n, nil
 }
 
 // put appends the tensors that show a recipe, and returns their names. from is the key that they

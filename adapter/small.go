@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -29,21 +31,27 @@ func (c *Checkpoint) readSmall(ctx context.Context, table *formatTable) error {
 	if err != nil || len(runs) == 0 {
 		return err
 	}
-	bufs := make([][]byte, len(runs))
+	kept := make([]keptTensors, len(runs))
 	err = concurrently(len(runs), func(i int) (err error) {
-		bufs[i], err = runs[i].read(ctx)
+		kept[i], err = runs[i].read(ctx, table)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	c.small = map[*Stored][]byte{}
-	for i, run := range runs {
-		for _, t := range run {
-			c.small[t], bufs[i] = bufs[i][:t.size()], bufs[i][t.size():]
-		}
+	c.small, c.lists = map[*Stored][]byte{}, map[*Stored]groupList{}
+	for _, k := range kept {
+		maps.Copy(c.small, k.bytes)
+		maps.Copy(c.lists, k.lists)
 	}
 	return nil
+}
+
+// keptTensors is what is kept of tensors that were read: their bytes, or what they say as lists of
+// groups.
+type keptTensors struct {
+	bytes map[*Stored][]byte
+	lists map[*Stored]groupList
 }
 
 // smallTensors are near each other in a file, in the order of their bytes.
@@ -53,10 +61,12 @@ type smallTensors []*Stored
 func smallRuns(tensors []*Stored, table *formatTable) (runs []smallTensors, err error) {
 	var shapes, lists int64
 	for _, t := range tensors {
-		if !table.read[t.Key[strings.LastIndexByte(t.Key, '.')+1:]] {
+		examined := table.lists[lastPart(t.Key)]
+		if !examined && !table.read[lastPart(t.Key)] {
 			continue
 		}
 		switch n := t.size(); {
+		case examined && n <= maxList: // its bytes are not kept
 		case n > maxList || n > maxShape && lists+n > maxLists:
 			continue
 		case n > maxShape:
@@ -83,23 +93,30 @@ func (s smallTensors) reach(t *Stored) bool {
 		t.Offset-first.Offset <= smallRun
 }
 
-// read returns the bytes of the tensors, one after the other.
-func (s smallTensors) read(ctx context.Context) ([]byte, error) {
+// read reads the tensors and returns what is kept of them.
+func (s smallTensors) read(ctx context.Context, table *formatTable) (k keptTensors, err error) {
 	first, last := s[0], s[len(s)-1]
 	span := make([]byte, last.Offset+last.size()-first.Offset)
 	if n, err := first.File.ReadAt(ctx, span, first.Offset); n < len(span) {
 		if err == nil || err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, fmt.Errorf("%s: %s: %w", first.Shard, first.Key, err)
+		return k, fmt.Errorf("%s: %s: %w", first.Shard, first.Key, err)
 	}
-	var all []byte
+	k = keptTensors{map[*Stored][]byte{}, map[*Stored]groupList{}}
 	for _, t := range s {
-		at := t.Offset - first.Offset
-		all = append(all, span[at:at+t.size()]...)
+		raw := span[t.Offset-first.Offset:][:t.size()]
+		if table.lists[lastPart(t.Key)] {
+			k.lists[t] = groupListOf(raw)
+		} else {
+			k.bytes[t] = slices.Clone(raw)
+		}
 	}
-	return all, nil
+	return k, nil
 }
+
+// lastPart returns the text after the last dot of a key.
+func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 
 // size returns the bytes of a tensor, whose header has been checked.
 func (t *Stored) size() int64 {

@@ -106,6 +106,9 @@ func (p *planner) convertOne(key string, n expr.Node, b *bucket, from string) er
 	if p.leftOut(key) != "" {
 		return nil
 	}
-	_, err := p.put(key, n, b, from)
+	n, err := p.rounded(key, n)
+	if err == nil {
+		_, err = p.put(key, n, b, from)
+	}
 	return err
 }

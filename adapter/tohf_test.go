@@ -50,13 +50,11 @@ func plainSource(t *testing.T, native bool) (*synth.Checkpoint, *Checkpoint) {
 	return s, opened(t, regrouped(s, ts))
 }
 
-// quantized computes codes and scales of a BF16 matrix one element at a time.
+// quantized computes codes and scales of a BF16 or F32 matrix one element at a time.
 func quantized(w synth.Tensor, ones bool) (codes, scales synth.Tensor) {
 	rows, cols := w.Shape[0], w.Shape[1]
 	r, c := ceilDiv(rows, 128), ceilDiv(cols, 128)
-	value := func(i, j int64) float32 {
-		return math.Float32frombits(uint32(binary.LittleEndian.Uint16(w.Data[2*(i*cols+j):])) << 16)
-	}
+	value := func(i, j int64) float32 { return number32(w, i*cols+j) }
 	grid := slices.Repeat([]float32{0}, int(r*c))
 	for i := range rows {
 		for j := range cols {
@@ -136,6 +134,84 @@ func TestQuantizedViewEqualsTheOracle(t *testing.T) {
 		}
 		equal(t, d, withScales(s.HF("BF16"), true,
 			func(x synth.Tensor) bool { return ShouldQuantizeKey(x.Name) }))
+	}
+}
+
+// linearWeight matches the weights that layout hf-fp8 quantizes in a DeepSeek-V3 without MTP layers.
+var linearWeight = regexp.MustCompile(`_proj(_with_mqa)?\.weight$`)
+
+// Codes and scales come from values that were rounded to F32 alone, so the view's dtype does not
+// change them. Blocks of 64 × 48 are not those of the view, so every weight is quantized again.
+func TestQuantizedViewsDoNotDependOnTheDType(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 3, Hidden: 150,
+		ExpertIntermediate: 36, Block: [2]int64{64, 48}}))
+	c := opened(t, s)
+	exact := map[string]synth.Tensor{}
+	for _, x := range s.HF("F32") {
+		exact[x.Name] = x
+	}
+	for dtype, d := range dtypes {
+		var want []synth.Tensor
+		quantizedAgain := 0
+		for _, x := range s.HF(dtype) {
+			if !linearWeight.MatchString(x.Name) {
+				want = append(want, x)
+				continue
+			}
+			quantizedAgain++
+			codes, scales := quantized(exact[x.Name], false)
+			want = append(want, codes, scales)
+		}
+		if quantizedAgain < 10 {
+			t.Fatalf("%s: only %d weights are quantized", dtype, quantizedAgain)
+		}
+		equal(t, dict(t, c, Options{Layout: LayoutHFFP8, DType: d}), want)
+	}
+}
+
+// Experts that are stored as one FP8 tensor are taken apart first, each with its own scale.
+func TestGroupedExpertsAreQuantizedFromF32(t *testing.T) {
+	const experts, hidden, inner = 3, 140, 20
+	s := synth.DeepSeek(small(synth.Options{Layers: 1, Dense: -1, Experts: experts, Hidden: hidden,
+		ExpertIntermediate: inner, Plain: true}))
+	s.Tensors = slices.DeleteFunc(s.Tensors,
+		func(x synth.Tensor) bool { return strings.Contains(x.Name, ".experts.") })
+	want := withScales(s.HF("BF16"), false,
+		func(x synth.Tensor) bool { return linearWeight.MatchString(x.Name) })
+	rng := rand.New(rand.NewPCG(5, 6))
+	const path = "model.layers.0.mlp.experts."
+	for _, g := range []struct {
+		name       string
+		rows, cols int64
+		parts      []string
+	}{
+		{"gate_up_proj", 2 * inner, hidden, []string{"gate_proj", "up_proj"}},
+		{"down_proj", hidden, inner, []string{"down_proj"}},
+	} {
+		codes := synth.Tensor{Name: path + g.name, DType: "F8_E4M3",
+			Shape: []int64{experts, g.rows, g.cols}}
+		codes.Data = synth.Random(rng, codes.DType, codes.Shape)
+		scales := synth.Tensor{Name: codes.Name + "_scale_inv", DType: "F32",
+			Shape: []int64{experts, 1, 1}}
+		scales.Data = synth.Random(rng, scales.DType, scales.Shape)
+		s.Tensors = append(s.Tensors, codes, scales)
+		each := g.rows * g.cols / int64(len(g.parts))
+		for e := range int64(experts) {
+			for i, part := range g.parts {
+				x := synth.Tensor{DType: "F32", Shape: []int64{each / g.cols, g.cols},
+					Name: path + string(rune('0'+e)) + "." + part + ".weight"}
+				from := (e*int64(len(g.parts)) + int64(i)) * each
+				for _, code := range codes.Data[from : from+each] {
+					x.Data = append(x.Data, synth.Round("F32", synth.E4M3(code)*number32(scales, e))...)
+				}
+				again, grid := quantized(x, false)
+				want = append(want, again, grid)
+			}
+		}
+	}
+	c := opened(t, s)
+	for _, d := range dtypes {
+		equal(t, dict(t, c, Options{Layout: LayoutHFFP8, DType: d}), want)
 	}
 }
 

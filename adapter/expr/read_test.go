@@ -143,6 +143,8 @@ var recipes = []struct {
 	}},
 
 	{"cast", func(m *maker) both { return m.load(bf16, 9, 10).cast(f32) }},
+	{"cast from F64", func(m *maker) both { return m.load(safetensors.F64, 9, 10).cast(f32).transpose() }},
+	{"cast from F64 down", func(m *maker) both { return m.load(safetensors.F64, 3, 9, 10).cast(f16).index(2).slice(0, 1, 8) }},
 	{"cast down", func(m *maker) both { return m.load(f32, 9, 10).cast(f16).transpose() }},
 	{"cast sliced", func(m *maker) both { return m.load(f16, 9, 10).cast(bf16).slice(1, 2, 7).slice(0, 1, 8).index(3) }},
 
