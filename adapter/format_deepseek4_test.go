@@ -43,7 +43,8 @@ func TestDeepSeekV4ReadsFP4Experts(t *testing.T) {
 				copy(codes.Data, []byte{0x80, 0x08, 0xf7})
 				groups := ceilDiv(test.cols, 32)
 				scale := exponents(rng, key+"scale", test.dtype, test.rows, groups)
-				want := synth.Tensor{Name: codes.Name, DType: dtype, Shape: []int64{test.rows, test.cols}}
+				want := synth.Tensor{Name: codes.Name, DType: dtype,
+					Shape: []int64{test.rows, test.cols}}
 				for i := range test.rows {
 					for j := range test.cols {
 						code := codes.Data[i*test.cols/2+j/2] >> (j % 2 * 4) & 15

@@ -82,8 +82,8 @@ func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 	return d, nil
 }
 
-// nvfp4Codes reads each byte as two codes: of a column if down is set, or else of a row. The groups of
-// 16 run in the same direction.
+// nvfp4Codes reads each byte as two codes: of a column if down is set, or else of a row. The groups
+// of 16 run in the same direction.
 func nvfp4Codes(w *Stored, down bool) *packedWeight {
 	axis, where := 1, "row"
 	if down {
