@@ -27,7 +27,7 @@ func exponents(rng *rand.Rand, name, dtype string, shape ...int64) synth.Tensor 
 // The experts of DeepSeek-V4 have two codes in a byte that is declared as signed, and an exponent
 // for 32 of them.
 func TestDeepSeekV4ReadsFP4Experts(t *testing.T) {
-	const key = "layers.0.ffn.experts.1.w2."
+	const key = "layers.0.ffn.shared_experts.w2."
 	for _, test := range []struct {
 		name, config, dtype string
 		rows, cols          int64

@@ -169,13 +169,14 @@ func TestNVFP4IsRefused(t *testing.T) {
 		"second scales of others":    {`{}`, stack, &tensor{experts + "_weight_scale_2", "F32", shape{3}}, "expected one number, or one for each of 2 matrices"},
 		"no second scale of a stack": {`{}`, stack, &tensor{key: experts + "_weight_scale_2"}, "NVFP4 (ModelOpt) without " + experts + "_weight_scale_2 beside it"},
 		"transposed gpt-oss":         {`{"model_type": "gpt_oss"}`, stack, nil, experts + ": grouped experts of shape [2 8 32], whose inputs are on the last axis"},
-		"transposed Llama 4":         {`{"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}`, stack, nil, "whose inputs are on the last axis"},
+		"transposed Llama 4":         {`{"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}`, stack, nil, "inputs are on the last axis"},
 		"W4A16_AWQ":                  {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "BF16", shape{16, 2}}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"W4A8_AWQ":                   {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "F8_E4M3", shape{16, 2}}, {"x.weight_scale_2", "F32", nil}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"AWQ over experts":           {`{}`, []tensor{{experts, "U8", shape{2, 8, 256}}, {experts + "_weight_scale", "BF16", shape{2, 16, 2}}}, nil, experts + ": INT4 (AWQ of ModelOpt) is not decoded"},
 		"transposed Qwen 3.5": {`{"model_type": "qwen3_5_moe"}`, []tensor{{experts, "U8", shape{2, 16, 8}},
 			{experts + "_weight_scale", "F8_E4M3", shape{2, 2, 8}},
-			{experts + "_weight_scale_2", "F32", nil}}, nil, experts + ": grouped experts of shape [2 32 8], whose inputs are on the axis before the last"},
+			{experts + "_weight_scale_2", "F32", nil}}, nil,
+			experts + ": grouped experts of shape [2 32 8], whose inputs are on the axis before"},
 		"in the order of a kernel": {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
 	} {
 		t.Run(name, func(t *testing.T) {
