@@ -106,7 +106,7 @@ func (s *quantState) rows(n int64) []int64 {
 // state reads the description and compares it with the tensors.
 func (f *fourBitWeight) state(o *opening, kind string) (*quantState, error) {
 	raw, ok := o.read(f.text)
-	if !ok {
+	if !ok || len(raw) > maxShape {
 		return nil, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes of JSON", f.text.Shard,
 			f.text.Key, f.text.DType, f.text.Shape, maxShape)
 	}
