@@ -52,7 +52,12 @@ var undecodedTypes = []*format{
 		loose: true,
 		fits:  typed(".weight", safetensors.U32),
 	},
-	coded("INT8 without the scales of a known format", safetensors.I8),
+	{
+		name: "INT8 without the scales of a known format", codes: ".weight",
+		fits: typed(".weight", safetensors.I8),
+		instead: "restore the shard with its weight_scale, or with its scale if it is FP4 of " +
+			"DeepSeek-V4, or " + otherwise,
+	},
 	coded("a pack of bytes (BitNet, bitsandbytes or MXFP4)", safetensors.U8),
 	coded("a pack of integers", safetensors.I32),
 	coded("a pack of integers (MLX)", safetensors.U32),

@@ -140,9 +140,9 @@ var publishedFolders = map[string]published{
 			stock("layers.0.attention.v_fake_quantizer.qscale_act", "BF16"),
 			stock("layers.0.attention.kv_fake_quantizer.qscale_act", "BF16")}},
 		shown: []string{"layers.0.attention.wq.weight BF16 [8 64]"},
-		dropped: []string{"attention.k_fake_quantizer.qscale_act",
-			"attention.kv_fake_quantizer.qscale_act", "attention.q_fake_quantizer.qscale_act",
-			"attention.v_fake_quantizer.qscale_act", "wq.qscale_act"},
+		dropped: []string{"k_fake_quantizer.qscale_act",
+			"kv_fake_quantizer.qscale_act", "q_fake_quantizer.qscale_act",
+			"v_fake_quantizer.qscale_act", "wq.qscale_act"},
 	},
 	"NVFP4 in another encoding": {
 		texts: quantizedBy(`{"quant_method": "compressed-tensors", "weight_scale_encoding": "csf"}`),

@@ -80,7 +80,7 @@ func readQuantization(c *Checkpoint, s settings) (*quantization, error) {
 	if err := q.read(configName, s.object(quantizationFields...)); err != nil {
 		return nil, fmt.Errorf("%s: %w", configName, err)
 	}
-	for _, name := range quantizeNames {
+	for _, name := range append([]string{paramsName}, quantizeNames...) {
 		raw, ok := c.quantizeFiles[name]
 		if !ok {
 			continue
