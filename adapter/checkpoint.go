@@ -51,6 +51,9 @@ type Checkpoint struct {
 	// kernelOrder has the shards whose metadata says that their exponents are in kernel order.
 	kernelOrder map[string]bool
 
+	// small has the bytes of small tensors that a plan needs, such as the shapes of packs.
+	small map[*Stored][]byte
+
 	// tensorParallel is tp_size of the index: the number of shards of each fused matrix. It is 0 if
 	// the index does not give it.
 	tensorParallel int
@@ -80,9 +83,10 @@ type OpenOptions struct {
 	Fits func(bytes int64) error
 }
 
-// Open opens a source and reads no tensor data. The source is a folder with config.json and shards
-// (in Mistral's own layout with params.json and consolidated*.safetensors), one .safetensors file,
-// or a Hub id in the local Hugging Face cache. A Hub id is "org/name" or "org/name@revision".
+// Open opens a source and reads no tensor data, except shapes and descriptions of packs that are
+// stored as tensors. The source is a folder with config.json and shards (in Mistral's own layout
+// with params.json and consolidated*.safetensors), one .safetensors file, or a Hub id in the local
+// Hugging Face cache. A Hub id is "org/name" or "org/name@revision".
 //
 // Open checks the header of every shard and compares it with the index if there is one. The shards
 // are chosen as transformers chooses them (shards.go). A key of the index that no shard has is an
@@ -345,7 +349,10 @@ func (c *Checkpoint) openShards(d *folder, model *selection) error {
 	if err := r.readAll(); err != nil {
 		return err
 	}
-	return r.finish()
+	if err := r.finish(); err != nil {
+		return err
+	}
+	return c.readSmall(d.ctx, knownFormats)
 }
 
 // shardReader collects the tensors of the shards and compares them with the index.

@@ -35,14 +35,14 @@ func openDeepSeekFP4(o *opening) (decoder, error) {
 			w.Shard, w.Key, w.Shape)
 	}
 	d := &packedWeight{where: groupsOf32.String(), Packed: expr.Packed{
-		Codes: &w.Source, Shape: []int64{w.Shape[0], 2 * w.Shape[1]}, Pack: expr.Pack{Bits: 4},
+		Codes: &w.Source, Shape: pairs(w.Shape), Pack: expr.Pack{Bits: 4},
 		Values: e2m1PlusZero,
 		Scales: expr.Scales{Source: &scale.Source, Block: groupsOf32.block},
 	}}
 	return d, d.checkGrid(w, scale)
 }
 
-var groupsOf32 = partition{block: [2]int64{1, 32}}
+var groupsOf32 = partition{block: [2]int64{1, mxGroup}}
 
 // openEngram opens the table of Engram. Its rows are looked up alone, so they are scaled alone, in
 // groups of 32. The configured blocks are those of the matrices.

@@ -9,14 +9,12 @@ import (
 )
 
 // nvfp4Formats are ModelOpt's: E2M1 codes with a scale for each group of 16. The scales are
-// multiplied by a second scale.
+// multiplied by a second scale. ModelOpt's INT4 is told apart by its shapes.
 var nvfp4Formats = []*format{
+	int4AWQ(".weight", ".weight_scale"),
+	int4AWQ("", "_weight_scale"),
 	nvfp4Format(".weight", ".weight_scale", ".weight_scale_2"),
 	nvfp4Format("", "_weight_scale", "_weight_scale_2"), // grouped experts
-	nvfp4Without(".weight", ".weight_scale", ".weight_scale_2"),
-	nvfp4Without("", "_weight_scale", "_weight_scale_2"),
-	nvfp4Without(".weight", ".weight_scale_2", ".weight_scale"),
-	nvfp4Without("", "_weight_scale_2", "_weight_scale"),
 	{
 		name: "a pack with scales in the order of a kernel (swizzled)", codes: ".weight",
 		parts: []string{".weight_scale"},
@@ -29,28 +27,36 @@ var nvfp4Formats = []*format{
 	},
 }
 
-func nvfp4Format(codes, scale, second string) *format {
+// undecodedAlgorithms are values of quant_algo whose weights are not the model's own. The model
+// scales its activations to match, or adds low-rank corrections, and layers may have absorbed the
+// factors.
+var undecodedAlgorithms = []string{"NVFP4_AWQ", "NVFP4_SVD", "W4A16_AWQ", "W4A8_AWQ"}
+
+// int4AWQ is INT4 of ModelOpt, W4A16_AWQ or W4A8_AWQ. A byte has the codes of two rows.
+func int4AWQ(codes, scale string) *format {
 	return &format{
-		name: "NVFP4 (ModelOpt)", codes: codes, parts: []string{scale, second},
+		name: "INT4 (AWQ of ModelOpt)", codes: codes, parts: []string{scale},
 		fits: func(m *module) bool {
-			return m.codes.DType == safetensors.U8 && m.part(scale).DType == safetensors.F8E4M3
-		},
-		open: func(o *opening) (decoder, error) {
-			return openNVFP4(o, o.part(scale), o.part(second))
+			w, s := m.codes.Shape, m.part(scale).Shape
+			rows := len(w) - 2
+			return m.codes.DType == safetensors.U8 && rows >= 0 && len(s) == len(w) &&
+				w[rows] > 0 && s[rows] == 2*w[rows]
 		},
 	}
 }
 
-// nvfp4Without is a weight with only one of its scales.
-func nvfp4Without(codes, missing, there string) *format {
+func nvfp4Format(codes, scale, second string) *format {
 	return &format{
-		name: "NVFP4 (ModelOpt) without " + missing[1:], codes: codes, parts: []string{there},
+		name: "NVFP4 (ModelOpt)", codes: codes, parts: []string{scale, second},
+		signs: []string{scale, second},
 		fits: func(m *module) bool {
-			d := m.part(there).DType
-			return m.codes.DType == safetensors.U8 && m.part(missing) == nil &&
-				(d == safetensors.F8E4M3 || d == safetensors.F32)
+			w, s := m.part(codes), m.part(scale)
+			return (w != nil || m.part(second) != nil) && (w == nil || w.DType == safetensors.U8) &&
+				(s == nil || s.DType == safetensors.F8E4M3)
 		},
-		instead: "restore the shard that has its " + missing[1:],
+		open: func(o *opening) (decoder, error) {
+			return openNVFP4(o, o.part(scale), o.part(second))
+		},
 	}
 }
 
@@ -62,7 +68,7 @@ func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 		return nil, fmt.Errorf("%s: %s: codes of shape %v: expected a matrix or a stack of them",
 			w.Shard, w.Key, w.Shape)
 	}
-	d, down := pairs(w, false), pairs(w, true)
+	d, down := nvfp4Codes(w, false), nvfp4Codes(w, true)
 	if o.ending == "" && slices.Equal(down.grid(), scale.Shape) {
 		d = down
 	}
@@ -80,9 +86,9 @@ func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 	return d, nil
 }
 
-// pairs reads each byte as two codes: of a column if down is set, or else of a row. The groups of
+// nvfp4Codes reads each byte as two codes: of a column if down is set, or else of a row. The groups of
 // 16 run in the same direction.
-func pairs(w *Stored, down bool) *packedWeight {
+func nvfp4Codes(w *Stored, down bool) *packedWeight {
 	axis, where := 1, "row"
 	if down {
 		axis, where = 0, "column"

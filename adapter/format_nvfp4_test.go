@@ -155,14 +155,17 @@ func TestNVFP4IsRefused(t *testing.T) {
 		"two second scales":          {`{}`, matrix, &tensor{"x.weight_scale_2", "F32", shape{2}}, "x.weight_scale_2: second scale of shape [2] for x.weight [8 16]: expected one number"},
 		"second scales of rows":      {`{}`, matrix, &tensor{"x.weight_scale_2", "F32", shape{8, 1}}, "x.weight_scale_2: second scale of shape [8 1]"},
 		"a second scale of bytes":    {`{}`, matrix, &tensor{"x.weight_scale_2", "U8", nil}, "x.weight_scale_2: second scale of dtype U8"},
-		"no second scale":            {`{}`, matrix, &tensor{key: "x.weight_scale_2"}, "x.weight: NVFP4 (ModelOpt) without weight_scale_2"},
-		"no scale":                   {`{}`, matrix, &tensor{key: "x.weight_scale"}, "x.weight: NVFP4 (ModelOpt) without weight_scale"},
-		"no weight":                  {`{}`, matrix, &tensor{key: "x.weight"}, "scale without its weight"},
+		"no second scale":            {`{}`, matrix, &tensor{key: "x.weight_scale_2"}, "x.weight: NVFP4 (ModelOpt) without x.weight_scale_2 beside it"},
+		"no scale":                   {`{}`, matrix, &tensor{key: "x.weight_scale"}, "x.weight: NVFP4 (ModelOpt) without x.weight_scale beside it"},
+		"no weight":                  {`{}`, matrix, &tensor{key: "x.weight"}, "without x.weight beside it"},
 		"scales for other experts":   {`{}`, stack, &tensor{experts + "_weight_scale", "F8_E4M3", shape{3, 8, 2}}, experts + "_weight_scale: scales [3 8 2]"},
 		"second scales of others":    {`{}`, stack, &tensor{experts + "_weight_scale_2", "F32", shape{3}}, "expected one number, or one for each of 2 matrices"},
-		"no second scale of a stack": {`{}`, stack, &tensor{key: experts + "_weight_scale_2"}, experts + ": NVFP4 (ModelOpt) without weight_scale_2"},
+		"no second scale of a stack": {`{}`, stack, &tensor{key: experts + "_weight_scale_2"}, "NVFP4 (ModelOpt) without " + experts + "_weight_scale_2 beside it"},
 		"transposed gpt-oss":         {`{"model_type": "gpt_oss"}`, stack, nil, experts + ": grouped experts in NVFP4, packed along their last axis"},
 		"transposed Llama 4":         {`{"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}`, stack, nil, "packed along their last axis"},
+		"W4A16_AWQ":                  {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "BF16", shape{16, 2}}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
+		"W4A8_AWQ":                   {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "F8_E4M3", shape{16, 2}}, {"x.weight_scale_2", "F32", nil}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
+		"AWQ over experts":           {`{}`, []tensor{{experts, "U8", shape{2, 8, 256}}, {experts + "_weight_scale", "BF16", shape{2, 16, 2}}}, nil, experts + ": INT4 (AWQ of ModelOpt) is not decoded"},
 		"in the order of a kernel":   {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -207,5 +210,29 @@ func TestNVFP4BesideOtherFormats(t *testing.T) {
 		equal(t, dict(t, opened(t, &synth.Checkpoint{Config: s, Tensors: all}),
 			Options{Layout: "hf"}), []synth.Tensor{want,
 			values(codes, func(_, _ int64) float32 { return number32(scale, 0) }), plain})
+	}
+}
+
+// Algorithms of ModelOpt that change the weights of a layer are refused wherever they are named,
+// even if every tensor could be decoded.
+func TestAlgorithmsThatChangeWeightsAreRefused(t *testing.T) {
+	c := nvfp4Cases()["a matrix"]
+	stored, _ := c.tensors(rand.New(rand.NewPCG(25, 26)), "BF16")
+	for _, algorithm := range []string{"NVFP4_AWQ", "NVFP4_SVD", "W4A16_AWQ", "W4A8_AWQ"} {
+		for name, test := range map[string]struct{ config, beside, want string }{
+			"config.json": {`{"quantization_config": {"quant_method": "modelopt", "quant_algo": "` + algorithm + `"}}`, `{}`, "config.json: quant_algo"},
+			"its own file": {`{}`, `{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "` + algorithm + `"}}`,
+				"hf_quant_config.json: quant_algo"},
+			"one layer": {`{}`, `{"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": {"y": {"quant_algo": "FP8"}, "z": {"quant_algo": "` + algorithm + `"}}}}`,
+				"hf_quant_config.json: quantized_layers: z: quant_algo"},
+		} {
+			s := sourceOf(t, test.config, stored...)
+			s.Side = map[string][]byte{"hf_quant_config.json": []byte(test.beside)}
+			_, err := NewPlan(opened(t, s), Options{Layout: "hf"})
+			if err == nil || !strings.Contains(err.Error(), test.want) ||
+				!strings.Contains(err.Error(), algorithm) {
+				t.Errorf("%s in %s: error %v", algorithm, name, err)
+			}
+		}
 	}
 }

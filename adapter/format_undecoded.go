@@ -10,7 +10,6 @@ import (
 
 // undecodedFormats are recognised by the endings of keys and refused by name.
 var undecodedFormats = []*format{
-	sign("NVFP4 (compressed-tensors)", ".weight_global_scale"),
 	sign("NVFP4-CSF", ".weight_scale.nvfp4_csf_fixed"),
 	sign("a pack with AWQ scales (ModelOpt)", ".pre_quant_scale"),
 	sign("a pack with low-rank corrections (SVDQuant)", ".svdquant_lora_a", ".svdquant_lora_b"),
@@ -22,18 +21,6 @@ var undecodedFormats = []*format{
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed",
 		parts: []string{".weight_packed"}}),
 	kernelOrder,
-	{
-		name: "MXFP4 (compressed-tensors)", codes: ".weight_packed",
-		parts: []string{".weight_scale"},
-		fits:  typed(".weight_packed", safetensors.U8, ".weight_scale", safetensors.U8),
-	},
-	sign("an INT4 or INT8 pack of compressed-tensors (pack-quantized)", ".weight_packed",
-		".weight_shape", ".weight_g_idx"),
-	sign("an integer format with zero points (compressed-tensors)", ".weight_zero_point"),
-	{
-		name: "MXFP4 (gpt-oss)", parts: []string{"_blocks", "_scales"}, anyPart: true, loose: true,
-		fits: func(m *module) bool { return m.parts[0].DType == safetensors.U8 },
-	},
 	sign("GPTQ or AWQ", ".qweight", ".qzeros", ".g_idx"),
 	sign("bitsandbytes NF4", ".quant_state.bitsandbytes__nf4"),
 	sign("bitsandbytes FP4", ".quant_state.bitsandbytes__fp4"),
@@ -66,15 +53,11 @@ func inKernelOrder(h *safetensors.Header) bool {
 // undecodedTypes are recognised by the dtypes of a weight and its scale, and refused by name.
 var undecodedTypes = []*format{
 	{
-		name: "MXFP4", codes: ".weight", parts: []string{".weight_scale"},
-		fits: typed(".weight", safetensors.U8, ".weight_scale", safetensors.U8),
-	},
-	{
 		name: "MLX", codes: ".weight", parts: []string{".scales"}, optional: []string{".biases"},
 		loose: true,
 		fits:  typed(".weight", safetensors.U32),
 	},
-	coded("INT8", safetensors.I8),
+	coded("INT8 without the scales of a known format", safetensors.I8),
 	coded("a pack of bytes (BitNet, bitsandbytes or MXFP4)", safetensors.U8),
 	coded("a pack of integers", safetensors.I32),
 	coded("a pack of integers (MLX)", safetensors.U32),
@@ -87,7 +70,7 @@ var undecodedTypes = []*format{
 
 // sign is a format that any one of the endings identifies.
 func sign(name string, endings ...string) *format {
-	return &format{name: name, parts: endings, anyPart: true}
+	return &format{name: name, signs: endings}
 }
 
 // coded is a format that the dtype of a weight identifies.
@@ -109,11 +92,10 @@ func typed(pairs ...any) func(*module) bool {
 	}
 }
 
-// undecodedMethods are values of quant_method whose weights are never FP8 with scales.
+// undecodedMethods are values of quant_method whose weights are never decoded.
 var undecodedMethods = []string{
 	"aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "fp_quant",
-	"gptq", "higgs", "hqq",
-	"mxfp4", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
+	"gptq", "higgs", "hqq", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
 }
 
 const rotated = "the stored weights are rotated, and the model rotates them back while it runs: " +
@@ -125,8 +107,7 @@ func refuseConfigured(q *quantization, s settings) error {
 	o := s.object(quantizationFields...)
 	switch {
 	case slices.Contains(undecodedMethods, q.method):
-		return fmt.Errorf("config.json: quant_method %q is not decoded: only FP8 weights with "+
-			"scales are", q.method)
+		return fmt.Errorf("config.json: quant_method %q is not decoded: "+otherwise, q.method)
 	case len(asObject(o["transform_config"])) > 0:
 		return fmt.Errorf("config.json: transform_config: " + rotated)
 	case s["online-rotate"] != nil:

@@ -22,10 +22,19 @@ func e2m1Numbers(zero float64) *[16]float32 {
 // packedWeight is a weight whose codes are packed into words, or are whole numbers.
 type packedWeight struct {
 	expr.Packed
-	where string // which elements share a scale
+	where  string // which elements share a scale
+	turned bool   // the weight is the transpose of the codes, or of each matrix of a stack
 }
 
-func (d *packedWeight) shape() []int64 { return d.Shape }
+func (d *packedWeight) shape() []int64 {
+	if !d.turned {
+		return d.Shape
+	}
+	s := slices.Clone(d.Shape)
+	n := len(s)
+	s[n-2], s[n-1] = s[n-1], s[n-2]
+	return s
+}
 
 func (d *packedWeight) describe() (string, safetensors.DType) {
 	return d.where, d.Scales.Source.DType
@@ -34,7 +43,11 @@ func (d *packedWeight) describe() (string, safetensors.DType) {
 func (d *packedWeight) node(out safetensors.DType) (expr.Node, error) {
 	p := d.Packed
 	p.Out = out
-	return expr.DequantizePacked(&p)
+	n, err := expr.DequantizePacked(&p)
+	if err != nil || !d.turned {
+		return n, err
+	}
+	return expr.Transpose(n)
 }
 
 // grid returns the shape of the scales, with one for each block of each matrix.
@@ -49,4 +62,15 @@ func (d *packedWeight) checkGrid(w, scale *Stored) error {
 	}
 	return fmt.Errorf("%s: %s: scales %v for %s %v: its %v values with %s need %v",
 		scale.Shard, scale.Key, scale.Shape, w.Key, w.Shape, d.Shape, d.where, d.grid())
+}
+
+// checkGroups checks that the codes are a matrix or a stack of whole groups in a row, each with a
+// scale.
+func (d *packedWeight) checkGroups(w, scale *Stored) error {
+	n, size := len(d.Shape), d.Scales.Block[1]
+	if n != 2 && n != 3 || slices.Min(d.Shape) < 0 || d.Shape[n-1]%size != 0 {
+		return fmt.Errorf("%s: %s: codes %v with %s: expected a matrix, or a stack, of whole groups",
+			w.Shard, w.Key, d.Shape, d.where)
+	}
+	return d.checkGrid(w, scale)
 }

@@ -18,20 +18,34 @@ var quantizationFields = []string{"quantization_config", "compression_config"}
 // quantization is the configured description of scales. The tensors decide the format; the
 // configuration gives block sizes and breaks ties.
 type quantization struct {
-	there   bool   // the configuration has a description
-	method  string // quant_method
-	rules   []rule
-	always  scheme             // all rules for every weight together
-	only    bool               // there are no other rules
-	schemes map[string]*scheme // by the rules that apply
+	there        bool   // the configuration has a description
+	method       string // quant_method
+	descriptions []description
+	floats       ruleSet // of FP8 codes
+	integers     ruleSet // of codes that are whole numbers
 
 	partitions []*partition // each partition in use, once
 }
 
+// description is the fields of one description, as the file has them.
+type description struct {
+	file string
+	settings
+}
+
+// ruleSet is the rules for weights of one kind.
+type ruleSet struct {
+	rules   []rule
+	always  scheme             // all rules for every weight together
+	only    bool               // there are no other rules
+	schemes map[string]*scheme // by the rules that apply
+}
+
 // rule is the configured description of some weights.
 type rule struct {
-	targets *targets // nil: every weight
-	ignore  *targets
+	targets  *targets // nil: every weight
+	ignore   *targets
+	integers bool // the codes are whole numbers
 	scheme
 }
 
@@ -40,6 +54,11 @@ type scheme struct {
 	blocks  [][2]int64 // sizes of blocks; a group of g in a row is 1 × g
 	tensor  bool       // one scale for a whole matrix
 	channel bool       // one scale for each output channel
+
+	// of whole numbers
+	bits       []int // of a code
+	symmetric  bool  // no zero points
+	asymmetric bool  // zero points; both: several rules apply
 }
 
 // dialects are the descriptions that different programs write. Each reads the fields that it knows
@@ -55,8 +74,8 @@ var dialects = []struct {
 
 // readQuantization reads the description in config.json and those in the files beside it.
 func readQuantization(c *Checkpoint, s settings) (*quantization, error) {
-	q := &quantization{schemes: map[string]*scheme{}}
-	if err := q.read(s.object(quantizationFields...)); err != nil {
+	q := &quantization{}
+	if err := q.read(configName, s.object(quantizationFields...)); err != nil {
 		return nil, fmt.Errorf("%s: %w", configName, err)
 	}
 	for _, name := range append([]string{paramsName}, quantizeNames...) {
@@ -66,18 +85,19 @@ func readQuantization(c *Checkpoint, s settings) (*quantization, error) {
 		}
 		o, err := parseSettings(raw)
 		if err == nil {
-			err = q.read(o)
+			err = q.read(name, o)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	q.settle()
+	q.floats.settle()
+	q.integers.settle()
 	return q, nil
 }
 
 // read adds the rules of one description. ModelOpt's own file nests them in a field "quantization".
-func (q *quantization) read(o settings) error {
+func (q *quantization) read(file string, o settings) error {
 	if inside, ok := o["quantization"].(map[string]any); ok {
 		o = inside
 	}
@@ -85,6 +105,7 @@ func (q *quantization) read(o settings) error {
 		return nil
 	}
 	q.there = true
+	q.descriptions = append(q.descriptions, description{file, o})
 	method, _ := o["quant_method"].(string)
 	if q.method == "" {
 		q.method = method
@@ -97,13 +118,20 @@ func (q *quantization) read(o settings) error {
 		if err != nil {
 			return err
 		}
-		q.rules = append(q.rules, rules...)
+		for _, r := range rules {
+			set := &q.floats
+			if r.integers {
+				set = &q.integers
+			}
+			set.rules = append(set.rules, r)
+		}
 	}
 	return nil
 }
 
 // settle joins the rules for every weight.
-func (q *quantization) settle() {
+func (q *ruleSet) settle() {
+	q.schemes = map[string]*scheme{}
 	q.only = true
 	for i := range q.rules {
 		if r := &q.rules[i]; r.targets == nil && r.ignore == nil {
@@ -116,7 +144,7 @@ func (q *quantization) settle() {
 
 // schemeOf joins all rules that apply to a weight. Rules may overlap, and their order does not
 // matter.
-func (q *quantization) schemeOf(key string) *scheme {
+func (q *ruleSet) schemeOf(key string) *scheme {
 	if q.only {
 		return &q.always
 	}
@@ -163,6 +191,14 @@ func (s *scheme) join(o *scheme) {
 	slices.SortFunc(s.blocks, func(a, b [2]int64) int { return slices.Compare(b[:], a[:]) })
 	s.tensor = s.tensor || o.tensor
 	s.channel = s.channel || o.channel
+	for _, n := range o.bits {
+		if !slices.Contains(s.bits, n) {
+			s.bits = append(s.bits, n)
+		}
+	}
+	slices.Sort(s.bits)
+	s.symmetric = s.symmetric || o.symmetric
+	s.asymmetric = s.asymmetric || o.asymmetric
 }
 
 // names reports whether the scheme describes the partition.

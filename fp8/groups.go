@@ -3,6 +3,7 @@ package fp8
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Coding is how the codes of a [Groups] lie in memory and which numbers they are.
@@ -63,10 +64,14 @@ func DequantizeGroups(dst []byte, dstStride int, out Format, m *Groups) {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	values := s.valuesOf(m)
+	tame := !slices.ContainsFunc(values[:], func(v float32) bool { return !isTame(v) })
 	for r := 0; r < m.Rows; {
 		n := min(m.Rows-r, remaining(m.Row+r, m.Block[0]))
 		b := m.strip(dst[r*dstStride:], dstStride, out, r, n)
-		b.values = values
+		b.values, b.tame = values, tame
+		if r == 0 && using == generic && out != F32 {
+			s.forget(b)
+		}
 		s.decode(b)
 		r += n
 	}
@@ -129,6 +134,7 @@ type strip struct {
 	out           Format
 	coding        Coding
 	values        *[256]float32
+	tame          bool // the values of codes are tame
 	codes         []byte
 	stride, skip  int
 	rows, cols    int
@@ -179,8 +185,7 @@ func (s *scratch) decode(b *strip) {
 	head := min(b.cols, -b.col&(sixteen-1))
 	body := (b.cols - head) &^ (sixteen - 1)
 	_, skip := b.coding.from(b.codes, b.skip+head)
-	if b.width%sixteen != 0 || b.coding == LowBytes || skip != 0 ||
-		using == generic && !b.looksUp() {
+	if b.width%sixteen != 0 || b.coding == LowBytes || skip != 0 {
 		head, body = b.cols, 0
 	}
 	s.byColumns(b.part(0, head))
@@ -212,10 +217,7 @@ func (s *scratch) byColumns(b *strip) {
 		if zeros != nil {
 			zeros = p.spread(&s.zeros, zeros)
 		}
-		for r := range p.rows {
-			dst, codes := p.row(r)
-			rowOfColumns(dst, codes, p, scales, zeros)
-		}
+		s.columns(p, scales, zeros)
 		b = b.part(p.cols, b.cols-p.cols)
 	}
 }

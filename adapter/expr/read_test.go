@@ -60,6 +60,15 @@ var recipes = []struct {
 	{"load index of rank 4", func(m *maker) both { return m.load(bf16, 3, 4, 5, 6).index(1).transpose() }},
 	{"load element", func(m *maker) both { return m.load(bf16, 5, 6).index(1).index(2) }},
 
+	{"multiply to f32", func(m *maker) both { return m.load(f32, 7, 11).multiply(7.874015718698502e-3, f32) }},
+	{"multiply to bf16", func(m *maker) both { return m.load(f32, 3, 4100).multiply(-3e-39, bf16) }},
+	{"multiply to f16, columns transposed", func(m *maker) both {
+		return m.load(f32, 3, 40, 50).multiply(1e-3, f16).transpose().slice(1, 7, 30).index(2)
+	}},
+	{"multiply codes", func(m *maker) both {
+		return m.dequantize(quantized{block: blocks, out: f32}, 70, 130).multiply(1./3, bf16).slice(1, 3, 90).transpose()
+	}},
+
 	{"dequantize 1×1", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 1, 1) }},
 	{"dequantize 1×300", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 1, 300) }},
 	{"dequantize 300×1", func(m *maker) both { return m.dequantize(quantized{block: blocks, out: f32}, 300, 1).transpose() }},
