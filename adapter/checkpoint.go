@@ -53,6 +53,7 @@ type Checkpoint struct {
 
 	// small has the bytes of small tensors that a plan needs, such as the shapes of packs.
 	small map[*Stored][]byte
+	lists map[*Stored]groupList
 
 	// tensorParallel is tp_size of the index: the number of shards of each fused matrix. It is 0 if
 	// the index does not give it.
@@ -83,9 +84,9 @@ type OpenOptions struct {
 	Fits func(bytes int64) error
 }
 
-// Open opens a source and reads no tensor data, except shapes and descriptions of packs that are
-// stored as tensors. The source is a folder with config.json and shards (in Mistral's own layout
-// with params.json and consolidated*.safetensors), one .safetensors file, or a Hub id in the local
+// Open opens a source. It reads no tensor data except descriptions of packs that are stored as
+// tensors. The source is a folder with config.json and shards (in Mistral's own layout with
+// params.json and consolidated*.safetensors), one .safetensors file, or a Hub id in the local
 // Hugging Face cache. A Hub id is "org/name" or "org/name@revision".
 //
 // Open checks the header of every shard and compares it with the index if there is one. The shards
@@ -497,7 +498,7 @@ func (p *planner) checkAbsent() error {
 	for _, a := range p.c.absent {
 		switch {
 		case p.leftOut(a.key) != "":
-		case p.dropsMTP() && p.isMTP(a.key, locate(a.key)):
+		case p.dropsMTP(a.key, p.family.locate(a.key)):
 		default:
 			wanted = append(wanted, a)
 		}

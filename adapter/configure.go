@@ -25,8 +25,10 @@ func (p *planner) configure() (err error) {
 	if p.depth, err = p.field("num_hidden_layers"); err != nil {
 		return err
 	}
-	if err := p.countExperts(); err != nil {
-		return err
+	for _, count := range []func() error{p.countPredictions, p.countExperts} {
+		if err := count(); err != nil {
+			return err
+		}
 	}
 	return p.options()
 }

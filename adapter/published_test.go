@@ -96,7 +96,7 @@ var publishedFolders = map[string]published{
 			"layers.0.ffn_hc.scale F32 [3]"},
 	},
 	"a bias for every layer": {
-		texts: quantizedBy(gptqV1),
+		texts: quantizedBy(plainGPTQ),
 		files: inOneFile(append(stockGPTQ("model.layers.0.mlp.up_proj"),
 			stock("model.layers.0.mlp.up_proj.bias", "F16", 32))...),
 		shown: []string{"model.layers.0.mlp.up_proj.bias F16 [32]",

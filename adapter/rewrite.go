@@ -63,7 +63,7 @@ func (p *planner) editor(sets bool) edit {
 			return nil, nil
 		case key == explicitField: // the view's files have names of their own
 			return nil, nil
-		case slices.Contains(predictionFields, key) && p.sawMTP && p.dropsMTP():
+		case slices.Contains(predictionFields, key) && p.sawMTP && !p.keptMTP:
 			return json.RawMessage("0"), nil
 		case slices.Contains(dtypeFields, key) && sets && p.setsDType() && isString(value):
 			return json.Marshal(torchName[p.dtype])
