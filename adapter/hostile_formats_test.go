@@ -451,10 +451,14 @@ func wantMessage(t *testing.T, message string, want []string) {
 }
 
 // pendingSound reports whether a format is not decoded yet.
-func pendingSound(t *testing.T, name string) bool {
+func pendingSound(t *testing.T, name string) bool { return isPending(t, "sound "+name) }
+
+// isPending reports whether pending.txt has a line.
+func isPending(t *testing.T, line string) bool {
+	t.Helper()
 	data, err := os.ReadFile("../testdata/golden/pending.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.Contains(strings.Split(string(data), "\n"), "sound "+name)
+	return slices.Contains(strings.Split(string(data), "\n"), line)
 }
