@@ -170,7 +170,7 @@ func (s *scratch) columnsGeneric(b *strip, scales, zeros []float32) {
 	if b.rows >= 2*sixteen && b.coding.tabled() && b.out != F32 {
 		for c := 0; c < b.cols; c += chunk {
 			p := b.part(c, min(chunk, b.cols-c))
-			s.columnsByTable(p, scales[c:], zeros[min(c, len(zeros)):])
+			s.columnsByTable(&p, scales[c:], zeros[min(c, len(zeros)):])
 		}
 		return
 	}
