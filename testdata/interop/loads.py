@@ -25,10 +25,16 @@ from mounts import mount
 KIMI = re.compile(r".*\.mlp\.experts\..*")
 LINEAR = re.compile(r".*(_proj|kv_a_proj_with_mqa|_[ab]_proj)\.weight$")
 ROUTED = re.compile(r".*\.mlp\.experts\.(gate_up|down)_proj$")
+
+
+def bf16_pack(d):
+    return quantized.ct_pack(d, dtype=quantized.BF16)
+
+
 # name: model, format, the weights that are stored in it, and their dtype in a view
 LOADS = {
     "gpt-oss in MXFP4": ("gpt_oss", quantized.gpt_oss, ROUTED, "bf16"),
-    "Llama in INT4 of compressed-tensors": ("llama", lambda d: quantized.ct_pack(d, dtype=quantized.BF16), LINEAR, "bf16"),
+    "Llama in INT4 of compressed-tensors": ("llama", bf16_pack, LINEAR, "bf16"),
     "Qwen2 in AWQ": ("qwen2", quantized.awq, LINEAR, "f16"),
     "Llama in GPTQ": ("llama", quantized.gptq, LINEAR, "f16"),
     "Llama in NF4 of bitsandbytes": ("llama", quantized.bnb4, LINEAR, "bf16"),
