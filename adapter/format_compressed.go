@@ -1,7 +1,6 @@
 package adapter
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -28,23 +27,22 @@ var compressedFormats = []*format{
 		name: "a pack of integers (compressed-tensors)", codes: ".weight_packed",
 		parts:    []string{".weight_scale", ".weight_shape"},
 		optional: []string{".weight_zero_point", ".weight_g_idx"},
-		signs:    []string{".weight_packed", ".weight_shape", ".weight_g_idx"},
-		read:     []string{".weight_shape"},
+		signs:    []string{".weight_packed", ".weight_shape"},
+		read:     []string{".weight_shape", ".weight_g_idx"},
 		open:     openPack,
 	},
 	{
 		name: "INT8 (compressed-tensors)", codes: ".weight", parts: []string{".weight_scale"},
 		optional: []string{".weight_zero_point"},
-		fits: func(m *module) bool {
-			return m.codes.DType == safetensors.I8 && plainScale(m.part(".weight_scale"))
-		},
-		open: openInt8,
+		fits:     typed(".weight", safetensors.I8),
+		open:     openInt8,
 	},
-	sign("an integer format with zero points (compressed-tensors)", ".weight_zero_point"),
+	{
+		name:  "a format with zero points or ordered groups (compressed-tensors)",
+		signs: []string{".weight_zero_point", ".weight_g_idx"},
+		fits:  func(m *module) bool { return m.codes != nil },
+	},
 }
-
-// plainScale reports whether scales are floats as they are.
-func plainScale(t *Stored) bool { return floating(t.DType) }
 
 // openCompressedNVFP4 reads codes of 4 bits with two scales. Unlike in other formats, the scales
 // are divided by the second one.
@@ -122,23 +120,11 @@ func (o *opening) statedShape(w *Stored) ([]int64, error) {
 	if err := expect(t, safetensors.I64, safetensors.I32); err != nil {
 		return nil, err
 	}
-	b, err := o.read(t)
-	if err != nil {
-		return nil, err
-	}
-	size := t.DType.Bits() / 8
-	shape := make([]int64, len(b)/size)
-	for i := range shape {
-		if size == 8 {
-			shape[i] = int64(binary.LittleEndian.Uint64(b[8*i:]))
-		} else {
-			shape[i] = int64(int32(binary.LittleEndian.Uint32(b[4*i:])))
-		}
-	}
-	if len(shape) != 2 || len(w.Shape) != 2 || shape[0] != w.Shape[0] || shape[1] < 0 ||
-		shape[1] > math.MaxInt32 {
-		return nil, fmt.Errorf("%s: %s: holds the shape %v, but %s has the words %v: expected "+
-			"a matrix with as many rows", t.Shard, t.Key, shape, w.Key, w.Shape)
+	shape, ok := o.numbers(t)
+	if !ok || len(t.Shape) != 1 || len(shape) != 2 || len(w.Shape) != 2 ||
+		shape[0] != w.Shape[0] || shape[1] < 0 || shape[1] > math.MaxInt32 {
+		return nil, fmt.Errorf("%s: %s: %s %v holds the shape %v, but %s has the words %v: expected "+
+			"a matrix with as many rows", t.Shard, t.Key, t.DType, t.Shape, shape, w.Key, w.Shape)
 	}
 	return shape, nil
 }
@@ -168,7 +154,8 @@ func (o *opening) bitsOf(w *Stored, shape []int64, s *scheme) (int, error) {
 	if len(fit) > 1 && len(named) > 0 {
 		fit = named
 	}
-	stated := fmt.Sprintf("%s: %s: words %v of the shape %v", w.Shard, w.Key, w.Shape, shape)
+	stated := fmt.Sprintf("%s: %s: words %v of the shape %v in %s", w.Shard, w.Key, w.Shape, shape,
+		o.part(".weight_shape").Key)
 	switch {
 	case len(fit) == 0:
 		return 0, fmt.Errorf("%s fit no width of codes: expected %d words in a row for 4 bits, or "+
@@ -184,45 +171,65 @@ func (o *opening) bitsOf(w *Stored, shape []int64, s *scheme) (int, error) {
 	return fit[0], nil
 }
 
-// group decides which codes share a scale. Those of a row are in groups of equal size, unless a list
-// gives the group of each column.
+// group decides which codes share a scale. The groups of a row have equal sizes.
 func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 	rows, cols := d.Shape[0], d.Shape[1]
+	p, n := partition{}, int64(1) // groups in a row
+	if !isWholeScale(scale.Shape) {
+		if len(scale.Shape) == 2 {
+			n = scale.Shape[1]
+		}
+		if len(scale.Shape) != 2 || scale.Shape[0] != rows || n < 1 || n > cols || cols%n != 0 {
+			return fmt.Errorf("%s: %s: scales %v fit %s of the shape %v in no known way: expected "+
+				"one scale per matrix [1], per row [%d 1], or for each of n groups in a row [%d n], "+
+				"where n divides %d", scale.Shard, scale.Key, scale.Shape, w.Key, d.Shape, rows,
+				rows, cols)
+		}
+		p.block = [2]int64{1, blockIn(cols, cols/n)}
+	}
+	d.Scales.Block, d.where = p.block, p.String()
 	list := o.part(".weight_g_idx")
-	size := int64(0)
-	switch n := len(scale.Shape); {
-	case isWholeScale(scale.Shape):
-		d.where = wholePartition.String()
-	case scale.Shape[0] != rows || n > 2 || n == 2 && scale.Shape[1] < 1:
-		size = -1
-	case n == 1 || scale.Shape[1] == 1:
-		d.Scales.Block, d.where = rowPartition.block, rowPartition.String()
-	case list != nil:
-		d.Scales.Block, d.where = [2]int64{1, 1}, fmt.Sprintf("%d groups of columns", scale.Shape[1])
-	case cols%scale.Shape[1] != 0 || cols < scale.Shape[1]:
-		size = -1
-	default:
-		size = cols / scale.Shape[1]
-		d.Scales.Block = [2]int64{1, size}
-		d.where = partition{block: d.Scales.Block}.String()
-	}
-	if size < 0 {
-		return fmt.Errorf("%s: %s: scales %v fit %s of the shape %v in no known way: expected one "+
-			"scale per matrix [1], per row [%d 1], or for each of n groups in a row [%d n], where n "+
-			"divides %d", scale.Shard, scale.Key, scale.Shape, w.Key, d.Shape, rows, rows, cols)
-	}
 	if list == nil {
 		return nil
 	}
+	ordered, err := o.ordered(list, w, cols, n)
+	if ordered {
+		d.Groups = expr.Groups{Source: &list.Source, Axis: 1}
+		d.where += ", in another order"
+	}
+	return err
+}
+
+// ordered checks the list with the group of each column. It reports whether the groups are in
+// another order than that of the columns. As in the library, -1 means that they are not.
+func (o *opening) ordered(list, w *Stored, cols, n int64) (bool, error) {
 	if err := expect(list, safetensors.I32); err != nil {
-		return err
+		return false, err
 	}
 	if !slices.Equal(list.Shape, []int64{cols}) {
-		return fmt.Errorf("%s: %s: shape %v, expected a group for each column of %s: [%d]",
+		return false, fmt.Errorf("%s: %s: shape %v, expected a group for each column of %s: [%d]",
 			list.Shard, list.Key, list.Shape, w.Key, cols)
 	}
-	d.Groups = expr.Groups{Source: &list.Source, Axis: 1}
-	return nil
+	groups, ok := o.numbers(list)
+	if !ok || slices.Contains(groups, -1) {
+		return !ok, nil
+	}
+	ordered, counts := false, make([]int64, n)
+	for i, g := range groups {
+		if g < 0 || g >= n {
+			return false, fmt.Errorf("%s: %s: group %d at position %d: expected 0 to %d", list.Shard,
+				list.Key, g, i, n-1)
+		}
+		ordered = ordered || g != int64(i)/(cols/n)
+		counts[g]++
+	}
+	for g, count := range counts {
+		if count != cols/n {
+			return false, fmt.Errorf("%s: %s: %d columns in group %d: expected %d, as in each group",
+				list.Shard, list.Key, count, g, cols/n)
+		}
+	}
+	return ordered, nil
 }
 
 // zeroPoints adds the zero points of a pack. They are packed down the rows.
@@ -239,9 +246,6 @@ func (o *opening) zeroPoints(d *packedWeight, w *Stored, s *scheme) error {
 		return err
 	}
 	g := frameOf(d.Shape).grid(partition{block: d.Scales.Block})
-	if d.Groups.Source != nil && len(d.Scales.Source.Shape) == 2 {
-		g[1] = d.Scales.Source.Shape[1]
-	}
 	bits := int64(d.Pack.Bits)
 	need := []int64{ceilDiv(g[0]*bits, 32), g[1]}
 	if !slices.Equal(t.Shape, need) {
@@ -255,6 +259,9 @@ func (o *opening) zeroPoints(d *packedWeight, w *Stored, s *scheme) error {
 // openInt8 reads whole numbers of 8 bits, a byte each.
 func openInt8(o *opening) (decoder, error) {
 	w, scale := o.codes, o.part(".weight_scale")
+	if err := expect(scale, safetensors.F32, safetensors.BF16, safetensors.F16); err != nil {
+		return nil, err
+	}
 	s := o.quantization.integers.schemeOf(o.name)
 	p, err := findPartition(w.Shape, scale.Shape, s, fusion{}, false)
 	if err != nil {

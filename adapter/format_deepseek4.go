@@ -30,19 +30,15 @@ var deepSeek4Formats = []*format{
 // half. Each group of 32 in a row has an exponent.
 func openDeepSeekFP4(o *opening) (decoder, error) {
 	w, scale := o.codes, o.part(".scale")
-	if len(w.Shape) != 2 {
-		return nil, fmt.Errorf("%s: %s: codes of two in a byte, of shape %v: expected a matrix",
-			w.Shard, w.Key, w.Shape)
-	}
 	d := &packedWeight{where: groupsOf32.String(), Packed: expr.Packed{
 		Codes: &w.Source, Shape: pairs(w.Shape), Pack: expr.Pack{Bits: 4},
 		Values: e2m1PlusZero,
 		Scales: expr.Scales{Source: &scale.Source, Block: groupsOf32.block},
 	}}
-	return d, d.checkGrid(w, scale)
+	return d, d.checkGroups(w, scale)
 }
 
-var groupsOf32 = partition{block: [2]int64{1, mxGroup}}
+var groupsOf32 = partition{block: [2]int64{1, 32}}
 
 // openEngram opens the table of Engram. Its rows are looked up alone, so they are scaled alone, in
 // groups of 32. The configured blocks are those of the matrices.

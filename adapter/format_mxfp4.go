@@ -32,7 +32,8 @@ func mxfp4Format(codes string) *format {
 	return &format{
 		name: "MXFP4", codes: codes, parts: []string{".weight_scale"},
 		fits: func(m *module) bool {
-			return m.part(codes).DType == safetensors.U8 && isExponents(m.part(".weight_scale"))
+			return m.part(codes).DType == safetensors.U8 && isExponents(m.part(".weight_scale")) &&
+				m.part(".weight_global_scale") == nil
 		},
 		open: func(o *opening) (decoder, error) {
 			w := o.part(codes)

@@ -64,15 +64,11 @@ func nvfp4Format(codes, scale, second string) *format {
 // direction its codes are packed.
 func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 	w := o.codes
-	if len(w.Shape) != 2 && len(w.Shape) != 3 {
-		return nil, fmt.Errorf("%s: %s: codes of shape %v: expected a matrix or a stack of them",
-			w.Shard, w.Key, w.Shape)
-	}
 	d, down := nvfp4Codes(w, false), nvfp4Codes(w, true)
 	if o.ending == "" && slices.Equal(down.grid(), scale.Shape) {
 		d = down
 	}
-	if err := d.checkGrid(w, scale); err != nil {
+	if err := d.checkGroups(w, scale); err != nil {
 		return nil, err
 	}
 	if err := o.checkDirection(d); err != nil {
@@ -96,7 +92,9 @@ func nvfp4Codes(w *Stored, down bool) *packedWeight {
 	d := &packedWeight{where: "groups of 16 in a " + where}
 	d.Codes, d.Pack = &w.Source, expr.Pack{Bits: 4, Down: down}
 	d.Shape = slices.Clone(w.Shape)
-	d.Shape[len(d.Shape)-2+axis] *= 2
+	if n := len(d.Shape) - 2 + axis; n >= 0 {
+		d.Shape[n] *= 2
+	}
 	d.Scales.Block = [2]int64{1, 1}
 	d.Scales.Block[axis] = 16
 	return d

@@ -21,11 +21,6 @@ var undecodedFormats = []*format{
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed",
 		parts: []string{".weight_packed"}}),
 	kernelOrder,
-	sign("GPTQ or AWQ", ".qweight", ".qzeros", ".g_idx"),
-	sign("bitsandbytes NF4", ".quant_state.bitsandbytes__nf4"),
-	sign("bitsandbytes FP4", ".quant_state.bitsandbytes__fp4"),
-	sign("bitsandbytes", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"),
-	sign("bitsandbytes INT8", ".SCB"),
 	sign("EXL3", ".trellis", ".suh", ".svh"),
 	loose(&format{name: "EXL2", codes: ".q_weight", parts: []string{".q_scale_max"}}),
 	loose(&format{name: "AQLM (codebooks)", codes: ".codebooks", parts: []string{".codes"}}),
@@ -57,7 +52,12 @@ var undecodedTypes = []*format{
 		loose: true,
 		fits:  typed(".weight", safetensors.U32),
 	},
-	coded("INT8 without the scales of a known format", safetensors.I8),
+	{
+		name: "INT8 without the scales of a known format", codes: ".weight",
+		fits: typed(".weight", safetensors.I8),
+		instead: "restore the shard with its weight_scale, or with its scale if it is FP4 of " +
+			"DeepSeek-V4, or " + otherwise,
+	},
 	coded("a pack of bytes (BitNet, bitsandbytes or MXFP4)", safetensors.U8),
 	coded("a pack of integers", safetensors.I32),
 	coded("a pack of integers (MLX)", safetensors.U32),
@@ -94,8 +94,7 @@ func typed(pairs ...any) func(*module) bool {
 
 // undecodedMethods are values of quant_method whose weights are never decoded.
 var undecodedMethods = []string{
-	"aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "fp_quant",
-	"gptq", "higgs", "hqq", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
+	"aqlm", "bitnet", "eetq", "exl2", "exl3", "fp_quant", "higgs", "hqq", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
 }
 
 const rotated = "the stored weights are rotated, and the model rotates them back while it runs: " +
@@ -103,8 +102,13 @@ const rotated = "the stored weights are rotated, and the model rotates them back
 
 // refuseConfigured refuses what only config.json shows: methods without a visible sign in the
 // tensors, and rotations that a loader must undo while the model runs.
-func refuseConfigured(q *quantization, s settings) error {
+func refuseConfigured(c *Checkpoint, q *quantization, s settings) error {
 	o := s.object(quantizationFields...)
+	if _, ok := qweightMethods[q.method]; ok {
+		if _, err := q.qweight(c); err != nil {
+			return err
+		}
+	}
 	switch {
 	case slices.Contains(undecodedMethods, q.method):
 		return fmt.Errorf("config.json: quant_method %q is not decoded: "+otherwise, q.method)

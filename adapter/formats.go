@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,6 +18,8 @@ var formats = slices.Concat(
 	nvfp4Formats,
 	mxfp4Formats,
 	compressedFormats,
+	qweightFormats,
+	bitsandbytesFormats,
 	deepSeek4Formats,
 	fp8Formats,
 	undecodedTypes,
@@ -41,9 +44,12 @@ type format struct {
 	// together.
 	signs []string
 
-	// read are endings of small tensors whose values decide how the weight is decoded. opening.read
-	// returns them.
+	// read are endings of small tensors whose values decide how the weight is decoded, or are
+	// checked. opening.read returns them.
 	read []string
+
+	// lists are endings of lists of groups, which are examined. opening.list returns what they say.
+	lists []string
 
 	// loose means that models also have parameters with these endings. Tensors that do not fit are
 	// such parameters. Optional endings are always loose, unless they are signs.
@@ -80,13 +86,38 @@ type opening struct {
 	shared []*Stored
 }
 
-// read returns the bytes of a tensor whose ending is in format.read.
-func (o *opening) read(t *Stored) ([]byte, error) {
-	if b, ok := o.c.small[t]; ok {
-		return b, nil
+// read returns the bytes of a tensor whose ending is in format.read. Those of a long list are
+// missing.
+func (o *opening) read(t *Stored) (data []byte, ok bool) {
+	data, ok = o.c.small[t]
+	return data, ok
+}
+
+// numbers returns the whole numbers in a tensor of dtype I32 or I64, as read does.
+func (o *opening) numbers(t *Stored) (all []int64, ok bool) {
+	data, ok := o.read(t)
+	if !ok {
+		return nil, false
 	}
-	return nil, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes", t.Shard, t.Key, t.DType,
-		t.Shape, maxSmall)
+	size := t.DType.Bits() / 8
+	all = make([]int64, len(data)/size)
+	for i := range all {
+		if size == 8 {
+			all[i] = int64(binary.LittleEndian.Uint64(data[8*i:]))
+		} else {
+			all[i] = int64(int32(binary.LittleEndian.Uint32(data[4*i:])))
+		}
+	}
+	return all, true
+}
+
+// list returns what a list of groups says, if its ending is in format.lists.
+func (o *opening) list(t *Stored) (groupList, error) {
+	if l, ok := o.c.lists[t]; ok {
+		return l, nil
+	}
+	return groupList{}, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes", t.Shard, t.Key,
+		t.DType, t.Shape, maxList)
 }
 
 // module is the tensors that make one weight, by their names.
@@ -158,18 +189,23 @@ type formatTable struct {
 	dotted  map[string][]*ending
 	joined  []*ending
 	read    map[string]bool // the last parts of keys whose bytes are read
+	lists   map[string]bool // the last parts of keys of lists of groups
 }
 
 var knownFormats = newFormatTable(formats)
 
 // newFormatTable prepares rows for look-up.
 func newFormatTable(formats []*format) *formatTable {
-	t := &formatTable{dotted: map[string][]*ending{}, read: map[string]bool{}}
+	t := &formatTable{dotted: map[string][]*ending{}, read: map[string]bool{},
+		lists: map[string]bool{}}
 	for _, f := range formats {
 		t.rows = append(t.rows, row{f, t.register(f.needed(), !f.loose),
 			t.register(f.optional, false), t.register(f.signs, !f.loose)})
 		for _, e := range f.read {
 			t.read[e[strings.LastIndexByte(e, '.')+1:]] = true
+		}
+		for _, e := range f.lists {
+			t.lists[e[strings.LastIndexByte(e, '.')+1:]] = true
 		}
 	}
 	for _, e := range t.endings {
@@ -261,6 +297,16 @@ func (r *row) missing(m *module) (ending string, ok bool) {
 		return "", false
 	}
 	return r.parts[i], true
+}
+
+// firstOf returns the codes of a module, or else the tensor by which it was recognised.
+func (f *format) firstOf(m *module) *Stored {
+	for _, e := range slices.Concat([]string{f.codes}, f.signs) {
+		if t := m.part(e); t != nil {
+			return t
+		}
+	}
+	return m.named()
 }
 
 // find returns the format of a module, or nil.

@@ -64,13 +64,13 @@ func (d *packedWeight) checkGrid(w, scale *Stored) error {
 		scale.Shard, scale.Key, scale.Shape, w.Key, w.Shape, d.Shape, d.where, d.grid())
 }
 
-// checkGroups checks that the codes are a matrix or a stack of whole groups in a row, each with a
-// scale.
+// checkGroups checks that the codes are a matrix or a stack of whole groups, each with a scale.
 func (d *packedWeight) checkGroups(w, scale *Stored) error {
-	n, size := len(d.Shape), d.Scales.Block[1]
-	if n != 2 && n != 3 || slices.Min(d.Shape) < 0 || d.Shape[n-1]%size != 0 {
-		return fmt.Errorf("%s: %s: codes %v with %s: expected a matrix, or a stack, of whole groups",
-			w.Shard, w.Key, d.Shape, d.where)
+	n, block := len(d.Shape), d.Scales.Block
+	if n != 2 && n != 3 || slices.Min(d.Shape) < 0 || d.Shape[n-2]%block[0] != 0 ||
+		d.Shape[n-1]%block[1] != 0 {
+		return fmt.Errorf("%s: %s: %v holds the codes %v with %s: expected a matrix, or a stack, of "+
+			"whole groups", w.Shard, w.Key, w.Shape, d.Shape, d.where)
 	}
 	return d.checkGrid(w, scale)
 }

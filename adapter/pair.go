@@ -19,6 +19,7 @@ type pairing struct {
 	drops   []dropped
 	notes   []string
 	bare    *Stored // the first FP8 weight without a scale, or nil
+	lacks   string  // the keys that its scale may have
 	err     error
 
 	mu    sync.Mutex
@@ -40,6 +41,10 @@ func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 			return
 		}
 		p.weights, p.drops, p.notes, p.bare = w.weights, w.drops, w.notes, w.bare
+		if p.bare != nil {
+			p.lacks = w.scaleOf(p.bare.Key)
+		}
+		c.small, c.lists = nil, nil // not needed any more
 	})
 	return p, p.err
 }
@@ -202,7 +207,7 @@ func (p *pairer) configure() (err error) {
 	if p.q, err = readQuantization(p.c, p.s); err != nil {
 		return err
 	}
-	return refuseConfigured(p.q, p.s)
+	return refuseConfigured(p.c, p.q, p.s)
 }
 
 // open makes the decoders of the modules.
@@ -277,7 +282,7 @@ func (p *pairer) decode(m *module) error {
 func (p *pairer) whole(m *module) error {
 	r := m.row
 	if ending, ok := r.missing(m); ok {
-		t := m.named()
+		t := r.firstOf(m)
 		return fmt.Errorf("%s: %s: %s without %s beside it: the checkpoint may be incomplete",
 			t.Shard, t.Key, r.name, m.name+ending)
 	}
@@ -447,6 +452,8 @@ func (p *pairer) plain(w *weight) error {
 		}
 		p.unscaled++
 		w.format, w.decoder = fp8Formats[0], &fp8Weight{codes: &t.Source}
+	case t.DType == safetensors.F8E8M0: // exponents are scales
+		return withoutWeight(t)
 	case !passable(t.DType):
 		return fmt.Errorf("%s: %s: a packed or quantized tensor of dtype %s is not decoded: "+
 			otherwise, t.Shard, t.Key, t.DType)
@@ -454,6 +461,18 @@ func (p *pairer) plain(w *weight) error {
 		p.remark(t)
 	}
 	return nil
+}
+
+// scaleOf names the scale that an FP8 weight should have, after those of the other weights.
+func (p *pairer) scaleOf(key string) string {
+	module, isWeight := strings.CutSuffix(key, ".weight")
+	for i := range p.opened {
+		f := p.opened[i].format
+		if fp8Coded(p.opened[i].DType) && (f.codes == ".weight") == isWeight {
+			return module + f.parts[0]
+		}
+	}
+	return key + "_scale_inv or " + key + "_scale"
 }
 
 // passable reports whether tensors of a dtype can be shown unchanged.

@@ -96,7 +96,7 @@ var publishedFolders = map[string]published{
 			"layers.0.ffn_hc.scale F32 [3]"},
 	},
 	"a bias for every layer": {
-		texts: quantizedBy(gptqV1),
+		texts: quantizedBy(plainGPTQ),
 		files: inOneFile(append(stockGPTQ("model.layers.0.mlp.up_proj"),
 			stock("model.layers.0.mlp.up_proj.bias", "F16", 32))...),
 		shown: []string{"model.layers.0.mlp.up_proj.bias F16 [32]",
@@ -140,9 +140,9 @@ var publishedFolders = map[string]published{
 			stock("layers.0.attention.v_fake_quantizer.qscale_act", "BF16"),
 			stock("layers.0.attention.kv_fake_quantizer.qscale_act", "BF16")}},
 		shown: []string{"layers.0.attention.wq.weight BF16 [8 64]"},
-		dropped: []string{"attention.k_fake_quantizer.qscale_act",
-			"attention.kv_fake_quantizer.qscale_act", "attention.q_fake_quantizer.qscale_act",
-			"attention.v_fake_quantizer.qscale_act", "wq.qscale_act"},
+		dropped: []string{"k_fake_quantizer.qscale_act",
+			"kv_fake_quantizer.qscale_act", "q_fake_quantizer.qscale_act",
+			"v_fake_quantizer.qscale_act", "wq.qscale_act"},
 	},
 	"NVFP4 in another encoding": {
 		texts: quantizedBy(`{"quant_method": "compressed-tensors", "weight_scale_encoding": "csf"}`),

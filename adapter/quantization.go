@@ -24,7 +24,9 @@ type quantization struct {
 	floats       ruleSet // of FP8 codes
 	integers     ruleSet // of codes that are whole numbers
 
-	partitions []*partition // each partition in use, once
+	partitions []*partition              // each partition in use, once
+	numbers    map[[64]byte]*[16]float32 // each table of numbers of codes, by its bytes
+	words      *qweightConfig            // what the descriptions say about words of codes, once read
 }
 
 // description is the fields of one description, as the file has them.
@@ -78,7 +80,7 @@ func readQuantization(c *Checkpoint, s settings) (*quantization, error) {
 	if err := q.read(configName, s.object(quantizationFields...)); err != nil {
 		return nil, fmt.Errorf("%s: %w", configName, err)
 	}
-	for _, name := range quantizeNames {
+	for _, name := range append([]string{paramsName}, quantizeNames...) {
 		raw, ok := c.quantizeFiles[name]
 		if !ok {
 			continue

@@ -298,7 +298,7 @@ func TestScalesOfActivationsAreDropped(t *testing.T) {
 
 // A config.json that claims very many experts is refused as fast as any other.
 func TestMissingExpertsAreCountedNotListed(t *testing.T) {
-	x := expertLayer{layerID: layerID{"model.", 1}}
+	x := expertLayer{layerID: layerID{"model.", 1}, head: "model.layers.1."}
 	x.split[up] = []*weight{{}, nil, {}}
 	var m missingKeys
 	x.missing(mlpExperts("n"), 0, 1<<30, &m)

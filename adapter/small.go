@@ -4,15 +4,21 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// Limits to the tensors whose bytes are read when a checkpoint is opened.
+// Limits to the tensors whose bytes are read when a checkpoint is opened. Shapes and descriptions
+// are needed. Lists are only needed early, so those beyond their limits are left out: reads check
+// them too.
 const (
-	maxSmall  = 64 << 10 // bytes of one tensor; a longer one is left out
-	maxSmalls = 64 << 20 // bytes of all of them
+	maxShape  = 4 << 10  // bytes of a tensor that is needed
+	maxShapes = 64 << 20 // bytes of all of them
+	maxList   = 1 << 20  // bytes of a list
+	maxLists  = 64 << 20 // bytes of all lists
 
 	smallGap = 4 << 10  // bytes between two tensors that are read together
 	smallRun = 64 << 10 // bytes that one read may have beyond its first tensor
@@ -25,36 +31,51 @@ func (c *Checkpoint) readSmall(ctx context.Context, table *formatTable) error {
 	if err != nil || len(runs) == 0 {
 		return err
 	}
-	bufs := make([][]byte, len(runs))
+	kept := make([]keptTensors, len(runs))
 	err = concurrently(len(runs), func(i int) (err error) {
-		bufs[i], err = runs[i].read(ctx)
+		kept[i], err = runs[i].read(ctx, table)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	c.small = map[*Stored][]byte{}
-	for i, run := range runs {
-		for _, t := range run {
-			c.small[t], bufs[i] = bufs[i][:t.size()], bufs[i][t.size():]
-		}
+	c.small, c.lists = map[*Stored][]byte{}, map[*Stored]groupList{}
+	for _, k := range kept {
+		maps.Copy(c.small, k.bytes)
+		maps.Copy(c.lists, k.lists)
 	}
 	return nil
 }
 
-// smallRun is small tensors near each other in a file, in the order of their bytes.
+// keptTensors is what is kept of tensors that were read: their bytes, or what they say as lists of
+// groups.
+type keptTensors struct {
+	bytes map[*Stored][]byte
+	lists map[*Stored]groupList
+}
+
+// smallTensors are near each other in a file, in the order of their bytes.
 type smallTensors []*Stored
 
 // smallRuns returns the tensors to be read. tensors are by shard and then in data order.
 func smallRuns(tensors []*Stored, table *formatTable) (runs []smallTensors, err error) {
-	total := int64(0)
+	var shapes, lists int64
 	for _, t := range tensors {
-		if !table.read[t.Key[strings.LastIndexByte(t.Key, '.')+1:]] || t.size() > maxSmall {
+		examined := table.lists[lastPart(t.Key)]
+		if !examined && !table.read[lastPart(t.Key)] {
 			continue
 		}
-		if total += t.size(); total > maxSmalls {
+		switch n := t.size(); {
+		case examined && n <= maxList: // its bytes are not kept
+		case n > maxList || n > maxShape && lists+n > maxLists:
+			continue
+		case n > maxShape:
+			lists += n
+		case shapes+n > maxShapes:
 			return nil, fmt.Errorf("%s: %s: more than %d bytes of such tensors up to here: too "+
-				"many for a checkpoint", t.Shard, t.Key, int64(maxSmalls))
+				"many for a checkpoint", t.Shard, t.Key, int64(maxShapes))
+		default:
+			shapes += n
 		}
 		if n := len(runs); n > 0 && runs[n-1].reach(t) {
 			runs[n-1] = append(runs[n-1], t)
@@ -72,23 +93,30 @@ func (s smallTensors) reach(t *Stored) bool {
 		t.Offset-first.Offset <= smallRun
 }
 
-// read returns the bytes of the tensors, one after the other.
-func (s smallTensors) read(ctx context.Context) ([]byte, error) {
+// read reads the tensors and returns what is kept of them.
+func (s smallTensors) read(ctx context.Context, table *formatTable) (k keptTensors, err error) {
 	first, last := s[0], s[len(s)-1]
 	span := make([]byte, last.Offset+last.size()-first.Offset)
 	if n, err := first.File.ReadAt(ctx, span, first.Offset); n < len(span) {
 		if err == nil || err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, fmt.Errorf("%s: %s: %w", first.Shard, first.Key, err)
+		return k, fmt.Errorf("%s: %s: %w", first.Shard, first.Key, err)
 	}
-	var all []byte
+	k = keptTensors{map[*Stored][]byte{}, map[*Stored]groupList{}}
 	for _, t := range s {
-		at := t.Offset - first.Offset
-		all = append(all, span[at:at+t.size()]...)
+		raw := span[t.Offset-first.Offset:][:t.size()]
+		if table.lists[lastPart(t.Key)] {
+			k.lists[t] = groupListOf(raw)
+		} else {
+			k.bytes[t] = slices.Clone(raw)
+		}
 	}
-	return all, nil
+	return k, nil
 }
+
+// lastPart returns the text after the last dot of a key.
+func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 
 // size returns the bytes of a tensor, whose header has been checked.
 func (t *Stored) size() int64 {

@@ -240,3 +240,51 @@ func BenchmarkConvert(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkDequantizeGroups has the codings and groups of formats with codes of 4 and 8 bits.
+func BenchmarkDequantizeGroups(b *testing.B) {
+	src := benchmarkSource(b)
+	const rows, cols = 64, 7168
+	scales, zeros := make([]float32, rows*cols), make([]float32, rows*cols)
+	for i := range scales {
+		scales[i] = 1e-4 * float32(i%99+1)
+		zeros[i] = float32(i%15 - 7)
+	}
+	dst := make([]byte, 4*rows*cols)
+	for _, c := range []struct {
+		name  string
+		out   Format
+		zeros []float32
+		m     Groups
+	}{
+		{"NVFP4", BF16, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 16}}},
+		{"MXFP4", BF16, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 32}}},
+		{"INT4sym32", BF16, nil, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 32}}},
+		{"INT4sym128", BF16, nil, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 128}}},
+		{"INT4asym32", BF16, zeros, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 32}}},
+		{"INT4asym128", BF16, zeros, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 128}}},
+		{"INT4channel", BF16, nil, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 0}}},
+		{"NF4", BF16, nil, Groups{Coding: HighNibbles, Values: &offset4, Block: [2]int{1, 64}}},
+		{"AWQ", BF16, zeros, Groups{Coding: LowBytes, Values: &offset4, Block: [2]int{128, 1}}},
+		{"nibbles/columns", BF16, zeros, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{128, 1}}},
+		{"INT8channel", BF16, nil, Groups{Coding: Int8, Block: [2]int{1, 0}}},
+		{"INT8sym128", BF16, nil, Groups{Coding: Int8, Block: [2]int{1, 128}}},
+		{"INT8asym32", BF16, zeros, Groups{Coding: Int8, Block: [2]int{1, 32}}},
+		{"Offset8sym128", BF16, nil, Groups{Coding: Offset8, Block: [2]int{1, 128}}},
+		{"Offset8columns", BF16, zeros, Groups{Coding: Offset8, Block: [2]int{128, 1}}},
+		{"MXFP4", F16, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 32}}},
+		{"MXFP4", F32, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 32}}},
+		{"width50", BF16, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 50}}},
+	} {
+		b.Run(fmt.Sprintf("what=%s/to=%v", c.name, c.out), func(b *testing.B) {
+			m, n := c.m, rows*cols*c.out.Size()
+			m.Stride = m.Coding.size(0, cols)
+			m.Rows, m.Cols, m.Scales, m.Zeros, m.ScaleStride = rows, cols, scales, c.zeros, cols
+			in := rows * m.Stride
+			alternate(b, n, func(i int) { copy(dst[:n], src[i%(len(src)/n)*n:]) }, func(i int) {
+				m.Codes = src[i%(len(src)/in)*in:][:in]
+				DequantizeGroups(dst[:n], cols*c.out.Size(), c.out, &m)
+			})
+		})
+	}
+}

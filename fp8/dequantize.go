@@ -80,6 +80,8 @@ type scratch struct {
 	zeros  [maxCols]float32
 	maxima [maxCols]uint32
 	values [256]float32
+	codes  [chunk]byte
+	memory
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}

@@ -3,6 +3,7 @@ package fp8
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Coding is how the codes of a [Groups] lie in memory and which numbers they are.
@@ -63,11 +64,15 @@ func DequantizeGroups(dst []byte, dstStride int, out Format, m *Groups) {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	values := s.valuesOf(m)
+	tame := !slices.ContainsFunc(values[:], func(v float32) bool { return !isTame(v) })
 	for r := 0; r < m.Rows; {
 		n := min(m.Rows-r, remaining(m.Row+r, m.Block[0]))
 		b := m.strip(dst[r*dstStride:], dstStride, out, r, n)
-		b.values = values
-		s.decode(b)
+		b.values, b.tame = values, tame
+		if r == 0 && using == generic && out != F32 {
+			s.forget(&b)
+		}
+		s.decode(&b)
 		r += n
 	}
 }
@@ -129,6 +134,7 @@ type strip struct {
 	out           Format
 	coding        Coding
 	values        *[256]float32
+	tame          bool // the values of codes are tame
 	codes         []byte
 	stride, skip  int
 	rows, cols    int
@@ -137,9 +143,9 @@ type strip struct {
 }
 
 // strip returns the n rows of m from row r.
-func (m *Groups) strip(dst []byte, dstStride int, out Format, r, n int) *strip {
+func (m *Groups) strip(dst []byte, dstStride int, out Format, r, n int) strip {
 	at := index(m.Row+r, m.Block[0]) * m.ScaleStride
-	b := &strip{dst: dst, dstStride: dstStride, out: out, coding: m.Coding,
+	b := strip{dst: dst, dstStride: dstStride, out: out, coding: m.Coding,
 		codes: m.Codes[r*m.Stride:], stride: m.Stride, skip: m.Skip, rows: n, cols: m.Cols,
 		col: m.Col, width: m.Block[1], scales: m.Scales[at:]}
 	if m.Zeros != nil {
@@ -152,11 +158,11 @@ func (m *Groups) strip(dst []byte, dstStride int, out Format, r, n int) *strip {
 }
 
 // part returns n columns from column c.
-func (b *strip) part(c, n int) *strip {
+func (b *strip) part(c, n int) strip {
 	p := *b
 	p.dst, p.col, p.cols = b.dst[c*b.out.Size():], b.col+c, n
 	p.codes, p.skip = b.coding.from(b.codes, b.skip+c)
-	return &p
+	return p
 }
 
 // from returns the codes from code c, and how many of the first byte to skip.
@@ -179,19 +185,20 @@ func (s *scratch) decode(b *strip) {
 	head := min(b.cols, -b.col&(sixteen-1))
 	body := (b.cols - head) &^ (sixteen - 1)
 	_, skip := b.coding.from(b.codes, b.skip+head)
-	if b.width%sixteen != 0 || b.coding == LowBytes || skip != 0 ||
-		using == generic && !b.looksUp() {
+	if b.width%sixteen != 0 || b.coding == LowBytes || skip != 0 {
 		head, body = b.cols, 0
 	}
-	s.byColumns(b.part(0, head))
-	if body > 0 {
-		s.byGroups(b.part(head, body))
-	}
-	s.byColumns(b.part(head+body, b.cols-head-body))
+	left, middle, right := b.part(0, head), b.part(head, body), b.part(head+body, b.cols-head-body)
+	s.byColumns(&left)
+	s.byGroups(&middle)
+	s.byColumns(&right)
 }
 
 // byGroups decodes whole sixteens of columns.
 func (s *scratch) byGroups(b *strip) {
+	if b.cols == 0 {
+		return
+	}
 	g := index(b.col, b.width)
 	scales, zeros := b.scales[g:], b.zeros
 	if zeros != nil {
@@ -205,18 +212,14 @@ func (s *scratch) byGroups(b *strip) {
 
 // byColumns decodes with a scale for each column, at most maxCols columns at a time.
 func (s *scratch) byColumns(b *strip) {
-	for b.cols > 0 {
-		p := b.part(0, min(b.cols, maxCols))
+	for c := 0; c < b.cols; c += maxCols {
+		p := b.part(c, min(maxCols, b.cols-c))
 		scales := p.spread(&s.scales, p.scales)
 		zeros := p.zeros
 		if zeros != nil {
 			zeros = p.spread(&s.zeros, zeros)
 		}
-		for r := range p.rows {
-			dst, codes := p.row(r)
-			rowOfColumns(dst, codes, p, scales, zeros)
-		}
-		b = b.part(p.cols, b.cols-p.cols)
+		s.columns(&p, scales, zeros)
 	}
 }
 

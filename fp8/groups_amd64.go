@@ -2,12 +2,16 @@
 
 package fp8
 
-// forms are how the codes of each coding lie in bytes: the shift to the first nibble of a byte, the
-// bits of a byte to invert before it is a number from 0 to 255, and what to subtract from it.
+// forms are how the codes of each coding lie in bytes, for the kernels: the shift to the first
+// nibble of a byte, and for codes of 8 bits the bits of 2^23 to which a byte is added by exclusive
+// or, and the float32 to subtract from the sum.
 var forms = [...][3]uint32{
-	HighNibbles: {4, 0, 0},
-	Int8:        {0, 128, 128},
-	Offset8:     {0, 0, 128},
+	Nibbles:     {0},
+	HighNibbles: {4},
+	LowBytes:    {},
+	Int8:        {0, 0x4b000080, 0x4b000080},
+	Uint8:       {0, 0x4b000000, 0x4b000000},
+	Offset8:     {0, 0x4b000000, 0x4b000080},
 }
 
 // pointerAndStep returns the first zero point and the distance to the next one in bytes.
@@ -33,24 +37,32 @@ func (s *scratch) rowOfGroups(dst, codes []byte, b *strip, first int, scales, ze
 		&b.values[0], &forms[b.coding])
 }
 
-// rowOfColumns decodes by assembly, except a second nibble at the beginning. AVX2 needs whole
-// eights.
-func rowOfColumns(dst, codes []byte, b *strip, scales, zeros []float32) {
-	begin, end := min(b.skip, b.cols), b.cols
-	switch using {
-	case generic:
-		begin = end
-	case avx2:
-		end -= (end - begin) % 8
+func (s *scratch) columns(b *strip, scales, zeros []float32) {
+	if using == generic {
+		s.columnsGeneric(b, scales, zeros)
+		return
 	}
-	rowOfColumnsGeneric(dst, codes, b, 0, begin, scales, zeros)
+	for r := range b.rows {
+		dst, codes := b.row(r)
+		s.rowOfColumns(dst, codes, b, scales, zeros)
+	}
+}
+
+// rowOfColumns decodes by assembly, except a second nibble at the beginning. AVX2 needs whole
+// sixteens.
+func (s *scratch) rowOfColumns(dst, codes []byte, b *strip, scales, zeros []float32) {
+	begin, end := min(b.skip, b.cols), b.cols
+	if using == avx2 {
+		end -= (end - begin) % sixteen
+	}
+	s.rowOfColumnsGeneric(dst, codes, b, 0, begin, scales, zeros)
 	if begin < end {
 		zero, step := pointerAndStep(zeros[min(begin, len(zeros)):])
 		columnKernels[b.coding][using][b.out](&dst[begin*b.out.Size()],
 			&codes[b.coding.size(0, 2*begin)], end-begin, &scales[begin], zero, step,
 			&b.values[0], &forms[b.coding])
 	}
-	rowOfColumnsGeneric(dst, codes, b, end, b.cols, scales, zeros)
+	s.rowOfColumnsGeneric(dst, codes, b, end, b.cols, scales, zeros)
 }
 
 type (

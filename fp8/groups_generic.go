@@ -24,47 +24,111 @@ func scaledBF16(v, zero, scale float32) uint16 {
 	return uint16((u + 0x7fff + u>>16&1) >> 16)
 }
 
-// looksUp reports whether a table of the results of a group takes less time than a multiplication
-// for each code. All tables are of words.
-func (b *strip) looksUp() bool {
-	return b.out.Size() == 2 && (b.coding.paired() || min(b.width, b.cols) >= 512)
+// tameBF16 is scaledBF16 for tame arguments, whose result is a number.
+func tameBF16(v, zero, scale float32) uint16 {
+	u := math.Float32bits(float32(float32(v-zero) * scale))
+	return uint16((u + 0x7fff + u>>16&1) >> 16)
 }
 
-// rowOfGroupsGeneric decodes whole sixteens of codes by a table for each group. The first group has
-// first columns, the others have the width of b.
+// isTame reports whether v is finite and so small that a difference of two such numbers is finite.
+func isTame(v float32) bool { return v >= -0x1p126 && v <= 0x1p126 }
+
+// rowOfGroupsGeneric decodes whole sixteens of codes. The first group has first columns, the others
+// have the width of b. zeros may be nil.
 func (s *scratch) rowOfGroupsGeneric(dst, codes []byte, b *strip, first int,
 	scales, zeros []float32) {
 	for i := 0; len(dst) > 0; i++ {
-		n := min(first, len(dst)/2)
+		n := min(first, len(dst)/b.out.Size())
 		var zero float32
 		if zeros != nil {
 			zero = zeros[i]
 		}
-		size := b.coding.size(0, n)
-		if b.coding.paired() {
-			t := (*[sixteen]uint16)(s.words[:])
-			fillGeneric(t[:], b, scales[i], zero)
-			lookupNibbles(dst[:2*n], codes[:size], t, b.coding)
-		} else {
-			t := (*[256]uint16)(s.words[:])
-			fillGeneric(t[:], b, scales[i], zero)
-			lookup(dst[:2*n], codes[:size], t)
-		}
-		dst, codes, first = dst[2*n:], codes[size:], b.width
+		here, size := dst[:n*b.out.Size()], b.coding.size(0, n)
+		s.groupGeneric(here, codes[:size], b, scales[i], zero)
+		dst, codes, first = dst[len(here):], codes[size:], b.width
 	}
+}
+
+// groupGeneric decodes codes that share a scale. It looks the results up if there are fewer than
+// codes.
+func (s *scratch) groupGeneric(dst, codes []byte, b *strip, scale, zero float32) {
+	switch {
+	case b.out == F32:
+		s.groupByColumn(dst, codes, b, scale, zero)
+	case b.coding.paired():
+		lookupNibbles(dst, codes, s.resultsOf(b, scale, zero), b.coding)
+	case len(codes) >= 512:
+		t := (*[256]uint16)(s.words[:])
+		fillGeneric(t[:], b, scale, zero)
+		lookup(dst, codes, t)
+	case b.out == BF16 && b.areTame(scale, zero):
+		dst = dst[:2*len(codes)]
+		for i, c := range codes {
+			binary.LittleEndian.PutUint16(dst[2*i:], tameBF16(b.values[c], zero, scale))
+		}
+	default:
+		s.groupByColumn(dst, codes, b, scale, zero)
+	}
+}
+
+// areTame reports whether no result is NaN.
+func (b *strip) areTame(scale, zero float32) bool {
+	return b.tame && isTame(scale) && isTame(zero)
+}
+
+// groupByColumn decodes a group of which each column has the same scale.
+func (s *scratch) groupByColumn(dst, codes []byte, b *strip, scale, zero float32) {
+	size := b.out.Size()
+	n := len(dst) / size
+	for i := range min(n, chunk) {
+		s.scales[i], s.zeros[i] = scale, zero
+	}
+	for c := 0; c < n; c += chunk {
+		n := min(chunk, n-c)
+		each := b.bytes(s.codes[:n], codes, c)
+		multiply(dst[c*size:], b.out, each, b.values, s.scales[:n], s.zeros[:n])
+	}
+}
+
+// memory is a table of the results of the 16 codes of a group, for each of several recent pairs of
+// a scale and a zero point. Many groups have the same few scales, if a scale has 8 bits.
+type memory struct {
+	keys   [256]uint64
+	tables [256][sixteen]uint16
+}
+
+// forget empties the memory. A key of 0 is in the first place only.
+func (y *memory) forget(b *strip) {
+	clear(y.keys[:])
+	fillGeneric(y.tables[0][:], b, 0, 0)
+}
+
+func (y *memory) resultsOf(b *strip, scale, zero float32) *[sixteen]uint16 {
+	key := uint64(math.Float32bits(scale)) | uint64(math.Float32bits(zero))<<32
+	i := key * 0x9e3779b97f4a7c15 >> 56
+	if y.keys[i] != key {
+		y.keys[i] = key
+		fillGeneric(y.tables[i][:], b, scale, zero)
+	}
+	return &y.tables[i]
 }
 
 // fillGeneric computes the results of the first codes, as BF16 or F16.
 func fillGeneric(t []uint16, b *strip, scale, zero float32) {
 	values := b.values[:len(t)]
-	if b.out == F16 {
+	switch {
+	case b.out == F16:
 		for i, v := range values {
 			t[i] = RoundF16(scaled(v, zero, scale))
 		}
-		return
-	}
-	for i, v := range values {
-		t[i] = scaledBF16(v, zero, scale)
+	case b.areTame(scale, zero):
+		for i, v := range values {
+			t[i] = tameBF16(v, zero, scale)
+		}
+	default:
+		for i, v := range values {
+			t[i] = scaledBF16(v, zero, scale)
+		}
 	}
 }
 
@@ -87,43 +151,79 @@ func lookupNibbles(dst, codes []byte, t *[sixteen]uint16, c Coding) {
 	}
 }
 
-// swapNibbles exchanges the two nibbles of each byte.
-func swapNibbles(u uint64) uint64 {
-	const low = 0x0f0f0f0f0f0f0f0f
-	return u>>4&low | u&low<<4
+// bytes returns len(buf) codes from code i, each in a byte. It uses buf if it must.
+func (b *strip) bytes(buf, codes []byte, i int) []byte {
+	switch b.coding {
+	case Nibbles:
+		unpackGeneric(buf, codes, i, 4, LowFirst)
+	case HighNibbles:
+		unpackGeneric(buf, codes, i, 4, HighFirst)
+	default:
+		return codes[i:][:len(buf)]
+	}
+	return buf
+}
+
+// columnsGeneric decodes with a scale and a zero point for each column. zeros may be nil. It looks
+// codes of 4 bits up if enough rows share the tables.
+func (s *scratch) columnsGeneric(b *strip, scales, zeros []float32) {
+	if b.rows >= 2*sixteen && b.coding.tabled() && b.out != F32 {
+		for c := 0; c < b.cols; c += chunk {
+			p := b.part(c, min(chunk, b.cols-c))
+			s.columnsByTable(&p, scales[c:], zeros[min(c, len(zeros)):])
+		}
+		return
+	}
+	for r := range b.rows {
+		dst, codes := b.row(r)
+		s.rowOfColumnsGeneric(dst, codes, b, 0, b.cols, scales, zeros)
+	}
+}
+
+// columnsByTable computes the 16 results of each column. There are at most chunk columns.
+func (s *scratch) columnsByTable(b *strip, scales, zeros []float32) {
+	for c := range b.cols {
+		var zero float32
+		if len(zeros) > 0 {
+			zero = zeros[c]
+		}
+		fillGeneric(s.words[sixteen*c:][:sixteen], b, scales[c], zero)
+	}
+	for r := range b.rows {
+		dst, codes := b.row(r)
+		lookupColumns(dst, b.bytes(s.codes[:b.cols], codes, b.skip), s.words[:])
+	}
+}
+
+// lookupColumns looks each code up in a table of its own.
+func lookupColumns(dst, codes []byte, words []uint16) {
+	for len(codes) >= 4 {
+		c, t := (*[4]byte)(codes), (*[4 * sixteen]uint16)(words)
+		binary.LittleEndian.PutUint64(dst, uint64(t[c[0]&15])|uint64(t[16+c[1]&15])<<16|
+			uint64(t[32+c[2]&15])<<32|uint64(t[48+c[3]&15])<<48)
+		dst, codes, words = dst[8:], codes[4:], words[4*sixteen:]
+	}
+	for i, c := range codes {
+		binary.LittleEndian.PutUint16(dst[2*i:], words[sixteen*i:][c&15])
+	}
 }
 
 // rowOfColumnsGeneric decodes the columns from begin to end, with a scale and a zero point for each.
-// zeros may be nil.
-func rowOfColumnsGeneric(dst, codes []byte, b *strip, begin, end int, scales, zeros []float32) {
-	var buf [chunk]byte
+func (s *scratch) rowOfColumnsGeneric(dst, codes []byte, b *strip, begin, end int,
+	scales, zeros []float32) {
 	for c := begin; c < end; c += chunk {
 		n := min(chunk, end-c)
 		z := noZeros[:n]
 		if zeros != nil {
 			z = zeros[c:][:n]
 		}
-		each := buf[:n]
-		if b.coding.paired() {
-			expand(each, codes, b.skip+c, b.coding)
-		} else {
-			each = codes[c:][:n]
-		}
+		each := b.bytes(s.codes[:n], codes, b.skip+c)
 		multiply(dst[c*b.out.Size():], b.out, each, b.values, scales[c:][:n], z)
 	}
 }
 
 // noZeros are zero points that change nothing.
 var noZeros [chunk]float32
-
-// expand writes the codes from code i to a byte each.
-func expand(dst, codes []byte, i int, c Coding) {
-	order := LowFirst
-	if c == HighNibbles {
-		order = HighFirst
-	}
-	unpackGeneric(dst, codes, i, 4, order)
-}
 
 // multiply decodes a code of each byte.
 func multiply(dst []byte, out Format, codes []byte, values *[256]float32, scales, zeros []float32) {

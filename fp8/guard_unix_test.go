@@ -54,11 +54,14 @@ func (g guarded) floats(f []float32, atEnd bool) []float32 {
 // TestNothingBeyondTheBuffers puts each buffer next to a page that faults.
 func TestNothingBeyondTheBuffers(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
-		a, b, c := newGuarded(t, 64), newGuarded(t, 64), newGuarded(t, 300)
+		a, b := newGuarded(t, 64), newGuarded(t, 64)
+		c, d := newGuarded(t, 300), newGuarded(t, 300)
 		r := rand.New(rand.NewPCG(19, 20))
 		for i := range 400/thinning + 1 {
 			atEnd := i%2 == 1
 			guardDequantize(r, a, b, c, atEnd)
+			guardGroups(r, a, b, c, d, atEnd)
+			guardUnpack(r, a, b, c, atEnd)
 			guardQuantize(r, a, b, c, atEnd)
 			guardTranspose(r, a, b, atEnd)
 			guardConvert(r, a, b, atEnd)
@@ -72,6 +75,28 @@ func guardDequantize(r *rand.Rand, a, b, c guarded, atEnd bool) {
 	out := []Format{BF16, F16, F32}[r.IntN(3)]
 	stride := m.Cols*out.Size() + r.IntN(3)
 	Dequantize(b.take(extent("", m.Rows, stride, m.Cols*out.Size()), atEnd), stride, out, m)
+}
+
+func guardGroups(r *rand.Rand, a, b, c, d guarded, atEnd bool) {
+	m := randomGroups(r, 12, 400)
+	m.Codes, m.Scales = a.copyOf(m.Codes, atEnd), c.floats(m.Scales, atEnd)
+	if m.Zeros != nil {
+		m.Zeros = d.floats(m.Zeros, atEnd)
+	}
+	out := plain[r.IntN(3)]
+	stride := m.Cols*out.Size() + r.IntN(3)
+	DequantizeGroups(b.take(extent("", m.Rows, stride, m.Cols*out.Size()), atEnd), stride, out, m)
+}
+
+func guardUnpack(r *rand.Rand, a, b, c guarded, atEnd bool) {
+	n, first, bits, order := r.IntN(200), r.IntN(20), 1+r.IntN(8), Order(r.IntN(3))
+	if order != LowFirst {
+		bits = 4
+	}
+	Unpack(b.take(n, atEnd), a.take(PackedSize(first+n, bits, order), atEnd), first, bits, order)
+	word := []int{1, 4}[r.IntN(2)]
+	UnpackDown(b.take(n, atEnd), a.take(n*word, atEnd), c.take(n*word, atEnd), word,
+		r.IntN(8*word), bits)
 }
 
 func guardQuantize(r *rand.Rand, a, b, c guarded, atEnd bool) {

@@ -32,6 +32,6 @@ func (s *scratch) rowOfGroups(dst, codes []byte, b *strip, first int, scales, ze
 	s.rowOfGroupsGeneric(dst, codes, b, first, scales, zeros)
 }
 
-func rowOfColumns(dst, codes []byte, b *strip, scales, zeros []float32) {
-	rowOfColumnsGeneric(dst, codes, b, 0, b.cols, scales, zeros)
+func (s *scratch) columns(b *strip, scales, zeros []float32) {
+	s.columnsGeneric(b, scales, zeros)
 }

@@ -182,20 +182,20 @@ func nibblesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int,
 //go:noescape
 func bytesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// nibblesByColumnBF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
-// are zeroStep bytes apart.
+// nibblesByColumnBF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
+// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
 //
 //go:noescape
 func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// lowsByColumnBF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
-// are zeroStep bytes apart.
+// lowsByColumnBF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
+// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
 //
 //go:noescape
 func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// bytesByColumnBF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
-// are zeroStep bytes apart.
+// bytesByColumnBF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
+// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
 //
 //go:noescape
 func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
@@ -212,20 +212,20 @@ func nibblesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, 
 //go:noescape
 func bytesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// nibblesByColumnF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
-// are zeroStep bytes apart.
+// nibblesByColumnF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
+// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
 //
 //go:noescape
 func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// lowsByColumnF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
-// are zeroStep bytes apart.
+// lowsByColumnF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
+// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
 //
 //go:noescape
 func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// bytesByColumnF16AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
-// are zeroStep bytes apart.
+// bytesByColumnF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
+// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
 //
 //go:noescape
 func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
@@ -242,20 +242,20 @@ func nibblesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, 
 //go:noescape
 func bytesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// nibblesByColumnF32AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
-// are zeroStep bytes apart.
+// nibblesByColumnF32AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
+// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
 //
 //go:noescape
 func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// lowsByColumnF32AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
-// are zeroStep bytes apart.
+// lowsByColumnF32AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
+// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
 //
 //go:noescape
 func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// bytesByColumnF32AVX2 decodes n codes, a multiple of 8, with a scale for each. The zero points
-// are zeroStep bytes apart.
+// bytesByColumnF32AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
+// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
 //
 //go:noescape
 func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)

@@ -1075,8 +1075,7 @@ loop:
 	JLT       half
 	VPMOVZXBD (CX), Z7
 	VPXORD    Z3, Z7, Z7
-	VPSUBD    Z4, Z7, Z7
-	VCVTDQ2PS Z7, Z7
+	VSUBPS    Z4, Z7, Z7
 	VSUBPS    Z5, Z7, Z7
 	VMULPS    Z6, Z7, Z7
 	VCMPPS    $0x03, Z7, Z7, K1
@@ -1089,8 +1088,7 @@ loop:
 	VPMOVDW   Z7, (AX)
 	VPMOVZXBD 16(CX), Z7
 	VPXORD    Z3, Z7, Z7
-	VPSUBD    Z4, Z7, Z7
-	VCVTDQ2PS Z7, Z7
+	VSUBPS    Z4, Z7, Z7
 	VSUBPS    Z5, Z7, Z7
 	VMULPS    Z6, Z7, Z7
 	VCMPPS    $0x03, Z7, Z7, K1
@@ -1111,8 +1109,7 @@ half:
 	JZ        next
 	VPMOVZXBD (CX), Z7
 	VPXORD    Z3, Z7, Z7
-	VPSUBD    Z4, Z7, Z7
-	VCVTDQ2PS Z7, Z7
+	VSUBPS    Z4, Z7, Z7
 	VSUBPS    Z5, Z7, Z7
 	VMULPS    Z6, Z7, Z7
 	VCMPPS    $0x03, Z7, Z7, K1
@@ -1309,8 +1306,7 @@ loop:
 	JLT       tail
 	VPMOVZXBD (CX), Z5
 	VPXORD    Z0, Z5, Z5
-	VPSUBD    Z1, Z5, Z5
-	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z1, Z5, Z5
 	VSUBPS    (SI), Z5, Z5
 	VMULPS    (BX), Z5, Z5
 	VCMPPS    $0x03, Z5, Z5, K1
@@ -1338,8 +1334,7 @@ tail:
 	VMOVDQU32.Z (BX), K1, Z6
 	VPMOVZXBD.Z (CX), K1, Z7
 	VPXORD      Z0, Z7, Z7
-	VPSUBD      Z1, Z7, Z7
-	VCVTDQ2PS   Z7, Z7
+	VSUBPS      Z1, Z7, Z7
 	VSUBPS      Z5, Z7, Z7
 	VMULPS      Z6, Z7, Z7
 	VCMPPS      $0x03, Z7, Z7, K2
@@ -1457,8 +1452,7 @@ loop:
 	JLT       half
 	VPMOVZXBD (CX), Z5
 	VPXORD    Z1, Z5, Z5
-	VPSUBD    Z2, Z5, Z5
-	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
 	VCMPPS    $0x03, Z5, Z5, K1
@@ -1466,8 +1460,7 @@ loop:
 	VCVTPS2PH $0x00, Z5, (AX)
 	VPMOVZXBD 16(CX), Z5
 	VPXORD    Z1, Z5, Z5
-	VPSUBD    Z2, Z5, Z5
-	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
 	VCMPPS    $0x03, Z5, Z5, K1
@@ -1483,8 +1476,7 @@ half:
 	JZ        next
 	VPMOVZXBD (CX), Z5
 	VPXORD    Z1, Z5, Z5
-	VPSUBD    Z2, Z5, Z5
-	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
 	VCMPPS    $0x03, Z5, Z5, K1
@@ -1644,8 +1636,7 @@ loop:
 	JLT       tail
 	VPMOVZXBD (CX), Z3
 	VPXORD    Z0, Z3, Z3
-	VPSUBD    Z1, Z3, Z3
-	VCVTDQ2PS Z3, Z3
+	VSUBPS    Z1, Z3, Z3
 	VSUBPS    (SI), Z3, Z3
 	VMULPS    (BX), Z3, Z3
 	VCMPPS    $0x03, Z3, Z3, K1
@@ -1668,8 +1659,7 @@ tail:
 	VMOVDQU32.Z (BX), K1, Z4
 	VPMOVZXBD.Z (CX), K1, Z5
 	VPXORD      Z0, Z5, Z5
-	VPSUBD      Z1, Z5, Z5
-	VCVTDQ2PS   Z5, Z5
+	VSUBPS      Z1, Z5, Z5
 	VSUBPS      Z3, Z5, Z5
 	VMULPS      Z4, Z5, Z5
 	VCMPPS      $0x03, Z5, Z5, K2
@@ -1785,8 +1775,7 @@ loop:
 	JLT       half
 	VPMOVZXBD (CX), Z5
 	VPXORD    Z1, Z5, Z5
-	VPSUBD    Z2, Z5, Z5
-	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
 	VCMPPS    $0x03, Z5, Z5, K1
@@ -1794,8 +1783,7 @@ loop:
 	VMOVDQU32 Z5, (AX)
 	VPMOVZXBD 16(CX), Z5
 	VPXORD    Z1, Z5, Z5
-	VPSUBD    Z2, Z5, Z5
-	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
 	VCMPPS    $0x03, Z5, Z5, K1
@@ -1811,8 +1799,7 @@ half:
 	JZ        next
 	VPMOVZXBD (CX), Z5
 	VPXORD    Z1, Z5, Z5
-	VPSUBD    Z2, Z5, Z5
-	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
 	VCMPPS    $0x03, Z5, Z5, K1
@@ -1972,8 +1959,7 @@ loop:
 	JLT       tail
 	VPMOVZXBD (CX), Z3
 	VPXORD    Z0, Z3, Z3
-	VPSUBD    Z1, Z3, Z3
-	VCVTDQ2PS Z3, Z3
+	VSUBPS    Z1, Z3, Z3
 	VSUBPS    (SI), Z3, Z3
 	VMULPS    (BX), Z3, Z3
 	VCMPPS    $0x03, Z3, Z3, K1
@@ -1996,8 +1982,7 @@ tail:
 	VMOVDQU32.Z (BX), K1, Z4
 	VPMOVZXBD.Z (CX), K1, Z5
 	VPXORD      Z0, Z5, Z5
-	VPSUBD      Z1, Z5, Z5
-	VCVTDQ2PS   Z5, Z5
+	VSUBPS      Z1, Z5, Z5
 	VSUBPS      Z3, Z5, Z5
 	VMULPS      Z4, Z5, Z5
 	VCMPPS      $0x03, Z5, Z5, K2
@@ -2029,52 +2014,52 @@ TEXT ·nibblesByGroupBF16AVX2(SB), NOSPLIT, $0-80
 	VMOVD        R10, X2
 	VPBROADCASTD X2, Y2
 	MOVQ         values+64(FP), R10
-	VMOVUPS      (R10), Y3
-	VMOVUPS      32(R10), Y4
-	MOVL         $0x0f0f0f0f, R10
-	VMOVD        R10, X5
-	VPBROADCASTD X5, Y8
-	MOVQ         form+72(FP), R10
-	MOVL         (R10), R10
-	VMOVD        R10, X9
-	ADDL         $0x04, R10
-	VMOVD        R10, X10
-	MOVQ         $0x0f0b07030e0a0602, R10
-	VMOVQ        R10, X5
-	VPBROADCASTQ X5, Y7
-	MOVQ         $0x0501040005010400, R10
-	VMOVQ        R10, X5
-	VPMOVZXBD    X5, Y11
-	MOVQ         $0x0703060207030602, R10
-	VMOVQ        R10, X5
-	VPMOVZXBD    X5, Y12
+	MOVQ         $0x0f0b07030e0a0602, R11
+	VMOVQ        R11, X3
+	VPBROADCASTQ X3, Y5
+	MOVQ         $0x0501040005010400, R11
+	VMOVQ        R11, X3
+	VPMOVZXBD    X3, Y6
+	MOVQ         $0x0703060207030602, R11
+	VMOVQ        R11, X3
+	VPMOVZXBD    X3, Y7
+	MOVQ         form+72(FP), R11
+	MOVL         (R11), R11
+	VMOVD        R11, X8
+	ADDL         $0x04, R11
+	VMOVD        R11, X9
+	MOVL         $0x0f0f0f0f, R11
+	VMOVD        R11, X3
+	VPBROADCASTD X3, Y10
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Y5
-	VBROADCASTSS (DI), Y13
-	VSUBPS       Y5, Y3, Y6
-	VMULPS       Y13, Y6, Y6
-	VCMPPS       $0x03, Y6, Y6, Y14
-	VBLENDVPS    Y14, Y0, Y6, Y6
-	VSUBPS       Y5, Y4, Y5
-	VMULPS       Y13, Y5, Y5
-	VCMPPS       $0x03, Y5, Y5, Y13
-	VBLENDVPS    Y13, Y0, Y5, Y5
-	VPSRLD       $0x10, Y6, Y13
-	VPAND        Y2, Y13, Y13
-	VPADDD       Y1, Y6, Y6
-	VPADDD       Y13, Y6, Y6
-	VPSHUFB      Y7, Y6, Y6
-	VPSRLD       $0x10, Y5, Y13
-	VPAND        Y2, Y13, Y13
-	VPADDD       Y1, Y5, Y5
-	VPADDD       Y13, Y5, Y5
-	VPSHUFB      Y7, Y5, Y5
-	VPUNPCKLDQ   Y5, Y6, Y6
-	VPERMD       Y6, Y11, Y5
-	VPERMD       Y6, Y12, Y6
+	VBROADCASTSS (R8), Y11
+	VBROADCASTSS (DI), Y12
+	VMOVUPS      (R10), Y4
+	VSUBPS       Y11, Y4, Y4
+	VMULPS       Y12, Y4, Y4
+	VMOVUPS      32(R10), Y3
+	VSUBPS       Y11, Y3, Y3
+	VMULPS       Y12, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y11
+	VBLENDVPS    Y11, Y0, Y4, Y4
+	VCMPPS       $0x03, Y3, Y3, Y11
+	VBLENDVPS    Y11, Y0, Y3, Y3
+	VPSRLD       $0x10, Y4, Y11
+	VPAND        Y2, Y11, Y11
+	VPADDD       Y1, Y4, Y4
+	VPADDD       Y11, Y4, Y4
+	VPSRLD       $0x10, Y3, Y11
+	VPAND        Y2, Y11, Y11
+	VPADDD       Y1, Y3, Y3
+	VPADDD       Y11, Y3, Y3
+	VPSHUFB      Y5, Y4, Y4
+	VPSHUFB      Y5, Y3, Y3
+	VPUNPCKLDQ   Y3, Y4, Y4
+	VPERMD       Y4, Y6, Y3
+	VPERMD       Y4, Y7, Y4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
@@ -2082,18 +2067,18 @@ group:
 loop:
 	CMPQ       BX, $0x20
 	JLT        half
-	VPSHUFD    $0xd8, (CX), X13
-	VPMOVZXBW  X13, Y13
-	VPSLLW     X10, Y13, Y14
-	VPSRLW     X9, Y13, Y13
-	VPOR       Y14, Y13, Y13
-	VPAND      Y8, Y13, Y13
-	VPSHUFB    Y13, Y5, Y14
-	VPSHUFB    Y13, Y6, Y15
-	VPUNPCKLBW Y15, Y14, Y13
-	VPUNPCKHBW Y15, Y14, Y14
-	VMOVDQU    Y13, (AX)
-	VMOVDQU    Y14, 32(AX)
+	VPSHUFD    $0xd8, (CX), X11
+	VPMOVZXBW  X11, Y11
+	VPSLLW     X9, Y11, Y12
+	VPSRLW     X8, Y11, Y11
+	VPOR       Y12, Y11, Y11
+	VPAND      Y10, Y11, Y11
+	VPSHUFB    Y11, Y3, Y12
+	VPSHUFB    Y11, Y4, Y11
+	VPUNPCKLBW Y11, Y12, Y14
+	VPUNPCKHBW Y11, Y12, Y11
+	VMOVDQU    Y14, (AX)
+	VMOVDQU    Y11, 32(AX)
 	ADDQ       $0x10, CX
 	ADDQ       $+64, AX
 	SUBQ       $0x20, BX
@@ -2103,16 +2088,16 @@ half:
 	TESTQ      BX, BX
 	JZ         next
 	VPMOVZXBW  (CX), X13
-	VPSLLW     X10, X13, X14
-	VPSRLW     X9, X13, X13
-	VPOR       X14, X13, X13
-	VPAND      X8, X13, X13
-	VPSHUFB    X13, X5, X5
-	VPSHUFB    X13, X6, X6
-	VPUNPCKLBW X6, X5, X13
-	VPUNPCKHBW X6, X5, X14
-	VMOVDQU    X13, (AX)
-	VMOVDQU    X14, 16(AX)
+	VPSLLW     X9, Y13, Y11
+	VPSRLW     X8, Y13, Y13
+	VPOR       Y11, Y13, Y13
+	VPAND      Y10, Y13, Y13
+	VPSHUFB    Y13, Y3, Y3
+	VPSHUFB    Y13, Y4, Y4
+	VPUNPCKLBW Y4, Y3, Y11
+	VPUNPCKHBW Y4, Y3, Y3
+	VMOVDQU    X11, (AX)
+	VMOVDQU    X3, 16(AX)
 	ADDQ       $0x08, CX
 	ADDQ       $0x20, AX
 
@@ -2164,18 +2149,16 @@ loop:
 	JLT       half
 	VPMOVZXBD (CX), Y7
 	VPXOR     Y3, Y7, Y7
-	VPSUBD    Y4, Y7, Y7
-	VCVTDQ2PS Y7, Y7
+	VSUBPS    Y4, Y7, Y7
 	VSUBPS    Y5, Y7, Y7
 	VMULPS    Y6, Y7, Y7
-	VCMPPS    $0x03, Y7, Y7, Y8
-	VBLENDVPS Y8, Y0, Y7, Y7
 	VPMOVZXBD 8(CX), Y8
 	VPXOR     Y3, Y8, Y8
-	VPSUBD    Y4, Y8, Y8
-	VCVTDQ2PS Y8, Y8
+	VSUBPS    Y4, Y8, Y8
 	VSUBPS    Y5, Y8, Y8
 	VMULPS    Y6, Y8, Y8
+	VCMPPS    $0x03, Y7, Y7, Y9
+	VBLENDVPS Y9, Y0, Y7, Y7
 	VCMPPS    $0x03, Y8, Y8, Y9
 	VBLENDVPS Y9, Y0, Y8, Y8
 	VPSRLD    $0x10, Y7, Y9
@@ -2193,18 +2176,16 @@ loop:
 	VMOVDQU   Y7, (AX)
 	VPMOVZXBD 16(CX), Y7
 	VPXOR     Y3, Y7, Y7
-	VPSUBD    Y4, Y7, Y7
-	VCVTDQ2PS Y7, Y7
+	VSUBPS    Y4, Y7, Y7
 	VSUBPS    Y5, Y7, Y7
 	VMULPS    Y6, Y7, Y7
-	VCMPPS    $0x03, Y7, Y7, Y8
-	VBLENDVPS Y8, Y0, Y7, Y7
 	VPMOVZXBD 24(CX), Y8
 	VPXOR     Y3, Y8, Y8
-	VPSUBD    Y4, Y8, Y8
-	VCVTDQ2PS Y8, Y8
+	VSUBPS    Y4, Y8, Y8
 	VSUBPS    Y5, Y8, Y8
 	VMULPS    Y6, Y8, Y8
+	VCMPPS    $0x03, Y7, Y7, Y9
+	VBLENDVPS Y9, Y0, Y7, Y7
 	VCMPPS    $0x03, Y8, Y8, Y9
 	VBLENDVPS Y9, Y0, Y8, Y8
 	VPSRLD    $0x10, Y7, Y9
@@ -2230,18 +2211,16 @@ half:
 	JZ        next
 	VPMOVZXBD (CX), Y7
 	VPXOR     Y3, Y7, Y7
-	VPSUBD    Y4, Y7, Y7
-	VCVTDQ2PS Y7, Y7
+	VSUBPS    Y4, Y7, Y7
 	VSUBPS    Y5, Y7, Y7
 	VMULPS    Y6, Y7, Y7
-	VCMPPS    $0x03, Y7, Y7, Y8
-	VBLENDVPS Y8, Y0, Y7, Y7
 	VPMOVZXBD 8(CX), Y8
 	VPXOR     Y3, Y8, Y8
-	VPSUBD    Y4, Y8, Y8
-	VCVTDQ2PS Y8, Y8
+	VSUBPS    Y4, Y8, Y8
 	VSUBPS    Y5, Y8, Y8
 	VMULPS    Y6, Y8, Y8
+	VCMPPS    $0x03, Y7, Y7, Y5
+	VBLENDVPS Y5, Y0, Y7, Y7
 	VCMPPS    $0x03, Y8, Y8, Y5
 	VBLENDVPS Y5, Y0, Y8, Y8
 	VPSRLD    $0x10, Y7, Y5
@@ -2273,58 +2252,182 @@ done:
 // func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 // Requires: AVX, AVX2
 TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-64
+	MOVL         $0x7fc00000, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, AX
+	VMOVD        AX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, AX
+	VMOVD        AX, X2
+	VPBROADCASTD X2, Y2
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	SHLQ         $0x04, DI
 	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Y0
-	VMOVUPS      32(R8), Y1
-	MOVQ         form+56(FP), R8
-	MOVL         (R8), R8
-	VMOVD        R8, X2
-	ADDL         $0x1c, R8
-	VMOVD        R8, X3
-	MOVL         $0x7fc00000, R8
-	VMOVD        R8, X4
-	VPBROADCASTD X4, Y4
-	MOVL         $0x00007fff, R8
-	VMOVD        R8, X5
-	VPBROADCASTD X5, Y5
-	MOVL         $0x00000001, R8
-	VMOVD        R8, X6
-	VPBROADCASTD X6, Y6
+	MOVQ         $0x0f0b07030e0a0602, R9
+	VMOVQ        R9, X3
+	VPBROADCASTQ X3, Y3
+	MOVQ         $0x0501040005010400, R9
+	VMOVQ        R9, X4
+	VPMOVZXBD    X4, Y6
+	MOVQ         $0x0703060207030602, R9
+	VMOVQ        R9, X4
+	VPMOVZXBD    X4, Y4
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Y8
+	VMOVUPS      (R8), Y5
+	VPTEST       Y5, Y8
+	JNZ          inexact
+	VMOVUPS      32(R8), Y7
+	VPTEST       Y7, Y8
+	JNZ          inexact
+	VPSHUFB      Y3, Y5, Y5
+	VPSHUFB      Y3, Y7, Y7
+	VPUNPCKLDQ   Y7, Y5, Y5
+	VPERMD       Y5, Y6, Y3
+	VPERMD       Y5, Y4, Y4
+	VPXOR        Y6, Y6, Y6
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X5
+	VPMOVZXBD    X5, Y5
+	MOVQ         form+56(FP), R9
+	MOVL         (R9), R9
+	VMOVD        R9, X7
+	ADDL         $0x04, R9
+	VMOVD        R9, X8
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X9
+	VPBROADCASTD X9, Y9
+
+exact:
+	CMPQ       DX, $0x20
+	JLT        inexact
+	VPMOVZXBW  (CX), Y10
+	VPSLLW     X8, Y10, Y11
+	VPSRLW     X7, Y10, Y10
+	VPOR       Y11, Y10, Y10
+	VPAND      Y9, Y10, Y10
+	VPERMD     Y10, Y5, Y10
+	VPSHUFB    Y10, Y3, Y11
+	VPSHUFB    Y10, Y4, Y10
+	VPUNPCKLBW Y10, Y11, Y12
+	VPUNPCKHBW Y10, Y11, Y10
+	VPUNPCKLWD Y12, Y6, Y11
+	VPUNPCKHWD Y12, Y6, Y12
+	VSUBPS     (SI), Y11, Y11
+	VMULPS     (BX), Y11, Y11
+	VSUBPS     32(SI), Y12, Y12
+	VMULPS     32(BX), Y12, Y12
+	VCMPPS     $0x03, Y11, Y11, Y13
+	VBLENDVPS  Y13, Y0, Y11, Y11
+	VCMPPS     $0x03, Y12, Y12, Y13
+	VBLENDVPS  Y13, Y0, Y12, Y12
+	VPSRLD     $0x10, Y11, Y13
+	VPAND      Y2, Y13, Y13
+	VPADDD     Y1, Y11, Y11
+	VPADDD     Y13, Y11, Y11
+	VPSRLD     $0x10, Y11, Y11
+	VPSRLD     $0x10, Y12, Y13
+	VPAND      Y2, Y13, Y13
+	VPADDD     Y1, Y12, Y12
+	VPADDD     Y13, Y12, Y12
+	VPSRLD     $0x10, Y12, Y12
+	VPACKUSDW  Y12, Y11, Y11
+	VPERMQ     $0xd8, Y11, Y11
+	VMOVDQU    Y11, (AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x20, AX
+	SUBQ       $0x10, DX
+	VPUNPCKLWD Y10, Y6, Y11
+	VPUNPCKHWD Y10, Y6, Y10
+	VSUBPS     (SI), Y11, Y11
+	VMULPS     (BX), Y11, Y11
+	VSUBPS     32(SI), Y10, Y10
+	VMULPS     32(BX), Y10, Y10
+	VCMPPS     $0x03, Y11, Y11, Y12
+	VBLENDVPS  Y12, Y0, Y11, Y11
+	VCMPPS     $0x03, Y10, Y10, Y12
+	VBLENDVPS  Y12, Y0, Y10, Y10
+	VPSRLD     $0x10, Y11, Y12
+	VPAND      Y2, Y12, Y12
+	VPADDD     Y1, Y11, Y11
+	VPADDD     Y12, Y11, Y11
+	VPSRLD     $0x10, Y11, Y11
+	VPSRLD     $0x10, Y10, Y12
+	VPAND      Y2, Y12, Y12
+	VPADDD     Y1, Y10, Y10
+	VPADDD     Y12, Y10, Y10
+	VPSRLD     $0x10, Y10, Y10
+	VPACKUSDW  Y10, Y11, Y11
+	VPERMQ     $0xd8, Y11, Y11
+	VMOVDQU    Y11, (AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x20, AX
+	SUBQ       $0x10, DX
+	JMP        exact
+
+inexact:
+	MOVQ  form+56(FP), R9
+	MOVL  (R9), R9
+	VMOVD R9, X3
+	ADDL  $0x1c, R9
+	VMOVD R9, X4
 
 loop:
 	TESTQ     DX, DX
 	JZ        done
-	VPMOVZXBQ (CX), Y7
-	VPSLLQ    X3, Y7, Y8
-	VPSRLQ    X2, Y7, Y7
-	VPOR      Y8, Y7, Y7
-	VPERMPS   Y0, Y7, Y8
-	VPERMPS   Y1, Y7, Y9
-	VPSLLD    $0x1c, Y7, Y7
-	VBLENDVPS Y7, Y9, Y8, Y8
-	VSUBPS    (SI), Y8, Y8
-	VMULPS    (BX), Y8, Y8
-	VCMPPS    $0x03, Y8, Y8, Y7
-	VBLENDVPS Y7, Y4, Y8, Y8
-	VPSRLD    $0x10, Y8, Y7
-	VPAND     Y6, Y7, Y7
-	VPADDD    Y5, Y8, Y8
-	VPADDD    Y7, Y8, Y8
-	VPSRLD    $0x10, Y8, Y8
-	VPACKUSDW Y8, Y8, Y8
-	VPERMQ    $0x08, Y8, Y8
-	VMOVDQU   X8, (AX)
-	ADDQ      $0x04, CX
-	ADDQ      $0x20, BX
-	LEAQ      (SI)(DI*8), SI
-	ADDQ      $0x10, AX
-	SUBQ      $0x08, DX
+	VPMOVZXBQ (CX), Y5
+	VPSLLQ    X4, Y5, Y6
+	VPSRLQ    X3, Y5, Y5
+	VPOR      Y6, Y5, Y5
+	VPERMPS   (R8), Y5, Y6
+	VPERMPS   32(R8), Y5, Y7
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y7, Y6, Y6
+	VPMOVZXBQ 4(CX), Y5
+	VPSLLQ    X4, Y5, Y7
+	VPSRLQ    X3, Y5, Y5
+	VPOR      Y7, Y5, Y5
+	VPERMPS   (R8), Y5, Y7
+	VPERMPS   32(R8), Y5, Y8
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y8, Y7, Y7
+	VSUBPS    (SI), Y6, Y6
+	VMULPS    (BX), Y6, Y6
+	VSUBPS    32(SI), Y7, Y7
+	VMULPS    32(BX), Y7, Y7
+	VCMPPS    $0x03, Y6, Y6, Y5
+	VBLENDVPS Y5, Y0, Y6, Y6
+	VCMPPS    $0x03, Y7, Y7, Y5
+	VBLENDVPS Y5, Y0, Y7, Y7
+	VPSRLD    $0x10, Y6, Y5
+	VPAND     Y2, Y5, Y5
+	VPADDD    Y1, Y6, Y6
+	VPADDD    Y5, Y6, Y6
+	VPSRLD    $0x10, Y6, Y6
+	VPSRLD    $0x10, Y7, Y5
+	VPAND     Y2, Y5, Y5
+	VPADDD    Y1, Y7, Y7
+	VPADDD    Y5, Y7, Y7
+	VPSRLD    $0x10, Y7, Y7
+	VPACKUSDW Y7, Y6, Y6
+	VPERMQ    $0xd8, Y6, Y6
+	VMOVDQU   Y6, (AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
 	JMP       loop
 
 done:
@@ -2334,50 +2437,161 @@ done:
 // func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 // Requires: AVX, AVX2
 TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-64
+	MOVL         $0x7fc00000, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, AX
+	VMOVD        AX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, AX
+	VMOVD        AX, X2
+	VPBROADCASTD X2, Y2
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	SHLQ         $0x04, DI
 	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Y0
-	VMOVUPS      32(R8), Y1
-	MOVL         $0x7fc00000, R8
-	VMOVD        R8, X2
-	VPBROADCASTD X2, Y2
-	MOVL         $0x00007fff, R8
-	VMOVD        R8, X3
-	VPBROADCASTD X3, Y3
-	MOVL         $0x00000001, R8
-	VMOVD        R8, X4
-	VPBROADCASTD X4, Y4
+	MOVQ         $0x0f0b07030e0a0602, R9
+	VMOVQ        R9, X3
+	VPBROADCASTQ X3, Y3
+	MOVQ         $0x0501040005010400, R9
+	VMOVQ        R9, X4
+	VPMOVZXBD    X4, Y6
+	MOVQ         $0x0703060207030602, R9
+	VMOVQ        R9, X4
+	VPMOVZXBD    X4, Y4
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Y8
+	VMOVUPS      (R8), Y5
+	VPTEST       Y5, Y8
+	JNZ          inexact
+	VMOVUPS      32(R8), Y7
+	VPTEST       Y7, Y8
+	JNZ          inexact
+	VPSHUFB      Y3, Y5, Y5
+	VPSHUFB      Y3, Y7, Y7
+	VPUNPCKLDQ   Y7, Y5, Y5
+	VPERMD       Y5, Y6, Y3
+	VPERMD       Y5, Y4, Y4
+	VPXOR        Y6, Y6, Y6
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X5
+	VPMOVZXBD    X5, Y5
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X7
+	VPBROADCASTD X7, Y7
 
+exact:
+	CMPQ       DX, $0x20
+	JLT        inexact
+	VPERMD     (CX), Y5, Y8
+	VPAND      Y7, Y8, Y8
+	VPSHUFB    Y8, Y3, Y9
+	VPSHUFB    Y8, Y4, Y8
+	VPUNPCKLBW Y8, Y9, Y10
+	VPUNPCKHBW Y8, Y9, Y8
+	VPUNPCKLWD Y10, Y6, Y9
+	VPUNPCKHWD Y10, Y6, Y10
+	VSUBPS     (SI), Y9, Y9
+	VMULPS     (BX), Y9, Y9
+	VSUBPS     32(SI), Y10, Y10
+	VMULPS     32(BX), Y10, Y10
+	VCMPPS     $0x03, Y9, Y9, Y11
+	VBLENDVPS  Y11, Y0, Y9, Y9
+	VCMPPS     $0x03, Y10, Y10, Y11
+	VBLENDVPS  Y11, Y0, Y10, Y10
+	VPSRLD     $0x10, Y9, Y11
+	VPAND      Y2, Y11, Y11
+	VPADDD     Y1, Y9, Y9
+	VPADDD     Y11, Y9, Y9
+	VPSRLD     $0x10, Y9, Y9
+	VPSRLD     $0x10, Y10, Y11
+	VPAND      Y2, Y11, Y11
+	VPADDD     Y1, Y10, Y10
+	VPADDD     Y11, Y10, Y10
+	VPSRLD     $0x10, Y10, Y10
+	VPACKUSDW  Y10, Y9, Y9
+	VPERMQ     $0xd8, Y9, Y9
+	VMOVDQU    Y9, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x20, AX
+	SUBQ       $0x10, DX
+	VPUNPCKLWD Y8, Y6, Y9
+	VPUNPCKHWD Y8, Y6, Y8
+	VSUBPS     (SI), Y9, Y9
+	VMULPS     (BX), Y9, Y9
+	VSUBPS     32(SI), Y8, Y8
+	VMULPS     32(BX), Y8, Y8
+	VCMPPS     $0x03, Y9, Y9, Y10
+	VBLENDVPS  Y10, Y0, Y9, Y9
+	VCMPPS     $0x03, Y8, Y8, Y10
+	VBLENDVPS  Y10, Y0, Y8, Y8
+	VPSRLD     $0x10, Y9, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPSRLD     $0x10, Y9, Y9
+	VPSRLD     $0x10, Y8, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y8, Y8
+	VPADDD     Y10, Y8, Y8
+	VPSRLD     $0x10, Y8, Y8
+	VPACKUSDW  Y8, Y9, Y9
+	VPERMQ     $0xd8, Y9, Y9
+	VMOVDQU    Y9, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x20, AX
+	SUBQ       $0x10, DX
+	JMP        exact
+
+inexact:
 loop:
 	TESTQ     DX, DX
 	JZ        done
-	VPMOVZXBD (CX), Y5
-	VPERMPS   Y0, Y5, Y6
-	VPERMPS   Y1, Y5, Y7
-	VPSLLD    $0x1c, Y5, Y5
-	VBLENDVPS Y5, Y7, Y6, Y6
-	VSUBPS    (SI), Y6, Y6
-	VMULPS    (BX), Y6, Y6
-	VCMPPS    $0x03, Y6, Y6, Y5
-	VBLENDVPS Y5, Y2, Y6, Y6
-	VPSRLD    $0x10, Y6, Y5
-	VPAND     Y4, Y5, Y5
-	VPADDD    Y3, Y6, Y6
-	VPADDD    Y5, Y6, Y6
-	VPSRLD    $0x10, Y6, Y6
-	VPACKUSDW Y6, Y6, Y6
-	VPERMQ    $0x08, Y6, Y6
-	VMOVDQU   X6, (AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x20, BX
-	LEAQ      (SI)(DI*8), SI
-	ADDQ      $0x10, AX
-	SUBQ      $0x08, DX
+	VPMOVZXBD (CX), Y3
+	VPERMPS   (R8), Y3, Y4
+	VPERMPS   32(R8), Y3, Y5
+	VPSLLD    $0x1c, Y3, Y3
+	VBLENDVPS Y3, Y5, Y4, Y4
+	VPMOVZXBD 8(CX), Y3
+	VPERMPS   (R8), Y3, Y5
+	VPERMPS   32(R8), Y3, Y6
+	VPSLLD    $0x1c, Y3, Y3
+	VBLENDVPS Y3, Y6, Y5, Y5
+	VSUBPS    (SI), Y4, Y4
+	VMULPS    (BX), Y4, Y4
+	VSUBPS    32(SI), Y5, Y5
+	VMULPS    32(BX), Y5, Y5
+	VCMPPS    $0x03, Y4, Y4, Y3
+	VBLENDVPS Y3, Y0, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y3
+	VBLENDVPS Y3, Y0, Y5, Y5
+	VPSRLD    $0x10, Y4, Y3
+	VPAND     Y2, Y3, Y3
+	VPADDD    Y1, Y4, Y4
+	VPADDD    Y3, Y4, Y4
+	VPSRLD    $0x10, Y4, Y4
+	VPSRLD    $0x10, Y5, Y3
+	VPAND     Y2, Y3, Y3
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y3, Y5, Y5
+	VPSRLD    $0x10, Y5, Y5
+	VPACKUSDW Y5, Y4, Y4
+	VPERMQ    $0xd8, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
 	JMP       loop
 
 done:
@@ -2387,49 +2601,61 @@ done:
 // func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 // Requires: AVX, AVX2
 TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-64
+	MOVL         $0x7fc00000, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, AX
+	VMOVD        AX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, AX
+	VMOVD        AX, X2
+	VPBROADCASTD X2, Y2
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	SHLQ         $0x04, DI
 	MOVQ         form+56(FP), R8
-	VPBROADCASTD 4(R8), Y0
-	VPBROADCASTD 8(R8), Y1
-	MOVL         $0x7fc00000, R8
-	VMOVD        R8, X2
-	VPBROADCASTD X2, Y2
-	MOVL         $0x00007fff, R8
-	VMOVD        R8, X3
-	VPBROADCASTD X3, Y3
-	MOVL         $0x00000001, R8
-	VMOVD        R8, X4
-	VPBROADCASTD X4, Y4
+	VPBROADCASTD 4(R8), Y3
+	VPBROADCASTD 8(R8), Y4
 
 loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXBD (CX), Y5
-	VPXOR     Y0, Y5, Y5
-	VPSUBD    Y1, Y5, Y5
-	VCVTDQ2PS Y5, Y5
+	VPXOR     Y3, Y5, Y5
+	VSUBPS    Y4, Y5, Y5
+	VPMOVZXBD 8(CX), Y6
+	VPXOR     Y3, Y6, Y6
+	VSUBPS    Y4, Y6, Y6
 	VSUBPS    (SI), Y5, Y5
 	VMULPS    (BX), Y5, Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VBLENDVPS Y6, Y2, Y5, Y5
-	VPSRLD    $0x10, Y5, Y6
-	VPAND     Y4, Y6, Y6
-	VPADDD    Y3, Y5, Y5
-	VPADDD    Y6, Y5, Y5
+	VSUBPS    32(SI), Y6, Y6
+	VMULPS    32(BX), Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y0, Y5, Y5
+	VCMPPS    $0x03, Y6, Y6, Y7
+	VBLENDVPS Y7, Y0, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y2, Y7, Y7
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y7, Y5, Y5
 	VPSRLD    $0x10, Y5, Y5
-	VPACKUSDW Y5, Y5, Y5
-	VPERMQ    $0x08, Y5, Y5
-	VMOVDQU   X5, (AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x20, BX
-	LEAQ      (SI)(DI*8), SI
-	ADDQ      $0x10, AX
-	SUBQ      $0x08, DX
+	VPSRLD    $0x10, Y6, Y7
+	VPAND     Y2, Y7, Y7
+	VPADDD    Y1, Y6, Y6
+	VPADDD    Y7, Y6, Y6
+	VPSRLD    $0x10, Y6, Y6
+	VPACKUSDW Y6, Y5, Y5
+	VPERMQ    $0xd8, Y5, Y5
+	VMOVDQU   Y5, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
 	JMP       loop
 
 done:
@@ -2451,42 +2677,42 @@ TEXT ·nibblesByGroupF16AVX2(SB), NOSPLIT, $0-80
 	VMOVD        R10, X0
 	VPBROADCASTD X0, Y0
 	MOVQ         values+64(FP), R10
-	VMOVUPS      (R10), Y1
-	VMOVUPS      32(R10), Y2
-	MOVL         $0x0f0f0f0f, R10
-	VMOVD        R10, X3
-	VPBROADCASTD X3, Y6
-	MOVQ         form+72(FP), R10
-	MOVL         (R10), R10
-	VMOVD        R10, X7
-	ADDL         $0x04, R10
-	VMOVD        R10, X8
-	MOVQ         $0x0f0d0b0907050301, R10
-	VMOVQ        R10, X3
-	MOVQ         $0x0e0c0a0806040200, R10
-	VMOVQ        R10, X4
-	VPUNPCKLQDQ  X3, X4, X5
-	VINSERTI128  $0x01, X5, Y5, Y5
+	MOVQ         $0x0f0d0b0907050301, R11
+	VMOVQ        R11, X1
+	MOVQ         $0x0e0c0a0806040200, R11
+	VMOVQ        R11, X2
+	VPUNPCKLQDQ  X1, X2, X3
+	VINSERTI128  $0x01, X3, Y3, Y3
+	MOVQ         form+72(FP), R11
+	MOVL         (R11), R11
+	VMOVD        R11, X4
+	ADDL         $0x04, R11
+	VMOVD        R11, X5
+	MOVL         $0x0f0f0f0f, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y6
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Y3
-	VBROADCASTSS (DI), Y9
-	VSUBPS       Y3, Y1, Y4
-	VMULPS       Y9, Y4, Y4
-	VCMPPS       $0x03, Y4, Y4, Y10
-	VBLENDVPS    Y10, Y0, Y4, Y4
-	VSUBPS       Y3, Y2, Y3
-	VMULPS       Y9, Y3, Y3
-	VCMPPS       $0x03, Y3, Y3, Y9
-	VBLENDVPS    Y9, Y0, Y3, Y3
-	VCVTPS2PH    $0x00, Y4, X4
-	VCVTPS2PH    $0x00, Y3, X3
-	VINSERTI128  $0x01, X3, Y4, Y4
-	VPSHUFB      Y5, Y4, Y4
-	VPERMQ       $0x88, Y4, Y3
-	VPERMQ       $0xdd, Y4, Y4
+	VBROADCASTSS (R8), Y7
+	VBROADCASTSS (DI), Y8
+	VMOVUPS      (R10), Y2
+	VSUBPS       Y7, Y2, Y2
+	VMULPS       Y8, Y2, Y2
+	VMOVUPS      32(R10), Y1
+	VSUBPS       Y7, Y1, Y1
+	VMULPS       Y8, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y7
+	VBLENDVPS    Y7, Y0, Y2, Y2
+	VCMPPS       $0x03, Y1, Y1, Y7
+	VBLENDVPS    Y7, Y0, Y1, Y1
+	VCVTPS2PH    $0x00, Y2, X2
+	VCVTPS2PH    $0x00, Y1, X1
+	VINSERTI128  $0x01, X1, Y2, Y2
+	VPSHUFB      Y3, Y2, Y2
+	VPERMQ       $0x88, Y2, Y1
+	VPERMQ       $0xdd, Y2, Y2
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
@@ -2494,18 +2720,18 @@ group:
 loop:
 	CMPQ       BX, $0x20
 	JLT        half
-	VPSHUFD    $0xd8, (CX), X9
-	VPMOVZXBW  X9, Y9
-	VPSLLW     X8, Y9, Y10
-	VPSRLW     X7, Y9, Y9
-	VPOR       Y10, Y9, Y9
-	VPAND      Y6, Y9, Y9
-	VPSHUFB    Y9, Y3, Y10
-	VPSHUFB    Y9, Y4, Y11
-	VPUNPCKLBW Y11, Y10, Y9
-	VPUNPCKHBW Y11, Y10, Y10
-	VMOVDQU    Y9, (AX)
-	VMOVDQU    Y10, 32(AX)
+	VPSHUFD    $0xd8, (CX), X7
+	VPMOVZXBW  X7, Y7
+	VPSLLW     X5, Y7, Y8
+	VPSRLW     X4, Y7, Y7
+	VPOR       Y8, Y7, Y7
+	VPAND      Y6, Y7, Y7
+	VPSHUFB    Y7, Y1, Y8
+	VPSHUFB    Y7, Y2, Y7
+	VPUNPCKLBW Y7, Y8, Y10
+	VPUNPCKHBW Y7, Y8, Y7
+	VMOVDQU    Y10, (AX)
+	VMOVDQU    Y7, 32(AX)
 	ADDQ       $0x10, CX
 	ADDQ       $+64, AX
 	SUBQ       $0x20, BX
@@ -2515,16 +2741,16 @@ half:
 	TESTQ      BX, BX
 	JZ         next
 	VPMOVZXBW  (CX), X9
-	VPSLLW     X8, X9, X10
-	VPSRLW     X7, X9, X9
-	VPOR       X10, X9, X9
-	VPAND      X6, X9, X9
-	VPSHUFB    X9, X3, X3
-	VPSHUFB    X9, X4, X4
-	VPUNPCKLBW X4, X3, X9
-	VPUNPCKHBW X4, X3, X10
-	VMOVDQU    X9, (AX)
-	VMOVDQU    X10, 16(AX)
+	VPSLLW     X5, Y9, Y7
+	VPSRLW     X4, Y9, Y9
+	VPOR       Y7, Y9, Y9
+	VPAND      Y6, Y9, Y9
+	VPSHUFB    Y9, Y1, Y1
+	VPSHUFB    Y9, Y2, Y2
+	VPUNPCKLBW Y2, Y1, Y7
+	VPUNPCKHBW Y2, Y1, Y1
+	VMOVDQU    X7, (AX)
+	VMOVDQU    X1, 16(AX)
 	ADDQ       $0x08, CX
 	ADDQ       $0x20, AX
 
@@ -2570,36 +2796,32 @@ loop:
 	JLT       half
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
-	VPSUBD    Y2, Y5, Y5
-	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y2, Y5, Y5
 	VSUBPS    Y3, Y5, Y5
 	VMULPS    Y4, Y5, Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VBLENDVPS Y6, Y0, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
-	VPSUBD    Y2, Y6, Y6
-	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y2, Y6, Y6
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y0, Y5, Y5
 	VCMPPS    $0x03, Y6, Y6, Y7
 	VBLENDVPS Y7, Y0, Y6, Y6
 	VCVTPS2PH $0x00, Y5, (AX)
 	VCVTPS2PH $0x00, Y6, 16(AX)
 	VPMOVZXBD 16(CX), Y5
 	VPXOR     Y1, Y5, Y5
-	VPSUBD    Y2, Y5, Y5
-	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y2, Y5, Y5
 	VSUBPS    Y3, Y5, Y5
 	VMULPS    Y4, Y5, Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VBLENDVPS Y6, Y0, Y5, Y5
 	VPMOVZXBD 24(CX), Y6
 	VPXOR     Y1, Y6, Y6
-	VPSUBD    Y2, Y6, Y6
-	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y2, Y6, Y6
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y0, Y5, Y5
 	VCMPPS    $0x03, Y6, Y6, Y7
 	VBLENDVPS Y7, Y0, Y6, Y6
 	VCVTPS2PH $0x00, Y5, 32(AX)
@@ -2614,18 +2836,16 @@ half:
 	JZ        next
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
-	VPSUBD    Y2, Y5, Y5
-	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y2, Y5, Y5
 	VSUBPS    Y3, Y5, Y5
 	VMULPS    Y4, Y5, Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VBLENDVPS Y6, Y0, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
-	VPSUBD    Y2, Y6, Y6
-	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y2, Y6, Y6
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y3
+	VBLENDVPS Y3, Y0, Y5, Y5
 	VCMPPS    $0x03, Y6, Y6, Y3
 	VBLENDVPS Y3, Y0, Y6, Y6
 	VCVTPS2PH $0x00, Y5, (AX)
@@ -2646,45 +2866,143 @@ done:
 // func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 // Requires: AVX, AVX2, F16C
 TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-64
+	MOVL         $0x7fc00000, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	SHLQ         $0x04, DI
 	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Y0
-	VMOVUPS      32(R8), Y1
-	MOVQ         form+56(FP), R8
-	MOVL         (R8), R8
-	VMOVD        R8, X2
-	ADDL         $0x1c, R8
-	VMOVD        R8, X3
-	MOVL         $0x7fc00000, R8
-	VMOVD        R8, X4
-	VPBROADCASTD X4, Y4
+	MOVQ         $0x0f0b07030e0a0602, R9
+	VMOVQ        R9, X1
+	VPBROADCASTQ X1, Y1
+	MOVQ         $0x0501040005010400, R9
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y4
+	MOVQ         $0x0703060207030602, R9
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y2
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y6
+	VMOVUPS      (R8), Y3
+	VPTEST       Y3, Y6
+	JNZ          inexact
+	VMOVUPS      32(R8), Y5
+	VPTEST       Y5, Y6
+	JNZ          inexact
+	VPSHUFB      Y1, Y3, Y3
+	VPSHUFB      Y1, Y5, Y5
+	VPUNPCKLDQ   Y5, Y3, Y3
+	VPERMD       Y3, Y4, Y1
+	VPERMD       Y3, Y2, Y2
+	VPXOR        Y4, Y4, Y4
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X3
+	VPMOVZXBD    X3, Y3
+	MOVQ         form+56(FP), R9
+	MOVL         (R9), R9
+	VMOVD        R9, X5
+	ADDL         $0x04, R9
+	VMOVD        R9, X6
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X7
+	VPBROADCASTD X7, Y7
+
+exact:
+	CMPQ       DX, $0x20
+	JLT        inexact
+	VPMOVZXBW  (CX), Y8
+	VPSLLW     X6, Y8, Y9
+	VPSRLW     X5, Y8, Y8
+	VPOR       Y9, Y8, Y8
+	VPAND      Y7, Y8, Y8
+	VPERMD     Y8, Y3, Y8
+	VPSHUFB    Y8, Y1, Y9
+	VPSHUFB    Y8, Y2, Y8
+	VPUNPCKLBW Y8, Y9, Y10
+	VPUNPCKHBW Y8, Y9, Y8
+	VPUNPCKLWD Y10, Y4, Y9
+	VPUNPCKHWD Y10, Y4, Y10
+	VSUBPS     (SI), Y9, Y9
+	VMULPS     (BX), Y9, Y9
+	VSUBPS     32(SI), Y10, Y10
+	VMULPS     32(BX), Y10, Y10
+	VCMPPS     $0x03, Y9, Y9, Y11
+	VBLENDVPS  Y11, Y0, Y9, Y9
+	VCMPPS     $0x03, Y10, Y10, Y11
+	VBLENDVPS  Y11, Y0, Y10, Y10
+	VCVTPS2PH  $0x00, Y9, (AX)
+	VCVTPS2PH  $0x00, Y10, 16(AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x20, AX
+	SUBQ       $0x10, DX
+	VPUNPCKLWD Y8, Y4, Y9
+	VPUNPCKHWD Y8, Y4, Y8
+	VSUBPS     (SI), Y9, Y9
+	VMULPS     (BX), Y9, Y9
+	VSUBPS     32(SI), Y8, Y8
+	VMULPS     32(BX), Y8, Y8
+	VCMPPS     $0x03, Y9, Y9, Y10
+	VBLENDVPS  Y10, Y0, Y9, Y9
+	VCMPPS     $0x03, Y8, Y8, Y10
+	VBLENDVPS  Y10, Y0, Y8, Y8
+	VCVTPS2PH  $0x00, Y9, (AX)
+	VCVTPS2PH  $0x00, Y8, 16(AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x20, AX
+	SUBQ       $0x10, DX
+	JMP        exact
+
+inexact:
+	MOVQ  form+56(FP), R9
+	MOVL  (R9), R9
+	VMOVD R9, X1
+	ADDL  $0x1c, R9
+	VMOVD R9, X2
 
 loop:
 	TESTQ     DX, DX
 	JZ        done
-	VPMOVZXBQ (CX), Y5
-	VPSLLQ    X3, Y5, Y6
-	VPSRLQ    X2, Y5, Y5
-	VPOR      Y6, Y5, Y5
-	VPERMPS   Y0, Y5, Y6
-	VPERMPS   Y1, Y5, Y7
-	VPSLLD    $0x1c, Y5, Y5
-	VBLENDVPS Y5, Y7, Y6, Y6
-	VSUBPS    (SI), Y6, Y6
-	VMULPS    (BX), Y6, Y6
-	VCMPPS    $0x03, Y6, Y6, Y5
-	VBLENDVPS Y5, Y4, Y6, Y6
-	VCVTPS2PH $0x00, Y6, (AX)
-	ADDQ      $0x04, CX
-	ADDQ      $0x20, BX
-	LEAQ      (SI)(DI*8), SI
-	ADDQ      $0x10, AX
-	SUBQ      $0x08, DX
+	VPMOVZXBQ (CX), Y3
+	VPSLLQ    X2, Y3, Y4
+	VPSRLQ    X1, Y3, Y3
+	VPOR      Y4, Y3, Y3
+	VPERMPS   (R8), Y3, Y4
+	VPERMPS   32(R8), Y3, Y5
+	VPSLLD    $0x1c, Y3, Y3
+	VBLENDVPS Y3, Y5, Y4, Y4
+	VPMOVZXBQ 4(CX), Y3
+	VPSLLQ    X2, Y3, Y5
+	VPSRLQ    X1, Y3, Y3
+	VPOR      Y5, Y3, Y3
+	VPERMPS   (R8), Y3, Y5
+	VPERMPS   32(R8), Y3, Y6
+	VPSLLD    $0x1c, Y3, Y3
+	VBLENDVPS Y3, Y6, Y5, Y5
+	VSUBPS    (SI), Y4, Y4
+	VMULPS    (BX), Y4, Y4
+	VSUBPS    32(SI), Y5, Y5
+	VMULPS    32(BX), Y5, Y5
+	VCMPPS    $0x03, Y4, Y4, Y3
+	VBLENDVPS Y3, Y0, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y3
+	VBLENDVPS Y3, Y0, Y5, Y5
+	VCVTPS2PH $0x00, Y4, (AX)
+	VCVTPS2PH $0x00, Y5, 16(AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
 	JMP       loop
 
 done:
@@ -2694,37 +3012,122 @@ done:
 // func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 // Requires: AVX, AVX2, F16C
 TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-64
+	MOVL         $0x7fc00000, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	SHLQ         $0x04, DI
 	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Y0
-	VMOVUPS      32(R8), Y1
-	MOVL         $0x7fc00000, R8
-	VMOVD        R8, X2
-	VPBROADCASTD X2, Y2
+	MOVQ         $0x0f0b07030e0a0602, R9
+	VMOVQ        R9, X1
+	VPBROADCASTQ X1, Y1
+	MOVQ         $0x0501040005010400, R9
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y4
+	MOVQ         $0x0703060207030602, R9
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y2
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y6
+	VMOVUPS      (R8), Y3
+	VPTEST       Y3, Y6
+	JNZ          inexact
+	VMOVUPS      32(R8), Y5
+	VPTEST       Y5, Y6
+	JNZ          inexact
+	VPSHUFB      Y1, Y3, Y3
+	VPSHUFB      Y1, Y5, Y5
+	VPUNPCKLDQ   Y5, Y3, Y3
+	VPERMD       Y3, Y4, Y1
+	VPERMD       Y3, Y2, Y2
+	VPXOR        Y4, Y4, Y4
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X3
+	VPMOVZXBD    X3, Y3
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Y5
 
+exact:
+	CMPQ       DX, $0x20
+	JLT        inexact
+	VPERMD     (CX), Y3, Y6
+	VPAND      Y5, Y6, Y6
+	VPSHUFB    Y6, Y1, Y7
+	VPSHUFB    Y6, Y2, Y6
+	VPUNPCKLBW Y6, Y7, Y8
+	VPUNPCKHBW Y6, Y7, Y6
+	VPUNPCKLWD Y8, Y4, Y7
+	VPUNPCKHWD Y8, Y4, Y8
+	VSUBPS     (SI), Y7, Y7
+	VMULPS     (BX), Y7, Y7
+	VSUBPS     32(SI), Y8, Y8
+	VMULPS     32(BX), Y8, Y8
+	VCMPPS     $0x03, Y7, Y7, Y9
+	VBLENDVPS  Y9, Y0, Y7, Y7
+	VCMPPS     $0x03, Y8, Y8, Y9
+	VBLENDVPS  Y9, Y0, Y8, Y8
+	VCVTPS2PH  $0x00, Y7, (AX)
+	VCVTPS2PH  $0x00, Y8, 16(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x20, AX
+	SUBQ       $0x10, DX
+	VPUNPCKLWD Y6, Y4, Y7
+	VPUNPCKHWD Y6, Y4, Y6
+	VSUBPS     (SI), Y7, Y7
+	VMULPS     (BX), Y7, Y7
+	VSUBPS     32(SI), Y6, Y6
+	VMULPS     32(BX), Y6, Y6
+	VCMPPS     $0x03, Y7, Y7, Y8
+	VBLENDVPS  Y8, Y0, Y7, Y7
+	VCMPPS     $0x03, Y6, Y6, Y8
+	VBLENDVPS  Y8, Y0, Y6, Y6
+	VCVTPS2PH  $0x00, Y7, (AX)
+	VCVTPS2PH  $0x00, Y6, 16(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x20, AX
+	SUBQ       $0x10, DX
+	JMP        exact
+
+inexact:
 loop:
 	TESTQ     DX, DX
 	JZ        done
-	VPMOVZXBD (CX), Y3
-	VPERMPS   Y0, Y3, Y4
-	VPERMPS   Y1, Y3, Y5
-	VPSLLD    $0x1c, Y3, Y3
-	VBLENDVPS Y3, Y5, Y4, Y4
-	VSUBPS    (SI), Y4, Y4
-	VMULPS    (BX), Y4, Y4
-	VCMPPS    $0x03, Y4, Y4, Y3
-	VBLENDVPS Y3, Y2, Y4, Y4
-	VCVTPS2PH $0x00, Y4, (AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x20, BX
-	LEAQ      (SI)(DI*8), SI
-	ADDQ      $0x10, AX
-	SUBQ      $0x08, DX
+	VPMOVZXBD (CX), Y1
+	VPERMPS   (R8), Y1, Y2
+	VPERMPS   32(R8), Y1, Y3
+	VPSLLD    $0x1c, Y1, Y1
+	VBLENDVPS Y1, Y3, Y2, Y2
+	VPMOVZXBD 8(CX), Y1
+	VPERMPS   (R8), Y1, Y3
+	VPERMPS   32(R8), Y1, Y4
+	VPSLLD    $0x1c, Y1, Y1
+	VBLENDVPS Y1, Y4, Y3, Y3
+	VSUBPS    (SI), Y2, Y2
+	VMULPS    (BX), Y2, Y2
+	VSUBPS    32(SI), Y3, Y3
+	VMULPS    32(BX), Y3, Y3
+	VCMPPS    $0x03, Y2, Y2, Y1
+	VBLENDVPS Y1, Y0, Y2, Y2
+	VCMPPS    $0x03, Y3, Y3, Y1
+	VBLENDVPS Y1, Y0, Y3, Y3
+	VCVTPS2PH $0x00, Y2, (AX)
+	VCVTPS2PH $0x00, Y3, 16(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
 	JMP       loop
 
 done:
@@ -2734,36 +3137,44 @@ done:
 // func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 // Requires: AVX, AVX2, F16C
 TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-64
+	MOVL         $0x7fc00000, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	SHLQ         $0x04, DI
 	MOVQ         form+56(FP), R8
-	VPBROADCASTD 4(R8), Y0
-	VPBROADCASTD 8(R8), Y1
-	MOVL         $0x7fc00000, R8
-	VMOVD        R8, X2
-	VPBROADCASTD X2, Y2
+	VPBROADCASTD 4(R8), Y1
+	VPBROADCASTD 8(R8), Y2
 
 loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXBD (CX), Y3
-	VPXOR     Y0, Y3, Y3
-	VPSUBD    Y1, Y3, Y3
-	VCVTDQ2PS Y3, Y3
+	VPXOR     Y1, Y3, Y3
+	VSUBPS    Y2, Y3, Y3
+	VPMOVZXBD 8(CX), Y4
+	VPXOR     Y1, Y4, Y4
+	VSUBPS    Y2, Y4, Y4
 	VSUBPS    (SI), Y3, Y3
 	VMULPS    (BX), Y3, Y3
-	VCMPPS    $0x03, Y3, Y3, Y4
-	VBLENDVPS Y4, Y2, Y3, Y3
+	VSUBPS    32(SI), Y4, Y4
+	VMULPS    32(BX), Y4, Y4
+	VCMPPS    $0x03, Y3, Y3, Y5
+	VBLENDVPS Y5, Y0, Y3, Y3
+	VCMPPS    $0x03, Y4, Y4, Y5
+	VBLENDVPS Y5, Y0, Y4, Y4
 	VCVTPS2PH $0x00, Y3, (AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x20, BX
-	LEAQ      (SI)(DI*8), SI
-	ADDQ      $0x10, AX
-	SUBQ      $0x08, DX
+	VCVTPS2PH $0x00, Y4, 16(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
 	JMP       loop
 
 done:
@@ -2781,31 +3192,31 @@ TEXT ·nibblesByGroupF32AVX2(SB), NOSPLIT, $0-80
 	MOVQ         scales+40(FP), DI
 	MOVQ         zeros+48(FP), R8
 	MOVQ         zeroStep+56(FP), R9
-	MOVQ         values+64(FP), R10
-	VMOVUPS      (R10), Y0
-	VMOVUPS      32(R10), Y1
-	MOVQ         form+72(FP), R10
-	MOVL         (R10), R10
-	VMOVD        R10, X2
-	ADDL         $0x1c, R10
-	VMOVD        R10, X3
 	MOVL         $0x7fc00000, R10
-	VMOVD        R10, X4
-	VPBROADCASTD X4, Y4
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         values+64(FP), R10
+	MOVQ         form+72(FP), R11
+	MOVL         (R11), R11
+	VMOVD        R11, X1
+	ADDL         $0x1c, R11
+	VMOVD        R11, X2
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Y6
-	VBROADCASTSS (DI), Y7
-	VSUBPS       Y6, Y0, Y5
-	VMULPS       Y7, Y5, Y5
-	VCMPPS       $0x03, Y5, Y5, Y8
-	VBLENDVPS    Y8, Y4, Y5, Y5
-	VSUBPS       Y6, Y1, Y6
-	VMULPS       Y7, Y6, Y6
-	VCMPPS       $0x03, Y6, Y6, Y7
-	VBLENDVPS    Y7, Y4, Y6, Y6
+	VBROADCASTSS (R8), Y5
+	VBROADCASTSS (DI), Y6
+	VMOVUPS      (R10), Y3
+	VSUBPS       Y5, Y3, Y3
+	VMULPS       Y6, Y3, Y3
+	VMOVUPS      32(R10), Y4
+	VSUBPS       Y5, Y4, Y4
+	VMULPS       Y6, Y4, Y4
+	VCMPPS       $0x03, Y3, Y3, Y5
+	VBLENDVPS    Y5, Y0, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y5
+	VBLENDVPS    Y5, Y0, Y4, Y4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
@@ -2813,42 +3224,42 @@ group:
 loop:
 	CMPQ      BX, $0x20
 	JLT       half
-	VPMOVZXBQ (CX), Y7
-	VPSLLQ    X3, Y7, Y8
-	VPSRLQ    X2, Y7, Y7
-	VPOR      Y8, Y7, Y7
-	VPERMPS   Y5, Y7, Y8
-	VPERMPS   Y6, Y7, Y9
-	VPSLLD    $0x1c, Y7, Y7
-	VBLENDVPS Y7, Y9, Y8, Y8
-	VMOVUPS   Y8, (AX)
-	VPMOVZXBQ 4(CX), Y7
-	VPSLLQ    X3, Y7, Y8
-	VPSRLQ    X2, Y7, Y7
-	VPOR      Y8, Y7, Y7
-	VPERMPS   Y5, Y7, Y8
-	VPERMPS   Y6, Y7, Y9
-	VPSLLD    $0x1c, Y7, Y7
-	VBLENDVPS Y7, Y9, Y8, Y8
-	VMOVUPS   Y8, 32(AX)
-	VPMOVZXBQ 8(CX), Y7
-	VPSLLQ    X3, Y7, Y8
-	VPSRLQ    X2, Y7, Y7
-	VPOR      Y8, Y7, Y7
-	VPERMPS   Y5, Y7, Y8
-	VPERMPS   Y6, Y7, Y9
-	VPSLLD    $0x1c, Y7, Y7
-	VBLENDVPS Y7, Y9, Y8, Y8
-	VMOVUPS   Y8, 64(AX)
-	VPMOVZXBQ 12(CX), Y7
-	VPSLLQ    X3, Y7, Y8
-	VPSRLQ    X2, Y7, Y7
-	VPOR      Y8, Y7, Y7
-	VPERMPS   Y5, Y7, Y8
-	VPERMPS   Y6, Y7, Y9
-	VPSLLD    $0x1c, Y7, Y7
-	VBLENDVPS Y7, Y9, Y8, Y8
-	VMOVUPS   Y8, 96(AX)
+	VPMOVZXBQ (CX), Y5
+	VPSLLQ    X2, Y5, Y6
+	VPSRLQ    X1, Y5, Y5
+	VPOR      Y6, Y5, Y5
+	VPERMPS   Y3, Y5, Y6
+	VPERMPS   Y4, Y5, Y7
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y7, Y6, Y6
+	VMOVUPS   Y6, (AX)
+	VPMOVZXBQ 4(CX), Y5
+	VPSLLQ    X2, Y5, Y6
+	VPSRLQ    X1, Y5, Y5
+	VPOR      Y6, Y5, Y5
+	VPERMPS   Y3, Y5, Y6
+	VPERMPS   Y4, Y5, Y7
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y7, Y6, Y6
+	VMOVUPS   Y6, 32(AX)
+	VPMOVZXBQ 8(CX), Y5
+	VPSLLQ    X2, Y5, Y6
+	VPSRLQ    X1, Y5, Y5
+	VPOR      Y6, Y5, Y5
+	VPERMPS   Y3, Y5, Y6
+	VPERMPS   Y4, Y5, Y7
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y7, Y6, Y6
+	VMOVUPS   Y6, 64(AX)
+	VPMOVZXBQ 12(CX), Y5
+	VPSLLQ    X2, Y5, Y6
+	VPSRLQ    X1, Y5, Y5
+	VPOR      Y6, Y5, Y5
+	VPERMPS   Y3, Y5, Y6
+	VPERMPS   Y4, Y5, Y7
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y7, Y6, Y6
+	VMOVUPS   Y6, 96(AX)
 	ADDQ      $0x10, CX
 	ADDQ      $+128, AX
 	SUBQ      $0x20, BX
@@ -2857,24 +3268,24 @@ loop:
 half:
 	TESTQ     BX, BX
 	JZ        next
-	VPMOVZXBQ (CX), Y7
-	VPSLLQ    X3, Y7, Y8
-	VPSRLQ    X2, Y7, Y7
-	VPOR      Y8, Y7, Y7
-	VPERMPS   Y5, Y7, Y8
-	VPERMPS   Y6, Y7, Y9
-	VPSLLD    $0x1c, Y7, Y7
-	VBLENDVPS Y7, Y9, Y8, Y8
-	VMOVUPS   Y8, (AX)
-	VPMOVZXBQ 4(CX), Y7
-	VPSLLQ    X3, Y7, Y8
-	VPSRLQ    X2, Y7, Y7
-	VPOR      Y8, Y7, Y7
-	VPERMPS   Y5, Y7, Y5
-	VPERMPS   Y6, Y7, Y6
-	VPSLLD    $0x1c, Y7, Y7
-	VBLENDVPS Y7, Y6, Y5, Y5
-	VMOVUPS   Y5, 32(AX)
+	VPMOVZXBQ (CX), Y5
+	VPSLLQ    X2, Y5, Y6
+	VPSRLQ    X1, Y5, Y5
+	VPOR      Y6, Y5, Y5
+	VPERMPS   Y3, Y5, Y6
+	VPERMPS   Y4, Y5, Y7
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y7, Y6, Y6
+	VMOVUPS   Y6, (AX)
+	VPMOVZXBQ 4(CX), Y5
+	VPSLLQ    X2, Y5, Y6
+	VPSRLQ    X1, Y5, Y5
+	VPOR      Y6, Y5, Y5
+	VPERMPS   Y3, Y5, Y3
+	VPERMPS   Y4, Y5, Y4
+	VPSLLD    $0x1c, Y5, Y5
+	VBLENDVPS Y5, Y4, Y3, Y3
+	VMOVUPS   Y3, 32(AX)
 	ADDQ      $0x08, CX
 	ADDQ      $0x40, AX
 
@@ -2920,36 +3331,32 @@ loop:
 	JLT       half
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
-	VPSUBD    Y2, Y5, Y5
-	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y2, Y5, Y5
 	VSUBPS    Y3, Y5, Y5
 	VMULPS    Y4, Y5, Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VBLENDVPS Y6, Y0, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
-	VPSUBD    Y2, Y6, Y6
-	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y2, Y6, Y6
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y0, Y5, Y5
 	VCMPPS    $0x03, Y6, Y6, Y7
 	VBLENDVPS Y7, Y0, Y6, Y6
 	VMOVUPS   Y5, (AX)
 	VMOVUPS   Y6, 32(AX)
 	VPMOVZXBD 16(CX), Y5
 	VPXOR     Y1, Y5, Y5
-	VPSUBD    Y2, Y5, Y5
-	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y2, Y5, Y5
 	VSUBPS    Y3, Y5, Y5
 	VMULPS    Y4, Y5, Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VBLENDVPS Y6, Y0, Y5, Y5
 	VPMOVZXBD 24(CX), Y6
 	VPXOR     Y1, Y6, Y6
-	VPSUBD    Y2, Y6, Y6
-	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y2, Y6, Y6
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y0, Y5, Y5
 	VCMPPS    $0x03, Y6, Y6, Y7
 	VBLENDVPS Y7, Y0, Y6, Y6
 	VMOVUPS   Y5, 64(AX)
@@ -2964,18 +3371,16 @@ half:
 	JZ        next
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
-	VPSUBD    Y2, Y5, Y5
-	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y2, Y5, Y5
 	VSUBPS    Y3, Y5, Y5
 	VMULPS    Y4, Y5, Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VBLENDVPS Y6, Y0, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
-	VPSUBD    Y2, Y6, Y6
-	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y2, Y6, Y6
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y3
+	VBLENDVPS Y3, Y0, Y5, Y5
 	VCMPPS    $0x03, Y6, Y6, Y3
 	VBLENDVPS Y3, Y0, Y6, Y6
 	VMOVUPS   Y5, (AX)
@@ -2996,45 +3401,143 @@ done:
 // func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 // Requires: AVX, AVX2
 TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-64
+	MOVL         $0x7fc00000, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	SHLQ         $0x04, DI
 	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Y0
-	VMOVUPS      32(R8), Y1
-	MOVQ         form+56(FP), R8
-	MOVL         (R8), R8
-	VMOVD        R8, X2
-	ADDL         $0x1c, R8
-	VMOVD        R8, X3
-	MOVL         $0x7fc00000, R8
-	VMOVD        R8, X4
-	VPBROADCASTD X4, Y4
+	MOVQ         $0x0f0b07030e0a0602, R9
+	VMOVQ        R9, X1
+	VPBROADCASTQ X1, Y1
+	MOVQ         $0x0501040005010400, R9
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y4
+	MOVQ         $0x0703060207030602, R9
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y2
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y6
+	VMOVUPS      (R8), Y3
+	VPTEST       Y3, Y6
+	JNZ          inexact
+	VMOVUPS      32(R8), Y5
+	VPTEST       Y5, Y6
+	JNZ          inexact
+	VPSHUFB      Y1, Y3, Y3
+	VPSHUFB      Y1, Y5, Y5
+	VPUNPCKLDQ   Y5, Y3, Y3
+	VPERMD       Y3, Y4, Y1
+	VPERMD       Y3, Y2, Y2
+	VPXOR        Y4, Y4, Y4
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X3
+	VPMOVZXBD    X3, Y3
+	MOVQ         form+56(FP), R9
+	MOVL         (R9), R9
+	VMOVD        R9, X5
+	ADDL         $0x04, R9
+	VMOVD        R9, X6
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X7
+	VPBROADCASTD X7, Y7
+
+exact:
+	CMPQ       DX, $0x20
+	JLT        inexact
+	VPMOVZXBW  (CX), Y8
+	VPSLLW     X6, Y8, Y9
+	VPSRLW     X5, Y8, Y8
+	VPOR       Y9, Y8, Y8
+	VPAND      Y7, Y8, Y8
+	VPERMD     Y8, Y3, Y8
+	VPSHUFB    Y8, Y1, Y9
+	VPSHUFB    Y8, Y2, Y8
+	VPUNPCKLBW Y8, Y9, Y10
+	VPUNPCKHBW Y8, Y9, Y8
+	VPUNPCKLWD Y10, Y4, Y9
+	VPUNPCKHWD Y10, Y4, Y10
+	VSUBPS     (SI), Y9, Y9
+	VMULPS     (BX), Y9, Y9
+	VSUBPS     32(SI), Y10, Y10
+	VMULPS     32(BX), Y10, Y10
+	VCMPPS     $0x03, Y9, Y9, Y11
+	VBLENDVPS  Y11, Y0, Y9, Y9
+	VCMPPS     $0x03, Y10, Y10, Y11
+	VBLENDVPS  Y11, Y0, Y10, Y10
+	VMOVUPS    Y9, (AX)
+	VMOVUPS    Y10, 32(AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x40, AX
+	SUBQ       $0x10, DX
+	VPUNPCKLWD Y8, Y4, Y9
+	VPUNPCKHWD Y8, Y4, Y8
+	VSUBPS     (SI), Y9, Y9
+	VMULPS     (BX), Y9, Y9
+	VSUBPS     32(SI), Y8, Y8
+	VMULPS     32(BX), Y8, Y8
+	VCMPPS     $0x03, Y9, Y9, Y10
+	VBLENDVPS  Y10, Y0, Y9, Y9
+	VCMPPS     $0x03, Y8, Y8, Y10
+	VBLENDVPS  Y10, Y0, Y8, Y8
+	VMOVUPS    Y9, (AX)
+	VMOVUPS    Y8, 32(AX)
+	ADDQ       $0x08, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x40, AX
+	SUBQ       $0x10, DX
+	JMP        exact
+
+inexact:
+	MOVQ  form+56(FP), R9
+	MOVL  (R9), R9
+	VMOVD R9, X1
+	ADDL  $0x1c, R9
+	VMOVD R9, X2
 
 loop:
 	TESTQ     DX, DX
 	JZ        done
-	VPMOVZXBQ (CX), Y5
-	VPSLLQ    X3, Y5, Y6
-	VPSRLQ    X2, Y5, Y5
-	VPOR      Y6, Y5, Y5
-	VPERMPS   Y0, Y5, Y6
-	VPERMPS   Y1, Y5, Y7
-	VPSLLD    $0x1c, Y5, Y5
-	VBLENDVPS Y5, Y7, Y6, Y6
-	VSUBPS    (SI), Y6, Y6
-	VMULPS    (BX), Y6, Y6
-	VCMPPS    $0x03, Y6, Y6, Y5
-	VBLENDVPS Y5, Y4, Y6, Y6
-	VMOVUPS   Y6, (AX)
-	ADDQ      $0x04, CX
-	ADDQ      $0x20, BX
-	LEAQ      (SI)(DI*8), SI
-	ADDQ      $0x20, AX
-	SUBQ      $0x08, DX
+	VPMOVZXBQ (CX), Y3
+	VPSLLQ    X2, Y3, Y4
+	VPSRLQ    X1, Y3, Y3
+	VPOR      Y4, Y3, Y3
+	VPERMPS   (R8), Y3, Y4
+	VPERMPS   32(R8), Y3, Y5
+	VPSLLD    $0x1c, Y3, Y3
+	VBLENDVPS Y3, Y5, Y4, Y4
+	VPMOVZXBQ 4(CX), Y3
+	VPSLLQ    X2, Y3, Y5
+	VPSRLQ    X1, Y3, Y3
+	VPOR      Y5, Y3, Y3
+	VPERMPS   (R8), Y3, Y5
+	VPERMPS   32(R8), Y3, Y6
+	VPSLLD    $0x1c, Y3, Y3
+	VBLENDVPS Y3, Y6, Y5, Y5
+	VSUBPS    (SI), Y4, Y4
+	VMULPS    (BX), Y4, Y4
+	VSUBPS    32(SI), Y5, Y5
+	VMULPS    32(BX), Y5, Y5
+	VCMPPS    $0x03, Y4, Y4, Y3
+	VBLENDVPS Y3, Y0, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y3
+	VBLENDVPS Y3, Y0, Y5, Y5
+	VMOVUPS   Y4, (AX)
+	VMOVUPS   Y5, 32(AX)
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
 	JMP       loop
 
 done:
@@ -3044,37 +3547,122 @@ done:
 // func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 // Requires: AVX, AVX2
 TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-64
+	MOVL         $0x7fc00000, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	SHLQ         $0x04, DI
 	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Y0
-	VMOVUPS      32(R8), Y1
-	MOVL         $0x7fc00000, R8
-	VMOVD        R8, X2
-	VPBROADCASTD X2, Y2
+	MOVQ         $0x0f0b07030e0a0602, R9
+	VMOVQ        R9, X1
+	VPBROADCASTQ X1, Y1
+	MOVQ         $0x0501040005010400, R9
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y4
+	MOVQ         $0x0703060207030602, R9
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y2
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y6
+	VMOVUPS      (R8), Y3
+	VPTEST       Y3, Y6
+	JNZ          inexact
+	VMOVUPS      32(R8), Y5
+	VPTEST       Y5, Y6
+	JNZ          inexact
+	VPSHUFB      Y1, Y3, Y3
+	VPSHUFB      Y1, Y5, Y5
+	VPUNPCKLDQ   Y5, Y3, Y3
+	VPERMD       Y3, Y4, Y1
+	VPERMD       Y3, Y2, Y2
+	VPXOR        Y4, Y4, Y4
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X3
+	VPMOVZXBD    X3, Y3
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Y5
 
+exact:
+	CMPQ       DX, $0x20
+	JLT        inexact
+	VPERMD     (CX), Y3, Y6
+	VPAND      Y5, Y6, Y6
+	VPSHUFB    Y6, Y1, Y7
+	VPSHUFB    Y6, Y2, Y6
+	VPUNPCKLBW Y6, Y7, Y8
+	VPUNPCKHBW Y6, Y7, Y6
+	VPUNPCKLWD Y8, Y4, Y7
+	VPUNPCKHWD Y8, Y4, Y8
+	VSUBPS     (SI), Y7, Y7
+	VMULPS     (BX), Y7, Y7
+	VSUBPS     32(SI), Y8, Y8
+	VMULPS     32(BX), Y8, Y8
+	VCMPPS     $0x03, Y7, Y7, Y9
+	VBLENDVPS  Y9, Y0, Y7, Y7
+	VCMPPS     $0x03, Y8, Y8, Y9
+	VBLENDVPS  Y9, Y0, Y8, Y8
+	VMOVUPS    Y7, (AX)
+	VMOVUPS    Y8, 32(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x40, AX
+	SUBQ       $0x10, DX
+	VPUNPCKLWD Y6, Y4, Y7
+	VPUNPCKHWD Y6, Y4, Y6
+	VSUBPS     (SI), Y7, Y7
+	VMULPS     (BX), Y7, Y7
+	VSUBPS     32(SI), Y6, Y6
+	VMULPS     32(BX), Y6, Y6
+	VCMPPS     $0x03, Y7, Y7, Y8
+	VBLENDVPS  Y8, Y0, Y7, Y7
+	VCMPPS     $0x03, Y6, Y6, Y8
+	VBLENDVPS  Y8, Y0, Y6, Y6
+	VMOVUPS    Y7, (AX)
+	VMOVUPS    Y6, 32(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	ADDQ       $0x40, AX
+	SUBQ       $0x10, DX
+	JMP        exact
+
+inexact:
 loop:
 	TESTQ     DX, DX
 	JZ        done
-	VPMOVZXBD (CX), Y3
-	VPERMPS   Y0, Y3, Y4
-	VPERMPS   Y1, Y3, Y5
-	VPSLLD    $0x1c, Y3, Y3
-	VBLENDVPS Y3, Y5, Y4, Y4
-	VSUBPS    (SI), Y4, Y4
-	VMULPS    (BX), Y4, Y4
-	VCMPPS    $0x03, Y4, Y4, Y3
-	VBLENDVPS Y3, Y2, Y4, Y4
-	VMOVUPS   Y4, (AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x20, BX
-	LEAQ      (SI)(DI*8), SI
-	ADDQ      $0x20, AX
-	SUBQ      $0x08, DX
+	VPMOVZXBD (CX), Y1
+	VPERMPS   (R8), Y1, Y2
+	VPERMPS   32(R8), Y1, Y3
+	VPSLLD    $0x1c, Y1, Y1
+	VBLENDVPS Y1, Y3, Y2, Y2
+	VPMOVZXBD 8(CX), Y1
+	VPERMPS   (R8), Y1, Y3
+	VPERMPS   32(R8), Y1, Y4
+	VPSLLD    $0x1c, Y1, Y1
+	VBLENDVPS Y1, Y4, Y3, Y3
+	VSUBPS    (SI), Y2, Y2
+	VMULPS    (BX), Y2, Y2
+	VSUBPS    32(SI), Y3, Y3
+	VMULPS    32(BX), Y3, Y3
+	VCMPPS    $0x03, Y2, Y2, Y1
+	VBLENDVPS Y1, Y0, Y2, Y2
+	VCMPPS    $0x03, Y3, Y3, Y1
+	VBLENDVPS Y1, Y0, Y3, Y3
+	VMOVUPS   Y2, (AX)
+	VMOVUPS   Y3, 32(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
 	JMP       loop
 
 done:
@@ -3084,36 +3672,44 @@ done:
 // func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 // Requires: AVX, AVX2
 TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-64
+	MOVL         $0x7fc00000, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	SHLQ         $0x04, DI
 	MOVQ         form+56(FP), R8
-	VPBROADCASTD 4(R8), Y0
-	VPBROADCASTD 8(R8), Y1
-	MOVL         $0x7fc00000, R8
-	VMOVD        R8, X2
-	VPBROADCASTD X2, Y2
+	VPBROADCASTD 4(R8), Y1
+	VPBROADCASTD 8(R8), Y2
 
 loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXBD (CX), Y3
-	VPXOR     Y0, Y3, Y3
-	VPSUBD    Y1, Y3, Y3
-	VCVTDQ2PS Y3, Y3
+	VPXOR     Y1, Y3, Y3
+	VSUBPS    Y2, Y3, Y3
+	VPMOVZXBD 8(CX), Y4
+	VPXOR     Y1, Y4, Y4
+	VSUBPS    Y2, Y4, Y4
 	VSUBPS    (SI), Y3, Y3
 	VMULPS    (BX), Y3, Y3
-	VCMPPS    $0x03, Y3, Y3, Y4
-	VBLENDVPS Y4, Y2, Y3, Y3
+	VSUBPS    32(SI), Y4, Y4
+	VMULPS    32(BX), Y4, Y4
+	VCMPPS    $0x03, Y3, Y3, Y5
+	VBLENDVPS Y5, Y0, Y3, Y3
+	VCMPPS    $0x03, Y4, Y4, Y5
+	VBLENDVPS Y5, Y0, Y4, Y4
 	VMOVUPS   Y3, (AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x20, BX
-	LEAQ      (SI)(DI*8), SI
-	ADDQ      $0x20, AX
-	SUBQ      $0x08, DX
+	VMOVUPS   Y4, 32(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
 	JMP       loop
 
 done:

@@ -3,6 +3,7 @@ package fp8
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 )
 
 // Order is the order of packed codes in a word.
@@ -44,20 +45,79 @@ func checkPack(bits int, order Order) {
 	}
 }
 
+// unpackGeneric takes 8 codes at a time, which are bits bytes, where it can read 8 bytes.
+func unpackGeneric(dst, src []byte, first, bits int, order Order) {
+	for len(dst) > 0 && first%8 != 0 {
+		dst[0] = code(src, first, bits, order)
+		dst, first = dst[1:], first+1
+	}
+	src = src[min(len(src), first/8*bits):]
+	p := newSpreader(bits)
+	for len(dst) >= 8 && len(src) >= 8 {
+		u := binary.LittleEndian.Uint64(src)
+		switch order {
+		case HighFirst:
+			u = swapNibbles(u)
+		case Interleaved:
+			u = deinterleave(u)
+		}
+		binary.LittleEndian.PutUint64(dst, p.spread(u))
+		dst, src = dst[8:], src[bits:]
+	}
+	for i := range dst {
+		dst[i] = code(src, i, bits, order)
+	}
+}
+
+// spreader moves eight fields of the same width from the bottom of a word to a byte each. It moves
+// every second four of them, then every second two, then every second one.
+type spreader struct {
+	shift     [3]int
+	stay, new [3]uint64
+}
+
+func newSpreader(bits int) (p spreader) {
+	for i := range p.shift {
+		n := 4 >> i
+		p.shift[i] = n * (8 - bits)
+		p.stay[i] = (1<<(n*bits) - 1) * (math.MaxUint64 / (uint64(1)<<(16*n) - 1))
+		p.new[i] = p.stay[i] << (8 * n)
+	}
+	return p
+}
+
+func (p *spreader) spread(u uint64) uint64 {
+	u = u&p.stay[0] | u<<(p.shift[0]&63)&p.new[0]
+	u = u&p.stay[1] | u<<(p.shift[1]&63)&p.new[1]
+	return u&p.stay[2] | u<<(p.shift[2]&63)&p.new[2]
+}
+
+// swapNibbles exchanges the two nibbles of each byte.
+func swapNibbles(u uint64) uint64 {
+	const low = 0x0f0f0f0f0f0f0f0f
+	return u>>4&low | u&low<<4
+}
+
+// deinterleave brings the nibbles of a word of 32 bits from the order of Interleaved to LowFirst.
+func deinterleave(u uint64) uint64 {
+	u = u&0xffff | u&0xffff0000<<16 // the even codes, and the odd ones
+	u = (u | u<<8) & 0x00ff00ff00ff00ff
+	u = (u | u<<4) & 0x0f0f0f0f0f0f0f0f
+	return u | u>>28
+}
+
 // nibbleOf is the position in its word of each interleaved code.
 var nibbleOf = [8]int{0, 4, 1, 5, 2, 6, 3, 7}
 
-func unpackGeneric(dst, src []byte, first, bits int, order Order) {
-	for i := range dst {
-		n := first + i
-		switch {
-		case order == HighFirst:
-			n ^= 1
-		case order == Interleaved:
-			n = n&^7 | nibbleOf[n&7]
-		}
-		dst[i] = field(src, n*bits, bits)
+// code returns code i of src.
+func code(src []byte, i, bits int, order Order) byte {
+	switch order {
+	case HighFirst:
+		i ^= 1
+	case Interleaved:
+		i = i&^7 | nibbleOf[i&7]
 	}
+	return field(src, i*bits, bits)
 }
 
 // field returns the bits of src from bit at.

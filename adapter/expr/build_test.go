@@ -125,6 +125,9 @@ func TestRecipesThatMakeNoSenseAreRefusedByName(t *testing.T) {
 			t.Errorf("%s: %q does not name the tensor", name, err)
 		}
 	}
+	if n, err := Blank(f32, 1<<40, 1<<40); err == nil {
+		t.Errorf("zeros that are too many: built %s", n)
+	}
 	for name, build := range map[string]func() (Node, error){
 		"concat": func() (Node, error) { return Concat(0) },
 		"stack":  func() (Node, error) { return Stack() },
@@ -190,6 +193,7 @@ func TestRecipesReadAsOneLine(t *testing.T) {
 		{must(Stack(w, w)), "stack(w, w)"},
 		{must(Stack(w, w, w, batchEntry(t, batch))), "stack(w, …, experts[0, :, :] × 4)"},
 		{must(Reshape(w, 4, 12)), "reshape(w, 4, 12)"},
+		{must(Blank(f32, 4, 12)), "zeros(4, 12)"},
 		{must(Slice(must(Reshape(w, 4, 12)), 0, 1, 3)), "slice(reshape(w, 4, 12), 0, 1:3)"},
 		{must(Transpose(must(Reshape(w, 4, 12)))), "transpose(reshape(w, 4, 12))"},
 		{codes, "quantize(w, 128×128, ones)"},

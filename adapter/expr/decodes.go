@@ -20,6 +20,9 @@ func (n *cast) Decodes() bool { return n.of.Decodes() }
 // Decodes reports whether the multiplied node decodes.
 func (n *multiply) Decodes() bool { return n.of.Decodes() }
 
+// Decodes reports whether the converted node decodes.
+func (n *narrow) Decodes() bool { return n.of.Decodes() }
+
 // Decodes reports whether the sliced node decodes.
 func (n *slice) Decodes() bool { return n.of.Decodes() }
 

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -222,16 +223,18 @@ func (g *grid) gather(env Env, m int, dst []float32, w window) error {
 // pickScales copies a window of a grid of float32s, which is stored in rows of width scales. If
 // transposed is set, the window is one of the transposed grid.
 func pickScales(dst []float32, all []byte, width int, w window, transposed bool) {
-	for r := w.r0; r < w.r1; r++ {
-		n := w.cols()
-		if !transposed {
-			fp8.Scales(dst[:n], all[4*(r*width+w.c0):][:4*n], fp8.F32)
-		} else {
-			for c := range n {
-				fp8.Scales(dst[c:c+1], all[4*((w.c0+c)*width+r):][:4], fp8.F32)
-			}
+	n := w.cols()
+	if !transposed {
+		for r := range w.rows() {
+			fp8.Scales(dst[r*n:][:n], all[4*((w.r0+r)*width+w.c0):][:4*n], fp8.F32)
 		}
-		dst = dst[n:]
+		return
+	}
+	for c := range n {
+		row := all[4*((w.c0+c)*width+w.r0):][:4*w.rows()]
+		for r := range w.rows() {
+			dst[r*n+c] = math.Float32frombits(binary.LittleEndian.Uint32(row[4*r:]))
+		}
 	}
 }
 

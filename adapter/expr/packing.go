@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -238,27 +239,50 @@ func (p *packing) borrowDown(env Env, m int, w window) (coded, error) {
 	return p.unpacked(b, cols, w.rows()), nil
 }
 
-// borrowTurned returns rows of the transposed matrix, one code in each byte.
+// borrowTurned returns rows of the transposed matrix.
 func (p *packing) borrowTurned(env Env, m int, w window) (coded, error) {
 	e, err := env.Unit(&p.turned[m])
 	if err != nil {
 		return coded{}, err
 	}
 	if e != nil {
-		bytes := e.Bytes()[w.r0*p.full[0]+w.c0:]
-		l := lease{bytes: bytes, stride: p.full[0], rows: w.rows(), entry: e}
-		return coded{l, p.byteCoding(), 0}, nil
+		stride := p.turnedSize(p.full[0])
+		l := lease{bytes: e.Bytes()[w.r0*stride:], stride: stride, rows: w.rows(), entry: e}
+		return p.presentTurned(l, w.c0), nil
 	}
 	w.r1 = min(w.r1, w.r0+max(1, 16*chunk/w.cols()))
-	b := getBuffer(w.rows() * w.cols())
-	if err := p.turn(env, b.bytes, w.cols(), m, w.turned()); err != nil {
+	first := w.c0 % 2
+	w.c0 -= first
+	width := p.turnedSize(w.cols())
+	b := getBuffer(w.rows() * width)
+	if err := p.turn(env, b.bytes, width, m, w.turned()); err != nil {
 		b.put()
 		return coded{}, err
 	}
-	return p.unpacked(b, w.cols(), w.rows()), nil
+	l := lease{bytes: b.bytes, stride: width, rows: w.rows(), buf: b}
+	return p.presentTurned(l, first), nil
 }
 
-// turn reads a window of matrix m, as stored, and writes it transposed, one code in each byte.
+// turnedSize returns the bytes of n codes of a transposed row. Codes of 4 bits share a byte.
+func (p *packing) turnedSize(n int) int {
+	if p.pack.Bits == 4 {
+		return (n + 1) / 2
+	}
+	return n
+}
+
+// presentTurned gives transposed rows from code first on.
+func (p *packing) presentTurned(l lease, first int) coded {
+	if p.pack.Bits == 4 {
+		l.bytes = l.bytes[first/2:]
+		return coded{l, fp8.Nibbles, first % 2}
+	}
+	l.bytes = l.bytes[first:]
+	return coded{l, p.byteCoding(), 0}
+}
+
+// turn reads a window of matrix m, as stored, and writes it transposed. The window begins in an
+// even row.
 func (p *packing) turn(in Input, dst []byte, stride, m int, w window) error {
 	words, first := p.streamed(w)
 	l, err := p.words.take(in, m, words)
@@ -266,43 +290,67 @@ func (p *packing) turn(in Input, dst []byte, stride, m int, w window) error {
 		return err
 	}
 	defer l.release()
-	cols := w.cols()
+	rows, cols := w.rows(), w.cols()
 	if p.pack.Bits == 8 {
-		fp8.Transpose(dst, stride, l.bytes[first:], l.stride, w.rows(), cols, 1)
+		fp8.Transpose(dst, stride, l.bytes[first:], l.stride, rows, cols, 1)
 		return nil
 	}
-	b := getBuffer(w.rows() * cols)
+	b := getBuffer((rows + rows%2) * cols)
 	defer b.put()
 	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
-	for r := range w.rows() {
+	for r := range rows {
 		fp8.Unpack(b.bytes[r*cols:][:cols], l.bytes[r*l.stride:][:size], first, p.pack.Bits,
 			p.pack.Order)
 	}
-	fp8.Transpose(dst, stride, b.bytes, cols, w.rows(), cols, 1)
+	if p.pack.Bits == 4 {
+		clear(b.bytes[rows*cols:])
+		rows = (rows + 1) / 2
+		pairRows(b.bytes, rows, cols)
+	}
+	fp8.Transpose(dst, stride, b.bytes, cols, rows, cols, 1)
 	return nil
 }
 
-func (p *packing) unitSize(*Unit) int64 { return int64(p.full[0]) * int64(p.full[1]) }
+// pairRows puts each pair of rows of codes into one row of bytes, in place. The first of the rows
+// has the low nibbles.
+func pairRows(b []byte, pairs, cols int) {
+	for i := range pairs {
+		dst, low, high := b[i*cols:][:cols], b[2*i*cols:][:cols], b[(2*i+1)*cols:][:cols]
+		c := 0
+		for ; c+8 <= cols; c += 8 {
+			v := binary.LittleEndian.Uint64(low[c:]) | binary.LittleEndian.Uint64(high[c:])<<4
+			binary.LittleEndian.PutUint64(dst[c:], v)
+		}
+		for ; c < cols; c++ {
+			dst[c] = low[c] | high[c]<<4
+		}
+	}
+}
+
+func (p *packing) unitSize(*Unit) int64 {
+	return int64(p.turnedSize(p.full[0])) * int64(p.full[1])
+}
 
 func (p *packing) unitName(u *Unit) string { return p.words.unitName(u) }
 
 // fillUnit transposes a matrix in strips of rows.
 func (p *packing) fillUnit(u *Unit, env FillEnv, dst []byte) error {
 	m := int((u.key.Offset - p.words.offset) / max(p.words.batchStride, 1))
-	rows := p.stripRows()
+	rows, stride := p.stripRows(), p.turnedSize(p.full[0])
 	fns := make([]func() error, 0, p.full[0]/rows+1)
 	for r := 0; r < p.full[0]; r += rows {
 		w := window{r, min(p.full[0], r+rows), 0, p.full[1]}
-		fns = append(fns, func() error { return p.turn(env, dst[r:], p.full[0], m, w) })
+		fns = append(fns, func() error { return p.turn(env, dst[p.turnedSize(r):], stride, m, w) })
 	}
 	return env.Together(fns...)
 }
 
-// stripRows returns the rows of a strip. It prefers whole cache lines of the result.
+// stripRows returns the rows of a strip, an even number. It prefers whole cache lines of the
+// result.
 func (p *packing) stripRows() int {
-	const line = 64
+	line := 64 * p.full[0] / p.turnedSize(p.full[0])
 	rows := min(p.full[0]/strips, strip/p.full[1])
-	return max(rows/line*line, min(line, strip/p.full[1]), 1)
+	return max(rows/line*line, min(line, strip/p.full[1])&^1, 2)
 }
 
 // needs reports the needs of a window as seen, whose rows span all matrices.

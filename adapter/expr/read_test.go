@@ -143,6 +143,8 @@ var recipes = []struct {
 	}},
 
 	{"cast", func(m *maker) both { return m.load(bf16, 9, 10).cast(f32) }},
+	{"cast from F64", func(m *maker) both { return m.load(safetensors.F64, 9, 10).cast(f32).transpose() }},
+	{"cast from F64 down", func(m *maker) both { return m.load(safetensors.F64, 3, 9, 10).cast(f16).index(2).slice(0, 1, 8) }},
 	{"cast down", func(m *maker) both { return m.load(f32, 9, 10).cast(f16).transpose() }},
 	{"cast sliced", func(m *maker) both { return m.load(f16, 9, 10).cast(bf16).slice(1, 2, 7).slice(0, 1, 8).index(3) }},
 
@@ -184,7 +186,20 @@ var recipes = []struct {
 	{"reshape, slice, index", func(m *maker) both {
 		return m.load(bf16, 6, 20).reshape(3, 4, 10).slice(1, 1, 3).index(2).transpose().index(1)
 	}},
+	{"zeros", func(m *maker) both { return m.blank(f32, 7) }},
+	{"zeros of rank 3", func(m *maker) both { return m.blank(bf16, 3, 4, 5).transpose().slice(1, 1, 4).index(2) }},
+	{"zeros of nothing", func(m *maker) both { return m.blank(f32, 0) }},
+	{"padded vector", func(m *maker) both { return m.concat(0, m.load(f32, 5), m.blank(f32, 3)).slice(0, 3, 7) }},
 	{"slice to nothing", func(m *maker) both { return m.load(bf16, 6, 20).slice(0, 3, 3).transpose() }},
+}
+
+// blank returns a tensor of zeros.
+func (m *maker) blank(d safetensors.DType, shape ...int64) both {
+	size := int64(1)
+	for _, s := range shape {
+		size *= s
+	}
+	return m.both(tensor{d, shape, make([]uint64, size)})(Blank(d, shape...))
 }
 
 // poisoned returns a buffer that shows unwritten bytes.

@@ -181,6 +181,7 @@ var floatFields = map[safetensors.DType][2]int{
 	safetensors.BF16:   {8, 7},
 	safetensors.F16:    {5, 10},
 	safetensors.F32:    {8, 23},
+	safetensors.F64:    {11, 52},
 }
 
 func decodeBits(u uint64, d safetensors.DType) float64 {

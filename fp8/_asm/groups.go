@@ -9,8 +9,8 @@ import (
 // The fields of the parameter form of these kernels, which describes how codes lie in bytes.
 const (
 	nibbleShift = 0 // the right shift of a byte to its first nibble
-	byteFlip    = 4 // the bits of a byte to invert before it is a number from 0 to 255
-	byteBias    = 8 // what to subtract from that number
+	byteFlip    = 4 // the bits that turn a byte into a float32, by exclusive or
+	byteBias    = 8 // what to subtract from that float32
 )
 
 const (
@@ -29,9 +29,9 @@ func groupsAVX2() {
 	for _, out := range formats {
 		nibblesByGroupAVX2(out)
 		bytesByGroupAVX2(out)
-		for _, coding := range []string{"nibbles", "lows", "bytes"} {
-			codesByColumnAVX2(coding, out)
-		}
+		nibblesByColumnAVX2(out)
+		lowsByColumnAVX2(out)
+		bytesByColumnAVX2(out)
 	}
 }
 

@@ -11,134 +11,159 @@ func nibblesByGroupAVX2(out string) {
 	declare("nibblesByGroup"+out+"AVX2", byGroupSignature, byGroupDoc...)
 	a := loadGroupArguments()
 	if out == "F32" {
-		t := newNibblesAVX2()
-		values, r := t.values, newRounderAVX2(out)
-		t.values = [2]VecVirtual{YMM(), YMM()}
-		a.each(1, 4, func() { scaleValuesAVX2(t.values, values, a, r) }, func(codes int) {
-			for i := 0; i < codes; i += 8 {
-				VMOVUPS(t.load(at(a.codes, i/2)), at(a.dst, 4*i))
-			}
-		})
+		floatsByGroupAVX2(a)
 		return
 	}
-	t := newSixteenAVX2(out)
-	a.each(1, 2, func() { t.fill(a) }, func(codes int) {
+	r, values, t := newRounderAVX2(out), pointer("values"), newWordsAVX2(out)
+	p := newPairsAVX2(8)
+	w := [2]VecVirtual{YMM(), YMM()}
+	a.each(1, 2, func() {
+		scaleValuesAVX2(w, values, a, r)
+		t.fill(r, w)
+	}, func(codes int) {
+		i := YMM()
 		if codes == 32 {
-			t.decode32(a.codes, a.dst)
-		} else {
-			t.decode16(a.codes, a.dst)
+			// Unpacking works within halves; this keeps the order.
+			VPSHUFD(U8(0xd8), at(a.codes, 0), i.AsX())
+			VPMOVZXBW(i.AsX(), i)
+			p.words(i)
+			w := t.look(i)
+			VMOVDQU(w[0], at(a.dst, 0))
+			VMOVDQU(w[1], at(a.dst, 32))
+			return
+		}
+		VPMOVZXBW(at(a.codes, 0), i.AsX())
+		p.words(i)
+		w := t.look(i)
+		VMOVDQU(w[0].AsX(), at(a.dst, 0))
+		VMOVDQU(w[1].AsX(), at(a.dst, 16))
+	})
+}
+
+// floatsByGroupAVX2 is nibblesByGroupAVX2 with results in F32.
+func floatsByGroupAVX2(a *groupArguments) {
+	r, values, p := newRounderAVX2("F32"), pointer("values"), newPairsAVX2(32)
+	results := [2]VecVirtual{YMM(), YMM()}
+	a.each(1, 4, func() { scaleValuesAVX2(results, values, a, r) }, func(codes int) {
+		for i := 0; i < codes; i += 8 {
+			v := p.dwords(at(a.codes, i/2))
+			VMOVUPS(lookFloats(results[0], results[1], v), at(a.dst, 4*i))
 		}
 	})
 }
 
 // scaleValuesAVX2 computes the results of the 16 values for the scale and zero point of a group.
-func scaleValuesAVX2(w, values [2]VecVirtual, a *groupArguments, r *rounderAVX2) {
+func scaleValuesAVX2(w [2]VecVirtual, values GPVirtual, a *groupArguments, r *rounderAVX2) {
 	zero, scale := YMM(), YMM()
 	VBROADCASTSS(at(a.zeros, 0), zero)
 	VBROADCASTSS(at(a.scales, 0), scale)
 	for i := range w {
-		VSUBPS(zero, values[i], w[i])
+		VMOVUPS(at(values, 32*i), w[i])
+		VSUBPS(zero, w[i], w[i])
 		VMULPS(scale, w[i], w[i])
-		r.quieten(w[i])
 	}
+	r.quieten(w[0])
+	r.quieten(w[1])
 }
 
-func loadValuesAVX2() [2]VecVirtual {
-	p := pointer("values")
-	values := [2]VecVirtual{YMM(), YMM()}
-	VMOVUPS(at(p, 0), values[0])
-	VMOVUPS(at(p, 32), values[1])
-	return values
+// wordsAVX2 is a table of 16 words for VPSHUFB. Both halves of low are the low bytes of the words,
+// and both halves of high are the high bytes.
+type wordsAVX2 struct {
+	low, high, split, toLow, toHigh VecVirtual
 }
 
-// sixteenAVX2 is the results of the 16 codes of a group: the low bytes and the high bytes of words.
-type sixteenAVX2 struct {
-	r           *rounderAVX2
-	values      [2]VecVirtual
-	low, high   VecVirtual
-	right, left VecVirtual
-	nibble      VecVirtual
-	split       VecVirtual // separates the low bytes of a lane from the high ones
-	toLow       VecVirtual // BF16 only: the dwords of low bytes
-	toHigh      VecVirtual
-}
-
-func newSixteenAVX2(out string) *sixteenAVX2 {
-	t := &sixteenAVX2{r: newRounderAVX2(out), values: loadValuesAVX2(), low: YMM(),
-		high: YMM(), split: YMM(), nibble: dwordsY(0x0f0f0f0f)}
-	t.right, t.left = nibbleShifts(8)
+func newWordsAVX2(out string) *wordsAVX2 {
+	t := &wordsAVX2{low: YMM(), high: YMM(), split: YMM()}
 	if out == "F16" {
 		VPUNPCKLQDQ(qword(0x0f0d0b0907050301), qword(0x0e0c0a0806040200), t.split.AsX())
 		VINSERTI128(U8(1), t.split.AsX(), t.split, t.split)
 		return t
 	}
-	VPBROADCASTQ(qword(0x0f0b07030e0a0602), t.split)
 	t.toLow, t.toHigh = YMM(), YMM()
+	VPBROADCASTQ(qword(0x0f0b07030e0a0602), t.split)
 	VPMOVZXBD(qword(0x0501040005010400), t.toLow)
 	VPMOVZXBD(qword(0x0703060207030602), t.toHigh)
 	return t
 }
 
-// fill computes the results for the scale and zero point of a group.
-func (t *sixteenAVX2) fill(a *groupArguments) {
-	w := [2]VecVirtual{YMM(), YMM()}
-	scaleValuesAVX2(w, t.values, a, t.r)
-	if t.r.out == "F16" {
-		for i := range w {
-			VCVTPS2PH(U8(0), w[i], w[i].AsX())
-		}
-		VINSERTI128(U8(1), w[1].AsX(), w[0], w[0])
-		VPSHUFB(t.split, w[0], w[0])
-		VPERMQ(U8(0x88), w[0], t.low)
-		VPERMQ(U8(0xdd), w[0], t.high)
+// fill rounds 16 values.
+func (t *wordsAVX2) fill(r *rounderAVX2, v [2]VecVirtual) {
+	if r.out == "BF16" {
+		r.upperWords(v[0])
+		r.upperWords(v[1])
+		t.fillUpper(v)
 		return
 	}
-	for i := range w {
-		t.r.upperWords(w[i])
-		VPSHUFB(t.split, w[i], w[i])
+	for i := range v {
+		VCVTPS2PH(U8(0), v[i], v[i].AsX())
 	}
-	VPUNPCKLDQ(w[1], w[0], w[0])
-	VPERMD(w[0], t.toLow, t.low)
-	VPERMD(w[0], t.toHigh, t.high)
+	VINSERTI128(U8(1), v[1].AsX(), v[0], v[0])
+	VPSHUFB(t.split, v[0], v[0])
+	VPERMQ(U8(0x88), v[0], t.low)
+	VPERMQ(U8(0xdd), v[0], t.high)
 }
 
-// decode32 decodes 32 codes.
-func (t *sixteenAVX2) decode32(codes, dst GPVirtual) {
-	i := YMM()
-	VPSHUFD(U8(0xd8), at(codes, 0), i.AsX()) // unpacking works within halves; this keeps the order
-	VPMOVZXBW(i.AsX(), i)
-	w := t.look(i, YMM(), YMM(), YMM())
-	VMOVDQU(w[0], at(dst, 0))
-	VMOVDQU(w[1], at(dst, 32))
+// fillUpper takes the upper words of 16 dwords.
+func (t *wordsAVX2) fillUpper(v [2]VecVirtual) {
+	VPSHUFB(t.split, v[0], v[0])
+	VPSHUFB(t.split, v[1], v[1])
+	VPUNPCKLDQ(v[1], v[0], v[0])
+	VPERMD(v[0], t.toLow, t.low)
+	VPERMD(v[0], t.toHigh, t.high)
 }
 
-// decode16 decodes 16 codes.
-func (t *sixteenAVX2) decode16(codes, dst GPVirtual) {
-	i := XMM()
-	VPMOVZXBW(at(codes, 0), i)
-	w := t.look(i, XMM(), XMM(), XMM())
-	VMOVDQU(w[0], at(dst, 0))
-	VMOVDQU(w[1], at(dst, 16))
+// look returns the words at the indices in the bytes of i: those in the low qwords of its halves,
+// and those in the high ones.
+func (t *wordsAVX2) look(i VecVirtual) [2]VecVirtual {
+	low, high := YMM(), YMM()
+	VPSHUFB(i, t.low, low)
+	VPSHUFB(i, t.high, high)
+	w := [2]VecVirtual{YMM(), YMM()}
+	VPUNPCKLBW(high, low, w[0])
+	VPUNPCKHBW(high, low, w[1])
+	return w
 }
 
-// look returns the results of the pairs of codes in the words of i. The registers are all of one
-// size.
-func (t *sixteenAVX2) look(i, second, low, high VecVirtual) [2]VecVirtual {
-	as := func(v VecVirtual) Op {
-		if i.Size() == 16 {
-			return v.AsX()
-		}
-		return v
+// pairsAVX2 separates the two codes of a byte.
+type pairsAVX2 struct{ right, left, nibble VecVirtual }
+
+// newPairsAVX2 brings the second code to bit up.
+func newPairsAVX2(up int) *pairsAVX2 {
+	p := &pairsAVX2{}
+	p.right, p.left = nibbleShifts(up)
+	if up == 8 {
+		p.nibble = dwordsY(0x0f0f0f0f)
 	}
-	VPSLLW(t.left, i, second)
-	VPSRLW(t.right, i, i)
-	VPOR(second, i, i)
-	VPAND(as(t.nibble), i, i)
-	VPSHUFB(i, as(t.low), low)
-	VPSHUFB(i, as(t.high), high)
-	VPUNPCKLBW(high, low, i)
-	VPUNPCKHBW(high, low, second)
-	return [2]VecVirtual{i, second}
+	return p
+}
+
+// words brings the two codes in each word of v to a byte each.
+func (p *pairsAVX2) words(v VecVirtual) {
+	second := YMM()
+	VPSLLW(p.left, v, second)
+	VPSRLW(p.right, v, v)
+	VPOR(second, v, v)
+	VPAND(p.nibble, v, v)
+}
+
+// dwords loads 8 codes, each to the lowest four bits of a dword.
+func (p *pairsAVX2) dwords(m Mem) VecVirtual {
+	first, second := YMM(), YMM()
+	VPMOVZXBQ(m, first)
+	VPSLLQ(p.left, first, second)
+	VPSRLQ(p.right, first, first)
+	VPOR(second, first, first)
+	return first
+}
+
+// lookFloats returns the float32s at the indices in the lowest four bits of each dword of i.
+func lookFloats(lower, upper Op, i VecVirtual) VecVirtual {
+	v, u := YMM(), YMM()
+	VPERMPS(lower, i, v)
+	VPERMPS(upper, i, u)
+	VPSLLD(U8(28), i, i)
+	VBLENDVPS(i, u, v, v)
+	return v
 }
 
 // bytesByGroupAVX2 computes each result.
@@ -157,72 +182,33 @@ func bytesByGroupAVX2(out string) {
 				v[j] = b.load(at(a.codes, i+8*j))
 				VSUBPS(zero, v[j], v[j])
 				VMULPS(scale, v[j], v[j])
-				r.quieten(v[j])
 			}
-			r.store16(v, a.dst, size(out)*i)
+			r.store16(v, at(a.dst, size(out)*i))
 		}
 	})
 }
 
 // store16 rounds 16 values and stores them.
-func (r *rounderAVX2) store16(v [2]VecVirtual, dst GPVirtual, disp int) {
+func (r *rounderAVX2) store16(v [2]VecVirtual, m Mem) {
+	r.quieten(v[0])
+	r.quieten(v[1])
 	if r.out != "BF16" {
-		r.store(v[0], at(dst, disp))
-		r.store(v[1], at(dst, disp+8*size(r.out)))
+		r.store(v[0], m)
+		r.store(v[1], m.Offset(8*size(r.out)))
 		return
 	}
 	r.words(v[0])
 	r.words(v[1])
 	VPACKUSDW(v[1], v[0], v[0])
 	VPERMQ(U8(0xd8), v[0], v[0])
-	VMOVDQU(v[0], at(dst, disp))
+	VMOVDQU(v[0], m)
 }
 
-// codesByColumnAVX2 multiplies codes by the scales of their columns, after subtracting the zero
-// points.
-func codesByColumnAVX2(coding, out string) {
-	declare(coding+"ByColumn"+out+"AVX2", byColumnSignature,
-		"decodes n codes, a multiple of 8, with a scale for each. The zero points",
-		"are zeroStep bytes apart.")
-	dst, codes, n := pointer("dst"), pointer("codes"), pointer("n")
-	scales, zeros, zeroStep := pointer("scales"), pointer("zeros"), pointer("zeroStep")
-	source := newSourceAVX2(coding)
-	r := newRounderAVX2(out)
-	while("loop", n, func() {
-		v := source.load(at(codes, 0))
-		VSUBPS(at(zeros, 0), v, v)
-		VMULPS(at(scales, 0), v, v)
-		r.quieten(v)
-		r.store(v, at(dst, 0))
-		ADDQ(U8(codesSize(coding, 8)), codes)
-		ADDQ(U8(32), scales)
-		LEAQ(indexed(zeros, zeroStep, 8, 0), zeros)
-		ADDQ(U8(8*size(out)), dst)
-		SUBQ(U8(8), n)
-	})
-	VZEROUPPER()
-	RET()
-}
-
-// sourceAVX2 loads the numbers of 8 codes.
-type sourceAVX2 interface{ load(m Mem) VecVirtual }
-
-func newSourceAVX2(coding string) sourceAVX2 {
-	switch coding {
-	case "nibbles":
-		return newNibblesAVX2()
-	case "lows":
-		return &lowsAVX2{loadValuesAVX2()}
-	}
-	return newBytesAVX2()
-}
-
-// bytesAVX2 are numbers of 8 bits.
+// bytesAVX2 loads numbers of 8 bits. A byte in the last places of 2^23 is a float32 at once.
 type bytesAVX2 struct{ flip, bias VecVirtual }
 
 func newBytesAVX2() *bytesAVX2 {
-	form := pointer("form")
-	b := &bytesAVX2{YMM(), YMM()}
+	form, b := pointer("form"), &bytesAVX2{YMM(), YMM()}
 	VPBROADCASTD(at(form, byteFlip), b.flip)
 	VPBROADCASTD(at(form, byteBias), b.bias)
 	return b
@@ -232,47 +218,125 @@ func (b *bytesAVX2) load(m Mem) VecVirtual {
 	v := YMM()
 	VPMOVZXBD(m, v)
 	VPXOR(b.flip, v, v)
-	VPSUBD(b.bias, v, v)
-	VCVTDQ2PS(v, v)
+	VSUBPS(b.bias, v, v)
 	return v
 }
 
-// lowsAVX2 are codes in the low nibbles of bytes.
-type lowsAVX2 struct{ values [2]VecVirtual }
-
-func (l *lowsAVX2) load(m Mem) VecVirtual {
-	c := YMM()
-	VPMOVZXBD(m, c)
-	return valuesOfAVX2(l.values, c)
+// columnsAVX2 are the parameters of a kernel by column.
+type columnsAVX2 struct {
+	r                                      *rounderAVX2
+	dst, codes, n, scales, zeros, zeroStep GPVirtual
 }
 
-// valuesOfAVX2 returns the values of the codes in the lowest four bits of each dword of c.
-func valuesOfAVX2(values [2]VecVirtual, c VecVirtual) VecVirtual {
-	v, upper := YMM(), YMM()
-	VPERMPS(values[0], c, v)
-	VPERMPS(values[1], c, upper)
-	VPSLLD(U8(28), c, c)
-	VBLENDVPS(c, upper, v, v)
-	return v
+func declareColumnsAVX2(coding, out string) *columnsAVX2 {
+	declare(coding+"ByColumn"+out+"AVX2", byColumnSignature,
+		"decodes n codes, a multiple of 16, with a scale for each. The zero points",
+		"are zeroStep bytes apart: 4, or 0 for 16 that are the same.")
+	c := &columnsAVX2{newRounderAVX2(out), pointer("dst"), pointer("codes"), pointer("n"),
+		pointer("scales"), pointer("zeros"), pointer("zeroStep")}
+	SHLQ(U8(4), c.zeroStep)
+	return c
 }
 
-// nibblesAVX2 are two codes in a byte.
-type nibblesAVX2 struct {
-	values      [2]VecVirtual
-	right, left VecVirtual
+// finish computes and stores the results of 16 numbers. The codes have size bytes.
+func (c *columnsAVX2) finish(v [2]VecVirtual, codesSize int) {
+	for j := range v {
+		VSUBPS(at(c.zeros, 32*j), v[j], v[j])
+		VMULPS(at(c.scales, 32*j), v[j], v[j])
+	}
+	c.r.store16(v, at(c.dst, 0))
+	ADDQ(U8(codesSize), c.codes)
+	ADDQ(U8(64), c.scales)
+	ADDQ(c.zeroStep, c.zeros)
+	ADDQ(U8(16*size(c.r.out)), c.dst)
+	SUBQ(U8(16), c.n)
 }
 
-func newNibblesAVX2() *nibblesAVX2 {
-	n := &nibblesAVX2{values: loadValuesAVX2()}
-	n.right, n.left = nibbleShifts(32)
-	return n
+func bytesByColumnAVX2(out string) {
+	c, b := declareColumnsAVX2("bytes", out), newBytesAVX2()
+	while("loop", c.n, func() {
+		c.finish([2]VecVirtual{b.load(at(c.codes, 0)), b.load(at(c.codes, 8))}, 16)
+	})
+	VZEROUPPER()
+	RET()
 }
 
-func (n *nibblesAVX2) load(m Mem) VecVirtual {
-	first, second := YMM(), YMM()
-	VPMOVZXBQ(m, first)
-	VPSLLQ(n.left, first, second)
-	VPSRLQ(n.right, first, first)
-	VPOR(second, first, first)
-	return valuesOfAVX2(n.values, first)
+// lowsByColumnAVX2 looks numbers up in a table of words if BF16 holds them exactly.
+func lowsByColumnAVX2(out string) {
+	c, values := declareColumnsAVX2("lows", out), pointer("values")
+	t, nibble := newExactAVX2(values), dwordsY(0x0f0f0f0f)
+	c.lookExact(t, 32, func(i VecVirtual) {
+		VPERMD(at(c.codes, 0), t.order, i)
+		VPAND(nibble, i, i)
+	})
+	while("loop", c.n, func() {
+		v := [2]VecVirtual{YMM(), YMM()}
+		for j := range v {
+			VPMOVZXBD(at(c.codes, 8*j), v[j])
+			v[j] = lookFloats(at(values, 0), at(values, 32), v[j])
+		}
+		c.finish(v, 16)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// nibblesByColumnAVX2 does the same with two codes in a byte.
+func nibblesByColumnAVX2(out string) {
+	c, values := declareColumnsAVX2("nibbles", out), pointer("values")
+	t, pairs := newExactAVX2(values), newPairsAVX2(8)
+	c.lookExact(t, 16, func(i VecVirtual) {
+		VPMOVZXBW(at(c.codes, 0), i)
+		pairs.words(i)
+		VPERMD(i, t.order, i)
+	})
+	p := newPairsAVX2(32)
+	while("loop", c.n, func() {
+		var v [2]VecVirtual
+		for j := range v {
+			v[j] = lookFloats(at(values, 0), at(values, 32), p.dwords(at(c.codes, 4*j)))
+		}
+		c.finish(v, 8)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// exactAVX2 is a table of numbers that BF16 holds exactly.
+type exactAVX2 struct {
+	*wordsAVX2
+	order, zero VecVirtual
+}
+
+// newExactAVX2 makes a table of 16 values. It jumps to "inexact" if BF16 does not hold one of them.
+func newExactAVX2(values GPVirtual) *exactAVX2 {
+	t := &exactAVX2{newWordsAVX2("BF16"), YMM(), YMM()}
+	w, rest := [2]VecVirtual{YMM(), YMM()}, dwordsY(0xffff)
+	for i := range w {
+		VMOVUPS(at(values, 32*i), w[i])
+		VPTEST(w[i], rest)
+		JNZ(LabelRef("inexact"))
+	}
+	t.fillUpper(w)
+	VPXOR(t.zero, t.zero, t.zero)
+	VPMOVZXBD(qword(0x0705030106040200), t.order) // so that unpacking twice keeps the order
+	return t
+}
+
+// lookExact decodes 32 codes at a time, which have bytes bytes. load loads them as bytes, in the
+// order of t.
+func (c *columnsAVX2) lookExact(t *exactAVX2, bytes int, load func(i VecVirtual)) {
+	Label("exact")
+	CMPQ(c.n, U8(32))
+	JLT(LabelRef("inexact"))
+	i := YMM()
+	load(i)
+	for _, w := range t.look(i) {
+		v := [2]VecVirtual{YMM(), YMM()}
+		VPUNPCKLWD(w, t.zero, v[0])
+		VPUNPCKHWD(w, t.zero, v[1])
+		c.finish(v, bytes/2)
+	}
+	JMP(LabelRef("exact"))
+	Label("inexact")
 }

@@ -166,7 +166,7 @@ func newSourceAVX512(coding string) sourceAVX512 {
 	return newBytesAVX512()
 }
 
-// bytesAVX512 are numbers of 8 bits.
+// bytesAVX512 loads numbers of 8 bits. See bytesAVX2.
 type bytesAVX512 struct{ flip, bias VecVirtual }
 
 func newBytesAVX512() *bytesAVX512 {
@@ -180,8 +180,7 @@ func newBytesAVX512() *bytesAVX512 {
 func (b *bytesAVX512) load(m Mem, k Op) VecVirtual {
 	v := dwordsOfBytes(m, k)
 	VPXORD(b.flip, v, v)
-	VPSUBD(b.bias, v, v)
-	VCVTDQ2PS(v, v)
+	VSUBPS(b.bias, v, v)
 	return v
 }
 

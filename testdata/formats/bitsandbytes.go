@@ -109,7 +109,7 @@ func bitsandbytesInt8(b *builder) {
 		module := fmt.Sprintf("model.layers.%d.mlp.up_proj", i)
 		codes := b.codes(module+".weight", "I8", m, n)
 		scales := b.scales(module+".SCB", "F32", m)
-		b.codes(module+".weight_format", "U8")
+		b.store(module+".weight_format", "U8", nil, []byte{0}) // in the order of rows
 		b.show(module+".weight", []int64{m, n}, func(_, m, j int64) float32 {
 			return product(product(number(codes, m*n+j), number(scales, m)), 7.874015718698502e-3)
 		})

@@ -15,11 +15,7 @@ func experts() []Case {
 		config func(b *builder)
 		weight func(b *builder, module string, m, n int64)
 	}{
-		{"INT4 pack", func(b *builder) {
-			b.quantization(compressedConfig("pack-quantized", pack{bits: 4, group: 32}.weights()))
-		}, func(b *builder, module string, m, n int64) {
-			pack{bits: 4, group: 32}.weight(b, module, m, n, "BF16")
-		}},
+		{"INT4 pack", packConfig, packWeight},
 		{"INT8", func(b *builder) {
 			b.quantization(compressedConfig("int-quantized", map[string]any{"num_bits": 8,
 				"type": "int", "strategy": "channel", "symmetric": false}))
@@ -41,10 +37,10 @@ func experts() []Case {
 	} {
 		all = append(all, Case{"eleven experts of " + x.name, func(b *builder) {
 			x.config(b)
-			expertModel(b, x.weight)
+			qwenMoE.experts(b, x.weight)
 		}})
 	}
-	return all
+	return append(all, publishedMoE()...)
 }
 
 var (
@@ -55,39 +51,149 @@ var (
 func (w gptqWay) weight4(b *builder, module string, m, n int64)   { w.weight(b, module, m, n) }
 func (f fourBits) weight64(b *builder, module string, m, n int64) { f.weight(b, module, m, n, 64) }
 
-// expertModel makes a Qwen3-MoE of one layer.
-func expertModel(b *builder, weight func(b *builder, module string, m, n int64)) {
-	const count, hidden, inner = 11, 64, 32
-	for k, v := range map[string]any{"model_type": "qwen3_moe", "num_experts": count,
-		"architectures": []string{"Qwen3MoeForCausalLM"}, "num_hidden_layers": 1,
-		"hidden_size": hidden, "moe_intermediate_size": inner, "num_attention_heads": 1,
-		"num_key_value_heads": 1, "head_dim": 64} {
-		b.Config[k] = v
+// moeModel is where a family has its experts in its two layouts, in layer 1.
+type moeModel struct {
+	config          map[string]any
+	inside          string // the field of config.json that holds config; empty: config.json itself
+	prefix, native  string
+	gate, up, down  string // gate is empty in models without one
+	outer, textType string // model types
+}
+
+const moeExperts, moeHidden, moeInner = 11, 64, 32
+
+// expertCounts are the fields that say how many experts a layer has.
+func expertCounts() map[string]any {
+	return map[string]any{"num_hidden_layers": 2, "hidden_size": moeHidden,
+		"moe_intermediate_size": moeInner, "num_experts": moeExperts, "n_routed_experts": moeExperts,
+		"num_local_experts": moeExperts, "num_attention_heads": 1, "num_key_value_heads": 1,
+		"head_dim": 64, "first_k_dense_replace": 1}
+}
+
+var qwenMoE = moeModel{outer: "qwen3_moe", prefix: "model.layers.1.mlp.experts.",
+	native: "model.layers.1.mlp.experts.", gate: "gate_proj", up: "up_proj", down: "down_proj"}
+
+// publishedMoE are models whose families are published in one format of four or eight bits.
+func publishedMoE() []Case {
+	var all []Case
+	for _, x := range []struct {
+		name   string
+		config func(b *builder)
+		weight func(b *builder, module string, m, n int64)
+		moeModel
+	}{
+		{"Kimi-K2.5", packConfig, packWeight, moeModel{outer: "kimi_k25", textType: "kimi_k2",
+			inside: "text_config", prefix: "language_model.model.layers.1.mlp.experts.",
+			native: "model.language_model.model.layers.1.mlp.experts.", gate: "gate_proj",
+			up: "up_proj", down: "down_proj"}},
+		{"Kimi-K3", func(b *builder) {
+			b.quantization(compressedConfig("mxfp4-pack-quantized", map[string]any{"num_bits": 4,
+				"type": "float", "strategy": "group", "group_size": 32}))
+		}, func(b *builder, module string, m, n int64) {
+			mxfp4(b, module+".weight_packed", module+".weight_scale", module+".weight", m, n)
+		}, moeModel{outer: "kimi_k3", textType: "kimi_linear", inside: "text_config",
+			prefix: "language_model.model.layers.1.block_sparse_moe.experts.",
+			native: "model.layers.1.mlp.experts.", gate: "w1", up: "w3", down: "w2"}},
+		{"DeepSeek-V4", func(b *builder) { b.deepSeekConfig(128) }, deepSeekFP4,
+			moeModel{outer: "deepseek_v4", prefix: "layers.1.ffn.experts.",
+				native: "model.layers.1.mlp.experts.", gate: "w1", up: "w3", down: "w2"}},
+		{"DeepSeek-V4.1", func(b *builder) { b.deepSeekConfig(32) }, deepSeekFP4,
+			moeModel{outer: "deepseek_v41", textType: "deepseek_v41_text", inside: "text_config",
+				prefix: "layers.1.ffn.experts.", native: "model.layers.1.ffn.experts.", gate: "w1",
+				up: "w3", down: "w2"}},
+		{"MiniMax-M3", miniMaxConfig, func(b *builder, module string, m, n int64) {
+			blocks(b, module+".weight", "F8_E4M3", module+".weight_scale_inv", "U8", m, n, 1, 32)
+		}, moeModel{outer: "minimax_m3_vl", inside: "text_config",
+			prefix: "language_model.model.layers.1.block_sparse_moe.experts.",
+			native: "model.layers.1.mlp.experts.", gate: "w1", up: "w3", down: "w2"}},
+		{"Nemotron 3", func(b *builder) {
+			b.modelOptConfig("NVFP4", map[string]any{"group_size": 16})
+		}, nvfp4, moeModel{outer: "nemotron_h", prefix: "backbone.layers.1.mixer.experts.",
+			native: "model.layers.1.mixer.experts.", up: "up_proj", down: "down_proj",
+			config: map[string]any{"hybrid_override_pattern": "-E",
+				"mlp_hidden_act": "relu2"}}},
+	} {
+		all = append(all, Case{"eleven experts of " + x.name, func(b *builder) {
+			x.config(b)
+			x.experts(b, x.weight)
+		}})
 	}
-	const prefix = "model.layers.0.mlp.experts."
-	for e := range count {
-		for _, projection := range []string{"gate_proj", "up_proj"} {
-			weight(b, fmt.Sprint(prefix, e, ".", projection), inner, hidden)
-		}
-		weight(b, fmt.Sprint(prefix, e, ".down_proj"), hidden, inner)
+	return append(all, Case{"eleven experts of gpt-oss", gptOSSModel})
+}
+
+func packConfig(b *builder) {
+	b.quantization(compressedConfig("pack-quantized", pack{bits: 4, group: 32}.weights()))
+}
+
+func packWeight(b *builder, module string, m, n int64) {
+	pack{bits: 4, group: 32}.weight(b, module, m, n, "BF16")
+}
+
+// describe fills config.json.
+func (x moeModel) describe(b *builder) {
+	b.Config["model_type"] = x.outer
+	into := b.Config
+	if x.inside != "" {
+		into = map[string]any{"model_type": x.textType}
+		b.Config[x.inside] = into
 	}
-	both := Want{Name: prefix + "gate_and_up_projs", Shape: []int64{count, hidden, 2 * inner}}
-	down := Want{Name: prefix + "down_projs", Shape: []int64{count, inner, hidden}}
-	for e := range count {
-		gate := b.find(fmt.Sprint(prefix, e, ".gate_proj.weight"))
-		up := b.find(fmt.Sprint(prefix, e, ".up_proj.weight"))
-		projection := b.find(fmt.Sprint(prefix, e, ".down_proj.weight"))
-		for d := range int64(hidden) {
-			both.Values = append(append(both.Values, gate.column(d)...), up.column(d)...)
+	for _, fields := range []map[string]any{expertCounts(), x.config} {
+		for k, v := range fields {
+			into[k] = v
 		}
-		for i := range int64(inner) {
-			down.Values = append(down.Values, projection.column(i)...)
+	}
+}
+
+// experts adds the experts to both layouts. The native one has all experts in one tensor, each
+// matrix transposed, gate and up side by side.
+func (x moeModel) experts(b *builder, weight func(b *builder, module string, m, n int64)) {
+	x.describe(b)
+	width := int64(moeInner)
+	for e := range moeExperts {
+		weight(b, fmt.Sprint(x.prefix, e, ".", x.up), moeInner, moeHidden)
+		weight(b, fmt.Sprint(x.prefix, e, ".", x.down), moeHidden, moeInner)
+		if x.gate != "" {
+			weight(b, fmt.Sprint(x.prefix, e, ".", x.gate), moeInner, moeHidden)
+			width = 2 * moeInner
+		}
+	}
+	both := Want{Name: x.native + "gate_and_up_projs", Shape: []int64{moeExperts, moeHidden, width}}
+	down := Want{Name: x.native + "down_projs", Shape: []int64{moeExperts, moeInner, moeHidden}}
+	for e := range moeExperts {
+		for d := range int64(moeHidden) {
+			if x.gate != "" {
+				both.Values = append(both.Values, b.find(x.key(e, x.gate)).column(d)...)
+			}
+			both.Values = append(both.Values, b.find(x.key(e, x.up)).column(d)...)
+		}
+		for i := range int64(moeInner) {
+			down.Values = append(down.Values, b.find(x.key(e, x.down)).column(i)...)
 		}
 	}
 	b.Native = slices.DeleteFunc(slices.Clone(b.HF), func(w Want) bool {
-		return strings.HasPrefix(w.Name, prefix)
+		return strings.HasPrefix(w.Name, x.prefix)
 	})
 	b.Native = append(b.Native, both, down)
+}
+
+func (x moeModel) key(e int, name string) string {
+	return fmt.Sprint(x.prefix, e, ".", name, ".weight")
+}
+
+// gptOSSModel is published grouped, and its native layout only renames the groups.
+func gptOSSModel(b *builder) {
+	gptOSSConfig(b)
+	moeModel{outer: "gpt_oss", config: map[string]any{"num_hidden_layers": 1}}.describe(b)
+	gptOSSLayer(b, 0, moeExperts, [2]int64{26, 9}, [2]int64{2, 1})
+	for _, w := range b.HF {
+		for hf, native := range map[string]string{"gate_up_proj": "gate_and_up_projs",
+			"down_proj": "down_projs"} { // biases keep their names
+			if prefix, ok := strings.CutSuffix(w.Name, hf); ok {
+				w.Name = prefix + native
+			}
+		}
+		b.Native = append(b.Native, w)
+	}
 }
 
 // find is a tensor of the hf view.

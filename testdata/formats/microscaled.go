@@ -5,24 +5,33 @@ import "fmt"
 // gptOSS lists the format of gpt-oss.
 func gptOSS() []Case { return []Case{{"gpt-oss MXFP4", gptOSSExperts}} }
 
-// gptOSSExperts are stored by output rows and shown by input rows.
-func gptOSSExperts(b *builder) {
+func gptOSSConfig(b *builder) {
 	b.quantization(map[string]any{"quant_method": "mxfp4",
 		"modules_to_not_convert": []string{"model.layers.*.self_attn", "lm_head"}})
-	for layer, experts := range []int64{1, 3, 11} {
-		for i, name := range []string{"gate_up_proj", "down_proj"} {
-			rows, blocks := [][2]int64{{2, 14}, {6, 1}, {26, 9}}[layer][i], [][2]int64{{1, 1}, {3, 2}, {2, 1}}[layer][i]
-			key := fmt.Sprintf("model.layers.%d.mlp.experts.%s", layer, name)
-			codes := b.codes(key+"_blocks", "U8", experts, rows, blocks, 16)
-			scales := b.scales(key+"_scales", "U8", experts, rows, blocks)
-			b.pass(key+"_bias", "BF16", experts, rows)
-			b.show(key, []int64{experts, 32 * blocks, rows}, func(e, n, m int64) float32 {
-				at := (e*rows+m)*blocks + n/32
-				return product(e2m1(low(codes.Data, at*32+n%32)), number(scales, at))
-			})
-		}
-	}
+}
+
+func gptOSSExperts(b *builder) {
+	gptOSSConfig(b)
+	gptOSSLayer(b, 0, 1, [2]int64{2, 14}, [2]int64{1, 1})
+	gptOSSLayer(b, 1, 3, [2]int64{6, 1}, [2]int64{3, 2})
+	gptOSSLayer(b, 2, 11, [2]int64{26, 9}, [2]int64{2, 1})
 	b.pass("model.layers.0.self_attn.sinks", "BF16", 4)
+}
+
+// gptOSSLayer has experts that are stored by output rows and shown by input rows. rows and blocks
+// are those of gate_up_proj and of down_proj.
+func gptOSSLayer(b *builder, layer int, experts int64, rows, blocks [2]int64) {
+	for i, name := range []string{"gate_up_proj", "down_proj"} {
+		rows, blocks := rows[i], blocks[i]
+		key := fmt.Sprintf("model.layers.%d.mlp.experts.%s", layer, name)
+		codes := b.codes(key+"_blocks", "U8", experts, rows, blocks, 16)
+		scales := b.scales(key+"_scales", "U8", experts, rows, blocks)
+		b.pass(key+"_bias", "BF16", experts, rows)
+		b.show(key, []int64{experts, 32 * blocks, rows}, func(e, n, m int64) float32 {
+			at := (e*rows+m)*blocks + n/32
+			return product(e2m1(low(codes.Data, at*32+n%32)), number(scales, at))
+		})
+	}
 }
 
 // microscaled lists the formats with exponents that are known by the maker of the model.
@@ -35,10 +44,14 @@ func microscaled() []Case {
 	}
 }
 
-func miniMaxM3(b *builder) {
+func miniMaxConfig(b *builder) {
 	b.quantization(map[string]any{"quant_method": "mxfp8", "activation_scheme": "dynamic",
 		"fmt": "e4m3", "scale_fmt": "ue8m0", "weight_block_size": []int64{1, 32},
 		"ignored_layers": []string{"lm_head"}})
+}
+
+func miniMaxM3(b *builder) {
+	miniMaxConfig(b)
 	for i, n := range []int64{32, 33, 100, 224} {
 		module := fmt.Sprintf("language_model.model.layers.%d.mlp.up_proj", i)
 		blocks(b, module+".weight", "F8_E4M3", module+".weight_scale_inv", "U8",
