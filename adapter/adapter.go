@@ -58,7 +58,8 @@
 // nearest even. The rules are those of NeMo AutoModel's adapters. Some of those adapters were
 // written for BF16 checkpoints and pass quantized weights on; here every weight is dequantized
 // first. The view's dtype applies to dequantized and merged tensors. All other tensors keep their
-// own.
+// own, unless [CastAll] asks for the same dtype for every floating one. Weights that a view
+// quantizes are decoded to F32 for it, so the view's dtype does not change their bytes.
 //
 // # Names from the reference
 //
@@ -90,13 +91,16 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// Options select a view. The zero value is the family's first layout in BF16.
+// Options select a view. The zero value is the family's first layout in the dtype of config.json.
 type Options struct {
 	// Layout is the name of one of [KnownLayouts]. Empty means the first of [Layouts].
 	Layout string
-	DType  safetensors.DType // of dequantized and merged tensors; Invalid means BF16
-	EP     EP                // selects experts
-	MTP    string            // prediction layers: [MTPAuto] or empty, [MTPKeep] or [MTPDrop]
+	// DType is that of dequantized and merged tensors: BF16, F16 or F32. Invalid means the dtype
+	// that the source's configuration gives, and BF16 if it gives none of these.
+	DType safetensors.DType
+	Cast  string // the tensors with that dtype: [CastComputed] or empty, or [CastAll]
+	EP    EP     // selects experts
+	MTP   string // prediction layers: [MTPAuto] or empty, [MTPKeep] or [MTPDrop]
 	// Include keeps only the tensors whose name in the view begins with a match; nil keeps all.
 	// Exclude leaves out each tensor whose name begins with a match, also if Include matches.
 	Include, Exclude *regexp.Regexp
@@ -118,9 +122,10 @@ type Tensor struct {
 
 // Plan is an ordered list of virtual tensors and an account of every source key.
 type Plan struct {
-	Options Options
+	Options Options // with layout and dtype, if they were left open
 	Tensors []Tensor
 	Account []Account
 	Config  []byte   // the view's config.json; nil if the source has none
+	Params  []byte   // the view's params.json; nil if it is a side file or there is none
 	Notes   []string // remarks for the user, one line each
 }

@@ -71,6 +71,7 @@ func TestScalesAsPeopleStoreThem(t *testing.T) {
 		pbWO     = `{"quant_method": "modelopt", "quant_algo": "FP8_PB_WO"}`
 		moMXFP8  = `{"quant_method": "modelopt", "quant_algo": "MXFP8"}`
 		moFP8    = `{"quant_method": "modelopt", "quant_algo": "FP8"}`
+		quark    = `{"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 0}}}`
 		static   = `{"quant_method": "fp8", "activation_scheme": "static"}`
 		row512   = `{"quant_method": "fp8", "weight_block_size": [1, 512]}`
 		fbgemm   = `{"quant_method": "fbgemm_fp8"}`
@@ -122,6 +123,8 @@ func TestScalesAsPeopleStoreThem(t *testing.T) {
 		"a convolution, each output":  {"", nil, scaled{"vision.conv.weight", "", shape{8, 3, 5, 5}, "vision.conv.weight_scale", "", shape{8, 1, 1, 1}, row}},
 		"a vector":                    {moFP8, nil, scaled{"x.weight", "", shape{70}, "x.weight_scale", "", shape{1}, whole}},
 		"a number":                    {moFP8, nil, scaled{"x.weight", "", shape{}, "x.weight_scale", "", shape{}, whole}},
+		"Quark, a number":             {quark, nil, scaled{"x.weight", "", shape{48, 40}, "x.weight_scale", "", shape{}, whole}},
+		"Quark, each row":             {quark, nil, scaled{"x.weight", "", shape{40, 40}, "x.weight_scale", "", shape{40}, row}},
 		"ComfyUI's older name":        {"", nil, scaled{"input_blocks.1.proj_in.weight", "", shape{48, 40}, "input_blocks.1.proj_in.scale_weight", "", shape{1}, whole}},
 		"one number for many weights": {block128, nil, scaled{"ple.embedding.shard_1.weight", "", shape{25, 80}, "ple.embedding.weight_scale", "BF16", shape{1}, whole}},
 	} {

@@ -35,8 +35,8 @@ type Checkpoint struct {
 	Path   string  // the source as given to Open, for messages
 	Config *Config // never nil; empty for a single file without a config.json beside it
 
-	// quantizeFiles maps a name of quantizeNames to its JSON object, checked like config.json. NaN
-	// and Infinity are still in it.
+	// quantizeFiles maps the name of a file to the JSON object that describes the quantization,
+	// checked like config.json. NaN and Infinity are still in it.
 	quantizeFiles map[string][]byte
 
 	shards  []string
@@ -45,8 +45,15 @@ type Checkpoint struct {
 	index   string      // name of the index
 	absent  []absentKey // sorted by key
 
+	mistral bool   // in Mistral's own layout
+	params  []byte // params.json if it speaks of the quantization; nil otherwise
+
 	// kernelOrder has the shards whose metadata says that their exponents are in kernel order.
 	kernelOrder map[string]bool
+
+	// small has the bytes of small tensors that a plan needs, such as the shapes of packs.
+	small map[*Stored][]byte
+	lists map[*Stored]groupList
 
 	// tensorParallel is tp_size of the index: the number of shards of each fused matrix. It is 0 if
 	// the index does not give it.
@@ -77,9 +84,10 @@ type OpenOptions struct {
 	Fits func(bytes int64) error
 }
 
-// Open opens a source and reads no tensor data. The source is a folder with config.json and shards,
-// one .safetensors file, or a Hub id in the local Hugging Face cache. A Hub id is "org/name" or
-// "org/name@revision".
+// Open opens a source. It reads no tensor data except descriptions of packs that are stored as
+// tensors. The source is a folder with config.json and shards (in Mistral's own layout with
+// params.json and consolidated*.safetensors), one .safetensors file, or a Hub id in the local
+// Hugging Face cache. A Hub id is "org/name" or "org/name@revision".
 //
 // Open checks the header of every shard and compares it with the index if there is one. The shards
 // are chosen as transformers chooses them (shards.go). A key of the index that no shard has is an
@@ -233,12 +241,15 @@ func (c *Checkpoint) open(ctx context.Context, single string, o OpenOptions) err
 	return c.openFolder(d)
 }
 
-// openSingle opens one shard, and the config.json beside it if there is one.
+// openSingle opens one shard, and the config.json or params.json beside it if there is one.
 func (c *Checkpoint) openSingle(d *folder, name string) error {
 	c.single = true
 	describe := c.openQuantize
-	if d.has(configName) {
+	switch {
+	case d.has(configName):
 		describe = c.openConfig
+	case d.has(paramsName) && strings.HasPrefix(name, mistralStem):
+		describe = c.openParams
 	}
 	if err := describe(d); err != nil {
 		return err
@@ -248,7 +259,10 @@ func (c *Checkpoint) openSingle(d *folder, name string) error {
 
 // openFolder opens all files of a checkpoint's folder.
 func (c *Checkpoint) openFolder(d *folder) error {
-	if !d.has(configName) {
+	switch {
+	case d.isMistral():
+		return c.openMistral(d)
+	case !d.has(configName):
 		return d.noConfig()
 	}
 	if err := c.openConfig(d); err != nil {
@@ -275,8 +289,7 @@ func (c *Checkpoint) openConfig(d *folder) error {
 	return c.openQuantize(d)
 }
 
-// quantizeNames are the files in which ModelOpt and AutoGPTQ describe a quantization. No view shows
-// them, because a view is not quantized that way.
+// quantizeNames are the files in which ModelOpt and AutoGPTQ describe a quantization.
 var quantizeNames = []string{"hf_quant_config.json", "quantize_config.json"}
 
 // openQuantize reads the files that describe the quantization, if there are any.
@@ -289,12 +302,17 @@ func (c *Checkpoint) openQuantize(d *folder) error {
 		if err != nil {
 			return err
 		}
-		if c.quantizeFiles == nil {
-			c.quantizeFiles = map[string][]byte{}
-		}
-		c.quantizeFiles[name] = config.Raw
+		c.describe(name, config.Raw)
 	}
 	return nil
+}
+
+// describe keeps the description of a quantization that a file has.
+func (c *Checkpoint) describe(file string, raw []byte) {
+	if c.quantizeFiles == nil {
+		c.quantizeFiles = map[string][]byte{}
+	}
+	c.quantizeFiles[file] = raw
 }
 
 // config reads a file that holds a JSON object.
@@ -332,7 +350,10 @@ func (c *Checkpoint) openShards(d *folder, model *selection) error {
 	if err := r.readAll(); err != nil {
 		return err
 	}
-	return r.finish()
+	if err := r.finish(); err != nil {
+		return err
+	}
+	return c.readSmall(d.ctx, knownFormats)
 }
 
 // shardReader collects the tensors of the shards and compares them with the index.
@@ -477,7 +498,7 @@ func (p *planner) checkAbsent() error {
 	for _, a := range p.c.absent {
 		switch {
 		case p.leftOut(a.key) != "":
-		case p.dropsMTP() && p.isMTP(a.key, locate(a.key)):
+		case p.dropsMTP(a.key, p.family.locate(a.key)):
 		default:
 			wanted = append(wanted, a)
 		}

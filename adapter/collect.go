@@ -11,7 +11,7 @@ func (p *planner) collect() error {
 	p.expert = make([]int32, len(p.weights))
 	for i := range p.weights {
 		w := &p.weights[i]
-		p.places[i] = locate(w.hf)
+		p.places[i] = p.family.locate(w.hf)
 		if err := p.collectExpert(i, w); err != nil {
 			return err
 		}
@@ -82,7 +82,7 @@ func (p *planner) layerOf(i int, at place) *expertLayer {
 	if !ok {
 		n = int32(len(p.layers))
 		p.byLayer[id] = n
-		p.layers = append(p.layers, &expertLayer{layerID: id})
+		p.layers = append(p.layers, &expertLayer{layerID: id, head: headOf(p.weights[i].hf, at)})
 	}
 	p.expert[i] = n + 1
 	return p.layers[n]
@@ -104,7 +104,7 @@ func (p *planner) check() error {
 		m.excluded = func(key string) bool { return p.leftOut(key) != "" }
 	}
 	for _, x := range p.layers {
-		if p.dropsLayer(x.layerID) {
+		if p.dropsLayer(x) {
 			continue
 		}
 		if err := p.checkLayer(x); err != nil {

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
 // configure reads config.json and chooses family, layout and defaults.
@@ -17,6 +15,9 @@ func (p *planner) configure() (err error) {
 	if p.o.Layout == "" {
 		p.o.Layout = p.family.layouts()[0]
 	}
+	if err := p.onlyHF(); err != nil {
+		return err
+	}
 	if p.layout, p.view, err = choose(p.family, p.s, p.o.Layout); err != nil {
 		return err
 	}
@@ -24,8 +25,10 @@ func (p *planner) configure() (err error) {
 	if p.depth, err = p.field("num_hidden_layers"); err != nil {
 		return err
 	}
-	if err := p.countExperts(); err != nil {
-		return err
+	for _, count := range []func() error{p.countPredictions, p.countExperts} {
+		if err := count(); err != nil {
+			return err
+		}
 	}
 	return p.options()
 }
@@ -58,14 +61,12 @@ func (p *planner) field(names ...string) (int, error) {
 
 // options checks the options, and sets those that are left open.
 func (p *planner) options() error {
-	switch p.o.DType {
-	case safetensors.Invalid:
-		p.o.DType = safetensors.BF16
-	case safetensors.BF16, safetensors.F16, safetensors.F32:
-	default:
-		return fmt.Errorf("dtype %s: a view has BF16, F16 or F32", p.o.DType)
+	if err := p.chooseDType(); err != nil {
+		return err
 	}
-	p.dtype = p.o.DType
+	if err := choice("cast", &p.o.Cast, CastComputed, CastAll); err != nil {
+		return err
+	}
 	if err := choice("mtp", &p.o.MTP, MTPAuto, MTPKeep, MTPDrop); err != nil {
 		return err
 	}

@@ -268,7 +268,10 @@ func TestAFolderWithoutSafetensorsSaysWhatItHas(t *testing.T) {
 		{"nothing but a configuration", []string{configName}, "no model.safetensors.index.json and no *.safetensors", ""},
 		{"shards without a configuration", []string{"model.safetensors", "model.gguf"}, "config.json: missing beside model.safetensors", "gguf"},
 		{"an adapter, which has no configuration of a model", []string{"adapter_model.safetensors", "adapter_config.json"}, "the only weights are adapter_model.safetensors: an adapter, not a model: merge it into the model that it adapts", "config.json"},
-		{"Mistral's format", []string{"consolidated.safetensors", "params.json"}, "the only weights are consolidated.safetensors: the model in the format of Mistral: use the same model in the format of transformers", "config.json"},
+		{"Mistral's format without its configuration", []string{"consolidated.safetensors"}, "the only weights are consolidated.safetensors: the model in the format of Mistral: use the same model in the format of transformers", "config.json"},
+		{"Mistral's format with a configuration of transformers", []string{"consolidated.safetensors", "params.json", configName}, "the only weights are consolidated.safetensors: the model in the format of Mistral: use the same model in the format of transformers", ""},
+		{"Mistral's format beside shards of transformers", []string{"consolidated.safetensors", "params.json", "model.safetensors"}, "config.json: missing beside model.safetensors", ""},
+		{"Mistral's format, empty", []string{"consolidated.safetensors", "params.json"}, "consolidated.safetensors: ", configName},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

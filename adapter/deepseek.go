@@ -15,8 +15,8 @@ type DeepSeekV3 struct {
 }
 
 // NewDeepSeekV3 makes the adapter for a configuration. Of the options, DType is the reference's
-// dtype, EP its device mesh, and Exclude its exclude_key_regex. An Invalid DType means BF16; the
-// reference's default is F32. Layout is ignored.
+// dtype, EP its device mesh, and Exclude its exclude_key_regex. An Invalid DType means that of the
+// configuration; the reference's default is F32. Layout is ignored.
 func NewDeepSeekV3(config *Config, o Options) (*DeepSeekV3, error) {
 	s, err := config.settings()
 	if err != nil {

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/source"
@@ -13,14 +14,10 @@ type layerID struct {
 	number int
 }
 
-// name gives the whole key of a key within the layer.
-func (l layerID) name(rest string) string {
-	return fmt.Sprintf("%slayers.%d.%s", l.prefix, l.number, rest)
-}
-
 // expertLayer holds the experts of one layer as the source has them.
 type expertLayer struct {
 	layerID
+	head    string           // of the layer's keys: the prefix and "layers.N."
 	split   [roles][]*weight // by number of the expert
 	grouped []groupedWeight
 }
@@ -38,6 +35,9 @@ type expertPart struct {
 	role   role
 }
 
+// name gives the whole key of a key within the layer.
+func (x *expertLayer) name(rest string) string { return x.head + rest }
+
 // splitExpert reads "mlp.experts.17.up_proj.weight" within a layer.
 func (x *expertKeys) splitExpert(rest string) (p expertPart, ok bool) {
 	tail, ok := strings.CutPrefix(rest, x.path)
@@ -49,15 +49,40 @@ func (x *expertKeys) splitExpert(rest string) (p expertPart, ok bool) {
 		return p, false
 	}
 	for r, proj := range x.proj {
-		if tail[1:] == proj {
+		if tail[1:] == proj && proj != "" {
 			return expertPart{n, role(r)}, true
 		}
 	}
 	return p, false
 }
 
+// isEach reports whether a key within a layer is of a tensor with one entry for each expert.
+func (x *expertKeys) isEach(rest string) bool {
+	tail, ok := strings.CutPrefix(rest, x.path)
+	return ok && slices.Contains(x.each, tail)
+}
+
+// isSplit reports whether published checkpoints may have tensors of single experts.
+func (x *expertKeys) isSplit() bool { return x.proj != [roles]string{} }
+
+// groupsIn returns the groups of a layout in the family's checkpoints.
+func (x *expertKeys) groupsIn(l *Layout) []group {
+	if l.Name == x.grouped && len(x.groups) > 0 {
+		return x.groups
+	}
+	return l.groups
+}
+
 // groupedExperts reads "mlp.experts.gate_up_proj" within a layer.
 func (f *family) groupedExperts(rest string) (l *Layout, g *group, ok bool) {
+	if tail, ok := strings.CutPrefix(rest, f.experts.path); ok {
+		for i := range f.experts.groups {
+			if g := &f.experts.groups[i]; g.name == tail {
+				l, _ := layoutNamed(f.experts.grouped)
+				return l, g, true
+			}
+		}
+	}
 	for i := range layouts {
 		l := &layouts[i]
 		if !l.stored {

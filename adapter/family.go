@@ -15,6 +15,10 @@ type family struct {
 	// configuration of the language model inside may have.
 	types, inner []string
 
+	// inside is the value of model_type that the language model inside must have. It distinguishes
+	// rows with the same types. If empty, any of types and inner will do.
+	inside string
+
 	// architectures limit the row to configurations whose first architecture is one of these. If
 	// empty, the row is for all architectures.
 	architectures []string
@@ -34,6 +38,11 @@ type family struct {
 	// experts has the names of experts in published checkpoints. It is nil for dense models.
 	experts *expertKeys
 
+	// mtpPrefix begins the keys of prediction layers if their number follows directly: "mtp." for
+	// "mtp.0.". mtpBlock is between the number of a prediction layer and the names that it shares
+	// with other layers: "transformer_layer.".
+	mtpPrefix, mtpBlock string
+
 	// views are the layouts of the family, besides those that every model has.
 	views []view
 }
@@ -47,6 +56,13 @@ type expertKeys struct {
 	// grouped is the layout in which published checkpoints may hold grouped experts. Layout "hf"
 	// shows such a source unchanged. If empty, experts are published split.
 	grouped string
+
+	// groups are the grouped tensors of published checkpoints that group experts in a way of their
+	// own. Then grouped is LayoutHF.
+	groups []group
+
+	// each are other tensors with one entry for each expert, by their key behind path.
+	each []string
 
 	// prefixes are the prefixes of layers with experts that are not part of the language model.
 	prefixes []string
@@ -64,11 +80,19 @@ type view struct {
 	drops   []drop
 	float32 []string // endings of keys whose floating tensors are shown as F32
 	split   []fused
+	padded  []padded
+	made    []made
 	mtp     mtp    // the meaning of "auto"
 	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as in the source
 
 	// empty: a rank without experts has tensors with no experts if the source has grouped experts.
 	empty bool
+
+	// castAll: every floating tensor has the view's dtype, except those of float32.
+	castAll bool
+
+	// asStored: grouped experts that are not quantized keep their dtype.
+	asStored bool
 
 	hooks
 }
@@ -91,11 +115,25 @@ type hooks struct {
 type shapeRule func(name string, shape []int64) []int64
 
 // rename replaces a part of a key. If from starts with "^", it is the beginning. If it ends with
-// "$", it is the end. With both, it is the whole key.
+// "$", it is the end. With both, it is the whole key. A "*" matches a layer's number, which takes
+// the place of the "*" in to.
 type rename struct{ from, to string }
 
 // drop leaves out tensors whose key matches a pattern like that of a rename.
 type drop struct{ key, reason string }
+
+// padded is a vector that published checkpoints fill up with zeros, and the layout does not.
+type padded struct {
+	name     string // end of its name in the layout
+	size     func(settings) (int64, error)
+	multiple int64 // the published size is a multiple of this
+}
+
+// made is a vector of zeros, one F32 for each expert. The layout has it even if the source does
+// not.
+type made struct {
+	beside, key string // ends of published keys: of a tensor in the same module, and its own
+}
 
 // fused is a matrix that holds the rows of several matrices.
 type fused struct {
@@ -139,8 +177,11 @@ func (f *family) matches(s settings) bool {
 	if len(f.architectures) > 0 && !slices.Contains(f.architectures, s.architecture()) {
 		return false
 	}
+	if f.inside != "" && !slices.Contains(s.modelTypes(), f.inside) {
+		return false
+	}
 	return !slices.ContainsFunc(s.modelTypes(), func(t string) bool {
-		return !slices.Contains(f.types, t) && !slices.Contains(f.inner, t)
+		return !slices.Contains(f.types, t) && !slices.Contains(f.inner, t) && t != f.inside
 	})
 }
 

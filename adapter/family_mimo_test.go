@@ -42,14 +42,19 @@ func TestMiMoV2ReadsTheGridOfEachShard(t *testing.T) {
 		"shards by the index":               {4 * 150, 8, 4, 4},
 		"uniform":                           {2 * 150, 3, 0, 0},
 		"shards of whole blocks are either": {2 * 128, 2, 0, 0},
+		"as MiMo-V2.6 is published":         {4 * 3392, 4 * 27, 4, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(13, 14))
 			codes, scales := random(rng, key, "F8_E4M3", test.rows, cols),
 				random(rng, key+"_scale_inv", "F32", test.grid, 2)
+			heads := int64(2)
+			if test.tp == 0 && test.shards > 0 {
+				heads = test.shards
+			}
 			c := &synth.Checkpoint{
-				Config: map[string]any{"model_type": "mimo_v2", "num_key_value_heads": 2,
-					"num_attention_heads": 4, "head_dim": 24,
+				Config: map[string]any{"model_type": "mimo_v2",
+					"num_key_value_heads": heads, "num_attention_heads": 4, "head_dim": 24,
 					"quantization_config": map[string]any{"quant_method": "fp8", "weight_block_size": []int{128, 128}}},
 				Tensors: []synth.Tensor{codes, scales},
 			}

@@ -32,15 +32,23 @@ var layoutsOfConfigs = []struct {
 	{"Mistral-Small-3.2", `{"model_type": "mistral3", "text_config": {"model_type": "mistral"}}`, nativeToo},
 	{"Ministral-3", `{"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}`, nativeToo},
 	{"Mistral 3 that says no more", `{"model_type": "mistral3", "text_config": {}}`, nativeToo},
+	{"Kimi-K2.5", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}}`, nativeToo},
+	{"Kimi-K2.5, as BF16", `{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`, nativeToo},
+	{"Mistral-Small-4", `{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`, nativeToo},
+	{"gpt-oss", `{"model_type": "gpt_oss"}`, nativeToo},
+	{"Kimi-K3", `{"model_type": "kimi_k3", "text_config": {"model_type": "kimi_linear"}}`, nativeToo},
+	{"DeepSeek-V4", `{"model_type": "deepseek_v4"}`, nativeToo},
+	{"DeepSeek-V4.1", `{"model_type": "deepseek_v41", "text_config": {"model_type": "deepseek_v41_text"}}`, nativeToo},
+	{"MiniMax-M3", `{"model_type": "minimax_m3_vl", "text_config": {"model_type": "minimax_m2"}}`, nativeToo},
+	{"MiniMax-M3 that says no more", `{"model_type": "minimax_m3_vl", "text_config": {}}`, nativeToo},
+	{"Mistral 4's language model", `{"model_type": "mistral4"}`, nativeToo},
+	{"Nemotron 3", `{"model_type": "nemotron_h"}`, nativeToo},
 	{"Qwen3.5-35B-A3B", `{"model_type": "qwen3_5_moe", "text_config": {"model_type": "qwen3_5_moe_text"}}`, inMemory},
 	{"Qwen3.5's language model", `{"model_type": "qwen3_5_moe_text"}`, inMemory},
 	{"Qwen3.5-27B", `{"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text"}}`, nativeToo},
 	{"a vision tower with a type", `{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3"}, "vision_config": {"model_type": "moonvit"}}`, nativeToo},
 
 	// Models around a language model with a row.
-	{"Kimi-K2.5", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}}`, hfAlone},
-	{"Kimi-K2.5, as BF16", `{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`, hfAlone},
-	{"Mistral-Small-4", `{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`, hfAlone},
 	{"InternVL3.5 with experts", `{"model_type": "internvl_chat", "llm_config": {"model_type": "qwen3_moe"}}`, hfAlone},
 	{"InternVL3 in transformers", `{"model_type": "internvl", "text_config": {"model_type": "qwen2"}}`, hfAlone},
 	{"BAGEL", `{"model_type": "bagel", "llm_config": {"model_type": "qwen2"}}`, hfAlone},
@@ -53,6 +61,9 @@ var layoutsOfConfigs = []struct {
 	{"Qwen2-Audio", `{"model_type": "qwen2_audio", "text_config": {"model_type": "qwen2"}}`, hfAlone},
 	{"Ming", `{"model_type": "bailingmm_moe_v2", "llm_config": {"model_type": "bailing_moe_v2"}}`, hfAlone},
 	{"a language model two levels down", `{"model_type": "omni", "thinker_config": {"model_type": "thinker", "text_config": {"model_type": "qwen3_moe"}}}`, hfAlone},
+	{"Kimi-K2.5 around another model", `{"model_type": "kimi_k25", "text_config": {"model_type": "mistral4"}}`, hfAlone},
+	{"a model around gpt-oss", `{"model_type": "internvl", "text_config": {"model_type": "gpt_oss"}}`, hfAlone},
+	{"Kimi Linear", `{"model_type": "kimi_linear"}`, hfAlone},
 	{"Kimi-VL around another model", `{"model_type": "kimi_vl", "text_config": {"model_type": "qwen3_moe"}}`, hfAlone},
 	{"a language model, the whole without a type", `{"text_config": {"model_type": "deepseek_v3"}}`, hfAlone},
 
@@ -76,8 +87,8 @@ func TestLayoutsOfConfigurations(t *testing.T) {
 // A layout that the model lacks is refused. The error names the model's types.
 func TestLayoutsOfWrappedModelsAreRefused(t *testing.T) {
 	for config, want := range map[string][]string{
-		`{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`: {`"kimi_k25"`, "no layout native", "it has hf"},
-		`{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`:    {`"mistral3" around "mistral4"`, "give --layout hf"},
+		`{"model_type": "internvl", "text_config": {"model_type": "deepseek_v3"}}`: {`"internvl"`, "no layout native", "it has hf"},
+		`{"model_type": "mistral3", "text_config": {"model_type": "llama4"}}`:      {`"mistral3" around "llama4"`, "give --layout hf"},
 		`{"text_config": {"model_type": "deepseek_v3"}}`:                           {"needs the model_type", "give --layout hf"},
 	} {
 		c := opened(t, synthetic(t, config, "model.norm.weight BF16 8"))
@@ -97,7 +108,7 @@ func TestWrappedModelsAreStoredAsTheirLanguageModel(t *testing.T) {
 		Prefix: "language_model.model.", Experts: 5, Hidden: 150, ExpertIntermediate: 140, PaddedGrid: 2, MTP: 1,
 	}))
 	text := s.Config
-	s.Config = map[string]any{"model_type": "kimi_k25", "text_config": text,
+	s.Config = map[string]any{"model_type": "internvl_chat", "text_config": text,
 		"quantization_config": text["quantization_config"]}
 	c := opened(t, s)
 	equal(t, dict(t, c, Options{}), s.HF("BF16"))

@@ -71,7 +71,7 @@ func openFP8(o *opening, scale *Stored) (decoder, error) {
 // located finds the partition of a scale and makes the decoder.
 func (o *opening) located(scale *Stored, fused fusion) (decoder, error) {
 	w := o.codes
-	p, err := findPartition(w.Shape, scale.Shape, o.quantization.schemeOf(w.Key), fused,
+	p, err := findPartition(w.Shape, scale.Shape, o.quantization.floats.schemeOf(w.Key), fused,
 		o.family.takesLarger(w.Key))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: for %s: %w", scale.Shard, scale.Key, w.Key, err)

@@ -10,36 +10,29 @@ import (
 
 // undecodedFormats are recognised by the endings of keys and refused by name.
 var undecodedFormats = []*format{
-	sign("NVFP4 (compressed-tensors)", ".weight_global_scale"),
 	sign("NVFP4-CSF", ".weight_scale.nvfp4_csf_fixed"),
 	sign("a pack with AWQ scales (ModelOpt)", ".pre_quant_scale"),
 	sign("a pack with low-rank corrections (SVDQuant)", ".svdquant_lora_a", ".svdquant_lora_b"),
 	loose(&format{name: "a weight with low-rank corrections (SDNQ)", codes: ".svd_up",
 		parts: []string{".svd_down"}}),
-	sign("NVFP4 (ModelOpt)", ".weight_scale_2", "_weight_scale_2"),
 	sign("a sparse pack (compressed-tensors)", ".weight.bitmask", ".weight.compressed"),
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".compressed",
 		parts: []string{".bitmask"}}),
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed",
 		parts: []string{".weight_packed"}}),
+	{
+		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed", parts: []string{".weight_scale"},
+		fits: sixBits,
+	},
+	loose(&format{name: "a pack of grouped experts", signs: []string{"_weight_packed", "_packed"},
+		fits: func(m *module) bool {
+			d := m.parts[0].DType
+			return d == safetensors.I32 || d == safetensors.U8
+		}}),
+	loose(&format{name: "MXFP4 (OpenAI's own layout)", codes: ".blocks", parts: []string{".scales"},
+		fits:    typed(".blocks", safetensors.U8, ".scales", safetensors.U8),
+		instead: "use the model in the layout of transformers"}),
 	kernelOrder,
-	{
-		name: "MXFP4 (compressed-tensors)", codes: ".weight_packed",
-		parts: []string{".weight_scale"},
-		fits:  typed(".weight_packed", safetensors.U8, ".weight_scale", safetensors.U8),
-	},
-	sign("an INT4 or INT8 pack of compressed-tensors (pack-quantized)", ".weight_packed",
-		".weight_shape", ".weight_g_idx"),
-	sign("an integer format with zero points (compressed-tensors)", ".weight_zero_point"),
-	{
-		name: "MXFP4 (gpt-oss)", parts: []string{"_blocks", "_scales"}, anyPart: true, loose: true,
-		fits: func(m *module) bool { return m.parts[0].DType == safetensors.U8 },
-	},
-	sign("GPTQ or AWQ", ".qweight", ".qzeros", ".g_idx"),
-	sign("bitsandbytes NF4", ".quant_state.bitsandbytes__nf4"),
-	sign("bitsandbytes FP4", ".quant_state.bitsandbytes__fp4"),
-	sign("bitsandbytes", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"),
-	sign("bitsandbytes INT8", ".SCB"),
 	sign("EXL3", ".trellis", ".suh", ".svh"),
 	loose(&format{name: "EXL2", codes: ".q_weight", parts: []string{".q_scale_max"}}),
 	loose(&format{name: "AQLM (codebooks)", codes: ".codebooks", parts: []string{".codes"}}),
@@ -47,6 +40,14 @@ var undecodedFormats = []*format{
 	loose(&format{name: "EETQ", codes: ".weight", parts: []string{".weight_scales"},
 		fits: typed(".weight", safetensors.I8)}),
 	sign("torchao", ":_data", ":qdata", "._weight_qdata"),
+}
+
+// sixBits reports whether a group of 32 codes has 24 bytes.
+func sixBits(m *module) bool {
+	w, scale := m.part(".weight_packed"), m.part(".weight_scale")
+	n := len(w.Shape)
+	return w.DType == safetensors.U8 && isExponents(scale) && n > 0 && len(scale.Shape) == n &&
+		w.Shape[n-1] > 0 && w.Shape[n-1]/24 == scale.Shape[n-1] && w.Shape[n-1]%24 == 0
 }
 
 // kernelOrder is ComfyUI's format with groups of 32 in a row. Its exponents are in the order in
@@ -67,23 +68,16 @@ func inKernelOrder(h *safetensors.Header) bool {
 // undecodedTypes are recognised by the dtypes of a weight and its scale, and refused by name.
 var undecodedTypes = []*format{
 	{
-		name: "FP4 of DeepSeek-V4", codes: ".weight", parts: []string{".scale"}, loose: true,
-		fits: typed(".weight", safetensors.I8, ".scale", safetensors.F8E8M0),
-	},
-	{
-		name: "NVFP4", codes: ".weight", parts: []string{".weight_scale"},
-		fits: typed(".weight", safetensors.U8, ".weight_scale", safetensors.F8E4M3),
-	},
-	{
-		name: "MXFP4", codes: ".weight", parts: []string{".weight_scale"},
-		fits: typed(".weight", safetensors.U8, ".weight_scale", safetensors.U8),
-	},
-	{
 		name: "MLX", codes: ".weight", parts: []string{".scales"}, optional: []string{".biases"},
 		loose: true,
 		fits:  typed(".weight", safetensors.U32),
 	},
-	coded("INT8", safetensors.I8),
+	{
+		name: "INT8 without the scales of a known format", codes: ".weight",
+		fits: typed(".weight", safetensors.I8),
+		instead: "restore the shard with its weight_scale, or with its scale if it is FP4 of " +
+			"DeepSeek-V4, or " + otherwise,
+	},
 	coded("a pack of bytes (BitNet, bitsandbytes or MXFP4)", safetensors.U8),
 	coded("a pack of integers", safetensors.I32),
 	coded("a pack of integers (MLX)", safetensors.U32),
@@ -96,7 +90,7 @@ var undecodedTypes = []*format{
 
 // sign is a format that any one of the endings identifies.
 func sign(name string, endings ...string) *format {
-	return &format{name: name, parts: endings, anyPart: true}
+	return &format{name: name, signs: endings}
 }
 
 // coded is a format that the dtype of a weight identifies.
@@ -118,11 +112,10 @@ func typed(pairs ...any) func(*module) bool {
 	}
 }
 
-// undecodedMethods are values of quant_method whose weights are never FP8 with scales.
+// undecodedMethods are values of quant_method whose weights are never decoded.
 var undecodedMethods = []string{
-	"aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "fp_quant",
-	"gptq", "higgs", "hqq",
-	"mxfp4", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
+	"aqlm", "bitnet", "eetq", "exl2", "exl3", "fp_quant", "higgs", "hqq", "quanto", "quip", "sdnq",
+	"spqr", "sinq", "torchao", "vptq",
 }
 
 const rotated = "the stored weights are rotated, and the model rotates them back while it runs: " +
@@ -130,12 +123,16 @@ const rotated = "the stored weights are rotated, and the model rotates them back
 
 // refuseConfigured refuses what only config.json shows: methods without a visible sign in the
 // tensors, and rotations that a loader must undo while the model runs.
-func refuseConfigured(q *quantization, s settings) error {
+func refuseConfigured(c *Checkpoint, q *quantization, s settings) error {
 	o := s.object(quantizationFields...)
+	if _, ok := qweightMethods[q.method]; ok {
+		if _, err := q.qweight(c); err != nil {
+			return err
+		}
+	}
 	switch {
 	case slices.Contains(undecodedMethods, q.method):
-		return fmt.Errorf("config.json: quant_method %q is not decoded: only FP8 weights with "+
-			"scales are", q.method)
+		return fmt.Errorf("config.json: quant_method %q is not decoded: "+otherwise, q.method)
 	case len(asObject(o["transform_config"])) > 0:
 		return fmt.Errorf("config.json: transform_config: " + rotated)
 	case s["online-rotate"] != nil:

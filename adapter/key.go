@@ -32,6 +32,25 @@ func locate(key string) place {
 	}
 }
 
+// locate splits a key as the family's checkpoints name their layers.
+func (f *family) locate(key string) place {
+	if f == nil {
+		return locate(key)
+	}
+	if tail, ok := strings.CutPrefix(key, f.mtpPrefix); ok && f.mtpPrefix != "" {
+		n, rest, ok := number(tail)
+		if ok && n < math.MaxInt32 && strings.HasPrefix(rest, ".") {
+			return place{f.mtpPrefix, n, rest[1:]}
+		}
+	}
+	at := locate(key)
+	at.rest = strings.TrimPrefix(at.rest, f.mtpBlock)
+	return at
+}
+
+// headOf returns the part of a key before its rest.
+func headOf(key string, at place) string { return key[:len(key)-len(at.rest)] }
+
 // number reads the decimal number that s begins with. Larger ones become 2^31-1.
 func number(s string) (n int, rest string, ok bool) {
 	i := 0

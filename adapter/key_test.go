@@ -22,6 +22,25 @@ func TestKeysAreLocated(t *testing.T) {
 	}
 }
 
+func TestFamiliesLocateTheirPredictionLayers(t *testing.T) {
+	f := &family{mtpPrefix: "mtp.", mtpBlock: "block."}
+	for key, want := range map[string]place{
+		"mtp.3.ffn.gate.weight":          {"mtp.", 3, "ffn.gate.weight"},
+		"mtp.x.layers.1.w":               {"mtp.x.", 1, "w"},
+		"mtp.3":                          {"mtp.3", -1, ""},
+		"mtp.99999999999999999999.w":     {"mtp.99999999999999999999.w", -1, ""},
+		"model.layers.3.mlp.gate.weight": {"model.", 3, "mlp.gate.weight"},
+		"mtp.layers.3.block.mlp.w":       {"mtp.", 3, "mlp.w"},
+	} {
+		if got := f.locate(key); got != want {
+			t.Errorf("locate(%q) = %+v, want %+v", key, got, want)
+		}
+	}
+	if got, want := (*family)(nil).locate("mtp.3.w"), (place{"mtp.3.w", -1, ""}); got != want {
+		t.Errorf("locate of no family = %+v, want %+v", got, want)
+	}
+}
+
 func TestExpertKeysAreRead(t *testing.T) {
 	x := mlpExperts("n")
 	for rest, want := range map[string]expertPart{

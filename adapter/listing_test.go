@@ -160,6 +160,158 @@ var listed = map[string]struct{ config, tensors string }{
 		vision_tower.patch_conv.weight BF16 8 3 2 2
 		multi_modal_projector.norm.weight BF16 8`,
 	},
+	"gpt_oss": {
+		`{"model_type": "gpt_oss", "num_hidden_layers": 1, "num_local_experts": 2}`, `
+		model.layers.0.self_attn.sinks BF16 4
+		model.layers.0.mlp.router.{weight,bias} BF16 2 6
+		model.layers.0.mlp.experts.gate_up_proj BF16 2 6 8
+		model.layers.0.mlp.experts.gate_up_proj_bias BF16 2 8
+		model.layers.0.mlp.experts.down_proj BF16 2 4 6
+		model.layers.0.mlp.experts.down_proj_bias BF16 2 6
+		model.norm.weight BF16 6
+		lm_head.weight BF16 16 6`,
+	},
+	"kimi_k25": {
+		`{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2", "num_hidden_layers": 2, "n_routed_experts": 2}}`, `
+		language_model.model.embed_tokens.weight BF16 16 8
+		language_model.model.layers.1.mlp.gate.e_score_correction_bias F32 2
+		language_model.model.layers.1.mlp.experts.{0,1}.{gate_proj,up_proj}.weight BF16 4 8
+		language_model.model.layers.1.mlp.experts.{0,1}.down_proj.weight BF16 8 4
+		language_model.model.layers.2.eh_proj.weight BF16 8 16
+		language_model.lm_head.weight BF16 16 8
+		mm_projector.pre_norm.weight BF16 8
+		mm_projector.proj.{0,2}.{weight,bias} BF16 8
+		vision_tower.patch_embed.proj.weight F32 8 3 2 2`,
+	},
+	"kimi_k3": {
+		`{"model_type": "kimi_k3", "text_config": {"model_type": "kimi_linear", "num_hidden_layers": 2, "num_experts": 2, "linear_attn_config": {"num_heads": 3}}}`, `
+		language_model.model.layers.0.self_attn.A_log F32 128
+		language_model.model.layers.0.self_attn.dt_bias BF16 6
+		language_model.model.layers.0.self_attn.{q,k,v}_conv1d.weight BF16 6 1 4
+		language_model.model.layers.0.self_attn.o_norm.weight BF16 2
+		language_model.model.layers.0.mlp.up_proj.weight BF16 4 8
+		language_model.model.layers.1.block_sparse_moe.gate.weight BF16 2 8
+		language_model.model.layers.1.block_sparse_moe.gate.e_score_correction_bias BF16 2
+		language_model.model.layers.1.block_sparse_moe.shared_experts.up_proj.weight BF16 4 8
+		language_model.model.layers.1.block_sparse_moe.routed_expert_{down_proj,up_proj,norm}.weight BF16 8 8
+		language_model.model.layers.1.block_sparse_moe.experts.{0,1}.{w1,w3}.weight BF16 4 8
+		language_model.model.layers.1.block_sparse_moe.experts.{0,1}.w2.weight BF16 8 4
+		language_model.lm_head.weight BF16 16 8
+		vision_tower.encoder.blocks.0.wqkv.weight BF16 8 8
+		mm_projector.proj.0.weight BF16 8 8`,
+	},
+	"deepseek_v4": {
+		`{"model_type": "deepseek_v4", "num_hidden_layers": 2, "n_routed_experts": 2, "num_nextn_predict_layers": 1}`, `
+		embed.weight BF16 16 8
+		norm.weight BF16 8
+		head.weight BF16 16 8
+		hc_head_{fn,base,scale} F32 2
+		layers.0.{attn,ffn}_norm.weight BF16 8
+		layers.0.hc_{attn,ffn}_{fn,base,scale} F32 2
+		layers.0.attn.attn_sink F32 2
+		layers.0.attn.{q_norm,kv_norm}.weight BF16 8
+		layers.0.attn.compressor.ape F32 4 8
+		layers.0.attn.compressor.{norm,wkv}.weight BF16 8
+		layers.0.attn.indexer.compressor.ape F32 4 8
+		layers.0.attn.indexer.compressor.{norm,wgate,wkv}.weight BF16 8
+		layers.0.attn.indexer.{wq_b,weights_proj}.weight BF16 8
+		layers.0.ffn.gate.tid2eid I64 16 2
+		layers.0.ffn.gate.{weight,bias} F32 2 8
+		layers.0.ffn.{fc1,fc2}_latent_proj.weight BF16 8 8
+		layers.0.ffn.shared_experts.{w1,w2,w3}.weight BF16 8 8
+		{layers.1,mtp.0,mtp.1}.ffn.experts.{0,1}.{w1,w3}.weight BF16 4 8
+		{layers.1,mtp.0,mtp.1}.ffn.experts.{0,1}.w2.weight BF16 8 4
+		mtp.0.attn.attn_sink F32 2
+		mtp.0.attn.indexer.wq_b.weight BF16 8
+		mtp.0.ffn.gate.bias F32 2
+		mtp.0.hc_head_fn F32 2
+		mtp.0.{attn_norm,enorm,norm,e_proj}.weight BF16 8
+		vision.blocks.0.attn.wqkv.weight BF16 8 8
+		{image_start,image_end,image_newline,image_pad} BF16 8
+		aligner.linear.weight BF16 8 8`,
+	},
+	"deepseek_v41": {
+		`{"model_type": "deepseek_v41", "text_config": {"model_type": "deepseek_v41_text", "num_hidden_layers": 1, "n_routed_experts": 2}}`, `
+		embed.weight BF16 16 8
+		norm.weight BF16 8
+		head.weight BF16 16 8
+		layers.0.attn_norm.weight BF16 8
+		layers.0.hc_{attn,ffn}_{fn,base,scale} F32 2
+		layers.0.attn.attn_sink F32 2
+		layers.0.attn.indexer.compressor.norm.weight BF16 8
+		layers.0.engram.embed.weight BF16 50 64
+		layers.0.ffn.gate.{weight,bias} F32 2 8
+		layers.0.ffn.shared_experts.{w1,w2,w3}.weight BF16 8 8
+		{layers.0,layers.1,mtp.0}.ffn.experts.{0,1}.{w1,w3}.weight BF16 4 8
+		{layers.0,layers.1,mtp.0}.ffn.experts.{0,1}.w2.weight BF16 8 4
+		mtp.0.enorm.weight BF16 8
+		vision.blocks.0.attn.wqkv.weight BF16 8 8
+		image_newline BF16 8`,
+	},
+	"minimax_m3": {
+		`{"model_type": "minimax_m3", "num_hidden_layers": 1, "num_local_experts": 2, "num_mtp_modules": 1}`, `
+		model.layers.0.block_sparse_moe.gate.weight F32 2 8
+		model.layers.0.block_sparse_moe.experts.{0,1}.{w1,w3}.weight BF16 4 8
+		model.layers.0.block_sparse_moe.experts.{0,1}.w2.weight BF16 8 4
+		model.mtp.layers.0.transformer_layer.block_sparse_moe.e_score_correction_bias F32 2
+		model.mtp.layers.0.transformer_layer.block_sparse_moe.experts.{0,1}.{w1,w3}.weight BF16 4 8
+		model.mtp.layers.0.transformer_layer.block_sparse_moe.experts.{0,1}.w2.weight BF16 8 4
+		model.mtp.layers.0.eh_proj.weight BF16 8 16
+		lm_head.weight BF16 16 8`,
+	},
+	"minimax_m3_vl": {
+		`{"model_type": "minimax_m3_vl", "text_config": {"num_hidden_layers": 1, "num_local_experts": 2, "num_mtp_modules": 0}}`, `
+		language_model.model.embed_tokens.weight BF16 16 8
+		language_model.model.layers.0.self_attn.index_q_proj.weight BF16 8 8
+		language_model.model.layers.0.block_sparse_moe.gate.weight F32 2 8
+		language_model.model.layers.0.block_sparse_moe.e_score_correction_bias F32 2
+		language_model.model.layers.0.block_sparse_moe.shared_experts.up_proj.weight BF16 4 8
+		language_model.model.layers.0.block_sparse_moe.experts.{0,1}.{w1,w3}.weight BF16 4 8
+		language_model.model.layers.0.block_sparse_moe.experts.{0,1}.w2.weight BF16 8 4
+		language_model.model.mtp.layers.0.transformer_layer.block_sparse_moe.experts.{0,1}.{w1,w3}.weight BF16 4 8
+		language_model.model.mtp.layers.0.transformer_layer.block_sparse_moe.experts.{0,1}.w2.weight BF16 8 4
+		language_model.lm_head.weight BF16 16 8
+		vision_tower.vision_model.embeddings.patch_embedding.weight BF16 8 3 2 2
+		multi_modal_projector.linear_1.weight BF16 8 8
+		patch_merge_mlp.linear_1.weight BF16 8 8`,
+	},
+	"mistral4": {
+		`{"model_type": "mistral4", "num_hidden_layers": 1, "n_routed_experts": 2}`, `
+		model.layers.0.mlp.gate.weight BF16 2 6
+		model.layers.0.mlp.gate.e_score_correction_bias F32 2
+		model.layers.0.mlp.experts.gate_up_proj BF16 2 8 6
+		model.layers.0.mlp.experts.down_proj BF16 2 6 4
+		lm_head.weight BF16 16 6`,
+	},
+	"mistral4_vl": {
+		`{"model_type": "mistral3", "text_config": {"model_type": "mistral4", "num_hidden_layers": 2, "n_routed_experts": 2, "first_k_dense_replace": 1}, "vision_config": {"model_type": "pixtral"}, "quantization_config": {"quant_method": "fp8", "weight_block_size": null}}`, `
+		language_model.model.embed_tokens.weight BF16 16 6
+		language_model.model.layers.0.mlp.up_proj.weight BF16 8 6
+		language_model.model.layers.1.mlp.gate.weight BF16 2 6
+		language_model.model.layers.1.mlp.experts.gate_up_proj F8_E4M3 2 8 6
+		language_model.model.layers.1.mlp.experts.gate_up_proj_scale_inv BF16 2 1 1
+		language_model.model.layers.1.mlp.experts.gate_up_proj_activation_scale BF16 2
+		language_model.model.layers.1.mlp.experts.down_proj F8_E4M3 2 6 4
+		language_model.model.layers.1.mlp.experts.down_proj_scale_inv BF16 2 1 1
+		language_model.lm_head.weight BF16 16 6
+		vision_tower.patch_conv.weight BF16 8 3 2 2
+		multi_modal_projector.linear_1.weight BF16 8 8`,
+	},
+	"nemotron_v3": {
+		`{"model_type": "nemotron_h", "num_hidden_layers": 2, "n_routed_experts": 2, "mlp_hidden_act": "relu2", "num_nextn_predict_layers": 1}`, `
+		backbone.embeddings.weight BF16 16 8
+		backbone.layers.0.norm.weight BF16 8
+		backbone.layers.0.mixer.{A_log,D} F32 2
+		backbone.layers.0.mixer.dt_bias BF16 2
+		backbone.layers.0.mixer.in_proj.weight FP8 8 8
+		{backbone.layers.1,mtp.layers.0}.mixer.experts.{0,1}.up_proj.weight BF16 4 8
+		{backbone.layers.1,mtp.layers.0}.mixer.experts.{0,1}.down_proj.weight BF16 8 4
+		backbone.layers.1.mixer.gate.weight F32 2 8
+		backbone.layers.2.norm.weight BF16 8
+		mtp.layers.0.eh_proj.weight BF16 8 16
+		backbone.norm_f.weight BF16 8
+		lm_head.weight BF16 16 8`,
+	},
 	"llama": {
 		`{"model_type": "llama", "num_hidden_layers": 1, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `
 		model.layers.0.self_attn.q_proj.weight F8_E4M3 4 8

@@ -22,8 +22,9 @@ func (p *planner) merge(x *expertLayer) error {
 // mergeAs makes the grouped tensors of a layout, of experts [lo, hi).
 func (p *planner) mergeAs(name string, x *expertLayer, lo, hi int) error {
 	l, _ := layoutNamed(name)
-	for i := range l.groups {
-		g := &l.groups[i]
+	groups := p.family.experts.groupsIn(l)
+	for i := range groups {
+		g := &groups[i]
 		parts := g.parts
 		if !p.gated {
 			parts = g.without(gate)
@@ -191,7 +192,7 @@ func (p *planner) rank(g groupedWeight, lo, hi int) (expr.Node, error) {
 
 // valueOf gives an expert's tensor in the view's dtype, or in its own if nothing is merged.
 func (p *planner) valueOf(w *weight) (expr.Node, error) {
-	if p.layout.apart() {
+	if p.layout.apart() || p.view.asStored {
 		return p.node(w), nil
 	}
 	return p.cast(w)
@@ -260,7 +261,7 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 	case lo == hi:
 		p.acc.dropWeight(g.weight, "experts of other expert-parallel ranks")
 		return nil
-	case p.layout.quantizes: // published FP8 experts are split in every family
+	case p.layout.quantizes && k.isSplit(): // published FP8 experts are split in every family
 	case k.grouped == g.layout.Name:
 		n, err := rankOf(p.node(g.weight), lo, hi)
 		if err != nil {

@@ -12,9 +12,10 @@ func (p *planner) name(key string, at place) string {
 		key = v.rekey(p, key)
 	}
 	to := firstOf(v.prefixes, key)
-	if v.mtpPath != "" && p.isBehind(at) {
+	if p.ownPath(at) {
 		own := fmt.Sprintf("%s%d.", v.mtpPath, at.layer-p.depth)
-		to = strings.Replace(to, fmt.Sprintf("layers.%d.", at.layer), own, 1)
+		_, rest, _ := strings.Cut(to, fmt.Sprintf("layers.%d.", at.layer))
+		to = own + rest
 	}
 	return firstOf(v.renames, to)
 }
@@ -37,13 +38,13 @@ func (p *planner) root() string {
 // groupName gives a grouped tensor of a layer its name in the view.
 func (p *planner) groupName(x *expertLayer, g *group) string {
 	at := place{prefix: x.prefix, layer: x.number}
-	l := x.layerID
+	head := x.head
 	if p.view.groupPrefix != nil {
-		l.prefix = p.view.groupPrefix(p, l.prefix)
+		head = fmt.Sprintf("%slayers.%d.", p.view.groupPrefix(p, x.prefix), x.number)
 	}
 	path := p.view.path
 	if path == "" {
 		path = p.family.experts.path
 	}
-	return p.name(l.name(path+g.name), at)
+	return p.name(head+path+g.name, at)
 }

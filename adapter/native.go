@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -70,19 +71,42 @@ func (p *planner) joinFused(w *weight, at place) (done bool, err error) {
 
 // fuse shows the parts below head as one matrix.
 func (p *planner) fuse(f fused, head string, first *weight, at place) error {
-	nodes, ws := make([]expr.Node, 0, len(f.to)), make([]*weight, 0, len(f.to))
+	ws := make([]*weight, 0, len(f.to))
 	for _, end := range f.to {
 		w := p.weightOf(head + end)
 		if w == nil {
 			return fmt.Errorf("%s: %s: expected %s beside it", first.Shard, first.Key, head+end)
 		}
-		nodes, ws = append(nodes, p.node(w)), append(ws, w)
+		ws = append(ws, w)
+	}
+	nodes, err := p.alike(ws)
+	if err != nil {
+		return err
 	}
 	n, err := expr.Concat(0, nodes...)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", first.Shard, first.Key, err)
 	}
 	return p.add(p.name(head+f.from, at), n, p.bucket(first, at), ws...)
+}
+
+// alike gives weights that are joined one dtype. They keep their own if it is the same.
+func (p *planner) alike(ws []*weight) ([]expr.Node, error) {
+	nodes := make([]expr.Node, len(ws))
+	for i, w := range ws {
+		nodes[i] = p.node(w)
+	}
+	other := func(n expr.Node) bool { return n.DType() != nodes[0].DType() }
+	if !slices.ContainsFunc(nodes, other) {
+		return nodes, nil
+	}
+	for i, w := range ws {
+		var err error
+		if nodes[i], err = expr.Cast(nodes[i], p.decoded()); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+		}
+	}
+	return nodes, nil
 }
 
 // weightOf finds a weight by its published name.

@@ -19,6 +19,7 @@ type pairing struct {
 	drops   []dropped
 	notes   []string
 	bare    *Stored // the first FP8 weight without a scale, or nil
+	lacks   string  // the keys that its scale may have
 	err     error
 
 	mu    sync.Mutex
@@ -40,6 +41,10 @@ func (c *Checkpoint) pair(s settings, f *family) (*pairing, error) {
 			return
 		}
 		p.weights, p.drops, p.notes, p.bare = w.weights, w.drops, w.notes, w.bare
+		if p.bare != nil {
+			p.lacks = w.scaleOf(p.bare.Key)
+		}
+		c.small, c.lists = nil, nil // not needed any more
 	})
 	return p, p.err
 }
@@ -173,7 +178,7 @@ func (p *pairer) add(t *Stored, name string, e *ending) {
 }
 
 // codesOf returns the tensor with the module's name. Its ending is ".weight", or "" if the part's
-// ending has no dot.
+// ending has no dot or the name has no ending.
 func (p *pairer) codesOf(key, module string, e *ending) (*Stored, string) {
 	if e.text[0] != '.' {
 		if _, part := p.table.split(module); part != nil {
@@ -190,7 +195,11 @@ func (p *pairer) codesOf(key, module string, e *ending) (*Stored, string) {
 	if strings.HasPrefix(e.text, weight) {
 		return p.c.byKey[key[:len(module)+len(weight)]], weight
 	}
-	return p.c.byKey[module+weight], weight
+	codes := p.c.byKey[module+weight]
+	if own := p.c.byKey[module]; codes == nil && own != nil { // experts.up_proj.absmax
+		return own, ""
+	}
+	return codes, weight
 }
 
 // configure reads the configuration of the quantization.
@@ -198,7 +207,7 @@ func (p *pairer) configure() (err error) {
 	if p.q, err = readQuantization(p.c, p.s); err != nil {
 		return err
 	}
-	return refuseConfigured(p.q, p.s)
+	return refuseConfigured(p.c, p.q, p.s)
 }
 
 // open makes the decoders of the modules.
@@ -247,6 +256,9 @@ func (p *pairer) release(m *module) {
 // decode makes the weight of a module.
 func (p *pairer) decode(m *module) error {
 	r := m.row
+	if err := p.whole(m); err != nil {
+		return err
+	}
 	if err := p.surplus(m); err != nil {
 		return err
 	}
@@ -257,32 +269,47 @@ func (p *pairer) decode(m *module) error {
 	if err != nil {
 		return err
 	}
-	w := weight{Stored: m.codes, format: r.format, decoder: d}
-	if w.Stored == nil {
-		w.Stored = m.part(r.codes)
-	}
+	w := weight{Stored: m.part(r.codes), format: r.format, decoder: d}
 	w.hf = w.Key
-	if m.codes == nil {
-		w.hf = m.name + ".weight"
+	if !r.named() {
+		w.hf = r.shown(m.name)
 	}
 	p.consume(w, m, o.shared)
 	return nil
 }
 
-// surplus refuses a second scale beside the one that the format needs. Beside FP8 codes, every
-// tensor with the name of a scale counts.
+// whole refuses a module that lacks a tensor of its format, or has its weight twice.
+func (p *pairer) whole(m *module) error {
+	r := m.row
+	if ending, ok := r.missing(m); ok {
+		t := r.firstOf(m)
+		return fmt.Errorf("%s: %s: %s without %s beside it: the checkpoint may be incomplete",
+			t.Shard, t.Key, r.name, m.name+ending)
+	}
+	if t := m.part(r.codes); !r.named() && m.codes != nil {
+		return fmt.Errorf("%s: %s: %s beside %s, which is the same weight: remove one of them",
+			t.Shard, t.Key, r.name, m.codes.Key)
+	}
+	return nil
+}
+
+// surplus refuses parts of other formats beside those of the module's format, such as a second
+// scale. Beside FP8 codes, every tensor with the name of a scale counts.
 func (p *pairer) surplus(m *module) error {
 	r, kept := m.row, m.parts[:0]
+	codes := m.part(r.codes)
 	for _, x := range m.parts {
 		var one endingSet
 		one.add(x.ending.number)
 		switch {
 		case r.needs.holds(one) || r.allows.holds(one):
 			kept = append(kept, x)
-		case x.ending.certain, m.codes != nil && fp8Coded(m.codes.DType) &&
-			strings.HasSuffix(x.ending.text, "scale"):
+		case fp8Coded(codes.DType) && strings.Contains(x.ending.text, "scale"):
 			return fmt.Errorf("%s: %s: second scale of %s beside %s",
-				x.Shard, x.Key, m.codes.Key, m.part(r.parts[0]).Key)
+				x.Shard, x.Key, codes.Key, m.part(r.parts[0]).Key)
+		case x.ending.certain:
+			return fmt.Errorf("%s: %s: no part of %s, beside %s: restore the published files",
+				x.Shard, x.Key, r.name, codes.Key)
 		default:
 			p.of[x.at] = 0
 		}
@@ -425,13 +452,27 @@ func (p *pairer) plain(w *weight) error {
 		}
 		p.unscaled++
 		w.format, w.decoder = fp8Formats[0], &fp8Weight{codes: &t.Source}
+	case t.DType == safetensors.F8E8M0: // exponents are scales
+		return withoutWeight(t)
 	case !passable(t.DType):
-		return fmt.Errorf("%s: %s: a packed or quantized tensor of dtype %s is not decoded: only "+
-			"FP8 weights with scales are", t.Shard, t.Key, t.DType)
+		return fmt.Errorf("%s: %s: a packed or quantized tensor of dtype %s is not decoded: "+
+			otherwise, t.Shard, t.Key, t.DType)
 	default:
 		p.remark(t)
 	}
 	return nil
+}
+
+// scaleOf names the scale that an FP8 weight should have, after those of the other weights.
+func (p *pairer) scaleOf(key string) string {
+	module, isWeight := strings.CutSuffix(key, ".weight")
+	for i := range p.opened {
+		f := p.opened[i].format
+		if fp8Coded(p.opened[i].DType) && (f.codes == ".weight") == isWeight {
+			return module + f.parts[0]
+		}
+	}
+	return key + "_scale_inv or " + key + "_scale"
 }
 
 // passable reports whether tensors of a dtype can be shown unchanged.
@@ -493,5 +534,6 @@ func (p *pairer) isQuantized(module string) bool {
 			return true
 		}
 	}
-	return false
+	i := p.named[module]
+	return i > 0 && p.modules[i-1].row != nil
 }

@@ -411,7 +411,7 @@ func (f frame) needed(p partition) []int64 {
 	return []int64{f.count, g[0], g[1]}
 }
 
-func joinNames(all []partition) string {
+func joinNames[T fmt.Stringer](all []T) string {
 	names := make([]string, len(all))
 	for i, p := range all {
 		names[i] = p.String()

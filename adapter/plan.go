@@ -22,6 +22,8 @@ type planner struct {
 	count  int // experts by the configuration; -1: it does not say
 	depth  int // layers of the language model; -1: it does not say
 
+	predictions int // prediction layers by the configuration
+
 	acc     accounts
 	weights []weight
 	nodes   []expr.Node // of the weights
@@ -37,7 +39,8 @@ type planner struct {
 	rootName  string // see root
 	rootKnown bool
 
-	sawMTP   bool
+	sawMTP, keptMTP bool // of the source's prediction layers
+
 	computed bool // something was dequantized or merged
 	buckets  map[string]*bucket
 	names    map[string]string // of virtual tensors, to the key they come from
@@ -63,8 +66,13 @@ func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	params, err := p.rewriteParams()
+	if err != nil {
+		return nil, err
+	}
 	return &Plan{
-		Options: p.o, Tensors: p.ordered(), Account: p.acc, Config: config, Notes: p.notes,
+		Options: p.o, Tensors: p.ordered(), Account: p.acc, Config: config, Params: params,
+		Notes: p.notes,
 	}, nil
 }
 
@@ -75,17 +83,26 @@ func (p *planner) pair() error {
 		return err
 	}
 	if t := q.bare; t != nil && !p.o.Unscaled {
-		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s_scale_inv or "+
-			"%s_scale beside it; if the checkpoint has no scales at all, --unscaled reads FP8 "+
-			"codes as plain numbers", t.Shard, t.Key, t.Key, t.Key)
+		return fmt.Errorf("%s: %s: FP8 weight without its scale: expected %s beside it; if the "+
+			"checkpoint has no scales at all, --unscaled reads FP8 codes as plain numbers",
+			t.Shard, t.Key, q.lacks)
 	}
 	p.weights, p.notes = slices.Clone(q.weights), slices.Clone(q.notes)
 	p.acc = newAccounts(p.c.Tensors())
 	for _, d := range q.drops {
 		p.acc.drop(int(d.at), d.reason)
 	}
-	p.nodes, err = p.c.recipes(p.dtype)
+	p.nodes, err = p.c.recipes(p.decoded())
 	return err
+}
+
+// decoded returns the dtype of decoded weights in recipes. What a view quantizes is not rounded
+// before.
+func (p *planner) decoded() safetensors.DType {
+	if p.layout.quantizes {
+		return safetensors.F32
+	}
+	return p.dtype
 }
 
 // node is the recipe of a weight in the source: dequantized if it was quantized, else as it is.
@@ -135,11 +152,13 @@ func (p *planner) dropped(w *weight, at place) string {
 			return d.reason
 		}
 	}
-	if p.isMTP(w.hf, at) {
+	switch {
+	case !p.isMTP(w.hf, at):
+	case p.dropsMTP(w.hf, at):
 		p.sawMTP = true
-		if p.dropsMTP() {
-			return "multi-token-prediction layer"
-		}
+		return "multi-token-prediction layer"
+	default:
+		p.sawMTP, p.keptMTP = true, true
 	}
 	return ""
 }
@@ -152,21 +171,34 @@ func (p *planner) pass(w *weight, at place) error {
 	if done, err := p.joinFused(w, at); done || err != nil {
 		return err
 	}
-	n := p.node(w)
 	if f, ok := p.fusedIn(w.hf); ok {
-		return p.unfuse(f, w, at, n)
+		return p.unfuse(f, w, at, p.node(w))
+	}
+	n, err := p.ofRank(w, at, p.node(w))
+	if err != nil {
+		return err
+	}
+	if n == nil {
+		p.acc.dropWeight(w, "experts of other expert-parallel ranks")
+		return nil
 	}
 	name := p.name(w.hf, at)
-	n, err := p.special(w.hf, name, n)
-	if err != nil {
+	if n, err = p.special(w.hf, name, n); err != nil {
 		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 	}
-	return p.add(name, n, p.bucket(w, at), w)
+	if err := p.add(name, n, p.bucket(w, at), w); err != nil {
+		return err
+	}
+	return p.make(w, at)
 }
 
 // add makes a virtual tensor in a file group, or two in a layout that quantizes. It accounts for
 // the weights that they are made of.
 func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error {
+	n, err := p.rounded(name, n, ws...)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", ws[0].Shard, ws[0].Key, err)
+	}
 	fate := Used
 	if len(ws) == 1 && ws[0].decoder == nil && isLoad(n, ws[0]) && !p.quantizes(name, n) {
 		fate = Passed
@@ -186,6 +218,20 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 		p.acc.use(w, fate, into)
 	}
 	return nil
+}
+
+// rounded gives a tensor the dtype in which it is shown. It leaves those alone that the view
+// quantizes.
+func (p *planner) rounded(name string, n expr.Node, ws ...*weight) (expr.Node, error) {
+	isDecoded := func(w *weight) bool { return w.decoder != nil }
+	switch {
+	case p.quantizes(name, n):
+		return n, nil
+	case p.o.Cast == CastAll && (floating(n.DType()) || n.DType() == safetensors.F64),
+		p.layout.quantizes && slices.ContainsFunc(ws, isDecoded):
+		return expr.Cast(n, p.dtype)
+	}
+	return n, nil
 }
 
 // put appends the tensors that show a recipe, and returns their names. from is the key that they

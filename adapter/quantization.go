@@ -18,20 +18,37 @@ var quantizationFields = []string{"quantization_config", "compression_config"}
 // quantization is the configured description of scales. The tensors decide the format; the
 // configuration gives block sizes and breaks ties.
 type quantization struct {
-	there   bool   // the configuration has a description
-	method  string // quant_method
+	there        bool   // the configuration has a description
+	method       string // quant_method
+	descriptions []description
+	floats       ruleSet // of FP8 codes
+	integers     ruleSet // of codes that are whole numbers
+
+	partitions []*partition              // each partition in use, once
+	numbers    map[[64]byte]*[16]float32 // each table of numbers of codes, by its bytes
+	words      *qweightConfig            // what they say about words of codes
+}
+
+// description is the fields of one description, as the file has them.
+type description struct {
+	file string
+	settings
+}
+
+// ruleSet is the rules for weights of one kind.
+type ruleSet struct {
 	rules   []rule
+	any     scheme             // all rules together
 	always  scheme             // all rules for every weight together
 	only    bool               // there are no other rules
 	schemes map[string]*scheme // by the rules that apply
-
-	partitions []*partition // each partition in use, once
 }
 
 // rule is the configured description of some weights.
 type rule struct {
-	targets *targets // nil: every weight
-	ignore  *targets
+	targets  *targets // nil: every weight
+	ignore   *targets
+	integers bool // the codes are whole numbers
 	scheme
 }
 
@@ -40,6 +57,11 @@ type scheme struct {
 	blocks  [][2]int64 // sizes of blocks; a group of g in a row is 1 × g
 	tensor  bool       // one scale for a whole matrix
 	channel bool       // one scale for each output channel
+
+	// of whole numbers
+	bits       []int // of a code
+	symmetric  bool  // no zero points
+	asymmetric bool  // zero points; both: several rules apply
 }
 
 // dialects are the descriptions that different programs write. Each reads the fields that it knows
@@ -55,29 +77,30 @@ var dialects = []struct {
 
 // readQuantization reads the description in config.json and those in the files beside it.
 func readQuantization(c *Checkpoint, s settings) (*quantization, error) {
-	q := &quantization{schemes: map[string]*scheme{}}
-	if err := q.read(s.object(quantizationFields...)); err != nil {
+	q := &quantization{}
+	if err := q.read(configName, s.object(quantizationFields...)); err != nil {
 		return nil, fmt.Errorf("%s: %w", configName, err)
 	}
-	for _, name := range quantizeNames {
+	for _, name := range append([]string{paramsName}, quantizeNames...) {
 		raw, ok := c.quantizeFiles[name]
 		if !ok {
 			continue
 		}
 		o, err := parseSettings(raw)
 		if err == nil {
-			err = q.read(o)
+			err = q.read(name, o)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	q.settle()
+	q.floats.settle()
+	q.integers.settle()
 	return q, nil
 }
 
 // read adds the rules of one description. ModelOpt's own file nests them in a field "quantization".
-func (q *quantization) read(o settings) error {
+func (q *quantization) read(file string, o settings) error {
 	if inside, ok := o["quantization"].(map[string]any); ok {
 		o = inside
 	}
@@ -85,6 +108,7 @@ func (q *quantization) read(o settings) error {
 		return nil
 	}
 	q.there = true
+	q.descriptions = append(q.descriptions, description{file, o})
 	method, _ := o["quant_method"].(string)
 	if q.method == "" {
 		q.method = method
@@ -97,15 +121,23 @@ func (q *quantization) read(o settings) error {
 		if err != nil {
 			return err
 		}
-		q.rules = append(q.rules, rules...)
+		for _, r := range rules {
+			set := &q.floats
+			if r.integers {
+				set = &q.integers
+			}
+			set.rules = append(set.rules, r)
+		}
 	}
 	return nil
 }
 
 // settle joins the rules for every weight.
-func (q *quantization) settle() {
+func (q *ruleSet) settle() {
+	q.schemes = map[string]*scheme{}
 	q.only = true
 	for i := range q.rules {
+		q.any.join(&q.rules[i].scheme)
 		if r := &q.rules[i]; r.targets == nil && r.ignore == nil {
 			q.always.join(&r.scheme)
 		} else {
@@ -116,7 +148,7 @@ func (q *quantization) settle() {
 
 // schemeOf joins all rules that apply to a weight. Rules may overlap, and their order does not
 // matter.
-func (q *quantization) schemeOf(key string) *scheme {
+func (q *ruleSet) schemeOf(key string) *scheme {
 	if q.only {
 		return &q.always
 	}
@@ -163,6 +195,14 @@ func (s *scheme) join(o *scheme) {
 	slices.SortFunc(s.blocks, func(a, b [2]int64) int { return slices.Compare(b[:], a[:]) })
 	s.tensor = s.tensor || o.tensor
 	s.channel = s.channel || o.channel
+	for _, n := range o.bits {
+		if !slices.Contains(s.bits, n) {
+			s.bits = append(s.bits, n)
+		}
+	}
+	slices.Sort(s.bits)
+	s.symmetric = s.symmetric || o.symmetric
+	s.asymmetric = s.asymmetric || o.asymmetric
 }
 
 // names reports whether the scheme describes the partition.

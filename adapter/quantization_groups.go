@@ -1,7 +1,6 @@
 package adapter
 
-// readConfigGroups reads the config_groups of compressed-tensors. Groups of types other than 8-bit
-// floats do not describe FP8 weights.
+// readConfigGroups reads the config_groups of compressed-tensors.
 func readConfigGroups(o settings) (rules []rule, err error) {
 	left := maxInstructions
 	groups, ignore := asObject(o["config_groups"]), readTargets(o["ignore"], &left)
@@ -11,21 +10,43 @@ func readConfigGroups(o settings) (rules []rule, err error) {
 	}
 	for _, name := range sortedKeys(groups) {
 		g := asObject(groups[name])
-		r := rule{targets: readTargets(g["targets"], &left), ignore: ignore}
-		if r.scheme, err = groupScheme(asObject(g["weights"])); err != nil {
+		w := asObject(g["weights"])
+		r := rule{targets: readTargets(g["targets"], &left), ignore: ignore, integers: isInt(w)}
+		if r.scheme, err = groupScheme(w); err != nil {
 			return nil, err
+		}
+		if r.integers {
+			r.describeIntegers(w)
 		}
 		rules = append(rules, r)
 	}
 	return rules, nil
 }
 
-// groupScheme reads the strategy of a group's weights.
+// isInt reports whether the codes of a group's weights are whole numbers.
+func isInt(w map[string]any) bool {
+	t, ok := w["type"].(string)
+	return ok && t == "int"
+}
+
+// describeIntegers reads what only groups of whole numbers have. Weights are symmetric unless the
+// field says otherwise.
+func (s *scheme) describeIntegers(w map[string]any) {
+	if n := wholeNumber(w["num_bits"]); n > 0 {
+		s.bits = []int{int(n)}
+	}
+	symmetric, ok := w["symmetric"].(bool)
+	s.symmetric = symmetric || !ok
+	s.asymmetric = !s.symmetric
+}
+
+// groupScheme reads the strategy of a group's weights. Groups of floats with other than 8 bits say
+// nothing, because the tensors decide.
 func groupScheme(w map[string]any) (s scheme, err error) {
-	if bits, ok := w["num_bits"].(float64); ok && bits != 8 {
+	if bits, ok := w["num_bits"].(float64); ok && bits != 8 && !isInt(w) {
 		return s, nil
 	}
-	if t, ok := w["type"].(string); ok && t != "float" {
+	if t, ok := w["type"].(string); ok && t != "float" && t != "int" {
 		return s, nil
 	}
 	size := wholeNumber(w["group_size"])

@@ -19,7 +19,7 @@ func readModelOpt(o settings) (rules []rule, err error) {
 	for _, name := range sortedKeys(layers) {
 		s, err := algorithmScheme(asObject(layers[name]))
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("quantized_layers: %s: %w", name, err)
 		}
 		like := fmt.Sprint(s)
 		i, ok := byScheme[like]
@@ -38,6 +38,10 @@ func readModelOpt(o settings) (rules []rule, err error) {
 func algorithmScheme(o map[string]any) (s scheme, err error) {
 	algorithm, _ := o["quant_algo"].(string)
 	size := wholeNumber(o["group_size"])
+	if slices.Contains(undecodedAlgorithms, algorithm) {
+		return s, fmt.Errorf("quant_algo %q is not decoded: use this model in FP8 or BF16, or a "+
+			"loader that decodes the format itself", algorithm)
+	}
 	switch algorithm {
 	case "FP8":
 		s.tensor = true

@@ -33,7 +33,7 @@ func schemeUnder(t *testing.T, config, key string) *scheme {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return q.schemeOf(key)
+	return q.floats.schemeOf(key)
 }
 
 const (
@@ -315,7 +315,7 @@ func TestLayersThatAreDescribedAlikeShareARule(t *testing.T) {
 	if err != nil || len(rules) != 2 {
 		t.Fatalf("%d rules, error %v: want 2", len(rules), err)
 	}
-	q := &quantization{schemes: map[string]*scheme{}, rules: rules}
+	q := &ruleSet{rules: rules}
 	q.settle()
 	for key, want := range map[string]scheme{
 		"model.layers.7.mlp.weight":                     {tensor: true},

@@ -142,13 +142,6 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 			func(c *synth.Checkpoint) { with(c, "model.layers.0.x.weight", "U8", 8, 8) }, Options{Layout: "hf"},
 			[]string{"model.layers.0.x.weight", "pack of bytes", `quant_method "fp8"`},
 		},
-		"INT8 with scale": {
-			func(c *synth.Checkpoint) {
-				with(c, "model.layers.0.x.weight", "I8", 8, 8)
-				with(c, "model.layers.0.x.weight_scale", "F32", 8, 1)
-			}, Options{Layout: "hf"},
-			[]string{"model.layers.0.x.weight", "INT8"},
-		},
 		"groups where blocks are configured": {
 			func(c *synth.Checkpoint) {
 				with(c, "model.layers.0.x.weight", "F8_E4M3", 8, 64)
@@ -305,7 +298,7 @@ func TestScalesOfActivationsAreDropped(t *testing.T) {
 
 // A config.json that claims very many experts is refused as fast as any other.
 func TestMissingExpertsAreCountedNotListed(t *testing.T) {
-	x := expertLayer{layerID: layerID{"model.", 1}}
+	x := expertLayer{layerID: layerID{"model.", 1}, head: "model.layers.1."}
 	x.split[up] = []*weight{{}, nil, {}}
 	var m missingKeys
 	x.missing(mlpExperts("n"), 0, 1<<30, &m)

@@ -4,6 +4,10 @@ import "strings"
 
 // apply replaces the part of a key that the pattern matches.
 func (r rename) apply(key string) (string, bool) {
+	r, ok := r.numbered(key)
+	if !ok {
+		return key, false
+	}
 	from, begin := strings.CutPrefix(r.from, "^")
 	from, end := strings.CutSuffix(from, "$")
 	switch {
@@ -17,6 +21,24 @@ func (r rename) apply(key string) (string, bool) {
 		return head + r.to, ok
 	}
 	return strings.ReplaceAll(key, from, r.to), strings.Contains(key, from)
+}
+
+// numbered replaces the "*" of a rename by the number that the key has there.
+func (r rename) numbered(key string) (rename, bool) {
+	head, _, star := strings.Cut(strings.TrimPrefix(r.from, "^"), "*")
+	if !star {
+		return r, true
+	}
+	i := strings.Index(key, head)
+	if i < 0 {
+		return r, false
+	}
+	digits := key[i+len(head):]
+	_, rest, ok := number(digits)
+	digits = digits[:len(digits)-len(rest)]
+	return rename{
+		strings.Replace(r.from, "*", digits, 1), strings.Replace(r.to, "*", digits, 1),
+	}, ok
 }
 
 // back is the rename the other way.
@@ -50,21 +72,8 @@ func reversed(all []rename) []rename {
 	return back
 }
 
-// matches reports whether a key fits the drop's pattern. A "*" in it matches a layer's number.
+// matches reports whether a key fits the drop's pattern.
 func (d drop) matches(key string) bool {
-	head, tail, star := strings.Cut(d.key, "*")
-	if !star {
-		_, ok := rename{from: d.key}.apply(key)
-		return ok
-	}
-	i := strings.Index(key, head)
-	if i < 0 {
-		return false
-	}
-	_, rest, ok := number(key[i+len(head):])
-	if !ok {
-		return false
-	}
-	_, ok = rename{from: "^" + tail}.apply(rest)
+	_, ok := rename{from: d.key}.apply(key)
 	return ok
 }

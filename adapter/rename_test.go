@@ -13,6 +13,9 @@ func TestRenames(t *testing.T) {
 		{rename{"^a.", "b."}, "a.a.x", "b.a.x", ""},
 		{rename{".w$", ".v"}, "a.w.w", "a.w.v", ""},
 		{rename{"^a.w$", "c"}, "a.w", "c", ""},
+		{rename{"^layers.*.a.", "model.layers.*.b."}, "layers.61.a.w", "model.layers.61.b.w", ""},
+		{rename{"^layers.*.a$", "model.layers.*.b"}, "layers.0.a", "model.layers.0.b", ""},
+		{rename{".layers.*.a.", ".layers.*.b."}, "x.layers.007.a.w", "x.layers.007.b.w", ""},
 	} {
 		to, ok := test.r.apply(test.key)
 		if !ok || to != test.to {
@@ -33,6 +36,10 @@ func TestRenames(t *testing.T) {
 		{rename{".w$", ".v"}, "x.w.y"},
 		{rename{"^a$", "b"}, "aa"},
 		{rename{".a.", ".b."}, "x.aa.y"},
+		{rename{"^layers.*.a.", "m.*.b."}, "x.layers.1.a.w"},
+		{rename{"^layers.*.a.", "m.*.b."}, "layers.x.a.w"},
+		{rename{"^layers.*.a.", "m.*.b."}, "layers.1.x.a.w"},
+		{rename{"^layers.*.a$", "m.*.b"}, "layers.1.a.w"},
 	} {
 		if _, ok := test.r.apply(test.key); ok {
 			t.Errorf("%v applies to %q", test.r, test.key)

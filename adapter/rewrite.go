@@ -1,11 +1,11 @@
 package adapter
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
-
-	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"strings"
 )
 
 // member is one entry of a JSON object, its key and value as they were written.
@@ -20,9 +20,9 @@ func newMember(key string, value json.RawMessage) member {
 	return member{key, []byte(`"` + key + `"`), value}
 }
 
-// rewriteConfig gives the view's config.json. It has the view's dtype, no quantization, and no name
-// of the source's weights. Prediction layers that were dropped are not in it. All else is as it
-// was, in its order.
+// rewriteConfig gives the view's config.json. It has the view's dtype, nothing about the source's
+// quantization, and no name of the source's weights. Prediction layers that were dropped are not in
+// it. All else is as it was, in its order.
 func (p *planner) rewriteConfig() ([]byte, error) {
 	if p.c.Config.Missing() {
 		return nil, nil
@@ -36,7 +36,7 @@ func (p *planner) rewriteConfig() ([]byte, error) {
 			return nil, fmt.Errorf("config.json: %w", err)
 		}
 	}
-	if p.computed {
+	if p.setsDType() {
 		if raw, err = setDType(raw, torchName[p.dtype]); err != nil {
 			return nil, fmt.Errorf("config.json: %w", err)
 		}
@@ -48,33 +48,44 @@ func (p *planner) rewriteConfig() ([]byte, error) {
 	return append(out, '\n'), nil
 }
 
-// torchName is the name of a dtype in configurations.
-var torchName = map[safetensors.DType]string{
-	safetensors.BF16: "bfloat16", safetensors.F16: "float16", safetensors.F32: "float32",
-}
+// setsDType reports whether config.json gets the view's dtype. It keeps its own if all tensors do.
+func (p *planner) setsDType() bool { return p.computed || p.o.Cast == CastAll }
 
 // edit gives a member its new value, nil to leave it out.
 type edit func(key string, value json.RawMessage) (json.RawMessage, error)
 
-// editor edits a configuration. lang says that it is the language model's, which has the view's
-// dtype; the towers beside it keep theirs.
-func (p *planner) editor(lang bool) edit {
+// editor edits a configuration. sets says that it gets the view's dtype. The language model does;
+// the towers beside it keep theirs, unless all their tensors get it too.
+func (p *planner) editor(sets bool) edit {
 	return func(key string, value json.RawMessage) (json.RawMessage, error) {
 		switch {
-		case slices.Contains(quantizationFields, key):
+		case ofQuantization(key):
 			return nil, nil
 		case key == explicitField: // the view's files have names of their own
 			return nil, nil
-		case slices.Contains(predictionFields, key) && p.sawMTP && p.dropsMTP():
+		case slices.Contains(predictionFields, key) && p.sawMTP && !p.keptMTP:
 			return json.RawMessage("0"), nil
-		case (key == "torch_dtype" || key == "dtype") && lang && p.computed && isString(value):
+		case slices.Contains(dtypeFields, key) && sets && p.setsDType() && isString(value):
 			return json.Marshal(torchName[p.dtype])
-		case len(value) > 0 && value[0] == '{':
-			return rewriteObject(value, p.editor(lang && slices.Contains(innerConfigs, key)))
 		}
-		return value, nil
+		inner := slices.Contains(innerConfigs, key) ||
+			p.o.Cast == CastAll && strings.HasSuffix(key, configEnd)
+		return rewriteValue(value, p.editor(sets && inner))
 	}
 }
+
+// configEnd ends the names of members that are configurations of parts of a model.
+const configEnd = "_config"
+
+// ofQuantization reports whether a field of a configuration only describes how the weights of the
+// source are quantized.
+func ofQuantization(key string) bool {
+	return slices.Contains(quantizationFields, key) || slices.Contains(quantizationTraces, key)
+}
+
+// quantizationTraces are fields that mean nothing once the weights are dequantized. MLX and Mistral
+// describe the quantization in the first.
+var quantizationTraces = []string{"quantization", "expert_dtype", "_pre_quantization_dtype"}
 
 func isString(v json.RawMessage) bool { return len(v) > 0 && v[0] == '"' }
 
@@ -133,6 +144,38 @@ func rewriteObject(raw []byte, change edit) ([]byte, error) {
 	return object(kept), nil
 }
 
+// rewriteValue edits an object, and every object in a list. Other values stay as they are.
+func rewriteValue(raw json.RawMessage, change edit) (json.RawMessage, error) {
+	switch {
+	case len(raw) > 0 && raw[0] == '{':
+		return rewriteObject(raw, change)
+	case len(raw) > 0 && raw[0] == '[' && bytes.IndexByte(raw, '{') > 0:
+		return rewriteList(raw, change)
+	}
+	return raw, nil
+}
+
+// rewriteList gives a list with each object in it edited.
+func rewriteList(raw []byte, change edit) ([]byte, error) {
+	r := &jsonReader{text: raw}
+	r.peek()
+	out := []byte{'['}
+	err := r.each(func([]byte) error {
+		r.peek()
+		from := r.at
+		if err := r.check(0); err != nil {
+			return err
+		}
+		value, err := rewriteValue(raw[from:r.at], change)
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(out, value...)
+		return err
+	})
+	return append(out, ']'), err
+}
+
 // setQuantization appends the description of the view's scales.
 func (p *planner) setQuantization(raw []byte) ([]byte, error) {
 	all, err := members(raw)
@@ -156,7 +199,7 @@ func setDType(raw []byte, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range []string{"torch_dtype", "dtype"} {
+	for _, key := range slices.Backward(dtypeFields) {
 		found := false
 		for i := range all {
 			if all[i].key == key {

@@ -40,6 +40,7 @@ type SideFile struct {
 // opened is left out with a warning, because the model may not need it.
 func (c *Checkpoint) openSide(d *folder) {
 	s := sideFiles{c: c, d: d, odd: map[string][]string{}}
+	c.findParams(d)
 	shards := map[string]bool{}
 	for _, name := range c.shards {
 		shards[name] = true
@@ -47,7 +48,7 @@ func (c *Checkpoint) openSide(d *folder) {
 	var folders []string
 	for _, name := range d.entries {
 		switch {
-		case shards[name] || isHidden(name):
+		case shards[name] || isHidden(name) || name == paramsName && c.params != nil:
 		case d.isFolder(name):
 			folders = append(folders, name)
 		case len(s.found) < maxSide:
@@ -239,6 +240,12 @@ var (
 	hiddenStarts = []string{".", "consolidated", "adapter_"}
 )
 
+// hiddenNames are files in which ModelOpt, AutoGPTQ, AutoAWQ and AutoRound describe a quantization.
+// A view is not quantized that way.
+var hiddenNames = []string{
+	"hf_quant_config.json", "quantize_config.json", "quant_config.json", "quantization_config.json",
+}
+
 // variantIndex matches the indexes of variants: model.safetensors.index.fp16.json.
 var variantIndex = regexp.MustCompile(`\.(?:safetensors|bin)\.index\..*\.json$`)
 
@@ -247,7 +254,7 @@ func isHidden(name string) bool {
 	begins := func(start string) bool { return strings.HasPrefix(name, start) }
 	ends := func(end string) bool { return strings.HasSuffix(name, end) }
 	return name == configName || !isFileName(name) || isOtherWeights(name) ||
-		slices.Contains(quantizeNames, name) || variantIndex.MatchString(name) ||
+		slices.Contains(hiddenNames, name) || variantIndex.MatchString(name) ||
 		slices.ContainsFunc(hiddenStarts, begins) || slices.ContainsFunc(hiddenEnds, ends)
 }
 

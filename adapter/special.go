@@ -11,18 +11,116 @@ import (
 // special applies a view's rules for single tensors: those that become F32 and those that have
 // another shape than published ones. key is the published name.
 func (p *planner) special(key, name string, n expr.Node) (expr.Node, error) {
-	var err error
-	if endsIn(p.view.float32, name) && floating(n.DType()) {
-		if n, err = expr.Cast(n, safetensors.F32); err != nil {
-			return nil, err
+	n, err := p.float(name, n)
+	if err == nil && p.back != nil {
+		native := firstOf(p.back.renames, key)
+		if n, err = shaped(p.back.restore, native, n); err == nil {
+			n, err = p.pad(native, n)
 		}
 	}
-	if p.back != nil {
-		if n, err = shaped(p.back.restore, firstOf(p.back.renames, key), n); err != nil {
-			return nil, err
-		}
+	if err == nil {
+		n, err = p.unpad(name, n)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return shaped(p.view.reshape, name, n)
+}
+
+// float gives a floating tensor the dtype that the view's rules say.
+func (p *planner) float(name string, n expr.Node) (expr.Node, error) {
+	switch {
+	case !floating(n.DType()):
+	case endsIn(p.view.float32, name):
+		return expr.Cast(n, safetensors.F32)
+	case p.view.castAll:
+		return expr.Cast(n, p.dtype)
+	}
+	return n, nil
+}
+
+// unpad leaves out the zeros that published checkpoints have behind a vector.
+func (p *planner) unpad(name string, n expr.Node) (expr.Node, error) {
+	for _, v := range p.view.padded {
+		if !strings.HasSuffix(name, v.name) {
+			continue
+		}
+		size, err := v.size(p.s)
+		if err != nil {
+			return nil, err
+		}
+		if s := n.Shape(); len(s) != 1 || s[0] < size {
+			return nil, fmt.Errorf("shape %v: expected %d values or more, by config.json",
+				s, size)
+		}
+		return expr.Slice(n, 0, 0, size)
+	}
+	return n, nil
+}
+
+// pad undoes unpad. native is the name of the vector in the native layout.
+func (p *planner) pad(native string, n expr.Node) (expr.Node, error) {
+	for _, v := range p.back.padded {
+		if !strings.HasSuffix(native, v.name) || len(n.Shape()) != 1 {
+			continue
+		}
+		rest := (v.multiple - n.Shape()[0]%v.multiple) % v.multiple
+		z, err := expr.Blank(n.DType(), rest)
+		if err != nil {
+			return nil, err
+		}
+		return expr.Concat(0, n, z)
+	}
+	return n, nil
+}
+
+// make adds the vectors of zeros that the view has beside a tensor and the source does not.
+func (p *planner) make(w *weight, at place) error {
+	for _, m := range p.view.made {
+		head, ok := strings.CutSuffix(w.hf, m.beside)
+		if !ok || p.weightOf(head+m.key) != nil {
+			continue
+		}
+		if p.count < 0 {
+			return fmt.Errorf("%s: %s: config.json: %s is missing, which is the size of %s",
+				w.Shard, w.Key, p.countField(), head+m.key)
+		}
+		n, err := expr.Blank(safetensors.F32, int64(p.count))
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+		}
+		name := p.name(head+m.key, at)
+		if p.leftOut(name) != "" {
+			continue
+		}
+		if _, err = p.put(name, n, p.bucket(w, at), w.Key); err != nil {
+			return fmt.Errorf("%s: %w", w.Shard, err)
+		}
+	}
+	return nil
+}
+
+// ofRank keeps the experts of the rank of a tensor with one entry for each expert. The node is nil
+// if there are none.
+func (p *planner) ofRank(w *weight, at place, n expr.Node) (expr.Node, error) {
+	k := p.family.expertKeys()
+	if k == nil || at.layer < 0 || !k.isEach(at.rest) {
+		return n, nil
+	}
+	s := n.Shape()
+	if len(s) == 0 || p.count >= 0 && s[0] != int64(p.count) {
+		return nil, fmt.Errorf("%s: %s: shape %v: expected an entry for each of %d experts",
+			w.Shard, w.Key, s, p.count)
+	}
+	lo, hi := p.o.EP.Range(int(s[0]))
+	if lo == hi && p.o.EP.Size > 0 {
+		return nil, nil
+	}
+	n, err := rankOf(n, lo, hi)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+	}
+	return n, nil
 }
 
 // shaped gives a tensor the shape that a hook says.

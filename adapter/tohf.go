@@ -83,15 +83,14 @@ func ConvertTensorToHF(config *Config, name string, n expr.Node, o Options) ([]T
 // convert adds the published tensors of one native tensor.
 func (p *planner) convert(name string, n expr.Node) error {
 	key := p.published(name)
-	at := locate(key)
+	at := p.family.locate(key)
 	b := p.group("", [2]int{})
 	if k := p.family.expertKeys(); k != nil && k.grouped == "" && at.layer >= 0 {
 		if l, g, ok := p.family.groupedExperts(at.rest); ok {
 			parts := groupedWeight{layout: l, group: g}.parts(p.gated)
-			id := layerID{at.prefix, at.layer}
 			lo, hi := p.o.EP.Range(int(n.Shape()[0]))
 			return g.apart(n, parts, lo, hi, func(r role, e int, one expr.Node) error {
-				return p.convertOne(id.name(k.key(e, r)), one, b, name)
+				return p.convertOne(headOf(key, at)+k.key(e, r), one, b, name)
 			})
 		}
 	}
@@ -107,6 +106,9 @@ func (p *planner) convertOne(key string, n expr.Node, b *bucket, from string) er
 	if p.leftOut(key) != "" {
 		return nil
 	}
-	_, err := p.put(key, n, b, from)
+	n, err := p.rounded(key, n)
+	if err == nil {
+		_, err = p.put(key, n, b, from)
+	}
 	return err
 }

@@ -50,18 +50,18 @@ func plainSource(t *testing.T, native bool) (*synth.Checkpoint, *Checkpoint) {
 	return s, opened(t, regrouped(s, ts))
 }
 
-// quantized computes codes and scales of a BF16 matrix one element at a time.
+// quantized computes codes and scales of a BF16 or F32 matrix one element at a time.
 func quantized(w synth.Tensor, ones bool) (codes, scales synth.Tensor) {
 	rows, cols := w.Shape[0], w.Shape[1]
 	r, c := ceilDiv(rows, 128), ceilDiv(cols, 128)
-	value := func(i, j int64) float32 {
-		return math.Float32frombits(uint32(binary.LittleEndian.Uint16(w.Data[2*(i*cols+j):])) << 16)
-	}
+	value := func(i, j int64) float32 { return number32(w, i*cols+j) }
 	grid := slices.Repeat([]float32{0}, int(r*c))
 	for i := range rows {
 		for j := range cols {
-			g := &grid[i/128*c+j/128]
-			*g = max(*g, float32(math.Abs(float64(value(i, j)))))
+			g, v := &grid[i/128*c+j/128], math.Abs(float64(value(i, j)))
+			if !math.IsNaN(v) && !math.IsInf(v, 0) {
+				*g = max(*g, float32(v))
+			}
 		}
 	}
 	codes = synth.Tensor{Name: w.Name, DType: "F8_E4M3", Shape: w.Shape}
@@ -88,20 +88,24 @@ var magnitudes = func() (m [0x7f]float64) {
 	return m
 }()
 
-// nearest finds the E4M3 code nearest to f by trying all of them; of two, the even one.
+// nearest finds the E4M3 code nearest to f by trying all of them; of two, the even one. Beyond the
+// largest it is the largest.
 func nearest(f float32) byte {
-	best := byte(0)
-	a := math.Abs(float64(f))
+	sign := byte(0)
+	if math.Signbit(float64(f)) {
+		sign = 0x80
+	}
+	if math.IsNaN(float64(f)) {
+		return sign | 0x7f
+	}
+	best, a := byte(0), min(math.Abs(float64(f)), 448)
 	for code := byte(0); code < 0x7f; code++ {
 		d, b := math.Abs(a-magnitudes[code]), math.Abs(a-magnitudes[best])
 		if d < b || d == b && code%2 == 0 {
 			best = code
 		}
 	}
-	if math.Signbit(float64(f)) {
-		best |= 0x80
-	}
-	return best
+	return sign | best
 }
 
 // withScales replaces the weights that rule picks by their codes and scales.
@@ -136,6 +140,84 @@ func TestQuantizedViewEqualsTheOracle(t *testing.T) {
 		}
 		equal(t, d, withScales(s.HF("BF16"), true,
 			func(x synth.Tensor) bool { return ShouldQuantizeKey(x.Name) }))
+	}
+}
+
+// linearWeight matches the weights that layout hf-fp8 quantizes in a DeepSeek-V3 without MTP layers.
+var linearWeight = regexp.MustCompile(`_proj(_with_mqa)?\.weight$`)
+
+// Codes and scales come from values that were rounded to F32 alone, so the view's dtype does not
+// change them. Blocks of 64 × 48 are not those of the view, so every weight is quantized again.
+func TestQuantizedViewsDoNotDependOnTheDType(t *testing.T) {
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 3, Hidden: 150,
+		ExpertIntermediate: 36, Block: [2]int64{64, 48}}))
+	c := opened(t, s)
+	exact := map[string]synth.Tensor{}
+	for _, x := range s.HF("F32") {
+		exact[x.Name] = x
+	}
+	for dtype, d := range dtypes {
+		var want []synth.Tensor
+		quantizedAgain := 0
+		for _, x := range s.HF(dtype) {
+			if !linearWeight.MatchString(x.Name) {
+				want = append(want, x)
+				continue
+			}
+			quantizedAgain++
+			codes, scales := quantized(exact[x.Name], false)
+			want = append(want, codes, scales)
+		}
+		if quantizedAgain < 10 {
+			t.Fatalf("%s: only %d weights are quantized", dtype, quantizedAgain)
+		}
+		equal(t, dict(t, c, Options{Layout: LayoutHFFP8, DType: d}), want)
+	}
+}
+
+// Experts that are stored as one FP8 tensor are taken apart first, each with its own scale.
+func TestGroupedExpertsAreQuantizedFromF32(t *testing.T) {
+	const experts, hidden, inner = 3, 140, 20
+	s := synth.DeepSeek(small(synth.Options{Layers: 1, Dense: -1, Experts: experts, Hidden: hidden,
+		ExpertIntermediate: inner, Plain: true}))
+	s.Tensors = slices.DeleteFunc(s.Tensors,
+		func(x synth.Tensor) bool { return strings.Contains(x.Name, ".experts.") })
+	want := withScales(s.HF("BF16"), false,
+		func(x synth.Tensor) bool { return linearWeight.MatchString(x.Name) })
+	rng := rand.New(rand.NewPCG(5, 6))
+	const path = "model.layers.0.mlp.experts."
+	for _, g := range []struct {
+		name       string
+		rows, cols int64
+		parts      []string
+	}{
+		{"gate_up_proj", 2 * inner, hidden, []string{"gate_proj", "up_proj"}},
+		{"down_proj", hidden, inner, []string{"down_proj"}},
+	} {
+		codes := synth.Tensor{Name: path + g.name, DType: "F8_E4M3",
+			Shape: []int64{experts, g.rows, g.cols}}
+		codes.Data = synth.Random(rng, codes.DType, codes.Shape)
+		scales := synth.Tensor{Name: codes.Name + "_scale_inv", DType: "F32",
+			Shape: []int64{experts, 1, 1}}
+		scales.Data = synth.Random(rng, scales.DType, scales.Shape)
+		s.Tensors = append(s.Tensors, codes, scales)
+		each := g.rows * g.cols / int64(len(g.parts))
+		for e := range int64(experts) {
+			for i, part := range g.parts {
+				x := synth.Tensor{DType: "F32", Shape: []int64{each / g.cols, g.cols},
+					Name: path + string(rune('0'+e)) + "." + part + ".weight"}
+				from := (e*int64(len(g.parts)) + int64(i)) * each
+				for _, code := range codes.Data[from : from+each] {
+					x.Data = append(x.Data, synth.Round("F32", synth.E4M3(code)*number32(scales, e))...)
+				}
+				again, grid := quantized(x, false)
+				want = append(want, again, grid)
+			}
+		}
+	}
+	c := opened(t, s)
+	for _, d := range dtypes {
+		equal(t, dict(t, c, Options{Layout: LayoutHFFP8, DType: d}), want)
 	}
 }
 
@@ -263,14 +345,7 @@ func TestFamiliesGoThereAndBack(t *testing.T) {
 			delete(config, "quantization_config")
 			back := dict(t, opened(t, &synth.Checkpoint{Config: config, Tensors: native}),
 				Options{Layout: "hf"})
-			var want []synth.Tensor
-			for _, x := range tensorsOf(t, dict(t, c, Options{Layout: "hf"})) {
-				if strings.Contains(x.Name, "linear_attn.A_log") ||
-					strings.Contains(x.Name, "linear_attn.dt_bias") {
-					x.DType, x.Data = "F32", make([]byte, 4*x.Shape[0])
-				}
-				want = append(want, x)
-			}
+			want := throughNative(t, c, tensorsOf(t, dict(t, c, Options{Layout: "hf"})))
 			// Its head goes to the top, and its prediction layer's experts get grouped.
 			if name == "qwen3_5_moe" {
 				return
@@ -292,6 +367,9 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 			rng := rand.New(rand.NewPCG(3, 4))
 			for i := range s.Tensors {
 				s.Tensors[i].Data = synth.Random(rng, s.Tensors[i].DType, s.Tensors[i].Shape)
+				if name == "kimi_k3" && strings.HasSuffix(s.Tensors[i].Name, ".A_log") {
+					clear(s.Tensors[i].Data[3*4:]) // published with zeros behind its three heads
+				}
 			}
 			c := opened(t, s)
 			native := tensorsOf(t, dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep}))
@@ -301,18 +379,39 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 			back := opened(t, regrouped(s, native))
 			for _, layout := range Layouts(c) {
 				want := tensorsOf(t, dict(t, c, Options{Layout: layout, MTP: MTPKeep}))
-				for i, x := range want { // the native layout has them in F32
-					if strings.Contains(x.Name, "linear_attn.A_log") ||
-						strings.Contains(x.Name, "linear_attn.dt_bias") {
-						n := mustTensor(t, dict(t, c, Options{Layout: LayoutNative}),
-							strings.Replace(x.Name, "attn.", "attn._fp32_params.", 1))
-						want[i].DType, want[i].Data = "F32", content(t, n)
-					}
+				if layout != LayoutNative {
+					want = throughNative(t, c, want)
 				}
 				equal(t, dict(t, back, Options{Layout: layout, MTP: MTPKeep}), want)
 			}
 		})
 	}
+}
+
+// throughNative gives the tensors of a view what the native layout changes for good: dtypes of
+// single tensors, and zeros that the source does not have.
+func throughNative(t *testing.T, c *Checkpoint, ts []synth.Tensor) []synth.Tensor {
+	t.Helper()
+	native := dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep})
+	into, from := map[string]string{}, map[string]bool{}
+	for _, a := range native.Plan.Account {
+		for _, name := range a.Into {
+			into[a.Key], from[name] = name, true
+		}
+	}
+	for i, x := range ts {
+		l, ok := native.Tensor(into[x.Name])
+		if ok && l.DType().String() != x.DType && slices.Equal(l.Shape(), x.Shape) {
+			ts[i].DType, ts[i].Data = l.DType().String(), content(t, l)
+		}
+	}
+	for l := range native.All() {
+		if !from[l.Name()] {
+			ts = append(ts, synth.Tensor{Name: strings.TrimPrefix(l.Name(), "model."), DType: "F32",
+				Shape: l.Shape(), Data: make([]byte, l.Size())})
+		}
+	}
+	return ts
 }
 
 // A native checkpoint as TorchTitan reads it, with groups made by hand of the published experts.

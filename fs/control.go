@@ -32,6 +32,7 @@ var controlFiles = map[string]func(f *FS) any{
 type PlannedView struct {
 	Dir     string          `json:"dir"`
 	Layout  string          `json:"layout"`
+	DType   string          `json:"dtype"` // of dequantized and merged tensors
 	Tensors []PlannedTensor `json:"tensors"`
 }
 
@@ -75,7 +76,8 @@ func (f *FS) describe() []PlannedView {
 	})
 	var all []PlannedView
 	for _, v := range f.views {
-		view := PlannedView{Dir: v.Dir, Layout: v.Plan.Options.Layout}
+		o := v.Plan.Options
+		view := PlannedView{Dir: v.Dir, Layout: o.Layout, DType: o.DType.String()}
 		for _, t := range v.Plan.Tensors {
 			p := places[v.Dir][t.Name]
 			p.Name, p.DType, p.Shape = t.Name, t.Node.DType().String(), t.Node.Shape()

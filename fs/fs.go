@@ -13,7 +13,8 @@
 //
 // A view has shards, the config.json of the plan, and the side files of the checkpoint, byte for
 // byte. The shards are model-00001-of-00062.safetensors and so on, with
-// model.safetensors.index.json. A single shard is model.safetensors, without an index.
+// model.safetensors.index.json. A single shard is model.safetensors, without an index. Views of
+// Mistral's own layout have params.json, and "consolidated" in place of "model".
 //
 // In a shard, tensors are ordered by item size, largest first, and then by key. This order keeps
 // all of them aligned. The header is padded with spaces so that the data begins at a multiple of

@@ -17,6 +17,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
+const indexName = singleName + ".index.json"
+
 // required says whether the environment demands that a test with this need runs.
 func required(need string) bool {
 	list := strings.Split(os.Getenv("DEQUANTFS_REQUIRE"), ",")

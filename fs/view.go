@@ -15,9 +15,11 @@ import (
 )
 
 const (
+	shardEnd   = ".safetensors"
+	indexEnd   = ".safetensors.index.json"
 	singleName = "model.safetensors"
-	indexName  = "model.safetensors.index.json"
 	configName = "config.json"
+	paramsName = "params.json"
 	dataAlign  = 4096
 )
 
@@ -36,7 +38,8 @@ func (b *builder) view(v View) error {
 		return err
 	}
 	shards := split(v.Plan.Tensors, v.ShardSize, b.single())
-	nameShards(shards)
+	stem := b.stem()
+	nameShards(shards, stem)
 	index := &safetensors.Index{WeightMap: make(map[string]string, len(v.Plan.Tensors))}
 	var total int64
 	for _, s := range shards {
@@ -51,22 +54,36 @@ func (b *builder) view(v View) error {
 			total += t.Node.Size()
 		}
 	}
-	if len(shards) != 1 || shards[0].name != singleName {
+	if len(shards) != 1 || shards[0].name != stem+shardEnd {
 		index.Metadata = map[string]any{"total_size": total}
 		data, err := index.Encode()
 		if err != nil {
 			return err
 		}
-		if err := b.blob(d, v.Dir, indexName, data); err != nil {
+		if err := b.blob(d, v.Dir, stem+indexEnd, data); err != nil {
 			return err
 		}
 	}
-	if v.Plan.Config != nil {
-		if err := b.blob(d, v.Dir, configName, v.Plan.Config); err != nil {
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{configName, v.Plan.Config}, {paramsName, v.Plan.Params}} {
+		if f.data == nil {
+			continue
+		}
+		if err := b.blob(d, v.Dir, f.name, f.data); err != nil {
 			return err
 		}
 	}
 	return b.side(d, v.Dir)
+}
+
+// stem returns the beginning of the names of shards and of their index.
+func (b *builder) stem() string {
+	if b.fs.checkpoint == nil {
+		return strings.TrimSuffix(singleName, shardEnd)
+	}
+	return b.fs.checkpoint.Stem()
 }
 
 // single reports whether the source is one file without a shard number. Its views are single files,
@@ -136,25 +153,26 @@ func headerBytes(t adapter.Tensor) int64 {
 }
 
 // nameShards names the files. They keep the source's names if each file is a file of the source.
-// Otherwise they are numbered. A single file is model.safetensors.
+// Otherwise they are numbered. A single file is model.safetensors, or consolidated.safetensors if
+// that is the stem.
 //
 // One of several files is never called model.safetensors: transformers would read only that one.
-func nameShards(shards []*shard) {
+func nameShards(shards []*shard, stem string) {
 	numbered := false
 	for _, s := range shards {
-		stored := strings.HasSuffix(s.group, ".safetensors") && path.Base(s.group) == s.group
-		if !stored || len(shards) > 1 && s.group == singleName {
+		stored := strings.HasSuffix(s.group, shardEnd) && path.Base(s.group) == s.group
+		if !stored || len(shards) > 1 && s.group == stem+shardEnd {
 			numbered = true
 		}
 	}
 	for i, s := range shards {
 		s.name = s.group
 		if numbered {
-			s.name = fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(shards))
+			s.name = fmt.Sprintf("%s-%05d-of-%05d%s", stem, i+1, len(shards), shardEnd)
 		}
 	}
 	if len(shards) == 1 && (numbered || !strings.Contains(shards[0].name, "-of-")) {
-		shards[0].name = singleName
+		shards[0].name = stem + shardEnd
 	}
 }
 
@@ -218,8 +236,8 @@ func (b *builder) side(d *node, dir string) error {
 		return nil
 	}
 	for i, s := range b.fs.checkpoint.SideFiles() {
-		if d.byName[s.Name] != nil || strings.HasSuffix(s.Name, ".safetensors") ||
-			s.Name == indexName {
+		if d.byName[s.Name] != nil || strings.HasSuffix(s.Name, shardEnd) ||
+			s.Name == b.stem()+indexEnd {
 			continue
 		}
 		at, name := dir, s.Name

@@ -22,6 +22,11 @@ func TestReadsDoNotAllocate(t *testing.T) {
 		"cast":             m.load(bf16, 40, 50).cast(f32),
 		"reshape":          m.load(bf16, 40, 50).reshape(50, 40).slice(1, 1, 30),
 		"codes":            codes,
+		"MXFP4":            m.packed(mxfp4, 40, 64),
+		"MXFP4 transposed": m.packed(mxfp4, 40, 64).transpose(),
+		"AWQ":              m.packed(awq, 64, 40).transpose(),
+		"GPTQ":             m.packed(gptq(4, 0), 64, 32).transpose(),
+		"GPTQ 3 bits":      m.packed(gptq(3, -1), 64, 32).transpose(),
 		"scales":           scales,
 	} {
 		p := make([]byte, n.Size()-2)

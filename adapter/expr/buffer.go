@@ -54,7 +54,19 @@ func getFloats(n int) *floats {
 	return f
 }
 
-func (f *floats) put() { floatPool.Put(f) }
+// of returns the values, or nil if there are none.
+func (f *floats) of() []float32 {
+	if f == nil {
+		return nil
+	}
+	return f.values
+}
+
+func (f *floats) put() {
+	if f != nil {
+		floatPool.Put(f)
+	}
+}
 
 // putFloats writes little-endian float32s.
 func putFloats(dst []byte, values []float32) {

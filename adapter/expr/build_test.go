@@ -101,6 +101,8 @@ func TestRecipesThatMakeNoSenseAreRefusedByName(t *testing.T) {
 		},
 		"cast to I32":               func() (Node, error) { return Cast(w, safetensors.I32) },
 		"cast of packed":            func() (Node, error) { return Cast(packed, bf16) },
+		"multiply of BF16":          func() (Node, error) { return Multiply(w, 3, f32) },
+		"multiply to F64":           func() (Node, error) { return Multiply(mustLoad(t, "layers.0.weight", f32, 6), 3, safetensors.F64) },
 		"transpose of a vector":     func() (Node, error) { return Transpose(mustLoad(t, "layers.0.weight", bf16, 6)) },
 		"transpose of packed":       func() (Node, error) { return Transpose(packed) },
 		"slice beyond":              func() (Node, error) { return Slice(w, 1, 2, 5) },
@@ -122,6 +124,9 @@ func TestRecipesThatMakeNoSenseAreRefusedByName(t *testing.T) {
 		} else if !strings.Contains(err.Error(), "layers.0.weight") {
 			t.Errorf("%s: %q does not name the tensor", name, err)
 		}
+	}
+	if n, err := Blank(f32, 1<<40, 1<<40); err == nil {
+		t.Errorf("zeros that are too many: built %s", n)
 	}
 	for name, build := range map[string]func() (Node, error){
 		"concat": func() (Node, error) { return Concat(0) },
@@ -177,6 +182,7 @@ func TestRecipesReadAsOneLine(t *testing.T) {
 		{w, "w"},
 		{must(Transpose(w)), "transpose(w)"},
 		{must(Cast(w, f32)), "cast(w, f32)"},
+		{must(Multiply(must(Cast(w, f32)), 0.5, bf16)), "multiply(cast(w, f32), 0.5, bf16)"},
 		{must(Slice(w, 1, 2, 5)), "w[:, 2:5]"},
 		{must(Index(must(Slice(must(Slice(batch, 1, 1, 5)), 1, 1, 3)), 2)), "experts[2, 2:4, :]"},
 		{must(Index(must(Transpose(batch)), 1)), "transpose(experts[1, :, :])"},
@@ -187,6 +193,7 @@ func TestRecipesReadAsOneLine(t *testing.T) {
 		{must(Stack(w, w)), "stack(w, w)"},
 		{must(Stack(w, w, w, batchEntry(t, batch))), "stack(w, …, experts[0, :, :] × 4)"},
 		{must(Reshape(w, 4, 12)), "reshape(w, 4, 12)"},
+		{must(Blank(f32, 4, 12)), "zeros(4, 12)"},
 		{must(Slice(must(Reshape(w, 4, 12)), 0, 1, 3)), "slice(reshape(w, 4, 12), 0, 1:3)"},
 		{must(Transpose(must(Reshape(w, 4, 12)))), "transpose(reshape(w, 4, 12))"},
 		{codes, "quantize(w, 128×128, ones)"},

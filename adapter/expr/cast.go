@@ -15,8 +15,8 @@ type cast struct {
 	from, to fp8.Format
 }
 
-// Cast returns a node that converts n between F32, BF16 and F16, rounding to nearest even. If n has
-// dtype d already, it returns n. Other dtypes are an error.
+// Cast returns a node that converts n between F32, BF16 and F16, or from F64 to one of them. It
+// rounds once, to nearest even. If n has dtype d already, it returns n. Other dtypes are an error.
 func Cast(n Node, d safetensors.DType) (Node, error) {
 	if n.DType() == d {
 		return n, nil
@@ -24,6 +24,11 @@ func Cast(n Node, d safetensors.DType) (Node, error) {
 	of, err := ours("cast", n)
 	if err != nil {
 		return nil, err
+	}
+	if _, ok := plain(d); ok && n.DType() == safetensors.F64 {
+		if of, err = narrowed(of, d); err != nil || d == safetensors.F32 {
+			return of, err
+		}
 	}
 	return newCast(of, d)
 }

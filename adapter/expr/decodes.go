@@ -2,8 +2,8 @@ package expr
 
 import "slices"
 
-// Decodes is a method of [Node]. Only dequantize decodes codes. Another node decodes if one of its
-// parts does.
+// Decodes is a method of [Node]. Only dequantize and packed decode codes. Another node decodes if
+// one of its parts does.
 
 // Decodes returns false, because the stored bytes are those of the tensor.
 func (n *load) Decodes() bool { return false }
@@ -11,8 +11,17 @@ func (n *load) Decodes() bool { return false }
 // Decodes returns true.
 func (n *dequantize) Decodes() bool { return true }
 
+// Decodes returns true.
+func (n *packed) Decodes() bool { return true }
+
 // Decodes reports whether the converted node decodes.
 func (n *cast) Decodes() bool { return n.of.Decodes() }
+
+// Decodes reports whether the multiplied node decodes.
+func (n *multiply) Decodes() bool { return n.of.Decodes() }
+
+// Decodes reports whether the converted node decodes.
+func (n *narrow) Decodes() bool { return n.of.Decodes() }
 
 // Decodes reports whether the sliced node decodes.
 func (n *slice) Decodes() bool { return n.of.Decodes() }

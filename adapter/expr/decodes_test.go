@@ -28,6 +28,7 @@ func TestDecodesIsToldByTheRecipe(t *testing.T) {
 	wrap := map[string]func(Node) Node{
 		"itself":    func(n Node) Node { return n },
 		"cast":      func(n Node) Node { return made(Cast(n, safetensors.F32)) },
+		"multiply":  func(n Node) Node { return made(Multiply(made(Cast(n, safetensors.F32)), 3, bf16)) },
 		"reshape":   func(n Node) Node { return made(Reshape(n, 16)) },
 		"transpose": func(n Node) Node { return made(Transpose(made(Concat(1, n, plain)))) },
 		"slice":     func(n Node) Node { return made(Slice(made(Reshape(n, 2, 2, 4)), 0, 0, 1)) },

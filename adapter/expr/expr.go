@@ -1,10 +1,11 @@
 // Package expr holds recipes. A recipe is a small immutable expression for a virtual tensor. It has
 // a dtype and a shape, and it produces any range of the tensor's row-major bytes.
 //
-// Start with [Load] and [Dequantize], which make nodes from stored tensors ([Source]). Combine
-// nodes with [Transpose], [Concat], [Stack], [Slice], [Index], [Reshape], [Cast] and [Quantize].
-// These functions check shapes and dtypes, and their errors name the tensor. Later reads fail only
-// for I/O or cancellation.
+// Start with [Load], [Dequantize] and [DequantizePacked], which make nodes from stored tensors
+// ([Source]), or with [Blank], which makes zeros. Combine nodes with [Transpose], [Concat],
+// [Stack], [Slice], [Index], [Reshape], [Cast] and [Quantize]. These functions check shapes and
+// dtypes, and their errors name the tensor. Later reads fail only for I/O, cancellation, or a list
+// of groups that names a group without scales.
 //
 // # Reading
 //
@@ -28,8 +29,8 @@
 //
 // A leaf in stored order reads only the bytes that it needs and decodes them. A transposed leaf
 // needs a whole source matrix for any row. This is a [Unit]: the transposed matrix in its source
-// precision. It is kept by [Env.Unit]. One unit serves all dtypes and layouts, and all parts of a
-// merged tensor.
+// precision. Packed codes of 4 bits are packed along its rows. The unit is kept by [Env.Unit]. One
+// unit serves all dtypes and layouts, and all parts of a merged tensor.
 //
 // Grids of scales are small units too, whether stored or computed by [Quantize]. Without a cache,
 // each read repeats the work.

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -18,8 +19,10 @@ type grid struct {
 	batchStride int64 // bytes; 0: one grid for all
 	rows, cols  int   // as stored
 	transposed  bool
-	block       [2]int // rows and columns under one scale, in the node's orientation
-	origin      [2]int // position of the node in the whole matrix, in the node's orientation
+	block       [2]int  // rows and columns under one scale, in the node's orientation
+	origin      [2]int  // position of the node in the whole matrix, in the node's orientation
+	of          numbers // reads the grid of a matrix; nil: the numbers as they are stored
+	groups      *groups // the group of each row or column; nil: groups follow each other
 	units       []Unit
 }
 
@@ -119,6 +122,9 @@ func (g grid) transpose() grid {
 	g.transposed = !g.transposed
 	g.block[0], g.block[1] = g.block[1], g.block[0]
 	g.origin[0], g.origin[1] = g.origin[1], g.origin[0]
+	if g.groups != nil {
+		g.groups = g.groups.transpose()
+	}
 	return g
 }
 
@@ -173,6 +179,9 @@ func first(i, block int) (b, rest int) {
 
 // borrow returns the scales of a window of matrix m.
 func (g *grid) borrow(env Env, m int, w window) (scales, error) {
+	if g.groups != nil {
+		return g.borrowGroups(env, m, w)
+	}
 	r0, row := first(g.origin[0]+w.r0, g.block[0])
 	c0, col := first(g.origin[1]+w.c0, g.block[1])
 	r1, _ := first(g.origin[0]+w.r1-1, g.block[0])
@@ -214,16 +223,18 @@ func (g *grid) gather(env Env, m int, dst []float32, w window) error {
 // pickScales copies a window of a grid of float32s, which is stored in rows of width scales. If
 // transposed is set, the window is one of the transposed grid.
 func pickScales(dst []float32, all []byte, width int, w window, transposed bool) {
-	for r := w.r0; r < w.r1; r++ {
-		n := w.cols()
-		if !transposed {
-			fp8.Scales(dst[:n], all[4*(r*width+w.c0):][:4*n], fp8.F32)
-		} else {
-			for c := range n {
-				fp8.Scales(dst[c:c+1], all[4*((w.c0+c)*width+r):][:4], fp8.F32)
-			}
+	n := w.cols()
+	if !transposed {
+		for r := range w.rows() {
+			fp8.Scales(dst[r*n:][:n], all[4*((w.r0+r)*width+w.c0):][:4*n], fp8.F32)
 		}
-		dst = dst[n:]
+		return
+	}
+	for c := range n {
+		row := all[4*((w.c0+c)*width+w.r0):][:4*w.rows()]
+		for r := range w.rows() {
+			dst[r*n+c] = math.Float32frombits(binary.LittleEndian.Uint32(row[4*r:]))
+		}
 	}
 }
 
@@ -236,10 +247,20 @@ func (g *grid) fillUnit(u *Unit, env FillEnv, dst []byte) error { return g.decod
 
 // decode reads the stored scales of one matrix as float32.
 func (g *grid) decode(in Input, u *Unit, dst []byte) error {
-	if g.format == fp8.F32 {
+	n := g.rows * g.cols
+	switch {
+	case g.of != nil:
+		s := getFloats(n)
+		defer s.put()
+		m := int((u.key.Offset - g.src.Offset) / max(g.batchStride, 1))
+		if err := g.of.read(in, s.values, m); err != nil {
+			return err
+		}
+		putFloats(dst, s.values)
+		return nil
+	case g.format == fp8.F32:
 		return read(in, g.src, dst, u.key.Offset)
 	}
-	n := g.rows * g.cols
 	size := g.format.Size()
 	b := getBuffer(n * size)
 	defer b.put()

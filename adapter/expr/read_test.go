@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fp8"
 )
 
 const (
@@ -58,6 +59,16 @@ var recipes = []struct {
 	{"load slices of rank 4", func(m *maker) both { return m.load(bf16, 3, 4, 5, 6).slice(1, 1, 3).slice(0, 1, 2).slice(3, 2, 5) }},
 	{"load index of rank 4", func(m *maker) both { return m.load(bf16, 3, 4, 5, 6).index(1).transpose() }},
 	{"load element", func(m *maker) both { return m.load(bf16, 5, 6).index(1).index(2) }},
+
+	{"multiply to f32", func(m *maker) both { return m.load(f32, 7, 11).multiply(7.874015718698502e-3, f32) }},
+	{"multiply to bf16", func(m *maker) both { return m.load(f32, 3, 4100).multiply(-3e-39, bf16) }},
+	{"multiply to f16, columns transposed", func(m *maker) both {
+		return m.load(f32, 3, 40, 50).multiply(1e-3, f16).transpose().slice(1, 7, 30).index(2)
+	}},
+	{"multiply codes", func(m *maker) both {
+		q := quantized{block: blocks, out: f32}
+		return m.dequantize(q, 70, 130).multiply(1./3, bf16).slice(1, 3, 90).transpose()
+	}},
 
 	{"dequantize 1×1", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 1, 1) }},
 	{"dequantize 1×300", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 1, 300) }},
@@ -133,6 +144,8 @@ var recipes = []struct {
 	}},
 
 	{"cast", func(m *maker) both { return m.load(bf16, 9, 10).cast(f32) }},
+	{"cast from F64", func(m *maker) both { return m.load(safetensors.F64, 9, 10).cast(f32).transpose() }},
+	{"cast from F64 down", func(m *maker) both { return m.load(safetensors.F64, 3, 9, 10).cast(f16).index(2).slice(0, 1, 8) }},
 	{"cast down", func(m *maker) both { return m.load(f32, 9, 10).cast(f16).transpose() }},
 	{"cast sliced", func(m *maker) both { return m.load(f16, 9, 10).cast(bf16).slice(1, 2, 7).slice(0, 1, 8).index(3) }},
 
@@ -174,7 +187,20 @@ var recipes = []struct {
 	{"reshape, slice, index", func(m *maker) both {
 		return m.load(bf16, 6, 20).reshape(3, 4, 10).slice(1, 1, 3).index(2).transpose().index(1)
 	}},
+	{"zeros", func(m *maker) both { return m.blank(f32, 7) }},
+	{"zeros of rank 3", func(m *maker) both { return m.blank(bf16, 3, 4, 5).transpose().slice(1, 1, 4).index(2) }},
+	{"zeros of nothing", func(m *maker) both { return m.blank(f32, 0) }},
+	{"padded vector", func(m *maker) both { return m.concat(0, m.load(f32, 5), m.blank(f32, 3)).slice(0, 3, 7) }},
 	{"slice to nothing", func(m *maker) both { return m.load(bf16, 6, 20).slice(0, 3, 3).transpose() }},
+}
+
+// blank returns a tensor of zeros.
+func (m *maker) blank(d safetensors.DType, shape ...int64) both {
+	size := int64(1)
+	for _, s := range shape {
+		size *= s
+	}
+	return m.both(tensor{d, shape, make([]uint64, size)})(Blank(d, shape...))
 }
 
 // poisoned returns a buffer that shows unwritten bytes.
@@ -210,7 +236,7 @@ func randomRange(rng *rand.Rand, size int64) (lo, hi int64) {
 }
 
 func TestEveryRangeEqualsTheReference(t *testing.T) {
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		t.Run(r.name, func(t *testing.T) {
 			m := newMaker(t, uint64(i))
 			b := r.make(m)
@@ -245,7 +271,7 @@ func smallChunks(t *testing.T) {
 
 func TestReadsInSmallChunksEqualTheReference(t *testing.T) {
 	smallChunks(t)
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		m := newMaker(t, uint64(i))
 		b := r.make(m)
 		want := b.want.bytes()
@@ -332,7 +358,7 @@ func TestElementsOfAFullSizeWeight(t *testing.T) {
 }
 
 func TestRangesOutsideAreErrors(t *testing.T) {
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		b := r.make(newMaker(t, uint64(i)))
 		for _, off := range []int64{-1, b.Size(), b.Size() + 1, 1 << 62} {
 			if err := b.ReadAt(nil, make([]byte, 1), off); err == nil {
@@ -371,7 +397,7 @@ func (r *recorder) units() []UnitKey {
 }
 
 func TestUnitsAndRangesAreWhatAReadAsksFor(t *testing.T) {
-	for i, recipe := range recipes {
+	for i, recipe := range allRecipes {
 		m := newMaker(t, uint64(i))
 		b := recipe.make(m)
 		for range 30 {
@@ -475,7 +501,7 @@ func readUntilCancelled(t *testing.T, env *testEnv, nodes []both, wants [][]byte
 func TestCancelledReadsAreErrors(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		b := r.make(newMaker(t, uint64(i)))
 		for name, cache := range map[string]keeper{"no cache": nil,
 			"cache": &mapCache{limit: 1 << 30}} {
@@ -496,7 +522,7 @@ func TestFaultyFilesAlwaysGiveErrors(t *testing.T) {
 		"device error": func(n int) (int, error) { return n / 2, broken },
 		"file changed": func(n int) (int, error) { return n, broken }, // all bytes, but wrong
 	}
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		m := newMaker(t, uint64(i))
 		b := r.make(m)
 		if b.Size() == 0 {
@@ -557,11 +583,15 @@ func (m *maker) randomRecipe() both {
 	side := func() int64 { return 1 + m.rng.Int64N(40) }
 	rows, cols := side(), side()
 	leaf := func() both {
-		switch m.rng.IntN(3) {
+		switch m.rng.IntN(5) {
 		case 0:
 			return m.load(bf16, rows, cols)
 		case 1:
 			return m.load(f32, rows, cols).cast(bf16)
+		case 2:
+			return m.packed(m.randomKind(), rows, cols)
+		case 3:
+			return m.packed(gptq([]int{2, 3, 4, 8}[m.rng.IntN(4)], m.rng.IntN(2)-1), rows, cols)
 		}
 		block := [2]int64{m.rng.Int64N(20), m.rng.Int64N(20)}
 		return m.dequantize(quantized{block: block,
@@ -581,6 +611,25 @@ func (m *maker) randomRecipe() both {
 		b = m.change(b)
 	}
 	return b
+}
+
+// randomKind describes codes in rows.
+func (m *maker) randomKind() packedKind {
+	k := packedKind{bits: 4, order: fp8.Order(m.rng.IntN(3)), e2m1: m.rng.IntN(2) == 0, groups: -1,
+		block: [2]int64{m.rng.Int64N(20), m.rng.Int64N(20)}}
+	if m.rng.IntN(3) == 0 {
+		k.bits, k.order, k.e2m1, k.word = []int{2, 3, 8}[m.rng.IntN(3)], fp8.LowFirst, false, u8
+	}
+	if k.groups = m.rng.IntN(3) - 1; k.groups >= 0 {
+		k.block[k.groups] = max(k.block[k.groups], 1)
+	}
+	switch m.rng.IntN(3) {
+	case 0:
+		k.zeros.constant = 1 << (k.bits - 1)
+	case 1:
+		k.zeros = zeroKind{there: true, bits: k.bits, word: i32, down: m.rng.IntN(2) == 0}
+	}
+	return k
 }
 
 func (m *maker) change(b both) both {

@@ -131,6 +131,20 @@ func (t tensor) cast(d safetensors.DType) tensor {
 	return out
 }
 
+// multiply multiplies F32 values. The product of two float32s is exact in a float64.
+func (t tensor) multiply(by float32, d safetensors.DType) tensor {
+	out := tensor{dtype: f32, shape: t.shape}
+	for _, u := range t.bits {
+		v := decodeBits(u, f32) * float64(by)
+		if math.IsNaN(v) {
+			out.bits = append(out.bits, quietNaN(f32, 0))
+		} else {
+			out.bits = append(out.bits, encodeBits(v, f32))
+		}
+	}
+	return out.cast(d)
+}
+
 // dequantizeTensor takes the grid as a matrix for each matrix of w: grid[e][i][j].
 func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64,
 	d safetensors.DType) tensor {
@@ -167,6 +181,7 @@ var floatFields = map[safetensors.DType][2]int{
 	safetensors.BF16:   {8, 7},
 	safetensors.F16:    {5, 10},
 	safetensors.F32:    {8, 23},
+	safetensors.F64:    {11, 52},
 }
 
 func decodeBits(u uint64, d safetensors.DType) float64 {

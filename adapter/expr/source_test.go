@@ -365,6 +365,11 @@ func (b both) cast(d safetensors.DType) both {
 	return b.m.both(b.want.cast(d))(Cast(b.Node, d))
 }
 
+func (b both) multiply(by float32, d safetensors.DType) both {
+	b.m.t.Helper()
+	return b.m.both(b.want.multiply(by, d))(Multiply(b.Node, by, d))
+}
+
 func split(bs []both) (nodes []Node, want []tensor) {
 	for _, b := range bs {
 		nodes, want = append(nodes, b.Node), append(want, b.want)

@@ -58,7 +58,7 @@ func TestUnitsComeInTheOrderOfTheBytes(t *testing.T) {
 }
 
 func TestUnitsAndRangesStopWhenTold(t *testing.T) {
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		n := r.make(newMaker(t, uint64(i)))
 		calls := 0
 		more := n.Units(0, n.Size(), func(*Unit) bool { calls++; return false })
@@ -158,7 +158,7 @@ func TestFillStopsWhenCancelled(t *testing.T) {
 }
 
 func TestEveryReadGoesThroughTheEnvironment(t *testing.T) {
-	for i, r := range recipes {
+	for i, r := range allRecipes {
 		m := newMaker(t, uint64(i))
 		n := r.make(m)
 		for _, cached := range []bool{false, true} {

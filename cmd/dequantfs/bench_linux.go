@@ -56,7 +56,7 @@ func (b *benchFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&b.against, "against", "", "compare with the export in `DIRECTORY`")
 	flags.StringVar(&b.scratch, "scratch", "",
-		"`DIRECTORY` for the copy and the mounts (default that of temporary files)")
+		"`DIRECTORY` for copy and mounts (default $TMPDIR)")
 	flags.Var(&b.sample, "sample", "bytes of the view to read")
 	flags.Var(&b.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.IntVar(&b.rounds, "rounds", 3, "`N` rounds")

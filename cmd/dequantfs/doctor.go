@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -148,7 +149,8 @@ func examineLayouts(c *adapter.Checkpoint, log *slog.Logger) (found []finding) {
 			continue
 		}
 		plans = append(plans, p)
-		says := fmt.Sprintf("%d tensors, %s in bf16", len(p.Tensors), formatSize(planSize(p)))
+		says := fmt.Sprintf("%d tensors, %s in %s", len(p.Tensors), formatSize(planSize(p)),
+			strings.ToLower(p.Options.DType.String()))
 		found = append(found, ok("layout "+layout, "%s", says))
 	}
 	sayNotes(log, plans...)
@@ -171,7 +173,10 @@ func examineTensors(c *adapter.Checkpoint) finding {
 
 // familyOf returns the family that config.json names.
 func familyOf(c *adapter.Checkpoint) string {
-	if c.Config.Missing() {
+	switch {
+	case c.IsMistral():
+		return "unknown: Mistral's own layout, with params.json in place of config.json"
+	case c.Config.Missing():
 		return "unknown: config.json is missing"
 	}
 	return cmp.Or(c.Config.ModelType, "unknown: config.json has no model_type")

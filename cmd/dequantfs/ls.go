@@ -74,6 +74,7 @@ func (l *lsFlags) run(c *cobra.Command, name string) error {
 type listing struct {
 	Directory string          `json:"directory"`
 	Layout    string          `json:"layout"`
+	DType     string          `json:"dtype"`
 	Tensors   []listedTensor  `json:"tensors"`
 	Account   []accountedFate `json:"source_keys"`
 }
@@ -112,7 +113,8 @@ func listView(tree *fs.FS, v fs.View) (listing, error) {
 	if err != nil {
 		return listing{}, err
 	}
-	l := listing{Directory: v.Dir, Layout: v.Plan.Options.Layout}
+	o := v.Plan.Options
+	l := listing{Directory: v.Dir, Layout: o.Layout, DType: o.DType.String()}
 	for _, t := range v.Plan.Tensors {
 		l.Tensors = append(l.Tensors, listedTensor{
 			Name: t.Name, DType: t.Node.DType().String(),
@@ -135,17 +137,23 @@ var fateNames = map[adapter.Fate]string{
 // filesOf finds the virtual file of each tensor as a loader does: by the index or, without one, in
 // the only safetensors file.
 func filesOf(f *fs.FS, dir string) (func(name string) string, error) {
-	data, err := iofs.ReadFile(f, path.Join(dir, "model.safetensors.index.json"))
-	if err == nil {
+	entries, err := iofs.ReadDir(f, path.Join(".", dir))
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(entries, func(e iofs.DirEntry) bool {
+		return strings.HasSuffix(e.Name(), ".safetensors.index.json")
+	})
+	if i >= 0 {
+		data, err := iofs.ReadFile(f, path.Join(dir, entries[i].Name()))
+		if err != nil {
+			return nil, err
+		}
 		x, err := safetensors.ParseIndex(data)
 		if err != nil {
 			return nil, err
 		}
 		return func(name string) string { return path.Join(dir, x.WeightMap[name]) }, nil
-	}
-	entries, err := iofs.ReadDir(f, path.Join(".", dir))
-	if err != nil {
-		return nil, err
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), ".safetensors") {

@@ -21,7 +21,7 @@ type viewFlags struct {
 	set *pflag.FlagSet // these flags, for commands that pass them on
 
 	layouts          []string
-	dtype, mtp       string
+	dtype, cast, mtp string
 	ep               string
 	include, exclude string
 	scales           string
@@ -47,7 +47,8 @@ func (v *viewFlags) register(c *cobra.Command) {
 	v.set = pflag.NewFlagSet("view", pflag.ContinueOnError)
 	v.set.StringSliceVar(&v.layouts, "layout", nil,
 		"`A,B` of "+strings.Join(layoutNames(), ", ")+" (default "+standard+")")
-	v.set.StringVar(&v.dtype, "dtype", "bf16", "if computed: bf16, f16, f32")
+	v.set.StringVar(&v.dtype, "dtype", autoDType, "if computed: auto, bf16, f16, f32")
+	v.set.StringVar(&v.cast, "cast", "computed", "gets dtype: computed or all")
 	v.set.StringVar(&v.ep, "ep", "", "only experts of rank `R/N`, R from 0; or all/N")
 	v.set.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")
 	v.set.StringVar(&v.include, "include", "", "only names that `REGEX` matches at the start")
@@ -72,7 +73,8 @@ const followLinks = "follow-links"
 func flagValues() map[string][]cobra.Completion {
 	return map[string][]cobra.Completion{
 		"layout": layoutNames(),
-		"dtype":  {"bf16", "f16", "f32"},
+		"dtype":  {autoDType, "bf16", "f16", "f32"},
+		"cast":   {adapter.CastComputed, adapter.CastAll},
 		"mtp":    {"auto", "keep", "drop"},
 		"scales": {"amax", "ones"},
 	}
@@ -120,9 +122,13 @@ func (v *viewFlags) sayLayout(log *slog.Logger) {
 	}
 }
 
+// autoDType is the value of --dtype that leaves the dtype to the source's configuration.
+const autoDType = "auto"
+
 // viewDTypes are the values of --dtype, in the spelling of safetensors and in that of torch.
 var viewDTypes = map[string]safetensors.DType{
-	"bf16": safetensors.BF16, "bfloat16": safetensors.BF16,
+	autoDType: safetensors.Invalid,
+	"bf16":    safetensors.BF16, "bfloat16": safetensors.BF16,
 	"f16": safetensors.F16, "float16": safetensors.F16, "fp16": safetensors.F16,
 	"f32": safetensors.F32, "float32": safetensors.F32, "fp32": safetensors.F32,
 }
@@ -143,10 +149,13 @@ type request struct {
 // check finds mistakes in the flags before anything is opened, and returns the request.
 func (v *viewFlags) check() (*request, error) {
 	r := &request{layouts: v.chosen(), shardSize: int64(v.shardSize), follow: v.follow}
-	r.options = adapter.Options{MTP: v.mtp, Scales: v.scales, Unscaled: v.unscaled}
+	r.options = adapter.Options{
+		Cast: v.cast, MTP: v.mtp, Scales: v.scales, Unscaled: v.unscaled,
+	}
 	var err error
 	for _, step := range []func(){
 		func() { err = v.checkLayouts() },
+		func() { err = oneOf("cast", v.cast, adapter.CastComputed, adapter.CastAll) },
 		func() { err = oneOf("mtp", v.mtp, adapter.MTPAuto, adapter.MTPKeep, adapter.MTPDrop) },
 		func() { err = oneOf("scales", v.scales, adapter.ScalesAmax, adapter.ScalesOnes) },
 		func() { r.options.DType, err = parseDType(v.dtype) },
@@ -164,7 +173,7 @@ func (v *viewFlags) check() (*request, error) {
 func parseDType(text string) (safetensors.DType, error) {
 	d, ok := viewDTypes[strings.ToLower(text)]
 	if !ok {
-		return d, flagError("dtype", text, "bf16, f16 or f32")
+		return d, flagError("dtype", text, "auto, bf16, f16 or f32")
 	}
 	return d, nil
 }

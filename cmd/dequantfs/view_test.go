@@ -26,7 +26,7 @@ func viewOf(t *testing.T, args ...string) *viewFlags {
 
 // given has every view flag with a value other than its default.
 var given = map[string]string{
-	"layout": "native", "dtype": "f32", "ep": "1/4", "mtp": "drop", "include": "a,b", "exclude": "b c",
+	"layout": "native", "dtype": "f32", "cast": "all", "ep": "1/4", "mtp": "drop", "include": "a,b", "exclude": "b c",
 	"shard-size": "1234567B", "scales": "ones", "unscaled": "true", "follow-links": "true",
 }
 
@@ -55,6 +55,7 @@ func TestEveryViewFlagIsPassedOn(t *testing.T) {
 
 func TestDTypesAreSpelledOurWayAndThatOfTorch(t *testing.T) {
 	for text, want := range map[string]safetensors.DType{
+		"auto": safetensors.Invalid, "Auto": safetensors.Invalid,
 		"bf16": safetensors.BF16, "BF16": safetensors.BF16, "bfloat16": safetensors.BF16,
 		"f16": safetensors.F16, "float16": safetensors.F16, "fp16": safetensors.F16,
 		"Float16": safetensors.F16,

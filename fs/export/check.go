@@ -129,6 +129,8 @@ func (r *ViewRecord) check() error {
 	case !isWord(r.Layout) || !isWord(r.MTP) || !isWord(r.Scales):
 		return fmt.Errorf("%.80q, %.80q and %.80q are not values of --layout, --mtp and --scales",
 			r.Layout, r.MTP, r.Scales)
+	case r.Cast != "" && !isWord(r.Cast):
+		return fmt.Errorf("%.80q is not a value of --cast", r.Cast)
 	case r.Rank < 0 || r.Ranks < 0 || r.Rank >= max(r.Ranks, 1):
 		return fmt.Errorf("there is no rank %d of %d", r.Rank, r.Ranks)
 	case r.ShardSize < 0:

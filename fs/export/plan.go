@@ -16,6 +16,10 @@ import (
 const (
 	configName = "config.json"
 	indexName  = "model.safetensors.index.json"
+
+	// in place of them in Mistral's own layout
+	paramsName       = "params.json"
+	mistralIndexName = "consolidated.safetensors.index.json"
 )
 
 // order divides the files into those that are written first, and those that are written when all
@@ -23,8 +27,9 @@ const (
 func (m *Manifest) order() (first, last []FileRecord) {
 	isLast := map[string]bool{}
 	for _, v := range m.Views {
-		isLast[path.Join(v.Dir, configName)] = true
-		isLast[path.Join(v.Dir, indexName)] = true
+		for _, name := range []string{configName, indexName, paramsName, mistralIndexName} {
+			isLast[path.Join(v.Dir, name)] = true
+		}
 	}
 	for _, f := range m.Files {
 		if isLast[f.Name] {

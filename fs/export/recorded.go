@@ -58,10 +58,13 @@ func (v *verifier) meaning(m *Manifest, r FileRecord, file *os.File) {
 	switch {
 	case isShard(r.Name):
 		v.header(r, file)
-	case path.Base(r.Name) == indexName && m.hasView(path.Dir(r.Name)):
+	case isIndex(path.Base(r.Name)) && m.hasView(path.Dir(r.Name)):
 		v.index(m, r, file)
 	}
 }
+
+// isIndex reports whether a file of a view is its index.
+func isIndex(name string) bool { return name == indexName || name == mistralIndexName }
 
 // header compares the header of a shard with its record. It first compares where the data begins,
 // so that it reads no more than the manifest has room for.

@@ -24,12 +24,14 @@ type ViewRecord struct {
 	Include   string `json:"include,omitempty"`
 	Exclude   string `json:"exclude,omitempty"`
 	Scales    string `json:"scales"`
+	Cast      string `json:"cast,omitempty"` // empty: "computed"
 	Unscaled  bool   `json:"unscaled,omitempty"`
 	ShardSize int64  `json:"shard_size"`
 }
 
-// Defaults of the options that a plan may leave empty.
+// Defaults of the options that a plan may leave empty if [adapter.NewPlan] did not make it.
 const (
+	defaultDType  = safetensors.BF16
 	defaultMTP    = "auto"
 	defaultScales = "amax"
 )
@@ -38,13 +40,13 @@ const (
 func RecordView(v fs.View) ViewRecord {
 	o := v.Plan.Options
 	r := ViewRecord{
-		Dir: v.Dir, Layout: o.Layout, DType: safetensors.BF16.String(),
+		Dir: v.Dir, Layout: o.Layout, DType: cmp.Or(o.DType, defaultDType).String(),
 		Rank: o.EP.Rank, Ranks: o.EP.Size,
 		MTP: cmp.Or(o.MTP, defaultMTP), Scales: cmp.Or(o.Scales, defaultScales),
 		Unscaled: o.Unscaled, ShardSize: v.ShardSize,
 	}
-	if o.DType != safetensors.Invalid {
-		r.DType = o.DType.String()
+	if o.Cast != adapter.CastComputed {
+		r.Cast = o.Cast
 	}
 	if o.Include != nil {
 		r.Include = o.Include.String()
@@ -63,7 +65,7 @@ func (r ViewRecord) View(c *adapter.Checkpoint) (fs.View, error) {
 	}
 	o := adapter.Options{
 		Layout: r.Layout, DType: d, EP: adapter.EP{Rank: r.Rank, Size: r.Ranks},
-		MTP: r.MTP, Scales: r.Scales, Unscaled: r.Unscaled,
+		MTP: r.MTP, Scales: r.Scales, Cast: r.Cast, Unscaled: r.Unscaled,
 	}
 	if r.Include != "" {
 		if o.Include, err = regexp.Compile(r.Include); err != nil {
@@ -95,6 +97,7 @@ func (r ViewRecord) flags() string {
 		given bool
 		text  string
 	}{
+		{r.Cast != "", " --cast " + r.Cast},
 		{r.Ranks > 0, fmt.Sprintf(" --ep %d/%d", r.Rank, r.Ranks)},
 		{r.MTP != defaultMTP, " --mtp " + r.MTP},
 		{r.Include != "", fmt.Sprintf(" --include %q", r.Include)},

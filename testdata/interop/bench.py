@@ -12,6 +12,7 @@ import numpy as np
 
 import families
 from checks import report
+from container import write_checkpoint
 from mounts import BINARY, command, mount
 
 
@@ -40,17 +41,15 @@ def peer():
             report("ok", f"mount, {layout} view: {size / 1e9 / seconds():.3f} GB/s, {ratio:.1f} times the reference")
 
 
-def in_memory(directory):
-    """Bytes a second of the native view from a warm source into a buffer, without FUSE."""
-    run = [BINARY, "bench", directory, "--layout", "native", "--only", "virtual", "--json"]
+def in_memory(directory, layout="native"):
+    """Bytes a second of a view from a warm source into a buffer, without FUSE."""
+    run = [BINARY, "bench", directory, "--layout", layout, "--only", "virtual", "--json"]
     out = subprocess.run(run, check=True, capture_output=True).stdout
     return next(m["median"] for m in json.loads(out)["measures"] if m["name"] == "virtual-warm")
 
 
 def layer(directory, experts, hidden, inner):
     """A checkpoint of one layer's experts."""
-    from container import write_checkpoint
-
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 127, inner * hidden, np.uint8).view(families.FP8)
     tensors = {}
@@ -113,3 +112,73 @@ def resident(point):
                 text = status.read_text()
                 return int(next(x.split()[1] for x in text.splitlines() if x.startswith("VmRSS"))) // 1024
     return 0
+
+
+def packed():
+    """Experts of gpt-oss and of Kimi-K2 in 4 bits: the library's own dequantization, then ours."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
+    for name, make, dequantize in (("gpt-oss", gpt_oss, with_transformers), ("Kimi-K2", kimi, with_automodel)):
+        with tempfile.TemporaryDirectory() as directory:
+            config, tensors = make(experts=4)
+            with timed() as seconds:
+                size = dequantize(as_torch(tensors))
+            theirs = size / seconds()
+            write_checkpoint(directory, config, tensors)
+            ours = in_memory(directory, "hf")
+            report("ok", f"{name}: the library {theirs / 1e9:.3f} GB/s, ours in memory {ours / 1e9:.2f} GB/s, {ours / theirs:.0f} times")
+
+
+def as_torch(tensors):
+    import torch
+
+    # NumPy's BF16 is unknown to torch, so it goes there as integers
+    halves = {k: torch.from_numpy(v.view(np.int16)).view(torch.bfloat16) for k, v in tensors.items() if v.dtype.itemsize == 2}
+    return {k: torch.from_numpy(v) for k, v in tensors.items() if v.dtype.itemsize != 2} | halves
+
+
+def gpt_oss(experts, hidden=2880, inner=2880):
+    rng = np.random.default_rng(1)
+    tensors = {}
+    for name, rows, cols in (("gate_up_proj", 2 * inner, hidden), ("down_proj", hidden, inner)):
+        key = f"model.layers.0.mlp.experts.{name}"
+        tensors[key + "_blocks"] = rng.integers(0, 256, (experts, rows, cols // 32, 16), np.uint8)
+        tensors[key + "_scales"] = rng.integers(110, 130, (experts, rows, cols // 32), np.uint8)
+    config = {"model_type": "gpt_oss", "architectures": ["GptOssForCausalLM"], "num_local_experts": experts, "num_hidden_layers": 1}
+    config |= {"hidden_size": hidden, "intermediate_size": inner, "quantization_config": {"quant_method": "mxfp4"}}
+    return config, tensors
+
+
+def with_transformers(tensors):
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    keys = [k.removesuffix("_blocks") for k in tensors if k.endswith("_blocks")]
+    return sum(convert_moe_packed_tensors(tensors[k + "_blocks"], tensors[k + "_scales"]).nbytes for k in keys)
+
+
+def kimi(experts, hidden=7168, inner=2048):
+    import ml_dtypes
+
+    rng = np.random.default_rng(1)
+    tensors = {}
+    for e in range(experts):
+        for name, rows, cols in (("gate_proj", inner, hidden), ("up_proj", inner, hidden), ("down_proj", hidden, inner)):
+            key = f"model.layers.1.mlp.experts.{e}.{name}.weight"
+            tensors[key + "_packed"] = rng.integers(-(1 << 31), 1 << 31, (rows, cols // 8), np.int32)
+            tensors[key + "_scale"] = rng.uniform(1e-4, 1e-2, (rows, cols // 32)).astype(ml_dtypes.bfloat16)
+            tensors[key + "_shape"] = np.array([rows, cols], np.int32)
+    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
+    config = {"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "n_routed_experts": experts}
+    config |= {"num_hidden_layers": 2, "first_k_dense_replace": 1, "hidden_size": hidden, "moe_intermediate_size": inner}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    config["quantization_config"] = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": groups}
+    return config, tensors
+
+
+def with_automodel(tensors):
+    from nemo_automodel.components.models.kimi_k25_vl.state_dict_adapter import dequantize_int4
+
+    keys = [k.removesuffix("_packed") for k in tensors if k.endswith("_packed")]
+    parts = ((tensors[k + "_packed"], tensors[k + "_scale"], tensors[k + "_shape"]) for k in keys)
+    return sum(dequantize_int4(*p, device="cpu").nbytes for p in parts)

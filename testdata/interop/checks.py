@@ -35,13 +35,18 @@ def expect(condition, why):
         raise AssertionError(why)
 
 
-def run_child(module, function, limit):
+def python(environment):
+    """The interpreter of a virtual environment that `run` has made."""
+    return os.environ[f"DEQUANTFS_PYTHON_{environment}"] if environment else sys.executable
+
+
+def run_child(module, function, limit, environment=""):
     """Run one child; gives its result lines and its output."""
     start = time.monotonic()
     name = f"{module}.{function}"
     code = f"import {module}; {module}.{function}()"
     child = subprocess.Popen(
-        [sys.executable, "-u", "-c", code],
+        [python(environment), "-u", "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -60,7 +60,7 @@ def header(path):
     return json.loads(text), 8 + n
 
 
-def read(path):
+def read(path, aligned=True):
     """Arrays by name, mapped from the file; any broken rule of the format is an error."""
     entries, start = header(path)
     metadata = entries.pop("__metadata__", {})
@@ -73,7 +73,7 @@ def read(path):
         dtype = np.dtype(DTYPES[e["dtype"]])
         if begin != end or stop - begin != dtype.itemsize * math.prod(e["shape"]):
             raise ValueError(f"{path}: {name} lies at {begin}…{stop} after {end}")
-        if (start + begin) % dtype.itemsize:
+        if aligned and (start + begin) % dtype.itemsize:
             raise ValueError(f"{path}: {name} is not aligned")
         out[name] = data[start + begin : start + stop].view(dtype).reshape(e["shape"])
         end = stop
@@ -82,11 +82,11 @@ def read(path):
     return out
 
 
-def read_all(directory):
+def read_all(directory, aligned=True):
     """Arrays of all files of a directory, checked against the index where there is one."""
     out, where = {}, {}
     for path in sorted(pathlib.Path(directory).glob("*.safetensors")):
-        for name, a in read(path).items():
+        for name, a in read(path, aligned).items():
             if name in out:
                 raise ValueError(f"{name} is in {path.name} and {where[name]}")
             out[name], where[name] = a, path.name

@@ -66,7 +66,7 @@ def transformers():
                         from_pretrained(point / layout, plain, extra)
 
 
-def from_pretrained(directory, plain, mtp):
+def from_pretrained(directory, plain, mtp, dtype="bfloat16"):
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -74,7 +74,7 @@ def from_pretrained(directory, plain, mtp):
     expect(not info["missing_keys"], f"missing {info['missing_keys']}")
     expect(set(info["unexpected_keys"]) == set(mtp), f"unexpected {info['unexpected_keys']}, MTP has {mtp}")
     expect(not info["mismatched_keys"] and not info["error_msgs"], str(info))
-    expect(model.dtype == torch.bfloat16, f"dtype {model.dtype}")
+    expect(model.dtype == getattr(torch, dtype), f"dtype {model.dtype}")
     quantizer = getattr(model, "hf_quantizer", None)
     expect(quantizer is None and not getattr(model.config, "quantization_config", None), "a quantizer was started")
     tokens = torch.arange(40)[None] * 5 % 256

@@ -57,6 +57,9 @@ MODELS = {
     },
     "glm_moe_dsa": SIZES | GROUPS | MLA | INDEX,
     "glm4_moe": SIZES | GROUPS | {"head_dim": 48, "num_nextn_predict_layers": 0},
+    "gpt_oss": SIZES
+    | {"head_dim": 48, "num_local_experts": 4, "intermediate_size": 96, "sliding_window": 16}
+    | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
     "llama": DENSE,
     "llama_ragged": DENSE | {"hidden_size": 200, "intermediate_size": 330},
     "llama4_text": SIZES | {"intermediate_size_mlp": 320, "head_dim": 48, "num_local_experts": 4, "moe_layers": [1]},
@@ -99,6 +102,7 @@ MODELS = {
     },
     "mixtral": SIZES | {"head_dim": 48, "num_local_experts": 4, "intermediate_size": 160},
     "phi3": DENSE | {"num_key_value_heads": 2, "pad_token_id": 0},
+    "qwen2": DENSE,
     "qwen3": DENSE | {"head_dim": 48},
     "qwen3_moe": SIZES | {"head_dim": 48, "num_experts": 8},
     "qwen3_next": SIZES
@@ -144,7 +148,7 @@ def quantize(a, block=128):
     return (a / spread).astype(FP8), scale
 
 
-def saved(name, directory):
+def saved(name, directory, dtype="bfloat16"):
     """The arrays and the config that transformers saves for a model with random weights."""
     import torch
     import transformers
@@ -153,7 +157,7 @@ def saved(name, directory):
     config = transformers.AutoConfig.for_model(TYPES.get(name, name), **MODELS[name])
     images = "vision_config" in MODELS[name]
     auto = transformers.AutoModelForImageTextToText if images else transformers.AutoModelForCausalLM
-    model = auto.from_config(config, dtype=torch.bfloat16)
+    model = auto.from_config(config, dtype=getattr(torch, dtype))
     with torch.no_grad():
         for p in model.state_dict().values():  # norms, biases and buffers too
             if p.is_floating_point():

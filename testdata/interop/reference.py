@@ -43,9 +43,15 @@ def adapter(case, dtype):
     return getattr(module, name)(namespace(case.config), moe_config(case), backend(), dtype=dtype)
 
 
+class Namespace(types.SimpleNamespace):
+    """A part of a configuration, which adapters read by attribute or by key."""
+
+    __getitem__ = types.SimpleNamespace.__getattribute__
+
+
 def namespace(config):
     inner = {k: namespace(v) if isinstance(v, dict) else v for k, v in config.items()}
-    return types.SimpleNamespace(_name_or_path="", **inner)
+    return Namespace(_name_or_path="", **inner)
 
 
 def backend():

@@ -3,10 +3,12 @@
 import os
 import sys
 
+import adapters
 import checks
 import families
+import libraries
 
-# module, function, seconds that it may take
+# module, function, seconds that it may take, and the environment if it is not that of the suite
 LIGHT = [("light", f, 600) for f in ("views", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")]
 LOADERS = (
     "transformers",
@@ -24,8 +26,16 @@ HEAVY += [("titan", "views", 600)]
 HEAVY += [("reference", f, 600) for f in (*families.FAMILIES, "differs")]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
-BENCH = [("bench", f, 600) for f in ("peer", "full_size")]
-SUITES = {"light": LIGHT, "heavy": HEAVY + BACK + STRICT, "bench": BENCH}
+BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]
+ADAPTERS = [("adapters", f, 600) for f in adapters.CASES]
+LIBRARIES = [("libraries", f, 600, "LIBRARIES") for f in libraries.GROUPS] + [("libraries", "g_idx", 600, "013")]
+LOADS = [("loads", f, 600, "LIBRARIES") for f in ("transformers", "converter")]
+SUITES = {
+    "light": LIGHT,
+    "heavy": HEAVY + BACK + STRICT,
+    "libraries": LIBRARIES + ADAPTERS + LOADS,
+    "bench": BENCH,
+}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or ["light"]

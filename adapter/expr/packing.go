@@ -1,0 +1,383 @@
+package expr
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/fp8"
+)
+
+// packing is a part of the packed codes of a batch of matrices, possibly seen transposed.
+type packing struct {
+	pack       Pack
+	signed     bool
+	offset8    bool   // codes of 8 bits are stored 128 higher
+	word       int    // bytes of a word
+	words      region // of whole matrices: of bytes, or of words whose codes belong to one column
+	full       [2]int // rows and columns of a whole matrix, as stored
+	rows, cols int    // of the part, as stored
+	r0, c0     int    // where the part begins
+	transposed bool
+	turned     []Unit // one for each matrix, if transposed and words are in rows
+}
+
+// newPacking checks that the words of codes have the size that the shape needs.
+func newPacking(src *Source, shape []int64, pack Pack, h *header) (packing, error) {
+	p := packing{pack: pack, word: min(max(src.DType.Bits()/8, 1), 4)}
+	batch, rows, cols := int64(1), shape[len(shape)-2], shape[len(shape)-1]
+	if len(shape) == 3 {
+		batch = shape[0]
+	}
+	size, height, width := p.packedSize(rows, cols)
+	if n := h.size; n != batch*size {
+		return p, fmt.Errorf("%s: %d bytes of shape %v: codes of %d bits and shape %v need %d",
+			src.Key, n, src.Shape, pack.Bits, shape, batch*size)
+	}
+	p.full = [2]int{int(rows), int(cols)}
+	p.rows, p.cols = p.full[0], p.full[1]
+	words := *src
+	words.DType, words.Shape = safetensors.U8, []int64{batch, height, width}
+	if pack.Down && p.word == 4 {
+		words.DType = safetensors.I32
+	}
+	wh, err := newHeader(words.DType, words.Shape)
+	if err != nil {
+		return p, fmt.Errorf("%s: %w", src.Key, err)
+	}
+	p.words = newRegion(&words, &wh)
+	return p, nil
+}
+
+// packedSize returns the bytes of a matrix, and the rows and columns of its bytes, or of its words
+// if their codes belong to one column.
+func (p *packing) packedSize(rows, cols int64) (size, height, width int64) {
+	bits, word := int64(p.pack.Bits), int64(p.word)
+	if p.pack.Down {
+		height = ceilDiv(rows*bits, 8*word)
+		return height * cols * word, height, cols
+	}
+	width = ceilDiv(cols*bits, 8*word) * word
+	return rows * width, rows, width
+}
+
+func ceilDiv(a, b int64) int64 { return (a + b - 1) / b }
+
+// height returns the rows of each matrix as seen.
+func (p *packing) height() int {
+	if p.transposed {
+		return p.cols
+	}
+	return p.rows
+}
+
+func (p packing) transpose() packing {
+	p.transposed = !p.transposed
+	if p.pack.Down {
+		p.words = p.words.transpose()
+	}
+	return p
+}
+
+// narrow keeps the part s of an axis, of n that are seen.
+func (p packing) narrow(n, axis int, s span) packing {
+	fromEnd := n - axis
+	if p.transposed && fromEnd <= 2 {
+		fromEnd = 3 - fromEnd
+	}
+	lo, count := int(s.lo), int(s.hi-s.lo)
+	switch fromEnd {
+	case 1:
+		p.c0, p.cols = p.c0+lo, count
+	case 2:
+		p.r0, p.rows = p.r0+lo, count
+	case 3:
+		p.words = p.words.narrow(3, 0, s)
+	}
+	return p
+}
+
+// seal makes the units. It is called when the packing has its final form.
+func (p *packing) seal() {
+	p.words.seal()
+	p.turned = nil
+	if !p.transposed || p.pack.Down || p.rows == 0 || p.cols == 0 {
+		return
+	}
+	whole := *p
+	whole.rows, whole.cols, whole.r0, whole.c0 = p.full[0], p.full[1], 0, 0
+	p.turned = make([]Unit, p.words.batch)
+	for m := range p.turned {
+		k := p.words.key(m, Transposed)
+		k.Cols = int64(p.full[1])
+		p.turned[m] = Unit{k, &whole}
+	}
+}
+
+// coded is a window of codes in memory, in a form that the kernels read.
+type coded struct {
+	lease
+	coding fp8.Coding
+	skip   int
+}
+
+// borrow returns the first rows of a window of matrix m, as seen.
+func (p *packing) borrow(env Env, m int, w window) (coded, error) {
+	switch {
+	case p.transposed && p.pack.Down:
+		return p.borrowStream(env, m, p.shifted(w))
+	case p.transposed:
+		return p.borrowTurned(env, m, p.shifted(w))
+	case p.pack.Down:
+		return p.borrowDown(env, m, p.shifted(w))
+	}
+	return p.borrowStream(env, m, p.shifted(w))
+}
+
+// shifted returns a window of the part as a window of the whole matrix, as seen.
+func (p *packing) shifted(w window) window {
+	r, c := p.r0, p.c0
+	if p.transposed {
+		r, c = c, r
+	}
+	return window{w.r0 + r, w.r1 + r, w.c0 + c, w.c1 + c}
+}
+
+// streamed returns the window of words that holds a window whose rows are streams of codes, and the
+// position of the first code in it.
+func (p *packing) streamed(w window) (words window, first int) {
+	bits, unit := p.pack.Bits, 1
+	if p.pack.Down {
+		unit = p.word
+	}
+	first = w.c0 % (8 * unit)
+	words = window{w.r0, w.r1, w.c0 / (8 * unit) * bits, (w.c1*bits + 8*unit - 1) / (8 * unit)}
+	if p.pack.Order == fp8.Interleaved {
+		words.c1 = (w.c1 + 7) / 8 * 4
+	}
+	return words, first
+}
+
+// borrowStream returns rows of codes that lie one after the other.
+func (p *packing) borrowStream(env Env, m int, w window) (coded, error) {
+	words, first := p.streamed(w)
+	l, err := p.words.borrow(env, m, words)
+	if err != nil {
+		return coded{}, err
+	}
+	return p.present(l, first, w.cols()), nil
+}
+
+// present gives the rows of a lease in a form that the kernels read. The window's codes begin with
+// code first of each row.
+func (p *packing) present(l lease, first, cols int) coded {
+	switch {
+	case p.pack.Bits == 8:
+		l.bytes = l.bytes[first:]
+		return coded{l, p.byteCoding(), 0}
+	case p.pack.Bits == 4 && p.pack.Order != fp8.Interleaved:
+		l.bytes = l.bytes[first/2:]
+		return coded{l, p.nibbles(), first % 2}
+	}
+	defer l.release()
+	b := getBuffer(l.rows * cols)
+	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
+	for r := range l.rows {
+		fp8.Unpack(b.bytes[r*cols:][:cols], l.bytes[r*l.stride:][:size], first, p.pack.Bits,
+			p.pack.Order)
+	}
+	return p.unpacked(b, cols, l.rows)
+}
+
+// unpacked describes rows of one code in each byte.
+func (p *packing) unpacked(b *buffer, cols, rows int) coded {
+	return coded{lease{bytes: b.bytes, stride: cols, rows: rows, buf: b}, p.byteCoding(), 0}
+}
+
+// nibbles returns the coding of codes of 4 bits as they are stored.
+func (p *packing) nibbles() fp8.Coding {
+	if p.pack.Order == fp8.HighFirst {
+		return fp8.HighNibbles
+	}
+	return fp8.Nibbles
+}
+
+// byteCoding returns the coding of codes that have a byte each.
+func (p *packing) byteCoding() fp8.Coding {
+	switch {
+	case p.pack.Bits < 8:
+		return fp8.LowBytes
+	case p.signed:
+		return fp8.Int8
+	case p.offset8:
+		return fp8.Offset8
+	}
+	return fp8.Uint8
+}
+
+// borrowDown reads words whose codes belong to one column and takes out the rows of the window.
+func (p *packing) borrowDown(env Env, m int, w window) (coded, error) {
+	each := 8 * p.word
+	w.r1 = min(w.r1, w.r0+max(1, chunk/w.cols()))
+	words := window{w.r0 * p.pack.Bits / each, (w.r1*p.pack.Bits + each - 1) / each, w.c0, w.c1}
+	l, err := p.words.take(env, m, words)
+	if err != nil {
+		return coded{}, err
+	}
+	defer l.release()
+	cols := w.cols()
+	b := getBuffer(w.rows() * cols)
+	for r := w.r0; r < w.r1; r++ {
+		at := r*p.pack.Bits - words.r0*each
+		low := l.bytes[at/each*l.stride:]
+		var high []byte
+		if at%each+p.pack.Bits > each {
+			high = low[l.stride:]
+		}
+		fp8.UnpackDown(b.bytes[(r-w.r0)*cols:][:cols], low, high, p.word, at%each, p.pack.Bits)
+	}
+	return p.unpacked(b, cols, w.rows()), nil
+}
+
+// borrowTurned returns rows of the transposed matrix.
+func (p *packing) borrowTurned(env Env, m int, w window) (coded, error) {
+	e, err := env.Unit(&p.turned[m])
+	if err != nil {
+		return coded{}, err
+	}
+	if e != nil {
+		stride := p.turnedSize(p.full[0])
+		l := lease{bytes: e.Bytes()[w.r0*stride:], stride: stride, rows: w.rows(), entry: e}
+		return p.presentTurned(l, w.c0), nil
+	}
+	w.r1 = min(w.r1, w.r0+max(1, 16*chunk/w.cols()))
+	first := w.c0 % 2
+	w.c0 -= first
+	width := p.turnedSize(w.cols())
+	b := getBuffer(w.rows() * width)
+	if err := p.turn(env, b.bytes, width, m, w.turned()); err != nil {
+		b.put()
+		return coded{}, err
+	}
+	l := lease{bytes: b.bytes, stride: width, rows: w.rows(), buf: b}
+	return p.presentTurned(l, first), nil
+}
+
+// turnedSize returns the bytes of n codes of a transposed row. Codes of 4 bits share a byte.
+func (p *packing) turnedSize(n int) int {
+	if p.pack.Bits == 4 {
+		return (n + 1) / 2
+	}
+	return n
+}
+
+// presentTurned gives transposed rows from code first on.
+func (p *packing) presentTurned(l lease, first int) coded {
+	if p.pack.Bits == 4 {
+		l.bytes = l.bytes[first/2:]
+		return coded{l, fp8.Nibbles, first % 2}
+	}
+	l.bytes = l.bytes[first:]
+	return coded{l, p.byteCoding(), 0}
+}
+
+// turn reads a window of matrix m, as stored, and writes it transposed. The window begins in an
+// even row.
+func (p *packing) turn(in Input, dst []byte, stride, m int, w window) error {
+	words, first := p.streamed(w)
+	l, err := p.words.take(in, m, words)
+	if err != nil {
+		return err
+	}
+	defer l.release()
+	rows, cols := w.rows(), w.cols()
+	if p.pack.Bits == 8 {
+		fp8.Transpose(dst, stride, l.bytes[first:], l.stride, rows, cols, 1)
+		return nil
+	}
+	b := getBuffer((rows + rows%2) * cols)
+	defer b.put()
+	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
+	for r := range rows {
+		fp8.Unpack(b.bytes[r*cols:][:cols], l.bytes[r*l.stride:][:size], first, p.pack.Bits,
+			p.pack.Order)
+	}
+	if p.pack.Bits == 4 {
+		clear(b.bytes[rows*cols:])
+		rows = (rows + 1) / 2
+		pairRows(b.bytes, rows, cols)
+	}
+	fp8.Transpose(dst, stride, b.bytes, cols, rows, cols, 1)
+	return nil
+}
+
+// pairRows puts each pair of rows of codes into one row of bytes, in place. The first of the rows
+// has the low nibbles.
+func pairRows(b []byte, pairs, cols int) {
+	for i := range pairs {
+		dst, low, high := b[i*cols:][:cols], b[2*i*cols:][:cols], b[(2*i+1)*cols:][:cols]
+		c := 0
+		for ; c+8 <= cols; c += 8 {
+			v := binary.LittleEndian.Uint64(low[c:]) | binary.LittleEndian.Uint64(high[c:])<<4
+			binary.LittleEndian.PutUint64(dst[c:], v)
+		}
+		for ; c < cols; c++ {
+			dst[c] = low[c] | high[c]<<4
+		}
+	}
+}
+
+func (p *packing) unitSize(*Unit) int64 {
+	return int64(p.turnedSize(p.full[0])) * int64(p.full[1])
+}
+
+func (p *packing) unitName(u *Unit) string { return p.words.unitName(u) }
+
+// fillUnit transposes a matrix in strips of rows.
+func (p *packing) fillUnit(u *Unit, env FillEnv, dst []byte) error {
+	m := int((u.key.Offset - p.words.offset) / max(p.words.batchStride, 1))
+	rows, stride := p.stripRows(), p.turnedSize(p.full[0])
+	fns := make([]func() error, 0, p.full[0]/rows+1)
+	for r := 0; r < p.full[0]; r += rows {
+		w := window{r, min(p.full[0], r+rows), 0, p.full[1]}
+		fns = append(fns, func() error { return p.turn(env, dst[p.turnedSize(r):], stride, m, w) })
+	}
+	return env.Together(fns...)
+}
+
+// stripRows returns the rows of a strip, an even number. It prefers whole cache lines of the
+// result.
+func (p *packing) stripRows() int {
+	line := 64 * p.full[0] / p.turnedSize(p.full[0])
+	rows := min(p.full[0]/strips, strip/p.full[1])
+	return max(rows/line*line, min(line, strip/p.full[1])&^1, 2)
+}
+
+// needs reports the needs of a window as seen, whose rows span all matrices.
+func (p *packing) needs(w window, d demand) bool {
+	for w.rows() > 0 {
+		m, head, rest := w.cut(p.height())
+		if !p.needsOf(m, p.shifted(head), d) {
+			return false
+		}
+		w = rest
+	}
+	return true
+}
+
+// needsOf reports the needs of a window of matrix m.
+func (p *packing) needsOf(m int, w window, d demand) bool {
+	switch {
+	case p.turned != nil:
+		return d.unit == nil || d.unit(&p.turned[m])
+	case p.transposed:
+		return d.unit == nil || d.unit(&p.words.turned[m])
+	case p.pack.Down:
+		each := 8 * p.word
+		w.r0, w.r1 = w.r0*p.pack.Bits/each, (w.r1*p.pack.Bits+each-1)/each
+	default:
+		w, _ = p.streamed(w)
+	}
+	at := m * p.words.rows
+	return p.words.needs(window{w.r0 + at, w.r1 + at, w.c0, w.c1}, d)
+}

@@ -1,0 +1,32 @@
+package adapter
+
+// nemotronH is Nemotron-H and Nemotron 3: Mamba, attention, and experts without a gate.
+var nemotronH = family{
+	name:  "nemotron_v3",
+	types: []string{"nemotron_h"},
+	plain: []string{".mixer.conv1d.", ".embeddings.", ".embedding."},
+	experts: &expertKeys{
+		path: "mixer.experts.", proj: mlpProj, count: []string{"n_routed_experts"},
+		prefixes: []string{predictionPrefix},
+	},
+	views: []view{{
+		layout: LayoutNative, mtp: dropAfter,
+		prefixes: []rename{
+			{"^backbone.norm_f.weight$", "model.norm.weight"},
+			{"^model.norm_f.weight$", "model.norm.weight"},
+			{"^backbone.embeddings.weight$", "model.embed_tokens.weight"},
+			{"^backbone.embedding.weight$", "model.embed_tokens.weight"},
+			{"^model.embeddings.weight$", "model.embed_tokens.weight"},
+			{"^model.embedding.weight$", "model.embed_tokens.weight"},
+			{"^backbone.", "model."},
+		},
+		renames: []rename{
+			{".mixer.A_log$", ".mixer._fp32_params.A_log"},
+			{".mixer.dt_bias$", ".mixer._fp32_params.dt_bias"},
+			{".mixer.D$", ".mixer._fp32_params.D"},
+		},
+		float32: []string{
+			".mixer._fp32_params.A_log", ".mixer._fp32_params.dt_bias", ".mixer._fp32_params.D",
+		},
+	}},
+}

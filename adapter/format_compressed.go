@@ -1,0 +1,296 @@
+package adapter
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// compressedFormats are the formats of compressed-tensors other than FP8 and MXFP4. The tensors
+// decide between them, because groups of the configuration overlap in published files.
+var compressedFormats = []*format{
+	{
+		name: "NVFP4 (compressed-tensors)", codes: ".weight_packed",
+		parts: []string{".weight_scale", ".weight_global_scale"},
+		signs: []string{".weight_packed", ".weight_global_scale"},
+		fits: func(m *module) bool {
+			scale := m.part(".weight_scale")
+			return m.part(".weight_global_scale") != nil ||
+				scale != nil && scale.DType == safetensors.F8E4M3
+		},
+		open: openCompressedNVFP4,
+	},
+	{
+		name: "packed integers (compressed-tensors)", codes: ".weight_packed",
+		parts:    []string{".weight_scale", ".weight_shape"},
+		optional: []string{".weight_zero_point", ".weight_g_idx"},
+		signs:    []string{".weight_packed", ".weight_shape"},
+		read:     []string{".weight_shape"},
+		lists:    []string{".weight_g_idx"},
+		open:     openPack,
+	},
+	{
+		name: "INT8 (compressed-tensors)", codes: ".weight", parts: []string{".weight_scale"},
+		optional: []string{".weight_zero_point"},
+		fits:     typed(".weight", safetensors.I8),
+		open:     openInt8,
+	},
+	{
+		name:  "a format with zero points or ordered groups (compressed-tensors)",
+		signs: []string{".weight_zero_point", ".weight_g_idx"},
+		fits:  func(m *module) bool { return m.codes != nil },
+	},
+}
+
+// openCompressedNVFP4 reads codes of 4 bits with two scales. Unlike in other formats, the scales
+// are divided by the second one.
+func openCompressedNVFP4(o *opening) (decoder, error) {
+	const group = 16
+	w, scale, global := o.part(".weight_packed"), o.part(".weight_scale"),
+		o.part(".weight_global_scale")
+	if err := expect(w, safetensors.U8); err != nil {
+		return nil, err
+	}
+	if err := expect(scale, safetensors.F8E4M3); err != nil {
+		return nil, err
+	}
+	if err := expect(global, safetensors.F32, safetensors.BF16); err != nil {
+		return nil, err
+	}
+	block := [2]int64{1, group}
+	d := &packedWeight{
+		Packed: expr.Packed{
+			Codes: &w.Source, Shape: pairs(w.Shape), Pack: expr.Pack{Bits: 4}, Values: e2m1,
+			Scales: expr.Scales{Source: &scale.Source, Block: block, Second: &global.Source,
+				Divides: true},
+		},
+		where: partition{block: block}.String(),
+	}
+	if f := frameOf(d.Shape); !isWholeScale(global.Shape) &&
+		!(f.stack && f.forms(global.Shape).each) {
+		return nil, fmt.Errorf("%s: %s: second scale %v of %s %v: expected one number",
+			global.Shard, global.Key, global.Shape, w.Key, w.Shape)
+	}
+	return d, d.checkGroups(w, scale)
+}
+
+// expect checks the dtype of a tensor.
+func expect(t *Stored, dtypes ...safetensors.DType) error {
+	if slices.Contains(dtypes, t.DType) {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: dtype %s, expected %s", t.Shard, t.Key, t.DType,
+		joinNames(dtypes))
+}
+
+// openPack reads whole numbers of 4 or 8 bits, each stored higher by half their range. The words
+// of a row are I32, and a stored shape says how many codes of the last word count.
+func openPack(o *opening) (decoder, error) {
+	w, scale := o.part(".weight_packed"), o.part(".weight_scale")
+	if err := expect(w, safetensors.I32); err != nil {
+		return nil, err
+	}
+	if err := expect(scale, safetensors.F32, safetensors.BF16, safetensors.F16); err != nil {
+		return nil, err
+	}
+	shape, err := o.statedShape(w)
+	if err != nil {
+		return nil, err
+	}
+	s := o.quantization.integers.schemeOf(o.name)
+	bits, err := o.bitsOf(w, shape)
+	if err != nil {
+		return nil, err
+	}
+	d := &packedWeight{Packed: expr.Packed{
+		Codes: &w.Source, Shape: shape, Pack: expr.Pack{Bits: bits},
+		Scales: expr.Scales{Source: &scale.Source}, Zeros: expr.Zeros{Constant: 1 << (bits - 1)},
+	}}
+	if err := o.group(d, w, scale); err != nil {
+		return nil, err
+	}
+	return d, o.zeroPoints(d, w, s)
+}
+
+// statedShape returns the shape that the tensor ".weight_shape" holds.
+func (o *opening) statedShape(w *Stored) ([]int64, error) {
+	t := o.part(".weight_shape")
+	if err := expect(t, safetensors.I64, safetensors.I32); err != nil {
+		return nil, err
+	}
+	shape, ok := o.numbers(t)
+	switch {
+	case !ok || len(t.Shape) != 1 || len(shape) != 2:
+		return nil, fmt.Errorf("%s: %s: %s %v holds %v: expected two numbers, the rows and columns "+
+			"of %s", t.Shard, t.Key, t.DType, t.Shape, shape[:min(len(shape), 4)], w.Key)
+	case len(w.Shape) != 2 || shape[0] != w.Shape[0] || shape[1] < 0 || shape[1] > math.MaxInt32:
+		return nil, fmt.Errorf("%s: %s: holds the shape %v, but %s has the words %v: expected a "+
+			"matrix with as many rows", t.Shard, t.Key, shape, w.Key, w.Shape)
+	}
+	return shape, nil
+}
+
+// widths are the bits of codes in the packs of compressed-tensors. Between its versions 0.13 and
+// 0.20 the packing of odd widths changed, so only packs of decoded widths have one meaning.
+var widths = []struct {
+	bits    int
+	decoded bool
+}{{2, false}, {3, false}, {4, true}, {5, false}, {6, false}, {7, false}, {8, true}}
+
+// bitsOf returns the bits of a code, which follow from the number of words in a row. If several
+// widths need as many, as 7 and 8 bits do, the configuration decides.
+func (o *opening) bitsOf(w *Stored, shape []int64) (int, error) {
+	var fit, named []int
+	configured := o.quantization.integers.schemeOf(o.name).bits
+	if len(configured) == 0 { // names in the configuration may be those of another library
+		configured = o.quantization.integers.any.bits
+	}
+	decoded := map[int]bool{}
+	for _, x := range widths {
+		apart, dense := ceilDiv(shape[1], int64(32/x.bits)), ceilDiv(shape[1]*int64(x.bits), 32)
+		if w.Shape[1] == apart || w.Shape[1] == dense {
+			fit = append(fit, x.bits)
+			if slices.Contains(configured, x.bits) {
+				named = append(named, x.bits)
+			}
+		}
+		decoded[x.bits] = x.decoded
+	}
+	if len(fit) > 1 && len(named) > 0 {
+		fit = named
+	}
+	stated := fmt.Sprintf("%s: %s: words %v of the shape %v in %s", w.Shard, w.Key, w.Shape, shape,
+		o.part(".weight_shape").Key)
+	switch {
+	case len(fit) == 0:
+		return 0, fmt.Errorf("%s fit no width of codes: expected %d words in a row for 4 bits, or "+
+			"%d for 8: restore the published files", stated, ceilDiv(shape[1], 8),
+			ceilDiv(shape[1], 4))
+	case len(fit) > 1:
+		return 0, fmt.Errorf("%s fit codes of %v bits: say in config.json which it is: add num_bits "+
+			"to the weights of quantization_config.config_groups", stated, fit)
+	case !decoded[fit[0]]:
+		return 0, fmt.Errorf("%s have codes of %d bits (compressed-tensors), which are not decoded: "+
+			otherwise, stated, fit[0])
+	}
+	return fit[0], nil
+}
+
+// group decides which codes share a scale. The groups of a row have equal sizes.
+func (o *opening) group(d *packedWeight, w, scale *Stored) error {
+	rows, cols := d.Shape[0], d.Shape[1]
+	p, n := partition{}, int64(1) // groups in a row
+	if !isWholeScale(scale.Shape) {
+		if len(scale.Shape) == 2 {
+			n = scale.Shape[1]
+		}
+		if len(scale.Shape) != 2 || scale.Shape[0] != rows || n < 1 || n > cols || cols%n != 0 {
+			return fmt.Errorf("%s: %s: scales %v fit %s of the shape %v in no known way: expected "+
+				"one scale per matrix [1], per row [%d 1], or for each of n groups in a row [%d n], "+
+				"where n divides %d", scale.Shard, scale.Key, scale.Shape, w.Key, d.Shape, rows,
+				rows, cols)
+		}
+		p.block = [2]int64{1, blockIn(cols, cols/n)}
+	}
+	d.Scales.Block, d.where = p.block, fmt.Sprintf("%d bits, %s", d.Pack.Bits, p)
+	list := o.part(".weight_g_idx")
+	if list == nil {
+		return nil
+	}
+	ordered, err := o.ordered(list, w, cols, n)
+	if ordered {
+		d.Groups = expr.Groups{Source: &list.Source, Axis: 1}
+		d.where += ", in another order"
+	}
+	return err
+}
+
+// ordered checks the list with the group of each column. It reports whether the groups are in
+// another order than that of the columns. As in the library, -1 means that they are not.
+func (o *opening) ordered(list, w *Stored, cols, n int64) (bool, error) {
+	if err := expect(list, safetensors.I32); err != nil {
+		return false, err
+	}
+	if !slices.Equal(list.Shape, []int64{cols}) {
+		return false, fmt.Errorf("%s: %s: shape %v, expected a group for each column of %s: [%d]",
+			list.Shard, list.Key, list.Shape, w.Key, cols)
+	}
+	l, err := o.list(list)
+	if err != nil || l.least == -1 {
+		return false, err
+	}
+	for _, g := range []int32{l.least, l.most} {
+		if g < 0 || int64(g) >= n {
+			return false, fmt.Errorf("%s: %s: it names group %d: expected 0 to %d", list.Shard,
+				list.Key, g, n-1)
+		}
+	}
+	if l.each != cols/n {
+		return false, fmt.Errorf("%s: %s: groups of unequal sizes: expected %d columns in each of %d",
+			list.Shard, list.Key, cols/n, n)
+	}
+	return l.size != l.each, nil
+}
+
+// zeroPoints adds the zero points of a pack. They are packed down the rows.
+func (o *opening) zeroPoints(d *packedWeight, w *Stored, s *scheme) error {
+	t := o.part(".weight_zero_point")
+	if t == nil {
+		if s.asymmetric && !s.symmetric {
+			return fmt.Errorf("%s: %s: config.json says symmetric: false, but %s.weight_zero_point "+
+				"is missing: restore the published files", w.Shard, w.Key, o.name)
+		}
+		return nil
+	}
+	if err := expect(t, safetensors.I32); err != nil {
+		return err
+	}
+	g := frameOf(d.Shape).grid(partition{block: d.Scales.Block})
+	bits := int64(d.Pack.Bits)
+	need := []int64{ceilDiv(g[0]*bits, 32), g[1]}
+	if !slices.Equal(t.Shape, need) {
+		return fmt.Errorf("%s: %s: zero points %v for scales %v of %s: expected %v, packed down "+
+			"the rows", t.Shard, t.Key, t.Shape, d.Scales.Source.Shape, w.Key, need)
+	}
+	d.Zeros = expr.Zeros{Source: &t.Source, Pack: expr.Pack{Bits: d.Pack.Bits, Down: true}}
+	return nil
+}
+
+// openInt8 reads whole numbers of 8 bits, a byte each.
+func openInt8(o *opening) (decoder, error) {
+	w, scale := o.codes, o.part(".weight_scale")
+	if err := expect(scale, safetensors.F32, safetensors.BF16, safetensors.F16); err != nil {
+		return nil, err
+	}
+	s := o.quantization.integers.schemeOf(o.name)
+	p, err := findPartition(w.Shape, scale.Shape, s, fusion{}, false)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: for %s: %w", scale.Shard, scale.Key, w.Key, err)
+	}
+	d := &packedWeight{
+		Packed: expr.Packed{
+			Codes: &w.Source, Shape: w.Shape, Pack: expr.Pack{Bits: 8}, Signed: true,
+			Scales: expr.Scales{Source: &scale.Source, Block: p.block},
+		},
+		where: p.String(),
+	}
+	t := o.part(".weight_zero_point")
+	switch {
+	case t == nil && s.asymmetric && !s.symmetric:
+		return nil, fmt.Errorf("%s: %s: config.json says symmetric: false, but %s.weight_zero_point "+
+			"is missing: restore the published files", w.Shard, w.Key, o.name)
+	case t == nil:
+	case !slices.Equal(t.Shape, scale.Shape):
+		return nil, fmt.Errorf("%s: %s: zero points %v beside scales %v: expected the same shape",
+			t.Shard, t.Key, t.Shape, scale.Shape)
+	default:
+		if err := expect(t, safetensors.I8); err != nil {
+			return nil, err
+		}
+		d.Zeros = expr.Zeros{Source: &t.Source, Pack: expr.Pack{Bits: 8}, Signed: true}
+	}
+	return d, nil
+}

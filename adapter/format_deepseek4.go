@@ -1,0 +1,57 @@
+package adapter
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+)
+
+// deepSeek4Formats are those of DeepSeek-V4 and V4.1 that differ from FP8 in blocks.
+var deepSeek4Formats = []*format{
+	{
+		name: "FP4 (DeepSeek-V4)", codes: ".weight", parts: []string{".scale"}, loose: true,
+		fits: func(m *module) bool {
+			return m.codes.DType == safetensors.I8 && isExponents(m.part(".scale"))
+		},
+		open: openDeepSeekFP4,
+	},
+	loose(&format{
+		name: "FP8", codes: ".weight", parts: []string{".scale"},
+		fits: func(m *module) bool {
+			return fp8Coded(m.codes.DType) && strings.HasSuffix(m.name, "engram.embed")
+		},
+		open: openEngram,
+	}),
+}
+
+// openDeepSeekFP4 opens the experts. A byte has the codes of two columns, the even one in its low
+// half. Each group of 32 in a row has an exponent.
+func openDeepSeekFP4(o *opening) (decoder, error) {
+	w, scale := o.codes, o.part(".scale")
+	d := &packedWeight{where: groupsOf32.String(), Packed: expr.Packed{
+		Codes: &w.Source, Shape: pairs(w.Shape), Pack: expr.Pack{Bits: 4},
+		Values: e2m1PlusZero,
+		Scales: expr.Scales{Source: &scale.Source, Block: groupsOf32.block},
+	}}
+	return d, d.checkGroups(w, scale)
+}
+
+var groupsOf32 = partition{block: [2]int64{1, 32}}
+
+// openEngram opens the table of Engram. Its rows are looked up alone, so they are scaled alone, in
+// groups of 32. The configured blocks are those of the matrices.
+func openEngram(o *opening) (decoder, error) {
+	w, scale := o.codes, o.part(".scale")
+	if err := checkScale(scale); err != nil {
+		return nil, err
+	}
+	rows := &scheme{blocks: [][2]int64{groupsOf32.block}}
+	p, err := findPartition(w.Shape, scale.Shape, rows, fusion{}, false)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: for %s, whose rows are scaled alone: %w",
+			scale.Shard, scale.Key, w.Key, err)
+	}
+	return newFP8Weight(w, scale, o.quantization.intern(p)), nil
+}

@@ -1,0 +1,430 @@
+package adapter
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
+
+// The goldens are what from_hf of the reference's adapters made of small checkpoints.
+func TestNativeEqualsTheAdapters(t *testing.T) {
+	paths, err := filepath.Glob("../testdata/golden/*/*/expected.json")
+	more, errMore := filepath.Glob("../testdata/golden/families/native/*/expected.json")
+	if paths = append(paths, more...); err != nil || errMore != nil || len(more) < 3 {
+		t.Fatalf("%d goldens, errors %v, %v", len(paths), err, errMore)
+	}
+	pending, err := os.ReadFile("../testdata/golden/pending.txt") // not decoded yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, path := range paths {
+		if slices.Contains(strings.Split(string(pending), "\n"),
+			filepath.Base(filepath.Dir(path))) || !hasNative(t, path) {
+			continue
+		}
+		tried++
+		t.Run(filepath.Base(filepath.Dir(path)), func(t *testing.T) {
+			equalNative(t, dict(t, openedAt(t, filepath.Dir(path)), Options{Layout: LayoutNative}),
+				path)
+		})
+	}
+	if tried < 3 {
+		t.Errorf("%d goldens, want more", tried)
+	}
+}
+
+// hasNative reports whether a golden gives the layout native.
+func hasNative(t *testing.T, path string) bool {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Contains(raw, []byte(`"native": {`))
+}
+
+// equalNative compares a view in BF16 with the layout native of an expected.json.
+func equalNative(t *testing.T, d *StateDict, path string) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var golden struct {
+		Native map[string]struct {
+			Shape               []int64
+			DType, SHA256, BF16 string
+		}
+	}
+	if err := json.Unmarshal(raw, &golden); err != nil {
+		t.Fatal(err)
+	}
+	if d.Len() != len(golden.Native) || d.Len() == 0 {
+		t.Errorf("%d tensors, want %d", d.Len(), len(golden.Native))
+	}
+	for name, want := range golden.Native {
+		got, ok := d.Tensor(name)
+		if !ok {
+			t.Errorf("%s: missing", name)
+			continue
+		}
+		if want.DType == "" {
+			want.DType, want.SHA256 = "BF16", want.BF16
+		}
+		sum := sha256.Sum256(content(t, got))
+		if hex.EncodeToString(sum[:]) != want.SHA256 || got.DType().String() != want.DType ||
+			!slices.Equal(got.Shape(), want.Shape) {
+			t.Errorf("%s: %s %v, or other bytes than the adapter's: want %s %v", name,
+				got.DType(), got.Shape(), want.DType, want.Shape)
+		}
+	}
+}
+
+// randomListed is a listed source with random bytes.
+func randomListed(t *testing.T, name string) *synth.Checkpoint {
+	t.Helper()
+	s := synthetic(t, listed[name].config, listed[name].tensors)
+	rng := rand.New(rand.NewPCG(11, 12))
+	for i := range s.Tensors {
+		x := &s.Tensors[i]
+		x.Data = synth.Random(rng, x.DType, x.Shape)
+	}
+	return s
+}
+
+// expertKey is the key of one projection of one expert, as families call it.
+var expertKey = regexp.MustCompile(
+	`\.experts\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight$`)
+
+// stackedByHand makes a grouped tensor of the layout native from the tensors of the layout hf that
+// go into it, number by number.
+func stackedByHand(name string, from []synth.Tensor) synth.Tensor {
+	var experts [roles][]synth.Tensor
+	for _, x := range from {
+		m := expertKey.FindStringSubmatch(x.Name)
+		e, _ := strconv.Atoi(m[1])
+		r := map[string]role{"gate_proj": gate, "w1": gate, "up_proj": up, "w3": up}[m[2]]
+		if m[2] == "down_proj" || m[2] == "w2" {
+			r = down
+		}
+		for len(experts[r]) <= e {
+			experts[r] = append(experts[r], synth.Tensor{})
+		}
+		experts[r][e] = x
+	}
+	parts := experts[gate : up+1]
+	if len(experts[down]) > 0 {
+		parts = experts[down:]
+	}
+	last := parts[len(parts)-1]
+	out := synth.Tensor{Name: name, DType: from[0].DType,
+		Shape: []int64{int64(len(last)), last[0].Shape[1], 0}}
+	for _, p := range parts {
+		if len(p) > 0 {
+			out.Shape[2] += p[0].Shape[0]
+		}
+	}
+	width := int64(len(last[0].Data)) / (last[0].Shape[0] * last[0].Shape[1])
+	for e := range last {
+		for column := range last[0].Shape[1] {
+			for _, p := range parts {
+				if len(p) == 0 {
+					continue
+				}
+				for row := range p[e].Shape[0] {
+					at := (row*p[e].Shape[1] + column) * width
+					out.Data = append(out.Data, p[e].Data[at:at+width]...)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// Experts of every family are stacked as by hand, in every dtype. Other tensors have the values of
+// layout hf.
+func TestNativeExpertsEqualStackingByHand(t *testing.T) {
+	for _, name := range []string{"kimi_k25", "kimi_k3", "deepseek_v4", "deepseek_v41",
+		"minimax_m3", "minimax_m3_vl", "nemotron_v3"} {
+		t.Run(name, func(t *testing.T) {
+			c := opened(t, randomListed(t, name))
+			for dtype, d := range dtypes {
+				native := dict(t, c, Options{Layout: LayoutNative, DType: d})
+				hf := dict(t, c, Options{Layout: LayoutHF, DType: d})
+				from := map[string][]synth.Tensor{}
+				for _, a := range native.Plan.Account {
+					if l, ok := hf.Tensor(a.Key); ok && len(a.Into) > 0 {
+						from[a.Into[0]] = append(from[a.Into[0]], synth.Tensor{Name: a.Key,
+							DType: l.DType().String(), Shape: l.Shape(), Data: content(t, l)})
+					}
+				}
+				groups := 0
+				for l := range native.All() {
+					if !strings.HasSuffix(l.Name(), "_projs") {
+						continue
+					}
+					groups++
+					want := stackedByHand(l.Name(), inDType(from[l.Name()], dtype))
+					if l.DType() != d || !slices.Equal(l.Shape(), want.Shape) ||
+						!bytes.Equal(content(t, l), want.Data) {
+						t.Errorf("%s: %s %v, or other bytes, want %s %v", l.Name(), l.DType(),
+							l.Shape(), dtype, want.Shape)
+					}
+				}
+				if groups < 2 {
+					t.Errorf("%d groups, want more", groups)
+				}
+			}
+		})
+	}
+}
+
+// inDType converts BF16 tensors, number by number.
+func inDType(ts []synth.Tensor, dtype string) []synth.Tensor {
+	for i, x := range ts {
+		if x.DType == dtype {
+			continue
+		}
+		var data []byte
+		for j := range len(x.Data) / 2 {
+			data = append(data, synth.Round(dtype, number32(x, int64(j)))...)
+		}
+		ts[i].DType, ts[i].Data = dtype, data
+	}
+	return ts
+}
+
+// The ranks together hold every expert once, and all other tensors each.
+func TestRanksOfEveryFamilyShareTheExperts(t *testing.T) {
+	perExpert := regexp.MustCompile(`\.experts\.(\w+_projs?|\w+_proj_bias)$`)
+	for _, name := range []string{"gpt_oss", "kimi_k25", "kimi_k3", "deepseek_v4", "deepseek_v41",
+		"minimax_m3", "mistral4", "mistral4_vl", "nemotron_v3"} {
+		for _, layout := range []string{LayoutNative, LayoutHF} {
+			t.Run(name+" "+layout, func(t *testing.T) {
+				c := opened(t, randomListed(t, name))
+				whole := tensorsOf(t, dict(t, c, Options{Layout: layout}))
+				for _, size := range []int{2, 3} {
+					for rank := range size {
+						lo, hi := EP{rank, size}.Range(2)
+						var want []synth.Tensor
+						for _, x := range whole {
+							m := expertKey.FindStringSubmatch(x.Name)
+							if m != nil && (m[1] < strconv.Itoa(lo) || m[1] >= strconv.Itoa(hi)) {
+								continue
+							}
+							if perExpert.MatchString(x.Name) {
+								if lo == hi {
+									continue
+								}
+								each := len(x.Data) / 2
+								x.Shape = append([]int64{int64(hi - lo)}, x.Shape[1:]...)
+								x.Data = x.Data[lo*each : hi*each]
+							}
+							want = append(want, x)
+						}
+						equal(t, dict(t, c, Options{Layout: layout, EP: EP{rank, size}}), want)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Every source key has a fate, and every tensor comes from a key or is zeros.
+func TestNativeAccountsOfEveryFamily(t *testing.T) {
+	for name := range listed {
+		t.Run(name, func(t *testing.T) {
+			for _, o := range []Options{{}, {EP: EP{1, 2}}, {EP: EP{2, 3}}, {MTP: MTPDrop}} {
+				o.Layout = LayoutNative
+				if listed[name].config == "" || o.EP.Size > 0 && familyOf(opened(t,
+					randomListed(t, name)).Config.fields()).expertKeys() == nil {
+					continue
+				}
+				d := dict(t, opened(t, randomListed(t, name)), o)
+				from := map[string]bool{}
+				for _, a := range d.Plan.Account {
+					if (a.Fate == Dropped) != (a.Reason != "") || (a.Fate == Dropped) == (len(a.Into) > 0) {
+						t.Errorf("%+v: %+v", o, a)
+					}
+					for _, into := range a.Into {
+						from[into] = true
+						mustTensor(t, d, into)
+					}
+				}
+				for l := range d.All() {
+					if !from[l.Name()] && !strings.HasPrefix(l.Recipe(), "zeros(") {
+						t.Errorf("%+v: nothing goes into %s", o, l.Name())
+					}
+				}
+			}
+		})
+	}
+}
+
+// A missing expert is named, in prediction layers too. A missing group is named by its layer.
+func TestMissingExpertsOfEveryFamilyAreNamed(t *testing.T) {
+	for name, keys := range map[string][]string{
+		"kimi_k25":      {"language_model.model.layers.1.mlp.experts.1.up_proj.weight"},
+		"kimi_k3":       {"language_model.model.layers.1.block_sparse_moe.experts.0.w3.weight"},
+		"deepseek_v4":   {"layers.1.ffn.experts.1.w1.weight", "mtp.0.ffn.experts.0.w2.weight"},
+		"deepseek_v41":  {"layers.0.ffn.experts.1.w1.weight"},
+		"minimax_m3":    {"model.mtp.layers.0.transformer_layer.block_sparse_moe.experts.1.w2.weight"},
+		"minimax_m3_vl": {"language_model.model.layers.0.block_sparse_moe.experts.0.w1.weight"},
+		"nemotron_v3":   {"backbone.layers.1.mixer.experts.1.up_proj.weight", "mtp.layers.0.mixer.experts.1.down_proj.weight"},
+	} {
+		for _, key := range keys {
+			s := randomListed(t, name)
+			without(s, "^"+regexp.QuoteMeta(key)+"$")
+			for _, layout := range []string{LayoutNative, LayoutHF} {
+				if _, err := NewPlan(opened(t, s), Options{Layout: layout}); err == nil ||
+					!strings.Contains(err.Error(), key) {
+					t.Errorf("%s, %s without %s: error %v", name, layout, key, err)
+				}
+			}
+		}
+	}
+	for name, group := range map[string]string{"gpt_oss": "gate_up_proj", "mistral4": "down_proj"} {
+		s := randomListed(t, name)
+		without(s, `experts\.`+group+"$")
+		if _, err := NewPlan(opened(t, s), Options{Layout: LayoutNative}); err == nil ||
+			!strings.Contains(err.Error(), "layer 0") {
+			t.Errorf("%s without %s: error %v", name, group, err)
+		}
+	}
+}
+
+func TestWrongSourcesOfTheFamiliesAreRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		family string
+		spoil  func(*synth.Checkpoint)
+		want   []string
+	}{
+		"fewer decays than heads": {"kimi_k3", func(c *synth.Checkpoint) {
+			reshaped(c, "language_model.model.layers.0.self_attn.A_log", "F32", 2)
+		}, []string{"layers.0.self_attn.A_log", "[2]", "3 values or more", ".safetensors"}},
+		"no number of heads": {"kimi_k3", func(c *synth.Checkpoint) {
+			delete(c.Config["text_config"].(map[string]any), "linear_attn_config")
+		}, []string{"layers.0.self_attn.A_log", "linear_attn_config", "num_heads"}},
+		"no number of experts for the zeros": {"mistral4_vl", func(c *synth.Checkpoint) {
+			delete(c.Config["text_config"].(map[string]any), "n_routed_experts")
+		}, []string{"layers.1.mlp.gate.weight", "n_routed_experts", "e_score_correction_bias"}},
+		"a bias for another number of experts": {"gpt_oss", func(c *synth.Checkpoint) {
+			reshaped(c, "model.layers.0.mlp.experts.down_proj_bias", "BF16", 3, 6)
+		}, []string{"experts.down_proj_bias", "[3 6]", "2 experts"}},
+		"a bias without axes": {"gpt_oss", func(c *synth.Checkpoint) {
+			reshaped(c, "model.layers.0.mlp.experts.down_proj_bias", "BF16")
+		}, []string{"experts.down_proj_bias", "[]"}},
+		"groups of another number of experts": {"gpt_oss", func(c *synth.Checkpoint) {
+			reshaped(c, "model.layers.0.mlp.experts.down_proj", "BF16", 3, 4, 6)
+		}, []string{"experts.down_proj", "[3 4 6]", "expected 2"}},
+		"groups with two axes": {"gpt_oss", func(c *synth.Checkpoint) {
+			reshaped(c, "model.layers.0.mlp.experts.down_proj", "BF16", 8, 6)
+		}, []string{"experts.down_proj", "three axes"}},
+		"a number of prediction layers that is none": {"deepseek_v4", func(c *synth.Checkpoint) {
+			c.Config["num_nextn_predict_layers"] = "two"
+		}, []string{"num_nextn_predict_layers", "two"}},
+	} {
+		s := randomListed(t, test.family)
+		test.spoil(s)
+		_, err := NewPlan(opened(t, s), Options{Layout: LayoutNative})
+		for _, w := range test.want {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: error %v does not say %q", name, err, w)
+			}
+		}
+	}
+}
+
+// Grouped experts that are not quantized keep their dtype in the families whose adapter only turns
+// or renames them. Every floating tensor of Kimi K2.5 has the dtype of the view.
+func TestDTypesAreThoseOfTheAdapters(t *testing.T) {
+	for _, test := range []struct{ family, name, dtype string }{
+		{"gpt_oss", "model.layers.0.mlp.experts.gate_and_up_projs", "BF16"},
+		{"gpt_oss", "model.layers.0.mlp.experts.down_projs", "BF16"},
+		{"mistral4", "model.layers.0.mlp.experts.down_projs", "BF16"},
+		{"mistral4_vl", "model.language_model.model.layers.1.mlp.experts.gate_and_up_projs", "F32"},
+		{"mistral4_vl", "model.language_model.model.layers.1.mlp.experts.down_projs", "F32"},
+		{"kimi_k25", "model.language_model.lm_head.weight", "F32"},
+		{"kimi_k25", "model.vision_tower.patch_embed.proj.weight", "F32"},
+		{"kimi_k3", "lm_head.weight", "BF16"},
+		{"kimi_k3", "model.layers.0.self_attn._fp32_params.dt_bias", "F32"},
+	} {
+		d := dict(t, opened(t, randomListed(t, test.family)), Options{Layout: LayoutNative,
+			DType: safetensors.F32})
+		if got := mustTensor(t, d, test.name).DType().String(); got != test.dtype {
+			t.Errorf("%s: %s is %s, want %s", test.family, test.name, got, test.dtype)
+		}
+	}
+	d := dict(t, opened(t, randomListed(t, "kimi_k25")), Options{Layout: LayoutNative})
+	for l := range d.All() {
+		if l.DType() != safetensors.BF16 {
+			t.Errorf("kimi_k25: %s is %s", l.Name(), l.DType())
+		}
+	}
+}
+
+// Which prediction layers are shown, and what they are called.
+func TestPredictionLayersOfTheFamilies(t *testing.T) {
+	v4 := func(n int, keys string) string {
+		return fmt.Sprintf(`{"model_type": "deepseek_v4", "num_hidden_layers": 2, "n_routed_experts": 1, "num_nextn_predict_layers": %d}|%s`, n, keys)
+	}
+	m3 := func(n int, keys string) string {
+		return fmt.Sprintf(`{"model_type": "minimax_m3", "num_hidden_layers": 2, "num_local_experts": 1, "num_mtp_modules": %d}|%s`, n, keys)
+	}
+	nemotron := `{"model_type": "nemotron_h", "num_hidden_layers": 2, "num_nextn_predict_layers": 3}|`
+	for _, test := range []struct{ source, mtp, want string }{
+		{v4(1, "mtp.0.attn_norm.weight mtp.1.attn_norm.weight"), MTPAuto, "mtp.layers.0.input_layernorm.weight"},
+		{v4(0, "norm.weight mtp.0.attn_norm.weight"), MTPAuto, "model.norm.weight"},
+		{v4(0, "mtp.0.attn_norm.weight"), MTPKeep, "mtp.layers.0.input_layernorm.weight"},
+		{v4(1, "norm.weight mtp.0.attn_norm.weight layers.2.attn_norm.weight"), MTPDrop, "model.norm.weight"},
+		{v4(1, "layers.2.attn_norm.weight layers.3.attn_norm.weight"), MTPAuto, "mtp.layers.0.input_layernorm.weight"},
+		{v4(1, "model.layers.2.attn.wq_a.weight model.layers.2.enorm.weight"), MTPAuto, "mtp.layers.0.enorm.weight mtp.layers.0.self_attn.wq_a.weight"},
+		{v4(1, "model.layers.1.attn.wq_a.weight"), MTPAuto, "model.layers.1.attn.wq_a.weight"},
+		{v4(0, "layers.2.attn_norm.weight"), MTPAuto, "model.layers.2.input_layernorm.weight"},
+		{v4(2, "mtp.0.norm.weight mtp.1.norm.weight"), MTPAuto, "mtp.layers.0.norm.weight mtp.layers.1.norm.weight"},
+		{m3(1, "model.mtp.layers.0.eh_proj.weight model.mtp.layers.5.transformer_layer.self_attn.index_q_proj.weight"), MTPAuto,
+			"model.mtp.layers.0.eh_proj.weight model.mtp.layers.5.transformer_layer.self_attn.indexer.index_q_proj.weight"},
+		{m3(0, "model.norm.weight model.mtp.layers.0.eh_proj.weight"), MTPAuto, "model.norm.weight"},
+		{m3(0, "model.mtp.layers.0.eh_proj.weight"), MTPKeep, "model.mtp.layers.0.eh_proj.weight"},
+		{m3(1, "model.norm.weight model.mtp.layers.0.eh_proj.weight"), MTPDrop, "model.norm.weight"},
+		{nemotron + "backbone.layers.1.norm.weight backbone.layers.2.norm.weight mtp.layers.0.norm.weight", MTPAuto,
+			"model.layers.1.norm.weight mtp.layers.0.norm.weight"},
+		{nemotron + "backbone.layers.2.norm.weight mtp.layers.0.norm.weight", MTPKeep, "model.layers.2.norm.weight mtp.layers.0.norm.weight"},
+		{nemotron + "lm_head.weight backbone.layers.2.norm.weight mtp.layers.0.norm.weight", MTPDrop, "lm_head.weight"},
+		{nemotron + "model.embedding.weight model.norm_f.weight model.layers.0.mixer.D", MTPAuto,
+			"model.embed_tokens.weight model.layers.0.mixer._fp32_params.D model.norm.weight"},
+	} {
+		config, keys, _ := strings.Cut(test.source, "|")
+		lines := strings.ReplaceAll(keys, " ", " BF16 4\n") + " BF16 4"
+		d := dict(t, opened(t, synthetic(t, config, lines)), Options{Layout: LayoutNative, MTP: test.mtp})
+		var got []string
+		for l := range d.All() {
+			got = append(got, l.Name())
+		}
+		slices.Sort(got)
+		want := strings.Fields(test.want)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s, %s: %v, want %v", test.source, test.mtp, got, want)
+		}
+		shows := slices.ContainsFunc(got, func(name string) bool { return strings.Contains(name, "mtp.") })
+		zero := regexp.MustCompile(`"num_(nextn_predict_layers|mtp_modules)": 0`).Match(d.Plan.Config)
+		if shows && zero && test.mtp != MTPKeep {
+			t.Errorf("%s, %s: config.json has no prediction layers, and the view has", test.source, test.mtp)
+		}
+	}
+}
