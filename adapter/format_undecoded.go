@@ -21,8 +21,8 @@ var undecodedFormats = []*format{
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed",
 		parts: []string{".weight_packed"}}),
 	{
-		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed", parts: []string{".weight_scale"},
-		fits: sixBits,
+		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed",
+		parts: []string{".weight_scale"}, fits: sixBits,
 	},
 	loose(&format{name: "a pack of grouped experts", signs: []string{"_weight_packed", "_packed"},
 		fits: func(m *module) bool {
@@ -114,7 +114,8 @@ func typed(pairs ...any) func(*module) bool {
 
 // undecodedMethods are values of quant_method whose weights are never decoded.
 var undecodedMethods = []string{
-	"aqlm", "bitnet", "eetq", "exl2", "exl3", "fp_quant", "higgs", "hqq", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
+	"aqlm", "bitnet", "eetq", "exl2", "exl3", "fp_quant", "higgs", "hqq", "quanto", "quip", "sdnq",
+	"sinq", "spqr", "torchao", "vptq",
 }
 
 const rotated = "the stored weights are rotated, and the model rotates them back while it runs: " +
