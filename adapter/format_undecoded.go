@@ -115,7 +115,7 @@ func typed(pairs ...any) func(*module) bool {
 // undecodedMethods are values of quant_method whose weights are never decoded.
 var undecodedMethods = []string{
 	"aqlm", "bitnet", "eetq", "exl2", "exl3", "fp_quant", "higgs", "hqq", "quanto", "quip", "sdnq",
-	"sinq", "spqr", "torchao", "vptq",
+	"spqr", "sinq", "torchao", "vptq",
 }
 
 const rotated = "the stored weights are rotated, and the model rotates them back while it runs: " +
