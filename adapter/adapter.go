@@ -58,9 +58,10 @@
 // A dequantized value is (number - zero point) × scale in float32, rounded to the view's dtype. The
 // number of a code is that of its format. Each step rounds to nearest even. The rules are those of
 // NeMo AutoModel's adapters. Some of those adapters were written for BF16 checkpoints and pass
-// quantized weights on; here every weight is dequantized first. The view's dtype applies to dequantized and merged tensors. All other tensors keep their
-// own, unless [CastAll] asks for the same dtype for every floating one. Weights that a view
-// quantizes are decoded to F32 for it, so the view's dtype does not change their bytes.
+// quantized weights on; here every weight is dequantized first. The view's dtype applies to
+// dequantized and merged tensors. All other tensors keep their own, unless [CastAll] asks for the
+// same dtype for every floating one. Weights that a view quantizes are decoded to F32 for it, so
+// the view's dtype does not change their bytes.
 //
 // # Names from the reference
 //
