@@ -21,8 +21,8 @@ var undecodedFormats = []*format{
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed",
 		parts: []string{".weight_packed"}}),
 	{
-		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed", parts: []string{".weight_scale"},
-		fits: sixBits,
+		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed",
+		parts: []string{".weight_scale"}, fits: sixBits,
 	},
 	loose(&format{name: "a pack of grouped experts", signs: []string{"_weight_packed", "_packed"},
 		fits: func(m *module) bool {
