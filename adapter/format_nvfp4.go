@@ -64,6 +64,9 @@ func nvfp4Format(codes, scale, second string) *format {
 // direction its codes are packed.
 func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 	w := o.codes
+	if o.c.kernelOrder[scale.Shard] {
+		return nil, kernelOrder.refused(w, o.settings)
+	}
 	d := nvfp4Codes(w, false)
 	if o.ending == "" && !slices.Equal(d.grid(), scale.Shape) {
 		if down := nvfp4Codes(w, true); slices.Equal(down.grid(), scale.Shape) {
