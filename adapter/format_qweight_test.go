@@ -243,3 +243,20 @@ func TestWordsOf32BitsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// AutoAWQ wrote a file of its own, in which the fields have other names.
+func TestTheDescriptionByAutoAWQIsRead(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"zero_point": true, "q_group_size": 32, "w_bit": 4, "version": "GEMM"}`: "",
+		`{"zero_point": true, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}`: "quant_config.json: q_group_size 64",
+		`{"zero_point": true, "q_group_size": 32, "w_bit": 4, "version": "GEMV"}`: `quant_config.json: version "GEMV"`,
+	} {
+		c := &synth.Checkpoint{Config: map[string]any{},
+			Tensors: wordShape{4, 64, 32, 2}.awq(upProj),
+			Side:    map[string][]byte{"quant_config.json": []byte(text)}}
+		_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", text, err, want)
+		}
+	}
+}
