@@ -38,6 +38,7 @@ type description struct {
 // ruleSet is the rules for weights of one kind.
 type ruleSet struct {
 	rules   []rule
+	any     scheme             // all rules together
 	always  scheme             // all rules for every weight together
 	only    bool               // there are no other rules
 	schemes map[string]*scheme // by the rules that apply
@@ -136,6 +137,7 @@ func (q *ruleSet) settle() {
 	q.schemes = map[string]*scheme{}
 	q.only = true
 	for i := range q.rules {
+		q.any.join(&q.rules[i].scheme)
 		if r := &q.rules[i]; r.targets == nil && r.ignore == nil {
 			q.always.join(&r.scheme)
 		} else {
