@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -257,6 +258,40 @@ func TestTheDescriptionByAutoAWQIsRead(t *testing.T) {
 		_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", text, err, want)
+		}
+	}
+}
+
+// The native layout shows experts transposed, as AWQ and GPTQ store them.
+func TestExpertsInWordsAreMerged(t *testing.T) {
+	for _, golden := range []string{"awq_moe", "gptq_moe", "bnb_moe"} {
+		c := openedAt(t, "../testdata/golden/formats/"+golden)
+		hf := dict(t, c, Options{Layout: "hf", DType: safetensors.F16})
+		native := dict(t, c, Options{Layout: "native", DType: safetensors.F16})
+		const experts = "model.layers.0.mlp.experts."
+		for name, parts := range map[string][]string{
+			experts + "gate_and_up_projs": {"gate_proj", "up_proj"},
+			experts + "down_projs":        {"down_proj"},
+		} {
+			merged := mustTensor(t, native, name)
+			shape, got := merged.Shape(), content(t, merged)
+			var want []byte
+			for e := range shape[0] {
+				matrices := make([][]byte, len(parts))
+				for i, p := range parts {
+					matrices[i] = content(t, mustTensor(t, hf,
+						fmt.Sprintf("%s%d.%s.weight", experts, e, p)))
+				}
+				for in := range shape[1] {
+					for _, m := range matrices {
+						want = append(want, cut(m, 2, []int64{int64(len(m)) / 2 / shape[1], shape[1]},
+							1, in, in+1)...)
+					}
+				}
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: %s %v: other bytes than those of the experts", golden, name, shape)
+			}
 		}
 	}
 }
