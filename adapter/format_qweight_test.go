@@ -117,6 +117,7 @@ func TestWordsOf32BitsAreRecognisedByTheirShapes(t *testing.T) {
 		"AWQ without a word":     {"", "", four.awq(upProj), "1 AWQ, groups of 32 in a row, F16"},
 		"AWQ in auto-round":      {changed(t, roundGPTQ, "auto_gptq", "auto_awq"), "", four.awq(upProj), "1 AWQ, groups of 32 in a row, F16"},
 		"GPTQ":                   {gptqConfig, "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"GPTQ, a version":        {changed(t, gptqConfig, `"bits"`, `"version": "2.2.0", "bits"`), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"GPTQ, g_idx":            {gptqConfig, "", four.gptq(upProj, sequence), "1 GPTQ, groups of 32 in a row, F16"},
 		"GPTQ, old g_idx":        {gptqConfig, "", four.gptq(upProj, make([]int32, 64)), "1 GPTQ, groups of 32 in a row, F16"},
 		"GPTQ, desc_act":         {changed(t, gptqConfig, "false", "true"), "", four.gptq(upProj, order), "1 GPTQ, groups in a listed order, F16"},
