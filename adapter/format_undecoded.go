@@ -129,7 +129,7 @@ const rotated = "the stored weights are rotated, and the model rotates them back
 // tensors, and rotations that a loader must undo while the model runs.
 func refuseConfigured(c *Checkpoint, q *quantization, s settings) error {
 	o := s.object(quantizationFields...)
-	if _, ok := qweightMethods[q.method]; ok {
+	if qweightMethods[q.method] != "" {
 		if _, err := q.qweight(c); err != nil {
 			return err
 		}
