@@ -208,7 +208,7 @@ func lookupColumns(dst, codes []byte, words []uint16) {
 	}
 }
 
-// rowOfColumnsGeneric decodes the columns from begin to end, with a scale and a zero point for each.
+// rowOfColumnsGeneric decodes the columns from begin to end, each with a scale and a zero point.
 func (s *scratch) rowOfColumnsGeneric(dst, codes []byte, b *strip, begin, end int,
 	scales, zeros []float32) {
 	for c := begin; c < end; c += chunk {

@@ -28,7 +28,7 @@ func Unpack(dst, src []byte, first, bits int, order Order) {
 		panic(fmt.Sprintf("fp8: codes: %d of %d bits from code %d need %d bytes, have %d",
 			len(dst), bits, first, n, len(src)))
 	}
-	unpackGeneric(dst, src, first, bits, order)
+	unpack(dst, src, first, bits, order)
 }
 
 // PackedSize returns the bytes from the beginning of a stream that hold its first n codes.
@@ -144,16 +144,37 @@ func UnpackDown(dst, low, high []byte, word, shift, bits int) {
 	if !straddles {
 		high = nil
 	}
-	unpackDownGeneric(dst, low, high, word, shift, bits)
+	unpackDown(dst, low, high, word, shift, bits)
 }
 
+// unpackDownGeneric takes eight bytes of words at a time.
 func unpackDownGeneric(dst, low, high []byte, word, shift, bits int) {
+	mask := uint64(1)<<bits - 1
+	if word == 1 {
+		n := len(dst) &^ 7
+		unpackDownBytes(dst[:n], low, high, shift, mask)
+		dst, low, high = dst[n:], low[n:], high[min(n, len(high)):]
+	}
 	for i := range dst {
 		v := packedWord(low, i, word)
 		if high != nil {
 			v |= packedWord(high, i, word) << (8 * word)
 		}
-		dst[i] = byte(v >> shift & (1<<bits - 1))
+		dst[i] = byte(v >> shift & mask)
+	}
+}
+
+// unpackDownBytes takes eight columns of words of a byte at a time.
+func unpackDownBytes(dst, low, high []byte, shift int, mask uint64) {
+	const each = 0x0101010101010101
+	mask *= each
+	lower, upper := uint64(0xff>>shift)*each, uint64(0xff<<(8-shift)&0xff)*each
+	for i := 0; i < len(dst); i += 8 {
+		v := binary.LittleEndian.Uint64(low[i:]) >> shift & lower
+		if high != nil {
+			v |= binary.LittleEndian.Uint64(high[i:]) << (8 - shift) & upper
+		}
+		binary.LittleEndian.PutUint64(dst[i:], v&mask)
 	}
 }
 
