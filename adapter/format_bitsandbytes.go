@@ -51,7 +51,8 @@ func fourBits(name, codes, kind string) *format {
 		open: func(o *opening) (decoder, error) {
 			f := fourBitWeight{codes: o.codes, absmax: o.part(codes + ".absmax"),
 				values: o.part(codes + ".quant_map"), text: o.part(state),
-				nested: o.part(codes + ".nested_absmax"), nestedMap: o.part(codes + ".nested_quant_map")}
+				nested:    o.part(codes + ".nested_absmax"),
+				nestedMap: o.part(codes + ".nested_quant_map")}
 			return f.open(o, kind)
 		},
 	}
@@ -106,7 +107,7 @@ func (s *quantState) rows(n int64) []int64 {
 // state reads the description and compares it with the tensors.
 func (f *fourBitWeight) state(o *opening, kind string) (*quantState, error) {
 	raw, ok := o.read(f.text)
-	if !ok {
+	if !ok || len(raw) > maxShape {
 		return nil, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes of JSON", f.text.Shard,
 			f.text.Key, f.text.DType, f.text.Shape, maxShape)
 	}
@@ -174,7 +175,8 @@ func (f *fourBitWeight) check(s *quantState, n int64) error {
 			w.Key, w.DType, w.Shape, f.text.Key, s.shape, need)
 	}
 	blocks := blocksIn(n, s.block)
-	what := fmt.Sprintf("%s describes shape %v in blocks of %d, which", f.text.Key, s.shape, s.block)
+	what := fmt.Sprintf("%s describes shape %v in blocks of %d, which", f.text.Key, s.shape,
+		s.block)
 	if err := wants(f.absmax, f.scaleType(), blocks, what); err != nil {
 		return err
 	}

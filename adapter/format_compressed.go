@@ -24,11 +24,12 @@ var compressedFormats = []*format{
 		open: openCompressedNVFP4,
 	},
 	{
-		name: "a pack of integers (compressed-tensors)", codes: ".weight_packed",
+		name: "packed integers (compressed-tensors)", codes: ".weight_packed",
 		parts:    []string{".weight_scale", ".weight_shape"},
 		optional: []string{".weight_zero_point", ".weight_g_idx"},
 		signs:    []string{".weight_packed", ".weight_shape"},
-		read:     []string{".weight_shape", ".weight_g_idx"},
+		read:     []string{".weight_shape"},
+		lists:    []string{".weight_g_idx"},
 		open:     openPack,
 	},
 	{
@@ -100,7 +101,7 @@ func openPack(o *opening) (decoder, error) {
 		return nil, err
 	}
 	s := o.quantization.integers.schemeOf(o.name)
-	bits, err := o.bitsOf(w, shape, s)
+	bits, err := o.bitsOf(w, shape)
 	if err != nil {
 		return nil, err
 	}
@@ -121,10 +122,13 @@ func (o *opening) statedShape(w *Stored) ([]int64, error) {
 		return nil, err
 	}
 	shape, ok := o.numbers(t)
-	if !ok || len(t.Shape) != 1 || len(shape) != 2 || len(w.Shape) != 2 ||
-		shape[0] != w.Shape[0] || shape[1] < 0 || shape[1] > math.MaxInt32 {
-		return nil, fmt.Errorf("%s: %s: %s %v holds the shape %v, but %s has the words %v: expected "+
-			"a matrix with as many rows", t.Shard, t.Key, t.DType, t.Shape, shape, w.Key, w.Shape)
+	switch {
+	case !ok || len(t.Shape) != 1 || len(shape) != 2:
+		return nil, fmt.Errorf("%s: %s: %s %v holds %v: expected two numbers, the rows and columns "+
+			"of %s", t.Shard, t.Key, t.DType, t.Shape, shape[:min(len(shape), 4)], w.Key)
+	case len(w.Shape) != 2 || shape[0] != w.Shape[0] || shape[1] < 0 || shape[1] > math.MaxInt32:
+		return nil, fmt.Errorf("%s: %s: holds the shape %v, but %s has the words %v: expected a "+
+			"matrix with as many rows", t.Shard, t.Key, shape, w.Key, w.Shape)
 	}
 	return shape, nil
 }
@@ -136,16 +140,20 @@ var widths = []struct {
 	decoded bool
 }{{2, false}, {3, false}, {4, true}, {5, false}, {6, false}, {7, false}, {8, true}}
 
-// bitsOf returns the bits of a code, which follow from the number of words in a row. In short rows
-// several widths need as many, and then the configuration decides.
-func (o *opening) bitsOf(w *Stored, shape []int64, s *scheme) (int, error) {
+// bitsOf returns the bits of a code, which follow from the number of words in a row. If several
+// widths need as many, as 7 and 8 bits do, the configuration decides.
+func (o *opening) bitsOf(w *Stored, shape []int64) (int, error) {
 	var fit, named []int
+	configured := o.quantization.integers.schemeOf(o.name).bits
+	if len(configured) == 0 { // names in the configuration may be those of another library
+		configured = o.quantization.integers.any.bits
+	}
 	decoded := map[int]bool{}
 	for _, x := range widths {
 		apart, dense := ceilDiv(shape[1], int64(32/x.bits)), ceilDiv(shape[1]*int64(x.bits), 32)
 		if w.Shape[1] == apart || w.Shape[1] == dense {
 			fit = append(fit, x.bits)
-			if slices.Contains(s.bits, x.bits) {
+			if slices.Contains(configured, x.bits) {
 				named = append(named, x.bits)
 			}
 		}
@@ -187,7 +195,7 @@ func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 		}
 		p.block = [2]int64{1, blockIn(cols, cols/n)}
 	}
-	d.Scales.Block, d.where = p.block, p.String()
+	d.Scales.Block, d.where = p.block, fmt.Sprintf("%d bits, %s", d.Pack.Bits, p)
 	list := o.part(".weight_g_idx")
 	if list == nil {
 		return nil
@@ -210,26 +218,21 @@ func (o *opening) ordered(list, w *Stored, cols, n int64) (bool, error) {
 		return false, fmt.Errorf("%s: %s: shape %v, expected a group for each column of %s: [%d]",
 			list.Shard, list.Key, list.Shape, w.Key, cols)
 	}
-	groups, ok := o.numbers(list)
-	if !ok || slices.Contains(groups, -1) {
-		return !ok, nil
+	l, err := o.list(list)
+	if err != nil || l.least == -1 {
+		return false, err
 	}
-	ordered, counts := false, make([]int64, n)
-	for i, g := range groups {
-		if g < 0 || g >= n {
-			return false, fmt.Errorf("%s: %s: group %d at position %d: expected 0 to %d", list.Shard,
-				list.Key, g, i, n-1)
-		}
-		ordered = ordered || g != int64(i)/(cols/n)
-		counts[g]++
-	}
-	for g, count := range counts {
-		if count != cols/n {
-			return false, fmt.Errorf("%s: %s: %d columns in group %d: expected %d, as in each group",
-				list.Shard, list.Key, count, g, cols/n)
+	for _, g := range []int32{l.least, l.most} {
+		if g < 0 || int64(g) >= n {
+			return false, fmt.Errorf("%s: %s: it names group %d: expected 0 to %d", list.Shard,
+				list.Key, g, n-1)
 		}
 	}
-	return ordered, nil
+	if l.each != cols/n {
+		return false, fmt.Errorf("%s: %s: groups of unequal sizes: expected %d columns in each of %d",
+			list.Shard, list.Key, cols/n, n)
+	}
+	return l.size != l.each, nil
 }
 
 // zeroPoints adds the zero points of a pack. They are packed down the rows.

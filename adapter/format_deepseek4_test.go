@@ -27,7 +27,7 @@ func exponents(rng *rand.Rand, name, dtype string, shape ...int64) synth.Tensor 
 // The experts of DeepSeek-V4 have two codes in a byte that is declared as signed, and an exponent
 // for 32 of them.
 func TestDeepSeekV4ReadsFP4Experts(t *testing.T) {
-	const key = "layers.0.ffn.experts.1.w2."
+	const key = "layers.0.ffn.shared_experts.w2."
 	for _, test := range []struct {
 		name, config, dtype string
 		rows, cols          int64
@@ -43,7 +43,8 @@ func TestDeepSeekV4ReadsFP4Experts(t *testing.T) {
 				copy(codes.Data, []byte{0x80, 0x08, 0xf7})
 				groups := ceilDiv(test.cols, 32)
 				scale := exponents(rng, key+"scale", test.dtype, test.rows, groups)
-				want := synth.Tensor{Name: codes.Name, DType: dtype, Shape: []int64{test.rows, test.cols}}
+				want := synth.Tensor{Name: codes.Name, DType: dtype,
+					Shape: []int64{test.rows, test.cols}}
 				for i := range test.rows {
 					for j := range test.cols {
 						code := codes.Data[i*test.cols/2+j/2] >> (j % 2 * 4) & 15

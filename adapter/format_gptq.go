@@ -99,7 +99,8 @@ func (w *qweight) groupSize(s qweightScheme) (int64, error) {
 		return blocksIn(w.in, w.groups), nil // g_idx decides
 	}
 	return 0, fmt.Errorf("%s: %s: %d scales for %d rows, and no group_size in the configuration: "+
-		"add it to quantization_config in config.json", w.scales.Shard, w.scales.Key, w.groups, w.in)
+		"add it to quantization_config in config.json", w.scales.Shard, w.scales.Key, w.groups,
+		w.in)
 }
 
 // regroup reads the list of groups. If it only says that groups follow each other, the weight does
@@ -138,9 +139,9 @@ func (w *qweight) regroup(o *opening, d *packedWeight, s qweightScheme, size int
 // groupList returns the list of groups, and checks that each has a scale.
 func (w *qweight) groupList(o *opening) (groupList, error) {
 	if w.list.DType != safetensors.I32 || !slices.Equal(w.list.Shape, []int64{w.in}) {
-		return groupList{}, fmt.Errorf("%s: %s: groups %s %v for %s %v in %d bits: expected I32 [%d]",
-			w.list.Shard, w.list.Key, w.list.DType, w.list.Shape, w.codes.Key, w.codes.Shape,
-			w.bits, w.in)
+		return groupList{}, fmt.Errorf("%s: %s: groups %s %v for %s %v in %d bits: "+
+			"expected I32 [%d]", w.list.Shard, w.list.Key, w.list.DType, w.list.Shape,
+			w.codes.Key, w.codes.Shape, w.bits, w.in)
 	}
 	l, err := o.list(w.list)
 	if err != nil {

@@ -82,8 +82,8 @@ func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 	return d, nil
 }
 
-// nvfp4Codes reads each byte as two codes: of a column if down is set, or else of a row. The groups of
-// 16 run in the same direction.
+// nvfp4Codes reads each byte as two codes: of a column if down is set, or else of a row. The groups
+// of 16 run in the same direction.
 func nvfp4Codes(w *Stored, down bool) *packedWeight {
 	axis, where := 1, "row"
 	if down {
@@ -100,21 +100,36 @@ func nvfp4Codes(w *Stored, down bool) *packedWeight {
 	return d
 }
 
-// inputsFirst are the models whose grouped experts are stacks of inputs × outputs. ModelOpt packs
-// the inputs.
-var inputsFirst = []string{"gpt_oss", "llama4", "llama4_text"}
+// inputsFirst are models without a family whose grouped experts are stacks of inputs × outputs.
+var inputsFirst = []string{"llama4", "llama4_text"}
 
-// checkDirection refuses a stack that is transposed against the model's parameter.
+// checkDirection refuses a stack that is transposed against the model's parameter. Codes are packed
+// along the inputs.
 func (o *opening) checkDirection(d *packedWeight) error {
-	i := slices.IndexFunc(o.settings.modelTypes(),
-		func(t string) bool { return slices.Contains(inputsFirst, t) })
-	if i < 0 || o.ending != "" || d.Pack.Down {
+	first, known := o.inputsFirst()
+	if o.ending != "" || !known || first == d.Pack.Down {
 		return nil
 	}
-	return fmt.Errorf("%s: %s: grouped experts in NVFP4, packed along their last axis: it is not "+
-		"known how a model of type %s with inputs on the axis before is stored so: export it with "+
-		"ModelOpt, which packs that axis", o.codes.Shard, o.codes.Key,
-		o.settings.modelTypes()[i])
+	axis := "the last axis"
+	if d.Pack.Down {
+		axis = "the axis before the last"
+	}
+	return fmt.Errorf("%s: %s: grouped experts of shape %v, whose inputs are on %s: the model has "+
+		"them on the other one, and it is not known how it is stored so: export it with ModelOpt",
+		o.codes.Shard, o.codes.Key, d.Shape, axis)
+}
+
+// inputsFirst reports whether the model's grouped experts are stacks of inputs × outputs, if that
+// is known.
+func (o *opening) inputsFirst() (first, known bool) {
+	if f := o.family; f != nil && f.experts != nil {
+		if _, g, ok := f.groupedExperts(locate(o.codes.Key).rest); ok {
+			return g.transposed, true
+		}
+	}
+	known = slices.ContainsFunc(o.settings.modelTypes(),
+		func(t string) bool { return slices.Contains(inputsFirst, t) })
+	return known, known
 }
 
 // checkSecond checks that there is one second scale, or one for each matrix.

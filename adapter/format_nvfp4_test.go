@@ -84,8 +84,11 @@ func nvfp4Cases() map[string]nvfp4Case {
 }
 
 // tensors makes random codes and scales, and the values that they have.
-func (c *nvfp4Case) tensors(rng *rand.Rand, dtype string) (stored []synth.Tensor, want synth.Tensor) {
-	codes, scales := random(rng, c.key, "U8", c.codes...), random(rng, c.scale, "F8_E4M3", c.grid...)
+func (c *nvfp4Case) tensors(rng *rand.Rand, dtype string) (
+	stored []synth.Tensor, want synth.Tensor,
+) {
+	codes := random(rng, c.key, "U8", c.codes...)
+	scales := random(rng, c.scale, "F8_E4M3", c.grid...)
 	second := random(rng, c.scale+"_2", "F32", c.second...)
 	copy(codes.Data, []byte{0x80, 0x08, 0xf7}) // the zeros, and the largest
 	copy(scales.Data, []byte{0x00, 0x80, 0x01, 0x7e})
@@ -96,7 +99,8 @@ func (c *nvfp4Case) tensors(rng *rand.Rand, dtype string) (stored []synth.Tensor
 			for j := range f.cols {
 				at := c.code(e, i, j)
 				code := codes.Data[at/2] >> (at % 2 * 4) & 15
-				scale := synth.E4M3(scales.Data[c.scaleOf(e, i, j)]) * number32(second, c.secondOf(e))
+				scale := synth.E4M3(scales.Data[c.scaleOf(e, i, j)]) *
+					number32(second, c.secondOf(e))
 				want.Data = append(want.Data, synth.Round(dtype, fp4(code)*scale)...)
 			}
 		}
@@ -113,7 +117,8 @@ func TestNVFP4MultipliesBothScales(t *testing.T) {
 				s := &synth.Checkpoint{Config: map[string]any{"model_type": c.version},
 					Tensors: stored}
 				// scales of activations go, whatever their shape
-				with(s, strings.TrimSuffix(c.scale, "weight_scale")+"input_scale", "F32", c.second...)
+				with(s, strings.TrimSuffix(c.scale, "weight_scale")+"input_scale", "F32",
+					c.second...)
 				o := opened(t, s)
 				d := dict(t, o, Options{Layout: "hf", DType: dtypes[dtype]})
 				equal(t, d, []synth.Tensor{want})
@@ -139,7 +144,8 @@ func TestNVFP4IsRefused(t *testing.T) {
 	matrix := []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "F8_E4M3", shape{8, 2}},
 		{"x.weight_scale_2", "F32", nil}}
 	const experts = "mlp.experts.gate_up_proj"
-	stack := []tensor{{experts, "U8", shape{2, 8, 16}}, {experts + "_weight_scale", "F8_E4M3", shape{2, 8, 2}},
+	stack := []tensor{{experts, "U8", shape{2, 8, 16}},
+		{experts + "_weight_scale", "F8_E4M3", shape{2, 8, 2}},
 		{experts + "_weight_scale_2", "F32", shape{2}}}
 	for name, test := range map[string]struct {
 		config  string
@@ -162,12 +168,16 @@ func TestNVFP4IsRefused(t *testing.T) {
 		"scales for other experts":   {`{}`, stack, &tensor{experts + "_weight_scale", "F8_E4M3", shape{3, 8, 2}}, experts + "_weight_scale: scales [3 8 2]"},
 		"second scales of others":    {`{}`, stack, &tensor{experts + "_weight_scale_2", "F32", shape{3}}, "expected one number, or one for each of 2 matrices"},
 		"no second scale of a stack": {`{}`, stack, &tensor{key: experts + "_weight_scale_2"}, "NVFP4 (ModelOpt) without " + experts + "_weight_scale_2 beside it"},
-		"transposed gpt-oss":         {`{"model_type": "gpt_oss"}`, stack, nil, experts + ": grouped experts in NVFP4, packed along their last axis"},
-		"transposed Llama 4":         {`{"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}`, stack, nil, "packed along their last axis"},
+		"transposed gpt-oss":         {`{"model_type": "gpt_oss"}`, stack, nil, experts + ": grouped experts of shape [2 8 32], whose inputs are on the last axis"},
+		"transposed Llama 4":         {`{"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}`, stack, nil, "inputs are on the last axis"},
 		"W4A16_AWQ":                  {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "BF16", shape{16, 2}}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"W4A8_AWQ":                   {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "F8_E4M3", shape{16, 2}}, {"x.weight_scale_2", "F32", nil}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"AWQ over experts":           {`{}`, []tensor{{experts, "U8", shape{2, 8, 256}}, {experts + "_weight_scale", "BF16", shape{2, 16, 2}}}, nil, experts + ": INT4 (AWQ of ModelOpt) is not decoded"},
-		"in the order of a kernel":   {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
+		"transposed Qwen 3.5": {`{"model_type": "qwen3_5_moe"}`, []tensor{{experts, "U8", shape{2, 16, 8}},
+			{experts + "_weight_scale", "F8_E4M3", shape{2, 2, 8}},
+			{experts + "_weight_scale_2", "F32", nil}}, nil,
+			experts + ": grouped experts of shape [2 32 8], whose inputs are on the axis before"},
+		"in the order of a kernel": {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := parseSettings([]byte(test.config))
@@ -184,7 +194,8 @@ func TestNVFP4IsRefused(t *testing.T) {
 				}
 			}
 			_, err = NewPlan(opened(t, c), Options{Layout: "hf"})
-			if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), layer, ""), test.want) {
+			if err == nil ||
+				!strings.Contains(strings.ReplaceAll(err.Error(), layer, ""), test.want) {
 				t.Errorf("error %v, want one with %q", err, test.want)
 			}
 		})
@@ -205,7 +216,8 @@ func TestNVFP4BesideOtherFormats(t *testing.T) {
 			t.Fatal(err)
 		}
 		stored, want := c.tensors(rng, "BF16")
-		codes, scale := random(rng, "y.weight", "F8_E4M3", 4, 8), random(rng, "y.scale", "F32", 1, 1)
+		codes := random(rng, "y.weight", "F8_E4M3", 4, 8)
+		scale := random(rng, "y.scale", "F32", 1, 1)
 		plain := random(rng, "z.weight", "BF16", 4, 8)
 		all := append(slices.Clone(stored), codes, scale, plain)
 		equal(t, dict(t, opened(t, &synth.Checkpoint{Config: s, Tensors: all}),
@@ -214,8 +226,8 @@ func TestNVFP4BesideOtherFormats(t *testing.T) {
 	}
 }
 
-// Algorithms of ModelOpt that change the weights of a layer are refused wherever they are named,
-// even if every tensor could be decoded.
+// Algorithms of ModelOpt that change the weights of a layer are refused in every file that names
+// them, even if every tensor could be decoded.
 func TestAlgorithmsThatChangeWeightsAreRefused(t *testing.T) {
 	c := nvfp4Cases()["a matrix"]
 	stored, _ := c.tensors(rand.New(rand.NewPCG(25, 26)), "BF16")
@@ -233,6 +245,56 @@ func TestAlgorithmsThatChangeWeightsAreRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) ||
 				!strings.Contains(err.Error(), algorithm) {
 				t.Errorf("%s in %s: error %v", algorithm, name, err)
+			}
+		}
+	}
+}
+
+// Grouped experts in NVFP4 are cut, merged and transposed like the plain weights that they hold,
+// for each rank too.
+func TestLayoutsOfGroupedNVFP4EqualThoseOfThePlainModel(t *testing.T) {
+	type shape = []int64
+	const p = "model.layers.0.mlp.experts."
+	for name, test := range map[string]struct {
+		config       string
+		down         bool // the direction of the codes
+		gateUp, outs shape
+	}{
+		"qwen3_5_moe": {`{"model_type": "qwen3_5_moe", "num_experts": 3, "num_hidden_layers": 1, "moe_intermediate_size": 16}`,
+			false, shape{3, 32, 48}, shape{3, 48, 16}},
+		"gpt_oss": {`{"model_type": "gpt_oss", "num_local_experts": 3, "num_hidden_layers": 1, "intermediate_size": 16}`,
+			true, shape{3, 48, 32}, shape{3, 16, 48}},
+	} {
+		rng := rand.New(rand.NewPCG(27, 28))
+		var stored, plain []synth.Tensor
+		for key, s := range map[string]shape{
+			p + "gate_up_proj": test.gateUp, p + "down_proj": test.outs,
+		} {
+			c := nvfp4Case{key: key, scale: key + "_weight_scale", shape: s, second: shape{3},
+				secondOf: func(e int64) int64 { return e }}
+			c.codes, c.grid = shape{3, s[1], s[2] / 2}, shape{3, s[1], s[2] / 16}
+			c.code, c.scaleOf = alongRow(s[1], s[2])
+			if test.down {
+				c.codes, c.grid = shape{3, s[1] / 2, s[2]}, shape{3, s[1] / 16, s[2]}
+				c.code, c.scaleOf = alongColumn(s[1], s[2])
+			}
+			x, want := c.tensors(rng, "BF16")
+			stored, plain = append(stored, x...), append(plain, want)
+		}
+		packed := opened(t, sourceOf(t, test.config, stored...))
+		same := opened(t, sourceOf(t, test.config, plain...))
+		for _, layout := range Layouts(packed) {
+			for rank := range 3 {
+				o := Options{Layout: layout, EP: EP{Rank: rank, Size: 3}}
+				if layout == LayoutHF {
+					o.EP = EP{}
+				}
+				var want []synth.Tensor
+				for l := range dict(t, same, o).All() {
+					want = append(want, synth.Tensor{Name: l.Name(), DType: l.DType().String(),
+						Shape: l.Shape(), Data: content(t, l)})
+				}
+				t.Run(name+" "+layout, func(t *testing.T) { equal(t, dict(t, packed, o), want) })
 			}
 		}
 	}

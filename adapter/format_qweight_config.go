@@ -53,7 +53,8 @@ type qweightScheme struct {
 	sym, inOrder, zeroPoint toggle // inOrder: desc_act, which lets g_idx permute the rows
 }
 
-// amount and toggle are settings, with the place that gives each. Without a place, nothing gives it.
+// amount and toggle are settings, with the place that gives each. Without a place, nothing gives
+// it.
 type (
 	amount struct {
 		value int64
@@ -259,7 +260,7 @@ func (s qweightScheme) over(o *qweightScheme) qweightScheme {
 	return s
 }
 
-// The fields with schemes of some modules. AutoRound's names a module, or a text that a pattern finds
+// The fields with schemes of some modules. AutoRound's names a module, or a pattern that is found
 // in its name. GPTQModel's patterns match at the beginning of the name.
 const (
 	patternField = "dynamic"
@@ -315,7 +316,7 @@ func (c *qweightConfig) add(s qweightScheme) {
 	}
 }
 
-// same reports whether two schemes have the same settings, wherever they are from.
+// same reports whether two schemes have the same settings, from whatever place.
 func (s *qweightScheme) same(o *qweightScheme) bool {
 	equal := s.bits.value == o.bits.value && s.group.value == o.group.value
 	for _, f := range s.flags(o) {

@@ -20,6 +20,18 @@ var undecodedFormats = []*format{
 		parts: []string{".bitmask"}}),
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed",
 		parts: []string{".weight_packed"}}),
+	{
+		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed", parts: []string{".weight_scale"},
+		fits: sixBits,
+	},
+	loose(&format{name: "a pack of grouped experts", signs: []string{"_weight_packed", "_packed"},
+		fits: func(m *module) bool {
+			d := m.parts[0].DType
+			return d == safetensors.I32 || d == safetensors.U8
+		}}),
+	loose(&format{name: "MXFP4 (OpenAI's own layout)", codes: ".blocks", parts: []string{".scales"},
+		fits:    typed(".blocks", safetensors.U8, ".scales", safetensors.U8),
+		instead: "use the model in the layout of transformers"}),
 	kernelOrder,
 	sign("EXL3", ".trellis", ".suh", ".svh"),
 	loose(&format{name: "EXL2", codes: ".q_weight", parts: []string{".q_scale_max"}}),
@@ -28,6 +40,14 @@ var undecodedFormats = []*format{
 	loose(&format{name: "EETQ", codes: ".weight", parts: []string{".weight_scales"},
 		fits: typed(".weight", safetensors.I8)}),
 	sign("torchao", ":_data", ":qdata", "._weight_qdata"),
+}
+
+// sixBits reports whether a group of 32 codes has 24 bytes.
+func sixBits(m *module) bool {
+	w, scale := m.part(".weight_packed"), m.part(".weight_scale")
+	n := len(w.Shape)
+	return w.DType == safetensors.U8 && isExponents(scale) && n > 0 && len(scale.Shape) == n &&
+		w.Shape[n-1] > 0 && w.Shape[n-1]/24 == scale.Shape[n-1] && w.Shape[n-1]%24 == 0
 }
 
 // kernelOrder is ComfyUI's format with groups of 32 in a row. Its exponents are in the order in
@@ -94,7 +114,8 @@ func typed(pairs ...any) func(*module) bool {
 
 // undecodedMethods are values of quant_method whose weights are never decoded.
 var undecodedMethods = []string{
-	"aqlm", "bitnet", "eetq", "exl2", "exl3", "fp_quant", "higgs", "hqq", "quanto", "quip", "sdnq", "spqr", "sinq", "torchao", "vptq",
+	"aqlm", "bitnet", "eetq", "exl2", "exl3", "fp_quant", "higgs", "hqq", "quanto", "quip", "sdnq",
+	"spqr", "sinq", "torchao", "vptq",
 }
 
 const rotated = "the stored weights are rotated, and the model rotates them back while it runs: " +

@@ -86,7 +86,7 @@ type opening struct {
 	shared []*Stored
 }
 
-// read returns the bytes of a tensor whose ending is in format.read. Those of a long list are
+// read returns the bytes of a tensor whose ending is in format.read. Those of a long one are
 // missing.
 func (o *opening) read(t *Stored) (data []byte, ok bool) {
 	data, ok = o.c.small[t]

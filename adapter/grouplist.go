@@ -1,12 +1,16 @@
 package adapter
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
-// groupList is what a stored list says about the groups of rows. Lists of all modules together are
+// groupList is what a stored list says about the groups of rows or columns. Lists of all modules together are
 // large, so only this is kept of each.
 type groupList struct {
 	least, most int32 // groups in it
 	size        int64 // groups follow each other, of size rows each; 0: they do not
+	each        int64 // every group from 0 to most has as many rows; 0: they have not
 }
 
 // groupListOf examines a list of I32, the group of each row.
@@ -26,5 +30,20 @@ func groupListOf(raw []byte) groupList {
 	if !sequence {
 		l.size = 0
 	}
+	if l.least == 0 && int64(l.most) < n {
+		l.each = l.count(n, group)
+	}
 	return l
+}
+
+// count returns the rows of each group, if all groups have as many.
+func (l *groupList) count(n int64, group func(i int64) int32) int64 {
+	counts := make([]int64, l.most+1)
+	for i := range n {
+		counts[group(i)]++
+	}
+	if slices.Min(counts) != slices.Max(counts) {
+		return 0
+	}
+	return counts[0]
 }

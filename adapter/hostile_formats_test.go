@@ -174,7 +174,9 @@ func retyped(ending, dtype string, shape ...int64) func(s *soundFormat) {
 
 // renumbered replaces the tensor with an ending by a vector of numbers.
 func renumbered(ending, dtype string, values ...int64) func(s *soundFormat) {
-	return func(s *soundFormat) { *s.find(ending) = stockNumbers(s.find(ending).Name, dtype, values...) }
+	return func(s *soundFormat) {
+		*s.find(ending) = stockNumbers(s.find(ending).Name, dtype, values...)
+	}
 }
 
 // restated replaces the state of the quantization.
@@ -402,8 +404,8 @@ func stateDefects() []defect {
 	} {
 		for _, text := range news {
 			data := strings.Replace(nestedState, old, text, 1)
-			all = append(all, defect{"nested NF4", fmt.Sprintf("a state of %q", text), restated(data),
-				[]string{"up_proj.weight"}})
+			all = append(all, defect{"nested NF4", fmt.Sprintf("a state of %q", text),
+				restated(data), []string{"up_proj.weight"}})
 		}
 	}
 	return all
@@ -451,10 +453,14 @@ func wantMessage(t *testing.T, message string, want []string) {
 }
 
 // pendingSound reports whether a format is not decoded yet.
-func pendingSound(t *testing.T, name string) bool {
+func pendingSound(t *testing.T, name string) bool { return isPending(t, "sound "+name) }
+
+// isPending reports whether pending.txt has a line.
+func isPending(t *testing.T, line string) bool {
+	t.Helper()
 	data, err := os.ReadFile("../testdata/golden/pending.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.Contains(strings.Split(string(data), "\n"), "sound "+name)
+	return slices.Contains(strings.Split(string(data), "\n"), line)
 }

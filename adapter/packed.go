@@ -69,8 +69,8 @@ func (d *packedWeight) checkGroups(w, scale *Stored) error {
 	n, block := len(d.Shape), d.Scales.Block
 	if n != 2 && n != 3 || slices.Min(d.Shape) < 0 || d.Shape[n-2]%block[0] != 0 ||
 		d.Shape[n-1]%block[1] != 0 {
-		return fmt.Errorf("%s: %s: %v holds the codes %v with %s: expected a matrix, or a stack, of "+
-			"whole groups", w.Shard, w.Key, w.Shape, d.Shape, d.where)
+		return fmt.Errorf("%s: %s: %v holds the codes %v with %s: expected a matrix, or a stack, "+
+			"of whole groups", w.Shard, w.Key, w.Shape, d.Shape, d.where)
 	}
 	return d.checkGrid(w, scale)
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // opened writes a checkpoint and opens it.
-func opened(t *testing.T, c *synth.Checkpoint) *Checkpoint {
+func opened(t testing.TB, c *synth.Checkpoint) *Checkpoint {
 	t.Helper()
 	dir := t.TempDir()
 	if err := c.Write(dir); err != nil {
@@ -28,7 +28,7 @@ func opened(t *testing.T, c *synth.Checkpoint) *Checkpoint {
 	return openedAt(t, dir)
 }
 
-func openedAt(t *testing.T, dir string) *Checkpoint {
+func openedAt(t testing.TB, dir string) *Checkpoint {
 	t.Helper()
 	c, err := Open(t.Context(), dir, OpenOptions{})
 	if err != nil {

@@ -26,7 +26,7 @@ type quantization struct {
 
 	partitions []*partition              // each partition in use, once
 	numbers    map[[64]byte]*[16]float32 // each table of numbers of codes, by its bytes
-	words      *qweightConfig            // what the descriptions say about words of codes, once read
+	words      *qweightConfig            // what they say about words of codes
 }
 
 // description is the fields of one description, as the file has them.
@@ -38,6 +38,7 @@ type description struct {
 // ruleSet is the rules for weights of one kind.
 type ruleSet struct {
 	rules   []rule
+	any     scheme             // all rules together
 	always  scheme             // all rules for every weight together
 	only    bool               // there are no other rules
 	schemes map[string]*scheme // by the rules that apply
@@ -136,6 +137,7 @@ func (q *ruleSet) settle() {
 	q.schemes = map[string]*scheme{}
 	q.only = true
 	for i := range q.rules {
+		q.any.join(&q.rules[i].scheme)
 		if r := &q.rules[i]; r.targets == nil && r.ignore == nil {
 			q.always.join(&r.scheme)
 		} else {

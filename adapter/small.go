@@ -11,14 +11,11 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// Limits to the tensors whose bytes are read when a checkpoint is opened. Shapes and descriptions
-// are needed. Lists are only needed early, so those beyond their limits are left out: reads check
-// them too.
+// Limits to the tensors whose bytes are read when a checkpoint is opened. Longer ones are left out.
 const (
-	maxShape  = 4 << 10  // bytes of a tensor that is needed
+	maxShape  = 4 << 10  // bytes of a tensor that is kept
 	maxShapes = 64 << 20 // bytes of all of them
-	maxList   = 1 << 20  // bytes of a list
-	maxLists  = 64 << 20 // bytes of all lists
+	maxList   = 1 << 20  // bytes of a list, which is not kept
 
 	smallGap = 4 << 10  // bytes between two tensors that are read together
 	smallRun = 64 << 10 // bytes that one read may have beyond its first tensor
@@ -59,23 +56,18 @@ type smallTensors []*Stored
 
 // smallRuns returns the tensors to be read. tensors are by shard and then in data order.
 func smallRuns(tensors []*Stored, table *formatTable) (runs []smallTensors, err error) {
-	var shapes, lists int64
+	kept := int64(0)
 	for _, t := range tensors {
-		examined := table.lists[lastPart(t.Key)]
-		if !examined && !table.read[lastPart(t.Key)] {
-			continue
-		}
-		switch n := t.size(); {
-		case examined && n <= maxList: // its bytes are not kept
-		case n > maxList || n > maxShape && lists+n > maxLists:
-			continue
-		case n > maxShape:
-			lists += n
-		case shapes+n > maxShapes:
-			return nil, fmt.Errorf("%s: %s: more than %d bytes of such tensors up to here: too "+
-				"many for a checkpoint", t.Shard, t.Key, int64(maxShapes))
+		n := t.size()
+		switch last := lastPart(t.Key); {
+		case table.lists[last] && n <= maxList:
+		case table.read[last] && n <= maxShape:
+			if kept += n; kept > maxShapes {
+				return nil, fmt.Errorf("%s: %s: more than %d bytes of such tensors up to here: "+
+					"too many for a checkpoint", t.Shard, t.Key, int64(maxShapes))
+			}
 		default:
-			shapes += n
+			continue
 		}
 		if n := len(runs); n > 0 && runs[n-1].reach(t) {
 			runs[n-1] = append(runs[n-1], t)

@@ -58,8 +58,10 @@ func quantized(w synth.Tensor, ones bool) (codes, scales synth.Tensor) {
 	grid := slices.Repeat([]float32{0}, int(r*c))
 	for i := range rows {
 		for j := range cols {
-			g := &grid[i/128*c+j/128]
-			*g = max(*g, float32(math.Abs(float64(value(i, j)))))
+			g, v := &grid[i/128*c+j/128], math.Abs(float64(value(i, j)))
+			if !math.IsNaN(v) && !math.IsInf(v, 0) {
+				*g = max(*g, float32(v))
+			}
 		}
 	}
 	codes = synth.Tensor{Name: w.Name, DType: "F8_E4M3", Shape: w.Shape}
@@ -86,20 +88,24 @@ var magnitudes = func() (m [0x7f]float64) {
 	return m
 }()
 
-// nearest finds the E4M3 code nearest to f by trying all of them; of two, the even one.
+// nearest finds the E4M3 code nearest to f by trying all of them; of two, the even one. Beyond the
+// largest it is the largest.
 func nearest(f float32) byte {
-	best := byte(0)
-	a := math.Abs(float64(f))
+	sign := byte(0)
+	if math.Signbit(float64(f)) {
+		sign = 0x80
+	}
+	if math.IsNaN(float64(f)) {
+		return sign | 0x7f
+	}
+	best, a := byte(0), min(math.Abs(float64(f)), 448)
 	for code := byte(0); code < 0x7f; code++ {
 		d, b := math.Abs(a-magnitudes[code]), math.Abs(a-magnitudes[best])
 		if d < b || d == b && code%2 == 0 {
 			best = code
 		}
 	}
-	if math.Signbit(float64(f)) {
-		best |= 0x80
-	}
-	return best
+	return sign | best
 }
 
 // withScales replaces the weights that rule picks by their codes and scales.

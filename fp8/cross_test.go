@@ -71,6 +71,47 @@ func randomPairs(r *rand.Rand, codes []byte, scales []float32, i int) *Matrix {
 	return m
 }
 
+// TestImplementationsAgreeOnGroups does the same for codes of 4 and 8 bits.
+func TestImplementationsAgreeOnGroups(t *testing.T) {
+	if best() == generic {
+		return // nothing to compare
+	}
+	for _, seed := range size.Seeds(t) {
+		implementationsAgreeOnGroups(t, seed, size.Count(1_000_000, 100_000_000)/3)
+	}
+}
+
+func implementationsAgreeOnGroups(t *testing.T, seed uint64, pairs int) {
+	const rows, cols = crossRows, crossCols
+	rounds := max(60, pairs/(rows*cols)/thinning+1)
+	r := rand.New(rand.NewPCG(seed, 26))
+	m := &Groups{Codes: make([]byte, rows*cols), Rows: rows, Cols: cols, ScaleStride: cols}
+	scales, zeros := make([]float32, rows*cols), make([]float32, rows*cols)
+	want, got := make([]byte, 4*rows*cols), make([]byte, 4*rows*cols)
+	defer func(was implementation) { using = was }(using)
+	for i := range rounds {
+		out := plain[r.IntN(3)]
+		m.Coding, m.Values = codings[i%6], tables4[r.IntN(3)]
+		m.Block = [][2]int{{1, 16}, {1, 1}, {8, 32}, {64, 1}, {1, 128}}[r.IntN(5)]
+		m.Stride = m.Coding.size(0, cols)
+		m.Scales, m.Zeros = scales, [][]float32{nil, zeros}[r.IntN(2)]
+		randomPairs(r, m.Codes, scales, r.IntN(16))
+		for j := range zeros {
+			zeros[j] = randomZero(r)
+		}
+		n := rows * cols * out.Size()
+		using = generic
+		DequantizeGroups(want[:n], cols*out.Size(), out, m)
+		for using = avx2; using <= best(); using++ {
+			DequantizeGroups(got[:n], cols*out.Size(), out, m)
+			if !bytes.Equal(got[:n], want[:n]) {
+				t.Fatalf("seed %d, round %d: coding %d to %v, blocks of %v: %v is not generic",
+					seed, i, m.Coding, out, m.Block, using)
+			}
+		}
+	}
+}
+
 // TestRoundingsAgree compares quantizing and converting over many random bits.
 func TestRoundingsAgree(t *testing.T) {
 	if best() == generic {

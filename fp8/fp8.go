@@ -2,8 +2,10 @@
 // weights.
 //
 // Start with [Dequantize], which decodes a strided region of FP8 codes with its grid of scales, and
-// with [Transpose]. [Quantize] is the inverse of Dequantize. [Convert] and [Scales] read and
-// convert plain formats. [CalculateScaleShape] and [CreateScaleInvForWeight] describe grids.
+// with [Transpose]. [DequantizeGroups] decodes codes of 4 bits and whole numbers of 8 bits, which
+// may have zero points. [Unpack] and [UnpackDown] take codes out of packed words before. [Quantize]
+// is the inverse of Dequantize. [Convert] and [Scales] read and convert plain formats.
+// [CalculateScaleShape] and [CreateScaleInvForWeight] describe grids.
 //
 // # Arithmetic
 //
@@ -12,7 +14,8 @@
 // and keep subnormals. Overflow gives infinity.
 //
 // A NaN result is the quiet NaN of the output format with the sign bit of its code. That is 0x7FC0
-// in BF16, 0x7E00 in F16 and 0x7FC00000 in F32.
+// in BF16, 0x7E00 in F16 and 0x7FC00000 in F32. DequantizeGroups subtracts a zero point before it
+// multiplies, and its NaN is always positive.
 //
 // Every implementation gives the same bits for every input. [Implementation] names the one that
 // runs.

@@ -35,3 +35,11 @@ func (s *scratch) rowOfGroups(dst, codes []byte, b *strip, first int, scales, ze
 func (s *scratch) columns(b *strip, scales, zeros []float32) {
 	s.columnsGeneric(b, scales, zeros)
 }
+
+func unpack(dst, src []byte, first, bits int, order Order) {
+	unpackGeneric(dst, src, first, bits, order)
+}
+
+func unpackDown(dst, low, high []byte, word, shift, bits int) {
+	unpackDownGeneric(dst, low, high, word, shift, bits)
+}

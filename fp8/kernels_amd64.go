@@ -260,6 +260,18 @@ func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *
 //go:noescape
 func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
+// unpackNibblesAVX2 writes n codes of 4 bits to a byte each. n is a multiple of 32. The bytes of
+// order are where each of eight codes is, from the lowest nibble.
+//
+//go:noescape
+func unpackNibblesAVX2(dst *byte, src *byte, n int, order uint64)
+
+// unpackDownAVX2 writes the codes of n columns of words of 4 bytes, a multiple of 32: the words
+// of low shifted right, and those of high shifted left, under mask.
+//
+//go:noescape
+func unpackDownAVX2(dst *byte, low *byte, high *byte, n int, shift int, left int, mask int)
+
 // convertBF16ToF16AVX512 converts n values.
 //
 //go:noescape

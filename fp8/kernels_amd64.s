@@ -3716,6 +3716,101 @@ done:
 	VZEROUPPER
 	RET
 
+// func unpackNibblesAVX2(dst *byte, src *byte, n int, order uint64)
+// Requires: AVX, AVX2
+TEXT ·unpackNibblesAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         order+24(FP), BX
+	VMOVQ        BX, X0
+	MOVQ         $0x0808080808080808, SI
+	ADDQ         SI, BX
+	VMOVQ        BX, X1
+	VPUNPCKLQDQ  X1, X0, X0
+	VINSERTI128  $0x01, X0, Y0, Y0
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXBW (CX), Y2
+	VPSLLW    $0x04, Y2, Y3
+	VPOR      Y3, Y2, Y2
+	VPAND     Y1, Y2, Y2
+	VPSHUFB   Y0, Y2, Y2
+	VMOVDQU   Y2, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func unpackDownAVX2(dst *byte, low *byte, high *byte, n int, shift int, left int, mask int)
+// Requires: AVX, AVX2
+TEXT ·unpackDownAVX2(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         low+8(FP), CX
+	MOVQ         high+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVQ         shift+32(FP), SI
+	VMOVQ        SI, X0
+	MOVQ         left+40(FP), SI
+	VMOVQ        SI, X1
+	MOVQ         mask+48(FP), SI
+	VMOVQ        SI, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         $0x0703060205010400, SI
+	VMOVQ        SI, X3
+	VPMOVZXBD    X3, Y3
+
+loop:
+	TESTQ     BX, BX
+	JZ        done
+	VMOVDQU   (CX), Y4
+	VPSRLD    X0, Y4, Y4
+	VMOVDQU   (DX), Y5
+	VPSLLD    X1, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VPAND     Y2, Y4, Y4
+	VMOVDQU   32(CX), Y5
+	VPSRLD    X0, Y5, Y5
+	VMOVDQU   32(DX), Y6
+	VPSLLD    X1, Y6, Y6
+	VPOR      Y6, Y5, Y5
+	VPAND     Y2, Y5, Y5
+	VMOVDQU   64(CX), Y6
+	VPSRLD    X0, Y6, Y6
+	VMOVDQU   64(DX), Y7
+	VPSLLD    X1, Y7, Y7
+	VPOR      Y7, Y6, Y6
+	VPAND     Y2, Y6, Y6
+	VMOVDQU   96(CX), Y7
+	VPSRLD    X0, Y7, Y7
+	VMOVDQU   96(DX), Y8
+	VPSLLD    X1, Y8, Y8
+	VPOR      Y8, Y7, Y7
+	VPAND     Y2, Y7, Y7
+	VPACKUSDW Y5, Y4, Y4
+	VPACKUSDW Y7, Y6, Y6
+	VPACKUSWB Y6, Y4, Y4
+	VPERMD    Y4, Y3, Y4
+	VMOVDQU   Y4, (AX)
+	ADDQ      $+128, CX
+	ADDQ      $+128, DX
+	ADDQ      $0x20, AX
+	SUBQ      $0x20, BX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
 // func convertBF16ToF16AVX512(dst *byte, src *byte, n int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
 TEXT ·convertBF16ToF16AVX512(SB), NOSPLIT, $0-24

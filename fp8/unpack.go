@@ -28,7 +28,7 @@ func Unpack(dst, src []byte, first, bits int, order Order) {
 		panic(fmt.Sprintf("fp8: codes: %d of %d bits from code %d need %d bytes, have %d",
 			len(dst), bits, first, n, len(src)))
 	}
-	unpackGeneric(dst, src, first, bits, order)
+	unpack(dst, src, first, bits, order)
 }
 
 // PackedSize returns the bytes from the beginning of a stream that hold its first n codes.
@@ -47,6 +47,10 @@ func checkPack(bits int, order Order) {
 
 // unpackGeneric takes 8 codes at a time, which are bits bytes, where it can read 8 bytes.
 func unpackGeneric(dst, src []byte, first, bits int, order Order) {
+	if bits == 8 {
+		copy(dst, src[first:])
+		return
+	}
 	for len(dst) > 0 && first%8 != 0 {
 		dst[0] = code(src, first, bits, order)
 		dst, first = dst[1:], first+1
@@ -144,16 +148,44 @@ func UnpackDown(dst, low, high []byte, word, shift, bits int) {
 	if !straddles {
 		high = nil
 	}
-	unpackDownGeneric(dst, low, high, word, shift, bits)
+	unpackDown(dst, low, high, word, shift, bits)
 }
 
+// unpackDownGeneric takes eight bytes of words at a time.
 func unpackDownGeneric(dst, low, high []byte, word, shift, bits int) {
+	mask := uint64(1)<<bits - 1
+	if word == 1 {
+		n := len(dst) &^ 7
+		unpackDownBytes(dst[:n], low, high, shift, mask)
+		dst, low, high = dst[n:], low[n:], high[min(n, len(high)):]
+	}
+	if word == 4 && high == nil {
+		low = low[:4*len(dst)]
+		for i := range dst {
+			dst[i] = byte(binary.LittleEndian.Uint32(low[4*i:]) >> (shift & 31) & uint32(mask))
+		}
+		return
+	}
 	for i := range dst {
 		v := packedWord(low, i, word)
 		if high != nil {
 			v |= packedWord(high, i, word) << (8 * word)
 		}
-		dst[i] = byte(v >> shift & (1<<bits - 1))
+		dst[i] = byte(v >> (shift & 63) & mask)
+	}
+}
+
+// unpackDownBytes takes eight columns of words of a byte at a time.
+func unpackDownBytes(dst, low, high []byte, shift int, mask uint64) {
+	const each = 0x0101010101010101
+	mask *= each
+	lower, upper := uint64(0xff>>shift)*each, uint64(0xff<<(8-shift)&0xff)*each
+	for i := 0; i < len(dst); i += 8 {
+		v := binary.LittleEndian.Uint64(low[i:]) >> shift & lower
+		if high != nil {
+			v |= binary.LittleEndian.Uint64(high[i:]) << (8 - shift) & upper
+		}
+		binary.LittleEndian.PutUint64(dst[i:], v&mask)
 	}
 }
 

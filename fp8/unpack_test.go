@@ -53,7 +53,7 @@ func TestUnpackMatchesOracle(t *testing.T) {
 						want = oracleUnpack(src, first+i-1, p.bits, p.order)
 					}
 					if g != want {
-						t.Fatalf("%d codes of %d bits in order %d from %d: code %d is %#x, want %#x",
+						t.Fatalf("%d codes of %d bits in order %d from %d: code %d is %#x, not %#x",
 							n, p.bits, p.order, first, i-1, g, want)
 					}
 				}

@@ -66,7 +66,8 @@ var recipes = []struct {
 		return m.load(f32, 3, 40, 50).multiply(1e-3, f16).transpose().slice(1, 7, 30).index(2)
 	}},
 	{"multiply codes", func(m *maker) both {
-		return m.dequantize(quantized{block: blocks, out: f32}, 70, 130).multiply(1./3, bf16).slice(1, 3, 90).transpose()
+		q := quantized{block: blocks, out: f32}
+		return m.dequantize(q, 70, 130).multiply(1./3, bf16).slice(1, 3, 90).transpose()
 	}},
 
 	{"dequantize 1×1", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 1, 1) }},

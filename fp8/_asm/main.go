@@ -15,6 +15,8 @@ func main() {
 	dequantizeAVX2()
 	groupsAVX512()
 	groupsAVX2()
+	unpackNibblesAVX2()
+	unpackDownAVX2()
 	conversions(convertAVX512)
 	conversions(convertAVX2)
 	quantizeAVX512()
