@@ -3,7 +3,6 @@ package fp8
 import (
 	"fmt"
 	"math"
-	"slices"
 )
 
 // Coding is how the codes of a [Groups] lie in memory and which numbers they are.
@@ -64,7 +63,7 @@ func DequantizeGroups(dst []byte, dstStride int, out Format, m *Groups) {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	values := s.valuesOf(m)
-	tame := !slices.ContainsFunc(values[:], func(v float32) bool { return !isTame(v) })
+	tame := areTame(values[:])
 	for r := 0; r < m.Rows; {
 		n := min(m.Rows-r, remaining(m.Row+r, m.Block[0]))
 		b := m.strip(dst[r*dstStride:], dstStride, out, r, n)

@@ -33,6 +33,16 @@ func tameBF16(v, zero, scale float32) uint16 {
 // isTame reports whether v is finite and so small that a difference of two such numbers is finite.
 func isTame(v float32) bool { return v >= -0x1p126 && v <= 0x1p126 }
 
+// areTame reports whether all of v are tame.
+func areTame(v []float32) bool {
+	for _, v := range v {
+		if !isTame(v) {
+			return false
+		}
+	}
+	return true
+}
+
 // rowOfGroupsGeneric decodes whole sixteens of codes. The first group has first columns, the others
 // have the width of b. zeros may be nil.
 func (s *scratch) rowOfGroupsGeneric(dst, codes []byte, b *strip, first int,
@@ -64,15 +74,15 @@ func (s *scratch) groupGeneric(dst, codes []byte, b *strip, scale, zero float32)
 		t := (*[256]uint16)(s.words[:])
 		fillGeneric(t[:], b, scale, zero)
 		lookup(dst, codes, t)
-	case b.out == BF16 && b.areTame(scale, zero):
+	case b.out == BF16 && b.isTame(scale, zero):
 		multiplyTame(dst, codes, b.values, scale, zero)
 	default:
 		s.groupByColumn(dst, codes, b, scale, zero)
 	}
 }
 
-// areTame reports whether no result is NaN.
-func (b *strip) areTame(scale, zero float32) bool {
+// isTame reports whether no result of a group is NaN.
+func (b *strip) isTame(scale, zero float32) bool {
 	return b.tame && isTame(scale) && isTame(zero)
 }
 
@@ -133,7 +143,7 @@ func fillGeneric(t []uint16, b *strip, scale, zero float32) {
 		for i, v := range values {
 			t[i] = RoundF16(scaled(v, zero, scale))
 		}
-	case b.areTame(scale, zero):
+	case b.isTame(scale, zero):
 		for i, v := range values {
 			t[i] = tameBF16(v, zero, scale)
 		}

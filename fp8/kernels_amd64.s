@@ -1160,28 +1160,29 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func nibblesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·nibblesByColumnBF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·nibblesByColumnBF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVQ         form+56(FP), R8
-	MOVL         (R8), R8
-	VMOVD        R8, X1
-	ADDL         $0x1c, R8
-	VMOVD        R8, X2
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z3
-	MOVL         $0x00007fff, R8
-	VPBROADCASTD R8, Z4
-	MOVL         $0x00000001, R8
-	VPBROADCASTD R8, Z5
+	MOVQ         tame+64(FP), R8
+	MOVQ         values+48(FP), R9
+	VMOVUPS      (R9), Z0
+	MOVQ         form+56(FP), R9
+	MOVL         (R9), R9
+	VMOVD        R9, X1
+	ADDL         $0x1c, R9
+	VMOVD        R9, X2
+	MOVL         $0x7fc00000, R9
+	VPBROADCASTD R9, Z3
+	MOVL         $0x00007fff, R9
+	VPBROADCASTD R9, Z4
+	MOVL         $0x00000001, R9
+	VPBROADCASTD R9, Z5
 	SHLQ         $0x04, DI
 
 loop:
@@ -1194,20 +1195,24 @@ loop:
 	VPERMPS   Z0, Z6, Z6
 	VSUBPS    (SI), Z6, Z6
 	VMULPS    (BX), Z6, Z6
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z6, Z6, K1
 	VMOVDQA32 Z3, K1, Z6
-	VPSRLD    $0x10, Z6, Z7
-	VPANDD    Z5, Z7, Z7
-	VPADDD    Z4, Z6, Z6
-	VPADDD    Z7, Z6, Z6
-	VPSRLD    $0x10, Z6, Z6
-	VPMOVDW   Z6, (AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x20, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+
+tame:
+	VPSRLD  $0x10, Z6, Z7
+	VPANDD  Z5, Z7, Z7
+	VPADDD  Z4, Z6, Z6
+	VPADDD  Z7, Z6, Z6
+	VPSRLD  $0x10, Z6, Z6
+	VPMOVDW Z6, (AX)
+	ADDQ    $0x08, CX
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x20, AX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 tail:
 	TESTQ       DX, DX
@@ -1242,23 +1247,24 @@ done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func lowsByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·lowsByColumnBF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·lowsByColumnBF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z1
-	MOVL         $0x00007fff, R8
-	VPBROADCASTD R8, Z2
-	MOVL         $0x00000001, R8
-	VPBROADCASTD R8, Z3
+	MOVQ         tame+64(FP), R8
+	MOVQ         values+48(FP), R9
+	VMOVUPS      (R9), Z0
+	MOVL         $0x7fc00000, R9
+	VPBROADCASTD R9, Z1
+	MOVL         $0x00007fff, R9
+	VPBROADCASTD R9, Z2
+	MOVL         $0x00000001, R9
+	VPBROADCASTD R9, Z3
 	SHLQ         $0x04, DI
 
 loop:
@@ -1268,20 +1274,24 @@ loop:
 	VPERMPS   Z0, Z4, Z4
 	VSUBPS    (SI), Z4, Z4
 	VMULPS    (BX), Z4, Z4
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z4, Z4, K1
 	VMOVDQA32 Z1, K1, Z4
-	VPSRLD    $0x10, Z4, Z5
-	VPANDD    Z3, Z5, Z5
-	VPADDD    Z2, Z4, Z4
-	VPADDD    Z5, Z4, Z4
-	VPSRLD    $0x10, Z4, Z4
-	VPMOVDW   Z4, (AX)
-	ADDQ      $0x10, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x20, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+
+tame:
+	VPSRLD  $0x10, Z4, Z5
+	VPANDD  Z3, Z5, Z5
+	VPADDD  Z2, Z4, Z4
+	VPADDD  Z5, Z4, Z4
+	VPSRLD  $0x10, Z4, Z4
+	VPMOVDW Z4, (AX)
+	ADDQ    $0x10, CX
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x20, AX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 tail:
 	TESTQ       DX, DX
@@ -1308,28 +1318,29 @@ done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func bytesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·bytesByColumnBF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·bytesByColumnBF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         form+56(FP), R8
-	MOVL         $0x0000ffff, R9
-	VPBROADCASTD R9, Z0
-	MOVL         $0xaaaaaaaa, R9
-	KMOVD        R9, K1
-	VPBROADCASTD 4(R8), Z0
-	VPBROADCASTD 8(R8), Z1
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z2
-	MOVL         $0x00007fff, R8
-	VPBROADCASTD R8, Z3
-	MOVL         $0x00000001, R8
-	VPBROADCASTD R8, Z4
+	MOVQ         tame+64(FP), R8
+	MOVQ         form+56(FP), R9
+	MOVL         $0x0000ffff, R10
+	VPBROADCASTD R10, Z0
+	MOVL         $0xaaaaaaaa, R10
+	KMOVD        R10, K1
+	VPBROADCASTD 4(R9), Z0
+	VPBROADCASTD 8(R9), Z1
+	MOVL         $0x7fc00000, R9
+	VPBROADCASTD R9, Z2
+	MOVL         $0x00007fff, R9
+	VPBROADCASTD R9, Z3
+	MOVL         $0x00000001, R9
+	VPBROADCASTD R9, Z4
 	SHLQ         $0x04, DI
 
 loop:
@@ -1340,20 +1351,24 @@ loop:
 	VSUBPS    Z1, Z5, Z5
 	VSUBPS    (SI), Z5, Z5
 	VMULPS    (BX), Z5, Z5
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z5, Z5, K1
 	VMOVDQA32 Z2, K1, Z5
-	VPSRLD    $0x10, Z5, Z6
-	VPANDD    Z4, Z6, Z6
-	VPADDD    Z3, Z5, Z5
-	VPADDD    Z6, Z5, Z5
-	VPSRLD    $0x10, Z5, Z5
-	VPMOVDW   Z5, (AX)
-	ADDQ      $0x10, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x20, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+
+tame:
+	VPSRLD  $0x10, Z5, Z6
+	VPANDD  Z4, Z6, Z6
+	VPADDD  Z3, Z5, Z5
+	VPADDD  Z6, Z5, Z5
+	VPSRLD  $0x10, Z5, Z5
+	VPMOVDW Z5, (AX)
+	ADDQ    $0x10, CX
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x20, AX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 tail:
 	TESTQ       DX, DX
@@ -1549,24 +1564,25 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func nibblesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·nibblesByColumnF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·nibblesByColumnF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVQ         form+56(FP), R8
-	MOVL         (R8), R8
-	VMOVD        R8, X1
-	ADDL         $0x1c, R8
-	VMOVD        R8, X2
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z3
+	MOVQ         tame+64(FP), R8
+	MOVQ         values+48(FP), R9
+	VMOVUPS      (R9), Z0
+	MOVQ         form+56(FP), R9
+	MOVL         (R9), R9
+	VMOVD        R9, X1
+	ADDL         $0x1c, R9
+	VMOVD        R9, X2
+	MOVL         $0x7fc00000, R9
+	VPBROADCASTD R9, Z3
 	SHLQ         $0x04, DI
 
 loop:
@@ -1579,8 +1595,12 @@ loop:
 	VPERMPS   Z0, Z4, Z4
 	VSUBPS    (SI), Z4, Z4
 	VMULPS    (BX), Z4, Z4
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z4, Z4, K1
 	VMOVDQA32 Z3, K1, Z4
+
+tame:
 	VCVTPS2PH $0x00, Z4, (AX)
 	ADDQ      $0x08, CX
 	ADDQ      $0x40, BX
@@ -1617,19 +1637,20 @@ done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func lowsByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·lowsByColumnF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·lowsByColumnF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z1
+	MOVQ         tame+64(FP), R8
+	MOVQ         values+48(FP), R9
+	VMOVUPS      (R9), Z0
+	MOVL         $0x7fc00000, R9
+	VPBROADCASTD R9, Z1
 	SHLQ         $0x04, DI
 
 loop:
@@ -1639,8 +1660,12 @@ loop:
 	VPERMPS   Z0, Z2, Z2
 	VSUBPS    (SI), Z2, Z2
 	VMULPS    (BX), Z2, Z2
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z2, Z2, K1
 	VMOVDQA32 Z1, K1, Z2
+
+tame:
 	VCVTPS2PH $0x00, Z2, (AX)
 	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
@@ -1669,24 +1694,25 @@ done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func bytesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·bytesByColumnF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·bytesByColumnF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         form+56(FP), R8
-	MOVL         $0x0000ffff, R9
-	VPBROADCASTD R9, Z0
-	MOVL         $0xaaaaaaaa, R9
-	KMOVD        R9, K1
-	VPBROADCASTD 4(R8), Z0
-	VPBROADCASTD 8(R8), Z1
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z2
+	MOVQ         tame+64(FP), R8
+	MOVQ         form+56(FP), R9
+	MOVL         $0x0000ffff, R10
+	VPBROADCASTD R10, Z0
+	MOVL         $0xaaaaaaaa, R10
+	KMOVD        R10, K1
+	VPBROADCASTD 4(R9), Z0
+	VPBROADCASTD 8(R9), Z1
+	MOVL         $0x7fc00000, R9
+	VPBROADCASTD R9, Z2
 	SHLQ         $0x04, DI
 
 loop:
@@ -1697,8 +1723,12 @@ loop:
 	VSUBPS    Z1, Z3, Z3
 	VSUBPS    (SI), Z3, Z3
 	VMULPS    (BX), Z3, Z3
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z3, Z3, K1
 	VMOVDQA32 Z2, K1, Z3
+
+tame:
 	VCVTPS2PH $0x00, Z3, (AX)
 	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
@@ -1899,24 +1929,25 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func nibblesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·nibblesByColumnF32AVX512(SB), NOSPLIT, $0-64
+TEXT ·nibblesByColumnF32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVQ         form+56(FP), R8
-	MOVL         (R8), R8
-	VMOVD        R8, X1
-	ADDL         $0x1c, R8
-	VMOVD        R8, X2
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z3
+	MOVQ         tame+64(FP), R8
+	MOVQ         values+48(FP), R9
+	VMOVUPS      (R9), Z0
+	MOVQ         form+56(FP), R9
+	MOVL         (R9), R9
+	VMOVD        R9, X1
+	ADDL         $0x1c, R9
+	VMOVD        R9, X2
+	MOVL         $0x7fc00000, R9
+	VPBROADCASTD R9, Z3
 	SHLQ         $0x04, DI
 
 loop:
@@ -1929,8 +1960,12 @@ loop:
 	VPERMPS   Z0, Z4, Z4
 	VSUBPS    (SI), Z4, Z4
 	VMULPS    (BX), Z4, Z4
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z4, Z4, K1
 	VMOVDQA32 Z3, K1, Z4
+
+tame:
 	VMOVDQU32 Z4, (AX)
 	ADDQ      $0x08, CX
 	ADDQ      $0x40, BX
@@ -1967,19 +2002,20 @@ done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func lowsByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·lowsByColumnF32AVX512(SB), NOSPLIT, $0-64
+TEXT ·lowsByColumnF32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z1
+	MOVQ         tame+64(FP), R8
+	MOVQ         values+48(FP), R9
+	VMOVUPS      (R9), Z0
+	MOVL         $0x7fc00000, R9
+	VPBROADCASTD R9, Z1
 	SHLQ         $0x04, DI
 
 loop:
@@ -1989,8 +2025,12 @@ loop:
 	VPERMPS   Z0, Z2, Z2
 	VSUBPS    (SI), Z2, Z2
 	VMULPS    (BX), Z2, Z2
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z2, Z2, K1
 	VMOVDQA32 Z1, K1, Z2
+
+tame:
 	VMOVDQU32 Z2, (AX)
 	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
@@ -2019,24 +2059,25 @@ done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func bytesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·bytesByColumnF32AVX512(SB), NOSPLIT, $0-64
+TEXT ·bytesByColumnF32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         form+56(FP), R8
-	MOVL         $0x0000ffff, R9
-	VPBROADCASTD R9, Z0
-	MOVL         $0xaaaaaaaa, R9
-	KMOVD        R9, K1
-	VPBROADCASTD 4(R8), Z0
-	VPBROADCASTD 8(R8), Z1
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z2
+	MOVQ         tame+64(FP), R8
+	MOVQ         form+56(FP), R9
+	MOVL         $0x0000ffff, R10
+	VPBROADCASTD R10, Z0
+	MOVL         $0xaaaaaaaa, R10
+	KMOVD        R10, K1
+	VPBROADCASTD 4(R9), Z0
+	VPBROADCASTD 8(R9), Z1
+	MOVL         $0x7fc00000, R9
+	VPBROADCASTD R9, Z2
 	SHLQ         $0x04, DI
 
 loop:
@@ -2047,8 +2088,12 @@ loop:
 	VSUBPS    Z1, Z3, Z3
 	VSUBPS    (SI), Z3, Z3
 	VMULPS    (BX), Z3, Z3
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z3, Z3, K1
 	VMOVDQA32 Z2, K1, Z3
+
+tame:
 	VMOVDQU32 Z3, (AX)
 	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
@@ -2366,9 +2411,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX2
-TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-64
+TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -2384,24 +2429,25 @@ TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X3
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X3
 	VPBROADCASTQ X3, Y3
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X4
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X4
 	VPMOVZXBD    X4, Y6
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X4
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X4
 	VPMOVZXBD    X4, Y4
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X5
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X5
 	VPBROADCASTD X5, Y8
-	VMOVUPS      (R8), Y5
+	VMOVUPS      (R9), Y5
 	VPTEST       Y5, Y8
 	JNZ          inexact
-	VMOVUPS      32(R8), Y7
+	VMOVUPS      32(R9), Y7
 	VPTEST       Y7, Y8
 	JNZ          inexact
 	VPSHUFB      Y3, Y5, Y5
@@ -2410,16 +2456,16 @@ TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y5, Y6, Y3
 	VPERMD       Y5, Y4, Y4
 	VPXOR        Y6, Y6, Y6
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X5
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X5
 	VPMOVZXBD    X5, Y5
-	MOVQ         form+56(FP), R9
-	MOVL         (R9), R9
-	VMOVD        R9, X7
-	ADDL         $0x04, R9
-	VMOVD        R9, X8
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X9
+	MOVQ         form+56(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X7
+	ADDL         $0x04, R10
+	VMOVD        R10, X8
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X9
 	VPBROADCASTD X9, Y9
 
 exact:
@@ -2441,10 +2487,14 @@ exact:
 	VMULPS     (BX), Y11, Y11
 	VSUBPS     32(SI), Y12, Y12
 	VMULPS     32(BX), Y12, Y12
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y11, Y11, Y13
 	VBLENDVPS  Y13, Y0, Y11, Y11
 	VCMPPS     $0x03, Y12, Y12, Y13
 	VBLENDVPS  Y13, Y0, Y12, Y12
+
+tame0:
 	VPSRLD     $0x10, Y11, Y13
 	VPAND      Y2, Y13, Y13
 	VPADDD     Y1, Y11, Y11
@@ -2458,47 +2508,49 @@ exact:
 	VPACKUSDW  Y12, Y11, Y11
 	VPERMQ     $0xd8, Y11, Y11
 	VMOVDQU    Y11, (AX)
-	ADDQ       $0x08, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y10, Y6, Y11
 	VPUNPCKHWD Y10, Y6, Y10
 	VSUBPS     (SI), Y11, Y11
 	VMULPS     (BX), Y11, Y11
 	VSUBPS     32(SI), Y10, Y10
 	VMULPS     32(BX), Y10, Y10
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y11, Y11, Y12
 	VBLENDVPS  Y12, Y0, Y11, Y11
 	VCMPPS     $0x03, Y10, Y10, Y12
 	VBLENDVPS  Y12, Y0, Y10, Y10
-	VPSRLD     $0x10, Y11, Y12
-	VPAND      Y2, Y12, Y12
-	VPADDD     Y1, Y11, Y11
-	VPADDD     Y12, Y11, Y11
-	VPSRLD     $0x10, Y11, Y11
-	VPSRLD     $0x10, Y10, Y12
-	VPAND      Y2, Y12, Y12
-	VPADDD     Y1, Y10, Y10
-	VPADDD     Y12, Y10, Y10
-	VPSRLD     $0x10, Y10, Y10
-	VPACKUSDW  Y10, Y11, Y11
-	VPERMQ     $0xd8, Y11, Y11
-	VMOVDQU    Y11, (AX)
-	ADDQ       $0x08, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VPSRLD    $0x10, Y11, Y12
+	VPAND     Y2, Y12, Y12
+	VPADDD    Y1, Y11, Y11
+	VPADDD    Y12, Y11, Y11
+	VPSRLD    $0x10, Y11, Y11
+	VPSRLD    $0x10, Y10, Y12
+	VPAND     Y2, Y12, Y12
+	VPADDD    Y1, Y10, Y10
+	VPADDD    Y12, Y10, Y10
+	VPSRLD    $0x10, Y10, Y10
+	VPACKUSDW Y10, Y11, Y11
+	VPERMQ    $0xd8, Y11, Y11
+	VMOVDQU   Y11, (AX)
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
+	SUBQ      $0x20, DX
+	JMP       exact
 
 inexact:
-	MOVQ  form+56(FP), R9
-	MOVL  (R9), R9
-	VMOVD R9, X3
-	ADDL  $0x1c, R9
-	VMOVD R9, X4
+	MOVQ  form+56(FP), R10
+	MOVL  (R10), R10
+	VMOVD R10, X3
+	ADDL  $0x1c, R10
+	VMOVD R10, X4
 
 loop:
 	TESTQ     DX, DX
@@ -2507,26 +2559,30 @@ loop:
 	VPSLLQ    X4, Y5, Y6
 	VPSRLQ    X3, Y5, Y5
 	VPOR      Y6, Y5, Y5
-	VPERMPS   (R8), Y5, Y6
-	VPERMPS   32(R8), Y5, Y7
+	VPERMPS   (R9), Y5, Y6
+	VPERMPS   32(R9), Y5, Y7
 	VPSLLD    $0x1c, Y5, Y5
 	VBLENDVPS Y5, Y7, Y6, Y6
 	VPMOVZXBQ 4(CX), Y5
 	VPSLLQ    X4, Y5, Y7
 	VPSRLQ    X3, Y5, Y5
 	VPOR      Y7, Y5, Y5
-	VPERMPS   (R8), Y5, Y7
-	VPERMPS   32(R8), Y5, Y8
+	VPERMPS   (R9), Y5, Y7
+	VPERMPS   32(R9), Y5, Y8
 	VPSLLD    $0x1c, Y5, Y5
 	VBLENDVPS Y5, Y8, Y7, Y7
 	VSUBPS    (SI), Y6, Y6
 	VMULPS    (BX), Y6, Y6
 	VSUBPS    32(SI), Y7, Y7
 	VMULPS    32(BX), Y7, Y7
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y6, Y6, Y5
 	VBLENDVPS Y5, Y0, Y6, Y6
 	VCMPPS    $0x03, Y7, Y7, Y5
 	VBLENDVPS Y5, Y0, Y7, Y7
+
+tame2:
 	VPSRLD    $0x10, Y6, Y5
 	VPAND     Y2, Y5, Y5
 	VPADDD    Y1, Y6, Y6
@@ -2540,10 +2596,10 @@ loop:
 	VPACKUSDW Y7, Y6, Y6
 	VPERMQ    $0xd8, Y6, Y6
 	VMOVDQU   Y6, (AX)
-	ADDQ      $0x08, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x08, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -2551,9 +2607,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX2
-TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-64
+TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -2569,24 +2625,25 @@ TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X3
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X3
 	VPBROADCASTQ X3, Y3
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X4
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X4
 	VPMOVZXBD    X4, Y6
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X4
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X4
 	VPMOVZXBD    X4, Y4
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X5
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X5
 	VPBROADCASTD X5, Y8
-	VMOVUPS      (R8), Y5
+	VMOVUPS      (R9), Y5
 	VPTEST       Y5, Y8
 	JNZ          inexact
-	VMOVUPS      32(R8), Y7
+	VMOVUPS      32(R9), Y7
 	VPTEST       Y7, Y8
 	JNZ          inexact
 	VPSHUFB      Y3, Y5, Y5
@@ -2595,11 +2652,11 @@ TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y5, Y6, Y3
 	VPERMD       Y5, Y4, Y4
 	VPXOR        Y6, Y6, Y6
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X5
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X5
 	VPMOVZXBD    X5, Y5
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X7
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X7
 	VPBROADCASTD X7, Y7
 
 exact:
@@ -2617,10 +2674,14 @@ exact:
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y10, Y10
 	VMULPS     32(BX), Y10, Y10
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y9, Y9, Y11
 	VBLENDVPS  Y11, Y0, Y9, Y9
 	VCMPPS     $0x03, Y10, Y10, Y11
 	VBLENDVPS  Y11, Y0, Y10, Y10
+
+tame0:
 	VPSRLD     $0x10, Y9, Y11
 	VPAND      Y2, Y11, Y11
 	VPADDD     Y1, Y9, Y9
@@ -2634,63 +2695,69 @@ exact:
 	VPACKUSDW  Y10, Y9, Y9
 	VPERMQ     $0xd8, Y9, Y9
 	VMOVDQU    Y9, (AX)
-	ADDQ       $0x10, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y8, Y6, Y9
 	VPUNPCKHWD Y8, Y6, Y8
 	VSUBPS     (SI), Y9, Y9
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y9, Y9, Y10
 	VBLENDVPS  Y10, Y0, Y9, Y9
 	VCMPPS     $0x03, Y8, Y8, Y10
 	VBLENDVPS  Y10, Y0, Y8, Y8
-	VPSRLD     $0x10, Y9, Y10
-	VPAND      Y2, Y10, Y10
-	VPADDD     Y1, Y9, Y9
-	VPADDD     Y10, Y9, Y9
-	VPSRLD     $0x10, Y9, Y9
-	VPSRLD     $0x10, Y8, Y10
-	VPAND      Y2, Y10, Y10
-	VPADDD     Y1, Y8, Y8
-	VPADDD     Y10, Y8, Y8
-	VPSRLD     $0x10, Y8, Y8
-	VPACKUSDW  Y8, Y9, Y9
-	VPERMQ     $0xd8, Y9, Y9
-	VMOVDQU    Y9, (AX)
-	ADDQ       $0x10, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VPSRLD    $0x10, Y9, Y10
+	VPAND     Y2, Y10, Y10
+	VPADDD    Y1, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPSRLD    $0x10, Y9, Y9
+	VPSRLD    $0x10, Y8, Y10
+	VPAND     Y2, Y10, Y10
+	VPADDD    Y1, Y8, Y8
+	VPADDD    Y10, Y8, Y8
+	VPSRLD    $0x10, Y8, Y8
+	VPACKUSDW Y8, Y9, Y9
+	VPERMQ    $0xd8, Y9, Y9
+	VMOVDQU   Y9, (AX)
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	ADDQ      $0x20, CX
+	SUBQ      $0x20, DX
+	JMP       exact
 
 inexact:
 loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXBD (CX), Y3
-	VPERMPS   (R8), Y3, Y4
-	VPERMPS   32(R8), Y3, Y5
+	VPERMPS   (R9), Y3, Y4
+	VPERMPS   32(R9), Y3, Y5
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y5, Y4, Y4
 	VPMOVZXBD 8(CX), Y3
-	VPERMPS   (R8), Y3, Y5
-	VPERMPS   32(R8), Y3, Y6
+	VPERMPS   (R9), Y3, Y5
+	VPERMPS   32(R9), Y3, Y6
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y6, Y5, Y5
 	VSUBPS    (SI), Y4, Y4
 	VMULPS    (BX), Y4, Y4
 	VSUBPS    32(SI), Y5, Y5
 	VMULPS    32(BX), Y5, Y5
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y4, Y4, Y3
 	VBLENDVPS Y3, Y0, Y4, Y4
 	VCMPPS    $0x03, Y5, Y5, Y3
 	VBLENDVPS Y3, Y0, Y5, Y5
+
+tame2:
 	VPSRLD    $0x10, Y4, Y3
 	VPAND     Y2, Y3, Y3
 	VPADDD    Y1, Y4, Y4
@@ -2704,10 +2771,10 @@ loop:
 	VPACKUSDW Y5, Y4, Y4
 	VPERMQ    $0xd8, Y4, Y4
 	VMOVDQU   Y4, (AX)
-	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -2715,9 +2782,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX2
-TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-64
+TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -2733,13 +2800,14 @@ TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         form+56(FP), R8
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X3
+	MOVQ         form+56(FP), R9
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
 	VPBROADCASTD X3, Y3
-	VPBROADCASTD 4(R8), Y3
-	VPBROADCASTD 8(R8), Y4
+	VPBROADCASTD 4(R9), Y3
+	VPBROADCASTD 8(R9), Y4
 
 loop:
 	TESTQ     DX, DX
@@ -2754,10 +2822,14 @@ loop:
 	VMULPS    (BX), Y5, Y5
 	VSUBPS    32(SI), Y6, Y6
 	VMULPS    32(BX), Y6, Y6
+	TESTQ     R8, R8
+	JNZ       tame0
 	VCMPPS    $0x03, Y5, Y5, Y7
 	VBLENDVPS Y7, Y0, Y5, Y5
 	VCMPPS    $0x03, Y6, Y6, Y7
 	VBLENDVPS Y7, Y0, Y6, Y6
+
+tame0:
 	VPSRLD    $0x10, Y5, Y7
 	VPAND     Y2, Y7, Y7
 	VPADDD    Y1, Y5, Y5
@@ -2771,10 +2843,10 @@ loop:
 	VPACKUSDW Y6, Y5, Y5
 	VPERMQ    $0xd8, Y5, Y5
 	VMOVDQU   Y5, (AX)
-	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -3007,9 +3079,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX2, F16C
-TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-64
+TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3019,24 +3091,25 @@ TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X1
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X1
 	VPBROADCASTQ X1, Y1
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y4
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y2
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X3
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
 	VPBROADCASTD X3, Y6
-	VMOVUPS      (R8), Y3
+	VMOVUPS      (R9), Y3
 	VPTEST       Y3, Y6
 	JNZ          inexact
-	VMOVUPS      32(R8), Y5
+	VMOVUPS      32(R9), Y5
 	VPTEST       Y5, Y6
 	JNZ          inexact
 	VPSHUFB      Y1, Y3, Y3
@@ -3045,16 +3118,16 @@ TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y3, Y4, Y1
 	VPERMD       Y3, Y2, Y2
 	VPXOR        Y4, Y4, Y4
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X3
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X3
 	VPMOVZXBD    X3, Y3
-	MOVQ         form+56(FP), R9
-	MOVL         (R9), R9
-	VMOVD        R9, X5
-	ADDL         $0x04, R9
-	VMOVD        R9, X6
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X7
+	MOVQ         form+56(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X5
+	ADDL         $0x04, R10
+	VMOVD        R10, X6
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X7
 	VPBROADCASTD X7, Y7
 
 exact:
@@ -3076,42 +3149,48 @@ exact:
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y10, Y10
 	VMULPS     32(BX), Y10, Y10
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y9, Y9, Y11
 	VBLENDVPS  Y11, Y0, Y9, Y9
 	VCMPPS     $0x03, Y10, Y10, Y11
 	VBLENDVPS  Y11, Y0, Y10, Y10
+
+tame0:
 	VCVTPS2PH  $0x00, Y9, (AX)
 	VCVTPS2PH  $0x00, Y10, 16(AX)
-	ADDQ       $0x08, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y8, Y4, Y9
 	VPUNPCKHWD Y8, Y4, Y8
 	VSUBPS     (SI), Y9, Y9
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y9, Y9, Y10
 	VBLENDVPS  Y10, Y0, Y9, Y9
 	VCMPPS     $0x03, Y8, Y8, Y10
 	VBLENDVPS  Y10, Y0, Y8, Y8
-	VCVTPS2PH  $0x00, Y9, (AX)
-	VCVTPS2PH  $0x00, Y8, 16(AX)
-	ADDQ       $0x08, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VCVTPS2PH $0x00, Y9, (AX)
+	VCVTPS2PH $0x00, Y8, 16(AX)
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
+	SUBQ      $0x20, DX
+	JMP       exact
 
 inexact:
-	MOVQ  form+56(FP), R9
-	MOVL  (R9), R9
-	VMOVD R9, X1
-	ADDL  $0x1c, R9
-	VMOVD R9, X2
+	MOVQ  form+56(FP), R10
+	MOVL  (R10), R10
+	VMOVD R10, X1
+	ADDL  $0x1c, R10
+	VMOVD R10, X2
 
 loop:
 	TESTQ     DX, DX
@@ -3120,32 +3199,36 @@ loop:
 	VPSLLQ    X2, Y3, Y4
 	VPSRLQ    X1, Y3, Y3
 	VPOR      Y4, Y3, Y3
-	VPERMPS   (R8), Y3, Y4
-	VPERMPS   32(R8), Y3, Y5
+	VPERMPS   (R9), Y3, Y4
+	VPERMPS   32(R9), Y3, Y5
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y5, Y4, Y4
 	VPMOVZXBQ 4(CX), Y3
 	VPSLLQ    X2, Y3, Y5
 	VPSRLQ    X1, Y3, Y3
 	VPOR      Y5, Y3, Y3
-	VPERMPS   (R8), Y3, Y5
-	VPERMPS   32(R8), Y3, Y6
+	VPERMPS   (R9), Y3, Y5
+	VPERMPS   32(R9), Y3, Y6
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y6, Y5, Y5
 	VSUBPS    (SI), Y4, Y4
 	VMULPS    (BX), Y4, Y4
 	VSUBPS    32(SI), Y5, Y5
 	VMULPS    32(BX), Y5, Y5
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y4, Y4, Y3
 	VBLENDVPS Y3, Y0, Y4, Y4
 	VCMPPS    $0x03, Y5, Y5, Y3
 	VBLENDVPS Y3, Y0, Y5, Y5
+
+tame2:
 	VCVTPS2PH $0x00, Y4, (AX)
 	VCVTPS2PH $0x00, Y5, 16(AX)
-	ADDQ      $0x08, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x08, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -3153,9 +3236,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX2, F16C
-TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-64
+TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3165,24 +3248,25 @@ TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X1
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X1
 	VPBROADCASTQ X1, Y1
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y4
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y2
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X3
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
 	VPBROADCASTD X3, Y6
-	VMOVUPS      (R8), Y3
+	VMOVUPS      (R9), Y3
 	VPTEST       Y3, Y6
 	JNZ          inexact
-	VMOVUPS      32(R8), Y5
+	VMOVUPS      32(R9), Y5
 	VPTEST       Y5, Y6
 	JNZ          inexact
 	VPSHUFB      Y1, Y3, Y3
@@ -3191,11 +3275,11 @@ TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y3, Y4, Y1
 	VPERMD       Y3, Y2, Y2
 	VPXOR        Y4, Y4, Y4
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X3
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X3
 	VPMOVZXBD    X3, Y3
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X5
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X5
 	VPBROADCASTD X5, Y5
 
 exact:
@@ -3213,64 +3297,74 @@ exact:
 	VMULPS     (BX), Y7, Y7
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y7, Y7, Y9
 	VBLENDVPS  Y9, Y0, Y7, Y7
 	VCMPPS     $0x03, Y8, Y8, Y9
 	VBLENDVPS  Y9, Y0, Y8, Y8
+
+tame0:
 	VCVTPS2PH  $0x00, Y7, (AX)
 	VCVTPS2PH  $0x00, Y8, 16(AX)
-	ADDQ       $0x10, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y6, Y4, Y7
 	VPUNPCKHWD Y6, Y4, Y6
 	VSUBPS     (SI), Y7, Y7
 	VMULPS     (BX), Y7, Y7
 	VSUBPS     32(SI), Y6, Y6
 	VMULPS     32(BX), Y6, Y6
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y7, Y7, Y8
 	VBLENDVPS  Y8, Y0, Y7, Y7
 	VCMPPS     $0x03, Y6, Y6, Y8
 	VBLENDVPS  Y8, Y0, Y6, Y6
-	VCVTPS2PH  $0x00, Y7, (AX)
-	VCVTPS2PH  $0x00, Y6, 16(AX)
-	ADDQ       $0x10, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VCVTPS2PH $0x00, Y7, (AX)
+	VCVTPS2PH $0x00, Y6, 16(AX)
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	ADDQ      $0x20, CX
+	SUBQ      $0x20, DX
+	JMP       exact
 
 inexact:
 loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXBD (CX), Y1
-	VPERMPS   (R8), Y1, Y2
-	VPERMPS   32(R8), Y1, Y3
+	VPERMPS   (R9), Y1, Y2
+	VPERMPS   32(R9), Y1, Y3
 	VPSLLD    $0x1c, Y1, Y1
 	VBLENDVPS Y1, Y3, Y2, Y2
 	VPMOVZXBD 8(CX), Y1
-	VPERMPS   (R8), Y1, Y3
-	VPERMPS   32(R8), Y1, Y4
+	VPERMPS   (R9), Y1, Y3
+	VPERMPS   32(R9), Y1, Y4
 	VPSLLD    $0x1c, Y1, Y1
 	VBLENDVPS Y1, Y4, Y3, Y3
 	VSUBPS    (SI), Y2, Y2
 	VMULPS    (BX), Y2, Y2
 	VSUBPS    32(SI), Y3, Y3
 	VMULPS    32(BX), Y3, Y3
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y2, Y2, Y1
 	VBLENDVPS Y1, Y0, Y2, Y2
 	VCMPPS    $0x03, Y3, Y3, Y1
 	VBLENDVPS Y1, Y0, Y3, Y3
+
+tame2:
 	VCVTPS2PH $0x00, Y2, (AX)
 	VCVTPS2PH $0x00, Y3, 16(AX)
-	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -3278,9 +3372,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX2, F16C
-TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-64
+TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3290,13 +3384,14 @@ TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         form+56(FP), R8
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X1
+	MOVQ         form+56(FP), R9
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X1
 	VPBROADCASTD X1, Y1
-	VPBROADCASTD 4(R8), Y1
-	VPBROADCASTD 8(R8), Y2
+	VPBROADCASTD 4(R9), Y1
+	VPBROADCASTD 8(R9), Y2
 
 loop:
 	TESTQ     DX, DX
@@ -3311,16 +3406,20 @@ loop:
 	VMULPS    (BX), Y3, Y3
 	VSUBPS    32(SI), Y4, Y4
 	VMULPS    32(BX), Y4, Y4
+	TESTQ     R8, R8
+	JNZ       tame0
 	VCMPPS    $0x03, Y3, Y3, Y5
 	VBLENDVPS Y5, Y0, Y3, Y3
 	VCMPPS    $0x03, Y4, Y4, Y5
 	VBLENDVPS Y5, Y0, Y4, Y4
+
+tame0:
 	VCVTPS2PH $0x00, Y3, (AX)
 	VCVTPS2PH $0x00, Y4, 16(AX)
-	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -3569,9 +3668,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX2
-TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-64
+TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3581,24 +3680,25 @@ TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X1
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X1
 	VPBROADCASTQ X1, Y1
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y4
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y2
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X3
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
 	VPBROADCASTD X3, Y6
-	VMOVUPS      (R8), Y3
+	VMOVUPS      (R9), Y3
 	VPTEST       Y3, Y6
 	JNZ          inexact
-	VMOVUPS      32(R8), Y5
+	VMOVUPS      32(R9), Y5
 	VPTEST       Y5, Y6
 	JNZ          inexact
 	VPSHUFB      Y1, Y3, Y3
@@ -3607,16 +3707,16 @@ TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y3, Y4, Y1
 	VPERMD       Y3, Y2, Y2
 	VPXOR        Y4, Y4, Y4
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X3
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X3
 	VPMOVZXBD    X3, Y3
-	MOVQ         form+56(FP), R9
-	MOVL         (R9), R9
-	VMOVD        R9, X5
-	ADDL         $0x04, R9
-	VMOVD        R9, X6
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X7
+	MOVQ         form+56(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X5
+	ADDL         $0x04, R10
+	VMOVD        R10, X6
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X7
 	VPBROADCASTD X7, Y7
 
 exact:
@@ -3638,42 +3738,48 @@ exact:
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y10, Y10
 	VMULPS     32(BX), Y10, Y10
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y9, Y9, Y11
 	VBLENDVPS  Y11, Y0, Y9, Y9
 	VCMPPS     $0x03, Y10, Y10, Y11
 	VBLENDVPS  Y11, Y0, Y10, Y10
+
+tame0:
 	VMOVUPS    Y9, (AX)
 	VMOVUPS    Y10, 32(AX)
-	ADDQ       $0x08, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x40, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y8, Y4, Y9
 	VPUNPCKHWD Y8, Y4, Y8
 	VSUBPS     (SI), Y9, Y9
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y9, Y9, Y10
 	VBLENDVPS  Y10, Y0, Y9, Y9
 	VCMPPS     $0x03, Y8, Y8, Y10
 	VBLENDVPS  Y10, Y0, Y8, Y8
-	VMOVUPS    Y9, (AX)
-	VMOVUPS    Y8, 32(AX)
-	ADDQ       $0x08, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x40, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VMOVUPS Y9, (AX)
+	VMOVUPS Y8, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x10, CX
+	SUBQ    $0x20, DX
+	JMP     exact
 
 inexact:
-	MOVQ  form+56(FP), R9
-	MOVL  (R9), R9
-	VMOVD R9, X1
-	ADDL  $0x1c, R9
-	VMOVD R9, X2
+	MOVQ  form+56(FP), R10
+	MOVL  (R10), R10
+	VMOVD R10, X1
+	ADDL  $0x1c, R10
+	VMOVD R10, X2
 
 loop:
 	TESTQ     DX, DX
@@ -3682,42 +3788,46 @@ loop:
 	VPSLLQ    X2, Y3, Y4
 	VPSRLQ    X1, Y3, Y3
 	VPOR      Y4, Y3, Y3
-	VPERMPS   (R8), Y3, Y4
-	VPERMPS   32(R8), Y3, Y5
+	VPERMPS   (R9), Y3, Y4
+	VPERMPS   32(R9), Y3, Y5
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y5, Y4, Y4
 	VPMOVZXBQ 4(CX), Y3
 	VPSLLQ    X2, Y3, Y5
 	VPSRLQ    X1, Y3, Y3
 	VPOR      Y5, Y3, Y3
-	VPERMPS   (R8), Y3, Y5
-	VPERMPS   32(R8), Y3, Y6
+	VPERMPS   (R9), Y3, Y5
+	VPERMPS   32(R9), Y3, Y6
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y6, Y5, Y5
 	VSUBPS    (SI), Y4, Y4
 	VMULPS    (BX), Y4, Y4
 	VSUBPS    32(SI), Y5, Y5
 	VMULPS    32(BX), Y5, Y5
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y4, Y4, Y3
 	VBLENDVPS Y3, Y0, Y4, Y4
 	VCMPPS    $0x03, Y5, Y5, Y3
 	VBLENDVPS Y3, Y0, Y5, Y5
-	VMOVUPS   Y4, (AX)
-	VMOVUPS   Y5, 32(AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x40, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+
+tame2:
+	VMOVUPS Y4, (AX)
+	VMOVUPS Y5, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x08, CX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX2
-TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-64
+TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3727,24 +3837,25 @@ TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X1
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X1
 	VPBROADCASTQ X1, Y1
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y4
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y2
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X3
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
 	VPBROADCASTD X3, Y6
-	VMOVUPS      (R8), Y3
+	VMOVUPS      (R9), Y3
 	VPTEST       Y3, Y6
 	JNZ          inexact
-	VMOVUPS      32(R8), Y5
+	VMOVUPS      32(R9), Y5
 	VPTEST       Y5, Y6
 	JNZ          inexact
 	VPSHUFB      Y1, Y3, Y3
@@ -3753,11 +3864,11 @@ TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y3, Y4, Y1
 	VPERMD       Y3, Y2, Y2
 	VPXOR        Y4, Y4, Y4
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X3
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X3
 	VPMOVZXBD    X3, Y3
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X5
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X5
 	VPBROADCASTD X5, Y5
 
 exact:
@@ -3775,74 +3886,84 @@ exact:
 	VMULPS     (BX), Y7, Y7
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y7, Y7, Y9
 	VBLENDVPS  Y9, Y0, Y7, Y7
 	VCMPPS     $0x03, Y8, Y8, Y9
 	VBLENDVPS  Y9, Y0, Y8, Y8
+
+tame0:
 	VMOVUPS    Y7, (AX)
 	VMOVUPS    Y8, 32(AX)
-	ADDQ       $0x10, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x40, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y6, Y4, Y7
 	VPUNPCKHWD Y6, Y4, Y6
 	VSUBPS     (SI), Y7, Y7
 	VMULPS     (BX), Y7, Y7
 	VSUBPS     32(SI), Y6, Y6
 	VMULPS     32(BX), Y6, Y6
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y7, Y7, Y8
 	VBLENDVPS  Y8, Y0, Y7, Y7
 	VCMPPS     $0x03, Y6, Y6, Y8
 	VBLENDVPS  Y8, Y0, Y6, Y6
-	VMOVUPS    Y7, (AX)
-	VMOVUPS    Y6, 32(AX)
-	ADDQ       $0x10, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x40, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VMOVUPS Y7, (AX)
+	VMOVUPS Y6, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x20, CX
+	SUBQ    $0x20, DX
+	JMP     exact
 
 inexact:
 loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXBD (CX), Y1
-	VPERMPS   (R8), Y1, Y2
-	VPERMPS   32(R8), Y1, Y3
+	VPERMPS   (R9), Y1, Y2
+	VPERMPS   32(R9), Y1, Y3
 	VPSLLD    $0x1c, Y1, Y1
 	VBLENDVPS Y1, Y3, Y2, Y2
 	VPMOVZXBD 8(CX), Y1
-	VPERMPS   (R8), Y1, Y3
-	VPERMPS   32(R8), Y1, Y4
+	VPERMPS   (R9), Y1, Y3
+	VPERMPS   32(R9), Y1, Y4
 	VPSLLD    $0x1c, Y1, Y1
 	VBLENDVPS Y1, Y4, Y3, Y3
 	VSUBPS    (SI), Y2, Y2
 	VMULPS    (BX), Y2, Y2
 	VSUBPS    32(SI), Y3, Y3
 	VMULPS    32(BX), Y3, Y3
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y2, Y2, Y1
 	VBLENDVPS Y1, Y0, Y2, Y2
 	VCMPPS    $0x03, Y3, Y3, Y1
 	VBLENDVPS Y1, Y0, Y3, Y3
-	VMOVUPS   Y2, (AX)
-	VMOVUPS   Y3, 32(AX)
-	ADDQ      $0x10, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x40, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+
+tame2:
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x10, CX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX2
-TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-64
+TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3852,13 +3973,14 @@ TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         form+56(FP), R8
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X1
+	MOVQ         form+56(FP), R9
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X1
 	VPBROADCASTD X1, Y1
-	VPBROADCASTD 4(R8), Y1
-	VPBROADCASTD 8(R8), Y2
+	VPBROADCASTD 4(R9), Y1
+	VPBROADCASTD 8(R9), Y2
 
 loop:
 	TESTQ     DX, DX
@@ -3873,18 +3995,22 @@ loop:
 	VMULPS    (BX), Y3, Y3
 	VSUBPS    32(SI), Y4, Y4
 	VMULPS    32(BX), Y4, Y4
+	TESTQ     R8, R8
+	JNZ       tame0
 	VCMPPS    $0x03, Y3, Y3, Y5
 	VBLENDVPS Y5, Y0, Y3, Y3
 	VCMPPS    $0x03, Y4, Y4, Y5
 	VBLENDVPS Y5, Y0, Y4, Y4
-	VMOVUPS   Y3, (AX)
-	VMOVUPS   Y4, 32(AX)
-	ADDQ      $0x10, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x40, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+
+tame0:
+	VMOVUPS Y3, (AX)
+	VMOVUPS Y4, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x10, CX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 done:
 	VZEROUPPER
