@@ -81,7 +81,7 @@ type scratch struct {
 	zeros  [maxCols]float32
 	maxima [maxCols]uint32
 	values [256]float32
-	codes  [chunk]byte
+	codes  [tableCols]byte
 	powers [maxTables]float32 // the scales of the tables in words, if they are powers of two
 	memory
 }

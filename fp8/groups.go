@@ -209,10 +209,15 @@ func (s *scratch) byGroups(b *strip) {
 	}
 }
 
-// byColumns decodes with a scale for each column, at most maxCols columns at a time.
+// byColumns decodes with a scale for each column. It decodes whole rows, which is the order of
+// memory, unless it has to spread more than maxCols scales.
 func (s *scratch) byColumns(b *strip) {
-	for c := 0; c < b.cols; c += maxCols {
-		p := b.part(c, min(maxCols, b.cols-c))
+	step := maxCols
+	if b.width == 1 {
+		step = max(1, b.cols)
+	}
+	for c := 0; c < b.cols; c += step {
+		p := b.part(c, min(step, b.cols-c))
 		scales := p.spread(&s.scales, p.scales)
 		zeros := p.zeros
 		if zeros != nil {

@@ -190,8 +190,8 @@ func (b *strip) bytes(buf, codes []byte, i int) []byte {
 // codes of 4 bits up if enough rows share the tables.
 func (s *scratch) columnsGeneric(b *strip, scales, zeros []float32) {
 	if b.rows >= 2*sixteen && b.coding.tabled() && b.out != F32 {
-		for c := 0; c < b.cols; c += chunk {
-			p := b.part(c, min(chunk, b.cols-c))
+		for c := 0; c < b.cols; c += tableCols {
+			p := b.part(c, min(tableCols, b.cols-c))
 			s.columnsByTable(&p, scales[c:], zeros[min(c, len(zeros)):])
 		}
 		return
@@ -202,7 +202,10 @@ func (s *scratch) columnsGeneric(b *strip, scales, zeros []float32) {
 	}
 }
 
-// columnsByTable computes the 16 results of each column. There are at most chunk columns.
+// tableCols is the number of columns that have tables at once.
+const tableCols = maxTables * 256 / sixteen
+
+// columnsByTable computes the 16 results of each column. There are at most tableCols columns.
 func (s *scratch) columnsByTable(b *strip, scales, zeros []float32) {
 	for c := range b.cols {
 		var zero float32
@@ -219,14 +222,18 @@ func (s *scratch) columnsByTable(b *strip, scales, zeros []float32) {
 
 // lookupColumns looks each code up in a table of its own.
 func lookupColumns(dst, codes []byte, words []uint16) {
-	for len(codes) >= 4 {
-		c, t := (*[4]byte)(codes), (*[4 * sixteen]uint16)(words)
-		binary.LittleEndian.PutUint64(dst, uint64(t[c[0]&15])|uint64(t[16+c[1]&15])<<16|
-			uint64(t[32+c[2]&15])<<32|uint64(t[48+c[3]&15])<<48)
-		dst, codes, words = dst[8:], codes[4:], words[4*sixteen:]
+	dst, words = dst[:2*len(codes)], words[:sixteen*len(codes)]
+	i := 0
+	for ; i+8 <= len(codes); i += 8 {
+		c, d := (*[8]byte)(codes[i:]), (*[16]byte)(dst[2*i:])
+		t := (*[8 * sixteen]uint16)(words[sixteen*i:])
+		binary.LittleEndian.PutUint64(d[0:], uint64(t[c[0]&15])|uint64(t[16|c[1]&15])<<16|
+			uint64(t[32|c[2]&15])<<32|uint64(t[48|c[3]&15])<<48)
+		binary.LittleEndian.PutUint64(d[8:], uint64(t[64|c[4]&15])|uint64(t[80|c[5]&15])<<16|
+			uint64(t[96|c[6]&15])<<32|uint64(t[112|c[7]&15])<<48)
 	}
-	for i, c := range codes {
-		binary.LittleEndian.PutUint16(dst[2*i:], words[sixteen*i:][c&15])
+	for ; i < len(codes); i++ {
+		binary.LittleEndian.PutUint16(dst[2*i:], words[sixteen*i:][codes[i]&15])
 	}
 }
 

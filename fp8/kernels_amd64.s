@@ -2243,7 +2243,7 @@ done:
 	RET
 
 // func bytesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·bytesByGroupBF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -2287,86 +2287,88 @@ group:
 	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBW (CX), Y8
-	VPSRLD    $0x10, Y8, Y9
-	VPAND     Y5, Y8, Y8
-	VPXOR     Y3, Y8, Y8
-	VSUBPS    Y4, Y8, Y8
-	VSUBPS    Y6, Y8, Y8
-	VMULPS    Y7, Y8, Y8
-	VPSRLD    $0x10, Y8, Y10
-	VPAND     Y2, Y10, Y10
-	VPADDD    Y1, Y8, Y8
-	VPADDD    Y10, Y8, Y8
-	VPXOR     Y3, Y9, Y9
-	VSUBPS    Y4, Y9, Y9
-	VSUBPS    Y6, Y9, Y9
-	VMULPS    Y7, Y9, Y9
-	VPSRLD    $0x10, Y9, Y10
-	VPAND     Y2, Y10, Y10
-	VPADDD    Y1, Y9, Y9
-	VPADDD    Y10, Y9, Y9
-	VPSRLD    $0x10, Y8, Y8
-	VPBLENDW  $0xaa, Y9, Y8, Y8
-	VMOVDQU   Y8, (AX)
-	VPMOVZXBW 16(CX), Y8
-	VPSRLD    $0x10, Y8, Y9
-	VPAND     Y5, Y8, Y8
-	VPXOR     Y3, Y8, Y8
-	VSUBPS    Y4, Y8, Y8
-	VSUBPS    Y6, Y8, Y8
-	VMULPS    Y7, Y8, Y8
-	VPSRLD    $0x10, Y8, Y10
-	VPAND     Y2, Y10, Y10
-	VPADDD    Y1, Y8, Y8
-	VPADDD    Y10, Y8, Y8
-	VPXOR     Y3, Y9, Y9
-	VSUBPS    Y4, Y9, Y9
-	VSUBPS    Y6, Y9, Y9
-	VMULPS    Y7, Y9, Y9
-	VPSRLD    $0x10, Y9, Y10
-	VPAND     Y2, Y10, Y10
-	VPADDD    Y1, Y9, Y9
-	VPADDD    Y10, Y9, Y9
-	VPSRLD    $0x10, Y8, Y8
-	VPBLENDW  $0xaa, Y9, Y8, Y8
-	VMOVDQU   Y8, 32(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBW  (CX), Y8
+	VPSRLD     $0x10, Y8, Y9
+	VPAND      Y5, Y8, Y8
+	VPXOR      Y3, Y8, Y8
+	VSUBPS     Y4, Y8, Y8
+	VSUBPS     Y6, Y8, Y8
+	VMULPS     Y7, Y8, Y8
+	VPSRLD     $0x10, Y8, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y8, Y8
+	VPADDD     Y10, Y8, Y8
+	VPXOR      Y3, Y9, Y9
+	VSUBPS     Y4, Y9, Y9
+	VSUBPS     Y6, Y9, Y9
+	VMULPS     Y7, Y9, Y9
+	VPSRLD     $0x10, Y9, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPSRLD     $0x10, Y8, Y8
+	VPBLENDW   $0xaa, Y9, Y8, Y8
+	VMOVDQU    Y8, (AX)
+	VPMOVZXBW  16(CX), Y8
+	VPSRLD     $0x10, Y8, Y9
+	VPAND      Y5, Y8, Y8
+	VPXOR      Y3, Y8, Y8
+	VSUBPS     Y4, Y8, Y8
+	VSUBPS     Y6, Y8, Y8
+	VMULPS     Y7, Y8, Y8
+	VPSRLD     $0x10, Y8, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y8, Y8
+	VPADDD     Y10, Y8, Y8
+	VPXOR      Y3, Y9, Y9
+	VSUBPS     Y4, Y9, Y9
+	VSUBPS     Y6, Y9, Y9
+	VMULPS     Y7, Y9, Y9
+	VPSRLD     $0x10, Y9, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPSRLD     $0x10, Y8, Y8
+	VPBLENDW   $0xaa, Y9, Y8, Y8
+	VMOVDQU    Y8, 32(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
-	VPMOVZXBW (CX), Y8
-	VPSRLD    $0x10, Y8, Y9
-	VPAND     Y5, Y8, Y8
-	VPXOR     Y3, Y8, Y8
-	VSUBPS    Y4, Y8, Y8
-	VSUBPS    Y6, Y8, Y8
-	VMULPS    Y7, Y8, Y8
-	VPSRLD    $0x10, Y8, Y10
-	VPAND     Y2, Y10, Y10
-	VPADDD    Y1, Y8, Y8
-	VPADDD    Y10, Y8, Y8
-	VPXOR     Y3, Y9, Y9
-	VSUBPS    Y4, Y9, Y9
-	VSUBPS    Y6, Y9, Y9
-	VMULPS    Y7, Y9, Y9
-	VPSRLD    $0x10, Y9, Y6
-	VPAND     Y2, Y6, Y6
-	VPADDD    Y1, Y9, Y9
-	VPADDD    Y6, Y9, Y9
-	VPSRLD    $0x10, Y8, Y8
-	VPBLENDW  $0xaa, Y9, Y8, Y8
-	VMOVDQU   Y8, (AX)
-	ADDQ      $0x10, CX
-	ADDQ      $+32, AX
-	SUBQ      $0x10, BX
-	JMP       next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBW  (CX), Y8
+	VPSRLD     $0x10, Y8, Y9
+	VPAND      Y5, Y8, Y8
+	VPXOR      Y3, Y8, Y8
+	VSUBPS     Y4, Y8, Y8
+	VSUBPS     Y6, Y8, Y8
+	VMULPS     Y7, Y8, Y8
+	VPSRLD     $0x10, Y8, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y8, Y8
+	VPADDD     Y10, Y8, Y8
+	VPXOR      Y3, Y9, Y9
+	VSUBPS     Y4, Y9, Y9
+	VSUBPS     Y6, Y9, Y9
+	VMULPS     Y7, Y9, Y9
+	VPSRLD     $0x10, Y9, Y6
+	VPAND      Y2, Y6, Y6
+	VPADDD     Y1, Y9, Y9
+	VPADDD     Y6, Y9, Y9
+	VPSRLD     $0x10, Y8, Y8
+	VPBLENDW   $0xaa, Y9, Y8, Y8
+	VMOVDQU    Y8, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
+	JMP        next
 
 slow:
 	VPMOVZXBD (CX), Y8
@@ -2412,7 +2414,7 @@ done:
 	RET
 
 // func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
@@ -2471,6 +2473,7 @@ TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-72
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPMOVZXBW  (CX), Y10
 	VPSLLW     X8, Y10, Y11
 	VPSRLW     X7, Y10, Y10
@@ -2608,7 +2611,7 @@ done:
 	RET
 
 // func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
@@ -2662,6 +2665,7 @@ TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-72
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPERMD     (CX), Y5, Y8
 	VPAND      Y7, Y8, Y8
 	VPSHUFB    Y8, Y3, Y9
@@ -2783,7 +2787,7 @@ done:
 	RET
 
 // func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
@@ -2810,24 +2814,25 @@ TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	VPBROADCASTD 8(R9), Y4
 
 loop:
-	TESTQ     DX, DX
-	JZ        done
-	VPMOVZXBD (CX), Y5
-	VPXOR     Y3, Y5, Y5
-	VSUBPS    Y4, Y5, Y5
-	VPMOVZXBD 8(CX), Y6
-	VPXOR     Y3, Y6, Y6
-	VSUBPS    Y4, Y6, Y6
-	VSUBPS    (SI), Y5, Y5
-	VMULPS    (BX), Y5, Y5
-	VSUBPS    32(SI), Y6, Y6
-	VMULPS    32(BX), Y6, Y6
-	TESTQ     R8, R8
-	JNZ       tame0
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
+	TESTQ      DX, DX
+	JZ         done
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y3, Y5, Y5
+	VSUBPS     Y4, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y3, Y6, Y6
+	VSUBPS     Y4, Y6, Y6
+	VSUBPS     (SI), Y5, Y5
+	VMULPS     (BX), Y5, Y5
+	VSUBPS     32(SI), Y6, Y6
+	VMULPS     32(BX), Y6, Y6
+	TESTQ      R8, R8
+	JNZ        tame0
+	VCMPPS     $0x03, Y5, Y5, Y7
+	VBLENDVPS  Y7, Y0, Y5, Y5
+	VCMPPS     $0x03, Y6, Y6, Y7
+	VBLENDVPS  Y7, Y0, Y6, Y6
 
 tame0:
 	VPSRLD    $0x10, Y5, Y7
@@ -2958,7 +2963,7 @@ done:
 	RET
 
 // func bytesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, CMOV, F16C
+// Requires: AVX, AVX2, CMOV, F16C, MMX+
 TEXT ·bytesByGroupF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -2996,56 +3001,58 @@ group:
 	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VPMOVZXBD 8(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VCVTPS2PH $0x00, Y5, (AX)
-	VCVTPS2PH $0x00, Y6, 16(AX)
-	VPMOVZXBD 16(CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VPMOVZXBD 24(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VCVTPS2PH $0x00, Y5, 32(AX)
-	VCVTPS2PH $0x00, Y6, 48(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VCVTPS2PH  $0x00, Y5, (AX)
+	VCVTPS2PH  $0x00, Y6, 16(AX)
+	VPMOVZXBD  16(CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  24(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VCVTPS2PH  $0x00, Y5, 32(AX)
+	VCVTPS2PH  $0x00, Y6, 48(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
-	VPMOVZXBD (CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VPMOVZXBD 8(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VCVTPS2PH $0x00, Y5, (AX)
-	VCVTPS2PH $0x00, Y6, 16(AX)
-	ADDQ      $0x10, CX
-	ADDQ      $+32, AX
-	SUBQ      $0x10, BX
-	JMP       next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VCVTPS2PH  $0x00, Y5, (AX)
+	VCVTPS2PH  $0x00, Y6, 16(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
+	JMP        next
 
 slow:
 	VPMOVZXBD (CX), Y5
@@ -3080,7 +3087,7 @@ done:
 	RET
 
 // func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
@@ -3133,6 +3140,7 @@ TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-72
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPMOVZXBW  (CX), Y8
 	VPSLLW     X6, Y8, Y9
 	VPSRLW     X5, Y8, Y8
@@ -3237,7 +3245,7 @@ done:
 	RET
 
 // func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
@@ -3285,6 +3293,7 @@ TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-72
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPERMD     (CX), Y3, Y6
 	VPAND      Y5, Y6, Y6
 	VPSHUFB    Y6, Y1, Y7
@@ -3373,7 +3382,7 @@ done:
 	RET
 
 // func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
@@ -3394,24 +3403,25 @@ TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-72
 	VPBROADCASTD 8(R9), Y2
 
 loop:
-	TESTQ     DX, DX
-	JZ        done
-	VPMOVZXBD (CX), Y3
-	VPXOR     Y1, Y3, Y3
-	VSUBPS    Y2, Y3, Y3
-	VPMOVZXBD 8(CX), Y4
-	VPXOR     Y1, Y4, Y4
-	VSUBPS    Y2, Y4, Y4
-	VSUBPS    (SI), Y3, Y3
-	VMULPS    (BX), Y3, Y3
-	VSUBPS    32(SI), Y4, Y4
-	VMULPS    32(BX), Y4, Y4
-	TESTQ     R8, R8
-	JNZ       tame0
-	VCMPPS    $0x03, Y3, Y3, Y5
-	VBLENDVPS Y5, Y0, Y3, Y3
-	VCMPPS    $0x03, Y4, Y4, Y5
-	VBLENDVPS Y5, Y0, Y4, Y4
+	TESTQ      DX, DX
+	JZ         done
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y3
+	VPXOR      Y1, Y3, Y3
+	VSUBPS     Y2, Y3, Y3
+	VPMOVZXBD  8(CX), Y4
+	VPXOR      Y1, Y4, Y4
+	VSUBPS     Y2, Y4, Y4
+	VSUBPS     (SI), Y3, Y3
+	VMULPS     (BX), Y3, Y3
+	VSUBPS     32(SI), Y4, Y4
+	VMULPS     32(BX), Y4, Y4
+	TESTQ      R8, R8
+	JNZ        tame0
+	VCMPPS     $0x03, Y3, Y3, Y5
+	VBLENDVPS  Y5, Y0, Y3, Y3
+	VCMPPS     $0x03, Y4, Y4, Y5
+	VBLENDVPS  Y5, Y0, Y4, Y4
 
 tame0:
 	VCVTPS2PH $0x00, Y3, (AX)
@@ -3547,7 +3557,7 @@ done:
 	RET
 
 // func bytesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·bytesByGroupF32AVX2(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -3585,56 +3595,58 @@ group:
 	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VPMOVZXBD 8(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VMOVUPS   Y5, (AX)
-	VMOVUPS   Y6, 32(AX)
-	VPMOVZXBD 16(CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VPMOVZXBD 24(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VMOVUPS   Y5, 64(AX)
-	VMOVUPS   Y6, 96(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+128, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VMOVUPS    Y5, (AX)
+	VMOVUPS    Y6, 32(AX)
+	VPMOVZXBD  16(CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  24(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VMOVUPS    Y5, 64(AX)
+	VMOVUPS    Y6, 96(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+128, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
-	VPMOVZXBD (CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VPMOVZXBD 8(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VMOVUPS   Y5, (AX)
-	VMOVUPS   Y6, 32(AX)
-	ADDQ      $0x10, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x10, BX
-	JMP       next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VMOVUPS    Y5, (AX)
+	VMOVUPS    Y6, 32(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x10, BX
+	JMP        next
 
 slow:
 	VPMOVZXBD (CX), Y5
@@ -3669,7 +3681,7 @@ done:
 	RET
 
 // func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
@@ -3722,6 +3734,7 @@ TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-72
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPMOVZXBW  (CX), Y8
 	VPSLLW     X6, Y8, Y9
 	VPSRLW     X5, Y8, Y8
@@ -3826,7 +3839,7 @@ done:
 	RET
 
 // func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
@@ -3874,6 +3887,7 @@ TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-72
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPERMD     (CX), Y3, Y6
 	VPAND      Y5, Y6, Y6
 	VPSHUFB    Y6, Y1, Y7
@@ -3962,7 +3976,7 @@ done:
 	RET
 
 // func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
@@ -3983,24 +3997,25 @@ TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-72
 	VPBROADCASTD 8(R9), Y2
 
 loop:
-	TESTQ     DX, DX
-	JZ        done
-	VPMOVZXBD (CX), Y3
-	VPXOR     Y1, Y3, Y3
-	VSUBPS    Y2, Y3, Y3
-	VPMOVZXBD 8(CX), Y4
-	VPXOR     Y1, Y4, Y4
-	VSUBPS    Y2, Y4, Y4
-	VSUBPS    (SI), Y3, Y3
-	VMULPS    (BX), Y3, Y3
-	VSUBPS    32(SI), Y4, Y4
-	VMULPS    32(BX), Y4, Y4
-	TESTQ     R8, R8
-	JNZ       tame0
-	VCMPPS    $0x03, Y3, Y3, Y5
-	VBLENDVPS Y5, Y0, Y3, Y3
-	VCMPPS    $0x03, Y4, Y4, Y5
-	VBLENDVPS Y5, Y0, Y4, Y4
+	TESTQ      DX, DX
+	JZ         done
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y3
+	VPXOR      Y1, Y3, Y3
+	VSUBPS     Y2, Y3, Y3
+	VPMOVZXBD  8(CX), Y4
+	VPXOR      Y1, Y4, Y4
+	VSUBPS     Y2, Y4, Y4
+	VSUBPS     (SI), Y3, Y3
+	VMULPS     (BX), Y3, Y3
+	VSUBPS     32(SI), Y4, Y4
+	VMULPS     32(BX), Y4, Y4
+	TESTQ      R8, R8
+	JNZ        tame0
+	VCMPPS     $0x03, Y3, Y3, Y5
+	VBLENDVPS  Y5, Y0, Y3, Y3
+	VCMPPS     $0x03, Y4, Y4, Y5
+	VBLENDVPS  Y5, Y0, Y4, Y4
 
 tame0:
 	VMOVUPS Y3, (AX)

@@ -189,6 +189,7 @@ func bytesByGroupAVX2(out string) {
 		VBROADCASTSS(at(a.scales, 0), scale)
 		a.slowUnlessFinite()
 	}, func(codes int) {
+		PREFETCHT0(at(a.codes, ahead))
 		for i := 0; i < codes; i += 16 {
 			if out == "BF16" {
 				b.decodeWords(at(a.codes, i), at(a.dst, 2*i), r, finish)
@@ -296,6 +297,7 @@ func (c *columnsAVX2) advance(codes, size int) {
 func bytesByColumnAVX2(out string) {
 	c, b := declareColumnsAVX2("bytes", out), newBytesAVX2()
 	while("loop", c.n, func() {
+		PREFETCHT0(at(c.codes, ahead))
 		c.finish([2]VecVirtual{b.load(at(c.codes, 0)), b.load(at(c.codes, 8))})
 		c.advance(16, 16)
 	})
@@ -308,6 +310,7 @@ func lowsByColumnAVX2(out string) {
 	c, values := declareColumnsAVX2("lows", out), pointer("values")
 	t, nibble := newExactAVX2(values), dwordsY(0x0f0f0f0f)
 	c.lookExact(t, 32, func(i VecVirtual) {
+		PREFETCHT0(at(c.codes, ahead))
 		VPERMD(at(c.codes, 0), t.order, i)
 		VPAND(nibble, i, i)
 	})
@@ -329,6 +332,7 @@ func nibblesByColumnAVX2(out string) {
 	c, values := declareColumnsAVX2("nibbles", out), pointer("values")
 	t, pairs := newExactAVX2(values), newPairsAVX2(8)
 	c.lookExact(t, 16, func(i VecVirtual) {
+		PREFETCHT0(at(c.codes, ahead))
 		VPMOVZXBW(at(c.codes, 0), i)
 		pairs.words(i)
 		VPERMD(i, t.order, i)
