@@ -961,7 +961,7 @@ done:
 	RET
 
 // func nibblesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·nibblesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -986,6 +986,63 @@ TEXT ·nibblesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	VMOVD        R10, X6
 	ADDL         $0x0c, R10
 	VMOVD        R10, X7
+	MOVL         $0xaaaaaaaa, R10
+	KMOVD        R10, K1
+	VMOVD        X6, R10
+	XORL         $0x04, R10
+	VMOVD        R10, X4
+	MOVL         $0x0000ff00, R10
+	KMOVW        R10, K2
+
+pairs:
+	CMPQ         SI, $0x10
+	JNE          group
+	CMPQ         DX, $0x20
+	JLT          group
+	PREFETCHT0   3072(CX)
+	VPMOVZXBD    (CX), Z8
+	VPSRLD       X4, Z8, Z9
+	VPSRLD       X6, Z8, Z8
+	VPERMPS      Z3, Z8, Z8
+	VPERMPS      Z3, Z9, Z9
+	TESTQ        R9, R9
+	JZ           symmetric
+	VBROADCASTSS (R8), Z10
+	VBROADCASTSS 4(R8), K2, Z10
+	VSUBPS       Z10, Z8, Z8
+	VSUBPS       Z10, Z9, Z9
+	ADDQ         $0x08, R8
+
+symmetric:
+	VBROADCASTSS (DI), Z10
+	VBROADCASTSS 4(DI), K2, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z9, Z9
+	VCMPPS       $0x03, Z8, Z9, K3
+	KORTESTW     K3, K3
+	JZ           numbers
+	VCMPPS       $0x03, Z8, Z8, K3
+	VMOVDQA32    Z0, K3, Z8
+	VCMPPS       $0x03, Z9, Z9, K3
+	VMOVDQA32    Z0, K3, Z9
+
+numbers:
+	VPSRLD    $0x10, Z8, Z10
+	VPANDD    Z2, Z10, Z10
+	VPADDD    Z1, Z8, Z8
+	VPADDD    Z10, Z8, Z8
+	VPSRLD    $0x10, Z9, Z10
+	VPANDD    Z2, Z10, Z10
+	VPADDD    Z1, Z9, Z9
+	VPADDD    Z10, Z9, Z9
+	VPSRLD    $0x10, Z8, Z8
+	VMOVDQU16 Z9, K1, Z8
+	VMOVDQU16 Z8, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
+	ADDQ      $0x08, DI
+	SUBQ      $0x20, DX
+	JMP       pairs
 
 group:
 	TESTQ       DX, DX
@@ -1042,7 +1099,7 @@ done:
 	RET
 
 // func bytesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512BW, AVX512F, CMOV
+// Requires: AVX, AVX512BW, AVX512F, CMOV, MMX+
 TEXT ·bytesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -1086,6 +1143,7 @@ group:
 loop:
 	CMPQ       BX, $0x20
 	JLT        half
+	PREFETCHT0 3072(CX)
 	VPMOVZXBW  (CX), Z8
 	VPSRLD     $0x10, Z8, Z9
 	VPXORD     Z3, Z9, Z9
@@ -1093,13 +1151,13 @@ loop:
 	VSUBPS     Z4, Z8, Z8
 	VSUBPS     Z6, Z8, Z8
 	VMULPS     Z7, Z8, Z8
+	VSUBPS     Z4, Z9, Z9
+	VSUBPS     Z6, Z9, Z9
+	VMULPS     Z7, Z9, Z9
 	VPSRLD     $0x10, Z8, Z10
 	VPANDD     Z2, Z10, Z10
 	VPADDD     Z1, Z8, Z8
 	VPADDD     Z10, Z8, Z8
-	VSUBPS     Z4, Z9, Z9
-	VSUBPS     Z6, Z9, Z9
-	VMULPS     Z7, Z9, Z9
 	VPSRLD     $0x10, Z9, Z10
 	VPANDD     Z2, Z10, Z10
 	VPADDD     Z1, Z9, Z9
@@ -1113,23 +1171,24 @@ loop:
 	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
-	VPMOVZXBD (CX), Z8
-	VPXORD    Z3, Z8, Z8
-	VSUBPS    Z4, Z8, Z8
-	VSUBPS    Z6, Z8, Z8
-	VMULPS    Z7, Z8, Z8
-	VPSRLD    $0x10, Z8, Z6
-	VPANDD    Z2, Z6, Z6
-	VPADDD    Z1, Z8, Z8
-	VPADDD    Z6, Z8, Z8
-	VPSRLD    $0x10, Z8, Z8
-	VPMOVDW   Z8, (AX)
-	ADDQ      $0x10, CX
-	ADDQ      $+32, AX
-	SUBQ      $0x10, BX
-	JMP       next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z8
+	VPXORD     Z3, Z8, Z8
+	VSUBPS     Z4, Z8, Z8
+	VSUBPS     Z6, Z8, Z8
+	VMULPS     Z7, Z8, Z8
+	VPSRLD     $0x10, Z8, Z6
+	VPANDD     Z2, Z6, Z6
+	VPADDD     Z1, Z8, Z8
+	VPADDD     Z6, Z8, Z8
+	VPSRLD     $0x10, Z8, Z8
+	VPMOVDW    Z8, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
+	JMP        next
 
 slow:
 	VPMOVZXBD (CX), Z8
@@ -1161,8 +1220,21 @@ done:
 	RET
 
 // func nibblesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX512BW, AVX512F, BMI2
+// Requires: AVX, AVX512BW, AVX512F, BMI2, MMX+
 TEXT ·nibblesByColumnBF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVL         $0x00007fff, AX
+	VPBROADCASTD AX, Z1
+	MOVL         $0x00000001, AX
+	VPBROADCASTD AX, Z2
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z3
+	MOVQ         form+56(FP), AX
+	MOVL         (AX), AX
+	VMOVD        AX, X4
+	ADDL         $0x1c, AX
+	VMOVD        AX, X5
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -1170,40 +1242,78 @@ TEXT ·nibblesByColumnBF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         tame+64(FP), R8
-	MOVQ         values+48(FP), R9
-	VMOVUPS      (R9), Z0
-	MOVQ         form+56(FP), R9
-	MOVL         (R9), R9
-	VMOVD        R9, X1
-	ADDL         $0x1c, R9
-	VMOVD        R9, X2
-	MOVL         $0x7fc00000, R9
-	VPBROADCASTD R9, Z3
-	MOVL         $0x00007fff, R9
-	VPBROADCASTD R9, Z4
-	MOVL         $0x00000001, R9
-	VPBROADCASTD R9, Z5
 	SHLQ         $0x04, DI
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X6
+	VPMOVZXBQ    X6, Z6
+
+pairs:
+	CMPQ       DX, $0x20
+	JLT        loop
+	PREFETCHT0 3072(CX)
+	VPMOVZXBQ  (CX), Z7
+	VPSLLQ     X5, Z7, Z8
+	VPSRLQ     X4, Z7, Z7
+	VPORQ      Z8, Z7, Z7
+	VPERMPS    Z3, Z7, Z7
+	VSUBPS     (SI), Z7, Z7
+	VMULPS     (BX), Z7, Z7
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	VPMOVZXBQ  8(CX), Z8
+	VPSLLQ     X5, Z8, Z9
+	VPSRLQ     X4, Z8, Z8
+	VPORQ      Z9, Z8, Z8
+	VPERMPS    Z3, Z8, Z8
+	VSUBPS     (SI), Z8, Z8
+	VMULPS     (BX), Z8, Z8
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	TESTQ      R8, R8
+	JNZ        tamePairs
+	VCMPPS     $0x03, Z7, Z7, K1
+	VMOVDQA32  Z0, K1, Z7
+	VCMPPS     $0x03, Z8, Z8, K1
+	VMOVDQA32  Z0, K1, Z8
+
+tamePairs:
+	VPSRLD    $0x10, Z7, Z9
+	VPANDD    Z2, Z9, Z9
+	VPADDD    Z1, Z7, Z7
+	VPADDD    Z9, Z7, Z7
+	VPSRLD    $0x10, Z7, Z7
+	VPSRLD    $0x10, Z8, Z9
+	VPANDD    Z2, Z9, Z9
+	VPADDD    Z1, Z8, Z8
+	VPADDD    Z9, Z8, Z8
+	VPSRLD    $0x10, Z8, Z8
+	VPACKUSDW Z8, Z7, Z7
+	VPERMQ    Z7, Z6, Z7
+	VMOVDQU16 Z7, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x20, DX
+	JMP       pairs
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBQ (CX), Z6
-	VPSLLQ    X2, Z6, Z7
-	VPSRLQ    X1, Z6, Z6
+	VPSLLQ    X5, Z6, Z7
+	VPSRLQ    X4, Z6, Z6
 	VPORQ     Z7, Z6, Z6
-	VPERMPS   Z0, Z6, Z6
+	VPERMPS   Z3, Z6, Z6
 	VSUBPS    (SI), Z6, Z6
 	VMULPS    (BX), Z6, Z6
 	TESTQ     R8, R8
 	JNZ       tame
 	VCMPPS    $0x03, Z6, Z6, K1
-	VMOVDQA32 Z3, K1, Z6
+	VMOVDQA32 Z0, K1, Z6
 
 tame:
 	VPSRLD  $0x10, Z6, Z7
-	VPANDD  Z5, Z7, Z7
-	VPADDD  Z4, Z6, Z6
+	VPANDD  Z2, Z7, Z7
+	VPADDD  Z1, Z6, Z6
 	VPADDD  Z7, Z6, Z6
 	VPSRLD  $0x10, Z6, Z6
 	VPMOVDW Z6, (AX)
@@ -1220,25 +1330,25 @@ tail:
 	MOVQ        $-1, DI
 	BZHIQ       DX, DI, DI
 	KMOVQ       DI, K1
-	VMOVDQU32.Z (SI), K1, Z6
-	VMOVDQU32.Z (BX), K1, Z7
 	INCQ        DX
 	SHRQ        $0x01, DX
-	MOVQ        $-1, BX
-	BZHIQ       DX, BX, BX
-	KMOVQ       BX, K2
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K2
+	VMOVDQU32.Z (SI), K1, Z6
+	VMOVDQU32.Z (BX), K1, Z7
 	VPMOVZXBQ.Z (CX), K2, Z8
-	VPSLLQ      X2, Z8, Z2
-	VPSRLQ      X1, Z8, Z8
-	VPORQ       Z2, Z8, Z8
-	VPERMPS     Z0, Z8, Z8
+	VPSLLQ      X5, Z8, Z5
+	VPSRLQ      X4, Z8, Z8
+	VPORQ       Z5, Z8, Z8
+	VPERMPS     Z3, Z8, Z8
 	VSUBPS      Z6, Z8, Z8
 	VMULPS      Z7, Z8, Z8
 	VCMPPS      $0x03, Z8, Z8, K2
-	VMOVDQA32   Z3, K2, Z8
+	VMOVDQA32   Z0, K2, Z8
 	VPSRLD      $0x10, Z8, Z0
-	VPANDD      Z5, Z0, Z0
-	VPADDD      Z4, Z8, Z8
+	VPANDD      Z2, Z0, Z0
+	VPADDD      Z1, Z8, Z8
 	VPADDD      Z0, Z8, Z8
 	VPSRLD      $0x10, Z8, Z8
 	VPMOVDW     Z8, K1, (AX)
@@ -1248,8 +1358,16 @@ done:
 	RET
 
 // func lowsByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX512BW, AVX512F, BMI2
+// Requires: AVX, AVX512BW, AVX512F, BMI2, MMX+
 TEXT ·lowsByColumnBF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVL         $0x00007fff, AX
+	VPBROADCASTD AX, Z1
+	MOVL         $0x00000001, AX
+	VPBROADCASTD AX, Z2
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z3
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -1257,32 +1375,69 @@ TEXT ·lowsByColumnBF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         tame+64(FP), R8
-	MOVQ         values+48(FP), R9
-	VMOVUPS      (R9), Z0
-	MOVL         $0x7fc00000, R9
-	VPBROADCASTD R9, Z1
-	MOVL         $0x00007fff, R9
-	VPBROADCASTD R9, Z2
-	MOVL         $0x00000001, R9
-	VPBROADCASTD R9, Z3
 	SHLQ         $0x04, DI
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X4
+	VPMOVZXBQ    X4, Z4
+
+pairs:
+	CMPQ       DX, $0x20
+	JLT        loop
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPERMPS    Z3, Z5, Z5
+	VSUBPS     (SI), Z5, Z5
+	VMULPS     (BX), Z5, Z5
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	VPMOVZXBD  16(CX), Z6
+	VPERMPS    Z3, Z6, Z6
+	VSUBPS     (SI), Z6, Z6
+	VMULPS     (BX), Z6, Z6
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	TESTQ      R8, R8
+	JNZ        tamePairs
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z0, K1, Z5
+	VCMPPS     $0x03, Z6, Z6, K1
+	VMOVDQA32  Z0, K1, Z6
+
+tamePairs:
+	VPSRLD    $0x10, Z5, Z7
+	VPANDD    Z2, Z7, Z7
+	VPADDD    Z1, Z5, Z5
+	VPADDD    Z7, Z5, Z5
+	VPSRLD    $0x10, Z5, Z5
+	VPSRLD    $0x10, Z6, Z7
+	VPANDD    Z2, Z7, Z7
+	VPADDD    Z1, Z6, Z6
+	VPADDD    Z7, Z6, Z6
+	VPSRLD    $0x10, Z6, Z6
+	VPACKUSDW Z6, Z5, Z5
+	VPERMQ    Z5, Z4, Z5
+	VMOVDQU16 Z5, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x20, DX
+	JMP       pairs
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z4
-	VPERMPS   Z0, Z4, Z4
+	VPERMPS   Z3, Z4, Z4
 	VSUBPS    (SI), Z4, Z4
 	VMULPS    (BX), Z4, Z4
 	TESTQ     R8, R8
 	JNZ       tame
 	VCMPPS    $0x03, Z4, Z4, K1
-	VMOVDQA32 Z1, K1, Z4
+	VMOVDQA32 Z0, K1, Z4
 
 tame:
 	VPSRLD  $0x10, Z4, Z5
-	VPANDD  Z3, Z5, Z5
-	VPADDD  Z2, Z4, Z4
+	VPANDD  Z2, Z5, Z5
+	VPADDD  Z1, Z4, Z4
 	VPADDD  Z5, Z4, Z4
 	VPSRLD  $0x10, Z4, Z4
 	VPMOVDW Z4, (AX)
@@ -1302,14 +1457,14 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z4
 	VMOVDQU32.Z (BX), K1, Z5
 	VPMOVZXBD.Z (CX), K1, Z6
-	VPERMPS     Z0, Z6, Z6
+	VPERMPS     Z3, Z6, Z6
 	VSUBPS      Z4, Z6, Z6
 	VMULPS      Z5, Z6, Z6
 	VCMPPS      $0x03, Z6, Z6, K2
-	VMOVDQA32   Z1, K2, Z6
+	VMOVDQA32   Z0, K2, Z6
 	VPSRLD      $0x10, Z6, Z0
-	VPANDD      Z3, Z0, Z0
-	VPADDD      Z2, Z6, Z6
+	VPANDD      Z2, Z0, Z0
+	VPADDD      Z1, Z6, Z6
 	VPADDD      Z0, Z6, Z6
 	VPSRLD      $0x10, Z6, Z6
 	VPMOVDW     Z6, K1, (AX)
@@ -1319,8 +1474,21 @@ done:
 	RET
 
 // func bytesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
-// Requires: AVX, AVX512BW, AVX512F, BMI2
+// Requires: AVX, AVX512BW, AVX512F, BMI2, MMX+
 TEXT ·bytesByColumnBF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVL         $0x00007fff, AX
+	VPBROADCASTD AX, Z1
+	MOVL         $0x00000001, AX
+	VPBROADCASTD AX, Z2
+	MOVQ         form+56(FP), AX
+	MOVL         $0x0000ffff, CX
+	VPBROADCASTD CX, Z3
+	MOVL         $0xaaaaaaaa, CX
+	KMOVD        CX, K1
+	VPBROADCASTD 4(AX), Z3
+	VPBROADCASTD 8(AX), Z4
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -1328,38 +1496,72 @@ TEXT ·bytesByColumnBF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         tame+64(FP), R8
-	MOVQ         form+56(FP), R9
-	MOVL         $0x0000ffff, R10
-	VPBROADCASTD R10, Z0
-	MOVL         $0xaaaaaaaa, R10
-	KMOVD        R10, K1
-	VPBROADCASTD 4(R9), Z0
-	VPBROADCASTD 8(R9), Z1
-	MOVL         $0x7fc00000, R9
-	VPBROADCASTD R9, Z2
-	MOVL         $0x00007fff, R9
-	VPBROADCASTD R9, Z3
-	MOVL         $0x00000001, R9
-	VPBROADCASTD R9, Z4
 	SHLQ         $0x04, DI
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X5
+	VPMOVZXBQ    X5, Z5
+
+pairs:
+	CMPQ       DX, $0x20
+	JLT        loop
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z6
+	VPXORD     Z3, Z6, Z6
+	VSUBPS     Z4, Z6, Z6
+	VSUBPS     (SI), Z6, Z6
+	VMULPS     (BX), Z6, Z6
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	VPMOVZXBD  16(CX), Z7
+	VPXORD     Z3, Z7, Z7
+	VSUBPS     Z4, Z7, Z7
+	VSUBPS     (SI), Z7, Z7
+	VMULPS     (BX), Z7, Z7
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	TESTQ      R8, R8
+	JNZ        tamePairs
+	VCMPPS     $0x03, Z6, Z6, K1
+	VMOVDQA32  Z0, K1, Z6
+	VCMPPS     $0x03, Z7, Z7, K1
+	VMOVDQA32  Z0, K1, Z7
+
+tamePairs:
+	VPSRLD    $0x10, Z6, Z8
+	VPANDD    Z2, Z8, Z8
+	VPADDD    Z1, Z6, Z6
+	VPADDD    Z8, Z6, Z6
+	VPSRLD    $0x10, Z6, Z6
+	VPSRLD    $0x10, Z7, Z8
+	VPANDD    Z2, Z8, Z8
+	VPADDD    Z1, Z7, Z7
+	VPADDD    Z8, Z7, Z7
+	VPSRLD    $0x10, Z7, Z7
+	VPACKUSDW Z7, Z6, Z6
+	VPERMQ    Z6, Z5, Z6
+	VMOVDQU16 Z6, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x20, DX
+	JMP       pairs
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z5
-	VPXORD    Z0, Z5, Z5
-	VSUBPS    Z1, Z5, Z5
+	VPXORD    Z3, Z5, Z5
+	VSUBPS    Z4, Z5, Z5
 	VSUBPS    (SI), Z5, Z5
 	VMULPS    (BX), Z5, Z5
 	TESTQ     R8, R8
 	JNZ       tame
 	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z2, K1, Z5
+	VMOVDQA32 Z0, K1, Z5
 
 tame:
 	VPSRLD  $0x10, Z5, Z6
-	VPANDD  Z4, Z6, Z6
-	VPADDD  Z3, Z5, Z5
+	VPANDD  Z2, Z6, Z6
+	VPADDD  Z1, Z5, Z5
 	VPADDD  Z6, Z5, Z5
 	VPSRLD  $0x10, Z5, Z5
 	VPMOVDW Z5, (AX)
@@ -1379,15 +1581,15 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z5
 	VMOVDQU32.Z (BX), K1, Z6
 	VPMOVZXBD.Z (CX), K1, Z7
-	VPXORD      Z0, Z7, Z7
-	VSUBPS      Z1, Z7, Z7
+	VPXORD      Z3, Z7, Z7
+	VSUBPS      Z4, Z7, Z7
 	VSUBPS      Z5, Z7, Z7
 	VMULPS      Z6, Z7, Z7
 	VCMPPS      $0x03, Z7, Z7, K2
-	VMOVDQA32   Z2, K2, Z7
+	VMOVDQA32   Z0, K2, Z7
 	VPSRLD      $0x10, Z7, Z0
-	VPANDD      Z4, Z0, Z0
-	VPADDD      Z3, Z7, Z7
+	VPANDD      Z2, Z0, Z0
+	VPADDD      Z1, Z7, Z7
 	VPADDD      Z0, Z7, Z7
 	VPSRLD      $0x10, Z7, Z7
 	VPMOVDW     Z7, K1, (AX)
@@ -1469,7 +1671,7 @@ done:
 	RET
 
 // func bytesByGroupF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512BW, AVX512F, CMOV
+// Requires: AVX, AVX512BW, AVX512F, CMOV, MMX+
 TEXT ·bytesByGroupF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -1507,38 +1709,40 @@ group:
 	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VCVTPS2PH $0x00, Z5, (AX)
-	VPMOVZXBD 16(CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VCVTPS2PH $0x00, Z5, 32(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VCVTPS2PH  $0x00, Z5, (AX)
+	VPMOVZXBD  16(CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VCVTPS2PH  $0x00, Z5, 32(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
-	VPMOVZXBD (CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VCVTPS2PH $0x00, Z5, (AX)
-	ADDQ      $0x10, CX
-	ADDQ      $+32, AX
-	SUBQ      $0x10, BX
-	JMP       next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VCVTPS2PH  $0x00, Z5, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
+	JMP        next
 
 slow:
 	VPMOVZXBD (CX), Z5
@@ -1567,6 +1771,15 @@ done:
 // func nibblesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
 TEXT ·nibblesByColumnF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z1
+	MOVQ         form+56(FP), AX
+	MOVL         (AX), AX
+	VMOVD        AX, X2
+	ADDL         $0x1c, AX
+	VMOVD        AX, X3
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -1574,31 +1787,22 @@ TEXT ·nibblesByColumnF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         tame+64(FP), R8
-	MOVQ         values+48(FP), R9
-	VMOVUPS      (R9), Z0
-	MOVQ         form+56(FP), R9
-	MOVL         (R9), R9
-	VMOVD        R9, X1
-	ADDL         $0x1c, R9
-	VMOVD        R9, X2
-	MOVL         $0x7fc00000, R9
-	VPBROADCASTD R9, Z3
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBQ (CX), Z4
-	VPSLLQ    X2, Z4, Z5
-	VPSRLQ    X1, Z4, Z4
+	VPSLLQ    X3, Z4, Z5
+	VPSRLQ    X2, Z4, Z4
 	VPORQ     Z5, Z4, Z4
-	VPERMPS   Z0, Z4, Z4
+	VPERMPS   Z1, Z4, Z4
 	VSUBPS    (SI), Z4, Z4
 	VMULPS    (BX), Z4, Z4
 	TESTQ     R8, R8
 	JNZ       tame
 	VCMPPS    $0x03, Z4, Z4, K1
-	VMOVDQA32 Z3, K1, Z4
+	VMOVDQA32 Z0, K1, Z4
 
 tame:
 	VCVTPS2PH $0x00, Z4, (AX)
@@ -1615,22 +1819,22 @@ tail:
 	MOVQ        $-1, DI
 	BZHIQ       DX, DI, DI
 	KMOVQ       DI, K1
-	VMOVDQU32.Z (SI), K1, Z4
-	VMOVDQU32.Z (BX), K1, Z5
 	INCQ        DX
 	SHRQ        $0x01, DX
-	MOVQ        $-1, BX
-	BZHIQ       DX, BX, BX
-	KMOVQ       BX, K2
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K2
+	VMOVDQU32.Z (SI), K1, Z4
+	VMOVDQU32.Z (BX), K1, Z5
 	VPMOVZXBQ.Z (CX), K2, Z6
-	VPSLLQ      X2, Z6, Z2
-	VPSRLQ      X1, Z6, Z6
-	VPORQ       Z2, Z6, Z6
-	VPERMPS     Z0, Z6, Z6
+	VPSLLQ      X3, Z6, Z3
+	VPSRLQ      X2, Z6, Z6
+	VPORQ       Z3, Z6, Z6
+	VPERMPS     Z1, Z6, Z6
 	VSUBPS      Z4, Z6, Z6
 	VMULPS      Z5, Z6, Z6
 	VCMPPS      $0x03, Z6, Z6, K2
-	VMOVDQA32   Z3, K2, Z6
+	VMOVDQA32   Z0, K2, Z6
 	VCVTPS2PH   $0x00, Z6, K1, (AX)
 
 done:
@@ -1640,6 +1844,10 @@ done:
 // func lowsByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
 TEXT ·lowsByColumnF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z1
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -1647,23 +1855,19 @@ TEXT ·lowsByColumnF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         tame+64(FP), R8
-	MOVQ         values+48(FP), R9
-	VMOVUPS      (R9), Z0
-	MOVL         $0x7fc00000, R9
-	VPBROADCASTD R9, Z1
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z2
-	VPERMPS   Z0, Z2, Z2
+	VPERMPS   Z1, Z2, Z2
 	VSUBPS    (SI), Z2, Z2
 	VMULPS    (BX), Z2, Z2
 	TESTQ     R8, R8
 	JNZ       tame
 	VCMPPS    $0x03, Z2, Z2, K1
-	VMOVDQA32 Z1, K1, Z2
+	VMOVDQA32 Z0, K1, Z2
 
 tame:
 	VCVTPS2PH $0x00, Z2, (AX)
@@ -1683,11 +1887,11 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z2
 	VMOVDQU32.Z (BX), K1, Z3
 	VPMOVZXBD.Z (CX), K1, Z4
-	VPERMPS     Z0, Z4, Z4
+	VPERMPS     Z1, Z4, Z4
 	VSUBPS      Z2, Z4, Z4
 	VMULPS      Z3, Z4, Z4
 	VCMPPS      $0x03, Z4, Z4, K2
-	VMOVDQA32   Z1, K2, Z4
+	VMOVDQA32   Z0, K2, Z4
 	VCVTPS2PH   $0x00, Z4, K1, (AX)
 
 done:
@@ -1697,6 +1901,15 @@ done:
 // func bytesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
 TEXT ·bytesByColumnF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         form+56(FP), AX
+	MOVL         $0x0000ffff, CX
+	VPBROADCASTD CX, Z1
+	MOVL         $0xaaaaaaaa, CX
+	KMOVD        CX, K1
+	VPBROADCASTD 4(AX), Z1
+	VPBROADCASTD 8(AX), Z2
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -1704,29 +1917,20 @@ TEXT ·bytesByColumnF16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         tame+64(FP), R8
-	MOVQ         form+56(FP), R9
-	MOVL         $0x0000ffff, R10
-	VPBROADCASTD R10, Z0
-	MOVL         $0xaaaaaaaa, R10
-	KMOVD        R10, K1
-	VPBROADCASTD 4(R9), Z0
-	VPBROADCASTD 8(R9), Z1
-	MOVL         $0x7fc00000, R9
-	VPBROADCASTD R9, Z2
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z3
-	VPXORD    Z0, Z3, Z3
-	VSUBPS    Z1, Z3, Z3
+	VPXORD    Z1, Z3, Z3
+	VSUBPS    Z2, Z3, Z3
 	VSUBPS    (SI), Z3, Z3
 	VMULPS    (BX), Z3, Z3
 	TESTQ     R8, R8
 	JNZ       tame
 	VCMPPS    $0x03, Z3, Z3, K1
-	VMOVDQA32 Z2, K1, Z3
+	VMOVDQA32 Z0, K1, Z3
 
 tame:
 	VCVTPS2PH $0x00, Z3, (AX)
@@ -1746,12 +1950,12 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z3
 	VMOVDQU32.Z (BX), K1, Z4
 	VPMOVZXBD.Z (CX), K1, Z5
-	VPXORD      Z0, Z5, Z5
-	VSUBPS      Z1, Z5, Z5
+	VPXORD      Z1, Z5, Z5
+	VSUBPS      Z2, Z5, Z5
 	VSUBPS      Z3, Z5, Z5
 	VMULPS      Z4, Z5, Z5
 	VCMPPS      $0x03, Z5, Z5, K2
-	VMOVDQA32   Z2, K2, Z5
+	VMOVDQA32   Z0, K2, Z5
 	VCVTPS2PH   $0x00, Z5, K1, (AX)
 
 done:
@@ -1834,7 +2038,7 @@ done:
 	RET
 
 // func bytesByGroupF32AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512BW, AVX512F, CMOV
+// Requires: AVX, AVX512BW, AVX512F, CMOV, MMX+
 TEXT ·bytesByGroupF32AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -1872,38 +2076,40 @@ group:
 	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VMOVDQU32 Z5, (AX)
-	VPMOVZXBD 16(CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VMOVDQU32 Z5, 64(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+128, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VMOVDQU32  Z5, (AX)
+	VPMOVZXBD  16(CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VMOVDQU32  Z5, 64(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+128, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
-	VPMOVZXBD (CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VMOVDQU32 Z5, (AX)
-	ADDQ      $0x10, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x10, BX
-	JMP       next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VMOVDQU32  Z5, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x10, BX
+	JMP        next
 
 slow:
 	VPMOVZXBD (CX), Z5
@@ -1932,6 +2138,15 @@ done:
 // func nibblesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
 TEXT ·nibblesByColumnF32AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z1
+	MOVQ         form+56(FP), AX
+	MOVL         (AX), AX
+	VMOVD        AX, X2
+	ADDL         $0x1c, AX
+	VMOVD        AX, X3
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -1939,31 +2154,22 @@ TEXT ·nibblesByColumnF32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         tame+64(FP), R8
-	MOVQ         values+48(FP), R9
-	VMOVUPS      (R9), Z0
-	MOVQ         form+56(FP), R9
-	MOVL         (R9), R9
-	VMOVD        R9, X1
-	ADDL         $0x1c, R9
-	VMOVD        R9, X2
-	MOVL         $0x7fc00000, R9
-	VPBROADCASTD R9, Z3
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBQ (CX), Z4
-	VPSLLQ    X2, Z4, Z5
-	VPSRLQ    X1, Z4, Z4
+	VPSLLQ    X3, Z4, Z5
+	VPSRLQ    X2, Z4, Z4
 	VPORQ     Z5, Z4, Z4
-	VPERMPS   Z0, Z4, Z4
+	VPERMPS   Z1, Z4, Z4
 	VSUBPS    (SI), Z4, Z4
 	VMULPS    (BX), Z4, Z4
 	TESTQ     R8, R8
 	JNZ       tame
 	VCMPPS    $0x03, Z4, Z4, K1
-	VMOVDQA32 Z3, K1, Z4
+	VMOVDQA32 Z0, K1, Z4
 
 tame:
 	VMOVDQU32 Z4, (AX)
@@ -1980,22 +2186,22 @@ tail:
 	MOVQ        $-1, DI
 	BZHIQ       DX, DI, DI
 	KMOVQ       DI, K1
-	VMOVDQU32.Z (SI), K1, Z4
-	VMOVDQU32.Z (BX), K1, Z5
 	INCQ        DX
 	SHRQ        $0x01, DX
-	MOVQ        $-1, BX
-	BZHIQ       DX, BX, BX
-	KMOVQ       BX, K2
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K2
+	VMOVDQU32.Z (SI), K1, Z4
+	VMOVDQU32.Z (BX), K1, Z5
 	VPMOVZXBQ.Z (CX), K2, Z6
-	VPSLLQ      X2, Z6, Z2
-	VPSRLQ      X1, Z6, Z6
-	VPORQ       Z2, Z6, Z6
-	VPERMPS     Z0, Z6, Z6
+	VPSLLQ      X3, Z6, Z3
+	VPSRLQ      X2, Z6, Z6
+	VPORQ       Z3, Z6, Z6
+	VPERMPS     Z1, Z6, Z6
 	VSUBPS      Z4, Z6, Z6
 	VMULPS      Z5, Z6, Z6
 	VCMPPS      $0x03, Z6, Z6, K2
-	VMOVDQA32   Z3, K2, Z6
+	VMOVDQA32   Z0, K2, Z6
 	VMOVDQU32   Z6, K1, (AX)
 
 done:
@@ -2005,6 +2211,10 @@ done:
 // func lowsByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
 TEXT ·lowsByColumnF32AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z1
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -2012,23 +2222,19 @@ TEXT ·lowsByColumnF32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         tame+64(FP), R8
-	MOVQ         values+48(FP), R9
-	VMOVUPS      (R9), Z0
-	MOVL         $0x7fc00000, R9
-	VPBROADCASTD R9, Z1
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z2
-	VPERMPS   Z0, Z2, Z2
+	VPERMPS   Z1, Z2, Z2
 	VSUBPS    (SI), Z2, Z2
 	VMULPS    (BX), Z2, Z2
 	TESTQ     R8, R8
 	JNZ       tame
 	VCMPPS    $0x03, Z2, Z2, K1
-	VMOVDQA32 Z1, K1, Z2
+	VMOVDQA32 Z0, K1, Z2
 
 tame:
 	VMOVDQU32 Z2, (AX)
@@ -2048,11 +2254,11 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z2
 	VMOVDQU32.Z (BX), K1, Z3
 	VPMOVZXBD.Z (CX), K1, Z4
-	VPERMPS     Z0, Z4, Z4
+	VPERMPS     Z1, Z4, Z4
 	VSUBPS      Z2, Z4, Z4
 	VMULPS      Z3, Z4, Z4
 	VCMPPS      $0x03, Z4, Z4, K2
-	VMOVDQA32   Z1, K2, Z4
+	VMOVDQA32   Z0, K2, Z4
 	VMOVDQU32   Z4, K1, (AX)
 
 done:
@@ -2062,6 +2268,15 @@ done:
 // func bytesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
 TEXT ·bytesByColumnF32AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         form+56(FP), AX
+	MOVL         $0x0000ffff, CX
+	VPBROADCASTD CX, Z1
+	MOVL         $0xaaaaaaaa, CX
+	KMOVD        CX, K1
+	VPBROADCASTD 4(AX), Z1
+	VPBROADCASTD 8(AX), Z2
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -2069,29 +2284,20 @@ TEXT ·bytesByColumnF32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         tame+64(FP), R8
-	MOVQ         form+56(FP), R9
-	MOVL         $0x0000ffff, R10
-	VPBROADCASTD R10, Z0
-	MOVL         $0xaaaaaaaa, R10
-	KMOVD        R10, K1
-	VPBROADCASTD 4(R9), Z0
-	VPBROADCASTD 8(R9), Z1
-	MOVL         $0x7fc00000, R9
-	VPBROADCASTD R9, Z2
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z3
-	VPXORD    Z0, Z3, Z3
-	VSUBPS    Z1, Z3, Z3
+	VPXORD    Z1, Z3, Z3
+	VSUBPS    Z2, Z3, Z3
 	VSUBPS    (SI), Z3, Z3
 	VMULPS    (BX), Z3, Z3
 	TESTQ     R8, R8
 	JNZ       tame
 	VCMPPS    $0x03, Z3, Z3, K1
-	VMOVDQA32 Z2, K1, Z3
+	VMOVDQA32 Z0, K1, Z3
 
 tame:
 	VMOVDQU32 Z3, (AX)
@@ -2111,12 +2317,12 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z3
 	VMOVDQU32.Z (BX), K1, Z4
 	VPMOVZXBD.Z (CX), K1, Z5
-	VPXORD      Z0, Z5, Z5
-	VSUBPS      Z1, Z5, Z5
+	VPXORD      Z1, Z5, Z5
+	VSUBPS      Z2, Z5, Z5
 	VSUBPS      Z3, Z5, Z5
 	VMULPS      Z4, Z5, Z5
 	VCMPPS      $0x03, Z5, Z5, K2
-	VMOVDQA32   Z2, K2, Z5
+	VMOVDQA32   Z0, K2, Z5
 	VMOVDQU32   Z5, K1, (AX)
 
 done:
