@@ -80,7 +80,7 @@ func (s *scratch) rowByTable(dst, codes []byte, first, width int, t tables) {
 		rowByTableGeneric(dst, codes, first, width, s.words[:])
 	case t == magnitudeTables:
 		rowByTableAVX512(&dst[0], &codes[0], len(codes), first, width, &s.words[0])
-	case using == avx512 && width >= 64:
+	case using == avx512:
 		rowByEightsAVX512(&dst[0], &codes[0], len(codes), first, width, s.eights())
 	default:
 		rowByEightsAVX2(&dst[0], &codes[0], len(codes), first, width, s.eights())

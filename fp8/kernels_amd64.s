@@ -267,8 +267,66 @@ TEXT ·rowByEightsAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z9
 	VPXORD       Z3, Z3, Z3
 	MOVQ         $0x0703060205010400, R8
-	VMOVQ        R8, X2
-	VPMOVZXBQ    X2, Z2
+	VMOVQ        R8, X0
+	VPMOVZXBQ    X0, Z2
+	MOVQ         $0x0705060403010200, R8
+	VMOVQ        R8, X0
+	VPMOVZXBQ    X0, Z10
+	CMPQ         BX, $0x20
+	JNE          block
+	CMPQ         SI, $0x20
+	JNE          block
+
+pairs:
+	CMPQ       DX, $0x40
+	JLT        block
+	PREFETCHT0 3072(CX)
+	VMOVDQU64  (DI), Z1
+	VSHUFI32X4 $0xa0, Z1, Z1, Z0
+	VSHUFI32X4 $0xf5, Z1, Z1, Z1
+	VPERMQ     (CX), Z10, Z11
+	VPTESTNMB  Z5, Z11, K1
+	VPANDD     Z8, Z11, Z12
+	VPCMPEQB   Z8, Z12, K2
+	VPANDD     Z5, Z11, Z13
+	VPANDD     Z4, Z11, Z12
+	VPADDB     Z6, Z12, K1, Z12
+	VPSHUFB    Z12, Z0, Z0
+	VPSHUFB    Z12, Z1, Z1
+	VPTERNLOGD $0x78, Z7, Z11, Z1
+	VPUNPCKLBW Z1, Z0, Z12
+	VPUNPCKHBW Z1, Z0, Z0
+	VPUNPCKLBW Z3, Z13, Z1
+	VPUNPCKHBW Z3, Z13, Z13
+	VPSLLW     $0x04, Z1, Z1
+	VPADDW     Z1, Z12, Z12
+	VPSLLW     $0x04, Z13, Z13
+	VPADDW     Z13, Z0, Z0
+	KTESTQ     K2, K2
+	JZ         numbers0
+	VPANDD     Z7, Z11, Z11
+	VPMOVM2B   K2, Z1
+	VPUNPCKLBW Z1, Z1, Z13
+	VPMOVW2M   Z13, K1
+	VPUNPCKLBW Z11, Z3, Z13
+	VPORD      Z9, Z13, Z13
+	VMOVDQU16  Z13, K1, Z12
+	VPUNPCKHBW Z1, Z1, Z13
+	VPMOVW2M   Z13, K1
+	VPUNPCKHBW Z11, Z3, Z13
+	VPORD      Z9, Z13, Z13
+	VMOVDQU16  Z13, K1, Z0
+
+numbers0:
+	VMOVDQU       Y12, (AX)
+	VEXTRACTI64X4 $0x01, Z12, 64(AX)
+	VMOVDQU       Y0, 32(AX)
+	VEXTRACTI64X4 $0x01, Z0, 96(AX)
+	ADDQ          $0x40, CX
+	ADDQ          $+128, AX
+	ADDQ          $0x40, DI
+	SUBQ          $0x40, DX
+	JMP           pairs
 
 block:
 	TESTQ           DX, DX
@@ -283,8 +341,7 @@ loop:
 	CMPQ       BX, $0x40
 	JLT        tail
 	PREFETCHT0 3072(CX)
-	VMOVDQU64  (CX), Z10
-	VPERMQ     Z10, Z2, Z10
+	VPERMQ     (CX), Z2, Z10
 	VPTESTNMB  Z5, Z10, K1
 	VPANDD     Z8, Z10, Z11
 	VPCMPEQB   Z8, Z11, K2
@@ -303,7 +360,7 @@ loop:
 	VPSLLW     $0x04, Z12, Z12
 	VPADDW     Z12, Z11, Z11
 	KTESTQ     K2, K2
-	JZ         numbers0
+	JZ         numbers1
 	VPANDD     Z7, Z10, Z10
 	VPMOVM2B   K2, Z12
 	VPUNPCKLBW Z12, Z12, Z13
@@ -317,7 +374,7 @@ loop:
 	VPORD      Z9, Z13, Z13
 	VMOVDQU16  Z13, K1, Z11
 
-numbers0:
+numbers1:
 	VMOVDQU64 Z14, (AX)
 	VMOVDQU64 Z11, 64(AX)
 	ADDQ      $0x40, CX
@@ -351,7 +408,7 @@ tail:
 	VPSLLW     $0x04, Z12, Z12
 	VPADDW     Z12, Z0, Z0
 	KTESTQ     K3, K3
-	JZ         numbers1
+	JZ         numbers2
 	VPANDD     Z7, Z10, Z10
 	VPMOVM2B   K3, Z1
 	VPUNPCKLBW Z1, Z1, Z12
@@ -365,7 +422,7 @@ tail:
 	VPORD      Z9, Z12, Z12
 	VMOVDQU16  Z12, K2, Z0
 
-numbers1:
+numbers2:
 	VMOVDQU16 Z11, K1, (AX)
 	KSHIFTRQ  $0x20, K1, K1
 	VMOVDQU16 Z0, K1, 64(AX)
@@ -993,10 +1050,10 @@ TEXT ·nibblesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	VMOVD        R10, X4
 	MOVL         $0x0000ff00, R10
 	KMOVW        R10, K2
-
-pairs:
 	CMPQ         SI, $0x10
 	JNE          group
+
+pairs:
 	CMPQ         DX, $0x20
 	JLT          group
 	PREFETCHT0   3072(CX)

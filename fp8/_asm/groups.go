@@ -54,9 +54,6 @@ func groupsAVX512() {
 	}
 }
 
-// ahead is the distance in bytes at which kernels fetch codes from memory.
-const ahead = 3072
-
 // groupArguments are the parameters of a kernel by group.
 type groupArguments struct {
 	dst, codes, n, first, width GPVirtual

@@ -100,9 +100,9 @@ func (t *sixteenAVX512) pairs(a *groupArguments) {
 	MOVL(U32(0xff00), swap)
 	KMOVW(swap, upper)
 
-	Label("pairs")
 	CMPQ(a.width, U8(16))
 	JNE(LabelRef("group"))
+	Label("pairs")
 	CMPQ(a.n, U8(32))
 	JLT(LabelRef("group"))
 	PREFETCHT0(at(a.codes, ahead))
