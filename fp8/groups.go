@@ -62,8 +62,7 @@ func DequantizeGroups(dst []byte, dstStride int, out Format, m *Groups) {
 	}
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
-	values := s.valuesOf(m)
-	tame := areTame(values[:])
+	values, tame := s.valuesOf(m)
 	for r := 0; r < m.Rows; {
 		n := min(m.Rows-r, remaining(m.Row+r, m.Block[0]))
 		b := m.strip(dst[r*dstStride:], dstStride, out, r, n)
@@ -104,21 +103,24 @@ var (
 	valuesOffset8 = table(256, func(c byte) float32 { return float32(c) - 128 })
 )
 
-// valuesOf returns the numbers of all bytes. Only the low nibble of a byte counts in codes of 4
-// bits.
-func (s *scratch) valuesOf(m *Groups) *[256]float32 {
+// valuesOf returns the numbers of all bytes, and whether they are tame. Bytes with a code of 4 bits
+// have its number. Beyond the first 16, codes without bytes of their own have none.
+func (s *scratch) valuesOf(m *Groups) (values *[256]float32, tame bool) {
 	switch m.Coding {
 	case Int8:
-		return valuesInt8
+		return valuesInt8, true
 	case Uint8:
-		return valuesUint8
+		return valuesUint8, true
 	case Offset8:
-		return valuesOffset8
+		return valuesOffset8, true
+	case LowBytes:
+		for i := range s.values {
+			s.values[i] = m.Values[i&15]
+		}
+	default:
+		copy(s.values[:], m.Values[:])
 	}
-	for i := range s.values {
-		s.values[i] = m.Values[i&15]
-	}
-	return &s.values
+	return &s.values, areTame(m.Values[:])
 }
 
 // sixteen is the number of codes that are decoded together. It is also the number of results that a

@@ -88,13 +88,13 @@ func (b *strip) isTame(scale, zero float32) bool {
 
 // multiplyTame takes 4 codes at a time.
 func multiplyTame(dst, codes []byte, values *[256]float32, scale, zero float32) {
-	for len(codes) >= 4 {
-		c, d := (*[4]byte)(codes), (*[8]byte)(dst)
+	dst = dst[:2*len(codes)]
+	for i := 0; i+4 <= len(codes); i += 4 {
+		c, d := (*[4]byte)(codes[i:]), (*[8]byte)(dst[2*i:])
 		binary.LittleEndian.PutUint16(d[0:], tameBF16(values[c[0]], zero, scale))
 		binary.LittleEndian.PutUint16(d[2:], tameBF16(values[c[1]], zero, scale))
 		binary.LittleEndian.PutUint16(d[4:], tameBF16(values[c[2]], zero, scale))
 		binary.LittleEndian.PutUint16(d[6:], tameBF16(values[c[3]], zero, scale))
-		dst, codes = dst[8:], codes[4:]
 	}
 }
 
@@ -269,8 +269,22 @@ func multiply(dst []byte, out Format, codes []byte, values *[256]float32, scales
 				RoundF16(scaled(values[c], zeros[i], scales[i])))
 		}
 	default:
-		for i, c := range codes {
-			binary.LittleEndian.PutUint16(dst[2*i:], scaledBF16(values[c], zeros[i], scales[i]))
-		}
+		multiplyBF16(dst, codes, values, scales, zeros)
+	}
+}
+
+// multiplyBF16 takes 4 codes at a time.
+func multiplyBF16(dst, codes []byte, values *[256]float32, scales, zeros []float32) {
+	i := 0
+	for ; i+4 <= len(codes); i += 4 {
+		c, d := (*[4]byte)(codes[i:]), (*[8]byte)(dst[2*i:])
+		s, z := (*[4]float32)(scales[i:]), (*[4]float32)(zeros[i:])
+		binary.LittleEndian.PutUint16(d[0:], scaledBF16(values[c[0]], z[0], s[0]))
+		binary.LittleEndian.PutUint16(d[2:], scaledBF16(values[c[1]], z[1], s[1]))
+		binary.LittleEndian.PutUint16(d[4:], scaledBF16(values[c[2]], z[2], s[2]))
+		binary.LittleEndian.PutUint16(d[6:], scaledBF16(values[c[3]], z[3], s[3]))
+	}
+	for ; i < len(codes); i++ {
+		binary.LittleEndian.PutUint16(dst[2*i:], scaledBF16(values[codes[i]], zeros[i], scales[i]))
 	}
 }
