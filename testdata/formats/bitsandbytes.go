@@ -38,7 +38,8 @@ func (f fourBits) String() string {
 }
 
 func (f fourBits) config() map[string]any {
-	storage := map[string]string{"": "uint8", "BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+	storage := map[string]string{"": "uint8", "BF16": "bfloat16", "F16": "float16",
+		"F32": "float32"}
 	return map[string]any{"quant_method": "bitsandbytes", "load_in_4bit": true,
 		"load_in_8bit": false, "bnb_4bit_quant_type": f.kind, "bnb_4bit_compute_dtype": "bfloat16",
 		"bnb_4bit_use_double_quant": f.nested, "bnb_4bit_quant_storage": storage[f.storage]}
@@ -88,7 +89,8 @@ func (f fourBits) weight(b *builder, module string, m, n, block int64) {
 }
 
 // nest stores the scales as codes of eight bits, with scales of their own and an offset.
-func (f fourBits) nest(b *builder, key string, count int64, state map[string]any) func(int64) float32 {
+func (f fourBits) nest(b *builder, key string, count int64,
+	state map[string]any) func(int64) float32 {
 	codes := b.codes(key+".absmax", "U8", count)
 	values := b.scales(key+".nested_quant_map", "F32", 256)
 	scales := b.scales(key+".nested_absmax", "F32", ceil(count, 256))
@@ -101,6 +103,7 @@ func (f fourBits) nest(b *builder, key string, count int64, state map[string]any
 	}
 }
 
+// bitsandbytesInt8 divides the scales by 127, as a multiplication by the rounded quotient.
 func bitsandbytesInt8(b *builder) {
 	b.quantization(map[string]any{"quant_method": "bitsandbytes", "load_in_8bit": true,
 		"load_in_4bit": false, "llm_int8_threshold": 6.0})

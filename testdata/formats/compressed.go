@@ -37,6 +37,7 @@ func compressedConfig(format string, weights map[string]any) map[string]any {
 	}
 }
 
+// compressedGroup is a group of layers with a format of their own.
 func compressedGroup(format string, weights map[string]any, targets ...string) map[string]any {
 	return map[string]any{"format": format, "targets": targets, "weights": weights,
 		"input_activations": nil, "output_activations": nil}
@@ -62,6 +63,7 @@ func (p pack) String() string {
 	return s
 }
 
+// weights describes the pack in a configuration.
 func (p pack) weights() map[string]any {
 	w := map[string]any{"num_bits": p.bits, "type": "int", "symmetric": !p.asymmetric,
 		"strategy": "group", "group_size": p.group}
@@ -122,8 +124,8 @@ func (p pack) weight(b *builder, module string, m, n int64, scaleDType string) {
 // int8Quantized stores one I8 for each value.
 func int8Quantized(asymmetric bool) func(b *builder) {
 	return func(b *builder) {
-		b.quantization(compressedConfig("int-quantized", map[string]any{"num_bits": 8, "type": "int",
-			"strategy": "channel", "symmetric": !asymmetric}))
+		b.quantization(compressedConfig("int-quantized", map[string]any{"num_bits": 8,
+			"type": "int", "strategy": "channel", "symmetric": !asymmetric}))
 		for i, m := range []int64{1, 2, 17, 40} {
 			n := []int64{1, 33, 7, 128}[i]
 			module := fmt.Sprintf("model.layers.%d.mlp.down_proj", i)
@@ -132,6 +134,7 @@ func int8Quantized(asymmetric bool) func(b *builder) {
 	}
 }
 
+// int8Weight adds a weight of I8 with a scale, and perhaps a zero point, for each row.
 func int8Weight(b *builder, module string, m, n int64, scaleDType string, asymmetric bool) {
 	codes := b.codes(module+".weight", "I8", m, n)
 	scales := b.scales(module+".weight_scale", scaleDType, m, 1)
@@ -172,8 +175,9 @@ func floatQuantized(strategy string) func(b *builder) {
 
 // floatBlocks stores E4M3 in blocks, which may be cut off at the right and the lower end.
 func floatBlocks(b *builder) {
-	b.quantization(compressedConfig("float-quantized", map[string]any{"num_bits": 8, "type": "float",
-		"strategy": "block", "block_structure": []int64{16, 24}, "symmetric": true}))
+	b.quantization(compressedConfig("float-quantized", map[string]any{"num_bits": 8,
+		"type": "float", "strategy": "block", "block_structure": []int64{16, 24},
+		"symmetric": true}))
 	for i, m := range []int64{33, 50, 16} {
 		n := []int64{49, 60, 72}[i]
 		module := fmt.Sprintf("model.layers.%d.mlp.gate_proj", i)
@@ -191,6 +195,7 @@ func blocks(b *builder, key, dtype, scaleKey, scaleDType string, m, n, h, w int6
 	})
 }
 
+// compressedNVFP4 has global scales in both dtypes that were seen.
 func compressedNVFP4(b *builder) {
 	b.quantization(compressedConfig("nvfp4-pack-quantized", nvfp4Weights()))
 	for i, m := range []int64{1, 3, 7, 12, 9, 4} {
@@ -201,6 +206,7 @@ func compressedNVFP4(b *builder) {
 	}
 }
 
+// nvfp4Weights describes NVFP4 in a configuration.
 func nvfp4Weights() map[string]any {
 	return map[string]any{"num_bits": 4, "type": "float", "strategy": "tensor_group",
 		"group_size": 16, "symmetric": true, "scale_dtype": "torch.float8_e4m3fn"}
@@ -237,6 +243,7 @@ func mxfp4(b *builder, codesKey, scaleKey, key string, m, n int64) {
 	})
 }
 
+// compressedMXFP8 has groups that are cut off at the right end.
 func compressedMXFP8(b *builder) {
 	b.quantization(compressedConfig("mxfp8-quantized", map[string]any{"num_bits": 8,
 		"type": "float", "strategy": "group", "group_size": 32, "symmetric": true,

@@ -52,10 +52,10 @@ func deepSeekFP4(b *builder, module string, m, n int64) {
 // deepSeekV41 has blocks of 32 × 32, and a table with exponents along its rows.
 func deepSeekV41(b *builder) {
 	deepSeekV4(b, "F8_E8M0", 32)
-	blocks(b, "layers.1.engram.embed.weight", "F8_E4M3", "layers.1.engram.embed.scale", "F8_E8M0", 50,
-		64, 1, 32)
-	blocks(b, "layers.1.engram.wkv.weight", "F8_E4M3", "layers.1.engram.wkv.scale", "F8_E8M0", 64, 64,
-		32, 32)
+	blocks(b, "layers.1.engram.embed.weight", "F8_E4M3", "layers.1.engram.embed.scale", "F8_E8M0",
+		50, 64, 1, 32)
+	blocks(b, "layers.1.engram.wkv.weight", "F8_E4M3", "layers.1.engram.wkv.scale", "F8_E8M0", 64,
+		64, 32, 32)
 }
 
 // deepSeekNVFP4 tells of its experts in hf_quant_config.json alone.

@@ -19,7 +19,9 @@ func experts() []Case {
 		{"INT8", func(b *builder) {
 			b.quantization(compressedConfig("int-quantized", map[string]any{"num_bits": 8,
 				"type": "int", "strategy": "channel", "symmetric": false}))
-		}, func(b *builder, module string, m, n int64) { int8Weight(b, module, m, n, "BF16", true) }},
+		}, func(b *builder, module string, m, n int64) {
+			int8Weight(b, module, m, n, "BF16", true)
+		}},
 		{"AWQ", func(b *builder) {
 			b.quantization(map[string]any{"quant_method": "awq", "bits": 4, "group_size": 32,
 				"version": "gemm", "zero_point": true})
@@ -28,7 +30,8 @@ func experts() []Case {
 		{"NVFP4", func(b *builder) {
 			b.modelOptConfig("NVFP4", map[string]any{"group_size": 16})
 		}, nvfp4},
-		{"bitsandbytes", func(b *builder) { b.quantization(expertsNF4.config()) }, expertsNF4.weight64},
+		{"bitsandbytes", func(b *builder) { b.quantization(expertsNF4.config()) },
+			expertsNF4.weight64},
 		{"MXFP4", func(b *builder) {
 			b.quarkConfig(map[string]any{"dtype": "fp4", "qscheme": "per_group", "group_size": 32})
 		}, func(b *builder, module string, m, n int64) {
@@ -65,7 +68,8 @@ const moeExperts, moeHidden, moeInner = 11, 64, 32
 // expertCounts are the fields that say how many experts a layer has.
 func expertCounts() map[string]any {
 	return map[string]any{"num_hidden_layers": 2, "hidden_size": moeHidden,
-		"moe_intermediate_size": moeInner, "num_experts": moeExperts, "n_routed_experts": moeExperts,
+		"moe_intermediate_size": moeInner, "num_experts": moeExperts,
+		"n_routed_experts":  moeExperts,
 		"num_local_experts": moeExperts, "num_attention_heads": 1, "num_key_value_heads": 1,
 		"head_dim": 64, "first_k_dense_replace": 1}
 }

@@ -61,7 +61,8 @@ func miniMaxM3(b *builder) {
 
 func (b *builder) quarkConfig(weight map[string]any) {
 	b.quantization(map[string]any{"quant_method": "quark", "quant_mode": "eager_mode",
-		"export":              map[string]any{"pack_method": "reorder", "weight_format": "real_quantized"},
+		"export": map[string]any{"pack_method": "reorder",
+			"weight_format": "real_quantized"},
 		"global_quant_config": map[string]any{"weight": weight, "bias": nil},
 		"exclude":             []string{"lm_head"}})
 }
@@ -78,8 +79,8 @@ func quarkMXFP4(b *builder) {
 
 func quarkFP8(b *builder) {
 	b.quarkConfig(map[string]any{"dtype": "fp8_e4m3", "qscheme": "per_tensor"})
-	fp8Whole(b, "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight_scale", "F32",
-		7, 40)
+	fp8Whole(b, "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight_scale",
+		"F32", 7, 40)
 	rowsFP8(b, "model.layers.1.mlp.up_proj", 9, 20, 9)
 }
 

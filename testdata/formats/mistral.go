@@ -16,6 +16,7 @@ func (b *builder) mistralConfig() {
 		"weight_block_size": nil, "modules_to_not_convert": []string{"lm_head"}})
 }
 
+// mistralFP8 has one scale for each weight, and one for its inputs.
 func mistralFP8(b *builder) {
 	b.mistralConfig()
 	for i, dtype := range []string{"BF16", "F32"} {

@@ -28,10 +28,12 @@ func (b *builder) modelOptConfig(algo string, more map[string]any) {
 		quantization[k] = v
 	}
 	b.side("hf_quant_config.json", map[string]any{
-		"producer": map[string]any{"name": "modelopt", "version": "0.41.0"}, "quantization": quantization})
+		"producer":     map[string]any{"name": "modelopt", "version": "0.41.0"},
+		"quantization": quantization})
 	b.pass("lm_head.weight", "BF16", 2, 8)
 }
 
+// modelOptNVFP4 has scales of inputs and of the cache beside its weights.
 func modelOptNVFP4(algo string) func(b *builder) {
 	return func(b *builder) {
 		b.modelOptConfig(algo, map[string]any{"group_size": 16})
@@ -86,6 +88,7 @@ func modelOptChannels(b *builder) {
 	}
 }
 
+// modelOptBlocks has grids with axes of one between the others.
 func modelOptBlocks(b *builder) {
 	b.modelOptConfig("FP8_PB_WO", nil)
 	for i, m := range []int64{130, 260} {
@@ -114,8 +117,8 @@ func modelOptMixed(b *builder) {
 		"backbone.layers.0.mixer.in_proj": map[string]any{"quant_algo": "FP8"},
 		"backbone.layers.1.mixer.experts": map[string]any{"quant_algo": "NVFP4", "group_size": 16},
 	}})
-	fp8Whole(b, "backbone.layers.0.mixer.in_proj.weight", "backbone.layers.0.mixer.in_proj.weight_scale",
-		"F32", 9, 20)
+	fp8Whole(b, "backbone.layers.0.mixer.in_proj.weight",
+		"backbone.layers.0.mixer.in_proj.weight_scale", "F32", 9, 20)
 	for e := range 11 {
 		nvfp4(b, fmt.Sprintf("backbone.layers.1.mixer.experts.%d.up_proj", e), 5, 32)
 	}

@@ -10,8 +10,8 @@ import (
 // special are scales that arithmetic may get wrong. They round to the specials of each dtype.
 var special = []float32{
 	0, float32(math.Copysign(0, -1)), 1, -1, -0.0123, 0x1p-149, -0x1p-149, 0x1p-133, 0x1p-126,
-	-0x1.fcp-127, 0x1p-24, -0x1p-14, 0x1.ff8p-15, 65504, -65504, 65536, 448, 0x1p-9, math.MaxFloat32,
-	-math.MaxFloat32, 0x1.fep127, 1e-30, -1e30, 0x1.000002p0, float32(math.Inf(1)),
+	-0x1.fcp-127, 0x1p-24, -0x1p-14, 0x1.ff8p-15, 65504, -65504, 65536, 448, 0x1p-9,
+	math.MaxFloat32, -math.MaxFloat32, 0x1.fep127, 1e-30, -1e30, 0x1.000002p0, float32(math.Inf(1)),
 	float32(math.Inf(-1)), float32(math.NaN()),
 }
 
@@ -49,7 +49,7 @@ func number(t *tensor, i int64) float32 {
 		return half(binary.LittleEndian.Uint16(t.Data[2*i:]))
 	case "F8_E4M3":
 		return synth.E4M3(t.Data[i])
-	case "F8_E8M0", "U8": // bytes are exponents wherever scales are bytes
+	case "F8_E8M0", "U8": // a byte is an exponent where it is a scale
 		return synth.E8M0(t.Data[i])
 	case "I8":
 		return float32(int8(t.Data[i]))

@@ -23,6 +23,7 @@ func awq() []Case {
 	}})
 }
 
+// awqModules adds weights of awkward shapes.
 func awqModules(b *builder, group int64) {
 	for i, m := range []int64{8, 16, 40, 72} {
 		n := max(group, 1) * []int64{1, 2, 1, 3}[i]
@@ -83,12 +84,15 @@ func (w gptqWay) String() string {
 	return s
 }
 
+// gptq lists the formats whose words run along the input columns.
 func gptq() []Case {
 	var all []Case
 	for _, bits := range []int64{2, 3, 4, 8} {
-		for _, w := range []gptqWay{{group: 32}, {group: 32, v2: true}, {group: 32, symmetric: true},
+		for _, w := range []gptqWay{{group: 32}, {group: 32, v2: true},
+			{group: 32, symmetric: true},
 			{group: 32, v2: true, symmetric: true, without: true}, {group: 128, ordered: true},
-			{group: 32, ordered: true, symmetric: true, v2: true}, {group: -1}, {group: 64, without: true},
+			{group: 32, ordered: true, symmetric: true, v2: true}, {group: -1},
+			{group: 64, without: true},
 			{group: -1, v2: true, ordered: true}} {
 			w.bits = bits
 			all = append(all, Case{w.String(), w.make})
@@ -116,6 +120,7 @@ func (w gptqWay) make(b *builder) {
 	w.modules(b)
 }
 
+// modules adds weights of awkward shapes.
 func (w gptqWay) modules(b *builder) {
 	for i, m := range []int64{32, 64, 32} {
 		n := max(w.group, 32) * []int64{1, 3, 2}[i]

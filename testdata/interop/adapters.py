@@ -53,7 +53,9 @@ CASES = {
 }
 EXPERTS = 2  # in each golden
 COUNTS = re.compile(r"n_routed_experts|num_experts|num_local_experts")
-BY_EXPERT = re.compile(r".*(gate|router)\.(weight|bias)$|.*e_score_correction_bias$|.*\.experts\.(gate_up|down)_proj\w*$")
+BY_EXPERT = re.compile(
+    r".*(gate|router)\.(weight|bias)$|.*e_score_correction_bias$|.*\.experts\.(gate_up|down)_proj\w*$"
+)
 KEPT = re.compile(r".*(weight_shape|g_idx|quant_map|quant_state\.\w+|tid2eid|weight_format)$")
 SCALE = re.compile(r".*(scale\w*|scales|absmax)$")
 
@@ -112,7 +114,7 @@ def run(name):
     """All seeds of one golden: each dtype, and the ranks of an expert-parallel group."""
     _, dtypes, decodes = CASES[name]
     for seed in range(SEEDS):
-        with check(f"{name} {seed}: native view equals from_hf"), tempfile.TemporaryDirectory() as source:
+        with check(f"native {name} {seed}: the view equals from_hf"), tempfile.TemporaryDirectory() as source:
             made = case(name, seed, source)
             for dtype in dtypes:
                 one(made, source, dtype, decodes)

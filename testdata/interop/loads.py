@@ -10,9 +10,9 @@ import os
 import pathlib
 import re
 import runpy
-import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 import container
 import models
@@ -25,10 +25,16 @@ from mounts import mount
 KIMI = re.compile(r".*\.mlp\.experts\..*")
 LINEAR = re.compile(r".*(_proj|kv_a_proj_with_mqa|_[ab]_proj)\.weight$")
 ROUTED = re.compile(r".*\.mlp\.experts\.(gate_up|down)_proj$")
+
+
+def bf16_pack(d):
+    return quantized.ct_pack(d, dtype=quantized.BF16)
+
+
 # name: model, format, the weights that are stored in it, and their dtype in a view
 LOADS = {
     "gpt-oss in MXFP4": ("gpt_oss", quantized.gpt_oss, ROUTED, "bf16"),
-    "Llama in INT4 of compressed-tensors": ("llama", lambda d: quantized.ct_pack(d, dtype=quantized.BF16), LINEAR, "bf16"),
+    "Llama in INT4 of compressed-tensors": ("llama", bf16_pack, LINEAR, "bf16"),
     "Qwen2 in AWQ": ("qwen2", quantized.awq, LINEAR, "f16"),
     "Llama in GPTQ": ("llama", quantized.gptq, LINEAR, "f16"),
     "Llama in NF4 of bitsandbytes": ("llama", quantized.bnb4, LINEAR, "bf16"),
@@ -107,37 +113,37 @@ def converter():
                 files = [pathlib.Path(scratch) / f"{i}.gguf" for i in range(2)]
                 for directory, file in zip((point, plain), files, strict=True):
                     convert(directory, file)
-                same_gguf(*files, len(want))
+                same_gguf(*files, 20)
 
 
 def convert(directory, file):
-    """The converter in its own process, as a user runs it."""
-    arguments = [directory, "--outfile", file, "--outtype", "auto", "--model-name", "tiny"]
-    code = "import loads; loads.convert_main()"
-    p = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300)
-    expect(p.returncode == 0, f"the converter: {p.stderr.strip().splitlines()[-12:]}")
-
-
-def convert_main():
     """Runs the script. It knows tokenizers by a hash: this one gets the name of a common one."""
     (root,) = pathlib.Path(os.environ["DEQUANTFS_SOURCES"]).glob("llama_cpp_python-*/vendor/llama.cpp")
-    sys.path[:0] = [str(root / "gguf-py"), str(root)]
+    paths = [str(root / "gguf-py"), str(root)]
+    sys.path[:0] = [p for p in paths if p not in sys.path]
     import conversion.base
 
-    conversion.base.TextModel.get_vocab_base_pre = lambda *_: "default"
-    sys.argv[0] = str(root / "convert_hf_to_gguf.py")
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    script, arguments = root / "convert_hf_to_gguf.py", ["--outfile", file, "--outtype", "auto", "--model-name", "tiny"]
+    with (
+        mock.patch.object(conversion.base.TextModel, "get_vocab_base_pre", lambda *_: "default"),
+        mock.patch.object(sys, "argv", [str(x) for x in (script, directory, *arguments)]),
+    ):
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def same_gguf(a, b, least):
-    """Two files with the same metadata and tensors, and at least so many tensors."""
+    """Two files with the same metadata and tensors. Their order is that of the shards."""
     import gguf
 
     one, two = gguf.GGUFReader(a), gguf.GGUFReader(b)
     expect(one.fields.keys() == two.fields.keys(), f"fields differ: {one.fields.keys() ^ two.fields.keys()}")
-    names = [t.name for t in one.tensors]
-    expect(names == [t.name for t in two.tensors], "names of tensors differ")
-    for s, t in zip(one.tensors, two.tensors, strict=True):
-        expect(s.tensor_type == t.tensor_type and (s.data == t.data).all(), f"{s.name} differs")
-    expect(len(names) >= least // 8 and "general.architecture" in one.fields, f"only {len(names)} tensors")
-    expect(a.read_bytes() == b.read_bytes(), "the files differ")
+    expect("general.architecture" in one.fields, "there is no architecture")
+    for key, field in one.fields.items():
+        expect(field.contents() == two.fields[key].contents(), f"{key} differs")
+    tensors, others = ({t.name: t for t in reader.tensors} for reader in (one, two))
+    expect(tensors.keys() == others.keys(), f"tensors differ: {tensors.keys() ^ others.keys()}")
+    expect(len(tensors) >= least, f"only {len(tensors)} tensors")
+    for name, t in tensors.items():
+        u = others[name]
+        expect(t.tensor_type == u.tensor_type and list(t.shape) == list(u.shape), f"{name}: {u.tensor_type} {u.shape}")
+        expect(t.data.tobytes() == u.data.tobytes(), f"{name} differs")

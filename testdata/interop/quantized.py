@@ -1,4 +1,4 @@
-"""Seeded checkpoints of the quantized formats, with edge codes and edge scales, and their values in NumPy.
+"""Seeded checkpoints of quantized formats with edge codes and scales, and their values in NumPy.
 
 Each function of FORMATS takes a Draw and returns a Case. The values are computed element by element
 in float32: each operation rounds once, in the order of the format's rule. `view` rounds them once
@@ -27,7 +27,7 @@ AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 
 @dataclasses.dataclass
 class Module:
-    """One stored weight: its tensors by the end of their key, and its values before the last rounding."""
+    """One stored weight: its tensors by the end of their key, and its values in float32."""
 
     tensors: dict
     values: np.ndarray
@@ -78,7 +78,7 @@ class Draw:
         return np.where((a & 0x7F == 0x7F) & (not self.special), U8.type(0x81), a).view(E4M3)
 
     def scales(self, shape, dtype=F32):
-        """Small positive scales. With edges also zeros, negative, subnormal and the largest ones."""
+        """Small positive scales. With edges also zeros, negative, subnormal and large ones."""
         info = ml_dtypes.finfo(dtype)
         low = max(-12, int(np.log2(float(info.smallest_normal))))
         a = np.exp2(self.rng.uniform(low, -2, shape)).astype(np.float32).astype(dtype)
@@ -102,7 +102,7 @@ class Draw:
         return a.astype(U8)
 
 
-# --- arithmetic: exact float32 inputs, one rounding for each operation ---------------------------
+# --- arithmetic: exact float32 inputs, one rounding for each operation -----------------
 
 
 def f32(a):
@@ -121,7 +121,7 @@ def times(a, b):
 
 
 def scaled(element, exponents, **more):
-    """The product of elements and powers of two, and both factors, for libraries that take others."""
+    """The product of elements and powers of two, and the factors for libraries that differ."""
     return times(element, power(exponents)), more | {"element": f32(element), "exponent": exponents}
 
 
@@ -141,7 +141,7 @@ def view(values, dtype):
         return values.astype(DTYPES[dtype])
 
 
-# --- packing --------------------------------------------------------------------------------------
+# --- packing ---------------------------------------------------------------------------
 
 
 def words(fields, bits):
@@ -162,7 +162,7 @@ def nibbles(codes):
     return (codes[..., 0::2] | codes[..., 1::2] << 4).astype(U8)
 
 
-# --- compressed-tensors ---------------------------------------------------------------------------
+# --- compressed-tensors ----------------------------------------------------------------
 
 
 def compressed(form, weights, activations=None, **more):
@@ -227,8 +227,8 @@ def ct_pack(d, bits=4, symmetric=True, channel=False, act_order=False, dtype=Non
             tensors[".weight_g_idx"] = group.astype(I32)
         return Module(tensors, times(code - zero[:, group], scale[:, group]), more={"shape": shape})
 
-    weights = {"num_bits": bits, "group_size": size, "symmetric": symmetric, "strategy": "channel" if channel else "group"}
-    weights["actorder"] = "group" if act_order else None
+    weights = {"num_bits": bits, "group_size": size, "symmetric": symmetric}
+    weights |= {"strategy": "channel" if channel else "group", "actorder": "group" if act_order else None}
     return Case(
         compressed("pack-quantized", weights),
         module,
@@ -332,7 +332,7 @@ def kimi_k2(d):
     return case
 
 
-# --- transformers' MXFP4 --------------------------------------------------------------------------
+# --- transformers' MXFP4 ---------------------------------------------------------------
 
 
 def gpt_oss(d):
@@ -351,7 +351,7 @@ def gpt_oss(d):
     return Case(config, module, shape, "transformers_mxfp4", names=names, model={"model_type": "gpt_oss"})
 
 
-# --- AWQ, GPTQ ------------------------------------------------------------------------------------
+# --- AWQ, GPTQ -------------------------------------------------------------------------
 
 
 def awq(d):
@@ -461,7 +461,7 @@ def auto_round(d):
     return case
 
 
-# --- bitsandbytes ---------------------------------------------------------------------------------
+# --- bitsandbytes ----------------------------------------------------------------------
 
 # The tables of bitsandbytes 0.50.2, which it writes into every file.
 NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334]
@@ -498,7 +498,8 @@ def bnb4(d, kind="nf4", nested=True, storage=U8, foreign=False):
         "bnb_4bit_quant_type": kind,
         "bnb_4bit_use_double_quant": nested,
     }
-    shape = lambda d: (d.size(1, 90), 2 * storage.itemsize * d.size(1, 16) if storage != U8 else d.size(1, 90))  # noqa: E731
+    each = 1 if storage == U8 else 2 * storage.itemsize
+    shape = lambda d: (d.size(1, 90), d.size(each, 90))  # noqa: E731
     return Case(config, module, shape, "bitsandbytes_4bit", (NAMES[out],))
 
 
@@ -534,7 +535,7 @@ def bnb8(d):
     return Case(bnb_config(load_in_8bit=True), module, shape, "bitsandbytes_8bit", ("f32",), F16)
 
 
-# --- ModelOpt -------------------------------------------------------------------------------------
+# --- ModelOpt --------------------------------------------------------------------------
 
 
 def modelopt(d, algorithm, **more):
@@ -575,7 +576,7 @@ def modelopt_mxfp8(d):
     return Case(config, *mxfp8(d, multiple=1), "modelopt_mxfp8", ("bf16", "f16", "f32"), files=files)
 
 
-# --- DeepSeek-V4 and V4.1, MiniMax-M3, Quark --------------------------------------------------------
+# --- DeepSeek-V4 and V4.1, MiniMax-M3, Quark -------------------------------------------
 
 
 def deepseek(d, fp4, size, library):
@@ -696,11 +697,12 @@ def make(name, seed):
     d = Draw(f"{name} {seed}")
     case = FORMATS[name](d)
     modules = {key: case.module(d, case.shape(d)) for key in case.names or MODULES}
-    plain = {k: d.rng.normal(0, 0.05, (8, 4)).astype(np.float32).astype(case.plain) for k in ("model.norm.weight", "lm_head.weight")}
+    names = ("model.norm.weight", "lm_head.weight")
+    plain = {k: d.rng.normal(0, 0.05, (8, 4)).astype(np.float32).astype(case.plain) for k in names}
     tensors = dict(plain)
     for key, m in modules.items():
         tensors |= {key + suffix: a for suffix, a in m.tensors.items()}
     dtype = container_name(case.plain)
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": dtype, "num_hidden_layers": 2}
-    config |= case.model | ({"quantization_config": case.config} if case.config else {})
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2}
+    config |= {"torch_dtype": dtype} | case.model | ({"quantization_config": case.config} if case.config else {})
     return Checkpoint(case, config, tensors, modules, plain)
