@@ -171,6 +171,55 @@ func TestEveryTensorOfAPackHasAFate(t *testing.T) {
 	}
 }
 
+// Where the tensors are certain, what the configuration says otherwise is noted, once for all weights.
+func TestConfigurationsThatPacksContradictAreNoted(t *testing.T) {
+	for name, test := range map[string]struct {
+		config  string
+		tensors []synth.Tensor
+		want    string
+	}{
+		"as configured": {ctInt4, ctPack(8, 3, 64, 3, 2), ""},
+		"one group":     {ctInt4, ctPack(4, 3, 32, 3, 1), ""},
+		"no rule":       {noConfig, ctPack(8, 3, 64, 3, 2), ""},
+		"another group": {ctInt4, ctPack(8, 3, 64, 3, 4),
+			"x.weight_packed: 4 bits, groups of 16 in a row, but the configuration says 4 bits, " +
+				"groups of 32 in a row: the tensors decide"},
+		"other bits": {strings.Replace(ctInt4, `: 4`, `: 8`, 1), ctPack(8, 3, 64, 3, 2),
+			"x.weight_packed: 4 bits, groups of 32 in a row, but the configuration says 8 bits, " +
+				"groups of 32 in a row: the tensors decide"},
+		"two weights": {ctInt4,
+			append(ctPack(8, 3, 64, 3, 1), moved(ctPack(8, 3, 64, 3, 1), "y")...),
+			"x.weight_packed (and 1 more): 4 bits, one scale per row, but the configuration says " +
+				"4 bits, groups of 32 in a row: the tensors decide"},
+	} {
+		p, err := NewPlan(opened(t, &synth.Checkpoint{Config: configured(t, test.config),
+			Tensors: test.tensors}), Options{Layout: LayoutHF})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if got := strings.Join(p.Notes, "\n"); got != test.want {
+			t.Errorf("%s: notes %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// A header may declare axes of any size if another axis is empty.
+func TestEmptyPacksOfHugeAxesAreRefused(t *testing.T) {
+	const huge = 1 << 62
+	for name, tensors := range map[string][]synth.Tensor{
+		"MXFP4": {stock("x.weight_packed", "U8", 0, huge), stock("x.weight_scale", "U8", 0, huge/16)},
+		"gpt-oss": {stock("x_blocks", "U8", 0, 3, huge/16, 16),
+			stock("x_scales", "U8", 0, 3, huge/16)},
+		"NVFP4": {stock("x.weight_packed", "U8", 0, huge), stock("x.weight_scale", "F8_E4M3", 0, 1),
+			stock("x.weight_global_scale", "F32", 1)},
+		"a pack": {stock("x.weight_packed", "I32", 0, huge), stock("x.weight_scale", "BF16", 0, 1),
+			stockNumbers("x.weight_shape", "I64", 0, 1<<31)},
+	} {
+		if got, err := onlyWeight(t, noConfig, tensors...); err == nil {
+			t.Errorf("%s: %q, want an error", name, got)
+		}
+	}
+}
+
 // A view that quantizes decodes packs first.
 func TestPacksAreQuantizedToFP8(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
