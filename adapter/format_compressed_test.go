@@ -171,7 +171,8 @@ func TestEveryTensorOfAPackHasAFate(t *testing.T) {
 	}
 }
 
-// Where the tensors are certain, what the configuration says otherwise is noted, once for all weights.
+// Where the tensors are certain, what the configuration says otherwise is noted. Weights share a
+// note.
 func TestConfigurationsThatPacksContradictAreNoted(t *testing.T) {
 	for name, test := range map[string]struct {
 		config  string
