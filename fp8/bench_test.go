@@ -118,6 +118,9 @@ func BenchmarkDequantizeOther(b *testing.B) {
 	}
 	dst := make([]byte, 2*n)
 	for _, block := range [][2]int{{1, 0}, {0, 1}, {1, 32}, {128, 64}} {
+		if block[1] == 32 {
+			scales = gridOf(E8M0, rows*cols)
+		}
 		b.Run(fmt.Sprintf("block=%dx%d", block[0], block[1]), func(b *testing.B) {
 			alternate(b, len(dst), func(i int) {
 				copy(dst, src[i%(len(src)/len(dst))*len(dst):])
@@ -241,49 +244,93 @@ func BenchmarkConvert(b *testing.B) {
 	}
 }
 
+// gridOf returns n scales as they are in checkpoints: of E4M3FN times one factor, powers of two, or
+// of BF16.
+func gridOf(f Format, n int) []float32 {
+	r := rand.New(rand.NewPCG(3, 3))
+	grid := make([]float32, n)
+	for i := range grid {
+		switch f {
+		case E4M3FN:
+			grid[i] = f.Values()[64+r.IntN(63)] * 3.1e-5
+		case E8M0:
+			grid[i] = f.Values()[112+r.IntN(12)]
+		default:
+			grid[i] = FromBF16(RoundBF16(float32(0.002 + 0.02*r.Float64())))
+		}
+	}
+	return grid
+}
+
 // BenchmarkDequantizeGroups has the codings and groups of formats with codes of 4 and 8 bits.
 func BenchmarkDequantizeGroups(b *testing.B) {
 	src := benchmarkSource(b)
 	const rows, cols = 64, 7168
-	scales, zeros := make([]float32, rows*cols), make([]float32, rows*cols)
-	for i := range scales {
-		scales[i] = 1e-4 * float32(i%99+1)
-		zeros[i] = float32(i%15 - 7)
+	zeros, dst := make([]float32, rows*cols), make([]byte, 4*rows*cols)
+	for i := range zeros {
+		zeros[i] = float32(i % 15)
 	}
-	dst := make([]byte, 4*rows*cols)
+	e2m1, int4 := &fourBits, &offset4
 	for _, c := range []struct {
-		name  string
-		out   Format
-		zeros []float32
-		m     Groups
+		name    string
+		out     Format
+		coding  Coding
+		values  *[16]float32
+		block   [2]int
+		scale   Format
+		hasZero bool
 	}{
-		{"NVFP4", BF16, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 16}}},
-		{"MXFP4", BF16, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 32}}},
-		{"INT4sym32", BF16, nil, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 32}}},
-		{"INT4sym128", BF16, nil, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 128}}},
-		{"INT4asym32", BF16, zeros, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 32}}},
-		{"INT4asym128", BF16, zeros, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 128}}},
-		{"INT4channel", BF16, nil, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{1, 0}}},
-		{"NF4", BF16, nil, Groups{Coding: HighNibbles, Values: &offset4, Block: [2]int{1, 64}}},
-		{"AWQ", BF16, zeros, Groups{Coding: LowBytes, Values: &offset4, Block: [2]int{128, 1}}},
-		{"nibbles/columns", BF16, zeros, Groups{Coding: Nibbles, Values: &offset4, Block: [2]int{128, 1}}},
-		{"INT8channel", BF16, nil, Groups{Coding: Int8, Block: [2]int{1, 0}}},
-		{"INT8sym128", BF16, nil, Groups{Coding: Int8, Block: [2]int{1, 128}}},
-		{"INT8asym32", BF16, zeros, Groups{Coding: Int8, Block: [2]int{1, 32}}},
-		{"Offset8sym128", BF16, nil, Groups{Coding: Offset8, Block: [2]int{1, 128}}},
-		{"Offset8columns", BF16, zeros, Groups{Coding: Offset8, Block: [2]int{128, 1}}},
-		{"MXFP4", F16, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 32}}},
-		{"MXFP4", F32, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 32}}},
-		{"width50", BF16, nil, Groups{Coding: Nibbles, Values: &fourBits, Block: [2]int{1, 50}}},
+		{"E2M1_16", BF16, Nibbles, e2m1, [2]int{1, 16}, E4M3FN, false},
+		{"E2M1_32", BF16, Nibbles, e2m1, [2]int{1, 32}, E8M0, false},
+		{"E2M1_32", F16, Nibbles, e2m1, [2]int{1, 32}, E8M0, false},
+		{"E2M1_32", F32, Nibbles, e2m1, [2]int{1, 32}, E8M0, false},
+		{"E2M1_columns", BF16, LowBytes, e2m1, [2]int{32, 1}, E8M0, false},
+		{"INT4_32", BF16, Nibbles, int4, [2]int{1, 32}, BF16, false},
+		{"INT4_32_zeros", BF16, Nibbles, int4, [2]int{1, 32}, BF16, true},
+		{"INT4_128", BF16, Nibbles, int4, [2]int{1, 128}, BF16, false},
+		{"INT4_128_zeros", BF16, Nibbles, int4, [2]int{1, 128}, BF16, true},
+		{"NF4_64", BF16, HighNibbles, &awkward4, [2]int{1, 64}, BF16, false},
+		{"AWQ_128", BF16, LowBytes, int4, [2]int{128, 1}, BF16, true},
+		{"INT8_channel", BF16, Int8, nil, [2]int{1, 0}, BF16, false},
+		{"INT8_128", BF16, Int8, nil, [2]int{1, 128}, BF16, false},
+		{"INT8_32_zeros", BF16, Int8, nil, [2]int{1, 32}, BF16, true},
+		{"Offset8_128", BF16, Offset8, nil, [2]int{1, 128}, BF16, false},
+		{"Offset8_columns", BF16, Offset8, nil, [2]int{128, 1}, BF16, true},
+		{"E2M1_50", BF16, Nibbles, e2m1, [2]int{1, 50}, BF16, false},
 	} {
+		m := Groups{Coding: c.coding, Values: c.values, Stride: c.coding.size(0, cols), Rows: rows,
+			Cols: cols, Block: c.block, Scales: gridOf(c.scale, rows*cols), ScaleStride: cols}
+		if c.hasZero {
+			m.Zeros = zeros
+		}
+		n, in := rows*cols*c.out.Size(), rows*m.Stride
 		b.Run(fmt.Sprintf("what=%s/to=%v", c.name, c.out), func(b *testing.B) {
-			m, n := c.m, rows*cols*c.out.Size()
-			m.Stride = m.Coding.size(0, cols)
-			m.Rows, m.Cols, m.Scales, m.Zeros, m.ScaleStride = rows, cols, scales, c.zeros, cols
-			in := rows * m.Stride
 			alternate(b, n, func(i int) { copy(dst[:n], src[i%(len(src)/n)*n:]) }, func(i int) {
 				m.Codes = src[i%(len(src)/in)*in:][:in]
 				DequantizeGroups(dst[:n], cols*c.out.Size(), c.out, &m)
+			})
+		})
+	}
+}
+
+// BenchmarkUnpack writes a byte for each code.
+func BenchmarkUnpack(b *testing.B) {
+	src := benchmarkSource(b)
+	const n = 1 << 18
+	dst := make([]byte, n)
+	copying := func(i int) { copy(dst, src[i%(len(src)/n)*n:]) }
+	for _, p := range packings {
+		b.Run(fmt.Sprintf("bits=%d/order=%d", p.bits, p.order), func(b *testing.B) {
+			alternate(b, n, copying, func(i int) {
+				Unpack(dst, src[i%(len(src)/n)*n:], 0, p.bits, p.order)
+			})
+		})
+	}
+	for _, word := range []int{1, 4} {
+		b.Run(fmt.Sprintf("down/word=%d", word), func(b *testing.B) {
+			alternate(b, n, copying, func(i int) {
+				at := i % (len(src) / n / 8) * n * 8
+				UnpackDown(dst, src[at:], src[at+4*n:], word, 5, 3)
 			})
 		})
 	}

@@ -31,6 +31,7 @@ func Dequantize(dst []byte, dstStride int, out Format, m *Matrix) {
 	}
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
+	s.powers = [maxTables]float32{}
 	for r := 0; r < m.Rows; {
 		n := min(m.Rows-r, remaining(m.Row+r, m.Block[0]))
 		s.band(dst[r*dstStride:], dstStride, out, m, r, n)
@@ -81,6 +82,7 @@ type scratch struct {
 	maxima [maxCols]uint32
 	values [256]float32
 	codes  [chunk]byte
+	powers [maxTables]float32 // the scales of the tables in words, if they are powers of two
 	memory
 }
 
@@ -99,6 +101,9 @@ func (s *scratch) band(dst []byte, dstStride int, out Format, m *Matrix, r, n in
 		first, done := remaining(m.Col+c, width), 0
 		if out.Size() == 2 {
 			done = s.byTable(&b, first, width, scales[(m.Col+c)/width:])
+			if done == 0 && using == generic {
+				done = s.byPowers(&b, first, width, scales[(m.Col+c)/width:])
+			}
 		}
 		if done == 0 {
 			done = s.byColumn(&b, first, width, scales[(m.Col+c)/width:])

@@ -32,10 +32,45 @@ func (s *scratch) fillTablesGeneric(b *band, width int, scales []float32) tables
 	if b.uses(width) < 512 {
 		return noTables
 	}
+	s.powers = [maxTables]float32{}
 	for i, scale := range scales {
 		fillTableGeneric((*[256]uint16)(s.words[256*i:]), scale, b.format, b.out)
 	}
 	return wordTables
+}
+
+// byPowers decodes with tables that are kept for all blocks, if all scales are powers of two. There
+// are so few of those that many blocks have the same. It returns the number of columns, or 0.
+func (s *scratch) byPowers(b *band, first, width int, scales []float32) int {
+	if min(width, b.cols) < 16 {
+		return 0
+	}
+	n := 1 + ceilDiv(max(0, b.cols-first), width)
+	for _, scale := range scales[:n] {
+		if u := math.Float32bits(scale); u == 0 || u<<9 != 0 || u >= 0xff<<23 {
+			return 0
+		}
+	}
+	for r := range b.rows {
+		dst, codes := b.dst[r*b.dstStride:], b.codes[r*b.stride:][:b.cols]
+		next := first
+		for i := 0; len(codes) > 0; i++ {
+			n := min(next, len(codes))
+			lookup(dst[:2*n], codes[:n], s.tableOfPower(b, scales[i]))
+			dst, codes, next = dst[2*n:], codes[n:], width
+		}
+	}
+	return b.cols
+}
+
+func (s *scratch) tableOfPower(b *band, scale float32) *[256]uint16 {
+	i := math.Float32bits(scale) >> 23 % maxTables
+	t := (*[256]uint16)(s.words[256*i:])
+	if s.powers[i] != scale {
+		s.powers[i] = scale
+		fillTableGeneric(t, scale, b.format, b.out)
+	}
+	return t
 }
 
 // rowByTableGeneric looks codes up in the tables of their blocks, of 256 words each. The first

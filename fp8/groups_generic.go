@@ -37,35 +37,35 @@ func isTame(v float32) bool { return v >= -0x1p126 && v <= 0x1p126 }
 // have the width of b. zeros may be nil.
 func (s *scratch) rowOfGroupsGeneric(dst, codes []byte, b *strip, first int,
 	scales, zeros []float32) {
+	size, paired := b.out.Size(), b.coding.paired()
 	for i := 0; len(dst) > 0; i++ {
-		n := min(first, len(dst)/b.out.Size())
+		n := min(first, len(dst)/size)
+		bytes := n
+		if paired {
+			bytes = n / 2
+		}
 		var zero float32
 		if zeros != nil {
 			zero = zeros[i]
 		}
-		here, size := dst[:n*b.out.Size()], b.coding.size(0, n)
-		s.groupGeneric(here, codes[:size], b, scales[i], zero)
-		dst, codes, first = dst[len(here):], codes[size:], b.width
+		if paired && size == 2 {
+			lookupNibbles(dst[:2*n], codes[:bytes], s.resultsOf(b, scales[i], zero), b.coding)
+		} else {
+			s.groupGeneric(dst[:n*size], codes[:bytes], b, scales[i], zero)
+		}
+		dst, codes, first = dst[n*size:], codes[bytes:], b.width
 	}
 }
 
-// groupGeneric decodes codes that share a scale. It looks the results up if there are fewer than
-// codes.
+// groupGeneric decodes codes that share a scale. It looks the results up if there are many codes.
 func (s *scratch) groupGeneric(dst, codes []byte, b *strip, scale, zero float32) {
 	switch {
-	case b.out == F32:
-		s.groupByColumn(dst, codes, b, scale, zero)
-	case b.coding.paired():
-		lookupNibbles(dst, codes, s.resultsOf(b, scale, zero), b.coding)
-	case len(codes) >= 512:
+	case b.out != F32 && len(codes) >= 512:
 		t := (*[256]uint16)(s.words[:])
 		fillGeneric(t[:], b, scale, zero)
 		lookup(dst, codes, t)
 	case b.out == BF16 && b.areTame(scale, zero):
-		dst = dst[:2*len(codes)]
-		for i, c := range codes {
-			binary.LittleEndian.PutUint16(dst[2*i:], tameBF16(b.values[c], zero, scale))
-		}
+		multiplyTame(dst, codes, b.values, scale, zero)
 	default:
 		s.groupByColumn(dst, codes, b, scale, zero)
 	}
@@ -74,6 +74,18 @@ func (s *scratch) groupGeneric(dst, codes []byte, b *strip, scale, zero float32)
 // areTame reports whether no result is NaN.
 func (b *strip) areTame(scale, zero float32) bool {
 	return b.tame && isTame(scale) && isTame(zero)
+}
+
+// multiplyTame takes 4 codes at a time.
+func multiplyTame(dst, codes []byte, values *[256]float32, scale, zero float32) {
+	for len(codes) >= 4 {
+		c, d := (*[4]byte)(codes), (*[8]byte)(dst)
+		binary.LittleEndian.PutUint16(d[0:], tameBF16(values[c[0]], zero, scale))
+		binary.LittleEndian.PutUint16(d[2:], tameBF16(values[c[1]], zero, scale))
+		binary.LittleEndian.PutUint16(d[4:], tameBF16(values[c[2]], zero, scale))
+		binary.LittleEndian.PutUint16(d[6:], tameBF16(values[c[3]], zero, scale))
+		dst, codes = dst[8:], codes[4:]
+	}
 }
 
 // groupByColumn decodes a group of which each column has the same scale.
@@ -93,8 +105,8 @@ func (s *scratch) groupByColumn(dst, codes []byte, b *strip, scale, zero float32
 // memory is a table of the results of the 16 codes of a group, for each of several recent pairs of
 // a scale and a zero point. Many groups have the same few scales, if a scale has 8 bits.
 type memory struct {
-	keys   [256]uint64
-	tables [256][sixteen]uint16
+	keys   [512]uint64
+	tables [512][sixteen]uint16
 }
 
 // forget empties the memory. A key of 0 is in the first place only.
@@ -105,7 +117,7 @@ func (y *memory) forget(b *strip) {
 
 func (y *memory) resultsOf(b *strip, scale, zero float32) *[sixteen]uint16 {
 	key := uint64(math.Float32bits(scale)) | uint64(math.Float32bits(zero))<<32
-	i := key * 0x9e3779b97f4a7c15 >> 56
+	i := key * 0x9e3779b97f4a7c15 >> 55
 	if y.keys[i] != key {
 		y.keys[i] = key
 		fillGeneric(y.tables[i][:], b, scale, zero)

@@ -47,6 +47,10 @@ func checkPack(bits int, order Order) {
 
 // unpackGeneric takes 8 codes at a time, which are bits bytes, where it can read 8 bytes.
 func unpackGeneric(dst, src []byte, first, bits int, order Order) {
+	if bits == 8 {
+		copy(dst, src[first:])
+		return
+	}
 	for len(dst) > 0 && first%8 != 0 {
 		dst[0] = code(src, first, bits, order)
 		dst, first = dst[1:], first+1
@@ -155,12 +159,19 @@ func unpackDownGeneric(dst, low, high []byte, word, shift, bits int) {
 		unpackDownBytes(dst[:n], low, high, shift, mask)
 		dst, low, high = dst[n:], low[n:], high[min(n, len(high)):]
 	}
+	if word == 4 && high == nil {
+		low = low[:4*len(dst)]
+		for i := range dst {
+			dst[i] = byte(binary.LittleEndian.Uint32(low[4*i:]) >> (shift & 31) & uint32(mask))
+		}
+		return
+	}
 	for i := range dst {
 		v := packedWord(low, i, word)
 		if high != nil {
 			v |= packedWord(high, i, word) << (8 * word)
 		}
-		dst[i] = byte(v >> shift & mask)
+		dst[i] = byte(v >> (shift & 63) & mask)
 	}
 }
 
