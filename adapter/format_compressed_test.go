@@ -247,3 +247,52 @@ func moved(tensors []synth.Tensor, module string) []synth.Tensor {
 	}
 	return tensors
 }
+
+// Every value is compared with the rule, element by element, where the goldens have no example.
+func TestValuesOfCompressedTensorsFollowTheRule(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	filled := func(x synth.Tensor, like string) synth.Tensor {
+		x.Data = synth.Random(rng, like, x.Shape)
+		return x
+	}
+	codes := filled(stock("x.weight", "I8", 3, 64), "U8")
+	scale := filled(stock("x.weight_scale", "F32", 3, 2), "F32")
+	zero := filled(stock("x.weight_zero_point", "I8", 3, 2), "U8")
+	packed := filled(stock("x.weight_packed", "U8", 2, 3, 16), "U8")
+	small := filled(stock("x.weight_scale", "F8_E4M3", 2, 3, 2), "F8_E4M3")
+	global := filled(stock("x.weight_global_scale", "F32", 2, 1, 1), "F32")
+	for name, test := range map[string]struct {
+		tensors []synth.Tensor
+		shape   []int64
+		value   func(i int64) float32
+	}{
+		"INT8 in groups with zero points": {[]synth.Tensor{codes, scale, zero}, []int64{3, 64},
+			func(i int64) float32 {
+				q, z := float32(int8(codes.Data[i])), float32(int8(zero.Data[i/32]))
+				return float32(q-z) * number32(scale, i/32)
+			}},
+		"NVFP4, a second scale for each matrix": {[]synth.Tensor{packed, small, global},
+			[]int64{2, 3, 32}, func(i int64) float32 {
+				code := packed.Data[i/2] >> (4 * (i % 2)) & 15
+				s := synth.E4M3(small.Data[i/16]) / number32(global, i/96)
+				number := []float32{0, .5, 1, 1.5, 2, 3, 4, 6}[code&7]
+				if code > 7 {
+					number = -number // in float32, so that code 8 is -0
+				}
+				return number * s
+			}},
+	} {
+		want := synth.Tensor{Name: "x.weight", DType: "F32", Shape: test.shape}
+		for i := range product(test.shape) {
+			want.Data = append(want.Data, synth.Round("F32", test.value(i))...)
+		}
+		c := opened(t, &synth.Checkpoint{Config: configured(t, ctInt8Groups), Tensors: test.tensors})
+		t.Run(name, func(t *testing.T) {
+			equal(t, dict(t, c, Options{Layout: LayoutHF, DType: dtypes["F32"]}), []synth.Tensor{want})
+		})
+	}
+}
+
+const ctInt8Groups = `{"quant_method": "compressed-tensors", "config_groups": {"group_0": {
+	"targets": ["Linear"], "weights": {"num_bits": 8, "type": "int", "symmetric": false,
+	"strategy": "group", "group_size": 32}}}}`
