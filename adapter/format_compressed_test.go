@@ -286,9 +286,11 @@ func TestValuesOfCompressedTensorsFollowTheRule(t *testing.T) {
 		for i := range product(test.shape) {
 			want.Data = append(want.Data, synth.Round("F32", test.value(i))...)
 		}
-		c := opened(t, &synth.Checkpoint{Config: configured(t, ctInt8Groups), Tensors: test.tensors})
 		t.Run(name, func(t *testing.T) {
-			equal(t, dict(t, c, Options{Layout: LayoutHF, DType: dtypes["F32"]}), []synth.Tensor{want})
+			c := opened(t, &synth.Checkpoint{Config: configured(t, ctInt8Groups),
+				Tensors: test.tensors})
+			o := Options{Layout: LayoutHF, DType: dtypes["F32"]}
+			equal(t, dict(t, c, o), []synth.Tensor{want})
 		})
 	}
 }
