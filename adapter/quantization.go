@@ -205,6 +205,27 @@ func (s *scheme) join(o *scheme) {
 	s.asymmetric = s.asymmetric || o.asymmetric
 }
 
+// divides reports whether the scheme says which elements share a scale.
+func (s *scheme) divides() bool { return len(s.blocks) > 0 || s.tensor || s.channel }
+
+// String returns all that the scheme says about bits and partitions, for messages.
+func (s *scheme) String() string {
+	var says []string
+	for _, n := range s.bits {
+		says = append(says, fmt.Sprintf("%d bits", n))
+	}
+	for _, b := range s.blocks {
+		says = append(says, partition{block: b}.String())
+	}
+	if s.channel {
+		says = append(says, rowPartition.String())
+	}
+	if s.tensor {
+		says = append(says, wholePartition.String())
+	}
+	return strings.Join(says, ", ")
+}
+
 // names reports whether the scheme describes the partition.
 func (s *scheme) names(p partition) bool {
 	switch {
