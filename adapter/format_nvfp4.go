@@ -50,9 +50,12 @@ func nvfp4Format(codes, scale, second string) *format {
 		name: "NVFP4 (ModelOpt)", codes: codes, parts: []string{scale, second},
 		signs: []string{scale, second},
 		fits: func(m *module) bool {
-			w, s := m.part(codes), m.part(scale)
-			return (w != nil || m.part(second) != nil) && (w == nil || w.DType == safetensors.U8) &&
-				(s == nil || s.DType == safetensors.F8E4M3)
+			w := m.part(codes)
+			if m.part(second) != nil {
+				return w == nil || w.DType == safetensors.U8
+			}
+			return w != nil && w.DType == safetensors.U8 &&
+				m.part(scale).DType == safetensors.F8E4M3
 		},
 		open: func(o *opening) (decoder, error) {
 			return openNVFP4(o, o.part(scale), o.part(second))
@@ -64,6 +67,9 @@ func nvfp4Format(codes, scale, second string) *format {
 // direction its codes are packed.
 func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 	w := o.codes
+	if err := expect(scale, safetensors.F8E4M3); err != nil {
+		return nil, err
+	}
 	if o.c.kernelOrder[scale.Shard] {
 		return nil, kernelOrder.refused(w, o.settings)
 	}

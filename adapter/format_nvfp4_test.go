@@ -159,6 +159,8 @@ func TestNVFP4IsRefused(t *testing.T) {
 		"a short group":              {`{}`, matrix, &tensor{"x.weight", "U8", shape{8, 15}}, "x.weight: [8 15] holds the codes [8 30] with groups of 16 in a row: expected"},
 		"codes in a list":            {`{}`, matrix, &tensor{"x.weight", "U8", shape{128}}, "x.weight: [128] holds the codes [256] with groups of 16 in a row: expected a matrix"},
 		"packed down in a matrix":    {`{}`, matrix, &tensor{"x.weight_scale", "F8_E4M3", shape{1, 16}}, "x.weight_scale: scales [1 16]"},
+		"scales of floats":           {`{}`, matrix, &tensor{"x.weight_scale", "BF16", shape{8, 2}}, "x.weight_scale: dtype BF16, expected F8_E4M3"},
+		"scales of another format":   {`{}`, append(slices.Clone(matrix), tensor{"x.scale", "F32", shape{8, 2}}), nil, "x.scale: second scale of x.weight beside x.weight_scale"},
 		"two second scales":          {`{}`, matrix, &tensor{"x.weight_scale_2", "F32", shape{2}}, "x.weight_scale_2: second scale of shape [2] for x.weight [8 16]: expected one number"},
 		"second scales of rows":      {`{}`, matrix, &tensor{"x.weight_scale_2", "F32", shape{8, 1}}, "x.weight_scale_2: second scale of shape [8 1]"},
 		"a second scale of bytes":    {`{}`, matrix, &tensor{"x.weight_scale_2", "U8", nil}, "x.weight_scale_2: second scale of dtype U8"},
