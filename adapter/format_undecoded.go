@@ -21,8 +21,8 @@ var undecodedFormats = []*format{
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed",
 		parts: []string{".weight_packed"}}),
 	{
-		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed", parts: []string{".weight_scale"},
-		fits: sixBits,
+		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed",
+		parts: []string{".weight_scale"}, fits: sixBits,
 	},
 	loose(&format{name: "a pack of grouped experts", signs: []string{"_weight_packed", "_packed"},
 		fits: func(m *module) bool {
@@ -129,7 +129,7 @@ const rotated = "the stored weights are rotated, and the model rotates them back
 // tensors, and rotations that a loader must undo while the model runs.
 func refuseConfigured(c *Checkpoint, q *quantization, s settings) error {
 	o := s.object(quantizationFields...)
-	if _, ok := qweightMethods[q.method]; ok {
+	if qweightMethods[q.method] != "" {
 		if _, err := q.qweight(c); err != nil {
 			return err
 		}
