@@ -128,8 +128,8 @@ func (o *opening) checkDirection(d *packedWeight) error {
 		axis = "the axis before the last"
 	}
 	return fmt.Errorf("%s: %s: grouped experts of shape %v, whose inputs are on %s: the model's "+
-		"own parameter has them on the other axis: export the model with ModelOpt, which keeps the "+
-		"axes of the parameter", o.codes.Shard, o.codes.Key, d.Shape, axis)
+		"own parameter has them on the other axis: export the model with ModelOpt, which keeps "+
+		"the axes of the parameter", o.codes.Shard, o.codes.Key, d.Shape, axis)
 }
 
 // inputsFirst reports whether the model's grouped experts are stacks of inputs × outputs, if that

@@ -236,7 +236,8 @@ func TestAlgorithmsThatChangeWeightsAreRefused(t *testing.T) {
 	stored, _ := c.tensors(rand.New(rand.NewPCG(25, 26)), "BF16")
 	for _, algorithm := range []string{"NVFP4_AWQ", "NVFP4_SVD", "W4A16_AWQ", "W4A8_AWQ"} {
 		for name, test := range map[string]struct{ config, beside, want string }{
-			"config.json": {`{"quantization_config": {"quant_method": "modelopt", "quant_algo": "` + algorithm + `"}}`, `{}`, "config.json: quant_algo"},
+			"config.json":    {`{"quantization_config": {"quant_method": "modelopt", "quant_algo": "` + algorithm + `"}}`, `{}`, "config.json: quant_algo"},
+			"another method": {`{"quantization_config": {"quant_method": "modelopt_fp4", "quant_algo": "` + algorithm + `"}}`, `{}`, "config.json: quant_algo"},
 			"its own file": {`{}`, `{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "` + algorithm + `"}}`,
 				"hf_quant_config.json: quant_algo"},
 			"one layer": {`{}`, `{"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": {"y": {"quant_algo": "FP8"}, "z": {"quant_algo": "` + algorithm + `"}}}}`,
