@@ -13,8 +13,6 @@ import (
 var nvfp4Formats = []*format{
 	int4AWQ(".weight", ".weight_scale"),
 	int4AWQ("", "_weight_scale"),
-	nvfp4Format(".weight", ".weight_scale", ".weight_scale_2"),
-	nvfp4Format("", "_weight_scale", "_weight_scale_2"), // grouped experts
 	{
 		name: "a pack with scales in the order of a kernel (swizzled)", codes: ".weight",
 		parts: []string{".weight_scale"},
@@ -25,6 +23,8 @@ var nvfp4Formats = []*format{
 		},
 		instead: "export the model in Hugging Face's layout, where the scales are a matrix",
 	},
+	nvfp4Format(".weight", ".weight_scale", ".weight_scale_2"),
+	nvfp4Format("", "_weight_scale", "_weight_scale_2"), // grouped experts
 }
 
 // undecodedAlgorithms are values of quant_algo whose weights are not the model's own. The model

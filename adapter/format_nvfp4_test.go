@@ -180,7 +180,8 @@ func TestNVFP4IsRefused(t *testing.T) {
 			{experts + "_weight_scale", "F8_E4M3", shape{2, 2, 8}},
 			{experts + "_weight_scale_2", "F32", nil}}, nil,
 			experts + ": grouped experts of shape [2 32 8], whose inputs are on the axis before"},
-		"in the order of a kernel": {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
+		"in the order of a kernel, as a list": {`{}`, matrix, &tensor{"x.weight_scale", "U8", shape{512}}, "x.weight: a pack with scales in the order of a kernel"},
+		"in the order of a kernel":            {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := parseSettings([]byte(test.config))
