@@ -295,7 +295,7 @@ func (p *pairer) whole(m *module) error {
 }
 
 // surplus refuses parts of other formats beside those of the module's format, such as a second
-// scale. Beside FP8 codes, every tensor with the name of a scale counts.
+// scale. Every tensor with the name of a scale counts.
 func (p *pairer) surplus(m *module) error {
 	r, kept := m.row, m.parts[:0]
 	codes := m.part(r.codes)
@@ -305,7 +305,7 @@ func (p *pairer) surplus(m *module) error {
 		switch {
 		case r.needs.holds(one) || r.allows.holds(one):
 			kept = append(kept, x)
-		case fp8Coded(codes.DType) && strings.Contains(x.ending.text, "scale"):
+		case strings.Contains(x.ending.text, "scale") && len(r.parts) > 0:
 			return fmt.Errorf("%s: %s: second scale of %s beside %s",
 				x.Shard, x.Key, codes.Key, m.part(r.parts[0]).Key)
 		case x.ending.certain:

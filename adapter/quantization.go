@@ -71,8 +71,8 @@ var dialects = []struct {
 	read    func(o settings) ([]rule, error)
 }{
 	{[]string{"", "fp8", "mxfp8", "fbgemm_fp8"}, readBlockSize},
-	{[]string{"", "compressed-tensors", "modelopt"}, readConfigGroups},
-	{[]string{"", "modelopt"}, readModelOpt},
+	{append([]string{"", "compressed-tensors"}, modelOptMethods...), readConfigGroups},
+	{append([]string{""}, modelOptMethods...), readModelOpt},
 }
 
 // readQuantization reads the description in config.json and those in the files beside it.
