@@ -284,9 +284,13 @@ func (c *qweightConfig) readRules(all []description, of *Checkpoint) error {
 					return err
 				}
 				s := c.base.over(&o)
-				if field == nameField && of.byKey[name+".qweight"] != nil {
+				switch {
+				case field == nameField && of.hasModule(name):
 					c.named[name] = s
-				} else {
+				case len(c.rules) == maxRules:
+					return fmt.Errorf("%smore than %d patterns up to here: too many for a "+
+						"configuration", place, maxRules)
+				default:
 					c.addPattern(field, name, s, &left)
 				}
 			}
@@ -296,9 +300,21 @@ func (c *qweightConfig) readRules(all []description, of *Checkpoint) error {
 	return nil
 }
 
+// maxRules limits the patterns, because each is tried on each module. Published configurations have
+// a few.
+const maxRules = 4096
+
+// hasModule reports whether a layer has the name.
+func (c *Checkpoint) hasModule(name string) bool {
+	return c.byKey[name+".qweight"] != nil || c.byKey[name+".weight"] != nil
+}
+
 // addPattern adds a scheme for the modules that a pattern matches. A "+:" before a pattern includes
-// modules. A "-:" leaves modules as they are, so it has no scheme.
+// modules. A "-:" leaves modules as they are, as 16 bits do, so it has no scheme.
 func (c *qweightConfig) addPattern(field, text string, s qweightScheme, left *budget) {
+	if s.bits.value > 8 {
+		return
+	}
 	if field == patternField {
 		if strings.HasPrefix(text, "-:") {
 			return
