@@ -138,6 +138,7 @@ func TestWordsOf32BitsAreRecognisedByTheirShapes(t *testing.T) {
 		"GPTQ, some under another name": {changed(t, gptqConfig, `"bits": 4`, `"dynamic": {"language_model.layers.0.mlp.up_proj": {"bits": 8, "group_size": 16}}, "bits": 4`), "",
 			wordShape{8, 64, 32, 4}.gptq(upProj, nil), "1 GPTQ, groups of 16 in a row, F16"},
 		"auto-round":         {roundGPTQ, "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"auto-round, twice":  {roundGPTQ, `{"checkpoint_format": "gptq", "quant_method": "gptq"}`, four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"auto-round, gptq":   {changed(t, roundGPTQ, "auto_gptq", "gptq"), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"auto-round, no zp":  {changed(t, roundGPTQ, "auto_round:auto_gptq", "auto_round"), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"auto-round, by sym": {changed(t, changed(t, roundGPTQ, `, "packing_format": "auto_round:auto_gptq"`, ""), "false", "true"), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
