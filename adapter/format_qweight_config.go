@@ -271,7 +271,7 @@ func (c *qweightConfig) addPattern(field, text string, s qweightScheme, left *bu
 	case s.bits.value > 8, field == patternField && strings.HasPrefix(text, "-:"):
 		return nil
 	case len(c.rules) == maxRules:
-		return fmt.Errorf("more than %d patterns up to here: too many for a configuration", maxRules)
+		return fmt.Errorf("more than %d patterns: too many for a configuration", maxRules)
 	case field == patternField:
 		text = "^(?:" + strings.TrimPrefix(text, "+:") + ")"
 	}

@@ -228,7 +228,7 @@ func TestWordsOf32BitsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		"GPTQ, sym by chance": {changed(t, gptqConfig, `"bits"`, `"dynamic": {".*up": {"sym": false}, ".*proj": {"sym": true}}, "bits"`), "", four.gptq(upProj, nil),
 			[]string{upProj + ".qweight", "several descriptions", "sym false", "sym true"}},
 		"GPTQ, many patterns": {changed(t, gptqConfig, `"bits"`, many), "", four.gptq(upProj, nil),
-			[]string{"config.json: dynamic of", "more than 4096 patterns"}},
+			[]string{"config.json: dynamic of", "more than 4096 patterns: too many"}},
 		"GPTQ, no g_idx":            {changed(t, gptqConfig, "false", "true"), "", four.gptq(upProj, nil), []string{"no " + upProj + ".g_idx", "desc_act true"}},
 		"GPTQ, an order in vain":    {gptqConfig, "", four.gptq(upProj, order), []string{upProj + ".g_idx", "another order", "desc_act false"}},
 		"GPTQ, group 0 of desc_act": {changed(t, gptqConfig, "false", "true"), "", four.gptq(upProj, make([]int32, 64)), []string{upProj + ".g_idx", "into group 0", "desc_act true"}},
