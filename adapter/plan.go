@@ -174,9 +174,9 @@ func (p *planner) pass(w *weight, at place) error {
 	if f, ok := p.fusedIn(w.hf); ok {
 		return p.unfuse(f, w, at, p.node(w))
 	}
-	n, err := p.ofRank(w, at, p.node(w))
+	n, err := p.ofRank(at, p.node(w))
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 	}
 	if n == nil {
 		p.acc.dropWeight(w, "experts of other expert-parallel ranks")

@@ -105,25 +105,20 @@ func (p *planner) make(w *weight, at place) error {
 
 // ofRank keeps the experts of the rank of a tensor with one entry for each expert. The node is nil
 // if there are none.
-func (p *planner) ofRank(w *weight, at place, n expr.Node) (expr.Node, error) {
+func (p *planner) ofRank(at place, n expr.Node) (expr.Node, error) {
 	k := p.family.expertKeys()
 	if k == nil || at.layer < 0 || !k.isEach(at.rest) {
 		return n, nil
 	}
 	s := n.Shape()
 	if len(s) == 0 || p.count >= 0 && s[0] != int64(p.count) {
-		return nil, fmt.Errorf("%s: %s: shape %v: expected an entry for each of %d experts",
-			w.Shard, w.Key, s, p.count)
+		return nil, fmt.Errorf("shape %v: expected an entry for each of %d experts", s, p.count)
 	}
 	lo, hi := p.o.EP.Range(int(s[0]))
 	if lo == hi && p.o.EP.Size > 0 {
 		return nil, nil
 	}
-	n, err := rankOf(n, lo, hi)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
-	}
-	return n, nil
+	return rankOf(n, lo, hi)
 }
 
 // shaped gives a tensor the shape that a hook says.
