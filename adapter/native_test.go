@@ -39,8 +39,8 @@ func TestNativeEqualsTheAdapters(t *testing.T) {
 			equalNative(t, d, path)
 		})
 	}
-	if tried < 3 {
-		t.Errorf("%d goldens, want more", tried)
+	if tried < 27 {
+		t.Errorf("%d goldens with a layout native, want more", tried)
 	}
 }
 
