@@ -64,15 +64,22 @@ func nvfp4Format(codes, scale, second string) *format {
 // direction its codes are packed.
 func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 	w := o.codes
-	d, down := nvfp4Codes(w, false), nvfp4Codes(w, true)
-	if o.ending == "" && slices.Equal(down.grid(), scale.Shape) {
-		d = down
+	if o.c.kernelOrder[scale.Shard] {
+		return nil, kernelOrder.refused(w, o.settings)
+	}
+	d := nvfp4Codes(w, false)
+	if o.ending == "" && !slices.Equal(d.grid(), scale.Shape) {
+		if down := nvfp4Codes(w, true); slices.Equal(down.grid(), scale.Shape) {
+			d = down
+		}
 	}
 	if err := d.checkGroups(w, scale); err != nil {
 		return nil, err
 	}
-	if err := o.checkDirection(d); err != nil {
-		return nil, err
+	if o.ending == "" {
+		if err := o.checkDirection(d); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkSecond(w, second); err != nil {
 		return nil, err
@@ -107,16 +114,16 @@ var inputsFirst = []string{"llama4", "llama4_text"}
 // along the inputs.
 func (o *opening) checkDirection(d *packedWeight) error {
 	first, known := o.inputsFirst()
-	if o.ending != "" || !known || first == d.Pack.Down {
+	if !known || first == d.Pack.Down {
 		return nil
 	}
 	axis := "the last axis"
 	if d.Pack.Down {
 		axis = "the axis before the last"
 	}
-	return fmt.Errorf("%s: %s: grouped experts of shape %v, whose inputs are on %s: the model has "+
-		"them on the other one, and it is not known how it is stored so: export it with ModelOpt",
-		o.codes.Shard, o.codes.Key, d.Shape, axis)
+	return fmt.Errorf("%s: %s: grouped experts of shape %v, whose inputs are on %s: the model's "+
+		"own parameter has them on the other axis: export the model with ModelOpt, which keeps the "+
+		"axes of the parameter", o.codes.Shard, o.codes.Key, d.Shape, axis)
 }
 
 // inputsFirst reports whether the model's grouped experts are stacks of inputs × outputs, if that

@@ -173,7 +173,8 @@ func TestNVFP4IsRefused(t *testing.T) {
 		"W4A16_AWQ":                  {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "BF16", shape{16, 2}}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"W4A8_AWQ":                   {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "F8_E4M3", shape{16, 2}}, {"x.weight_scale_2", "F32", nil}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"AWQ over experts":           {`{}`, []tensor{{experts, "U8", shape{2, 8, 256}}, {experts + "_weight_scale", "BF16", shape{2, 16, 2}}}, nil, experts + ": INT4 (AWQ of ModelOpt) is not decoded"},
-		"transposed Qwen 3.5": {`{"model_type": "qwen3_5_moe"}`, []tensor{{experts, "U8", shape{2, 16, 8}},
+		"transposed Qwen 3.5": {`{"model_type": "qwen3_5_moe"}`, []tensor{
+			{experts, "U8", shape{2, 16, 8}},
 			{experts + "_weight_scale", "F8_E4M3", shape{2, 2, 8}},
 			{experts + "_weight_scale_2", "F32", nil}}, nil,
 			experts + ": grouped experts of shape [2 32 8], whose inputs are on the axis before"},

@@ -45,7 +45,10 @@ var qweightMethods = map[string]string{
 }
 
 // orderFields are the fields that name an order of codes.
-var orderFields = []string{"checkpoint_format", "format", "version", "packing_format"}
+var orderFields = []string{"checkpoint_format", "format", versionField, "packing_format"}
+
+// versionField names the order of AWQ. In other descriptions it may be that of a program.
+const versionField = "version"
 
 // qweightScheme describes the codes of a weight.
 type qweightScheme struct {
@@ -127,9 +130,10 @@ func (c *qweightConfig) readOrder(d description) error {
 		return fmt.Errorf("%s: is_marlin_format is true: codes in the order of a kernel are not "+
 			"decoded: %s", d.file, otherQweight)
 	}
+	method := d.settings.text("quant_method")
 	for _, field := range orderFields {
 		name, _ := d.settings[field].(string)
-		if name == "" {
+		if name == "" || field == versionField && qweightMethods[method] == "GPTQ" {
 			continue
 		}
 		from := fmt.Sprintf("%s: %s %q", d.file, field, name)

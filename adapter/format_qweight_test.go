@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -116,6 +117,7 @@ func TestWordsOf32BitsAreRecognisedByTheirShapes(t *testing.T) {
 		"AWQ without a word":     {"", "", four.awq(upProj), "1 AWQ, groups of 32 in a row, F16"},
 		"AWQ in auto-round":      {changed(t, roundGPTQ, "auto_gptq", "auto_awq"), "", four.awq(upProj), "1 AWQ, groups of 32 in a row, F16"},
 		"GPTQ":                   {gptqConfig, "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"GPTQ, a version":        {changed(t, gptqConfig, `"bits"`, `"version": "2.2.0", "bits"`), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"GPTQ, g_idx":            {gptqConfig, "", four.gptq(upProj, sequence), "1 GPTQ, groups of 32 in a row, F16"},
 		"GPTQ, old g_idx":        {gptqConfig, "", four.gptq(upProj, make([]int32, 64)), "1 GPTQ, groups of 32 in a row, F16"},
 		"GPTQ, desc_act":         {changed(t, gptqConfig, "false", "true"), "", four.gptq(upProj, order), "1 GPTQ, groups in a listed order, F16"},
@@ -239,6 +241,57 @@ func TestWordsOf32BitsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		for _, want := range x.want {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: error %q, want %q", name, err, want)
+			}
+		}
+	}
+}
+
+// AutoAWQ wrote a file of its own, in which the fields have other names.
+func TestTheDescriptionByAutoAWQIsRead(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"zero_point": true, "q_group_size": 32, "w_bit": 4, "version": "GEMM"}`: "",
+		`{"zero_point": true, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}`: "quant_config.json: q_group_size 64",
+		`{"zero_point": true, "q_group_size": 32, "w_bit": 4, "version": "GEMV"}`: `quant_config.json: version "GEMV"`,
+	} {
+		c := &synth.Checkpoint{Config: map[string]any{},
+			Tensors: wordShape{4, 64, 32, 2}.awq(upProj),
+			Side:    map[string][]byte{"quant_config.json": []byte(text)}}
+		_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", text, err, want)
+		}
+	}
+}
+
+// The native layout shows experts transposed, as AWQ and GPTQ store them.
+func TestExpertsInWordsAreMerged(t *testing.T) {
+	for _, golden := range []string{"awq_moe", "gptq_moe", "bnb_moe"} {
+		c := openedAt(t, "../testdata/golden/formats/"+golden)
+		hf := dict(t, c, Options{Layout: "hf", DType: safetensors.F16})
+		native := dict(t, c, Options{Layout: "native", DType: safetensors.F16})
+		const experts = "model.layers.0.mlp.experts."
+		for name, parts := range map[string][]string{
+			experts + "gate_and_up_projs": {"gate_proj", "up_proj"},
+			experts + "down_projs":        {"down_proj"},
+		} {
+			merged := mustTensor(t, native, name)
+			shape, got := merged.Shape(), content(t, merged)
+			var want []byte
+			for e := range shape[0] {
+				matrices := make([][]byte, len(parts))
+				for i, p := range parts {
+					matrices[i] = content(t, mustTensor(t, hf,
+						fmt.Sprintf("%s%d.%s.weight", experts, e, p)))
+				}
+				for in := range shape[1] {
+					for _, m := range matrices {
+						want = append(want, cut(m, 2, []int64{int64(len(m)) / 2 / shape[1], shape[1]},
+							1, in, in+1)...)
+					}
+				}
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: %s %v: other bytes than those of the experts", golden, name, shape)
 			}
 		}
 	}

@@ -990,6 +990,9 @@ TEXT ·nibblesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 group:
 	TESTQ       DX, DX
 	JZ          done
+	CMPQ        DX, BX
+	CMOVQLT     DX, BX
+	SUBQ        BX, DX
 	VSUBPS.BCST (R8), Z3, Z8
 	VMULPS.BCST (DI), Z8, Z8
 	VCMPPS      $0x03, Z8, Z8, K1
@@ -1000,9 +1003,6 @@ group:
 	VPADDD      Z9, Z8, Z8
 	VPSRLD      $0x10, Z8, Z8
 	VPMOVDW     Z8, Y4
-	CMPQ        DX, BX
-	CMOVQLT     DX, BX
-	SUBQ        BX, DX
 
 loop:
 	CMPQ       BX, $0x20
@@ -1028,7 +1028,8 @@ half:
 	VPERMW     Y4, Y8, Y8
 	VMOVDQU16  Y8, (AX)
 	ADDQ       $0x08, CX
-	ADDQ       $0x20, AX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -1041,7 +1042,7 @@ done:
 	RET
 
 // func bytesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512BW, AVX512F, CMOV
 TEXT ·bytesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -1058,70 +1059,96 @@ TEXT ·bytesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	MOVL         $0x00000001, R10
 	VPBROADCASTD R10, Z2
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VPBROADCASTD R11, Z5
+	MOVL         $0xaaaaaaaa, R11
+	KMOVD        R11, K1
 	VPBROADCASTD 4(R10), Z3
 	VPBROADCASTD 8(R10), Z4
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Z5
-	VBROADCASTSS (DI), Z6
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Z6
+	VBROADCASTSS (DI), Z7
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Z7
-	VPXORD    Z3, Z7, Z7
-	VSUBPS    Z4, Z7, Z7
-	VSUBPS    Z5, Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VCMPPS    $0x03, Z7, Z7, K1
-	VMOVDQA32 Z0, K1, Z7
-	VPSRLD    $0x10, Z7, Z8
-	VPANDD    Z2, Z8, Z8
-	VPADDD    Z1, Z7, Z7
-	VPADDD    Z8, Z7, Z7
-	VPSRLD    $0x10, Z7, Z7
-	VPMOVDW   Z7, (AX)
-	VPMOVZXBD 16(CX), Z7
-	VPXORD    Z3, Z7, Z7
-	VSUBPS    Z4, Z7, Z7
-	VSUBPS    Z5, Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VCMPPS    $0x03, Z7, Z7, K1
-	VMOVDQA32 Z0, K1, Z7
-	VPSRLD    $0x10, Z7, Z8
-	VPANDD    Z2, Z8, Z8
-	VPADDD    Z1, Z7, Z7
-	VPADDD    Z8, Z7, Z7
-	VPSRLD    $0x10, Z7, Z7
-	VPMOVDW   Z7, 32(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	VPMOVZXBW  (CX), Z8
+	VPSRLD     $0x10, Z8, Z9
+	VPXORD     Z3, Z9, Z9
+	VPTERNLOGD $0x6a, Z3, Z5, Z8
+	VSUBPS     Z4, Z8, Z8
+	VSUBPS     Z6, Z8, Z8
+	VMULPS     Z7, Z8, Z8
+	VPSRLD     $0x10, Z8, Z10
+	VPANDD     Z2, Z10, Z10
+	VPADDD     Z1, Z8, Z8
+	VPADDD     Z10, Z8, Z8
+	VSUBPS     Z4, Z9, Z9
+	VSUBPS     Z6, Z9, Z9
+	VMULPS     Z7, Z9, Z9
+	VPSRLD     $0x10, Z9, Z10
+	VPANDD     Z2, Z10, Z10
+	VPADDD     Z1, Z9, Z9
+	VPADDD     Z10, Z9, Z9
+	VPSRLD     $0x10, Z8, Z8
+	VMOVDQU16  Z9, K1, Z8
+	VMOVDQU16  Z8, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
 	TESTQ     BX, BX
 	JZ        next
-	VPMOVZXBD (CX), Z7
-	VPXORD    Z3, Z7, Z7
-	VSUBPS    Z4, Z7, Z7
-	VSUBPS    Z5, Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VCMPPS    $0x03, Z7, Z7, K1
-	VMOVDQA32 Z0, K1, Z7
-	VPSRLD    $0x10, Z7, Z5
-	VPANDD    Z2, Z5, Z5
-	VPADDD    Z1, Z7, Z7
-	VPADDD    Z5, Z7, Z7
-	VPSRLD    $0x10, Z7, Z7
-	VPMOVDW   Z7, (AX)
+	VPMOVZXBD (CX), Z8
+	VPXORD    Z3, Z8, Z8
+	VSUBPS    Z4, Z8, Z8
+	VSUBPS    Z6, Z8, Z8
+	VMULPS    Z7, Z8, Z8
+	VPSRLD    $0x10, Z8, Z6
+	VPANDD    Z2, Z6, Z6
+	VPADDD    Z1, Z8, Z8
+	VPADDD    Z6, Z8, Z8
+	VPSRLD    $0x10, Z8, Z8
+	VPMOVDW   Z8, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JMP       next
+
+slow:
+	VPMOVZXBD (CX), Z8
+	VPXORD    Z3, Z8, Z8
+	VSUBPS    Z4, Z8, Z8
+	VSUBPS    Z6, Z8, Z8
+	VMULPS    Z7, Z8, Z8
+	VCMPPS    $0x03, Z8, Z8, K2
+	VMOVDQA32 Z0, K2, Z8
+	VPSRLD    $0x10, Z8, Z9
+	VPANDD    Z2, Z9, Z9
+	VPADDD    Z1, Z8, Z8
+	VPADDD    Z9, Z8, Z8
+	VPSRLD    $0x10, Z8, Z8
+	VPMOVDW   Z8, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -1291,6 +1318,10 @@ TEXT ·bytesByColumnBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         form+56(FP), R8
+	MOVL         $0x0000ffff, R9
+	VPBROADCASTD R9, Z0
+	MOVL         $0xaaaaaaaa, R9
+	KMOVD        R9, K1
 	VPBROADCASTD 4(R8), Z0
 	VPBROADCASTD 8(R8), Z1
 	MOVL         $0x7fc00000, R8
@@ -1376,14 +1407,14 @@ TEXT ·nibblesByGroupF16AVX512(SB), NOSPLIT, $0-80
 group:
 	TESTQ       DX, DX
 	JZ          done
+	CMPQ        DX, BX
+	CMOVQLT     DX, BX
+	SUBQ        BX, DX
 	VSUBPS.BCST (R8), Z1, Z6
 	VMULPS.BCST (DI), Z6, Z6
 	VCMPPS      $0x03, Z6, Z6, K1
 	VMOVDQA32   Z0, K1, Z6
 	VCVTPS2PH   $0x00, Z6, Y2
-	CMPQ        DX, BX
-	CMOVQLT     DX, BX
-	SUBQ        BX, DX
 
 loop:
 	CMPQ       BX, $0x20
@@ -1409,7 +1440,8 @@ half:
 	VPERMW     Y2, Y6, Y6
 	VMOVDQU16  Y6, (AX)
 	ADDQ       $0x08, CX
-	ADDQ       $0x20, AX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -1422,7 +1454,7 @@ done:
 	RET
 
 // func bytesByGroupF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512BW, AVX512F, CMOV
 TEXT ·bytesByGroupF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -1435,17 +1467,29 @@ TEXT ·bytesByGroupF16AVX512(SB), NOSPLIT, $0-80
 	MOVL         $0x7fc00000, R10
 	VPBROADCASTD R10, Z0
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VPBROADCASTD R11, Z1
+	MOVL         $0xaaaaaaaa, R11
+	KMOVD        R11, K1
 	VPBROADCASTD 4(R10), Z1
 	VPBROADCASTD 8(R10), Z2
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Z3
-	VBROADCASTSS (DI), Z4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Z3
+	VBROADCASTSS (DI), Z4
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
 	CMPQ      BX, $0x20
@@ -1455,16 +1499,12 @@ loop:
 	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z0, K1, Z5
 	VCVTPS2PH $0x00, Z5, (AX)
 	VPMOVZXBD 16(CX), Z5
 	VPXORD    Z1, Z5, Z5
 	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z0, K1, Z5
 	VCVTPS2PH $0x00, Z5, 32(AX)
 	ADDQ      $0x20, CX
 	ADDQ      $+64, AX
@@ -1479,11 +1519,25 @@ half:
 	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
+	VCVTPS2PH $0x00, Z5, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JMP       next
+
+slow:
+	VPMOVZXBD (CX), Z5
+	VPXORD    Z1, Z5, Z5
+	VSUBPS    Z2, Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
 	VCMPPS    $0x03, Z5, Z5, K1
 	VMOVDQA32 Z0, K1, Z5
 	VCVTPS2PH $0x00, Z5, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -1625,6 +1679,10 @@ TEXT ·bytesByColumnF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         form+56(FP), R8
+	MOVL         $0x0000ffff, R9
+	VPBROADCASTD R9, Z0
+	MOVL         $0xaaaaaaaa, R9
+	KMOVD        R9, K1
 	VPBROADCASTD 4(R8), Z0
 	VPBROADCASTD 8(R8), Z1
 	MOVL         $0x7fc00000, R8
@@ -1694,13 +1752,13 @@ TEXT ·nibblesByGroupF32AVX512(SB), NOSPLIT, $0-80
 group:
 	TESTQ       DX, DX
 	JZ          done
+	CMPQ        DX, BX
+	CMOVQLT     DX, BX
+	SUBQ        BX, DX
 	VSUBPS.BCST (R8), Z0, Z4
 	VMULPS.BCST (DI), Z4, Z4
 	VCMPPS      $0x03, Z4, Z4, K1
 	VMOVDQA32   Z3, K1, Z4
-	CMPQ        DX, BX
-	CMOVQLT     DX, BX
-	SUBQ        BX, DX
 
 loop:
 	CMPQ      BX, $0x20
@@ -1732,7 +1790,8 @@ half:
 	VPERMPS   Z4, Z5, Z5
 	VMOVUPS   Z5, (AX)
 	ADDQ      $0x08, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -1745,7 +1804,7 @@ done:
 	RET
 
 // func bytesByGroupF32AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512BW, AVX512F, CMOV
 TEXT ·bytesByGroupF32AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -1758,17 +1817,29 @@ TEXT ·bytesByGroupF32AVX512(SB), NOSPLIT, $0-80
 	MOVL         $0x7fc00000, R10
 	VPBROADCASTD R10, Z0
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VPBROADCASTD R11, Z1
+	MOVL         $0xaaaaaaaa, R11
+	KMOVD        R11, K1
 	VPBROADCASTD 4(R10), Z1
 	VPBROADCASTD 8(R10), Z2
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Z3
-	VBROADCASTSS (DI), Z4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Z3
+	VBROADCASTSS (DI), Z4
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
 	CMPQ      BX, $0x20
@@ -1778,16 +1849,12 @@ loop:
 	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z0, K1, Z5
 	VMOVDQU32 Z5, (AX)
 	VPMOVZXBD 16(CX), Z5
 	VPXORD    Z1, Z5, Z5
 	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z0, K1, Z5
 	VMOVDQU32 Z5, 64(AX)
 	ADDQ      $0x20, CX
 	ADDQ      $+128, AX
@@ -1802,11 +1869,25 @@ half:
 	VSUBPS    Z2, Z5, Z5
 	VSUBPS    Z3, Z5, Z5
 	VMULPS    Z4, Z5, Z5
+	VMOVDQU32 Z5, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
+	JMP       next
+
+slow:
+	VPMOVZXBD (CX), Z5
+	VPXORD    Z1, Z5, Z5
+	VSUBPS    Z2, Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
 	VCMPPS    $0x03, Z5, Z5, K1
 	VMOVDQA32 Z0, K1, Z5
 	VMOVDQU32 Z5, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -1948,6 +2029,10 @@ TEXT ·bytesByColumnF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
 	MOVQ         form+56(FP), R8
+	MOVL         $0x0000ffff, R9
+	VPBROADCASTD R9, Z0
+	MOVL         $0xaaaaaaaa, R9
+	KMOVD        R9, K1
 	VPBROADCASTD 4(R8), Z0
 	VPBROADCASTD 8(R8), Z1
 	MOVL         $0x7fc00000, R8
@@ -2035,6 +2120,9 @@ TEXT ·nibblesByGroupBF16AVX2(SB), NOSPLIT, $0-80
 group:
 	TESTQ        DX, DX
 	JZ           done
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (R8), Y11
 	VBROADCASTSS (DI), Y12
 	VMOVUPS      (R10), Y4
@@ -2060,9 +2148,6 @@ group:
 	VPUNPCKLDQ   Y3, Y4, Y4
 	VPERMD       Y4, Y6, Y3
 	VPERMD       Y4, Y7, Y4
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
 
 loop:
 	CMPQ       BX, $0x20
@@ -2099,7 +2184,8 @@ half:
 	VMOVDQU    X11, (AX)
 	VMOVDQU    X3, 16(AX)
 	ADDQ       $0x08, CX
-	ADDQ       $0x20, AX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -2132,75 +2218,76 @@ TEXT ·bytesByGroupBF16AVX2(SB), NOSPLIT, $0-80
 	VMOVD        R10, X2
 	VPBROADCASTD X2, Y2
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VMOVD        R11, X3
+	VPBROADCASTD X3, Y5
 	VPBROADCASTD 4(R10), Y3
 	VPBROADCASTD 8(R10), Y4
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Y5
-	VBROADCASTSS (DI), Y6
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y6
+	VBROADCASTSS (DI), Y7
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
 	CMPQ      BX, $0x20
 	JLT       half
-	VPMOVZXBD (CX), Y7
-	VPXOR     Y3, Y7, Y7
-	VSUBPS    Y4, Y7, Y7
-	VSUBPS    Y5, Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VPMOVZXBD 8(CX), Y8
+	VPMOVZXBW (CX), Y8
+	VPSRLD    $0x10, Y8, Y9
+	VPAND     Y5, Y8, Y8
 	VPXOR     Y3, Y8, Y8
 	VSUBPS    Y4, Y8, Y8
-	VSUBPS    Y5, Y8, Y8
-	VMULPS    Y6, Y8, Y8
-	VCMPPS    $0x03, Y7, Y7, Y9
-	VBLENDVPS Y9, Y0, Y7, Y7
-	VCMPPS    $0x03, Y8, Y8, Y9
-	VBLENDVPS Y9, Y0, Y8, Y8
-	VPSRLD    $0x10, Y7, Y9
-	VPAND     Y2, Y9, Y9
-	VPADDD    Y1, Y7, Y7
-	VPADDD    Y9, Y7, Y7
-	VPSRLD    $0x10, Y7, Y7
-	VPSRLD    $0x10, Y8, Y9
-	VPAND     Y2, Y9, Y9
+	VSUBPS    Y6, Y8, Y8
+	VMULPS    Y7, Y8, Y8
+	VPSRLD    $0x10, Y8, Y10
+	VPAND     Y2, Y10, Y10
 	VPADDD    Y1, Y8, Y8
-	VPADDD    Y9, Y8, Y8
+	VPADDD    Y10, Y8, Y8
+	VPXOR     Y3, Y9, Y9
+	VSUBPS    Y4, Y9, Y9
+	VSUBPS    Y6, Y9, Y9
+	VMULPS    Y7, Y9, Y9
+	VPSRLD    $0x10, Y9, Y10
+	VPAND     Y2, Y10, Y10
+	VPADDD    Y1, Y9, Y9
+	VPADDD    Y10, Y9, Y9
 	VPSRLD    $0x10, Y8, Y8
-	VPACKUSDW Y8, Y7, Y7
-	VPERMQ    $0xd8, Y7, Y7
-	VMOVDQU   Y7, (AX)
-	VPMOVZXBD 16(CX), Y7
-	VPXOR     Y3, Y7, Y7
-	VSUBPS    Y4, Y7, Y7
-	VSUBPS    Y5, Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VPMOVZXBD 24(CX), Y8
+	VPBLENDW  $0xaa, Y9, Y8, Y8
+	VMOVDQU   Y8, (AX)
+	VPMOVZXBW 16(CX), Y8
+	VPSRLD    $0x10, Y8, Y9
+	VPAND     Y5, Y8, Y8
 	VPXOR     Y3, Y8, Y8
 	VSUBPS    Y4, Y8, Y8
-	VSUBPS    Y5, Y8, Y8
-	VMULPS    Y6, Y8, Y8
-	VCMPPS    $0x03, Y7, Y7, Y9
-	VBLENDVPS Y9, Y0, Y7, Y7
-	VCMPPS    $0x03, Y8, Y8, Y9
-	VBLENDVPS Y9, Y0, Y8, Y8
-	VPSRLD    $0x10, Y7, Y9
-	VPAND     Y2, Y9, Y9
-	VPADDD    Y1, Y7, Y7
-	VPADDD    Y9, Y7, Y7
-	VPSRLD    $0x10, Y7, Y7
-	VPSRLD    $0x10, Y8, Y9
-	VPAND     Y2, Y9, Y9
+	VSUBPS    Y6, Y8, Y8
+	VMULPS    Y7, Y8, Y8
+	VPSRLD    $0x10, Y8, Y10
+	VPAND     Y2, Y10, Y10
 	VPADDD    Y1, Y8, Y8
-	VPADDD    Y9, Y8, Y8
+	VPADDD    Y10, Y8, Y8
+	VPXOR     Y3, Y9, Y9
+	VSUBPS    Y4, Y9, Y9
+	VSUBPS    Y6, Y9, Y9
+	VMULPS    Y7, Y9, Y9
+	VPSRLD    $0x10, Y9, Y10
+	VPAND     Y2, Y10, Y10
+	VPADDD    Y1, Y9, Y9
+	VPADDD    Y10, Y9, Y9
 	VPSRLD    $0x10, Y8, Y8
-	VPACKUSDW Y8, Y7, Y7
-	VPERMQ    $0xd8, Y7, Y7
-	VMOVDQU   Y7, 32(AX)
+	VPBLENDW  $0xaa, Y9, Y8, Y8
+	VMOVDQU   Y8, 32(AX)
 	ADDQ      $0x20, CX
 	ADDQ      $+64, AX
 	SUBQ      $0x20, BX
@@ -2209,35 +2296,65 @@ loop:
 half:
 	TESTQ     BX, BX
 	JZ        next
-	VPMOVZXBD (CX), Y7
-	VPXOR     Y3, Y7, Y7
-	VSUBPS    Y4, Y7, Y7
-	VSUBPS    Y5, Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VPMOVZXBD 8(CX), Y8
+	VPMOVZXBW (CX), Y8
+	VPSRLD    $0x10, Y8, Y9
+	VPAND     Y5, Y8, Y8
 	VPXOR     Y3, Y8, Y8
 	VSUBPS    Y4, Y8, Y8
-	VSUBPS    Y5, Y8, Y8
-	VMULPS    Y6, Y8, Y8
-	VCMPPS    $0x03, Y7, Y7, Y5
-	VBLENDVPS Y5, Y0, Y7, Y7
-	VCMPPS    $0x03, Y8, Y8, Y5
-	VBLENDVPS Y5, Y0, Y8, Y8
-	VPSRLD    $0x10, Y7, Y5
-	VPAND     Y2, Y5, Y5
-	VPADDD    Y1, Y7, Y7
-	VPADDD    Y5, Y7, Y7
-	VPSRLD    $0x10, Y7, Y7
-	VPSRLD    $0x10, Y8, Y5
-	VPAND     Y2, Y5, Y5
+	VSUBPS    Y6, Y8, Y8
+	VMULPS    Y7, Y8, Y8
+	VPSRLD    $0x10, Y8, Y10
+	VPAND     Y2, Y10, Y10
 	VPADDD    Y1, Y8, Y8
-	VPADDD    Y5, Y8, Y8
+	VPADDD    Y10, Y8, Y8
+	VPXOR     Y3, Y9, Y9
+	VSUBPS    Y4, Y9, Y9
+	VSUBPS    Y6, Y9, Y9
+	VMULPS    Y7, Y9, Y9
+	VPSRLD    $0x10, Y9, Y6
+	VPAND     Y2, Y6, Y6
+	VPADDD    Y1, Y9, Y9
+	VPADDD    Y6, Y9, Y9
 	VPSRLD    $0x10, Y8, Y8
-	VPACKUSDW Y8, Y7, Y7
-	VPERMQ    $0xd8, Y7, Y7
-	VMOVDQU   Y7, (AX)
+	VPBLENDW  $0xaa, Y9, Y8, Y8
+	VMOVDQU   Y8, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JMP       next
+
+slow:
+	VPMOVZXBD (CX), Y8
+	VPXOR     Y3, Y8, Y8
+	VSUBPS    Y4, Y8, Y8
+	VPMOVZXBD 8(CX), Y9
+	VPXOR     Y3, Y9, Y9
+	VSUBPS    Y4, Y9, Y9
+	VSUBPS    Y6, Y8, Y8
+	VMULPS    Y7, Y8, Y8
+	VSUBPS    Y6, Y9, Y9
+	VMULPS    Y7, Y9, Y9
+	VCMPPS    $0x03, Y8, Y8, Y10
+	VBLENDVPS Y10, Y0, Y8, Y8
+	VCMPPS    $0x03, Y9, Y9, Y10
+	VBLENDVPS Y10, Y0, Y9, Y9
+	VPSRLD    $0x10, Y8, Y10
+	VPAND     Y2, Y10, Y10
+	VPADDD    Y1, Y8, Y8
+	VPADDD    Y10, Y8, Y8
+	VPSRLD    $0x10, Y8, Y8
+	VPSRLD    $0x10, Y9, Y10
+	VPAND     Y2, Y10, Y10
+	VPADDD    Y1, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPSRLD    $0x10, Y9, Y9
+	VPACKUSDW Y9, Y8, Y8
+	VPERMQ    $0xd8, Y8, Y8
+	VMOVDQU   Y8, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -2618,6 +2735,9 @@ TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         zeroStep+40(FP), DI
 	SHLQ         $0x04, DI
 	MOVQ         form+56(FP), R8
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y3
 	VPBROADCASTD 4(R8), Y3
 	VPBROADCASTD 8(R8), Y4
 
@@ -2695,6 +2815,9 @@ TEXT ·nibblesByGroupF16AVX2(SB), NOSPLIT, $0-80
 group:
 	TESTQ        DX, DX
 	JZ           done
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (R8), Y7
 	VBROADCASTSS (DI), Y8
 	VMOVUPS      (R10), Y2
@@ -2713,9 +2836,6 @@ group:
 	VPSHUFB      Y3, Y2, Y2
 	VPERMQ       $0x88, Y2, Y1
 	VPERMQ       $0xdd, Y2, Y2
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
 
 loop:
 	CMPQ       BX, $0x20
@@ -2752,7 +2872,8 @@ half:
 	VMOVDQU    X7, (AX)
 	VMOVDQU    X1, 16(AX)
 	ADDQ       $0x08, CX
-	ADDQ       $0x20, AX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -2779,17 +2900,28 @@ TEXT ·bytesByGroupF16AVX2(SB), NOSPLIT, $0-80
 	VMOVD        R10, X0
 	VPBROADCASTD X0, Y0
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
 	VPBROADCASTD 4(R10), Y1
 	VPBROADCASTD 8(R10), Y2
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Y3
-	VBROADCASTSS (DI), Y4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y3
+	VBROADCASTSS (DI), Y4
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
 	CMPQ      BX, $0x20
@@ -2797,33 +2929,25 @@ loop:
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
 	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
 	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
 	VCVTPS2PH $0x00, Y5, (AX)
 	VCVTPS2PH $0x00, Y6, 16(AX)
 	VPMOVZXBD 16(CX), Y5
 	VPXOR     Y1, Y5, Y5
 	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
 	VPMOVZXBD 24(CX), Y6
 	VPXOR     Y1, Y6, Y6
 	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
 	VCVTPS2PH $0x00, Y5, 32(AX)
 	VCVTPS2PH $0x00, Y6, 48(AX)
 	ADDQ      $0x20, CX
@@ -2837,21 +2961,41 @@ half:
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
 	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
 	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y3
-	VBLENDVPS Y3, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y3
-	VBLENDVPS Y3, Y0, Y6, Y6
 	VCVTPS2PH $0x00, Y5, (AX)
 	VCVTPS2PH $0x00, Y6, 16(AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JMP       next
+
+slow:
+	VPMOVZXBD (CX), Y5
+	VPXOR     Y1, Y5, Y5
+	VSUBPS    Y2, Y5, Y5
+	VPMOVZXBD 8(CX), Y6
+	VPXOR     Y1, Y6, Y6
+	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
+	VSUBPS    Y3, Y6, Y6
+	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y0, Y5, Y5
+	VCMPPS    $0x03, Y6, Y6, Y7
+	VBLENDVPS Y7, Y0, Y6, Y6
+	VCVTPS2PH $0x00, Y5, (AX)
+	VCVTPS2PH $0x00, Y6, 16(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -3148,6 +3292,9 @@ TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         zeroStep+40(FP), DI
 	SHLQ         $0x04, DI
 	MOVQ         form+56(FP), R8
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X1
+	VPBROADCASTD X1, Y1
 	VPBROADCASTD 4(R8), Y1
 	VPBROADCASTD 8(R8), Y2
 
@@ -3205,6 +3352,9 @@ TEXT ·nibblesByGroupF32AVX2(SB), NOSPLIT, $0-80
 group:
 	TESTQ        DX, DX
 	JZ           done
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (R8), Y5
 	VBROADCASTSS (DI), Y6
 	VMOVUPS      (R10), Y3
@@ -3217,9 +3367,6 @@ group:
 	VBLENDVPS    Y5, Y0, Y3, Y3
 	VCMPPS       $0x03, Y4, Y4, Y5
 	VBLENDVPS    Y5, Y0, Y4, Y4
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
 
 loop:
 	CMPQ      BX, $0x20
@@ -3287,7 +3434,8 @@ half:
 	VBLENDVPS Y5, Y4, Y3, Y3
 	VMOVUPS   Y3, 32(AX)
 	ADDQ      $0x08, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -3314,17 +3462,28 @@ TEXT ·bytesByGroupF32AVX2(SB), NOSPLIT, $0-80
 	VMOVD        R10, X0
 	VPBROADCASTD X0, Y0
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
 	VPBROADCASTD 4(R10), Y1
 	VPBROADCASTD 8(R10), Y2
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Y3
-	VBROADCASTSS (DI), Y4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y3
+	VBROADCASTSS (DI), Y4
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
 	CMPQ      BX, $0x20
@@ -3332,33 +3491,25 @@ loop:
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
 	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
 	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
 	VMOVUPS   Y5, (AX)
 	VMOVUPS   Y6, 32(AX)
 	VPMOVZXBD 16(CX), Y5
 	VPXOR     Y1, Y5, Y5
 	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
 	VPMOVZXBD 24(CX), Y6
 	VPXOR     Y1, Y6, Y6
 	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
 	VMOVUPS   Y5, 64(AX)
 	VMOVUPS   Y6, 96(AX)
 	ADDQ      $0x20, CX
@@ -3372,21 +3523,41 @@ half:
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
 	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
 	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y3
-	VBLENDVPS Y3, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y3
-	VBLENDVPS Y3, Y0, Y6, Y6
 	VMOVUPS   Y5, (AX)
 	VMOVUPS   Y6, 32(AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
+	JMP       next
+
+slow:
+	VPMOVZXBD (CX), Y5
+	VPXOR     Y1, Y5, Y5
+	VSUBPS    Y2, Y5, Y5
+	VPMOVZXBD 8(CX), Y6
+	VPXOR     Y1, Y6, Y6
+	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
+	VSUBPS    Y3, Y6, Y6
+	VMULPS    Y4, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y0, Y5, Y5
+	VCMPPS    $0x03, Y6, Y6, Y7
+	VBLENDVPS Y7, Y0, Y6, Y6
+	VMOVUPS   Y5, (AX)
+	VMOVUPS   Y6, 32(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -3683,6 +3854,9 @@ TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         zeroStep+40(FP), DI
 	SHLQ         $0x04, DI
 	MOVQ         form+56(FP), R8
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X1
+	VPBROADCASTD X1, Y1
 	VPBROADCASTD 4(R8), Y1
 	VPBROADCASTD 8(R8), Y2
 

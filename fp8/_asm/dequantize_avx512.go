@@ -86,12 +86,17 @@ func (r *rounderAVX512) store(v VecVirtual, m Mem, k Op) {
 
 // words rounds v to BF16, each in the lower half of its dword.
 func (r *rounderAVX512) words(v VecVirtual) {
+	r.upperWords(v)
+	VPSRLD(U8(16), v, v)
+}
+
+// upperWords rounds v to BF16, each in the upper half of its dword. The lower half is undefined.
+func (r *rounderAVX512) upperWords(v VecVirtual) {
 	odd := ZMM()
 	VPSRLD(U8(16), v, odd)
 	VPANDD(r.one, odd, odd)
 	VPADDD(r.half, v, v)
 	VPADDD(odd, v, v)
-	VPSRLD(U8(16), v, v)
 }
 
 // rowByTableAVX512 looks the magnitude of each code up in the 128 words of its block, in four

@@ -62,28 +62,38 @@ func loadGroupArguments() *groupArguments {
 }
 
 // each emits a loop over the groups. fill prepares a group. decode decodes that many codes, 32 or
-// 16 at a time. They are in bytes bytes each two, and their results have size bytes each.
-func (a *groupArguments) each(bytes, size int, fill func(), decode func(codes int)) {
+// 16 at a time. The kernel has pairs of codes in bytes bytes, and results of size bytes. Unless slow
+// is nil, it decodes 16 codes of a group that begins with a jump to "slow".
+func (a *groupArguments) each(bytes, size int, fill func(), decode func(codes int), slow func()) {
+	advance := func(codes int) {
+		ADDQ(U8(codes/2*bytes), a.codes)
+		ADDQ(I32(codes*size), a.dst)
+		SUBQ(U8(codes), a.left)
+	}
 	while("group", a.n, func() {
-		fill()
 		minimum(a.left, a.first, a.n)
 		SUBQ(a.left, a.n)
+		fill()
 
 		Label("loop")
 		CMPQ(a.left, U8(32))
 		JLT(LabelRef("half"))
 		decode(32)
-		ADDQ(U8(16*bytes), a.codes)
-		ADDQ(I32(32*size), a.dst)
-		SUBQ(U8(32), a.left)
+		advance(32)
 		JMP(LabelRef("loop"))
 
 		Label("half")
 		TESTQ(a.left, a.left)
 		JZ(LabelRef("next"))
 		decode(16)
-		ADDQ(U8(8*bytes), a.codes)
-		ADDQ(U8(16*size), a.dst)
+		advance(16)
+		if slow != nil {
+			JMP(LabelRef("next"))
+			Label("slow")
+			slow()
+			advance(16)
+			JNZ(LabelRef("slow"))
+		}
 
 		Label("next")
 		ADDQ(U8(4), a.scales)
@@ -92,6 +102,17 @@ func (a *groupArguments) each(bytes, size int, fill func(), decode func(codes in
 	})
 	VZEROUPPER()
 	RET()
+}
+
+// slowUnlessFinite jumps to "slow" if the scale or the zero point of a group is infinite or NaN.
+func (a *groupArguments) slowUnlessFinite() {
+	for _, p := range []GPVirtual{a.scales, a.zeros} {
+		u := GP32()
+		MOVL(at(p, 0), u)
+		ADDL(u, u) // without the sign
+		CMPL(u, U32(infinityF32<<1))
+		JCC(LabelRef("slow"))
+	}
 }
 
 // nibbleShifts loads the shifts that bring the first nibble of a byte to the bottom of an element,

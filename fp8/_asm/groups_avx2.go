@@ -37,7 +37,7 @@ func nibblesByGroupAVX2(out string) {
 		w := t.look(i)
 		VMOVDQU(w[0].AsX(), at(a.dst, 0))
 		VMOVDQU(w[1].AsX(), at(a.dst, 16))
-	})
+	}, nil)
 }
 
 // floatsByGroupAVX2 is nibblesByGroupAVX2 with results in F32.
@@ -49,7 +49,7 @@ func floatsByGroupAVX2(a *groupArguments) {
 			v := p.dwords(at(a.codes, i/2))
 			VMOVUPS(lookFloats(results[0], results[1], v), at(a.dst, 4*i))
 		}
-	})
+	}, nil)
 }
 
 // scaleValuesAVX2 computes the results of the 16 values for the scale and zero point of a group.
@@ -166,32 +166,62 @@ func lookFloats(lower, upper Op, i VecVirtual) VecVirtual {
 	return v
 }
 
-// bytesByGroupAVX2 computes each result.
+// bytesByGroupAVX2 computes each result. Results that cannot be NaN take less time.
 func bytesByGroupAVX2(out string) {
 	declare("bytesByGroup"+out+"AVX2", byGroupSignature, byGroupDoc...)
 	a := loadGroupArguments()
 	r, b := newRounderAVX2(out), newBytesAVX2()
 	zero, scale := YMM(), YMM()
+	finish := func(v VecVirtual) {
+		VSUBPS(zero, v, v)
+		VMULPS(scale, v, v)
+	}
+	both := func(m Mem) [2]VecVirtual {
+		v := [2]VecVirtual{b.load(m), b.load(m.Offset(8))}
+		finish(v[0])
+		finish(v[1])
+		return v
+	}
 	a.each(2, size(out), func() {
 		VBROADCASTSS(at(a.zeros, 0), zero)
 		VBROADCASTSS(at(a.scales, 0), scale)
+		a.slowUnlessFinite()
 	}, func(codes int) {
 		for i := 0; i < codes; i += 16 {
-			var v [2]VecVirtual
-			for j := range v {
-				v[j] = b.load(at(a.codes, i+8*j))
-				VSUBPS(zero, v[j], v[j])
-				VMULPS(scale, v[j], v[j])
+			if out == "BF16" {
+				b.decodeWords(at(a.codes, i), at(a.dst, 2*i), r, finish)
+			} else {
+				r.store16(both(at(a.codes, i)), at(a.dst, size(out)*i))
 			}
-			r.store16(v, at(a.dst, size(out)*i))
 		}
+	}, func() {
+		v := both(at(a.codes, 0))
+		r.quieten(v[0])
+		r.quieten(v[1])
+		r.store16(v, at(a.dst, 0))
 	})
+}
+
+// decodeWords decodes 16 codes to BF16. It separates even and odd columns, so that their words need
+// no more than a blend at the end.
+func (b *bytesAVX2) decodeWords(codes, dst Mem, r *rounderAVX2, finish func(v VecVirtual)) {
+	even, odd := YMM(), YMM()
+	VPMOVZXBW(codes, even)
+	VPSRLD(U8(16), even, odd)
+	VPAND(b.word, even, even)
+	for _, v := range []VecVirtual{even, odd} {
+		VPXOR(b.flip, v, v)
+		VSUBPS(b.bias, v, v)
+		finish(v)
+		r.upperWords(v)
+	}
+	VPSRLD(U8(16), even, even)
+	VPBLENDW(U8(0xaa), odd, even, even)
+	VMOVDQU(even, dst)
 }
 
 // store16 rounds 16 values and stores them.
 func (r *rounderAVX2) store16(v [2]VecVirtual, m Mem) {
-	r.quieten(v[0])
-	r.quieten(v[1])
 	if r.out != "BF16" {
 		r.store(v[0], m)
 		r.store(v[1], m.Offset(8*size(r.out)))
@@ -205,10 +235,10 @@ func (r *rounderAVX2) store16(v [2]VecVirtual, m Mem) {
 }
 
 // bytesAVX2 loads numbers of 8 bits. A byte in the last places of 2^23 is a float32 at once.
-type bytesAVX2 struct{ flip, bias VecVirtual }
+type bytesAVX2 struct{ flip, bias, word VecVirtual }
 
 func newBytesAVX2() *bytesAVX2 {
-	form, b := pointer("form"), &bytesAVX2{YMM(), YMM()}
+	form, b := pointer("form"), &bytesAVX2{YMM(), YMM(), dwordsY(0xffff)}
 	VPBROADCASTD(at(form, byteFlip), b.flip)
 	VPBROADCASTD(at(form, byteBias), b.bias)
 	return b
@@ -244,6 +274,8 @@ func (c *columnsAVX2) finish(v [2]VecVirtual, codesSize int) {
 		VSUBPS(at(c.zeros, 32*j), v[j], v[j])
 		VMULPS(at(c.scales, 32*j), v[j], v[j])
 	}
+	c.r.quieten(v[0])
+	c.r.quieten(v[1])
 	c.r.store16(v, at(c.dst, 0))
 	ADDQ(U8(codesSize), c.codes)
 	ADDQ(U8(64), c.scales)

@@ -18,7 +18,7 @@ func nibblesByGroupAVX512(out string) {
 			for i := 0; i < codes; i += 16 {
 				VMOVUPS(t.load(at(a.codes, i/2), nil), at(a.dst, 4*i))
 			}
-		})
+		}, nil)
 		return
 	}
 	t := newSixteenAVX512(out)
@@ -28,7 +28,7 @@ func nibblesByGroupAVX512(out string) {
 		} else {
 			t.decode(a.codes, a.dst, YMM(), YMM())
 		}
-	})
+	}, nil)
 }
 
 // scaleValuesAVX512 computes the results of the 16 values for the scale and zero point of a group.
@@ -86,24 +86,53 @@ func (t *sixteenAVX512) decode(codes, dst GPVirtual, i, second VecVirtual) {
 	VMOVDQU16(i, at(dst, 0))
 }
 
-// bytesByGroupAVX512 computes each result.
+// bytesByGroupAVX512 computes each result. Results that cannot be NaN take less time.
 func bytesByGroupAVX512(out string) {
 	declare("bytesByGroup"+out+"AVX512", byGroupSignature, byGroupDoc...)
 	a := loadGroupArguments()
 	r, b := newRounderAVX512(out), newBytesAVX512()
 	zero, scale := ZMM(), ZMM()
+	finish := func(v VecVirtual) {
+		VSUBPS(zero, v, v)
+		VMULPS(scale, v, v)
+	}
 	a.each(2, size(out), func() {
 		VBROADCASTSS(at(a.zeros, 0), zero)
 		VBROADCASTSS(at(a.scales, 0), scale)
+		a.slowUnlessFinite()
 	}, func(codes int) {
+		if codes == 32 && out == "BF16" {
+			b.decodeWords(at(a.codes, 0), at(a.dst, 0), r, finish)
+			return
+		}
 		for i := 0; i < codes; i += 16 {
 			v := b.load(at(a.codes, i), nil)
-			VSUBPS(zero, v, v)
-			VMULPS(scale, v, v)
-			r.quieten(v)
+			finish(v)
 			r.store(v, at(a.dst, size(out)*i), nil)
 		}
+	}, func() {
+		v := b.load(at(a.codes, 0), nil)
+		finish(v)
+		r.quieten(v)
+		r.store(v, at(a.dst, 0), nil)
 	})
+}
+
+// decodeWords decodes 32 codes to BF16. See the function for AVX2.
+func (b *bytesAVX512) decodeWords(codes, dst Mem, r *rounderAVX512, finish func(v VecVirtual)) {
+	even, odd := ZMM(), ZMM()
+	VPMOVZXBW(codes, even)
+	VPSRLD(U8(16), even, odd)
+	VPXORD(b.flip, odd, odd)
+	VPTERNLOGD(U8(0x6a), b.flip, b.word, even) // even & word ^ flip
+	for _, v := range []VecVirtual{even, odd} {
+		VSUBPS(b.bias, v, v)
+		finish(v)
+		r.upperWords(v)
+	}
+	VPSRLD(U8(16), even, even)
+	VMOVDQU16(odd, b.odd, even)
+	VMOVDQU16(even, dst)
 }
 
 // codesByColumnAVX512 multiplies codes by the scales of their columns, after subtracting the zero
@@ -167,11 +196,16 @@ func newSourceAVX512(coding string) sourceAVX512 {
 }
 
 // bytesAVX512 loads numbers of 8 bits. See bytesAVX2.
-type bytesAVX512 struct{ flip, bias VecVirtual }
+type bytesAVX512 struct {
+	flip, bias, word VecVirtual
+	odd              OpmaskVirtual // the upper words of dwords
+}
 
 func newBytesAVX512() *bytesAVX512 {
-	form := pointer("form")
-	b := &bytesAVX512{ZMM(), ZMM()}
+	form, odd := pointer("form"), GP32()
+	b := &bytesAVX512{ZMM(), ZMM(), dwords(0xffff), K()}
+	MOVL(U32(0xaaaaaaaa), odd)
+	KMOVD(odd, b.odd)
 	VPBROADCASTD(at(form, byteFlip), b.flip)
 	VPBROADCASTD(at(form, byteBias), b.bias)
 	return b
