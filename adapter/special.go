@@ -90,6 +90,9 @@ func (p *planner) make(w *weight, at place) error {
 			return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 		}
 		name := p.name(head+m.key, at)
+		if n, err = p.rounded(name, n); err != nil {
+			return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+		}
 		if p.leftOut(name) != "" {
 			continue
 		}

@@ -88,8 +88,8 @@ var magnitudes = func() (m [0x7f]float64) {
 	return m
 }()
 
-// nearest finds the E4M3 code nearest to f by trying all of them; of two, the even one. Beyond the
-// largest it is the largest.
+// nearest finds the E4M3 code nearest to f: one of the two whose values f is between, and of two the
+// even one. Beyond the largest it is the largest.
 func nearest(f float32) byte {
 	sign := byte(0)
 	if math.Signbit(float64(f)) {
@@ -98,12 +98,12 @@ func nearest(f float32) byte {
 	if math.IsNaN(float64(f)) {
 		return sign | 0x7f
 	}
-	best, a := byte(0), min(math.Abs(float64(f)), 448)
-	for code := byte(0); code < 0x7f; code++ {
-		d, b := math.Abs(a-magnitudes[code]), math.Abs(a-magnitudes[best])
-		if d < b || d == b && code%2 == 0 {
-			best = code
-		}
+	a := min(math.Abs(float64(f)), 448)
+	above := byte(slices.IndexFunc(magnitudes[:], func(m float64) bool { return m >= a }))
+	best := max(above, 1) - 1
+	d, b := magnitudes[above]-a, a-magnitudes[best]
+	if d < b || d == b && above%2 == 0 {
+		best = above
 	}
 	return sign | best
 }

@@ -10,9 +10,9 @@ import os
 import pathlib
 import re
 import runpy
-import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 import container
 import models
@@ -117,22 +117,18 @@ def converter():
 
 
 def convert(directory, file):
-    """The converter in its own process, as a user runs it."""
-    arguments = [directory, "--outfile", file, "--outtype", "auto", "--model-name", "tiny"]
-    code = "import loads; loads.convert_main()"
-    p = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300)
-    expect(p.returncode == 0, f"the converter: {p.stderr.strip().splitlines()[-12:]}")
-
-
-def convert_main():
     """Runs the script. It knows tokenizers by a hash: this one gets the name of a common one."""
     (root,) = pathlib.Path(os.environ["DEQUANTFS_SOURCES"]).glob("llama_cpp_python-*/vendor/llama.cpp")
-    sys.path[:0] = [str(root / "gguf-py"), str(root)]
+    paths = [str(root / "gguf-py"), str(root)]
+    sys.path[:0] = [p for p in paths if p not in sys.path]
     import conversion.base
 
-    conversion.base.TextModel.get_vocab_base_pre = lambda *_: "default"
-    sys.argv[0] = str(root / "convert_hf_to_gguf.py")
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    script, arguments = root / "convert_hf_to_gguf.py", ["--outfile", file, "--outtype", "auto", "--model-name", "tiny"]
+    with (
+        mock.patch.object(conversion.base.TextModel, "get_vocab_base_pre", lambda *_: "default"),
+        mock.patch.object(sys, "argv", [str(x) for x in (script, directory, *arguments)]),
+    ):
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def same_gguf(a, b, least):

@@ -10,6 +10,7 @@ import libraries
 
 # module, function, seconds that it may take, and the environment if it is not that of the suite
 LIGHT = [("light", f, 600) for f in ("views", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")]
+LIGHT += [("requantized", "goldens", 600)]
 LOADERS = (
     "transformers",
     "automodel",
