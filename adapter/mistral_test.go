@@ -1,6 +1,8 @@
 package adapter
 
 import (
+	"bytes"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -103,6 +105,21 @@ func TestShardsOfMistralsOwnLayout(t *testing.T) {
 				t.Errorf("shards %v with stem %q, want %v", c.Shards(), c.Stem(), test.want)
 			}
 		})
+	}
+}
+
+func TestFilesLeftOutOfMistralsOwnLayoutAreNamed(t *testing.T) {
+	var log bytes.Buffer
+	p := published{texts: map[string]string{"params.json": params},
+		files: mistralShards("consolidated.safetensors", "consolidated-old.safetensors")}
+	c, err := Open(t.Context(), p.write(t), OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if want := "weights left out: consolidated-old.safetensors: consolidated.safetensors is the whole model"; !strings.Contains(log.String(), want) ||
+		!strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("log %q, want %q", &log, want)
 	}
 }
 
