@@ -112,7 +112,21 @@ func openPack(o *opening) (decoder, error) {
 	if err := o.group(d, w, scale); err != nil {
 		return nil, err
 	}
+	o.compare(d, w, s)
 	return d, o.zeroPoints(d, w, s)
+}
+
+// compare notes a configuration that describes a pack otherwise. The tensors are certain, and
+// published models have configurations that are left over from others.
+func (o *opening) compare(d *packedWeight, w *Stored, s *scheme) {
+	f, p := frameOf(d.Shape), partition{block: d.Scales.Block}
+	sameBits := len(s.bits) == 0 || slices.Contains(s.bits, d.Pack.Bits)
+	if sameBits && (!s.divides() || s.names(p) ||
+		len(f.named([]partition{p}, f.candidates(s, fusion{}, false), s)) > 0) {
+		return
+	}
+	o.against.add(fmt.Sprintf("%s, but the configuration says %s: the tensors decide", d.where, s),
+		w.Key)
 }
 
 // statedShape returns the shape that the tensor ".weight_shape" holds.

@@ -138,9 +138,14 @@ func TestWordsOf32BitsAreRecognisedByTheirShapes(t *testing.T) {
 		"GPTQ, some under another name": {changed(t, gptqConfig, `"bits": 4`, `"dynamic": {"language_model.layers.0.mlp.up_proj": {"bits": 8, "group_size": 16}}, "bits": 4`), "",
 			wordShape{8, 64, 32, 4}.gptq(upProj, nil), "1 GPTQ, groups of 16 in a row, F16"},
 		"auto-round":         {roundGPTQ, "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"auto-round, twice":  {roundGPTQ, `{"checkpoint_format": "gptq", "quant_method": "gptq"}`, four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"auto-round, gptq":   {changed(t, roundGPTQ, "auto_gptq", "gptq"), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"auto-round, no zp":  {changed(t, roundGPTQ, "auto_round:auto_gptq", "auto_round"), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"auto-round, by sym": {changed(t, changed(t, roundGPTQ, `, "packing_format": "auto_round:auto_gptq"`, ""), "false", "true"), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"auto-round, but a module": {changed(t, roundGPTQ, `"bits"`, `"extra_config": {"up_proj": {"bits": 8, "group_size": 16}, "model.layers.0.mlp.up_proj": {"sym": true}, ".*proj": {"bits": 16}}, "bits"`), "",
+			four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"auto-round, of a pattern": {changed(t, roundGPTQ, `"bits"`, `"extra_config": {"mlp.*up": {"bits": 8, "group_size": 16}}, "bits"`), "",
+			wordShape{8, 64, 32, 4}.gptq(upProj, nil), "1 GPTQ, groups of 16 in a row, F16"},
 		"auto-round, of a module": {changed(t, roundGPTQ, `"bits"`, `"extra_config": {"model.layers.0.mlp.up_proj": {"bits": 8, "group_size": 16}, "v_proj": {"bits": 16}}, "bits"`), "",
 			wordShape{8, 64, 32, 4}.gptq(upProj, nil), "1 GPTQ, groups of 16 in a row, F16"},
 	} {
@@ -156,6 +161,11 @@ func TestWordsOf32BitsAreRecognisedByTheirShapes(t *testing.T) {
 }
 
 func TestWordsOf32BitsThatAreNotUnderstoodAreRefused(t *testing.T) {
+	patterns := make([]string, maxRules+1)
+	for i := range patterns {
+		patterns[i] = fmt.Sprintf(`"layer%d": {"bits": 8}`, i)
+	}
+	many := `"dynamic": {` + strings.Join(patterns, ", ") + `}, "bits"`
 	four := wordShape{4, 64, 32, 2}
 	without := func(all []synth.Tensor, ending string) (rest []synth.Tensor) {
 		for _, x := range all {
@@ -217,6 +227,8 @@ func TestWordsOf32BitsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		"GPTQ, group_size 0":      {changed(t, gptqConfig, "32", "0"), "", four.gptq(upProj, nil), []string{"config.json: group_size is 0: expected"}},
 		"GPTQ, sym by chance": {changed(t, gptqConfig, `"bits"`, `"dynamic": {".*up": {"sym": false}, ".*proj": {"sym": true}}, "bits"`), "", four.gptq(upProj, nil),
 			[]string{upProj + ".qweight", "several descriptions", "sym false", "sym true"}},
+		"GPTQ, many patterns": {changed(t, gptqConfig, `"bits"`, many), "", four.gptq(upProj, nil),
+			[]string{"config.json: dynamic of", "more than 4096 patterns: too many"}},
 		"GPTQ, no g_idx":            {changed(t, gptqConfig, "false", "true"), "", four.gptq(upProj, nil), []string{"no " + upProj + ".g_idx", "desc_act true"}},
 		"GPTQ, an order in vain":    {gptqConfig, "", four.gptq(upProj, order), []string{upProj + ".g_idx", "another order", "desc_act false"}},
 		"GPTQ, group 0 of desc_act": {changed(t, gptqConfig, "false", "true"), "", four.gptq(upProj, make([]int32, 64)), []string{upProj + ".g_idx", "into group 0", "desc_act true"}},
@@ -285,8 +297,8 @@ func TestExpertsInWordsAreMerged(t *testing.T) {
 				}
 				for in := range shape[1] {
 					for _, m := range matrices {
-						want = append(want, cut(m, 2, []int64{int64(len(m)) / 2 / shape[1], shape[1]},
-							1, in, in+1)...)
+						rows := int64(len(m)) / 2 / shape[1]
+						want = append(want, cut(m, 2, []int64{rows, shape[1]}, 1, in, in+1)...)
 					}
 				}
 			}

@@ -349,3 +349,34 @@ func TestParametersThatAreCalledAsPartsOfFormatsPass(t *testing.T) {
 	}
 	equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), c.Tensors)
 }
+
+// The help lists what each format is recognised by, and every method that is refused.
+func TestTheHelpListsEveryFormat(t *testing.T) {
+	raw, err := os.ReadFile("../cmd/dequantfs/help/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	help := string(raw)
+	for _, f := range formats {
+		if f.open == nil {
+			continue
+		}
+		for _, ending := range slices.Concat(f.needed(), f.optional) {
+			grouped := strings.Replace(ending, "_", ".", 1)
+			for _, short := range []string{".absmax", ".quant_", ".nested_"} { // of grouped experts
+				if strings.HasPrefix(ending, short) {
+					ending = ".weight" + ending
+				}
+			}
+			ending = strings.Replace(ending, "__fp4", "__nf4", 1) // listed together
+			if !strings.Contains(help, "`X"+ending+"`") && !strings.Contains(help, "`X"+grouped+"`") {
+				t.Errorf("%s: no `X%s` in the help", f.name, ending)
+			}
+		}
+	}
+	for _, method := range undecodedMethods {
+		if !strings.Contains(strings.ToLower(help), method) {
+			t.Errorf("the refused method %s is not in the help", method)
+		}
+	}
+}

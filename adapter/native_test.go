@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
@@ -38,8 +39,8 @@ func TestNativeEqualsTheAdapters(t *testing.T) {
 			equalNative(t, d, path)
 		})
 	}
-	if tried < 3 {
-		t.Errorf("%d goldens, want more", tried)
+	if tried < 27 {
+		t.Errorf("%d goldens with a layout native, want more", tried)
 	}
 }
 
@@ -343,6 +344,65 @@ func TestWrongSourcesOfTheFamiliesAreRefused(t *testing.T) {
 				t.Errorf("%s: error %v does not say %q", name, err, w)
 			}
 		}
+	}
+}
+
+// A grouped tensor that is read by small pieces reads its source once, in every format. One expert
+// reads its own part.
+func TestGroupedExpertsOfEveryFormatAreReadOnce(t *testing.T) {
+	for _, name := range []string{"gpt_oss", "kimi_k25_int4", "kimi_k3", "deepseek_v4_fp4",
+		"deepseek_v41", "minimax_m3", "mistral4", "modelopt_mixed"} {
+		t.Run(name, func(t *testing.T) {
+			c := openedAt(t, filepath.Join("../testdata/golden/formats", name))
+			read, files := 0, map[expr.File]*counted{}
+			for _, x := range c.Tensors() {
+				if files[x.File] == nil {
+					files[x.File] = &counted{x.File, &read}
+				}
+				x.File = files[x.File]
+			}
+			d := dict(t, c, Options{Layout: LayoutNative, DType: safetensors.BF16})
+			for l := range d.All() {
+				if !strings.HasSuffix(l.Name(), "_projs") {
+					continue
+				}
+				stored := 0
+				for i, a := range d.Plan.Account {
+					if x := c.Tensors()[i]; slices.Contains(a.Into, l.Name()) {
+						size, err := safetensors.Size(x.DType, x.Shape)
+						if err != nil {
+							t.Fatal(err)
+						}
+						stored += int(size)
+					}
+				}
+				read = 0
+				one, err := l.Index(1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := content(t, one)
+				if read > stored/2+16 || read == 0 {
+					t.Errorf("%s: one expert of two read %d bytes of %d", l.Name(), read, stored)
+				}
+				read, d.Env = 0, &recentUnits{}
+				l = mustTensor(t, d, l.Name())
+				var got []byte
+				for off := int64(0); off < l.Size(); off += 100 {
+					p := make([]byte, min(100, l.Size()-off))
+					if _, err := l.ReadAt(p, off); err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, p...)
+				}
+				if read > stored {
+					t.Errorf("%s: %d bytes read of %d", l.Name(), read, stored)
+				}
+				if !bytes.Equal(got[len(got)/2:], want) {
+					t.Errorf("%s: expert 1 alone has other bytes", l.Name())
+				}
+			}
+		})
 	}
 }
 

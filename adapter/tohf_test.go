@@ -388,6 +388,46 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 	}
 }
 
+// Each native tensor alone becomes the published ones that the view of a whole native checkpoint
+// has.
+func TestTensorsOfEveryFamilyConvertAlone(t *testing.T) {
+	for name := range listed {
+		if name == "ling_v2" { // fused matrices keep their native names
+			continue
+		}
+		for _, o := range []Options{{Layout: LayoutHF}, {Layout: LayoutHF, EP: EP{1, 2}},
+			{Layout: LayoutHFFP8}} {
+			t.Run(name+" "+o.Layout, func(t *testing.T) {
+				c := opened(t, randomListed(t, name))
+				d := dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep})
+				native := tensorsOf(t, d)
+				if !slices.ContainsFunc(native, isNativeGroup) {
+					return // the view would not take it for a native one
+				}
+				config, err := parseSettings(c.Config.Raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				delete(config, "quantization_config")
+				s := &synth.Checkpoint{Config: config, Tensors: native}
+				want := tensorsOf(t, dict(t, opened(t, s), o))
+				got := &StateDict{Plan: &Plan{}, Env: &recentUnits{}, byName: map[string]int{}}
+				for l := range d.All() {
+					ts, err := ConvertTensorToHF(c.Config, l.Name(), l.node, o)
+					if err != nil {
+						t.Fatalf("%s: %v", l.Name(), err)
+					}
+					for _, x := range ts {
+						got.byName[x.Name] = len(got.Plan.Tensors)
+						got.Plan.Tensors = append(got.Plan.Tensors, x)
+					}
+				}
+				equal(t, got, want)
+			})
+		}
+	}
+}
+
 // throughNative gives the tensors of a view what the native layout changes for good: dtypes of
 // single tensors, and zeros that the source does not have.
 func throughNative(t *testing.T, c *Checkpoint, ts []synth.Tensor) []synth.Tensor {

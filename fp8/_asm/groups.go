@@ -17,12 +17,21 @@ const (
 	byGroupSignature = "(dst, codes *byte, n, first, width int, scales, zeros *float32, " +
 		"zeroStep int, values *float32, form *[3]uint32)"
 	byColumnSignature = "(dst, codes *byte, n int, scales, zeros *float32, zeroStep int, " +
-		"values *float32, form *[3]uint32)"
+		"values *float32, form *[3]uint32, tame int)"
 )
 
 var byGroupDoc = []string{
 	"decodes n codes. The first group has first columns, the others have",
 	"width. All three are multiples of 16. The zero points are zeroStep bytes apart.",
+}
+
+// byColumnDoc returns the documentation of a kernel by column. count describes n.
+func byColumnDoc(count string) []string {
+	return []string{
+		"decodes n codes" + count + " with a scale for each. The zero points are",
+		"zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is",
+		"not 0.",
+	}
 }
 
 func groupsAVX2() {
@@ -62,8 +71,8 @@ func loadGroupArguments() *groupArguments {
 }
 
 // each emits a loop over the groups. fill prepares a group. decode decodes that many codes, 32 or
-// 16 at a time. The kernel has pairs of codes in bytes bytes, and results of size bytes. Unless slow
-// is nil, it decodes 16 codes of a group that begins with a jump to "slow".
+// 16 at a time. Two codes have bytes bytes, and a result has size bytes. Unless slow is nil, it
+// decodes 16 codes of a group that begins with a jump to "slow".
 func (a *groupArguments) each(bytes, size int, fill func(), decode func(codes int), slow func()) {
 	advance := func(codes int) {
 		ADDQ(U8(codes/2*bytes), a.codes)
@@ -133,6 +142,14 @@ func qword(v uint64) VecVirtual {
 	MOVQ(U64(v), r)
 	VMOVQ(r, x)
 	return x
+}
+
+// unless emits body, which is left out at run time if v is not 0.
+func unless(v GPVirtual, label string, body func()) {
+	TESTQ(v, v)
+	JNZ(LabelRef(label))
+	body()
+	Label(label)
 }
 
 // codesSize returns the bytes of n codes.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -187,6 +189,7 @@ func bytesByGroupAVX2(out string) {
 		VBROADCASTSS(at(a.scales, 0), scale)
 		a.slowUnlessFinite()
 	}, func(codes int) {
+		PREFETCHT0(at(a.codes, ahead))
 		for i := 0; i < codes; i += 16 {
 			if out == "BF16" {
 				b.decodeWords(at(a.codes, i), at(a.dst, 2*i), r, finish)
@@ -254,40 +257,49 @@ func (b *bytesAVX2) load(m Mem) VecVirtual {
 
 // columnsAVX2 are the parameters of a kernel by column.
 type columnsAVX2 struct {
-	r                                      *rounderAVX2
-	dst, codes, n, scales, zeros, zeroStep GPVirtual
+	r                                            *rounderAVX2
+	dst, codes, n, scales, zeros, zeroStep, tame GPVirtual
+	labels                                       int
 }
 
 func declareColumnsAVX2(coding, out string) *columnsAVX2 {
 	declare(coding+"ByColumn"+out+"AVX2", byColumnSignature,
-		"decodes n codes, a multiple of 16, with a scale for each. The zero points",
-		"are zeroStep bytes apart: 4, or 0 for 16 that are the same.")
+		byColumnDoc(", a multiple of 16,")...)
 	c := &columnsAVX2{newRounderAVX2(out), pointer("dst"), pointer("codes"), pointer("n"),
-		pointer("scales"), pointer("zeros"), pointer("zeroStep")}
+		pointer("scales"), pointer("zeros"), pointer("zeroStep"), pointer("tame"), 0}
 	SHLQ(U8(4), c.zeroStep)
 	return c
 }
 
-// finish computes and stores the results of 16 numbers. The codes have size bytes.
-func (c *columnsAVX2) finish(v [2]VecVirtual, codesSize int) {
+// finish computes and stores the results of 16 numbers.
+func (c *columnsAVX2) finish(v [2]VecVirtual) {
 	for j := range v {
 		VSUBPS(at(c.zeros, 32*j), v[j], v[j])
 		VMULPS(at(c.scales, 32*j), v[j], v[j])
 	}
-	c.r.quieten(v[0])
-	c.r.quieten(v[1])
+	unless(c.tame, fmt.Sprintf("tame%d", c.labels), func() {
+		c.r.quieten(v[0])
+		c.r.quieten(v[1])
+	})
+	c.labels++
 	c.r.store16(v, at(c.dst, 0))
-	ADDQ(U8(codesSize), c.codes)
 	ADDQ(U8(64), c.scales)
 	ADDQ(c.zeroStep, c.zeros)
 	ADDQ(U8(16*size(c.r.out)), c.dst)
-	SUBQ(U8(16), c.n)
+}
+
+// advance moves on by 16 or 32 codes of size bytes.
+func (c *columnsAVX2) advance(codes, size int) {
+	ADDQ(U8(size), c.codes)
+	SUBQ(U8(codes), c.n)
 }
 
 func bytesByColumnAVX2(out string) {
 	c, b := declareColumnsAVX2("bytes", out), newBytesAVX2()
 	while("loop", c.n, func() {
-		c.finish([2]VecVirtual{b.load(at(c.codes, 0)), b.load(at(c.codes, 8))}, 16)
+		PREFETCHT0(at(c.codes, ahead))
+		c.finish([2]VecVirtual{b.load(at(c.codes, 0)), b.load(at(c.codes, 8))})
+		c.advance(16, 16)
 	})
 	VZEROUPPER()
 	RET()
@@ -298,6 +310,7 @@ func lowsByColumnAVX2(out string) {
 	c, values := declareColumnsAVX2("lows", out), pointer("values")
 	t, nibble := newExactAVX2(values), dwordsY(0x0f0f0f0f)
 	c.lookExact(t, 32, func(i VecVirtual) {
+		PREFETCHT0(at(c.codes, ahead))
 		VPERMD(at(c.codes, 0), t.order, i)
 		VPAND(nibble, i, i)
 	})
@@ -307,7 +320,8 @@ func lowsByColumnAVX2(out string) {
 			VPMOVZXBD(at(c.codes, 8*j), v[j])
 			v[j] = lookFloats(at(values, 0), at(values, 32), v[j])
 		}
-		c.finish(v, 16)
+		c.finish(v)
+		c.advance(16, 16)
 	})
 	VZEROUPPER()
 	RET()
@@ -318,6 +332,7 @@ func nibblesByColumnAVX2(out string) {
 	c, values := declareColumnsAVX2("nibbles", out), pointer("values")
 	t, pairs := newExactAVX2(values), newPairsAVX2(8)
 	c.lookExact(t, 16, func(i VecVirtual) {
+		PREFETCHT0(at(c.codes, ahead))
 		VPMOVZXBW(at(c.codes, 0), i)
 		pairs.words(i)
 		VPERMD(i, t.order, i)
@@ -328,7 +343,8 @@ func nibblesByColumnAVX2(out string) {
 		for j := range v {
 			v[j] = lookFloats(at(values, 0), at(values, 32), p.dwords(at(c.codes, 4*j)))
 		}
-		c.finish(v, 8)
+		c.finish(v)
+		c.advance(16, 8)
 	})
 	VZEROUPPER()
 	RET()
@@ -367,8 +383,9 @@ func (c *columnsAVX2) lookExact(t *exactAVX2, bytes int, load func(i VecVirtual)
 		v := [2]VecVirtual{YMM(), YMM()}
 		VPUNPCKLWD(w, t.zero, v[0])
 		VPUNPCKHWD(w, t.zero, v[1])
-		c.finish(v, bytes/2)
+		c.finish(v)
 	}
+	c.advance(32, bytes)
 	JMP(LabelRef("exact"))
 	Label("inexact")
 }
