@@ -88,8 +88,8 @@ func FuzzConfigurationOfFormats(f *testing.F) {
 			}
 		}
 		if err != nil {
-			if message := err.Error(); len(message) > 1000 || strings.ContainsAny(message, "\n\x00") {
-				t.Errorf("no message: %q", message)
+			if m := err.Error(); len(m) > 1000 || strings.ContainsAny(m, "\n\x00") {
+				t.Errorf("no message: %q", m)
 			}
 			return
 		}

@@ -37,6 +37,7 @@ func (f fourBits) String() string {
 	return s
 }
 
+// config is the quantization_config.
 func (f fourBits) config() map[string]any {
 	storage := map[string]string{"": "uint8", "BF16": "bfloat16", "F16": "float16",
 		"F32": "float32"}
@@ -45,6 +46,8 @@ func (f fourBits) config() map[string]any {
 		"bnb_4bit_use_double_quant": f.nested, "bnb_4bit_quant_storage": storage[f.storage]}
 }
 
+// make adds weights whose rows are whole blocks, and weights whose blocks run over the ends of
+// rows. Some have a single block.
 func (f fourBits) make(b *builder) {
 	b.quantization(f.config())
 	for i, x := range []struct{ m, n, block int64 }{{1, 8, 64}, {5, 8, 64}, {24, 33, 64},
@@ -79,6 +82,7 @@ func (f fourBits) weight(b *builder, module string, block int64, shape ...int64)
 	count := ceil(total, block)
 	state := map[string]any{"quant_type": f.kind, "blocksize": block, "dtype": "bfloat16",
 		"shape": shape}
+	// absmax is the scale of a block.
 	var absmax func(i int64) float32
 	if f.nested {
 		absmax = f.nest(b, key, count, state)

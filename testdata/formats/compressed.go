@@ -76,6 +76,8 @@ func (p pack) weights() map[string]any {
 	return w
 }
 
+// make adds weights with one row, one group, one column where there are no groups, and words that
+// are partly unused.
 func (p pack) make(b *builder) {
 	b.quantization(compressedConfig("pack-quantized", p.weights()))
 	for i, m := range []int64{1, 3, 8, 17, 33} {
@@ -237,6 +239,7 @@ func compressedNVFP4Weight(b *builder, module string, m, n int64, globalDType st
 	})
 }
 
+// compressedMXFP4 has exponents of both ends.
 func compressedMXFP4(b *builder) {
 	b.quantization(compressedConfig("mxfp4-pack-quantized", map[string]any{"num_bits": 4,
 		"type": "float", "strategy": "group", "group_size": 32, "symmetric": true,

@@ -51,6 +51,7 @@ var (
 	expertsNF4  = fourBits{kind: "nf4", nested: true}
 )
 
+// The weights of formats with more arguments.
 func (w gptqWay) weight4(b *builder, module string, m, n int64)   { w.weight(b, module, m, n) }
 func (f fourBits) weight64(b *builder, module string, m, n int64) { f.weight(b, module, 64, m, n) }
 
@@ -180,6 +181,7 @@ func (x moeModel) experts(b *builder, weight func(b *builder, module string, m, 
 	b.Native = append(b.Native, both, down)
 }
 
+// key is the key of a weight of an expert in the layout hf.
 func (x moeModel) key(e int, name string) string {
 	return fmt.Sprint(x.prefix, e, ".", name, ".weight")
 }

@@ -105,6 +105,7 @@ func gptq() []Case {
 	)
 }
 
+// config is the quantization_config.
 func (w gptqWay) config() map[string]any {
 	version := "gptq"
 	if w.v2 {
@@ -189,6 +190,7 @@ func gptqDynamic(b *builder) {
 	gptqWay{bits: 8, group: 32}.weight(b, "model.layers.0.mlp.down_proj", 4, 96)
 }
 
+// gptqAutoRound is v1 without a g_idx.
 func gptqAutoRound(b *builder) {
 	b.quantization(map[string]any{"quant_method": "auto-round", "bits": 4, "group_size": 32,
 		"sym": false, "data_type": "int", "packing_format": "auto_round:auto_gptq",
