@@ -8,8 +8,9 @@
 // [FromHF] and [ToHF] return the same tensors lazily, under the reference's names, for programs
 // that need no files.
 //
-// Neither opening nor planning reads tensor data. A fault that can be found without tensor data is
-// an error here, and the error names file and key.
+// Neither opening nor planning reads tensor data, except small tensors that say how others are
+// decoded (small.go). A fault that can be found so is an error here, and the error names file and
+// key.
 //
 // # Sources
 //
@@ -54,12 +55,13 @@
 // around a known language model has no layout but "hf", which is read as that language model is
 // stored. testdata/plans shows the plan of each family.
 //
-// A dequantized value is float32(code) × scale, rounded to the view's dtype. Both steps round to
-// nearest even. The rules are those of NeMo AutoModel's adapters. Some of those adapters were
-// written for BF16 checkpoints and pass quantized weights on; here every weight is dequantized
-// first. The view's dtype applies to dequantized and merged tensors. All other tensors keep their
-// own, unless [CastAll] asks for the same dtype for every floating one. Weights that a view
-// quantizes are decoded to F32 for it, so the view's dtype does not change their bytes.
+// A dequantized value is (number - zero point) × scale in float32, rounded to the view's dtype. The
+// number of a code is that of its format. Each step rounds to nearest even. The rules are those of
+// NeMo AutoModel's adapters. Some of those adapters were written for BF16 checkpoints and pass
+// quantized weights on; here every weight is dequantized first. The view's dtype applies to
+// dequantized and merged tensors. All other tensors keep their own, unless [CastAll] asks for the
+// same dtype for every floating one. Weights that a view quantizes are decoded to F32 for it, so
+// the view's dtype does not change their bytes.
 //
 // # Names from the reference
 //

@@ -289,8 +289,8 @@ func (c *Checkpoint) openConfig(d *folder) error {
 	return c.openQuantize(d)
 }
 
-// quantizeNames are the files in which ModelOpt and AutoGPTQ describe a quantization.
-var quantizeNames = []string{"hf_quant_config.json", "quantize_config.json"}
+// quantizeNames are the files in which ModelOpt, AutoGPTQ and AutoAWQ describe a quantization.
+var quantizeNames = []string{"hf_quant_config.json", "quantize_config.json", "quant_config.json"}
 
 // openQuantize reads the files that describe the quantization, if there are any.
 func (c *Checkpoint) openQuantize(d *folder) error {

@@ -105,11 +105,16 @@ func castTo(x synth.Tensor, dtype string) synth.Tensor {
 	return out
 }
 
-// half decodes a finite F16 by the definition of the format.
+// half decodes an F16 by the definition of the format.
 func half(bits uint16) float32 {
 	e, m := int(bits>>10&31), float64(bits&1023)
 	v := math.Ldexp(m, -24)
-	if e > 0 {
+	switch {
+	case e == 31 && m > 0:
+		v = math.NaN()
+	case e == 31:
+		v = math.Inf(1)
+	case e > 0:
 		v = math.Ldexp(1024+m, e-25)
 	}
 	if bits>>15 == 1 {

@@ -1,6 +1,10 @@
 package adapter
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
 
 // EP is an expert-parallel rank. The zero value means all experts.
 type EP struct{ Rank, Size int }
@@ -30,4 +34,22 @@ func (e EP) Range(n int) (lo, hi int) {
 		hi++
 	}
 	return lo, hi
+}
+
+// ofRank keeps the experts of the rank of a tensor with one entry for each expert. The node is nil
+// if there are none.
+func (p *planner) ofRank(at place, n expr.Node) (expr.Node, error) {
+	k := p.family.expertKeys()
+	if k == nil || at.layer < 0 || !k.isEach(at.rest) {
+		return n, nil
+	}
+	s := n.Shape()
+	if len(s) == 0 || p.count >= 0 && s[0] != int64(p.count) {
+		return nil, fmt.Errorf("shape %v: expected an entry for each of %d experts", s, p.count)
+	}
+	lo, hi := p.o.EP.Range(int(s[0]))
+	if lo == hi && p.o.EP.Size > 0 {
+		return nil, nil
+	}
+	return rankOf(n, lo, hi)
 }

@@ -122,19 +122,6 @@ type rename struct{ from, to string }
 // drop leaves out tensors whose key matches a pattern like that of a rename.
 type drop struct{ key, reason string }
 
-// padded is a vector that published checkpoints fill up with zeros, and the layout does not.
-type padded struct {
-	name     string // end of its name in the layout
-	size     func(settings) (int64, error)
-	multiple int64 // the published size is a multiple of this
-}
-
-// made is a vector of zeros, one F32 for each expert. The layout has it even if the source does
-// not.
-type made struct {
-	beside, key string // ends of published keys: of a tensor in the same module, and its own
-}
-
 // fused is a matrix that holds the rows of several matrices.
 type fused struct {
 	from string   // end of its key

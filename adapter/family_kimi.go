@@ -46,9 +46,8 @@ var kimiK3 = family{
 			{".self_attn.o_norm.weight$", ".self_attn.o_norm._fp32_params.weight"},
 		},
 		float32: []string{
-			kimiK3Log, "dt_bias", "e_score_correction_bias", "q_conv1d._fp32_params.weight",
-			"k_conv1d._fp32_params.weight", "v_conv1d._fp32_params.weight",
-			"o_norm._fp32_params.weight",
+			"A_log", "dt_bias", "e_score_correction_bias", "o_norm.weight", "q_conv1d.weight",
+			"k_conv1d.weight", "v_conv1d.weight", "._fp32_params.weight",
 		},
 		padded: []padded{{name: kimiK3Log, size: kimiK3Heads, multiple: 128}},
 	}},

@@ -170,9 +170,12 @@ func (f *fourBitWeight) check(s *quantState, n int64) error {
 	case !slices.Contains(storages, w.DType):
 		return fmt.Errorf("%s: %s: codes of 4 bits stored as %s: expected U8, I8, BF16, F16 or F32",
 			w.Shard, w.Key, w.DType)
+	case len(w.Shape) == 0 || w.Shape[0] != product(w.Shape):
+		return fmt.Errorf("%s: %s: codes of shape %v: expected a column [n 1], because the "+
+			"library takes a row for the codes of a transposed weight", w.Shard, w.Key, w.Shape)
 	case product(w.Shape)*item != (need+item-1)/item*item:
-		return fmt.Errorf("%s: %s: %s %v, but %s describes shape %v, which needs %d bytes", w.Shard,
-			w.Key, w.DType, w.Shape, f.text.Key, s.shape, need)
+		return fmt.Errorf("%s: %s: %s %v, but %s describes shape %v, which needs %d bytes",
+			w.Shard, w.Key, w.DType, w.Shape, f.text.Key, s.shape, need)
 	}
 	blocks := blocksIn(n, s.block)
 	what := fmt.Sprintf("%s describes shape %v in blocks of %d, which", f.text.Key, s.shape,

@@ -158,7 +158,7 @@ func TestBitsandbytesIsRecognisedByItsTensors(t *testing.T) {
 		"plain":         {fourBitTensors(weight), weight, []int64{8, 64}, "1 bitsandbytes NF4, blocks of 64, F32"},
 		"nested":        {nestedTensors(weight), weight, []int64{8, 64}, "1 bitsandbytes NF4, blocks of 64, with scales in blocks of their own, U8"},
 		"as BF16":       {changedTo(fourBitTensors(weight), 0, "BF16", 128, 1), weight, []int64{8, 64}, "1 bitsandbytes NF4, blocks of 64, F32"},
-		"as F32":        {changedTo(fourBitTensors(weight), 0, "F32", 1, 64), weight, []int64{8, 64}, "1 bitsandbytes NF4, blocks of 64, F32"},
+		"as F32":        {changedTo(fourBitTensors(weight), 0, "F32", 64, 1), weight, []int64{8, 64}, "1 bitsandbytes NF4, blocks of 64, F32"},
 		"odd":           {odd, weight, []int64{5, 9}, "1 bitsandbytes NF4, blocks of 64, F32"},
 		"odd, as F16":   {changedTo(odd, 0, "F16", 12, 1), weight, []int64{5, 9}, "1 bitsandbytes NF4, blocks of 64, F32"},
 		"parameter":     {stacked, experts, []int64{2, 4, 64}, "1 bitsandbytes NF4, blocks of 64, F32"},
@@ -202,6 +202,7 @@ func TestBitsandbytesThatDoesNotFitIsRefused(t *testing.T) {
 		want    []string
 	}{
 		"codes of I32":            {changed(fourBitTensors(weight), 0, "I32", 64, 1), []string{weight, "stored as I32", "expected U8"}},
+		"a row of codes":          {changed(fourBitTensors(weight), 0, "U8", 1, 256), []string{weight, "[1 256]", "a column"}},
 		"too few codes":           {changed(fourBitTensors(weight), 0, "U8", 255, 1), []string{weight, "[255 1]", "shape [8 64]", "256 bytes"}},
 		"too many codes":          {changed(fourBitTensors(weight), 0, "BF16", 129, 1), []string{weight, "[129 1]", "256 bytes"}},
 		"too few scales":          {changed(fourBitTensors(weight), 1, "F32", 7), []string{weight + ".absmax", "F32 [7]", "F32 [8]"}},

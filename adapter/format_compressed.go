@@ -112,7 +112,21 @@ func openPack(o *opening) (decoder, error) {
 	if err := o.group(d, w, scale); err != nil {
 		return nil, err
 	}
+	o.compare(d, w, s)
 	return d, o.zeroPoints(d, w, s)
+}
+
+// compare notes a configuration that describes a pack otherwise. The tensors are certain, and
+// published models have configurations that are left over from others.
+func (o *opening) compare(d *packedWeight, w *Stored, s *scheme) {
+	f, p := frameOf(d.Shape), partition{block: d.Scales.Block}
+	sameBits := len(s.bits) == 0 || slices.Contains(s.bits, d.Pack.Bits)
+	if sameBits && (!s.divides() || s.names(p) ||
+		len(f.named([]partition{p}, f.candidates(s, fusion{}, false), s)) > 0) {
+		return
+	}
+	o.against.add(fmt.Sprintf("%s, but the configuration says %s: the tensors decide", d.where, s),
+		w.Key)
 }
 
 // statedShape returns the shape that the tensor ".weight_shape" holds.
@@ -124,8 +138,8 @@ func (o *opening) statedShape(w *Stored) ([]int64, error) {
 	shape, ok := o.numbers(t)
 	switch {
 	case !ok || len(t.Shape) != 1 || len(shape) != 2:
-		return nil, fmt.Errorf("%s: %s: %s %v holds %v: expected two numbers, the rows and columns "+
-			"of %s", t.Shard, t.Key, t.DType, t.Shape, shape[:min(len(shape), 4)], w.Key)
+		return nil, fmt.Errorf("%s: %s: %s %v holds %v: expected two numbers, the rows and "+
+			"columns of %s", t.Shard, t.Key, t.DType, t.Shape, shape[:min(len(shape), 4)], w.Key)
 	case len(w.Shape) != 2 || shape[0] != w.Shape[0] || shape[1] < 0 || shape[1] > math.MaxInt32:
 		return nil, fmt.Errorf("%s: %s: holds the shape %v, but %s has the words %v: expected a "+
 			"matrix with as many rows", t.Shard, t.Key, shape, w.Key, w.Shape)
@@ -170,11 +184,11 @@ func (o *opening) bitsOf(w *Stored, shape []int64) (int, error) {
 			"%d for 8: restore the published files", stated, ceilDiv(shape[1], 8),
 			ceilDiv(shape[1], 4))
 	case len(fit) > 1:
-		return 0, fmt.Errorf("%s fit codes of %v bits: say in config.json which it is: add num_bits "+
-			"to the weights of quantization_config.config_groups", stated, fit)
+		return 0, fmt.Errorf("%s fit codes of %v bits: say in config.json which it is: add "+
+			"num_bits to the weights of quantization_config.config_groups", stated, fit)
 	case !decoded[fit[0]]:
-		return 0, fmt.Errorf("%s have codes of %d bits (compressed-tensors), which are not decoded: "+
-			otherwise, stated, fit[0])
+		return 0, fmt.Errorf("%s have codes of %d bits (compressed-tensors), which are not "+
+			"decoded: "+otherwise, stated, fit[0])
 	}
 	return fit[0], nil
 }
@@ -189,9 +203,9 @@ func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 		}
 		if len(scale.Shape) != 2 || scale.Shape[0] != rows || n < 1 || n > cols || cols%n != 0 {
 			return fmt.Errorf("%s: %s: scales %v fit %s of the shape %v in no known way: expected "+
-				"one scale per matrix [1], per row [%d 1], or for each of n groups in a row [%d n], "+
-				"where n divides %d", scale.Shard, scale.Key, scale.Shape, w.Key, d.Shape, rows,
-				rows, cols)
+				"one scale per matrix [1], per row [%d 1], or for each of n groups in a row "+
+				"[%d n], where n divides %d", scale.Shard, scale.Key, scale.Shape, w.Key, d.Shape,
+				rows, rows, cols)
 		}
 		p.block = [2]int64{1, blockIn(cols, cols/n)}
 	}
@@ -229,8 +243,8 @@ func (o *opening) ordered(list, w *Stored, cols, n int64) (bool, error) {
 		}
 	}
 	if l.each != cols/n {
-		return false, fmt.Errorf("%s: %s: groups of unequal sizes: expected %d columns in each of %d",
-			list.Shard, list.Key, cols/n, n)
+		return false, fmt.Errorf("%s: %s: groups of unequal sizes: expected %d columns in each of "+
+			"%d", list.Shard, list.Key, cols/n, n)
 	}
 	return l.size != l.each, nil
 }
@@ -239,11 +253,7 @@ func (o *opening) ordered(list, w *Stored, cols, n int64) (bool, error) {
 func (o *opening) zeroPoints(d *packedWeight, w *Stored, s *scheme) error {
 	t := o.part(".weight_zero_point")
 	if t == nil {
-		if s.asymmetric && !s.symmetric {
-			return fmt.Errorf("%s: %s: config.json says symmetric: false, but %s.weight_zero_point "+
-				"is missing: restore the published files", w.Shard, w.Key, o.name)
-		}
-		return nil
+		return o.withoutZeros(w, s)
 	}
 	if err := expect(t, safetensors.I32); err != nil {
 		return err
@@ -257,6 +267,15 @@ func (o *opening) zeroPoints(d *packedWeight, w *Stored, s *scheme) error {
 	}
 	d.Zeros = expr.Zeros{Source: &t.Source, Pack: expr.Pack{Bits: d.Pack.Bits, Down: true}}
 	return nil
+}
+
+// withoutZeros refuses codes without zero points if every rule of the configuration asks for them.
+func (o *opening) withoutZeros(w *Stored, s *scheme) error {
+	if !s.asymmetric || s.symmetric {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: config.json says symmetric: false, but %s.weight_zero_point is "+
+		"missing: restore the published files", w.Shard, w.Key, o.name)
 }
 
 // openInt8 reads whole numbers of 8 bits, a byte each.
@@ -279,10 +298,8 @@ func openInt8(o *opening) (decoder, error) {
 	}
 	t := o.part(".weight_zero_point")
 	switch {
-	case t == nil && s.asymmetric && !s.symmetric:
-		return nil, fmt.Errorf("%s: %s: config.json says symmetric: false, but %s.weight_zero_point "+
-			"is missing: restore the published files", w.Shard, w.Key, o.name)
 	case t == nil:
+		return d, o.withoutZeros(w, s)
 	case !slices.Equal(t.Shape, scale.Shape):
 		return nil, fmt.Errorf("%s: %s: zero points %v beside scales %v: expected the same shape",
 			t.Shard, t.Key, t.Shape, scale.Shape)

@@ -52,15 +52,20 @@ func TestTensorsOfCompressedTensorsDecide(t *testing.T) {
 		"one scale":                {noConfig, ctPack(8, 3, 64, 1), pack4 + "one scale per matrix, BF16"},
 		"short, 4 bits configured": {ctInt4, ctPack(1, 3, 2, 3, 1), pack4 + "one scale per row, BF16"},
 		"short, 8 bits configured": {eight, ctPack(1, 3, 2, 3, 1), pack8 + "one scale per row, BF16"},
-		"24 columns, configured":   {ctInt4, ctPack(3, 3, 24, 3, 1), pack4 + "one scale per row, BF16"},
-		"configured in text_config": {`null, "text_config": {"quantization_config": ` + ctInt4 + `}`,
+		"24 columns configured":    {ctInt4, ctPack(3, 3, 24, 3, 1), pack4 + "one scale per row, BF16"},
+		"configured in text_config": {
+			`null, "text_config": {"quantization_config": ` + ctInt4 + `}`,
 			ctPack(1, 3, 2, 3, 1), pack4 + "one scale per row, BF16"},
 		"configured in compression_config": {`null, "compression_config": ` + ctInt4,
 			ctPack(1, 3, 2, 3, 1), pack4 + "one scale per row, BF16"},
-		"a list of groups":                           {noConfig, append(ctPack(8, 3, 64, 3, 2), ordered), pack4 + "groups of 32 in a row, in another order, BF16"},
-		"a list in order":                            {noConfig, append(ctPack(8, 3, 64, 3, 2), inOrder), pack4 + "groups of 32 in a row, BF16"},
-		"a list that is not in":                      {noConfig, append(ctPack(8, 3, 64, 3, 2), unset), pack4 + "groups of 32 in a row, BF16"},
-		"zero points that one of two rules asks for": {ctBothSigns, ctPack(8, 3, 64, 3, 2), pack4 + "groups of 32 in a row, BF16"},
+		"a list of groups": {noConfig, append(ctPack(8, 3, 64, 3, 2), ordered),
+			pack4 + "groups of 32 in a row, in another order, BF16"},
+		"a list in order": {noConfig, append(ctPack(8, 3, 64, 3, 2), inOrder),
+			pack4 + "groups of 32 in a row, BF16"},
+		"a list that is not set": {noConfig, append(ctPack(8, 3, 64, 3, 2), unset),
+			pack4 + "groups of 32 in a row, BF16"},
+		"zero points that one of two rules asks for": {ctBothSigns, ctPack(8, 3, 64, 3, 2),
+			pack4 + "groups of 32 in a row, BF16"},
 		"INT8": {noConfig, []synth.Tensor{stock("x.weight", "I8", 3, 64),
 			stock("x.weight_scale", "F32", 3, 1)}, "INT8 (compressed-tensors), one scale per row, F32"},
 		"INT8, one scale": {noConfig, []synth.Tensor{stock("x.weight", "I8", 3, 64),
@@ -166,6 +171,56 @@ func TestEveryTensorOfAPackHasAFate(t *testing.T) {
 	}
 }
 
+// Where the tensors are certain, what the configuration says otherwise is noted. Weights share a
+// note.
+func TestConfigurationsThatPacksContradictAreNoted(t *testing.T) {
+	for name, test := range map[string]struct {
+		config  string
+		tensors []synth.Tensor
+		want    string
+	}{
+		"as configured": {ctInt4, ctPack(8, 3, 64, 3, 2), ""},
+		"one group":     {ctInt4, ctPack(4, 3, 32, 3, 1), ""},
+		"no rule":       {noConfig, ctPack(8, 3, 64, 3, 2), ""},
+		"another group": {ctInt4, ctPack(8, 3, 64, 3, 4),
+			"x.weight_packed: 4 bits, groups of 16 in a row, but the configuration says 4 bits, " +
+				"groups of 32 in a row: the tensors decide"},
+		"other bits": {strings.Replace(ctInt4, `: 4`, `: 8`, 1), ctPack(8, 3, 64, 3, 2),
+			"x.weight_packed: 4 bits, groups of 32 in a row, but the configuration says 8 bits, " +
+				"groups of 32 in a row: the tensors decide"},
+		"two weights": {ctInt4,
+			append(ctPack(8, 3, 64, 3, 1), moved(ctPack(8, 3, 64, 3, 1), "y")...),
+			"x.weight_packed (and 1 more): 4 bits, one scale per row, but the configuration says " +
+				"4 bits, groups of 32 in a row: the tensors decide"},
+	} {
+		p, err := NewPlan(opened(t, &synth.Checkpoint{Config: configured(t, test.config),
+			Tensors: test.tensors}), Options{Layout: LayoutHF})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if got := strings.Join(p.Notes, "\n"); got != test.want {
+			t.Errorf("%s: notes %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// A header may declare axes of any size if another axis is empty.
+func TestEmptyPacksOfHugeAxesAreRefused(t *testing.T) {
+	const huge = 1 << 62
+	for name, tensors := range map[string][]synth.Tensor{
+		"MXFP4": {stock("x.weight_packed", "U8", 0, huge), stock("x.weight_scale", "U8", 0, huge/16)},
+		"gpt-oss": {stock("x_blocks", "U8", 0, 3, huge/16, 16),
+			stock("x_scales", "U8", 0, 3, huge/16)},
+		"NVFP4": {stock("x.weight_packed", "U8", 0, huge), stock("x.weight_scale", "F8_E4M3", 0, 1),
+			stock("x.weight_global_scale", "F32", 1)},
+		"a pack": {stock("x.weight_packed", "I32", 0, huge), stock("x.weight_scale", "BF16", 0, 1),
+			stockNumbers("x.weight_shape", "I64", 0, 1<<31)},
+	} {
+		if got, err := onlyWeight(t, noConfig, tensors...); err == nil {
+			t.Errorf("%s: %q, want an error", name, got)
+		}
+	}
+}
+
 // A view that quantizes decodes packs first.
 func TestPacksAreQuantizedToFP8(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
@@ -192,3 +247,54 @@ func moved(tensors []synth.Tensor, module string) []synth.Tensor {
 	}
 	return tensors
 }
+
+// Every value is compared with the rule, element by element, where the goldens have no example.
+func TestValuesOfCompressedTensorsFollowTheRule(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	filled := func(x synth.Tensor, like string) synth.Tensor {
+		x.Data = synth.Random(rng, like, x.Shape)
+		return x
+	}
+	codes := filled(stock("x.weight", "I8", 3, 64), "U8")
+	scale := filled(stock("x.weight_scale", "F32", 3, 2), "F32")
+	zero := filled(stock("x.weight_zero_point", "I8", 3, 2), "U8")
+	packed := filled(stock("x.weight_packed", "U8", 2, 3, 16), "U8")
+	small := filled(stock("x.weight_scale", "F8_E4M3", 2, 3, 2), "F8_E4M3")
+	global := filled(stock("x.weight_global_scale", "F32", 2, 1, 1), "F32")
+	for name, test := range map[string]struct {
+		tensors []synth.Tensor
+		shape   []int64
+		value   func(i int64) float32
+	}{
+		"INT8 in groups with zero points": {[]synth.Tensor{codes, scale, zero}, []int64{3, 64},
+			func(i int64) float32 {
+				q, z := float32(int8(codes.Data[i])), float32(int8(zero.Data[i/32]))
+				return float32(q-z) * number32(scale, i/32)
+			}},
+		"NVFP4, a second scale for each matrix": {[]synth.Tensor{packed, small, global},
+			[]int64{2, 3, 32}, func(i int64) float32 {
+				code := packed.Data[i/2] >> (4 * (i % 2)) & 15
+				s := synth.E4M3(small.Data[i/16]) / number32(global, i/96)
+				number := []float32{0, .5, 1, 1.5, 2, 3, 4, 6}[code&7]
+				if code > 7 {
+					number = -number // in float32, so that code 8 is -0
+				}
+				return number * s
+			}},
+	} {
+		want := synth.Tensor{Name: "x.weight", DType: "F32", Shape: test.shape}
+		for i := range product(test.shape) {
+			want.Data = append(want.Data, synth.Round("F32", test.value(i))...)
+		}
+		t.Run(name, func(t *testing.T) {
+			c := opened(t, &synth.Checkpoint{Config: configured(t, ctInt8Groups),
+				Tensors: test.tensors})
+			o := Options{Layout: LayoutHF, DType: dtypes["F32"]}
+			equal(t, dict(t, c, o), []synth.Tensor{want})
+		})
+	}
+}
+
+const ctInt8Groups = `{"quant_method": "compressed-tensors", "config_groups": {"group_0": {
+	"targets": ["Linear"], "weights": {"num_bits": 8, "type": "int", "symmetric": false,
+	"strategy": "group", "group_size": 32}}}}`

@@ -13,8 +13,6 @@ import (
 var nvfp4Formats = []*format{
 	int4AWQ(".weight", ".weight_scale"),
 	int4AWQ("", "_weight_scale"),
-	nvfp4Format(".weight", ".weight_scale", ".weight_scale_2"),
-	nvfp4Format("", "_weight_scale", "_weight_scale_2"), // grouped experts
 	{
 		name: "a pack with scales in the order of a kernel (swizzled)", codes: ".weight",
 		parts: []string{".weight_scale"},
@@ -25,6 +23,8 @@ var nvfp4Formats = []*format{
 		},
 		instead: "export the model in Hugging Face's layout, where the scales are a matrix",
 	},
+	nvfp4Format(".weight", ".weight_scale", ".weight_scale_2"),
+	nvfp4Format("", "_weight_scale", "_weight_scale_2"), // grouped experts
 }
 
 // undecodedAlgorithms are values of quant_algo whose weights are not the model's own. The model
@@ -50,9 +50,12 @@ func nvfp4Format(codes, scale, second string) *format {
 		name: "NVFP4 (ModelOpt)", codes: codes, parts: []string{scale, second},
 		signs: []string{scale, second},
 		fits: func(m *module) bool {
-			w, s := m.part(codes), m.part(scale)
-			return (w != nil || m.part(second) != nil) && (w == nil || w.DType == safetensors.U8) &&
-				(s == nil || s.DType == safetensors.F8E4M3)
+			w := m.part(codes)
+			if m.part(second) != nil {
+				return w == nil || w.DType == safetensors.U8
+			}
+			return w != nil && w.DType == safetensors.U8 &&
+				m.part(scale).DType == safetensors.F8E4M3
 		},
 		open: func(o *opening) (decoder, error) {
 			return openNVFP4(o, o.part(scale), o.part(second))
@@ -64,15 +67,25 @@ func nvfp4Format(codes, scale, second string) *format {
 // direction its codes are packed.
 func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 	w := o.codes
-	d, down := nvfp4Codes(w, false), nvfp4Codes(w, true)
-	if o.ending == "" && slices.Equal(down.grid(), scale.Shape) {
-		d = down
+	if err := expect(scale, safetensors.F8E4M3); err != nil {
+		return nil, err
+	}
+	if o.c.kernelOrder[scale.Shard] {
+		return nil, kernelOrder.refused(w, o.settings)
+	}
+	d := nvfp4Codes(w, false)
+	if o.ending == "" && !slices.Equal(d.grid(), scale.Shape) {
+		if down := nvfp4Codes(w, true); slices.Equal(down.grid(), scale.Shape) {
+			d = down
+		}
 	}
 	if err := d.checkGroups(w, scale); err != nil {
 		return nil, err
 	}
-	if err := o.checkDirection(d); err != nil {
-		return nil, err
+	if o.ending == "" {
+		if err := o.checkDirection(d); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkSecond(w, second); err != nil {
 		return nil, err
@@ -107,16 +120,16 @@ var inputsFirst = []string{"llama4", "llama4_text"}
 // along the inputs.
 func (o *opening) checkDirection(d *packedWeight) error {
 	first, known := o.inputsFirst()
-	if o.ending != "" || !known || first == d.Pack.Down {
+	if !known || first == d.Pack.Down {
 		return nil
 	}
 	axis := "the last axis"
 	if d.Pack.Down {
 		axis = "the axis before the last"
 	}
-	return fmt.Errorf("%s: %s: grouped experts of shape %v, whose inputs are on %s: the model has "+
-		"them on the other one, and it is not known how it is stored so: export it with ModelOpt",
-		o.codes.Shard, o.codes.Key, d.Shape, axis)
+	return fmt.Errorf("%s: %s: grouped experts of shape %v, whose inputs are on %s: the model's "+
+		"own parameter has them on the other axis: export the model with ModelOpt, which keeps "+
+		"the axes of the parameter", o.codes.Shard, o.codes.Key, d.Shape, axis)
 }
 
 // inputsFirst reports whether the model's grouped experts are stacks of inputs × outputs, if that

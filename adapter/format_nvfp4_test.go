@@ -159,6 +159,8 @@ func TestNVFP4IsRefused(t *testing.T) {
 		"a short group":              {`{}`, matrix, &tensor{"x.weight", "U8", shape{8, 15}}, "x.weight: [8 15] holds the codes [8 30] with groups of 16 in a row: expected"},
 		"codes in a list":            {`{}`, matrix, &tensor{"x.weight", "U8", shape{128}}, "x.weight: [128] holds the codes [256] with groups of 16 in a row: expected a matrix"},
 		"packed down in a matrix":    {`{}`, matrix, &tensor{"x.weight_scale", "F8_E4M3", shape{1, 16}}, "x.weight_scale: scales [1 16]"},
+		"scales of floats":           {`{}`, matrix, &tensor{"x.weight_scale", "BF16", shape{8, 2}}, "x.weight_scale: dtype BF16, expected F8_E4M3"},
+		"scales of another format":   {`{}`, append(slices.Clone(matrix), tensor{"x.scale", "F32", shape{8, 2}}), nil, "x.scale: second scale of x.weight beside x.weight_scale"},
 		"two second scales":          {`{}`, matrix, &tensor{"x.weight_scale_2", "F32", shape{2}}, "x.weight_scale_2: second scale of shape [2] for x.weight [8 16]: expected one number"},
 		"second scales of rows":      {`{}`, matrix, &tensor{"x.weight_scale_2", "F32", shape{8, 1}}, "x.weight_scale_2: second scale of shape [8 1]"},
 		"a second scale of bytes":    {`{}`, matrix, &tensor{"x.weight_scale_2", "U8", nil}, "x.weight_scale_2: second scale of dtype U8"},
@@ -173,11 +175,13 @@ func TestNVFP4IsRefused(t *testing.T) {
 		"W4A16_AWQ":                  {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "BF16", shape{16, 2}}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"W4A8_AWQ":                   {`{}`, []tensor{{"x.weight", "U8", shape{8, 256}}, {"x.weight_scale", "F8_E4M3", shape{16, 2}}, {"x.weight_scale_2", "F32", nil}}, nil, "x.weight: INT4 (AWQ of ModelOpt) is not decoded"},
 		"AWQ over experts":           {`{}`, []tensor{{experts, "U8", shape{2, 8, 256}}, {experts + "_weight_scale", "BF16", shape{2, 16, 2}}}, nil, experts + ": INT4 (AWQ of ModelOpt) is not decoded"},
-		"transposed Qwen 3.5": {`{"model_type": "qwen3_5_moe"}`, []tensor{{experts, "U8", shape{2, 16, 8}},
+		"transposed Qwen 3.5": {`{"model_type": "qwen3_5_moe"}`, []tensor{
+			{experts, "U8", shape{2, 16, 8}},
 			{experts + "_weight_scale", "F8_E4M3", shape{2, 2, 8}},
 			{experts + "_weight_scale_2", "F32", nil}}, nil,
 			experts + ": grouped experts of shape [2 32 8], whose inputs are on the axis before"},
-		"in the order of a kernel": {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
+		"in the order of a kernel, as a list": {`{}`, matrix, &tensor{"x.weight_scale", "U8", shape{512}}, "x.weight: a pack with scales in the order of a kernel"},
+		"in the order of a kernel":            {`{}`, []tensor{{"x.weight", "U8", shape{8, 16}}, {"x.weight_scale", "U8", shape{512}}}, nil, "x.weight: a pack with scales in the order of a kernel"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := parseSettings([]byte(test.config))
@@ -233,7 +237,8 @@ func TestAlgorithmsThatChangeWeightsAreRefused(t *testing.T) {
 	stored, _ := c.tensors(rand.New(rand.NewPCG(25, 26)), "BF16")
 	for _, algorithm := range []string{"NVFP4_AWQ", "NVFP4_SVD", "W4A16_AWQ", "W4A8_AWQ"} {
 		for name, test := range map[string]struct{ config, beside, want string }{
-			"config.json": {`{"quantization_config": {"quant_method": "modelopt", "quant_algo": "` + algorithm + `"}}`, `{}`, "config.json: quant_algo"},
+			"config.json":    {`{"quantization_config": {"quant_method": "modelopt", "quant_algo": "` + algorithm + `"}}`, `{}`, "config.json: quant_algo"},
+			"another method": {`{"quantization_config": {"quant_method": "modelopt_fp4", "quant_algo": "` + algorithm + `"}}`, `{}`, "config.json: quant_algo"},
 			"its own file": {`{}`, `{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "` + algorithm + `"}}`,
 				"hf_quant_config.json: quant_algo"},
 			"one layer": {`{}`, `{"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": {"y": {"quant_algo": "FP8"}, "z": {"quant_algo": "` + algorithm + `"}}}}`,

@@ -1,8 +1,8 @@
 package adapter
 
 import (
+	"cmp"
 	"fmt"
-	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,8 +10,8 @@ import (
 
 // qweightConfig is what the descriptions of a quantization say about weights in words.
 type qweightConfig struct {
-	format claim // AWQ or GPTQ
-	order  claim // of the codes; its value is a key of qweightOrders
+	format setting[string] // AWQ or GPTQ
+	order  setting[string] // of the codes; a key of qweightOrders
 	base   qweightScheme
 	named  map[string]qweightScheme // of single modules
 	rules  []qweightRule
@@ -20,23 +20,17 @@ type qweightConfig struct {
 	undecided string // a quant_method that may mean both
 }
 
-// claim is a value and the place that gives it. Without a place, nothing gives it.
-type claim struct{ value, from string }
-
-// qweightOrders are the orders of codes, by the names that programs give them.
+// qweightOrders are the orders of codes.
 var qweightOrders = map[string]struct {
 	format string
 	plus   int // added to each stored zero point
-}{
-	gemm:                   {"AWQ", 0},
-	"auto_round:auto_awq":  {"AWQ", 0},
-	"auto_round:awq":       {"AWQ", 0},
-	"gptq":                 {"GPTQ", 1},
-	"auto_round:auto_gptq": {"GPTQ", 1},
-	"auto_round:gptq":      {"GPTQ", 1},
-	"gptq_v2":              {"GPTQ", 0},
-	"auto_round:gptqmodel": {"GPTQ", 0},
-	"auto_round":           {"GPTQ", 0},
+}{gemm: {"AWQ", 0}, "gptq": {"GPTQ", 1}, "gptq_v2": {"GPTQ", 0}}
+
+// orderNames are the orders by the names that programs give them.
+var orderNames = map[string]string{
+	gemm: gemm, "auto_round:auto_awq": gemm, "auto_round:awq": gemm,
+	"gptq": "gptq", "auto_round:auto_gptq": "gptq", "auto_round:gptq": "gptq",
+	"gptq_v2": "gptq_v2", "auto_round:gptqmodel": "gptq_v2", "auto_round": "gptq_v2",
 }
 
 // qweightMethods are the values of quant_method with such weights. AutoRound writes either format.
@@ -45,26 +39,23 @@ var qweightMethods = map[string]string{
 }
 
 // orderFields are the fields that name an order of codes.
-var orderFields = []string{"checkpoint_format", "format", "version", "packing_format"}
+var orderFields = []string{"checkpoint_format", "format", versionField, "packing_format"}
+
+// versionField names the order of AWQ. In other descriptions it may be that of a program.
+const versionField = "version"
 
 // qweightScheme describes the codes of a weight.
 type qweightScheme struct {
-	bits, group             amount
-	sym, inOrder, zeroPoint toggle // inOrder: desc_act, which lets g_idx permute the rows
+	bits, group    setting[int64]
+	sym, zeroPoint setting[bool]
+	inOrder        setting[bool] // desc_act, which lets g_idx permute the rows
 }
 
-// amount and toggle are settings, with the place that gives each. Without a place, nothing gives
-// it.
-type (
-	amount struct {
-		value int64
-		from  string
-	}
-	toggle struct {
-		value bool
-		from  string
-	}
-)
+// setting is a value and the place that gives it. Without a place, nothing gives it.
+type setting[T comparable] struct {
+	value T
+	from  string
+}
 
 // qweightRule is a scheme for the modules that a pattern matches.
 type qweightRule struct {
@@ -117,8 +108,9 @@ func (c *qweightConfig) readFormat(d description) error {
 		format = method
 	case format == "":
 		c.undecided = from
+		return nil
 	}
-	return c.format.agree(claim{format, from})
+	return c.format.join(setting[string]{format, from})
 }
 
 // readOrder reads the fields that name an order of codes.
@@ -127,21 +119,21 @@ func (c *qweightConfig) readOrder(d description) error {
 		return fmt.Errorf("%s: is_marlin_format is true: codes in the order of a kernel are not "+
 			"decoded: %s", d.file, otherQweight)
 	}
+	method := d.settings.text("quant_method")
 	for _, field := range orderFields {
 		name, _ := d.settings[field].(string)
-		if name == "" {
+		if name == "" || field == versionField && qweightMethods[method] == "GPTQ" {
 			continue
 		}
 		from := fmt.Sprintf("%s: %s %q", d.file, field, name)
-		name = strings.ToLower(name)
-		o, ok := qweightOrders[name]
+		order, ok := orderNames[strings.ToLower(name)]
 		if !ok {
 			return fmt.Errorf("%s is not decoded: %s", from, otherQweight)
 		}
-		if err := c.format.agree(claim{o.format, from}); err != nil {
+		if err := c.format.join(setting[string]{qweightOrders[order].format, from}); err != nil {
 			return err
 		}
-		if err := c.order.agree(claim{name, from}); err != nil {
+		if err := c.order.join(setting[string]{order, from}); err != nil {
 			return err
 		}
 	}
@@ -150,114 +142,86 @@ func (c *qweightConfig) readOrder(d description) error {
 
 const otherQweight = `use a checkpoint in the order "gemm", "gptq" or "gptq_v2", or in BF16`
 
-// agree adds a claim. Two places must not give different values.
-func (c *claim) agree(o claim) error {
-	switch {
-	case o.value == "":
-	case c.value == "":
-		*c = o
-	case c.value != o.value:
-		return fmt.Errorf("%s, but %s: one of them is wrong: restore the published files",
-			c.from, o.from)
+// join adds the setting of another place. Two places must not give different values.
+func (s *setting[T]) join(o setting[T]) error {
+	if s.from == "" {
+		*s = o
+	} else if o.from != "" && s.value != o.value {
+		return fmt.Errorf("%s, but %s: one of them is wrong: restore the published files", s.from,
+			o.from)
 	}
 	return nil
+}
+
+// override replaces the setting if another place gives it.
+func (s *setting[T]) override(o setting[T]) {
+	if o.from != "" {
+		*s = o
+	}
+}
+
+// same reports whether two settings have the same value, from whatever place.
+func (s setting[T]) same(o setting[T]) bool {
+	return s.value == o.value && (s.from == "") == (o.from == "")
+}
+
+// said returns the setting for a message.
+func (s setting[T]) said(name string) string {
+	return cmp.Or(s.from, "no "+name+" in the configuration")
 }
 
 // readScheme reads the settings of one scheme. Messages begin with the place.
 func readScheme(o settings, place string) (s qweightScheme, err error) {
 	for _, f := range []struct {
-		names []string
-		to    *amount
-		whole bool // -1 means all rows
-	}{{[]string{"bits", "w_bit"}, &s.bits, false},
-		{[]string{"group_size", "q_group_size"}, &s.group, true}} {
-		for _, name := range f.names {
-			if err := f.to.read(o[name], place+name, f.whole); err != nil {
-				return s, err
-			}
+		name string
+		to   *setting[int64]
+	}{{"bits", &s.bits}, {"w_bit", &s.bits}, {"group_size", &s.group}, {"q_group_size", &s.group}} {
+		v, allRows := o[f.name], o[f.name] == float64(-1) && f.to == &s.group
+		switch n := wholeNumber(v); {
+		case v == nil:
+		case allRows:
+			*f.to = setting[int64]{-1, place + f.name + " -1"}
+		case n > 0:
+			*f.to = setting[int64]{n, fmt.Sprintf("%s%s %d", place, f.name, n)}
+		default:
+			return s, fmt.Errorf("%s%s is %s: expected a whole number from 1", place, f.name,
+				shown(v))
 		}
 	}
-	for name, to := range map[string]*toggle{
-		"sym": &s.sym, "desc_act": &s.inOrder, "zero_point": &s.zeroPoint,
-	} {
-		if v, ok := o[name]; ok && v != nil {
-			value, ok := v.(bool)
-			if !ok {
-				return s, fmt.Errorf("%s%s is %s: expected true or false", place, name, shown(v))
-			}
-			*to = toggle{value, fmt.Sprintf("%s%s %t", place, name, value)}
+	for _, f := range []struct {
+		name string
+		to   *setting[bool]
+	}{{"sym", &s.sym}, {"desc_act", &s.inOrder}, {"zero_point", &s.zeroPoint}} {
+		v := o[f.name]
+		if is, ok := v.(bool); ok {
+			*f.to = setting[bool]{is, fmt.Sprintf("%s%s %t", place, f.name, is)}
+		} else if v != nil {
+			return s, fmt.Errorf("%s%s is %s: expected true or false", place, f.name, shown(v))
 		}
 	}
 	return s, nil
 }
 
-// read reads a whole number from 1, or -1 if all is set.
-func (n *amount) read(v any, from string, all bool) error {
-	f, ok := v.(float64)
-	switch {
-	case v == nil:
-		return nil
-	case ok && all && f == -1, ok && f == math.Trunc(f) && f >= 1 && f <= math.MaxInt32:
-		*n = amount{int64(f), fmt.Sprintf("%s %d", from, int64(f))}
-		return nil
-	}
-	return fmt.Errorf("%s is %s: expected a whole number from 1", from, shown(v))
-}
-
 // join adds the settings of another description.
 func (s *qweightScheme) join(o *qweightScheme) error {
-	for _, n := range [][2]*amount{{&s.bits, &o.bits}, {&s.group, &o.group}} {
-		if n[0].from != "" && n[1].from != "" && n[0].value != n[1].value {
-			return disagree(n[0].from, n[1].from)
-		}
-		n[0].override(*n[1])
-	}
-	for _, f := range s.flags(o) {
-		if f[0].from != "" && f[1].from != "" && f[0].value != f[1].value {
-			return disagree(f[0].from, f[1].from)
-		}
-		f[0].override(*f[1])
-	}
-	return nil
-}
-
-// flags pairs the flags of two schemes.
-func (s *qweightScheme) flags(o *qweightScheme) [3][2]*toggle {
-	return [3][2]*toggle{{&s.sym, &o.sym}, {&s.inOrder, &o.inOrder}, {&s.zeroPoint, &o.zeroPoint}}
-}
-
-func disagree(a, b string) error {
-	return fmt.Errorf("%s, but %s: one of them is wrong: restore the published files", a, b)
-}
-
-func (n *amount) override(o amount) {
-	if o.from != "" {
-		*n = o
-	}
-}
-
-func (f *toggle) override(o toggle) {
-	if o.from != "" {
-		*f = o
-	}
-}
-
-// said returns the setting for a message.
-func (f *toggle) said(name string) string {
-	if f.from == "" {
-		return "no " + name + " in the configuration"
-	}
-	return f.from
+	return cmp.Or(s.bits.join(o.bits), s.group.join(o.group), s.sym.join(o.sym),
+		s.zeroPoint.join(o.zeroPoint), s.inOrder.join(o.inOrder))
 }
 
 // over returns the scheme with the settings of a rule in place of its own.
 func (s qweightScheme) over(o *qweightScheme) qweightScheme {
 	s.bits.override(o.bits)
 	s.group.override(o.group)
-	for _, f := range s.flags(o) {
-		f[0].override(*f[1])
-	}
+	s.sym.override(o.sym)
+	s.zeroPoint.override(o.zeroPoint)
+	s.inOrder.override(o.inOrder)
 	return s
+}
+
+// same reports whether two schemes have the same settings.
+func (s *qweightScheme) same(o *qweightScheme) bool {
+	return s.bits.same(o.bits) && s.group.same(o.group) && s.sym.same(o.sym) &&
+		s.zeroPoint.same(o.zeroPoint) && s.inOrder.same(o.inOrder)
 }
 
 // The fields with schemes of some modules. AutoRound's names a module, or a pattern that is found
@@ -279,11 +243,10 @@ func (c *qweightConfig) readRules(all []description, of *Checkpoint) error {
 				if err != nil {
 					return err
 				}
-				s := c.base.over(&o)
-				if field == nameField && of.byKey[name+".qweight"] != nil {
+				if s := c.base.over(&o); field == nameField && of.hasModule(name) {
 					c.named[name] = s
-				} else {
-					c.addPattern(field, name, s, &left)
+				} else if err := c.addPattern(field, name, s, &left); err != nil {
+					return fmt.Errorf("%s%w", place, err)
 				}
 			}
 		}
@@ -292,13 +255,24 @@ func (c *qweightConfig) readRules(all []description, of *Checkpoint) error {
 	return nil
 }
 
+// maxRules limits the patterns, because each is tried on each module. Published configurations have
+// a few.
+const maxRules = 4096
+
+// hasModule reports whether a layer has the name.
+func (c *Checkpoint) hasModule(name string) bool {
+	return c.byKey[name+".qweight"] != nil || c.byKey[name+".weight"] != nil
+}
+
 // addPattern adds a scheme for the modules that a pattern matches. A "+:" before a pattern includes
-// modules. A "-:" leaves modules as they are, so it has no scheme.
-func (c *qweightConfig) addPattern(field, text string, s qweightScheme, left *budget) {
-	if field == patternField {
-		if strings.HasPrefix(text, "-:") {
-			return
-		}
+// modules. A "-:" leaves modules as they are, as 16 bits do, so it has no scheme.
+func (c *qweightConfig) addPattern(field, text string, s qweightScheme, left *budget) error {
+	switch {
+	case s.bits.value > 8, field == patternField && strings.HasPrefix(text, "-:"):
+		return nil
+	case len(c.rules) == maxRules:
+		return fmt.Errorf("more than %d patterns: too many for a configuration", maxRules)
+	case field == patternField:
 		text = "^(?:" + strings.TrimPrefix(text, "+:") + ")"
 	}
 	c.add(s)
@@ -307,6 +281,7 @@ func (c *qweightConfig) addPattern(field, text string, s qweightScheme, left *bu
 		r.pattern = regexp.MustCompile(text)
 	}
 	c.rules = append(c.rules, r)
+	return nil
 }
 
 // add adds a scheme to the list of all.
@@ -314,15 +289,6 @@ func (c *qweightConfig) add(s qweightScheme) {
 	if !slices.ContainsFunc(c.all, func(o qweightScheme) bool { return o.same(&s) }) {
 		c.all = append(c.all, s)
 	}
-}
-
-// same reports whether two schemes have the same settings, from whatever place.
-func (s *qweightScheme) same(o *qweightScheme) bool {
-	equal := s.bits.value == o.bits.value && s.group.value == o.group.value
-	for _, f := range s.flags(o) {
-		equal = equal && f[0].value == f[1].value && (f[0].from == "") == (f[1].from == "")
-	}
-	return equal
 }
 
 // schemesOf returns the schemes that the configuration may mean for a module.

@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -116,6 +117,7 @@ func TestWordsOf32BitsAreRecognisedByTheirShapes(t *testing.T) {
 		"AWQ without a word":     {"", "", four.awq(upProj), "1 AWQ, groups of 32 in a row, F16"},
 		"AWQ in auto-round":      {changed(t, roundGPTQ, "auto_gptq", "auto_awq"), "", four.awq(upProj), "1 AWQ, groups of 32 in a row, F16"},
 		"GPTQ":                   {gptqConfig, "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"GPTQ, a version":        {changed(t, gptqConfig, `"bits"`, `"version": "2.2.0", "bits"`), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"GPTQ, g_idx":            {gptqConfig, "", four.gptq(upProj, sequence), "1 GPTQ, groups of 32 in a row, F16"},
 		"GPTQ, old g_idx":        {gptqConfig, "", four.gptq(upProj, make([]int32, 64)), "1 GPTQ, groups of 32 in a row, F16"},
 		"GPTQ, desc_act":         {changed(t, gptqConfig, "false", "true"), "", four.gptq(upProj, order), "1 GPTQ, groups in a listed order, F16"},
@@ -136,9 +138,14 @@ func TestWordsOf32BitsAreRecognisedByTheirShapes(t *testing.T) {
 		"GPTQ, some under another name": {changed(t, gptqConfig, `"bits": 4`, `"dynamic": {"language_model.layers.0.mlp.up_proj": {"bits": 8, "group_size": 16}}, "bits": 4`), "",
 			wordShape{8, 64, 32, 4}.gptq(upProj, nil), "1 GPTQ, groups of 16 in a row, F16"},
 		"auto-round":         {roundGPTQ, "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"auto-round, twice":  {roundGPTQ, `{"checkpoint_format": "gptq", "quant_method": "gptq"}`, four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"auto-round, gptq":   {changed(t, roundGPTQ, "auto_gptq", "gptq"), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"auto-round, no zp":  {changed(t, roundGPTQ, "auto_round:auto_gptq", "auto_round"), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
 		"auto-round, by sym": {changed(t, changed(t, roundGPTQ, `, "packing_format": "auto_round:auto_gptq"`, ""), "false", "true"), "", four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"auto-round, but a module": {changed(t, roundGPTQ, `"bits"`, `"extra_config": {"up_proj": {"bits": 8, "group_size": 16}, "model.layers.0.mlp.up_proj": {"sym": true}, ".*proj": {"bits": 16}}, "bits"`), "",
+			four.gptq(upProj, nil), "1 GPTQ, groups of 32 in a row, F16"},
+		"auto-round, of a pattern": {changed(t, roundGPTQ, `"bits"`, `"extra_config": {"mlp.*up": {"bits": 8, "group_size": 16}}, "bits"`), "",
+			wordShape{8, 64, 32, 4}.gptq(upProj, nil), "1 GPTQ, groups of 16 in a row, F16"},
 		"auto-round, of a module": {changed(t, roundGPTQ, `"bits"`, `"extra_config": {"model.layers.0.mlp.up_proj": {"bits": 8, "group_size": 16}, "v_proj": {"bits": 16}}, "bits"`), "",
 			wordShape{8, 64, 32, 4}.gptq(upProj, nil), "1 GPTQ, groups of 16 in a row, F16"},
 	} {
@@ -154,6 +161,11 @@ func TestWordsOf32BitsAreRecognisedByTheirShapes(t *testing.T) {
 }
 
 func TestWordsOf32BitsThatAreNotUnderstoodAreRefused(t *testing.T) {
+	patterns := make([]string, maxRules+1)
+	for i := range patterns {
+		patterns[i] = fmt.Sprintf(`"layer%d": {"bits": 8}`, i)
+	}
+	many := `"dynamic": {` + strings.Join(patterns, ", ") + `}, "bits"`
 	four := wordShape{4, 64, 32, 2}
 	without := func(all []synth.Tensor, ending string) (rest []synth.Tensor) {
 		for _, x := range all {
@@ -215,6 +227,8 @@ func TestWordsOf32BitsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		"GPTQ, group_size 0":      {changed(t, gptqConfig, "32", "0"), "", four.gptq(upProj, nil), []string{"config.json: group_size is 0: expected"}},
 		"GPTQ, sym by chance": {changed(t, gptqConfig, `"bits"`, `"dynamic": {".*up": {"sym": false}, ".*proj": {"sym": true}}, "bits"`), "", four.gptq(upProj, nil),
 			[]string{upProj + ".qweight", "several descriptions", "sym false", "sym true"}},
+		"GPTQ, many patterns": {changed(t, gptqConfig, `"bits"`, many), "", four.gptq(upProj, nil),
+			[]string{"config.json: dynamic of", "more than 4096 patterns: too many"}},
 		"GPTQ, no g_idx":            {changed(t, gptqConfig, "false", "true"), "", four.gptq(upProj, nil), []string{"no " + upProj + ".g_idx", "desc_act true"}},
 		"GPTQ, an order in vain":    {gptqConfig, "", four.gptq(upProj, order), []string{upProj + ".g_idx", "another order", "desc_act false"}},
 		"GPTQ, group 0 of desc_act": {changed(t, gptqConfig, "false", "true"), "", four.gptq(upProj, make([]int32, 64)), []string{upProj + ".g_idx", "into group 0", "desc_act true"}},
@@ -239,6 +253,57 @@ func TestWordsOf32BitsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		for _, want := range x.want {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: error %q, want %q", name, err, want)
+			}
+		}
+	}
+}
+
+// AutoAWQ wrote a file of its own, in which the fields have other names.
+func TestTheDescriptionByAutoAWQIsRead(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"zero_point": true, "q_group_size": 32, "w_bit": 4, "version": "GEMM"}`: "",
+		`{"zero_point": true, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}`: "quant_config.json: q_group_size 64",
+		`{"zero_point": true, "q_group_size": 32, "w_bit": 4, "version": "GEMV"}`: `quant_config.json: version "GEMV"`,
+	} {
+		c := &synth.Checkpoint{Config: map[string]any{},
+			Tensors: wordShape{4, 64, 32, 2}.awq(upProj),
+			Side:    map[string][]byte{"quant_config.json": []byte(text)}}
+		_, err := NewPlan(opened(t, c), Options{Layout: "hf"})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", text, err, want)
+		}
+	}
+}
+
+// The native layout shows experts transposed, as AWQ and GPTQ store them.
+func TestExpertsInWordsAreMerged(t *testing.T) {
+	for _, golden := range []string{"awq_moe", "gptq_moe", "bnb_moe"} {
+		c := openedAt(t, "../testdata/golden/formats/"+golden)
+		hf := dict(t, c, Options{Layout: "hf", DType: safetensors.F16})
+		native := dict(t, c, Options{Layout: "native", DType: safetensors.F16})
+		const experts = "model.layers.0.mlp.experts."
+		for name, parts := range map[string][]string{
+			experts + "gate_and_up_projs": {"gate_proj", "up_proj"},
+			experts + "down_projs":        {"down_proj"},
+		} {
+			merged := mustTensor(t, native, name)
+			shape, got := merged.Shape(), content(t, merged)
+			var want []byte
+			for e := range shape[0] {
+				matrices := make([][]byte, len(parts))
+				for i, p := range parts {
+					matrices[i] = content(t, mustTensor(t, hf,
+						fmt.Sprintf("%s%d.%s.weight", experts, e, p)))
+				}
+				for in := range shape[1] {
+					for _, m := range matrices {
+						rows := int64(len(m)) / 2 / shape[1]
+						want = append(want, cut(m, 2, []int64{rows, shape[1]}, 1, in, in+1)...)
+					}
+				}
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: %s %v: other bytes than those of the experts", golden, name, shape)
 			}
 		}
 	}

@@ -21,8 +21,8 @@ var undecodedFormats = []*format{
 	loose(&format{name: "a sparse pack (compressed-tensors)", codes: ".scale_packed",
 		parts: []string{".weight_packed"}}),
 	{
-		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed", parts: []string{".weight_scale"},
-		fits: sixBits,
+		name: "MXFP6 (compressed-tensors)", codes: ".weight_packed",
+		parts: []string{".weight_scale"}, fits: sixBits,
 	},
 	loose(&format{name: "a pack of grouped experts", signs: []string{"_weight_packed", "_packed"},
 		fits: func(m *module) bool {
@@ -50,19 +50,23 @@ func sixBits(m *module) bool {
 		w.Shape[n-1] > 0 && w.Shape[n-1]/24 == scale.Shape[n-1] && w.Shape[n-1]%24 == 0
 }
 
-// kernelOrder is ComfyUI's format with groups of 32 in a row. Its exponents are in the order in
-// which a kernel reads them, and the shape does not show it. Only a description beside the weight
-// or in the shard's metadata tells.
+// kernelOrder is ComfyUI's formats with groups of 32 or 16 in a row. Their scales are in the order
+// in which a kernel reads them, and the shape does not show it. Only a description beside the
+// weight or in the shard's metadata tells.
 var kernelOrder = loose(&format{
-	name: "exponents in the order of a kernel (ComfyUI)", codes: ".weight",
-	parts:   []string{".weight_scale", ".comfy_quant"},
-	fits:    func(m *module) bool { return isExponents(m.part(".weight_scale")) },
+	name: "scales in the order of a kernel (ComfyUI)", codes: ".weight",
+	parts: []string{".weight_scale", ".comfy_quant"},
+	fits: func(m *module) bool {
+		scale := m.part(".weight_scale")
+		return isExponents(scale) || scale.DType == safetensors.F8E4M3
+	},
 	instead: "use the model in FP8 with one scale per tensor, or in BF16",
 })
 
 // inKernelOrder reports whether a shard's metadata describes such weights.
 func inKernelOrder(h *safetensors.Header) bool {
-	return strings.Contains(h.Metadata["_quantization_metadata"], "mxfp8")
+	layers := h.Metadata["_quantization_metadata"]
+	return strings.Contains(layers, "mxfp8") || strings.Contains(layers, "nvfp4")
 }
 
 // undecodedTypes are recognised by the dtypes of a weight and its scale, and refused by name.
@@ -125,7 +129,7 @@ const rotated = "the stored weights are rotated, and the model rotates them back
 // tensors, and rotations that a loader must undo while the model runs.
 func refuseConfigured(c *Checkpoint, q *quantization, s settings) error {
 	o := s.object(quantizationFields...)
-	if _, ok := qweightMethods[q.method]; ok {
+	if qweightMethods[q.method] != "" {
 		if _, err := q.qweight(c); err != nil {
 			return err
 		}

@@ -82,6 +82,7 @@ type opening struct {
 	settings     settings
 	family       *family
 	quantization *quantization
+	against      oddities // receives what the configuration says otherwise
 	// shared are tensors of other modules that the weight also consumes. open adds to them.
 	shared []*Stored
 }

@@ -26,15 +26,8 @@ func TestFormatsEqualTheirLibraries(t *testing.T) {
 	if err != nil || len(dirs) < 10 {
 		t.Fatalf("%d goldens, error %v", len(dirs), err)
 	}
-	pending, err := os.ReadFile("../testdata/golden/pending.txt") // not decoded yet
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, path := range dirs {
 		dir := filepath.Dir(path)
-		if slices.Contains(strings.Split(string(pending), "\n"), filepath.Base(dir)) {
-			continue
-		}
 		for name, d := range dtypes {
 			t.Run(filepath.Base(dir)+" "+name, func(t *testing.T) {
 				equalGolden(t, dict(t, openedAt(t, dir), Options{Layout: "hf", DType: d}), path,
@@ -241,6 +234,7 @@ func TestFormatsThatAreNotDecodedAreRefusedByName(t *testing.T) {
 		"sparse pack  ":      {{"x.weight_scale", "F32", []int64{1}}, {"x.compressed", "F8_E4M3", []int64{64}}, {"x.bitmask", "U8", m(8, 2)}, {"x.row_offsets", "I64", m(8, 1)}},
 		"order of a kernel":  {{"x.weight", "F8_E4M3", m(128, 128)}, {"x.weight_scale", "U8", m(128, 4)}, {"x.comfy_quant", "U8", []int64{20}}},
 		"order of a kernel ": {{"x.weight", "F8_E4M3", m(128, 128)}, {"x.weight_scale", "F8_E8M0", m(128, 4)}, {"x.comfy_quant", "U8", []int64{20}}},
+		"kernel (ComfyUI)":   {{"x.weight", "U8", m(128, 64)}, {"x.weight_scale", "F8_E4M3", m(128, 8)}, {"x.weight_scale_2", "F32", nil}, {"x.comfy_quant", "U8", []int64{20}}},
 		"MLX":                {{"x.weight", "U32", m(8, 4)}, {"x.scales", "BF16", m(8, 1)}, {"x.biases", "BF16", m(8, 1)}},
 		"MXFP6":              {{"x.weight_packed", "U8", m(8, 48)}, {"x.weight_scale", "U8", m(8, 2)}},
 		"grouped experts":    {{"experts.up_proj_weight_packed", "I32", []int64{2, 8, 4}}, {"experts.up_proj_weight_scale", "BF16", []int64{2, 8, 1}}},
@@ -298,18 +292,32 @@ func TestRotatedWeightsAreRefused(t *testing.T) {
 	}
 }
 
-// The metadata of a shard may say, in place of a tensor, that exponents are in kernel order. Their
-// shape is that of exponents row by row.
-func TestExponentsInTheOrderOfAKernelAreRefused(t *testing.T) {
-	tensors := []safetensors.Tensor{
-		{Name: "x.weight", DType: safetensors.F8E4M3, Shape: []int64{128, 128}, End: 128 * 128},
-		{Name: "x.weight_scale", DType: safetensors.U8, Shape: []int64{128, 4}, Begin: 128 * 128, End: 128 * 132},
+// The metadata of a shard may say, in place of a tensor, that scales are in kernel order. Their
+// shape is that of scales row by row.
+func TestScalesInTheOrderOfAKernelAreRefused(t *testing.T) {
+	stored := map[string][]safetensors.Tensor{
+		"mxfp8": {{Name: "x.weight", DType: safetensors.F8E4M3, Shape: []int64{128, 128}},
+			{Name: "x.weight_scale", DType: safetensors.U8, Shape: []int64{128, 4}}},
+		"nvfp4": {{Name: "x.weight", DType: safetensors.U8, Shape: []int64{128, 64}},
+			{Name: "x.weight_scale", DType: safetensors.F8E4M3, Shape: []int64{128, 8}},
+			{Name: "x.weight_scale_2", DType: safetensors.F32}},
 	}
-	for metadata, refused := range map[string]bool{
-		`{"format_version": "1.0", "layers": {"x": {"format": "mxfp8"}}}`:         true,
-		`{"format_version": "1.0", "layers": {"x": {"format": "hybrid_mxfp8"}}}`:  true,
-		`{"format_version": "1.0", "layers": {"x": {"format": "float8_e4m3fn"}}}`: false,
+	for _, test := range []struct {
+		tensors, format string
+		refused         bool
+	}{
+		{"mxfp8", "mxfp8", true}, {"mxfp8", "hybrid_mxfp8", true},
+		{"mxfp8", "float8_e4m3fn", false},
+		{"nvfp4", "nvfp4", true}, {"nvfp4", "float8_e4m3fn", false},
 	} {
+		tensors, end := slices.Clone(stored[test.tensors]), int64(0)
+		for i := range tensors {
+			x := &tensors[i]
+			x.Begin = end
+			end += product(x.Shape) * int64(x.DType.Bits()/8)
+			x.End = end
+		}
+		metadata := `{"format_version": "1.0", "layers": {"x": {"format": "` + test.format + `"}}}`
 		_, b, err := safetensors.NewHeader(tensors,
 			map[string]string{"_quantization_metadata": metadata}, 8)
 		if err != nil {
@@ -317,16 +325,16 @@ func TestExponentsInTheOrderOfAKernelAreRefused(t *testing.T) {
 		}
 		dir := t.TempDir()
 		for name, data := range map[string][]byte{"config.json": []byte("{}"),
-			"model.safetensors": append(b, make([]byte, 128*132)...)} {
+			"model.safetensors": append(b, make([]byte, end)...)} {
 			if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 		_, err = NewPlan(openedAt(t, dir), Options{Layout: "hf"})
-		if (err != nil) != refused || refused &&
-			!strings.Contains(err.Error(), "x.weight: exponents in the order of a kernel "+
+		if (err != nil) != test.refused || test.refused &&
+			!strings.Contains(err.Error(), "x.weight: scales in the order of a kernel "+
 				"(ComfyUI) is not decoded: ") {
-			t.Errorf("%s: error %v", metadata, err)
+			t.Errorf("%s of %s: error %v", test.format, test.tensors, err)
 		}
 	}
 }
@@ -340,4 +348,35 @@ func TestParametersThatAreCalledAsPartsOfFormatsPass(t *testing.T) {
 			"F32", 4, 4))
 	}
 	equal(t, dict(t, opened(t, c), Options{Layout: "hf"}), c.Tensors)
+}
+
+// The help lists what each format is recognised by, and every method that is refused.
+func TestTheHelpListsEveryFormat(t *testing.T) {
+	raw, err := os.ReadFile("../cmd/dequantfs/help/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	help := string(raw)
+	for _, f := range formats {
+		if f.open == nil {
+			continue
+		}
+		for _, ending := range slices.Concat(f.needed(), f.optional) {
+			grouped := strings.Replace(ending, "_", ".", 1)
+			for _, short := range []string{".absmax", ".quant_", ".nested_"} { // of grouped experts
+				if strings.HasPrefix(ending, short) {
+					ending = ".weight" + ending
+				}
+			}
+			ending = strings.Replace(ending, "__fp4", "__nf4", 1) // listed together
+			if !strings.Contains(help, "`X"+ending+"`") && !strings.Contains(help, "`X"+grouped+"`") {
+				t.Errorf("%s: no `X%s` in the help", f.name, ending)
+			}
+		}
+	}
+	for _, method := range undecodedMethods {
+		if !strings.Contains(strings.ToLower(help), method) {
+			t.Errorf("the refused method %s is not in the help", method)
+		}
+	}
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// groupList is what a stored list says about the groups of rows or columns. Lists of all modules together are
-// large, so only this is kept of each.
+// groupList is what a stored list says about the groups of rows or columns. Lists of all modules
+// together are large, so only this is kept of each.
 type groupList struct {
 	least, most int32 // groups in it
 	size        int64 // groups follow each other, of size rows each; 0: they do not

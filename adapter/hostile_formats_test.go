@@ -2,7 +2,6 @@ package adapter
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -136,9 +135,6 @@ func (s soundFormat) open(t *testing.T) *Checkpoint {
 // Without a defect, each of them opens. So what is refused below is refused for its defect.
 func TestSoundCheckpointsOfEveryFormatOpen(t *testing.T) {
 	for name, s := range soundFormats() {
-		if pendingSound(t, name) {
-			continue
-		}
 		t.Run(name, func(t *testing.T) {
 			d := dict(t, s.open(t), Options{Layout: LayoutHF})
 			if d.Len() != 1 {
@@ -415,9 +411,6 @@ func stateDefects() []defect {
 // names the file and the key.
 func TestDefectsOfFormatsAreRefused(t *testing.T) {
 	for _, d := range defects {
-		if pendingSound(t, d.format) {
-			continue
-		}
 		t.Run(d.format+", "+d.name, func(t *testing.T) {
 			s := soundFormats()[d.format]
 			d.do(&s)
@@ -450,17 +443,4 @@ func wantMessage(t *testing.T, message string, want []string) {
 	if !named || strings.ContainsAny(message, "\n\x00") || len(message) > 600 {
 		t.Errorf("error %q: want one line that names a file", message)
 	}
-}
-
-// pendingSound reports whether a format is not decoded yet.
-func pendingSound(t *testing.T, name string) bool { return isPending(t, "sound "+name) }
-
-// isPending reports whether pending.txt has a line.
-func isPending(t *testing.T, line string) bool {
-	t.Helper()
-	data, err := os.ReadFile("../testdata/golden/pending.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return slices.Contains(strings.Split(string(data), "\n"), line)
 }

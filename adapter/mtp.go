@@ -71,8 +71,12 @@ func (p *planner) dropsLayer(x *expertLayer) bool {
 	return p.dropsMTP(x.head, place{prefix: x.prefix, layer: x.number})
 }
 
-// countPredictions reads the number of prediction layers, which is 0 if the configuration has none.
+// countPredictions reads the number of prediction layers if the view depends on it. It is 0 if the
+// configuration has none.
 func (p *planner) countPredictions() error {
+	if p.view.mtp != countMTP && p.view.mtp != anyMTP {
+		return nil
+	}
 	n, err := p.field(predictionFields...)
 	p.predictions = max(n, 0)
 	return err

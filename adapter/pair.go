@@ -93,7 +93,8 @@ type pairer struct {
 	weights  []weight
 	drops    []dropped
 	notes    []string
-	odd      map[string]*oddity // by the last part of their keys
+	odd      oddities // by the last part of their keys
+	against  oddities // by what the configuration says otherwise
 	bare     *Stored
 	unscaled int // number of FP8 tensors without a scale
 }
@@ -116,7 +117,7 @@ func (p *pairer) gather() error {
 	p.consumed = make([]int32, 0, len(tensors))
 	p.named = map[string]int32{}
 	p.orphan = map[string]*Stored{}
-	p.odd = map[string]*oddity{}
+	p.odd, p.against = oddities{}, oddities{}
 	for i, t := range tensors {
 		t.at = int32(i)
 	}
@@ -264,7 +265,7 @@ func (p *pairer) decode(m *module) error {
 	}
 	o := &p.opening
 	*o = opening{module: m, c: p.c, settings: p.s, family: p.family, quantization: p.q,
-		shared: o.shared[:0]}
+		against: p.against, shared: o.shared[:0]}
 	d, err := r.open(o)
 	if err != nil {
 		return err
@@ -294,7 +295,7 @@ func (p *pairer) whole(m *module) error {
 }
 
 // surplus refuses parts of other formats beside those of the module's format, such as a second
-// scale. Beside FP8 codes, every tensor with the name of a scale counts.
+// scale. Every tensor with the name of a scale counts.
 func (p *pairer) surplus(m *module) error {
 	r, kept := m.row, m.parts[:0]
 	codes := m.part(r.codes)
@@ -304,7 +305,7 @@ func (p *pairer) surplus(m *module) error {
 		switch {
 		case r.needs.holds(one) || r.allows.holds(one):
 			kept = append(kept, x)
-		case fp8Coded(codes.DType) && strings.Contains(x.ending.text, "scale"):
+		case strings.Contains(x.ending.text, "scale") && len(r.parts) > 0:
 			return fmt.Errorf("%s: %s: second scale of %s beside %s",
 				x.Shard, x.Key, codes.Key, m.part(r.parts[0]).Key)
 		case x.ending.certain:
@@ -495,35 +496,46 @@ func (p *pairer) remark(t *Stored) {
 	switch last := t.Key[i+1:]; {
 	case last == "weight" || last == "bias":
 	case p.isQuantized(t.Key[:i]):
-		o := p.odd[last]
-		if o == nil {
-			o = &oddity{first: t.Key}
-			p.odd[last] = o
-		}
-		o.more++
+		p.odd.add(last, t.Key)
 	}
 }
 
-// oddity counts tensors of quantized modules with the same unknown name.
+// oddities counts tensors by what is odd about them.
+type oddities map[string]*oddity
+
 type oddity struct {
 	first string // key of the first one
 	more  int
 }
 
-// maxOddities limits the names with a warning of their own.
+func (o oddities) add(what, key string) {
+	x := o[what]
+	if x == nil {
+		x = &oddity{first: key}
+		o[what] = x
+	}
+	x.more++
+}
+
+// maxOddities limits the oddities with a warning of their own.
 const maxOddities = 20
 
-// noteOddities adds a warning for each name, in order, and one for all names beyond the limit.
+// noteOddities adds a warning for each oddity, in order, and one for all beyond the limit.
 func (p *pairer) noteOddities() {
-	const odd = ": shown unchanged, though it belongs to a quantized module and is neither " +
-		"weight nor bias"
-	names := slices.Sorted(maps.Keys(p.odd))
+	p.noteEach(p.odd, func(string) string {
+		return "shown unchanged, though it belongs to a quantized module and is neither weight nor bias"
+	})
+	p.noteEach(p.against, func(what string) string { return what })
+}
+
+func (p *pairer) noteEach(odd oddities, text func(what string) string) {
+	names := slices.Sorted(maps.Keys(odd))
 	for _, name := range names[:min(len(names), maxOddities)] {
-		o := p.odd[name]
-		p.notes = append(p.notes, o.first+andMore(o.more-1)+odd)
+		o := odd[name]
+		p.notes = append(p.notes, o.first+andMore(o.more-1)+": "+text(name))
 	}
 	if n := len(names) - maxOddities; n > 0 {
-		p.notes = append(p.notes, fmt.Sprintf("%d more names%s", n, odd))
+		p.notes = append(p.notes, fmt.Sprintf("%d more names: %s", n, text(names[maxOddities])))
 	}
 }
 

@@ -174,9 +174,9 @@ func (p *planner) pass(w *weight, at place) error {
 	if f, ok := p.fusedIn(w.hf); ok {
 		return p.unfuse(f, w, at, p.node(w))
 	}
-	n, err := p.ofRank(w, at, p.node(w))
+	n, err := p.ofRank(at, p.node(w))
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 	}
 	if n == nil {
 		p.acc.dropWeight(w, "experts of other expert-parallel ranks")
@@ -189,7 +189,7 @@ func (p *planner) pass(w *weight, at place) error {
 	if err := p.add(name, n, p.bucket(w, at), w); err != nil {
 		return err
 	}
-	return p.make(w, at)
+	return p.addMade(w, at)
 }
 
 // add makes a virtual tensor in a file group, or two in a layout that quantizes. It accounts for

@@ -71,8 +71,8 @@ var dialects = []struct {
 	read    func(o settings) ([]rule, error)
 }{
 	{[]string{"", "fp8", "mxfp8", "fbgemm_fp8"}, readBlockSize},
-	{[]string{"", "compressed-tensors", "modelopt"}, readConfigGroups},
-	{[]string{"", "modelopt"}, readModelOpt},
+	{append([]string{"", "compressed-tensors"}, modelOptMethods...), readConfigGroups},
+	{append([]string{""}, modelOptMethods...), readModelOpt},
 }
 
 // readQuantization reads the description in config.json and those in the files beside it.
@@ -203,6 +203,27 @@ func (s *scheme) join(o *scheme) {
 	slices.Sort(s.bits)
 	s.symmetric = s.symmetric || o.symmetric
 	s.asymmetric = s.asymmetric || o.asymmetric
+}
+
+// divides reports whether the scheme says which elements share a scale.
+func (s *scheme) divides() bool { return len(s.blocks) > 0 || s.tensor || s.channel }
+
+// String returns all that the scheme says about bits and partitions, for messages.
+func (s *scheme) String() string {
+	var says []string
+	for _, n := range s.bits {
+		says = append(says, fmt.Sprintf("%d bits", n))
+	}
+	for _, b := range s.blocks {
+		says = append(says, partition{block: b}.String())
+	}
+	if s.channel {
+		says = append(says, rowPartition.String())
+	}
+	if s.tensor {
+		says = append(says, wholePartition.String())
+	}
+	return strings.Join(says, ", ")
 }
 
 // names reports whether the scheme describes the partition.

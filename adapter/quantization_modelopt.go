@@ -6,6 +6,11 @@ import (
 	"slices"
 )
 
+// modelOptMethods are the values of quant_method in ModelOpt's descriptions.
+var modelOptMethods = []string{
+	"modelopt", "modelopt_fp4", "modelopt_fp8", "modelopt_mixed", "modelopt_mxfp8",
+}
+
 // readModelOpt reads ModelOpt's quant_algo, or that of each of the quantized_layers of a mixture.
 // Layers with equal descriptions share a rule, because mixtures name each expert of each layer.
 func readModelOpt(o settings) (rules []rule, err error) {

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -85,20 +86,55 @@ func (p *planner) convert(name string, n expr.Node) error {
 	key := p.published(name)
 	at := p.family.locate(key)
 	b := p.group("", [2]int{})
-	if k := p.family.expertKeys(); k != nil && k.grouped == "" && at.layer >= 0 {
+	if p.family.expertKeys() != nil && at.layer >= 0 {
 		if l, g, ok := p.family.groupedExperts(at.rest); ok {
-			parts := groupedWeight{layout: l, group: g}.parts(p.gated)
-			lo, hi := p.o.EP.Range(int(n.Shape()[0]))
-			return g.apart(n, parts, lo, hi, func(r role, e int, one expr.Node) error {
-				return p.convertOne(headOf(key, at)+k.key(e, r), one, b, name)
+			if len(n.Shape()) != 3 {
+				return fmt.Errorf("grouped experts of shape %v: expected three axes", n.Shape())
+			}
+			x := groupedWeight{layout: l, group: g}
+			return p.convertGroup(x, headOf(key, at), n, func(key string, n expr.Node) error {
+				return p.convertOne(key, n, b, name)
 			})
 		}
 	}
-	n, err := p.special(key, key, n)
-	if err != nil {
+	n, err := p.ofRank(at, n)
+	if n == nil || err != nil {
+		return err
+	}
+	if n, err = p.special(key, key, n); err != nil {
 		return err
 	}
 	return p.convertOne(key, n, b, name)
+}
+
+// convertGroup yields the published tensors of a grouped one, in a layer with a head.
+func (p *planner) convertGroup(
+	x groupedWeight, head string, n expr.Node, yield func(key string, n expr.Node) error,
+) error {
+	k, parts := p.family.experts, x.parts(p.gated)
+	lo, hi := p.o.EP.Range(int(n.Shape()[0]))
+	if k.grouped == "" || p.layout.quantizes && k.isSplit() {
+		return x.group.apart(n, parts, lo, hi, func(r role, e int, one expr.Node) error {
+			return yield(head+k.key(e, r), one)
+		})
+	}
+	if lo == hi && p.o.EP.Size > 0 {
+		return nil
+	}
+	l, _ := layoutNamed(k.grouped)
+	for _, g := range k.groupsIn(l) {
+		if to := (groupedWeight{layout: l, group: &g}); slices.Equal(to.parts(p.gated), parts) {
+			n, err := rankOf(n, lo, hi)
+			if err == nil {
+				n, err = orient(n, x.group.transposed != g.transposed)
+			}
+			if err != nil {
+				return err
+			}
+			return yield(head+k.path+g.name, n)
+		}
+	}
+	return fmt.Errorf("published checkpoints have no tensor with its projections together")
 }
 
 // convertOne adds one published tensor, if it is not excluded.

@@ -88,8 +88,8 @@ var magnitudes = func() (m [0x7f]float64) {
 	return m
 }()
 
-// nearest finds the E4M3 code nearest to f by trying all of them; of two, the even one. Beyond the
-// largest it is the largest.
+// nearest finds the E4M3 code nearest to f: one of the two whose values f is between, and of two the
+// even one. Beyond the largest it is the largest.
 func nearest(f float32) byte {
 	sign := byte(0)
 	if math.Signbit(float64(f)) {
@@ -98,12 +98,12 @@ func nearest(f float32) byte {
 	if math.IsNaN(float64(f)) {
 		return sign | 0x7f
 	}
-	best, a := byte(0), min(math.Abs(float64(f)), 448)
-	for code := byte(0); code < 0x7f; code++ {
-		d, b := math.Abs(a-magnitudes[code]), math.Abs(a-magnitudes[best])
-		if d < b || d == b && code%2 == 0 {
-			best = code
-		}
+	a := min(math.Abs(float64(f)), 448)
+	above := byte(slices.IndexFunc(magnitudes[:], func(m float64) bool { return m >= a }))
+	best := max(above, 1) - 1
+	d, b := magnitudes[above]-a, a-magnitudes[best]
+	if d < b || d == b && above%2 == 0 {
+		best = above
 	}
 	return sign | best
 }
@@ -385,6 +385,46 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 				equal(t, dict(t, back, Options{Layout: layout, MTP: MTPKeep}), want)
 			}
 		})
+	}
+}
+
+// Each native tensor alone becomes the published ones that the view of a whole native checkpoint
+// has.
+func TestTensorsOfEveryFamilyConvertAlone(t *testing.T) {
+	for name := range listed {
+		if name == "ling_v2" { // fused matrices keep their native names
+			continue
+		}
+		for _, o := range []Options{{Layout: LayoutHF}, {Layout: LayoutHF, EP: EP{1, 2}},
+			{Layout: LayoutHFFP8}} {
+			t.Run(name+" "+o.Layout, func(t *testing.T) {
+				c := opened(t, randomListed(t, name))
+				d := dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep})
+				native := tensorsOf(t, d)
+				if !slices.ContainsFunc(native, isNativeGroup) {
+					return // the view would not take it for a native one
+				}
+				config, err := parseSettings(c.Config.Raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				delete(config, "quantization_config")
+				s := &synth.Checkpoint{Config: config, Tensors: native}
+				want := tensorsOf(t, dict(t, opened(t, s), o))
+				got := &StateDict{Plan: &Plan{}, Env: &recentUnits{}, byName: map[string]int{}}
+				for l := range d.All() {
+					ts, err := ConvertTensorToHF(c.Config, l.Name(), l.node, o)
+					if err != nil {
+						t.Fatalf("%s: %v", l.Name(), err)
+					}
+					for _, x := range ts {
+						got.byName[x.Name] = len(got.Plan.Tensors)
+						got.Plan.Tensors = append(got.Plan.Tensors, x)
+					}
+				}
+				equal(t, got, want)
+			})
+		}
 	}
 }
 

@@ -289,7 +289,7 @@ func BenchmarkDequantizeGroups(b *testing.B) {
 		{"INT4_32_zeros", BF16, Nibbles, int4, [2]int{1, 32}, BF16, true},
 		{"INT4_128", BF16, Nibbles, int4, [2]int{1, 128}, BF16, false},
 		{"INT4_128_zeros", BF16, Nibbles, int4, [2]int{1, 128}, BF16, true},
-		{"NF4_64", BF16, HighNibbles, &awkward4, [2]int{1, 64}, BF16, false},
+		{"NF4_64", BF16, HighNibbles, &normal4, [2]int{1, 64}, BF16, false},
 		{"AWQ_128", BF16, LowBytes, int4, [2]int{128, 1}, BF16, true},
 		{"INT8_channel", BF16, Int8, nil, [2]int{1, 0}, BF16, false},
 		{"INT8_128", BF16, Int8, nil, [2]int{1, 128}, BF16, false},

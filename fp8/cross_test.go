@@ -91,7 +91,7 @@ func implementationsAgreeOnGroups(t *testing.T, seed uint64, pairs int) {
 	defer func(was implementation) { using = was }(using)
 	for i := range rounds {
 		out := plain[r.IntN(3)]
-		m.Coding, m.Values = codings[i%6], tables4[r.IntN(3)]
+		m.Coding, m.Values = codings[i%6], tables4[r.IntN(4)]
 		m.Block = [][2]int{{1, 16}, {1, 1}, {8, 32}, {64, 1}, {1, 128}}[r.IntN(5)]
 		m.Stride = m.Coding.size(0, cols)
 		m.Scales, m.Zeros = scales, [][]float32{nil, zeros}[r.IntN(2)]

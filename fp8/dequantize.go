@@ -81,7 +81,7 @@ type scratch struct {
 	zeros  [maxCols]float32
 	maxima [maxCols]uint32
 	values [256]float32
-	codes  [chunk]byte
+	codes  [tableCols]byte
 	powers [maxTables]float32 // the scales of the tables in words, if they are powers of two
 	memory
 }
@@ -168,9 +168,9 @@ func (s *scratch) byColumn(b *band, first, width int, scales []float32) int {
 // spread writes to each column the scale of its block.
 func spread(dst []float32, first, width int, scales []float32) {
 	for i := 0; len(dst) > 0; i++ {
-		n := min(first, len(dst))
+		n, scale := min(first, len(dst)), scales[i]
 		for j := range dst[:n] {
-			dst[j] = scales[i]
+			dst[j] = scale
 		}
 		dst, first = dst[n:], width
 	}

@@ -3,7 +3,6 @@ package fp8
 import (
 	"fmt"
 	"math"
-	"slices"
 )
 
 // Coding is how the codes of a [Groups] lie in memory and which numbers they are.
@@ -63,8 +62,7 @@ func DequantizeGroups(dst []byte, dstStride int, out Format, m *Groups) {
 	}
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
-	values := s.valuesOf(m)
-	tame := !slices.ContainsFunc(values[:], func(v float32) bool { return !isTame(v) })
+	values, tame := s.valuesOf(m)
 	for r := 0; r < m.Rows; {
 		n := min(m.Rows-r, remaining(m.Row+r, m.Block[0]))
 		b := m.strip(dst[r*dstStride:], dstStride, out, r, n)
@@ -105,21 +103,24 @@ var (
 	valuesOffset8 = table(256, func(c byte) float32 { return float32(c) - 128 })
 )
 
-// valuesOf returns the numbers of all bytes. Only the low nibble of a byte counts in codes of 4
-// bits.
-func (s *scratch) valuesOf(m *Groups) *[256]float32 {
+// valuesOf returns the numbers of all bytes, and whether they are tame. Bytes with a code of 4 bits
+// have its number. Beyond the first 16, codes without bytes of their own have none.
+func (s *scratch) valuesOf(m *Groups) (values *[256]float32, tame bool) {
 	switch m.Coding {
 	case Int8:
-		return valuesInt8
+		return valuesInt8, true
 	case Uint8:
-		return valuesUint8
+		return valuesUint8, true
 	case Offset8:
-		return valuesOffset8
+		return valuesOffset8, true
+	case LowBytes:
+		for i := range s.values {
+			s.values[i] = m.Values[i&15]
+		}
+	default:
+		copy(s.values[:], m.Values[:])
 	}
-	for i := range s.values {
-		s.values[i] = m.Values[i&15]
-	}
-	return &s.values
+	return &s.values, areTame(m.Values[:])
 }
 
 // sixteen is the number of codes that are decoded together. It is also the number of results that a
@@ -210,10 +211,15 @@ func (s *scratch) byGroups(b *strip) {
 	}
 }
 
-// byColumns decodes with a scale for each column, at most maxCols columns at a time.
+// byColumns decodes with a scale for each column. It decodes whole rows, which is the order of
+// memory, unless it has to spread more than maxCols scales.
 func (s *scratch) byColumns(b *strip) {
-	for c := 0; c < b.cols; c += maxCols {
-		p := b.part(c, min(maxCols, b.cols-c))
+	step := maxCols
+	if b.width == 1 {
+		step = max(1, b.cols)
+	}
+	for c := 0; c < b.cols; c += step {
+		p := b.part(c, min(step, b.cols-c))
 		scales := p.spread(&s.scales, p.scales)
 		zeros := p.zeros
 		if zeros != nil {

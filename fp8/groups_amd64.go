@@ -42,15 +42,19 @@ func (s *scratch) columns(b *strip, scales, zeros []float32) {
 		s.columnsGeneric(b, scales, zeros)
 		return
 	}
+	tame := 0
+	if b.rows >= sixteen && b.tame && areTame(scales) && areTame(zeros) {
+		tame = 1
+	}
 	for r := range b.rows {
 		dst, codes := b.row(r)
-		s.rowOfColumns(dst, codes, b, scales, zeros)
+		s.rowOfColumns(dst, codes, b, scales, zeros, tame)
 	}
 }
 
 // rowOfColumns decodes by assembly, except a second nibble at the beginning. AVX2 needs whole
 // sixteens.
-func (s *scratch) rowOfColumns(dst, codes []byte, b *strip, scales, zeros []float32) {
+func (s *scratch) rowOfColumns(dst, codes []byte, b *strip, scales, zeros []float32, tame int) {
 	begin, end := min(b.skip, b.cols), b.cols
 	if using == avx2 {
 		end -= (end - begin) % sixteen
@@ -60,7 +64,7 @@ func (s *scratch) rowOfColumns(dst, codes []byte, b *strip, scales, zeros []floa
 		zero, step := pointerAndStep(zeros[min(begin, len(zeros)):])
 		columnKernels[b.coding][using][b.out](&dst[begin*b.out.Size()],
 			&codes[b.coding.size(0, 2*begin)], end-begin, &scales[begin], zero, step,
-			&b.values[0], &forms[b.coding])
+			&b.values[0], &forms[b.coding], tame)
 	}
 	s.rowOfColumnsGeneric(dst, codes, b, end, b.cols, scales, zeros)
 }
@@ -69,7 +73,7 @@ type (
 	groupKernel = func(dst, codes *byte, n, first, width int, scales, zeros *float32,
 		zeroStep int, values *float32, form *[3]uint32)
 	columnKernel = func(dst, codes *byte, n int, scales, zeros *float32, zeroStep int,
-		values *float32, form *[3]uint32)
+		values *float32, form *[3]uint32, tame int)
 )
 
 // The kernels by implementation and destination.

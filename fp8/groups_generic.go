@@ -33,6 +33,16 @@ func tameBF16(v, zero, scale float32) uint16 {
 // isTame reports whether v is finite and so small that a difference of two such numbers is finite.
 func isTame(v float32) bool { return v >= -0x1p126 && v <= 0x1p126 }
 
+// areTame reports whether all of v are tame.
+func areTame(v []float32) bool {
+	for _, v := range v {
+		if !isTame(v) {
+			return false
+		}
+	}
+	return true
+}
+
 // rowOfGroupsGeneric decodes whole sixteens of codes. The first group has first columns, the others
 // have the width of b. zeros may be nil.
 func (s *scratch) rowOfGroupsGeneric(dst, codes []byte, b *strip, first int,
@@ -64,27 +74,27 @@ func (s *scratch) groupGeneric(dst, codes []byte, b *strip, scale, zero float32)
 		t := (*[256]uint16)(s.words[:])
 		fillGeneric(t[:], b, scale, zero)
 		lookup(dst, codes, t)
-	case b.out == BF16 && b.areTame(scale, zero):
+	case b.out == BF16 && b.isTame(scale, zero):
 		multiplyTame(dst, codes, b.values, scale, zero)
 	default:
 		s.groupByColumn(dst, codes, b, scale, zero)
 	}
 }
 
-// areTame reports whether no result is NaN.
-func (b *strip) areTame(scale, zero float32) bool {
+// isTame reports whether no result of a group is NaN.
+func (b *strip) isTame(scale, zero float32) bool {
 	return b.tame && isTame(scale) && isTame(zero)
 }
 
 // multiplyTame takes 4 codes at a time.
 func multiplyTame(dst, codes []byte, values *[256]float32, scale, zero float32) {
-	for len(codes) >= 4 {
-		c, d := (*[4]byte)(codes), (*[8]byte)(dst)
+	dst = dst[:2*len(codes)]
+	for i := 0; i+4 <= len(codes); i += 4 {
+		c, d := (*[4]byte)(codes[i:]), (*[8]byte)(dst[2*i:])
 		binary.LittleEndian.PutUint16(d[0:], tameBF16(values[c[0]], zero, scale))
 		binary.LittleEndian.PutUint16(d[2:], tameBF16(values[c[1]], zero, scale))
 		binary.LittleEndian.PutUint16(d[4:], tameBF16(values[c[2]], zero, scale))
 		binary.LittleEndian.PutUint16(d[6:], tameBF16(values[c[3]], zero, scale))
-		dst, codes = dst[8:], codes[4:]
 	}
 }
 
@@ -133,7 +143,7 @@ func fillGeneric(t []uint16, b *strip, scale, zero float32) {
 		for i, v := range values {
 			t[i] = RoundF16(scaled(v, zero, scale))
 		}
-	case b.areTame(scale, zero):
+	case b.isTame(scale, zero):
 		for i, v := range values {
 			t[i] = tameBF16(v, zero, scale)
 		}
@@ -180,8 +190,8 @@ func (b *strip) bytes(buf, codes []byte, i int) []byte {
 // codes of 4 bits up if enough rows share the tables.
 func (s *scratch) columnsGeneric(b *strip, scales, zeros []float32) {
 	if b.rows >= 2*sixteen && b.coding.tabled() && b.out != F32 {
-		for c := 0; c < b.cols; c += chunk {
-			p := b.part(c, min(chunk, b.cols-c))
+		for c := 0; c < b.cols; c += tableCols {
+			p := b.part(c, min(tableCols, b.cols-c))
 			s.columnsByTable(&p, scales[c:], zeros[min(c, len(zeros)):])
 		}
 		return
@@ -192,7 +202,10 @@ func (s *scratch) columnsGeneric(b *strip, scales, zeros []float32) {
 	}
 }
 
-// columnsByTable computes the 16 results of each column. There are at most chunk columns.
+// tableCols is the number of columns that have tables at once.
+const tableCols = maxTables * 256 / sixteen
+
+// columnsByTable computes the 16 results of each column. There are at most tableCols columns.
 func (s *scratch) columnsByTable(b *strip, scales, zeros []float32) {
 	for c := range b.cols {
 		var zero float32
@@ -209,14 +222,18 @@ func (s *scratch) columnsByTable(b *strip, scales, zeros []float32) {
 
 // lookupColumns looks each code up in a table of its own.
 func lookupColumns(dst, codes []byte, words []uint16) {
-	for len(codes) >= 4 {
-		c, t := (*[4]byte)(codes), (*[4 * sixteen]uint16)(words)
-		binary.LittleEndian.PutUint64(dst, uint64(t[c[0]&15])|uint64(t[16+c[1]&15])<<16|
-			uint64(t[32+c[2]&15])<<32|uint64(t[48+c[3]&15])<<48)
-		dst, codes, words = dst[8:], codes[4:], words[4*sixteen:]
+	dst, words = dst[:2*len(codes)], words[:sixteen*len(codes)]
+	i := 0
+	for ; i+8 <= len(codes); i += 8 {
+		c, d := (*[8]byte)(codes[i:]), (*[16]byte)(dst[2*i:])
+		t := (*[8 * sixteen]uint16)(words[sixteen*i:])
+		binary.LittleEndian.PutUint64(d[0:], uint64(t[c[0]&15])|uint64(t[16|c[1]&15])<<16|
+			uint64(t[32|c[2]&15])<<32|uint64(t[48|c[3]&15])<<48)
+		binary.LittleEndian.PutUint64(d[8:], uint64(t[64|c[4]&15])|uint64(t[80|c[5]&15])<<16|
+			uint64(t[96|c[6]&15])<<32|uint64(t[112|c[7]&15])<<48)
 	}
-	for i, c := range codes {
-		binary.LittleEndian.PutUint16(dst[2*i:], words[sixteen*i:][c&15])
+	for ; i < len(codes); i++ {
+		binary.LittleEndian.PutUint16(dst[2*i:], words[sixteen*i:][codes[i]&15])
 	}
 }
 
@@ -252,8 +269,22 @@ func multiply(dst []byte, out Format, codes []byte, values *[256]float32, scales
 				RoundF16(scaled(values[c], zeros[i], scales[i])))
 		}
 	default:
-		for i, c := range codes {
-			binary.LittleEndian.PutUint16(dst[2*i:], scaledBF16(values[c], zeros[i], scales[i]))
-		}
+		multiplyBF16(dst, codes, values, scales, zeros)
+	}
+}
+
+// multiplyBF16 takes 4 codes at a time.
+func multiplyBF16(dst, codes []byte, values *[256]float32, scales, zeros []float32) {
+	i := 0
+	for ; i+4 <= len(codes); i += 4 {
+		c, d := (*[4]byte)(codes[i:]), (*[8]byte)(dst[2*i:])
+		s, z := (*[4]float32)(scales[i:]), (*[4]float32)(zeros[i:])
+		binary.LittleEndian.PutUint16(d[0:], scaledBF16(values[c[0]], z[0], s[0]))
+		binary.LittleEndian.PutUint16(d[2:], scaledBF16(values[c[1]], z[1], s[1]))
+		binary.LittleEndian.PutUint16(d[4:], scaledBF16(values[c[2]], z[2], s[2]))
+		binary.LittleEndian.PutUint16(d[6:], scaledBF16(values[c[3]], z[3], s[3]))
+	}
+	for ; i < len(codes); i++ {
+		binary.LittleEndian.PutUint16(dst[2*i:], scaledBF16(values[codes[i]], zeros[i], scales[i]))
 	}
 }

@@ -74,14 +74,17 @@ var (
 var (
 	fourBits = [16]float32{0, .5, 1, 1.5, 2, 3, 4, 6, float32(math.Copysign(0, -1)), -.5, -1, -1.5,
 		-2, -3, -4, -6}
-	offset4  = [16]float32{-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7}
+	offset4 = [16]float32{-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7}
+	normal4 = [16]float32{-1, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343,
+		-0.09105004, 0, 0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617,
+		0.72295684, 1}
 	awkward4 = [16]float32{0, float32(math.Copysign(0, -1)), 1, -1, 0x1p-149, -0x1p-126,
 		0x1.fffffep-127, math.MaxFloat32, -math.MaxFloat32, float32(math.Inf(1)),
 		float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0xffc00001),
 		math.Float32frombits(0x7f800001), -0.6961928, 0x1.01p3}
 )
 
-var tables4 = []*[16]float32{&fourBits, &offset4, &awkward4}
+var tables4 = []*[16]float32{&fourBits, &offset4, &normal4, &awkward4}
 
 var groupWidths = []int{0, 1, 2, 3, 8, 15, 16, 17, 24, 32, 48, 50, 64, 128, 129, 512}
 
@@ -91,7 +94,7 @@ func randomGroups(r *rand.Rand, maxRows, maxCols int) *Groups {
 		Cols: r.IntN(maxCols + 1), Row: r.IntN(300), Col: r.IntN(300)}
 	m.Block = [2]int{[]int{0, 1, 1, 1, 7, 32}[r.IntN(6)], groupWidths[r.IntN(len(groupWidths))]}
 	if m.Coding <= LowBytes {
-		m.Values = tables4[r.IntN(3)]
+		m.Values = tables4[r.IntN(4)]
 	}
 	if m.Coding <= HighNibbles {
 		m.Skip = m.Col % 2

@@ -92,23 +92,26 @@ func nibblesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width in
 //go:noescape
 func bytesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// nibblesByColumnBF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
-// apart: 4, or 0 for 16 that are the same.
+// nibblesByColumnBF16AVX512 decodes n codes with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func nibblesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func nibblesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// lowsByColumnBF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
-// apart: 4, or 0 for 16 that are the same.
+// lowsByColumnBF16AVX512 decodes n codes with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func lowsByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func lowsByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// bytesByColumnBF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
-// apart: 4, or 0 for 16 that are the same.
+// bytesByColumnBF16AVX512 decodes n codes with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func bytesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func bytesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
 // nibblesByGroupF16AVX512 decodes n codes. The first group has first columns, the others have
 // width. All three are multiples of 16. The zero points are zeroStep bytes apart.
@@ -122,23 +125,26 @@ func nibblesByGroupF16AVX512(dst *byte, codes *byte, n int, first int, width int
 //go:noescape
 func bytesByGroupF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// nibblesByColumnF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
-// apart: 4, or 0 for 16 that are the same.
+// nibblesByColumnF16AVX512 decodes n codes with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func nibblesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func nibblesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// lowsByColumnF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
-// apart: 4, or 0 for 16 that are the same.
+// lowsByColumnF16AVX512 decodes n codes with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func lowsByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func lowsByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// bytesByColumnF16AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
-// apart: 4, or 0 for 16 that are the same.
+// bytesByColumnF16AVX512 decodes n codes with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func bytesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func bytesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
 // nibblesByGroupF32AVX512 decodes n codes. The first group has first columns, the others have
 // width. All three are multiples of 16. The zero points are zeroStep bytes apart.
@@ -152,23 +158,26 @@ func nibblesByGroupF32AVX512(dst *byte, codes *byte, n int, first int, width int
 //go:noescape
 func bytesByGroupF32AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// nibblesByColumnF32AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
-// apart: 4, or 0 for 16 that are the same.
+// nibblesByColumnF32AVX512 decodes n codes with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func nibblesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func nibblesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// lowsByColumnF32AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
-// apart: 4, or 0 for 16 that are the same.
+// lowsByColumnF32AVX512 decodes n codes with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func lowsByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func lowsByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// bytesByColumnF32AVX512 decodes n codes with a scale for each. The zero points are zeroStep bytes
-// apart: 4, or 0 for 16 that are the same.
+// bytesByColumnF32AVX512 decodes n codes with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func bytesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func bytesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
 // nibblesByGroupBF16AVX2 decodes n codes. The first group has first columns, the others have
 // width. All three are multiples of 16. The zero points are zeroStep bytes apart.
@@ -182,23 +191,26 @@ func nibblesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int,
 //go:noescape
 func bytesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// nibblesByColumnBF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
-// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
+// nibblesByColumnBF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// lowsByColumnBF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
-// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
+// lowsByColumnBF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// bytesByColumnBF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
-// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
+// bytesByColumnBF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
 // nibblesByGroupF16AVX2 decodes n codes. The first group has first columns, the others have
 // width. All three are multiples of 16. The zero points are zeroStep bytes apart.
@@ -212,23 +224,26 @@ func nibblesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, 
 //go:noescape
 func bytesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// nibblesByColumnF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
-// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
+// nibblesByColumnF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// lowsByColumnF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
-// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
+// lowsByColumnF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// bytesByColumnF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
-// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
+// bytesByColumnF16AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
 // nibblesByGroupF32AVX2 decodes n codes. The first group has first columns, the others have
 // width. All three are multiples of 16. The zero points are zeroStep bytes apart.
@@ -242,23 +257,26 @@ func nibblesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, 
 //go:noescape
 func bytesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
 
-// nibblesByColumnF32AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
-// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
+// nibblesByColumnF32AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// lowsByColumnF32AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
-// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
+// lowsByColumnF32AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
-// bytesByColumnF32AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points
-// are zeroStep bytes apart: 4, or 0 for 16 that are the same.
+// bytesByColumnF32AVX2 decodes n codes, a multiple of 16, with a scale for each. The zero points are
+// zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is
+// not 0.
 //
 //go:noescape
-func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 
 // unpackNibblesAVX2 writes n codes of 4 bits to a byte each. n is a multiple of 32. The bytes of
 // order are where each of eight codes is, from the lowest nibble.

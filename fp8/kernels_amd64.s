@@ -267,8 +267,66 @@ TEXT ·rowByEightsAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z9
 	VPXORD       Z3, Z3, Z3
 	MOVQ         $0x0703060205010400, R8
-	VMOVQ        R8, X2
-	VPMOVZXBQ    X2, Z2
+	VMOVQ        R8, X0
+	VPMOVZXBQ    X0, Z2
+	MOVQ         $0x0705060403010200, R8
+	VMOVQ        R8, X0
+	VPMOVZXBQ    X0, Z10
+	CMPQ         BX, $0x20
+	JNE          block
+	CMPQ         SI, $0x20
+	JNE          block
+
+pairs:
+	CMPQ       DX, $0x40
+	JLT        block
+	PREFETCHT0 3072(CX)
+	VMOVDQU64  (DI), Z1
+	VSHUFI32X4 $0xa0, Z1, Z1, Z0
+	VSHUFI32X4 $0xf5, Z1, Z1, Z1
+	VPERMQ     (CX), Z10, Z11
+	VPTESTNMB  Z5, Z11, K1
+	VPANDD     Z8, Z11, Z12
+	VPCMPEQB   Z8, Z12, K2
+	VPANDD     Z5, Z11, Z13
+	VPANDD     Z4, Z11, Z12
+	VPADDB     Z6, Z12, K1, Z12
+	VPSHUFB    Z12, Z0, Z0
+	VPSHUFB    Z12, Z1, Z1
+	VPTERNLOGD $0x78, Z7, Z11, Z1
+	VPUNPCKLBW Z1, Z0, Z12
+	VPUNPCKHBW Z1, Z0, Z0
+	VPUNPCKLBW Z3, Z13, Z1
+	VPUNPCKHBW Z3, Z13, Z13
+	VPSLLW     $0x04, Z1, Z1
+	VPADDW     Z1, Z12, Z12
+	VPSLLW     $0x04, Z13, Z13
+	VPADDW     Z13, Z0, Z0
+	KTESTQ     K2, K2
+	JZ         numbers0
+	VPANDD     Z7, Z11, Z11
+	VPMOVM2B   K2, Z1
+	VPUNPCKLBW Z1, Z1, Z13
+	VPMOVW2M   Z13, K1
+	VPUNPCKLBW Z11, Z3, Z13
+	VPORD      Z9, Z13, Z13
+	VMOVDQU16  Z13, K1, Z12
+	VPUNPCKHBW Z1, Z1, Z13
+	VPMOVW2M   Z13, K1
+	VPUNPCKHBW Z11, Z3, Z13
+	VPORD      Z9, Z13, Z13
+	VMOVDQU16  Z13, K1, Z0
+
+numbers0:
+	VMOVDQU       Y12, (AX)
+	VEXTRACTI64X4 $0x01, Z12, 64(AX)
+	VMOVDQU       Y0, 32(AX)
+	VEXTRACTI64X4 $0x01, Z0, 96(AX)
+	ADDQ          $0x40, CX
+	ADDQ          $+128, AX
+	ADDQ          $0x40, DI
+	SUBQ          $0x40, DX
+	JMP           pairs
 
 block:
 	TESTQ           DX, DX
@@ -283,8 +341,7 @@ loop:
 	CMPQ       BX, $0x40
 	JLT        tail
 	PREFETCHT0 3072(CX)
-	VMOVDQU64  (CX), Z10
-	VPERMQ     Z10, Z2, Z10
+	VPERMQ     (CX), Z2, Z10
 	VPTESTNMB  Z5, Z10, K1
 	VPANDD     Z8, Z10, Z11
 	VPCMPEQB   Z8, Z11, K2
@@ -303,7 +360,7 @@ loop:
 	VPSLLW     $0x04, Z12, Z12
 	VPADDW     Z12, Z11, Z11
 	KTESTQ     K2, K2
-	JZ         numbers0
+	JZ         numbers1
 	VPANDD     Z7, Z10, Z10
 	VPMOVM2B   K2, Z12
 	VPUNPCKLBW Z12, Z12, Z13
@@ -317,7 +374,7 @@ loop:
 	VPORD      Z9, Z13, Z13
 	VMOVDQU16  Z13, K1, Z11
 
-numbers0:
+numbers1:
 	VMOVDQU64 Z14, (AX)
 	VMOVDQU64 Z11, 64(AX)
 	ADDQ      $0x40, CX
@@ -351,7 +408,7 @@ tail:
 	VPSLLW     $0x04, Z12, Z12
 	VPADDW     Z12, Z0, Z0
 	KTESTQ     K3, K3
-	JZ         numbers1
+	JZ         numbers2
 	VPANDD     Z7, Z10, Z10
 	VPMOVM2B   K3, Z1
 	VPUNPCKLBW Z1, Z1, Z12
@@ -365,7 +422,7 @@ tail:
 	VPORD      Z9, Z12, Z12
 	VMOVDQU16  Z12, K2, Z0
 
-numbers1:
+numbers2:
 	VMOVDQU16 Z11, K1, (AX)
 	KSHIFTRQ  $0x20, K1, K1
 	VMOVDQU16 Z0, K1, 64(AX)
@@ -961,7 +1018,7 @@ done:
 	RET
 
 // func nibblesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·nibblesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -986,10 +1043,70 @@ TEXT ·nibblesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	VMOVD        R10, X6
 	ADDL         $0x0c, R10
 	VMOVD        R10, X7
+	MOVL         $0xaaaaaaaa, R10
+	KMOVD        R10, K1
+	VMOVD        X6, R10
+	XORL         $0x04, R10
+	VMOVD        R10, X4
+	MOVL         $0x0000ff00, R10
+	KMOVW        R10, K2
+	CMPQ         SI, $0x10
+	JNE          group
+
+pairs:
+	CMPQ         DX, $0x20
+	JLT          group
+	PREFETCHT0   3072(CX)
+	VPMOVZXBD    (CX), Z8
+	VPSRLD       X4, Z8, Z9
+	VPSRLD       X6, Z8, Z8
+	VPERMPS      Z3, Z8, Z8
+	VPERMPS      Z3, Z9, Z9
+	TESTQ        R9, R9
+	JZ           symmetric
+	VBROADCASTSS (R8), Z10
+	VBROADCASTSS 4(R8), K2, Z10
+	VSUBPS       Z10, Z8, Z8
+	VSUBPS       Z10, Z9, Z9
+	ADDQ         $0x08, R8
+
+symmetric:
+	VBROADCASTSS (DI), Z10
+	VBROADCASTSS 4(DI), K2, Z10
+	VMULPS       Z10, Z8, Z8
+	VMULPS       Z10, Z9, Z9
+	VCMPPS       $0x03, Z8, Z9, K3
+	KORTESTW     K3, K3
+	JZ           numbers
+	VCMPPS       $0x03, Z8, Z8, K3
+	VMOVDQA32    Z0, K3, Z8
+	VCMPPS       $0x03, Z9, Z9, K3
+	VMOVDQA32    Z0, K3, Z9
+
+numbers:
+	VPSRLD    $0x10, Z8, Z10
+	VPANDD    Z2, Z10, Z10
+	VPADDD    Z1, Z8, Z8
+	VPADDD    Z10, Z8, Z8
+	VPSRLD    $0x10, Z9, Z10
+	VPANDD    Z2, Z10, Z10
+	VPADDD    Z1, Z9, Z9
+	VPADDD    Z10, Z9, Z9
+	VPSRLD    $0x10, Z8, Z8
+	VMOVDQU16 Z9, K1, Z8
+	VMOVDQU16 Z8, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
+	ADDQ      $0x08, DI
+	SUBQ      $0x20, DX
+	JMP       pairs
 
 group:
 	TESTQ       DX, DX
 	JZ          done
+	CMPQ        DX, BX
+	CMOVQLT     DX, BX
+	SUBQ        BX, DX
 	VSUBPS.BCST (R8), Z3, Z8
 	VMULPS.BCST (DI), Z8, Z8
 	VCMPPS      $0x03, Z8, Z8, K1
@@ -1000,9 +1117,6 @@ group:
 	VPADDD      Z9, Z8, Z8
 	VPSRLD      $0x10, Z8, Z8
 	VPMOVDW     Z8, Y4
-	CMPQ        DX, BX
-	CMOVQLT     DX, BX
-	SUBQ        BX, DX
 
 loop:
 	CMPQ       BX, $0x20
@@ -1028,7 +1142,8 @@ half:
 	VPERMW     Y4, Y8, Y8
 	VMOVDQU16  Y8, (AX)
 	ADDQ       $0x08, CX
-	ADDQ       $0x20, AX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -1041,7 +1156,7 @@ done:
 	RET
 
 // func bytesByGroupBF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512BW, AVX512F, CMOV, MMX+
 TEXT ·bytesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -1058,70 +1173,98 @@ TEXT ·bytesByGroupBF16AVX512(SB), NOSPLIT, $0-80
 	MOVL         $0x00000001, R10
 	VPBROADCASTD R10, Z2
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VPBROADCASTD R11, Z5
+	MOVL         $0xaaaaaaaa, R11
+	KMOVD        R11, K1
 	VPBROADCASTD 4(R10), Z3
 	VPBROADCASTD 8(R10), Z4
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Z5
-	VBROADCASTSS (DI), Z6
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Z6
+	VBROADCASTSS (DI), Z7
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Z7
-	VPXORD    Z3, Z7, Z7
-	VSUBPS    Z4, Z7, Z7
-	VSUBPS    Z5, Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VCMPPS    $0x03, Z7, Z7, K1
-	VMOVDQA32 Z0, K1, Z7
-	VPSRLD    $0x10, Z7, Z8
-	VPANDD    Z2, Z8, Z8
-	VPADDD    Z1, Z7, Z7
-	VPADDD    Z8, Z7, Z7
-	VPSRLD    $0x10, Z7, Z7
-	VPMOVDW   Z7, (AX)
-	VPMOVZXBD 16(CX), Z7
-	VPXORD    Z3, Z7, Z7
-	VSUBPS    Z4, Z7, Z7
-	VSUBPS    Z5, Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VCMPPS    $0x03, Z7, Z7, K1
-	VMOVDQA32 Z0, K1, Z7
-	VPSRLD    $0x10, Z7, Z8
-	VPANDD    Z2, Z8, Z8
-	VPADDD    Z1, Z7, Z7
-	VPADDD    Z8, Z7, Z7
-	VPSRLD    $0x10, Z7, Z7
-	VPMOVDW   Z7, 32(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBW  (CX), Z8
+	VPSRLD     $0x10, Z8, Z9
+	VPXORD     Z3, Z9, Z9
+	VPTERNLOGD $0x6a, Z3, Z5, Z8
+	VSUBPS     Z4, Z8, Z8
+	VSUBPS     Z6, Z8, Z8
+	VMULPS     Z7, Z8, Z8
+	VSUBPS     Z4, Z9, Z9
+	VSUBPS     Z6, Z9, Z9
+	VMULPS     Z7, Z9, Z9
+	VPSRLD     $0x10, Z8, Z10
+	VPANDD     Z2, Z10, Z10
+	VPADDD     Z1, Z8, Z8
+	VPADDD     Z10, Z8, Z8
+	VPSRLD     $0x10, Z9, Z10
+	VPANDD     Z2, Z10, Z10
+	VPADDD     Z1, Z9, Z9
+	VPADDD     Z10, Z9, Z9
+	VPSRLD     $0x10, Z8, Z8
+	VMOVDQU16  Z9, K1, Z8
+	VMOVDQU16  Z8, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
-	VPMOVZXBD (CX), Z7
-	VPXORD    Z3, Z7, Z7
-	VSUBPS    Z4, Z7, Z7
-	VSUBPS    Z5, Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VCMPPS    $0x03, Z7, Z7, K1
-	VMOVDQA32 Z0, K1, Z7
-	VPSRLD    $0x10, Z7, Z5
-	VPANDD    Z2, Z5, Z5
-	VPADDD    Z1, Z7, Z7
-	VPADDD    Z5, Z7, Z7
-	VPSRLD    $0x10, Z7, Z7
-	VPMOVDW   Z7, (AX)
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z8
+	VPXORD     Z3, Z8, Z8
+	VSUBPS     Z4, Z8, Z8
+	VSUBPS     Z6, Z8, Z8
+	VMULPS     Z7, Z8, Z8
+	VPSRLD     $0x10, Z8, Z6
+	VPANDD     Z2, Z6, Z6
+	VPADDD     Z1, Z8, Z8
+	VPADDD     Z6, Z8, Z8
+	VPSRLD     $0x10, Z8, Z8
+	VPMOVDW    Z8, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
+	JMP        next
+
+slow:
+	VPMOVZXBD (CX), Z8
+	VPXORD    Z3, Z8, Z8
+	VSUBPS    Z4, Z8, Z8
+	VSUBPS    Z6, Z8, Z8
+	VMULPS    Z7, Z8, Z8
+	VCMPPS    $0x03, Z8, Z8, K2
+	VMOVDQA32 Z0, K2, Z8
+	VPSRLD    $0x10, Z8, Z9
+	VPANDD    Z2, Z9, Z9
+	VPADDD    Z1, Z8, Z8
+	VPADDD    Z9, Z8, Z8
+	VPSRLD    $0x10, Z8, Z8
+	VPMOVDW   Z8, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -1133,54 +1276,110 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·nibblesByColumnBF16AVX512(SB), NOSPLIT, $0-64
+// func nibblesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2, MMX+
+TEXT ·nibblesByColumnBF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVL         $0x00007fff, AX
+	VPBROADCASTD AX, Z1
+	MOVL         $0x00000001, AX
+	VPBROADCASTD AX, Z2
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z3
+	MOVQ         form+56(FP), AX
+	MOVL         (AX), AX
+	VMOVD        AX, X4
+	ADDL         $0x1c, AX
+	VMOVD        AX, X5
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVQ         form+56(FP), R8
-	MOVL         (R8), R8
-	VMOVD        R8, X1
-	ADDL         $0x1c, R8
-	VMOVD        R8, X2
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z3
-	MOVL         $0x00007fff, R8
-	VPBROADCASTD R8, Z4
-	MOVL         $0x00000001, R8
-	VPBROADCASTD R8, Z5
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X6
+	VPMOVZXBQ    X6, Z6
+
+pairs:
+	CMPQ       DX, $0x20
+	JLT        loop
+	PREFETCHT0 3072(CX)
+	VPMOVZXBQ  (CX), Z7
+	VPSLLQ     X5, Z7, Z8
+	VPSRLQ     X4, Z7, Z7
+	VPORQ      Z8, Z7, Z7
+	VPERMPS    Z3, Z7, Z7
+	VSUBPS     (SI), Z7, Z7
+	VMULPS     (BX), Z7, Z7
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	VPMOVZXBQ  8(CX), Z8
+	VPSLLQ     X5, Z8, Z9
+	VPSRLQ     X4, Z8, Z8
+	VPORQ      Z9, Z8, Z8
+	VPERMPS    Z3, Z8, Z8
+	VSUBPS     (SI), Z8, Z8
+	VMULPS     (BX), Z8, Z8
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	TESTQ      R8, R8
+	JNZ        tamePairs
+	VCMPPS     $0x03, Z7, Z7, K1
+	VMOVDQA32  Z0, K1, Z7
+	VCMPPS     $0x03, Z8, Z8, K1
+	VMOVDQA32  Z0, K1, Z8
+
+tamePairs:
+	VPSRLD    $0x10, Z7, Z9
+	VPANDD    Z2, Z9, Z9
+	VPADDD    Z1, Z7, Z7
+	VPADDD    Z9, Z7, Z7
+	VPSRLD    $0x10, Z7, Z7
+	VPSRLD    $0x10, Z8, Z9
+	VPANDD    Z2, Z9, Z9
+	VPADDD    Z1, Z8, Z8
+	VPADDD    Z9, Z8, Z8
+	VPSRLD    $0x10, Z8, Z8
+	VPACKUSDW Z8, Z7, Z7
+	VPERMQ    Z7, Z6, Z7
+	VMOVDQU16 Z7, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x20, DX
+	JMP       pairs
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBQ (CX), Z6
-	VPSLLQ    X2, Z6, Z7
-	VPSRLQ    X1, Z6, Z6
+	VPSLLQ    X5, Z6, Z7
+	VPSRLQ    X4, Z6, Z6
 	VPORQ     Z7, Z6, Z6
-	VPERMPS   Z0, Z6, Z6
+	VPERMPS   Z3, Z6, Z6
 	VSUBPS    (SI), Z6, Z6
 	VMULPS    (BX), Z6, Z6
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z6, Z6, K1
-	VMOVDQA32 Z3, K1, Z6
-	VPSRLD    $0x10, Z6, Z7
-	VPANDD    Z5, Z7, Z7
-	VPADDD    Z4, Z6, Z6
-	VPADDD    Z7, Z6, Z6
-	VPSRLD    $0x10, Z6, Z6
-	VPMOVDW   Z6, (AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x20, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+	VMOVDQA32 Z0, K1, Z6
+
+tame:
+	VPSRLD  $0x10, Z6, Z7
+	VPANDD  Z2, Z7, Z7
+	VPADDD  Z1, Z6, Z6
+	VPADDD  Z7, Z6, Z6
+	VPSRLD  $0x10, Z6, Z6
+	VPMOVDW Z6, (AX)
+	ADDQ    $0x08, CX
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x20, AX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 tail:
 	TESTQ       DX, DX
@@ -1188,25 +1387,25 @@ tail:
 	MOVQ        $-1, DI
 	BZHIQ       DX, DI, DI
 	KMOVQ       DI, K1
-	VMOVDQU32.Z (SI), K1, Z6
-	VMOVDQU32.Z (BX), K1, Z7
 	INCQ        DX
 	SHRQ        $0x01, DX
-	MOVQ        $-1, BX
-	BZHIQ       DX, BX, BX
-	KMOVQ       BX, K2
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K2
+	VMOVDQU32.Z (SI), K1, Z6
+	VMOVDQU32.Z (BX), K1, Z7
 	VPMOVZXBQ.Z (CX), K2, Z8
-	VPSLLQ      X2, Z8, Z2
-	VPSRLQ      X1, Z8, Z8
-	VPORQ       Z2, Z8, Z8
-	VPERMPS     Z0, Z8, Z8
+	VPSLLQ      X5, Z8, Z5
+	VPSRLQ      X4, Z8, Z8
+	VPORQ       Z5, Z8, Z8
+	VPERMPS     Z3, Z8, Z8
 	VSUBPS      Z6, Z8, Z8
 	VMULPS      Z7, Z8, Z8
 	VCMPPS      $0x03, Z8, Z8, K2
-	VMOVDQA32   Z3, K2, Z8
+	VMOVDQA32   Z0, K2, Z8
 	VPSRLD      $0x10, Z8, Z0
-	VPANDD      Z5, Z0, Z0
-	VPADDD      Z4, Z8, Z8
+	VPANDD      Z2, Z0, Z0
+	VPADDD      Z1, Z8, Z8
 	VPADDD      Z0, Z8, Z8
 	VPSRLD      $0x10, Z8, Z8
 	VPMOVDW     Z8, K1, (AX)
@@ -1215,46 +1414,96 @@ done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·lowsByColumnBF16AVX512(SB), NOSPLIT, $0-64
+// func lowsByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2, MMX+
+TEXT ·lowsByColumnBF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVL         $0x00007fff, AX
+	VPBROADCASTD AX, Z1
+	MOVL         $0x00000001, AX
+	VPBROADCASTD AX, Z2
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z3
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z1
-	MOVL         $0x00007fff, R8
-	VPBROADCASTD R8, Z2
-	MOVL         $0x00000001, R8
-	VPBROADCASTD R8, Z3
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X4
+	VPMOVZXBQ    X4, Z4
+
+pairs:
+	CMPQ       DX, $0x20
+	JLT        loop
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPERMPS    Z3, Z5, Z5
+	VSUBPS     (SI), Z5, Z5
+	VMULPS     (BX), Z5, Z5
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	VPMOVZXBD  16(CX), Z6
+	VPERMPS    Z3, Z6, Z6
+	VSUBPS     (SI), Z6, Z6
+	VMULPS     (BX), Z6, Z6
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	TESTQ      R8, R8
+	JNZ        tamePairs
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z0, K1, Z5
+	VCMPPS     $0x03, Z6, Z6, K1
+	VMOVDQA32  Z0, K1, Z6
+
+tamePairs:
+	VPSRLD    $0x10, Z5, Z7
+	VPANDD    Z2, Z7, Z7
+	VPADDD    Z1, Z5, Z5
+	VPADDD    Z7, Z5, Z5
+	VPSRLD    $0x10, Z5, Z5
+	VPSRLD    $0x10, Z6, Z7
+	VPANDD    Z2, Z7, Z7
+	VPADDD    Z1, Z6, Z6
+	VPADDD    Z7, Z6, Z6
+	VPSRLD    $0x10, Z6, Z6
+	VPACKUSDW Z6, Z5, Z5
+	VPERMQ    Z5, Z4, Z5
+	VMOVDQU16 Z5, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x20, DX
+	JMP       pairs
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z4
-	VPERMPS   Z0, Z4, Z4
+	VPERMPS   Z3, Z4, Z4
 	VSUBPS    (SI), Z4, Z4
 	VMULPS    (BX), Z4, Z4
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z4, Z4, K1
-	VMOVDQA32 Z1, K1, Z4
-	VPSRLD    $0x10, Z4, Z5
-	VPANDD    Z3, Z5, Z5
-	VPADDD    Z2, Z4, Z4
-	VPADDD    Z5, Z4, Z4
-	VPSRLD    $0x10, Z4, Z4
-	VPMOVDW   Z4, (AX)
-	ADDQ      $0x10, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x20, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+	VMOVDQA32 Z0, K1, Z4
+
+tame:
+	VPSRLD  $0x10, Z4, Z5
+	VPANDD  Z2, Z5, Z5
+	VPADDD  Z1, Z4, Z4
+	VPADDD  Z5, Z4, Z4
+	VPSRLD  $0x10, Z4, Z4
+	VPMOVDW Z4, (AX)
+	ADDQ    $0x10, CX
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x20, AX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 tail:
 	TESTQ       DX, DX
@@ -1265,14 +1514,14 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z4
 	VMOVDQU32.Z (BX), K1, Z5
 	VPMOVZXBD.Z (CX), K1, Z6
-	VPERMPS     Z0, Z6, Z6
+	VPERMPS     Z3, Z6, Z6
 	VSUBPS      Z4, Z6, Z6
 	VMULPS      Z5, Z6, Z6
 	VCMPPS      $0x03, Z6, Z6, K2
-	VMOVDQA32   Z1, K2, Z6
+	VMOVDQA32   Z0, K2, Z6
 	VPSRLD      $0x10, Z6, Z0
-	VPANDD      Z3, Z0, Z0
-	VPADDD      Z2, Z6, Z6
+	VPANDD      Z2, Z0, Z0
+	VPADDD      Z1, Z6, Z6
 	VPADDD      Z0, Z6, Z6
 	VPSRLD      $0x10, Z6, Z6
 	VPMOVDW     Z6, K1, (AX)
@@ -1281,48 +1530,104 @@ done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·bytesByColumnBF16AVX512(SB), NOSPLIT, $0-64
+// func bytesByColumnBF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2, MMX+
+TEXT ·bytesByColumnBF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVL         $0x00007fff, AX
+	VPBROADCASTD AX, Z1
+	MOVL         $0x00000001, AX
+	VPBROADCASTD AX, Z2
+	MOVQ         form+56(FP), AX
+	MOVL         $0x0000ffff, CX
+	VPBROADCASTD CX, Z3
+	MOVL         $0xaaaaaaaa, CX
+	KMOVD        CX, K1
+	VPBROADCASTD 4(AX), Z3
+	VPBROADCASTD 8(AX), Z4
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         form+56(FP), R8
-	VPBROADCASTD 4(R8), Z0
-	VPBROADCASTD 8(R8), Z1
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z2
-	MOVL         $0x00007fff, R8
-	VPBROADCASTD R8, Z3
-	MOVL         $0x00000001, R8
-	VPBROADCASTD R8, Z4
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X5
+	VPMOVZXBQ    X5, Z5
+
+pairs:
+	CMPQ       DX, $0x20
+	JLT        loop
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z6
+	VPXORD     Z3, Z6, Z6
+	VSUBPS     Z4, Z6, Z6
+	VSUBPS     (SI), Z6, Z6
+	VMULPS     (BX), Z6, Z6
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	VPMOVZXBD  16(CX), Z7
+	VPXORD     Z3, Z7, Z7
+	VSUBPS     Z4, Z7, Z7
+	VSUBPS     (SI), Z7, Z7
+	VMULPS     (BX), Z7, Z7
+	ADDQ       $0x40, BX
+	ADDQ       DI, SI
+	TESTQ      R8, R8
+	JNZ        tamePairs
+	VCMPPS     $0x03, Z6, Z6, K1
+	VMOVDQA32  Z0, K1, Z6
+	VCMPPS     $0x03, Z7, Z7, K1
+	VMOVDQA32  Z0, K1, Z7
+
+tamePairs:
+	VPSRLD    $0x10, Z6, Z8
+	VPANDD    Z2, Z8, Z8
+	VPADDD    Z1, Z6, Z6
+	VPADDD    Z8, Z6, Z6
+	VPSRLD    $0x10, Z6, Z6
+	VPSRLD    $0x10, Z7, Z8
+	VPANDD    Z2, Z8, Z8
+	VPADDD    Z1, Z7, Z7
+	VPADDD    Z8, Z7, Z7
+	VPSRLD    $0x10, Z7, Z7
+	VPACKUSDW Z7, Z6, Z6
+	VPERMQ    Z6, Z5, Z6
+	VMOVDQU16 Z6, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x20, DX
+	JMP       pairs
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z5
-	VPXORD    Z0, Z5, Z5
-	VSUBPS    Z1, Z5, Z5
+	VPXORD    Z3, Z5, Z5
+	VSUBPS    Z4, Z5, Z5
 	VSUBPS    (SI), Z5, Z5
 	VMULPS    (BX), Z5, Z5
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z2, K1, Z5
-	VPSRLD    $0x10, Z5, Z6
-	VPANDD    Z4, Z6, Z6
-	VPADDD    Z3, Z5, Z5
-	VPADDD    Z6, Z5, Z5
-	VPSRLD    $0x10, Z5, Z5
-	VPMOVDW   Z5, (AX)
-	ADDQ      $0x10, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x20, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+	VMOVDQA32 Z0, K1, Z5
+
+tame:
+	VPSRLD  $0x10, Z5, Z6
+	VPANDD  Z2, Z6, Z6
+	VPADDD  Z1, Z5, Z5
+	VPADDD  Z6, Z5, Z5
+	VPSRLD  $0x10, Z5, Z5
+	VPMOVDW Z5, (AX)
+	ADDQ    $0x10, CX
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x20, AX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 tail:
 	TESTQ       DX, DX
@@ -1333,15 +1638,15 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z5
 	VMOVDQU32.Z (BX), K1, Z6
 	VPMOVZXBD.Z (CX), K1, Z7
-	VPXORD      Z0, Z7, Z7
-	VSUBPS      Z1, Z7, Z7
+	VPXORD      Z3, Z7, Z7
+	VSUBPS      Z4, Z7, Z7
 	VSUBPS      Z5, Z7, Z7
 	VMULPS      Z6, Z7, Z7
 	VCMPPS      $0x03, Z7, Z7, K2
-	VMOVDQA32   Z2, K2, Z7
+	VMOVDQA32   Z0, K2, Z7
 	VPSRLD      $0x10, Z7, Z0
-	VPANDD      Z4, Z0, Z0
-	VPADDD      Z3, Z7, Z7
+	VPANDD      Z2, Z0, Z0
+	VPADDD      Z1, Z7, Z7
 	VPADDD      Z0, Z7, Z7
 	VPSRLD      $0x10, Z7, Z7
 	VPMOVDW     Z7, K1, (AX)
@@ -1376,14 +1681,14 @@ TEXT ·nibblesByGroupF16AVX512(SB), NOSPLIT, $0-80
 group:
 	TESTQ       DX, DX
 	JZ          done
+	CMPQ        DX, BX
+	CMOVQLT     DX, BX
+	SUBQ        BX, DX
 	VSUBPS.BCST (R8), Z1, Z6
 	VMULPS.BCST (DI), Z6, Z6
 	VCMPPS      $0x03, Z6, Z6, K1
 	VMOVDQA32   Z0, K1, Z6
 	VCVTPS2PH   $0x00, Z6, Y2
-	CMPQ        DX, BX
-	CMOVQLT     DX, BX
-	SUBQ        BX, DX
 
 loop:
 	CMPQ       BX, $0x20
@@ -1409,7 +1714,8 @@ half:
 	VPERMW     Y2, Y6, Y6
 	VMOVDQU16  Y6, (AX)
 	ADDQ       $0x08, CX
-	ADDQ       $0x20, AX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -1422,7 +1728,7 @@ done:
 	RET
 
 // func bytesByGroupF16AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512BW, AVX512F, CMOV, MMX+
 TEXT ·bytesByGroupF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -1435,45 +1741,67 @@ TEXT ·bytesByGroupF16AVX512(SB), NOSPLIT, $0-80
 	MOVL         $0x7fc00000, R10
 	VPBROADCASTD R10, Z0
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VPBROADCASTD R11, Z1
+	MOVL         $0xaaaaaaaa, R11
+	KMOVD        R11, K1
 	VPBROADCASTD 4(R10), Z1
 	VPBROADCASTD 8(R10), Z2
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Z3
-	VBROADCASTSS (DI), Z4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Z3
+	VBROADCASTSS (DI), Z4
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z0, K1, Z5
-	VCVTPS2PH $0x00, Z5, (AX)
-	VPMOVZXBD 16(CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z0, K1, Z5
-	VCVTPS2PH $0x00, Z5, 32(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VCVTPS2PH  $0x00, Z5, (AX)
+	VPMOVZXBD  16(CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VCVTPS2PH  $0x00, Z5, 32(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VCVTPS2PH  $0x00, Z5, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
+	JMP        next
+
+slow:
 	VPMOVZXBD (CX), Z5
 	VPXORD    Z1, Z5, Z5
 	VSUBPS    Z2, Z5, Z5
@@ -1483,7 +1811,9 @@ half:
 	VMOVDQA32 Z0, K1, Z5
 	VCVTPS2PH $0x00, Z5, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -1495,38 +1825,43 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func nibblesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·nibblesByColumnF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·nibblesByColumnF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z1
+	MOVQ         form+56(FP), AX
+	MOVL         (AX), AX
+	VMOVD        AX, X2
+	ADDL         $0x1c, AX
+	VMOVD        AX, X3
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVQ         form+56(FP), R8
-	MOVL         (R8), R8
-	VMOVD        R8, X1
-	ADDL         $0x1c, R8
-	VMOVD        R8, X2
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z3
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBQ (CX), Z4
-	VPSLLQ    X2, Z4, Z5
-	VPSRLQ    X1, Z4, Z4
+	VPSLLQ    X3, Z4, Z5
+	VPSRLQ    X2, Z4, Z4
 	VPORQ     Z5, Z4, Z4
-	VPERMPS   Z0, Z4, Z4
+	VPERMPS   Z1, Z4, Z4
 	VSUBPS    (SI), Z4, Z4
 	VMULPS    (BX), Z4, Z4
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z4, Z4, K1
-	VMOVDQA32 Z3, K1, Z4
+	VMOVDQA32 Z0, K1, Z4
+
+tame:
 	VCVTPS2PH $0x00, Z4, (AX)
 	ADDQ      $0x08, CX
 	ADDQ      $0x40, BX
@@ -1541,52 +1876,57 @@ tail:
 	MOVQ        $-1, DI
 	BZHIQ       DX, DI, DI
 	KMOVQ       DI, K1
-	VMOVDQU32.Z (SI), K1, Z4
-	VMOVDQU32.Z (BX), K1, Z5
 	INCQ        DX
 	SHRQ        $0x01, DX
-	MOVQ        $-1, BX
-	BZHIQ       DX, BX, BX
-	KMOVQ       BX, K2
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K2
+	VMOVDQU32.Z (SI), K1, Z4
+	VMOVDQU32.Z (BX), K1, Z5
 	VPMOVZXBQ.Z (CX), K2, Z6
-	VPSLLQ      X2, Z6, Z2
-	VPSRLQ      X1, Z6, Z6
-	VPORQ       Z2, Z6, Z6
-	VPERMPS     Z0, Z6, Z6
+	VPSLLQ      X3, Z6, Z3
+	VPSRLQ      X2, Z6, Z6
+	VPORQ       Z3, Z6, Z6
+	VPERMPS     Z1, Z6, Z6
 	VSUBPS      Z4, Z6, Z6
 	VMULPS      Z5, Z6, Z6
 	VCMPPS      $0x03, Z6, Z6, K2
-	VMOVDQA32   Z3, K2, Z6
+	VMOVDQA32   Z0, K2, Z6
 	VCVTPS2PH   $0x00, Z6, K1, (AX)
 
 done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func lowsByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·lowsByColumnF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·lowsByColumnF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z1
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z1
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z2
-	VPERMPS   Z0, Z2, Z2
+	VPERMPS   Z1, Z2, Z2
 	VSUBPS    (SI), Z2, Z2
 	VMULPS    (BX), Z2, Z2
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z2, Z2, K1
-	VMOVDQA32 Z1, K1, Z2
+	VMOVDQA32 Z0, K1, Z2
+
+tame:
 	VCVTPS2PH $0x00, Z2, (AX)
 	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
@@ -1604,43 +1944,52 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z2
 	VMOVDQU32.Z (BX), K1, Z3
 	VPMOVZXBD.Z (CX), K1, Z4
-	VPERMPS     Z0, Z4, Z4
+	VPERMPS     Z1, Z4, Z4
 	VSUBPS      Z2, Z4, Z4
 	VMULPS      Z3, Z4, Z4
 	VCMPPS      $0x03, Z4, Z4, K2
-	VMOVDQA32   Z1, K2, Z4
+	VMOVDQA32   Z0, K2, Z4
 	VCVTPS2PH   $0x00, Z4, K1, (AX)
 
 done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func bytesByColumnF16AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·bytesByColumnF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·bytesByColumnF16AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         form+56(FP), AX
+	MOVL         $0x0000ffff, CX
+	VPBROADCASTD CX, Z1
+	MOVL         $0xaaaaaaaa, CX
+	KMOVD        CX, K1
+	VPBROADCASTD 4(AX), Z1
+	VPBROADCASTD 8(AX), Z2
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         form+56(FP), R8
-	VPBROADCASTD 4(R8), Z0
-	VPBROADCASTD 8(R8), Z1
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z2
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z3
-	VPXORD    Z0, Z3, Z3
-	VSUBPS    Z1, Z3, Z3
+	VPXORD    Z1, Z3, Z3
+	VSUBPS    Z2, Z3, Z3
 	VSUBPS    (SI), Z3, Z3
 	VMULPS    (BX), Z3, Z3
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z3, Z3, K1
-	VMOVDQA32 Z2, K1, Z3
+	VMOVDQA32 Z0, K1, Z3
+
+tame:
 	VCVTPS2PH $0x00, Z3, (AX)
 	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
@@ -1658,12 +2007,12 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z3
 	VMOVDQU32.Z (BX), K1, Z4
 	VPMOVZXBD.Z (CX), K1, Z5
-	VPXORD      Z0, Z5, Z5
-	VSUBPS      Z1, Z5, Z5
+	VPXORD      Z1, Z5, Z5
+	VSUBPS      Z2, Z5, Z5
 	VSUBPS      Z3, Z5, Z5
 	VMULPS      Z4, Z5, Z5
 	VCMPPS      $0x03, Z5, Z5, K2
-	VMOVDQA32   Z2, K2, Z5
+	VMOVDQA32   Z0, K2, Z5
 	VCVTPS2PH   $0x00, Z5, K1, (AX)
 
 done:
@@ -1694,13 +2043,13 @@ TEXT ·nibblesByGroupF32AVX512(SB), NOSPLIT, $0-80
 group:
 	TESTQ       DX, DX
 	JZ          done
+	CMPQ        DX, BX
+	CMOVQLT     DX, BX
+	SUBQ        BX, DX
 	VSUBPS.BCST (R8), Z0, Z4
 	VMULPS.BCST (DI), Z4, Z4
 	VCMPPS      $0x03, Z4, Z4, K1
 	VMOVDQA32   Z3, K1, Z4
-	CMPQ        DX, BX
-	CMOVQLT     DX, BX
-	SUBQ        BX, DX
 
 loop:
 	CMPQ      BX, $0x20
@@ -1732,7 +2081,8 @@ half:
 	VPERMPS   Z4, Z5, Z5
 	VMOVUPS   Z5, (AX)
 	ADDQ      $0x08, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -1745,7 +2095,7 @@ done:
 	RET
 
 // func bytesByGroupF32AVX512(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512BW, AVX512F, CMOV, MMX+
 TEXT ·bytesByGroupF32AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -1758,45 +2108,67 @@ TEXT ·bytesByGroupF32AVX512(SB), NOSPLIT, $0-80
 	MOVL         $0x7fc00000, R10
 	VPBROADCASTD R10, Z0
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VPBROADCASTD R11, Z1
+	MOVL         $0xaaaaaaaa, R11
+	KMOVD        R11, K1
 	VPBROADCASTD 4(R10), Z1
 	VPBROADCASTD 8(R10), Z2
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Z3
-	VBROADCASTSS (DI), Z4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Z3
+	VBROADCASTSS (DI), Z4
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z0, K1, Z5
-	VMOVDQU32 Z5, (AX)
-	VPMOVZXBD 16(CX), Z5
-	VPXORD    Z1, Z5, Z5
-	VSUBPS    Z2, Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA32 Z0, K1, Z5
-	VMOVDQU32 Z5, 64(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+128, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VMOVDQU32  Z5, (AX)
+	VPMOVZXBD  16(CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VMOVDQU32  Z5, 64(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+128, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Z5
+	VPXORD     Z1, Z5, Z5
+	VSUBPS     Z2, Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VMOVDQU32  Z5, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x10, BX
+	JMP        next
+
+slow:
 	VPMOVZXBD (CX), Z5
 	VPXORD    Z1, Z5, Z5
 	VSUBPS    Z2, Z5, Z5
@@ -1806,7 +2178,9 @@ half:
 	VMOVDQA32 Z0, K1, Z5
 	VMOVDQU32 Z5, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -1818,38 +2192,43 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func nibblesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·nibblesByColumnF32AVX512(SB), NOSPLIT, $0-64
+TEXT ·nibblesByColumnF32AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z1
+	MOVQ         form+56(FP), AX
+	MOVL         (AX), AX
+	VMOVD        AX, X2
+	ADDL         $0x1c, AX
+	VMOVD        AX, X3
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVQ         form+56(FP), R8
-	MOVL         (R8), R8
-	VMOVD        R8, X1
-	ADDL         $0x1c, R8
-	VMOVD        R8, X2
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z3
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBQ (CX), Z4
-	VPSLLQ    X2, Z4, Z5
-	VPSRLQ    X1, Z4, Z4
+	VPSLLQ    X3, Z4, Z5
+	VPSRLQ    X2, Z4, Z4
 	VPORQ     Z5, Z4, Z4
-	VPERMPS   Z0, Z4, Z4
+	VPERMPS   Z1, Z4, Z4
 	VSUBPS    (SI), Z4, Z4
 	VMULPS    (BX), Z4, Z4
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z4, Z4, K1
-	VMOVDQA32 Z3, K1, Z4
+	VMOVDQA32 Z0, K1, Z4
+
+tame:
 	VMOVDQU32 Z4, (AX)
 	ADDQ      $0x08, CX
 	ADDQ      $0x40, BX
@@ -1864,52 +2243,57 @@ tail:
 	MOVQ        $-1, DI
 	BZHIQ       DX, DI, DI
 	KMOVQ       DI, K1
-	VMOVDQU32.Z (SI), K1, Z4
-	VMOVDQU32.Z (BX), K1, Z5
 	INCQ        DX
 	SHRQ        $0x01, DX
-	MOVQ        $-1, BX
-	BZHIQ       DX, BX, BX
-	KMOVQ       BX, K2
+	MOVQ        $-1, DI
+	BZHIQ       DX, DI, DI
+	KMOVQ       DI, K2
+	VMOVDQU32.Z (SI), K1, Z4
+	VMOVDQU32.Z (BX), K1, Z5
 	VPMOVZXBQ.Z (CX), K2, Z6
-	VPSLLQ      X2, Z6, Z2
-	VPSRLQ      X1, Z6, Z6
-	VPORQ       Z2, Z6, Z6
-	VPERMPS     Z0, Z6, Z6
+	VPSLLQ      X3, Z6, Z3
+	VPSRLQ      X2, Z6, Z6
+	VPORQ       Z3, Z6, Z6
+	VPERMPS     Z1, Z6, Z6
 	VSUBPS      Z4, Z6, Z6
 	VMULPS      Z5, Z6, Z6
 	VCMPPS      $0x03, Z6, Z6, K2
-	VMOVDQA32   Z3, K2, Z6
+	VMOVDQA32   Z0, K2, Z6
 	VMOVDQU32   Z6, K1, (AX)
 
 done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func lowsByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·lowsByColumnF32AVX512(SB), NOSPLIT, $0-64
+TEXT ·lowsByColumnF32AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         values+48(FP), AX
+	VMOVUPS      (AX), Z1
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         values+48(FP), R8
-	VMOVUPS      (R8), Z0
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z1
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z2
-	VPERMPS   Z0, Z2, Z2
+	VPERMPS   Z1, Z2, Z2
 	VSUBPS    (SI), Z2, Z2
 	VMULPS    (BX), Z2, Z2
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z2, Z2, K1
-	VMOVDQA32 Z1, K1, Z2
+	VMOVDQA32 Z0, K1, Z2
+
+tame:
 	VMOVDQU32 Z2, (AX)
 	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
@@ -1927,43 +2311,52 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z2
 	VMOVDQU32.Z (BX), K1, Z3
 	VPMOVZXBD.Z (CX), K1, Z4
-	VPERMPS     Z0, Z4, Z4
+	VPERMPS     Z1, Z4, Z4
 	VSUBPS      Z2, Z4, Z4
 	VMULPS      Z3, Z4, Z4
 	VCMPPS      $0x03, Z4, Z4, K2
-	VMOVDQA32   Z1, K2, Z4
+	VMOVDQA32   Z0, K2, Z4
 	VMOVDQU32   Z4, K1, (AX)
 
 done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
+// func bytesByColumnF32AVX512(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·bytesByColumnF32AVX512(SB), NOSPLIT, $0-64
+TEXT ·bytesByColumnF32AVX512(SB), NOSPLIT, $0-72
+	MOVL         $0x7fc00000, AX
+	VPBROADCASTD AX, Z0
+	MOVQ         form+56(FP), AX
+	MOVL         $0x0000ffff, CX
+	VPBROADCASTD CX, Z1
+	MOVL         $0xaaaaaaaa, CX
+	KMOVD        CX, K1
+	VPBROADCASTD 4(AX), Z1
+	VPBROADCASTD 8(AX), Z2
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
-	MOVQ         form+56(FP), R8
-	VPBROADCASTD 4(R8), Z0
-	VPBROADCASTD 8(R8), Z1
-	MOVL         $0x7fc00000, R8
-	VPBROADCASTD R8, Z2
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
 
 loop:
 	CMPQ      DX, $0x10
 	JLT       tail
 	VPMOVZXBD (CX), Z3
-	VPXORD    Z0, Z3, Z3
-	VSUBPS    Z1, Z3, Z3
+	VPXORD    Z1, Z3, Z3
+	VSUBPS    Z2, Z3, Z3
 	VSUBPS    (SI), Z3, Z3
 	VMULPS    (BX), Z3, Z3
+	TESTQ     R8, R8
+	JNZ       tame
 	VCMPPS    $0x03, Z3, Z3, K1
-	VMOVDQA32 Z2, K1, Z3
+	VMOVDQA32 Z0, K1, Z3
+
+tame:
 	VMOVDQU32 Z3, (AX)
 	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
@@ -1981,12 +2374,12 @@ tail:
 	VMOVDQU32.Z (SI), K1, Z3
 	VMOVDQU32.Z (BX), K1, Z4
 	VPMOVZXBD.Z (CX), K1, Z5
-	VPXORD      Z0, Z5, Z5
-	VSUBPS      Z1, Z5, Z5
+	VPXORD      Z1, Z5, Z5
+	VSUBPS      Z2, Z5, Z5
 	VSUBPS      Z3, Z5, Z5
 	VMULPS      Z4, Z5, Z5
 	VCMPPS      $0x03, Z5, Z5, K2
-	VMOVDQA32   Z2, K2, Z5
+	VMOVDQA32   Z0, K2, Z5
 	VMOVDQU32   Z5, K1, (AX)
 
 done:
@@ -2035,6 +2428,9 @@ TEXT ·nibblesByGroupBF16AVX2(SB), NOSPLIT, $0-80
 group:
 	TESTQ        DX, DX
 	JZ           done
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (R8), Y11
 	VBROADCASTSS (DI), Y12
 	VMOVUPS      (R10), Y4
@@ -2060,9 +2456,6 @@ group:
 	VPUNPCKLDQ   Y3, Y4, Y4
 	VPERMD       Y4, Y6, Y3
 	VPERMD       Y4, Y7, Y4
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
 
 loop:
 	CMPQ       BX, $0x20
@@ -2099,7 +2492,8 @@ half:
 	VMOVDQU    X11, (AX)
 	VMOVDQU    X3, 16(AX)
 	ADDQ       $0x08, CX
-	ADDQ       $0x20, AX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -2112,7 +2506,7 @@ done:
 	RET
 
 // func bytesByGroupBF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·bytesByGroupBF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -2132,112 +2526,145 @@ TEXT ·bytesByGroupBF16AVX2(SB), NOSPLIT, $0-80
 	VMOVD        R10, X2
 	VPBROADCASTD X2, Y2
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VMOVD        R11, X3
+	VPBROADCASTD X3, Y5
 	VPBROADCASTD 4(R10), Y3
 	VPBROADCASTD 8(R10), Y4
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Y5
-	VBROADCASTSS (DI), Y6
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y6
+	VBROADCASTSS (DI), Y7
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Y7
-	VPXOR     Y3, Y7, Y7
-	VSUBPS    Y4, Y7, Y7
-	VSUBPS    Y5, Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VPMOVZXBD 8(CX), Y8
-	VPXOR     Y3, Y8, Y8
-	VSUBPS    Y4, Y8, Y8
-	VSUBPS    Y5, Y8, Y8
-	VMULPS    Y6, Y8, Y8
-	VCMPPS    $0x03, Y7, Y7, Y9
-	VBLENDVPS Y9, Y0, Y7, Y7
-	VCMPPS    $0x03, Y8, Y8, Y9
-	VBLENDVPS Y9, Y0, Y8, Y8
-	VPSRLD    $0x10, Y7, Y9
-	VPAND     Y2, Y9, Y9
-	VPADDD    Y1, Y7, Y7
-	VPADDD    Y9, Y7, Y7
-	VPSRLD    $0x10, Y7, Y7
-	VPSRLD    $0x10, Y8, Y9
-	VPAND     Y2, Y9, Y9
-	VPADDD    Y1, Y8, Y8
-	VPADDD    Y9, Y8, Y8
-	VPSRLD    $0x10, Y8, Y8
-	VPACKUSDW Y8, Y7, Y7
-	VPERMQ    $0xd8, Y7, Y7
-	VMOVDQU   Y7, (AX)
-	VPMOVZXBD 16(CX), Y7
-	VPXOR     Y3, Y7, Y7
-	VSUBPS    Y4, Y7, Y7
-	VSUBPS    Y5, Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VPMOVZXBD 24(CX), Y8
-	VPXOR     Y3, Y8, Y8
-	VSUBPS    Y4, Y8, Y8
-	VSUBPS    Y5, Y8, Y8
-	VMULPS    Y6, Y8, Y8
-	VCMPPS    $0x03, Y7, Y7, Y9
-	VBLENDVPS Y9, Y0, Y7, Y7
-	VCMPPS    $0x03, Y8, Y8, Y9
-	VBLENDVPS Y9, Y0, Y8, Y8
-	VPSRLD    $0x10, Y7, Y9
-	VPAND     Y2, Y9, Y9
-	VPADDD    Y1, Y7, Y7
-	VPADDD    Y9, Y7, Y7
-	VPSRLD    $0x10, Y7, Y7
-	VPSRLD    $0x10, Y8, Y9
-	VPAND     Y2, Y9, Y9
-	VPADDD    Y1, Y8, Y8
-	VPADDD    Y9, Y8, Y8
-	VPSRLD    $0x10, Y8, Y8
-	VPACKUSDW Y8, Y7, Y7
-	VPERMQ    $0xd8, Y7, Y7
-	VMOVDQU   Y7, 32(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBW  (CX), Y8
+	VPSRLD     $0x10, Y8, Y9
+	VPAND      Y5, Y8, Y8
+	VPXOR      Y3, Y8, Y8
+	VSUBPS     Y4, Y8, Y8
+	VSUBPS     Y6, Y8, Y8
+	VMULPS     Y7, Y8, Y8
+	VPSRLD     $0x10, Y8, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y8, Y8
+	VPADDD     Y10, Y8, Y8
+	VPXOR      Y3, Y9, Y9
+	VSUBPS     Y4, Y9, Y9
+	VSUBPS     Y6, Y9, Y9
+	VMULPS     Y7, Y9, Y9
+	VPSRLD     $0x10, Y9, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPSRLD     $0x10, Y8, Y8
+	VPBLENDW   $0xaa, Y9, Y8, Y8
+	VMOVDQU    Y8, (AX)
+	VPMOVZXBW  16(CX), Y8
+	VPSRLD     $0x10, Y8, Y9
+	VPAND      Y5, Y8, Y8
+	VPXOR      Y3, Y8, Y8
+	VSUBPS     Y4, Y8, Y8
+	VSUBPS     Y6, Y8, Y8
+	VMULPS     Y7, Y8, Y8
+	VPSRLD     $0x10, Y8, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y8, Y8
+	VPADDD     Y10, Y8, Y8
+	VPXOR      Y3, Y9, Y9
+	VSUBPS     Y4, Y9, Y9
+	VSUBPS     Y6, Y9, Y9
+	VMULPS     Y7, Y9, Y9
+	VPSRLD     $0x10, Y9, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y9, Y9
+	VPADDD     Y10, Y9, Y9
+	VPSRLD     $0x10, Y8, Y8
+	VPBLENDW   $0xaa, Y9, Y8, Y8
+	VMOVDQU    Y8, 32(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
-	VPMOVZXBD (CX), Y7
-	VPXOR     Y3, Y7, Y7
-	VSUBPS    Y4, Y7, Y7
-	VSUBPS    Y5, Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VPMOVZXBD 8(CX), Y8
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBW  (CX), Y8
+	VPSRLD     $0x10, Y8, Y9
+	VPAND      Y5, Y8, Y8
+	VPXOR      Y3, Y8, Y8
+	VSUBPS     Y4, Y8, Y8
+	VSUBPS     Y6, Y8, Y8
+	VMULPS     Y7, Y8, Y8
+	VPSRLD     $0x10, Y8, Y10
+	VPAND      Y2, Y10, Y10
+	VPADDD     Y1, Y8, Y8
+	VPADDD     Y10, Y8, Y8
+	VPXOR      Y3, Y9, Y9
+	VSUBPS     Y4, Y9, Y9
+	VSUBPS     Y6, Y9, Y9
+	VMULPS     Y7, Y9, Y9
+	VPSRLD     $0x10, Y9, Y6
+	VPAND      Y2, Y6, Y6
+	VPADDD     Y1, Y9, Y9
+	VPADDD     Y6, Y9, Y9
+	VPSRLD     $0x10, Y8, Y8
+	VPBLENDW   $0xaa, Y9, Y8, Y8
+	VMOVDQU    Y8, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
+	JMP        next
+
+slow:
+	VPMOVZXBD (CX), Y8
 	VPXOR     Y3, Y8, Y8
 	VSUBPS    Y4, Y8, Y8
-	VSUBPS    Y5, Y8, Y8
-	VMULPS    Y6, Y8, Y8
-	VCMPPS    $0x03, Y7, Y7, Y5
-	VBLENDVPS Y5, Y0, Y7, Y7
-	VCMPPS    $0x03, Y8, Y8, Y5
-	VBLENDVPS Y5, Y0, Y8, Y8
-	VPSRLD    $0x10, Y7, Y5
-	VPAND     Y2, Y5, Y5
-	VPADDD    Y1, Y7, Y7
-	VPADDD    Y5, Y7, Y7
-	VPSRLD    $0x10, Y7, Y7
-	VPSRLD    $0x10, Y8, Y5
-	VPAND     Y2, Y5, Y5
+	VPMOVZXBD 8(CX), Y9
+	VPXOR     Y3, Y9, Y9
+	VSUBPS    Y4, Y9, Y9
+	VSUBPS    Y6, Y8, Y8
+	VMULPS    Y7, Y8, Y8
+	VSUBPS    Y6, Y9, Y9
+	VMULPS    Y7, Y9, Y9
+	VCMPPS    $0x03, Y8, Y8, Y10
+	VBLENDVPS Y10, Y0, Y8, Y8
+	VCMPPS    $0x03, Y9, Y9, Y10
+	VBLENDVPS Y10, Y0, Y9, Y9
+	VPSRLD    $0x10, Y8, Y10
+	VPAND     Y2, Y10, Y10
 	VPADDD    Y1, Y8, Y8
-	VPADDD    Y5, Y8, Y8
+	VPADDD    Y10, Y8, Y8
 	VPSRLD    $0x10, Y8, Y8
-	VPACKUSDW Y8, Y7, Y7
-	VPERMQ    $0xd8, Y7, Y7
-	VMOVDQU   Y7, (AX)
+	VPSRLD    $0x10, Y9, Y10
+	VPAND     Y2, Y10, Y10
+	VPADDD    Y1, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPSRLD    $0x10, Y9, Y9
+	VPACKUSDW Y9, Y8, Y8
+	VPERMQ    $0xd8, Y8, Y8
+	VMOVDQU   Y8, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -2249,9 +2676,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2
-TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-64
+// func nibblesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -2267,24 +2694,25 @@ TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X3
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X3
 	VPBROADCASTQ X3, Y3
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X4
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X4
 	VPMOVZXBD    X4, Y6
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X4
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X4
 	VPMOVZXBD    X4, Y4
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X5
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X5
 	VPBROADCASTD X5, Y8
-	VMOVUPS      (R8), Y5
+	VMOVUPS      (R9), Y5
 	VPTEST       Y5, Y8
 	JNZ          inexact
-	VMOVUPS      32(R8), Y7
+	VMOVUPS      32(R9), Y7
 	VPTEST       Y7, Y8
 	JNZ          inexact
 	VPSHUFB      Y3, Y5, Y5
@@ -2293,21 +2721,22 @@ TEXT ·nibblesByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y5, Y6, Y3
 	VPERMD       Y5, Y4, Y4
 	VPXOR        Y6, Y6, Y6
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X5
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X5
 	VPMOVZXBD    X5, Y5
-	MOVQ         form+56(FP), R9
-	MOVL         (R9), R9
-	VMOVD        R9, X7
-	ADDL         $0x04, R9
-	VMOVD        R9, X8
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X9
+	MOVQ         form+56(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X7
+	ADDL         $0x04, R10
+	VMOVD        R10, X8
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X9
 	VPBROADCASTD X9, Y9
 
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPMOVZXBW  (CX), Y10
 	VPSLLW     X8, Y10, Y11
 	VPSRLW     X7, Y10, Y10
@@ -2324,10 +2753,14 @@ exact:
 	VMULPS     (BX), Y11, Y11
 	VSUBPS     32(SI), Y12, Y12
 	VMULPS     32(BX), Y12, Y12
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y11, Y11, Y13
 	VBLENDVPS  Y13, Y0, Y11, Y11
 	VCMPPS     $0x03, Y12, Y12, Y13
 	VBLENDVPS  Y13, Y0, Y12, Y12
+
+tame0:
 	VPSRLD     $0x10, Y11, Y13
 	VPAND      Y2, Y13, Y13
 	VPADDD     Y1, Y11, Y11
@@ -2341,47 +2774,49 @@ exact:
 	VPACKUSDW  Y12, Y11, Y11
 	VPERMQ     $0xd8, Y11, Y11
 	VMOVDQU    Y11, (AX)
-	ADDQ       $0x08, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y10, Y6, Y11
 	VPUNPCKHWD Y10, Y6, Y10
 	VSUBPS     (SI), Y11, Y11
 	VMULPS     (BX), Y11, Y11
 	VSUBPS     32(SI), Y10, Y10
 	VMULPS     32(BX), Y10, Y10
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y11, Y11, Y12
 	VBLENDVPS  Y12, Y0, Y11, Y11
 	VCMPPS     $0x03, Y10, Y10, Y12
 	VBLENDVPS  Y12, Y0, Y10, Y10
-	VPSRLD     $0x10, Y11, Y12
-	VPAND      Y2, Y12, Y12
-	VPADDD     Y1, Y11, Y11
-	VPADDD     Y12, Y11, Y11
-	VPSRLD     $0x10, Y11, Y11
-	VPSRLD     $0x10, Y10, Y12
-	VPAND      Y2, Y12, Y12
-	VPADDD     Y1, Y10, Y10
-	VPADDD     Y12, Y10, Y10
-	VPSRLD     $0x10, Y10, Y10
-	VPACKUSDW  Y10, Y11, Y11
-	VPERMQ     $0xd8, Y11, Y11
-	VMOVDQU    Y11, (AX)
-	ADDQ       $0x08, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VPSRLD    $0x10, Y11, Y12
+	VPAND     Y2, Y12, Y12
+	VPADDD    Y1, Y11, Y11
+	VPADDD    Y12, Y11, Y11
+	VPSRLD    $0x10, Y11, Y11
+	VPSRLD    $0x10, Y10, Y12
+	VPAND     Y2, Y12, Y12
+	VPADDD    Y1, Y10, Y10
+	VPADDD    Y12, Y10, Y10
+	VPSRLD    $0x10, Y10, Y10
+	VPACKUSDW Y10, Y11, Y11
+	VPERMQ    $0xd8, Y11, Y11
+	VMOVDQU   Y11, (AX)
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
+	SUBQ      $0x20, DX
+	JMP       exact
 
 inexact:
-	MOVQ  form+56(FP), R9
-	MOVL  (R9), R9
-	VMOVD R9, X3
-	ADDL  $0x1c, R9
-	VMOVD R9, X4
+	MOVQ  form+56(FP), R10
+	MOVL  (R10), R10
+	VMOVD R10, X3
+	ADDL  $0x1c, R10
+	VMOVD R10, X4
 
 loop:
 	TESTQ     DX, DX
@@ -2390,26 +2825,30 @@ loop:
 	VPSLLQ    X4, Y5, Y6
 	VPSRLQ    X3, Y5, Y5
 	VPOR      Y6, Y5, Y5
-	VPERMPS   (R8), Y5, Y6
-	VPERMPS   32(R8), Y5, Y7
+	VPERMPS   (R9), Y5, Y6
+	VPERMPS   32(R9), Y5, Y7
 	VPSLLD    $0x1c, Y5, Y5
 	VBLENDVPS Y5, Y7, Y6, Y6
 	VPMOVZXBQ 4(CX), Y5
 	VPSLLQ    X4, Y5, Y7
 	VPSRLQ    X3, Y5, Y5
 	VPOR      Y7, Y5, Y5
-	VPERMPS   (R8), Y5, Y7
-	VPERMPS   32(R8), Y5, Y8
+	VPERMPS   (R9), Y5, Y7
+	VPERMPS   32(R9), Y5, Y8
 	VPSLLD    $0x1c, Y5, Y5
 	VBLENDVPS Y5, Y8, Y7, Y7
 	VSUBPS    (SI), Y6, Y6
 	VMULPS    (BX), Y6, Y6
 	VSUBPS    32(SI), Y7, Y7
 	VMULPS    32(BX), Y7, Y7
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y6, Y6, Y5
 	VBLENDVPS Y5, Y0, Y6, Y6
 	VCMPPS    $0x03, Y7, Y7, Y5
 	VBLENDVPS Y5, Y0, Y7, Y7
+
+tame2:
 	VPSRLD    $0x10, Y6, Y5
 	VPAND     Y2, Y5, Y5
 	VPADDD    Y1, Y6, Y6
@@ -2423,10 +2862,10 @@ loop:
 	VPACKUSDW Y7, Y6, Y6
 	VPERMQ    $0xd8, Y6, Y6
 	VMOVDQU   Y6, (AX)
-	ADDQ      $0x08, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x08, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -2434,9 +2873,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2
-TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-64
+// func lowsByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -2452,24 +2891,25 @@ TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X3
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X3
 	VPBROADCASTQ X3, Y3
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X4
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X4
 	VPMOVZXBD    X4, Y6
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X4
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X4
 	VPMOVZXBD    X4, Y4
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X5
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X5
 	VPBROADCASTD X5, Y8
-	VMOVUPS      (R8), Y5
+	VMOVUPS      (R9), Y5
 	VPTEST       Y5, Y8
 	JNZ          inexact
-	VMOVUPS      32(R8), Y7
+	VMOVUPS      32(R9), Y7
 	VPTEST       Y7, Y8
 	JNZ          inexact
 	VPSHUFB      Y3, Y5, Y5
@@ -2478,16 +2918,17 @@ TEXT ·lowsByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y5, Y6, Y3
 	VPERMD       Y5, Y4, Y4
 	VPXOR        Y6, Y6, Y6
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X5
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X5
 	VPMOVZXBD    X5, Y5
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X7
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X7
 	VPBROADCASTD X7, Y7
 
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPERMD     (CX), Y5, Y8
 	VPAND      Y7, Y8, Y8
 	VPSHUFB    Y8, Y3, Y9
@@ -2500,10 +2941,14 @@ exact:
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y10, Y10
 	VMULPS     32(BX), Y10, Y10
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y9, Y9, Y11
 	VBLENDVPS  Y11, Y0, Y9, Y9
 	VCMPPS     $0x03, Y10, Y10, Y11
 	VBLENDVPS  Y11, Y0, Y10, Y10
+
+tame0:
 	VPSRLD     $0x10, Y9, Y11
 	VPAND      Y2, Y11, Y11
 	VPADDD     Y1, Y9, Y9
@@ -2517,63 +2962,69 @@ exact:
 	VPACKUSDW  Y10, Y9, Y9
 	VPERMQ     $0xd8, Y9, Y9
 	VMOVDQU    Y9, (AX)
-	ADDQ       $0x10, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y8, Y6, Y9
 	VPUNPCKHWD Y8, Y6, Y8
 	VSUBPS     (SI), Y9, Y9
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y9, Y9, Y10
 	VBLENDVPS  Y10, Y0, Y9, Y9
 	VCMPPS     $0x03, Y8, Y8, Y10
 	VBLENDVPS  Y10, Y0, Y8, Y8
-	VPSRLD     $0x10, Y9, Y10
-	VPAND      Y2, Y10, Y10
-	VPADDD     Y1, Y9, Y9
-	VPADDD     Y10, Y9, Y9
-	VPSRLD     $0x10, Y9, Y9
-	VPSRLD     $0x10, Y8, Y10
-	VPAND      Y2, Y10, Y10
-	VPADDD     Y1, Y8, Y8
-	VPADDD     Y10, Y8, Y8
-	VPSRLD     $0x10, Y8, Y8
-	VPACKUSDW  Y8, Y9, Y9
-	VPERMQ     $0xd8, Y9, Y9
-	VMOVDQU    Y9, (AX)
-	ADDQ       $0x10, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VPSRLD    $0x10, Y9, Y10
+	VPAND     Y2, Y10, Y10
+	VPADDD    Y1, Y9, Y9
+	VPADDD    Y10, Y9, Y9
+	VPSRLD    $0x10, Y9, Y9
+	VPSRLD    $0x10, Y8, Y10
+	VPAND     Y2, Y10, Y10
+	VPADDD    Y1, Y8, Y8
+	VPADDD    Y10, Y8, Y8
+	VPSRLD    $0x10, Y8, Y8
+	VPACKUSDW Y8, Y9, Y9
+	VPERMQ    $0xd8, Y9, Y9
+	VMOVDQU   Y9, (AX)
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	ADDQ      $0x20, CX
+	SUBQ      $0x20, DX
+	JMP       exact
 
 inexact:
 loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXBD (CX), Y3
-	VPERMPS   (R8), Y3, Y4
-	VPERMPS   32(R8), Y3, Y5
+	VPERMPS   (R9), Y3, Y4
+	VPERMPS   32(R9), Y3, Y5
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y5, Y4, Y4
 	VPMOVZXBD 8(CX), Y3
-	VPERMPS   (R8), Y3, Y5
-	VPERMPS   32(R8), Y3, Y6
+	VPERMPS   (R9), Y3, Y5
+	VPERMPS   32(R9), Y3, Y6
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y6, Y5, Y5
 	VSUBPS    (SI), Y4, Y4
 	VMULPS    (BX), Y4, Y4
 	VSUBPS    32(SI), Y5, Y5
 	VMULPS    32(BX), Y5, Y5
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y4, Y4, Y3
 	VBLENDVPS Y3, Y0, Y4, Y4
 	VCMPPS    $0x03, Y5, Y5, Y3
 	VBLENDVPS Y3, Y0, Y5, Y5
+
+tame2:
 	VPSRLD    $0x10, Y4, Y3
 	VPAND     Y2, Y3, Y3
 	VPADDD    Y1, Y4, Y4
@@ -2587,10 +3038,10 @@ loop:
 	VPACKUSDW Y5, Y4, Y4
 	VPERMQ    $0xd8, Y4, Y4
 	VMOVDQU   Y4, (AX)
-	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -2598,9 +3049,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2
-TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-64
+// func bytesByColumnBF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -2616,28 +3067,37 @@ TEXT ·bytesByColumnBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         form+56(FP), R8
-	VPBROADCASTD 4(R8), Y3
-	VPBROADCASTD 8(R8), Y4
+	MOVQ         form+56(FP), R9
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
+	VPBROADCASTD X3, Y3
+	VPBROADCASTD 4(R9), Y3
+	VPBROADCASTD 8(R9), Y4
 
 loop:
-	TESTQ     DX, DX
-	JZ        done
-	VPMOVZXBD (CX), Y5
-	VPXOR     Y3, Y5, Y5
-	VSUBPS    Y4, Y5, Y5
-	VPMOVZXBD 8(CX), Y6
-	VPXOR     Y3, Y6, Y6
-	VSUBPS    Y4, Y6, Y6
-	VSUBPS    (SI), Y5, Y5
-	VMULPS    (BX), Y5, Y5
-	VSUBPS    32(SI), Y6, Y6
-	VMULPS    32(BX), Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
+	TESTQ      DX, DX
+	JZ         done
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y3, Y5, Y5
+	VSUBPS     Y4, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y3, Y6, Y6
+	VSUBPS     Y4, Y6, Y6
+	VSUBPS     (SI), Y5, Y5
+	VMULPS     (BX), Y5, Y5
+	VSUBPS     32(SI), Y6, Y6
+	VMULPS     32(BX), Y6, Y6
+	TESTQ      R8, R8
+	JNZ        tame0
+	VCMPPS     $0x03, Y5, Y5, Y7
+	VBLENDVPS  Y7, Y0, Y5, Y5
+	VCMPPS     $0x03, Y6, Y6, Y7
+	VBLENDVPS  Y7, Y0, Y6, Y6
+
+tame0:
 	VPSRLD    $0x10, Y5, Y7
 	VPAND     Y2, Y7, Y7
 	VPADDD    Y1, Y5, Y5
@@ -2651,10 +3111,10 @@ loop:
 	VPACKUSDW Y6, Y5, Y5
 	VPERMQ    $0xd8, Y5, Y5
 	VMOVDQU   Y5, (AX)
-	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -2695,6 +3155,9 @@ TEXT ·nibblesByGroupF16AVX2(SB), NOSPLIT, $0-80
 group:
 	TESTQ        DX, DX
 	JZ           done
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (R8), Y7
 	VBROADCASTSS (DI), Y8
 	VMOVUPS      (R10), Y2
@@ -2713,9 +3176,6 @@ group:
 	VPSHUFB      Y3, Y2, Y2
 	VPERMQ       $0x88, Y2, Y1
 	VPERMQ       $0xdd, Y2, Y2
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
 
 loop:
 	CMPQ       BX, $0x20
@@ -2752,7 +3212,8 @@ half:
 	VMOVDQU    X7, (AX)
 	VMOVDQU    X1, 16(AX)
 	ADDQ       $0x08, CX
-	ADDQ       $0x20, AX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -2765,7 +3226,7 @@ done:
 	RET
 
 // func bytesByGroupF16AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, CMOV, F16C
+// Requires: AVX, AVX2, CMOV, F16C, MMX+
 TEXT ·bytesByGroupF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -2779,79 +3240,104 @@ TEXT ·bytesByGroupF16AVX2(SB), NOSPLIT, $0-80
 	VMOVD        R10, X0
 	VPBROADCASTD X0, Y0
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
 	VPBROADCASTD 4(R10), Y1
 	VPBROADCASTD 8(R10), Y2
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Y3
-	VBROADCASTSS (DI), Y4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y3
+	VBROADCASTSS (DI), Y4
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VPMOVZXBD 8(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
-	VCVTPS2PH $0x00, Y5, (AX)
-	VCVTPS2PH $0x00, Y6, 16(AX)
-	VPMOVZXBD 16(CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VPMOVZXBD 24(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
-	VCVTPS2PH $0x00, Y5, 32(AX)
-	VCVTPS2PH $0x00, Y6, 48(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+64, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VCVTPS2PH  $0x00, Y5, (AX)
+	VCVTPS2PH  $0x00, Y6, 16(AX)
+	VPMOVZXBD  16(CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  24(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VCVTPS2PH  $0x00, Y5, 32(AX)
+	VCVTPS2PH  $0x00, Y6, 48(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VCVTPS2PH  $0x00, Y5, (AX)
+	VCVTPS2PH  $0x00, Y6, 16(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+32, AX
+	SUBQ       $0x10, BX
+	JMP        next
+
+slow:
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
 	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
 	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y3
-	VBLENDVPS Y3, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y3
-	VBLENDVPS Y3, Y0, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y0, Y5, Y5
+	VCMPPS    $0x03, Y6, Y6, Y7
+	VBLENDVPS Y7, Y0, Y6, Y6
 	VCVTPS2PH $0x00, Y5, (AX)
 	VCVTPS2PH $0x00, Y6, 16(AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -2863,9 +3349,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, F16C
-TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-64
+// func nibblesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX2, F16C, MMX+
+TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -2875,24 +3361,25 @@ TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X1
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X1
 	VPBROADCASTQ X1, Y1
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y4
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y2
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X3
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
 	VPBROADCASTD X3, Y6
-	VMOVUPS      (R8), Y3
+	VMOVUPS      (R9), Y3
 	VPTEST       Y3, Y6
 	JNZ          inexact
-	VMOVUPS      32(R8), Y5
+	VMOVUPS      32(R9), Y5
 	VPTEST       Y5, Y6
 	JNZ          inexact
 	VPSHUFB      Y1, Y3, Y3
@@ -2901,21 +3388,22 @@ TEXT ·nibblesByColumnF16AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y3, Y4, Y1
 	VPERMD       Y3, Y2, Y2
 	VPXOR        Y4, Y4, Y4
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X3
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X3
 	VPMOVZXBD    X3, Y3
-	MOVQ         form+56(FP), R9
-	MOVL         (R9), R9
-	VMOVD        R9, X5
-	ADDL         $0x04, R9
-	VMOVD        R9, X6
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X7
+	MOVQ         form+56(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X5
+	ADDL         $0x04, R10
+	VMOVD        R10, X6
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X7
 	VPBROADCASTD X7, Y7
 
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPMOVZXBW  (CX), Y8
 	VPSLLW     X6, Y8, Y9
 	VPSRLW     X5, Y8, Y8
@@ -2932,42 +3420,48 @@ exact:
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y10, Y10
 	VMULPS     32(BX), Y10, Y10
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y9, Y9, Y11
 	VBLENDVPS  Y11, Y0, Y9, Y9
 	VCMPPS     $0x03, Y10, Y10, Y11
 	VBLENDVPS  Y11, Y0, Y10, Y10
+
+tame0:
 	VCVTPS2PH  $0x00, Y9, (AX)
 	VCVTPS2PH  $0x00, Y10, 16(AX)
-	ADDQ       $0x08, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y8, Y4, Y9
 	VPUNPCKHWD Y8, Y4, Y8
 	VSUBPS     (SI), Y9, Y9
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y9, Y9, Y10
 	VBLENDVPS  Y10, Y0, Y9, Y9
 	VCMPPS     $0x03, Y8, Y8, Y10
 	VBLENDVPS  Y10, Y0, Y8, Y8
-	VCVTPS2PH  $0x00, Y9, (AX)
-	VCVTPS2PH  $0x00, Y8, 16(AX)
-	ADDQ       $0x08, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VCVTPS2PH $0x00, Y9, (AX)
+	VCVTPS2PH $0x00, Y8, 16(AX)
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
+	SUBQ      $0x20, DX
+	JMP       exact
 
 inexact:
-	MOVQ  form+56(FP), R9
-	MOVL  (R9), R9
-	VMOVD R9, X1
-	ADDL  $0x1c, R9
-	VMOVD R9, X2
+	MOVQ  form+56(FP), R10
+	MOVL  (R10), R10
+	VMOVD R10, X1
+	ADDL  $0x1c, R10
+	VMOVD R10, X2
 
 loop:
 	TESTQ     DX, DX
@@ -2976,32 +3470,36 @@ loop:
 	VPSLLQ    X2, Y3, Y4
 	VPSRLQ    X1, Y3, Y3
 	VPOR      Y4, Y3, Y3
-	VPERMPS   (R8), Y3, Y4
-	VPERMPS   32(R8), Y3, Y5
+	VPERMPS   (R9), Y3, Y4
+	VPERMPS   32(R9), Y3, Y5
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y5, Y4, Y4
 	VPMOVZXBQ 4(CX), Y3
 	VPSLLQ    X2, Y3, Y5
 	VPSRLQ    X1, Y3, Y3
 	VPOR      Y5, Y3, Y3
-	VPERMPS   (R8), Y3, Y5
-	VPERMPS   32(R8), Y3, Y6
+	VPERMPS   (R9), Y3, Y5
+	VPERMPS   32(R9), Y3, Y6
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y6, Y5, Y5
 	VSUBPS    (SI), Y4, Y4
 	VMULPS    (BX), Y4, Y4
 	VSUBPS    32(SI), Y5, Y5
 	VMULPS    32(BX), Y5, Y5
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y4, Y4, Y3
 	VBLENDVPS Y3, Y0, Y4, Y4
 	VCMPPS    $0x03, Y5, Y5, Y3
 	VBLENDVPS Y3, Y0, Y5, Y5
+
+tame2:
 	VCVTPS2PH $0x00, Y4, (AX)
 	VCVTPS2PH $0x00, Y5, 16(AX)
-	ADDQ      $0x08, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x08, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -3009,9 +3507,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, F16C
-TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-64
+// func lowsByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX2, F16C, MMX+
+TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3021,24 +3519,25 @@ TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X1
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X1
 	VPBROADCASTQ X1, Y1
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y4
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y2
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X3
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
 	VPBROADCASTD X3, Y6
-	VMOVUPS      (R8), Y3
+	VMOVUPS      (R9), Y3
 	VPTEST       Y3, Y6
 	JNZ          inexact
-	VMOVUPS      32(R8), Y5
+	VMOVUPS      32(R9), Y5
 	VPTEST       Y5, Y6
 	JNZ          inexact
 	VPSHUFB      Y1, Y3, Y3
@@ -3047,16 +3546,17 @@ TEXT ·lowsByColumnF16AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y3, Y4, Y1
 	VPERMD       Y3, Y2, Y2
 	VPXOR        Y4, Y4, Y4
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X3
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X3
 	VPMOVZXBD    X3, Y3
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X5
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X5
 	VPBROADCASTD X5, Y5
 
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPERMD     (CX), Y3, Y6
 	VPAND      Y5, Y6, Y6
 	VPSHUFB    Y6, Y1, Y7
@@ -3069,64 +3569,74 @@ exact:
 	VMULPS     (BX), Y7, Y7
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y7, Y7, Y9
 	VBLENDVPS  Y9, Y0, Y7, Y7
 	VCMPPS     $0x03, Y8, Y8, Y9
 	VBLENDVPS  Y9, Y0, Y8, Y8
+
+tame0:
 	VCVTPS2PH  $0x00, Y7, (AX)
 	VCVTPS2PH  $0x00, Y8, 16(AX)
-	ADDQ       $0x10, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y6, Y4, Y7
 	VPUNPCKHWD Y6, Y4, Y6
 	VSUBPS     (SI), Y7, Y7
 	VMULPS     (BX), Y7, Y7
 	VSUBPS     32(SI), Y6, Y6
 	VMULPS     32(BX), Y6, Y6
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y7, Y7, Y8
 	VBLENDVPS  Y8, Y0, Y7, Y7
 	VCMPPS     $0x03, Y6, Y6, Y8
 	VBLENDVPS  Y8, Y0, Y6, Y6
-	VCVTPS2PH  $0x00, Y7, (AX)
-	VCVTPS2PH  $0x00, Y6, 16(AX)
-	ADDQ       $0x10, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x20, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VCVTPS2PH $0x00, Y7, (AX)
+	VCVTPS2PH $0x00, Y6, 16(AX)
+	ADDQ      $0x40, BX
+	ADDQ      DI, SI
+	ADDQ      $0x20, AX
+	ADDQ      $0x20, CX
+	SUBQ      $0x20, DX
+	JMP       exact
 
 inexact:
 loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXBD (CX), Y1
-	VPERMPS   (R8), Y1, Y2
-	VPERMPS   32(R8), Y1, Y3
+	VPERMPS   (R9), Y1, Y2
+	VPERMPS   32(R9), Y1, Y3
 	VPSLLD    $0x1c, Y1, Y1
 	VBLENDVPS Y1, Y3, Y2, Y2
 	VPMOVZXBD 8(CX), Y1
-	VPERMPS   (R8), Y1, Y3
-	VPERMPS   32(R8), Y1, Y4
+	VPERMPS   (R9), Y1, Y3
+	VPERMPS   32(R9), Y1, Y4
 	VPSLLD    $0x1c, Y1, Y1
 	VBLENDVPS Y1, Y4, Y3, Y3
 	VSUBPS    (SI), Y2, Y2
 	VMULPS    (BX), Y2, Y2
 	VSUBPS    32(SI), Y3, Y3
 	VMULPS    32(BX), Y3, Y3
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y2, Y2, Y1
 	VBLENDVPS Y1, Y0, Y2, Y2
 	VCMPPS    $0x03, Y3, Y3, Y1
 	VBLENDVPS Y1, Y0, Y3, Y3
+
+tame2:
 	VCVTPS2PH $0x00, Y2, (AX)
 	VCVTPS2PH $0x00, Y3, 16(AX)
-	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -3134,9 +3644,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, F16C
-TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-64
+// func bytesByColumnF16AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX2, F16C, MMX+
+TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3146,34 +3656,43 @@ TEXT ·bytesByColumnF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         form+56(FP), R8
-	VPBROADCASTD 4(R8), Y1
-	VPBROADCASTD 8(R8), Y2
+	MOVQ         form+56(FP), R9
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	VPBROADCASTD 4(R9), Y1
+	VPBROADCASTD 8(R9), Y2
 
 loop:
-	TESTQ     DX, DX
-	JZ        done
-	VPMOVZXBD (CX), Y3
-	VPXOR     Y1, Y3, Y3
-	VSUBPS    Y2, Y3, Y3
-	VPMOVZXBD 8(CX), Y4
-	VPXOR     Y1, Y4, Y4
-	VSUBPS    Y2, Y4, Y4
-	VSUBPS    (SI), Y3, Y3
-	VMULPS    (BX), Y3, Y3
-	VSUBPS    32(SI), Y4, Y4
-	VMULPS    32(BX), Y4, Y4
-	VCMPPS    $0x03, Y3, Y3, Y5
-	VBLENDVPS Y5, Y0, Y3, Y3
-	VCMPPS    $0x03, Y4, Y4, Y5
-	VBLENDVPS Y5, Y0, Y4, Y4
+	TESTQ      DX, DX
+	JZ         done
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y3
+	VPXOR      Y1, Y3, Y3
+	VSUBPS     Y2, Y3, Y3
+	VPMOVZXBD  8(CX), Y4
+	VPXOR      Y1, Y4, Y4
+	VSUBPS     Y2, Y4, Y4
+	VSUBPS     (SI), Y3, Y3
+	VMULPS     (BX), Y3, Y3
+	VSUBPS     32(SI), Y4, Y4
+	VMULPS     32(BX), Y4, Y4
+	TESTQ      R8, R8
+	JNZ        tame0
+	VCMPPS     $0x03, Y3, Y3, Y5
+	VBLENDVPS  Y5, Y0, Y3, Y3
+	VCMPPS     $0x03, Y4, Y4, Y5
+	VBLENDVPS  Y5, Y0, Y4, Y4
+
+tame0:
 	VCVTPS2PH $0x00, Y3, (AX)
 	VCVTPS2PH $0x00, Y4, 16(AX)
-	ADDQ      $0x10, CX
 	ADDQ      $0x40, BX
 	ADDQ      DI, SI
 	ADDQ      $0x20, AX
+	ADDQ      $0x10, CX
 	SUBQ      $0x10, DX
 	JMP       loop
 
@@ -3205,6 +3724,9 @@ TEXT ·nibblesByGroupF32AVX2(SB), NOSPLIT, $0-80
 group:
 	TESTQ        DX, DX
 	JZ           done
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (R8), Y5
 	VBROADCASTSS (DI), Y6
 	VMOVUPS      (R10), Y3
@@ -3217,9 +3739,6 @@ group:
 	VBLENDVPS    Y5, Y0, Y3, Y3
 	VCMPPS       $0x03, Y4, Y4, Y5
 	VBLENDVPS    Y5, Y0, Y4, Y4
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
 
 loop:
 	CMPQ      BX, $0x20
@@ -3287,7 +3806,8 @@ half:
 	VBLENDVPS Y5, Y4, Y3, Y3
 	VMOVUPS   Y3, 32(AX)
 	ADDQ      $0x08, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
 
 next:
 	ADDQ $0x04, DI
@@ -3300,7 +3820,7 @@ done:
 	RET
 
 // func bytesByGroupF32AVX2(dst *byte, codes *byte, n int, first int, width int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·bytesByGroupF32AVX2(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         codes+8(FP), CX
@@ -3314,79 +3834,104 @@ TEXT ·bytesByGroupF32AVX2(SB), NOSPLIT, $0-80
 	VMOVD        R10, X0
 	VPBROADCASTD X0, Y0
 	MOVQ         form+72(FP), R10
+	MOVL         $0x0000ffff, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
 	VPBROADCASTD 4(R10), Y1
 	VPBROADCASTD 8(R10), Y2
 
 group:
 	TESTQ        DX, DX
 	JZ           done
-	VBROADCASTSS (R8), Y3
-	VBROADCASTSS (DI), Y4
 	CMPQ         DX, BX
 	CMOVQLT      DX, BX
 	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y3
+	VBROADCASTSS (DI), Y4
+	MOVL         (DI), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
+	MOVL         (R8), R10
+	ADDL         R10, R10
+	CMPL         R10, $0xff000000
+	JCC          slow
 
 loop:
-	CMPQ      BX, $0x20
-	JLT       half
-	VPMOVZXBD (CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VPMOVZXBD 8(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
-	VMOVUPS   Y5, (AX)
-	VMOVUPS   Y6, 32(AX)
-	VPMOVZXBD 16(CX), Y5
-	VPXOR     Y1, Y5, Y5
-	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VPMOVZXBD 24(CX), Y6
-	VPXOR     Y1, Y6, Y6
-	VSUBPS    Y2, Y6, Y6
-	VSUBPS    Y3, Y6, Y6
-	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y7
-	VBLENDVPS Y7, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y7
-	VBLENDVPS Y7, Y0, Y6, Y6
-	VMOVUPS   Y5, 64(AX)
-	VMOVUPS   Y6, 96(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $+128, AX
-	SUBQ      $0x20, BX
-	JMP       loop
+	CMPQ       BX, $0x20
+	JLT        half
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VMOVUPS    Y5, (AX)
+	VMOVUPS    Y6, 32(AX)
+	VPMOVZXBD  16(CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  24(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VMOVUPS    Y5, 64(AX)
+	VMOVUPS    Y6, 96(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $+128, AX
+	SUBQ       $0x20, BX
+	JMP        loop
 
 half:
-	TESTQ     BX, BX
-	JZ        next
+	TESTQ      BX, BX
+	JZ         next
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y5
+	VPXOR      Y1, Y5, Y5
+	VSUBPS     Y2, Y5, Y5
+	VPMOVZXBD  8(CX), Y6
+	VPXOR      Y1, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VSUBPS     Y3, Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VSUBPS     Y3, Y6, Y6
+	VMULPS     Y4, Y6, Y6
+	VMOVUPS    Y5, (AX)
+	VMOVUPS    Y6, 32(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $+64, AX
+	SUBQ       $0x10, BX
+	JMP        next
+
+slow:
 	VPMOVZXBD (CX), Y5
 	VPXOR     Y1, Y5, Y5
 	VSUBPS    Y2, Y5, Y5
-	VSUBPS    Y3, Y5, Y5
-	VMULPS    Y4, Y5, Y5
 	VPMOVZXBD 8(CX), Y6
 	VPXOR     Y1, Y6, Y6
 	VSUBPS    Y2, Y6, Y6
+	VSUBPS    Y3, Y5, Y5
+	VMULPS    Y4, Y5, Y5
 	VSUBPS    Y3, Y6, Y6
 	VMULPS    Y4, Y6, Y6
-	VCMPPS    $0x03, Y5, Y5, Y3
-	VBLENDVPS Y3, Y0, Y5, Y5
-	VCMPPS    $0x03, Y6, Y6, Y3
-	VBLENDVPS Y3, Y0, Y6, Y6
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y0, Y5, Y5
+	VCMPPS    $0x03, Y6, Y6, Y7
+	VBLENDVPS Y7, Y0, Y6, Y6
 	VMOVUPS   Y5, (AX)
 	VMOVUPS   Y6, 32(AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	SUBQ      $0x10, BX
+	JNZ       slow
 
 next:
 	ADDQ $0x04, DI
@@ -3398,9 +3943,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2
-TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-64
+// func nibblesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3410,24 +3955,25 @@ TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X1
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X1
 	VPBROADCASTQ X1, Y1
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y4
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y2
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X3
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
 	VPBROADCASTD X3, Y6
-	VMOVUPS      (R8), Y3
+	VMOVUPS      (R9), Y3
 	VPTEST       Y3, Y6
 	JNZ          inexact
-	VMOVUPS      32(R8), Y5
+	VMOVUPS      32(R9), Y5
 	VPTEST       Y5, Y6
 	JNZ          inexact
 	VPSHUFB      Y1, Y3, Y3
@@ -3436,21 +3982,22 @@ TEXT ·nibblesByColumnF32AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y3, Y4, Y1
 	VPERMD       Y3, Y2, Y2
 	VPXOR        Y4, Y4, Y4
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X3
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X3
 	VPMOVZXBD    X3, Y3
-	MOVQ         form+56(FP), R9
-	MOVL         (R9), R9
-	VMOVD        R9, X5
-	ADDL         $0x04, R9
-	VMOVD        R9, X6
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X7
+	MOVQ         form+56(FP), R10
+	MOVL         (R10), R10
+	VMOVD        R10, X5
+	ADDL         $0x04, R10
+	VMOVD        R10, X6
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X7
 	VPBROADCASTD X7, Y7
 
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPMOVZXBW  (CX), Y8
 	VPSLLW     X6, Y8, Y9
 	VPSRLW     X5, Y8, Y8
@@ -3467,42 +4014,48 @@ exact:
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y10, Y10
 	VMULPS     32(BX), Y10, Y10
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y9, Y9, Y11
 	VBLENDVPS  Y11, Y0, Y9, Y9
 	VCMPPS     $0x03, Y10, Y10, Y11
 	VBLENDVPS  Y11, Y0, Y10, Y10
+
+tame0:
 	VMOVUPS    Y9, (AX)
 	VMOVUPS    Y10, 32(AX)
-	ADDQ       $0x08, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x40, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y8, Y4, Y9
 	VPUNPCKHWD Y8, Y4, Y8
 	VSUBPS     (SI), Y9, Y9
 	VMULPS     (BX), Y9, Y9
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y9, Y9, Y10
 	VBLENDVPS  Y10, Y0, Y9, Y9
 	VCMPPS     $0x03, Y8, Y8, Y10
 	VBLENDVPS  Y10, Y0, Y8, Y8
-	VMOVUPS    Y9, (AX)
-	VMOVUPS    Y8, 32(AX)
-	ADDQ       $0x08, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x40, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VMOVUPS Y9, (AX)
+	VMOVUPS Y8, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x10, CX
+	SUBQ    $0x20, DX
+	JMP     exact
 
 inexact:
-	MOVQ  form+56(FP), R9
-	MOVL  (R9), R9
-	VMOVD R9, X1
-	ADDL  $0x1c, R9
-	VMOVD R9, X2
+	MOVQ  form+56(FP), R10
+	MOVL  (R10), R10
+	VMOVD R10, X1
+	ADDL  $0x1c, R10
+	VMOVD R10, X2
 
 loop:
 	TESTQ     DX, DX
@@ -3511,42 +4064,46 @@ loop:
 	VPSLLQ    X2, Y3, Y4
 	VPSRLQ    X1, Y3, Y3
 	VPOR      Y4, Y3, Y3
-	VPERMPS   (R8), Y3, Y4
-	VPERMPS   32(R8), Y3, Y5
+	VPERMPS   (R9), Y3, Y4
+	VPERMPS   32(R9), Y3, Y5
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y5, Y4, Y4
 	VPMOVZXBQ 4(CX), Y3
 	VPSLLQ    X2, Y3, Y5
 	VPSRLQ    X1, Y3, Y3
 	VPOR      Y5, Y3, Y3
-	VPERMPS   (R8), Y3, Y5
-	VPERMPS   32(R8), Y3, Y6
+	VPERMPS   (R9), Y3, Y5
+	VPERMPS   32(R9), Y3, Y6
 	VPSLLD    $0x1c, Y3, Y3
 	VBLENDVPS Y3, Y6, Y5, Y5
 	VSUBPS    (SI), Y4, Y4
 	VMULPS    (BX), Y4, Y4
 	VSUBPS    32(SI), Y5, Y5
 	VMULPS    32(BX), Y5, Y5
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y4, Y4, Y3
 	VBLENDVPS Y3, Y0, Y4, Y4
 	VCMPPS    $0x03, Y5, Y5, Y3
 	VBLENDVPS Y3, Y0, Y5, Y5
-	VMOVUPS   Y4, (AX)
-	VMOVUPS   Y5, 32(AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x40, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+
+tame2:
+	VMOVUPS Y4, (AX)
+	VMOVUPS Y5, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x08, CX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 done:
 	VZEROUPPER
 	RET
 
-// func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2
-TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-64
+// func lowsByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3556,24 +4113,25 @@ TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         values+48(FP), R8
-	MOVQ         $0x0f0b07030e0a0602, R9
-	VMOVQ        R9, X1
+	MOVQ         values+48(FP), R9
+	MOVQ         $0x0f0b07030e0a0602, R10
+	VMOVQ        R10, X1
 	VPBROADCASTQ X1, Y1
-	MOVQ         $0x0501040005010400, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0501040005010400, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y4
-	MOVQ         $0x0703060207030602, R9
-	VMOVQ        R9, X2
+	MOVQ         $0x0703060207030602, R10
+	VMOVQ        R10, X2
 	VPMOVZXBD    X2, Y2
-	MOVL         $0x0000ffff, R9
-	VMOVD        R9, X3
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X3
 	VPBROADCASTD X3, Y6
-	VMOVUPS      (R8), Y3
+	VMOVUPS      (R9), Y3
 	VPTEST       Y3, Y6
 	JNZ          inexact
-	VMOVUPS      32(R8), Y5
+	VMOVUPS      32(R9), Y5
 	VPTEST       Y5, Y6
 	JNZ          inexact
 	VPSHUFB      Y1, Y3, Y3
@@ -3582,16 +4140,17 @@ TEXT ·lowsByColumnF32AVX2(SB), NOSPLIT, $0-64
 	VPERMD       Y3, Y4, Y1
 	VPERMD       Y3, Y2, Y2
 	VPXOR        Y4, Y4, Y4
-	MOVQ         $0x0705030106040200, R9
-	VMOVQ        R9, X3
+	MOVQ         $0x0705030106040200, R10
+	VMOVQ        R10, X3
 	VPMOVZXBD    X3, Y3
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X5
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X5
 	VPBROADCASTD X5, Y5
 
 exact:
 	CMPQ       DX, $0x20
 	JLT        inexact
+	PREFETCHT0 3072(CX)
 	VPERMD     (CX), Y3, Y6
 	VPAND      Y5, Y6, Y6
 	VPSHUFB    Y6, Y1, Y7
@@ -3604,74 +4163,84 @@ exact:
 	VMULPS     (BX), Y7, Y7
 	VSUBPS     32(SI), Y8, Y8
 	VMULPS     32(BX), Y8, Y8
+	TESTQ      R8, R8
+	JNZ        tame0
 	VCMPPS     $0x03, Y7, Y7, Y9
 	VBLENDVPS  Y9, Y0, Y7, Y7
 	VCMPPS     $0x03, Y8, Y8, Y9
 	VBLENDVPS  Y9, Y0, Y8, Y8
+
+tame0:
 	VMOVUPS    Y7, (AX)
 	VMOVUPS    Y8, 32(AX)
-	ADDQ       $0x10, CX
 	ADDQ       $0x40, BX
 	ADDQ       DI, SI
 	ADDQ       $0x40, AX
-	SUBQ       $0x10, DX
 	VPUNPCKLWD Y6, Y4, Y7
 	VPUNPCKHWD Y6, Y4, Y6
 	VSUBPS     (SI), Y7, Y7
 	VMULPS     (BX), Y7, Y7
 	VSUBPS     32(SI), Y6, Y6
 	VMULPS     32(BX), Y6, Y6
+	TESTQ      R8, R8
+	JNZ        tame1
 	VCMPPS     $0x03, Y7, Y7, Y8
 	VBLENDVPS  Y8, Y0, Y7, Y7
 	VCMPPS     $0x03, Y6, Y6, Y8
 	VBLENDVPS  Y8, Y0, Y6, Y6
-	VMOVUPS    Y7, (AX)
-	VMOVUPS    Y6, 32(AX)
-	ADDQ       $0x10, CX
-	ADDQ       $0x40, BX
-	ADDQ       DI, SI
-	ADDQ       $0x40, AX
-	SUBQ       $0x10, DX
-	JMP        exact
+
+tame1:
+	VMOVUPS Y7, (AX)
+	VMOVUPS Y6, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x20, CX
+	SUBQ    $0x20, DX
+	JMP     exact
 
 inexact:
 loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXBD (CX), Y1
-	VPERMPS   (R8), Y1, Y2
-	VPERMPS   32(R8), Y1, Y3
+	VPERMPS   (R9), Y1, Y2
+	VPERMPS   32(R9), Y1, Y3
 	VPSLLD    $0x1c, Y1, Y1
 	VBLENDVPS Y1, Y3, Y2, Y2
 	VPMOVZXBD 8(CX), Y1
-	VPERMPS   (R8), Y1, Y3
-	VPERMPS   32(R8), Y1, Y4
+	VPERMPS   (R9), Y1, Y3
+	VPERMPS   32(R9), Y1, Y4
 	VPSLLD    $0x1c, Y1, Y1
 	VBLENDVPS Y1, Y4, Y3, Y3
 	VSUBPS    (SI), Y2, Y2
 	VMULPS    (BX), Y2, Y2
 	VSUBPS    32(SI), Y3, Y3
 	VMULPS    32(BX), Y3, Y3
+	TESTQ     R8, R8
+	JNZ       tame2
 	VCMPPS    $0x03, Y2, Y2, Y1
 	VBLENDVPS Y1, Y0, Y2, Y2
 	VCMPPS    $0x03, Y3, Y3, Y1
 	VBLENDVPS Y1, Y0, Y3, Y3
-	VMOVUPS   Y2, (AX)
-	VMOVUPS   Y3, 32(AX)
-	ADDQ      $0x10, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x40, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+
+tame2:
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x10, CX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 done:
 	VZEROUPPER
 	RET
 
-// func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32)
-// Requires: AVX, AVX2
-TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-64
+// func bytesByColumnF32AVX2(dst *byte, codes *byte, n int, scales *float32, zeros *float32, zeroStep int, values *float32, form *[3]uint32, tame int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-72
 	MOVL         $0x7fc00000, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
@@ -3681,36 +4250,45 @@ TEXT ·bytesByColumnF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         scales+24(FP), BX
 	MOVQ         zeros+32(FP), SI
 	MOVQ         zeroStep+40(FP), DI
+	MOVQ         tame+64(FP), R8
 	SHLQ         $0x04, DI
-	MOVQ         form+56(FP), R8
-	VPBROADCASTD 4(R8), Y1
-	VPBROADCASTD 8(R8), Y2
+	MOVQ         form+56(FP), R9
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	VPBROADCASTD 4(R9), Y1
+	VPBROADCASTD 8(R9), Y2
 
 loop:
-	TESTQ     DX, DX
-	JZ        done
-	VPMOVZXBD (CX), Y3
-	VPXOR     Y1, Y3, Y3
-	VSUBPS    Y2, Y3, Y3
-	VPMOVZXBD 8(CX), Y4
-	VPXOR     Y1, Y4, Y4
-	VSUBPS    Y2, Y4, Y4
-	VSUBPS    (SI), Y3, Y3
-	VMULPS    (BX), Y3, Y3
-	VSUBPS    32(SI), Y4, Y4
-	VMULPS    32(BX), Y4, Y4
-	VCMPPS    $0x03, Y3, Y3, Y5
-	VBLENDVPS Y5, Y0, Y3, Y3
-	VCMPPS    $0x03, Y4, Y4, Y5
-	VBLENDVPS Y5, Y0, Y4, Y4
-	VMOVUPS   Y3, (AX)
-	VMOVUPS   Y4, 32(AX)
-	ADDQ      $0x10, CX
-	ADDQ      $0x40, BX
-	ADDQ      DI, SI
-	ADDQ      $0x40, AX
-	SUBQ      $0x10, DX
-	JMP       loop
+	TESTQ      DX, DX
+	JZ         done
+	PREFETCHT0 3072(CX)
+	VPMOVZXBD  (CX), Y3
+	VPXOR      Y1, Y3, Y3
+	VSUBPS     Y2, Y3, Y3
+	VPMOVZXBD  8(CX), Y4
+	VPXOR      Y1, Y4, Y4
+	VSUBPS     Y2, Y4, Y4
+	VSUBPS     (SI), Y3, Y3
+	VMULPS     (BX), Y3, Y3
+	VSUBPS     32(SI), Y4, Y4
+	VMULPS     32(BX), Y4, Y4
+	TESTQ      R8, R8
+	JNZ        tame0
+	VCMPPS     $0x03, Y3, Y3, Y5
+	VBLENDVPS  Y5, Y0, Y3, Y3
+	VCMPPS     $0x03, Y4, Y4, Y5
+	VBLENDVPS  Y5, Y0, Y4, Y4
+
+tame0:
+	VMOVUPS Y3, (AX)
+	VMOVUPS Y4, 32(AX)
+	ADDQ    $0x40, BX
+	ADDQ    DI, SI
+	ADDQ    $0x40, AX
+	ADDQ    $0x10, CX
+	SUBQ    $0x10, DX
+	JMP     loop
 
 done:
 	VZEROUPPER

@@ -51,29 +51,9 @@ func formatGoldens(t testing.TB) map[string]formatGolden {
 	all := map[string]formatGolden{}
 	for _, path := range paths {
 		dir := filepath.Dir(path)
-		g := readFormatGolden(t, dir)
-		for view := range g.views {
-			if pending(t, filepath.Base(dir), view) {
-				delete(g.views, view)
-			}
-		}
-		if len(g.views) > 0 {
-			all[filepath.Base(dir)] = g
-		}
+		all[filepath.Base(dir)] = readFormatGolden(t, dir)
 	}
 	return all
-}
-
-// pending reports whether a view of a golden cannot be made yet: pending.txt lists folders, or
-// folders and views.
-func pending(t testing.TB, name, view string) bool {
-	t.Helper()
-	data, err := os.ReadFile("../testdata/golden/pending.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(data), "\n")
-	return slices.Contains(lines, name) || slices.Contains(lines, name+" "+view)
 }
 
 func readFormatGolden(t testing.TB, dir string) formatGolden {
@@ -211,9 +191,6 @@ var ofQuantization = []string{"quantization_config", "compression_config", "quan
 // Everything else in its configuration is as in the source.
 func TestNoViewOfAFormatSpeaksOfTheQuantization(t *testing.T) {
 	for name, g := range formatGoldens(t) {
-		if pending(t, name, "config") {
-			continue
-		}
 		t.Run(name, func(t *testing.T) {
 			f := g.open(t, Options{})
 			err := iofs.WalkDir(f, ".", func(name string, d iofs.DirEntry, err error) error {

@@ -132,10 +132,22 @@ func (n *dequantize) matrix(env Env, dst []byte, stride, m int, w window) error 
 	}
 }
 
-func (n *dequantize) needs(w window, d demand) bool { return n.region.needs(w, d) }
+func (n *dequantize) needs(w window, d demand) bool {
+	if !n.region.needs(w, d) {
+		return false
+	}
+	for w.rows() > 0 && n.grid.inRows() {
+		m, head, rest := w.cut(n.region.height())
+		if !n.grid.needs(m, head, d) {
+			return false
+		}
+		w = rest
+	}
+	return true
+}
 
 func (n *dequantize) needsRange(off, count int64, d demand) bool {
-	if !n.region.whole() {
+	if !n.region.whole() || n.grid.inRows() {
 		return n.header.needsRange(off, count, d)
 	}
 	item := int64(n.item)

@@ -13,7 +13,6 @@ import (
 // grid holds the scales of a batch of matrices, in the orientation of their node.
 type grid struct {
 	src         *Source
-	format      fp8.Format
 	offset      int64 // of the first scale in the file
 	batch       int
 	batchStride int64 // bytes; 0: one grid for all
@@ -21,18 +20,9 @@ type grid struct {
 	transposed  bool
 	block       [2]int  // rows and columns under one scale, in the node's orientation
 	origin      [2]int  // position of the node in the whole matrix, in the node's orientation
-	of          numbers // reads the grid of a matrix; nil: the numbers as they are stored
+	of          numbers // reads the grid of a matrix
 	groups      *groups // the group of each row or column; nil: groups follow each other
 	units       []Unit
-}
-
-// scaleFormats are the dtypes of scales. A byte is always an exponent.
-var scaleFormats = map[safetensors.DType]fp8.Format{
-	safetensors.F8E8M0: fp8.E8M0,
-	safetensors.U8:     fp8.E8M0,
-	safetensors.BF16:   fp8.BF16,
-	safetensors.F16:    fp8.F16,
-	safetensors.F32:    fp8.F32,
 }
 
 // newGrid checks the scales of w. If scale is nil, every scale is one.
@@ -44,8 +34,7 @@ func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 	if err != nil {
 		return grid{}, err
 	}
-	format, ok := scaleFormats[scale.DType]
-	if !ok {
+	if _, ok := numberFormats[scale.DType]; !ok || scale.DType == safetensors.F8E4M3 {
 		return grid{}, fmt.Errorf("%s: scales of dtype %s: "+
 			"expected F32, BF16, F16, F8_E8M0 or U8 (exponents)", scale.Key, scale.DType)
 	}
@@ -57,12 +46,13 @@ func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 	if err != nil {
 		return grid{}, err
 	}
-	g := grid{src: scale, format: format, offset: scale.Offset, batch: 1}
+	g := grid{src: scale, offset: scale.Offset, batch: 1}
 	g.block = [2]int{int(block[0]), int(block[1])}
 	g.rows, g.cols = int(shape[1]), int(shape[2])
 	if len(w.Shape) == 3 {
 		g.batch = int(w.Shape[0])
 	}
+	g.of = &asStored{scale, g.rows * g.cols}
 	if shape[0] > 1 {
 		g.batchStride = shape[1] * shape[2] * int64(h.item)
 	}
@@ -182,11 +172,9 @@ func (g *grid) borrow(env Env, m int, w window) (scales, error) {
 	if g.groups != nil {
 		return g.borrowGroups(env, m, w)
 	}
-	r0, row := first(g.origin[0]+w.r0, g.block[0])
-	c0, col := first(g.origin[1]+w.c0, g.block[1])
-	r1, _ := first(g.origin[0]+w.r1-1, g.block[0])
-	c1, _ := first(g.origin[1]+w.c1-1, g.block[1])
-	need := window{r0, r1 + 1, c0, c1 + 1}
+	need := g.window(w)
+	_, row := first(g.origin[0]+w.r0, g.block[0])
+	_, col := first(g.origin[1]+w.c0, g.block[1])
 	s := scales{getFloats(need.rows() * need.cols()), need.cols(), row, col}
 	if g.src == nil {
 		s.floats.values[0] = 1
@@ -199,8 +187,20 @@ func (g *grid) borrow(env Env, m int, w window) (scales, error) {
 	return s, nil
 }
 
+// window returns the blocks that a window needs.
+func (g *grid) window(w window) window {
+	r0, _ := first(g.origin[0]+w.r0, g.block[0])
+	c0, _ := first(g.origin[1]+w.c0, g.block[1])
+	r1, _ := first(g.origin[0]+w.r1-1, g.block[0])
+	c1, _ := first(g.origin[1]+w.c1-1, g.block[1])
+	return window{r0, r1 + 1, c0, c1 + 1}
+}
+
 // gather copies a window of the grid, in the node's orientation.
 func (g *grid) gather(env Env, m int, dst []float32, w window) error {
+	if g.inRows() {
+		return g.gatherRows(env, m, dst, w)
+	}
 	u := &g.units[min(m, len(g.units)-1)]
 	e, err := env.Unit(u)
 	if err != nil {
@@ -218,6 +218,56 @@ func (g *grid) gather(env Env, m int, dst []float32, w window) error {
 	}
 	pickScales(dst, b.bytes, g.cols, w, g.transposed)
 	return nil
+}
+
+// smallGrid is the most bytes of a grid that is always kept as a whole. Only tests change it.
+var smallGrid int64 = 64 << 10
+
+// inRows reports whether a read takes only the rows of scales that it needs, without a unit. Then
+// the scales of a few rows of codes cost no more than the codes.
+func (g *grid) inRows() bool {
+	return g.of != nil && !g.transposed && g.groups == nil &&
+		(g.block[0] == 1 || g.rows == 1) && g.unitSize(nil) > smallGrid
+}
+
+// gatherRows reads a window of the grid from the source.
+func (g *grid) gatherRows(in Input, m int, dst []float32, w window) error {
+	from, n := g.rowsOf(w)
+	m = g.matrix(g.offset + int64(m)*g.batchStride)
+	if w.rows() == 1 || w.cols() == g.cols {
+		return g.of.read(in, dst[:n], m, from)
+	}
+	all := getFloats(n)
+	defer all.put()
+	if err := g.of.read(in, all.values, m, from); err != nil {
+		return err
+	}
+	for r := range w.rows() {
+		copy(dst[r*w.cols():][:w.cols()], all.values[r*g.cols+w.c0:])
+	}
+	return nil
+}
+
+// rowsOf returns the scales to read for a window: the first one and their number.
+func (g *grid) rowsOf(w window) (from, n int) {
+	if w.rows() == 1 {
+		return w.r0*g.cols + w.c0, w.cols()
+	}
+	return w.r0 * g.cols, w.rows() * g.cols
+}
+
+// matrix returns the matrix of the whole stack whose grid is at an offset.
+func (g *grid) matrix(offset int64) int {
+	return int((offset - g.src.Offset) / max(g.batchStride, 1))
+}
+
+// needs reports what a read of a window of matrix m takes from the source without a unit.
+func (g *grid) needs(m int, w window, d demand) bool {
+	if g == nil || d.span == nil || !g.inRows() {
+		return true
+	}
+	from, n := g.rowsOf(g.window(w))
+	return g.of.spans(g.matrix(g.offset+int64(m)*g.batchStride), from, n, d.span)
 }
 
 // pickScales copies a window of a grid of float32s, which is stored in rows of width scales. If
@@ -247,29 +297,14 @@ func (g *grid) fillUnit(u *Unit, env FillEnv, dst []byte) error { return g.decod
 
 // decode reads the stored scales of one matrix as float32.
 func (g *grid) decode(in Input, u *Unit, dst []byte) error {
-	n := g.rows * g.cols
-	switch {
-	case g.of != nil:
-		s := getFloats(n)
-		defer s.put()
-		m := int((u.key.Offset - g.src.Offset) / max(g.batchStride, 1))
-		if err := g.of.read(in, s.values, m); err != nil {
-			return err
-		}
-		putFloats(dst, s.values)
-		return nil
-	case g.format == fp8.F32:
+	if _, plain := g.of.(*asStored); plain && g.src.DType == safetensors.F32 {
 		return read(in, g.src, dst, u.key.Offset)
 	}
-	size := g.format.Size()
-	b := getBuffer(n * size)
-	defer b.put()
-	if err := read(in, g.src, b.bytes, u.key.Offset); err != nil {
+	s := getFloats(g.rows * g.cols)
+	defer s.put()
+	if err := g.of.read(in, s.values, g.matrix(u.key.Offset), 0); err != nil {
 		return err
 	}
-	s := getFloats(n)
-	defer s.put()
-	fp8.Scales(s.values, b.bytes, g.format)
 	putFloats(dst, s.values)
 	return nil
 }

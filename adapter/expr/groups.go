@@ -114,15 +114,18 @@ func (g *grid) borrowGroups(env Env, m int, w window) (scales, error) {
 
 // pickGroups copies the row (axis 0) or the column of each group in the list.
 func pickGroups(dst, all []float32, of window, list []byte, axis int) {
-	n := len(list) / 4
-	for i := range n {
-		g := int(binary.LittleEndian.Uint32(list[4*i:]))
-		if axis == 0 {
-			copy(dst[i*of.cols():][:of.cols()], all[g*of.cols():])
-			continue
+	n, cols := len(list)/4, of.cols()
+	group := func(i int) int { return int(binary.LittleEndian.Uint32(list[4*i:])) }
+	if axis == 0 {
+		for i := range n {
+			copy(dst[i*cols:][:cols], all[group(i)*cols:])
 		}
-		for r := range of.rows() {
-			dst[r*n+i] = all[r*of.cols()+g]
+		return
+	}
+	for r := range of.rows() { // row by row, because columns are far apart in memory
+		row, out := all[r*cols:][:cols], dst[r*n:][:n]
+		for i := range out {
+			out[i] = row[group(i)]
 		}
 	}
 }

@@ -67,15 +67,24 @@ func (n *multiply) rect(env Env, dst []byte, stride int, w window) error {
 
 // scaleFloats multiplies little-endian float32s in place. Every NaN becomes the positive quiet NaN.
 func scaleFloats(b []byte, by float32) {
-	const quietNaN = 0x7fc00000
-	for ; len(b) >= 4; b = b[4:] {
-		v := math.Float32frombits(binary.LittleEndian.Uint32(b)) * by
-		bits := math.Float32bits(v)
-		if v != v {
-			bits = quietNaN
-		}
-		binary.LittleEndian.PutUint32(b, bits)
+	for ; len(b) >= 8; b = b[8:] {
+		two := binary.LittleEndian.Uint64(b)
+		low, high := scaled(uint32(two), by), scaled(uint32(two>>32), by)
+		binary.LittleEndian.PutUint64(b, uint64(low)|uint64(high)<<32)
 	}
+	if len(b) > 0 {
+		binary.LittleEndian.PutUint32(b, scaled(binary.LittleEndian.Uint32(b), by))
+	}
+}
+
+// scaled multiplies one float32.
+func scaled(bits uint32, by float32) uint32 {
+	const quietNaN = 0x7fc00000
+	v := math.Float32frombits(bits) * by
+	if v != v {
+		return quietNaN
+	}
+	return math.Float32bits(v)
 }
 
 func (n *multiply) needs(w window, d demand) bool { return n.of.needs(w, d) }

@@ -9,8 +9,10 @@ import (
 
 // numbers reads the grids of a stack of matrices.
 type numbers interface {
-	// read writes the grid of matrix m.
-	read(in Input, dst []float32, m int) error
+	// read writes numbers of the grid of matrix m, from number first on.
+	read(in Input, dst []float32, m, first int) error
+	// spans yields what read takes from the source for n numbers, until yield returns false.
+	spans(m, first, n int, yield func(f File, off, n int64) bool) bool
 }
 
 // numberFormats are the dtypes of stored numbers. A byte is always an exponent.
@@ -37,37 +39,62 @@ func readNumbers(in Input, src *Source, dst []float32, first int64) error {
 	format := numberFormats[src.DType]
 	b := getBuffer(len(dst) * format.Size())
 	defer b.put()
-	if err := read(in, src, b.bytes, src.Offset+first*int64(format.Size())); err != nil {
+	if err := readLent(in, src, b.bytes, src.Offset+first*int64(format.Size())); err != nil {
 		return err
 	}
 	fp8.Scales(dst, b.bytes, format)
 	return nil
 }
 
-// asStored is scales as they are stored.
-type asStored struct{ src *Source }
+// readLent fills p from the file of a source. It takes the bytes that the environment lends.
+func readLent(in Input, src *Source, p []byte, off int64) error {
+	for len(p) > 0 {
+		b, e, skip := lent(in, src.File, off, len(p), 1)
+		n := len(b)
+		if e != nil {
+			copy(p, b)
+			e.Release()
+		} else {
+			n = min(max(skip, 1), len(p))
+			if err := read(in, src, p[:n], off); err != nil {
+				return err
+			}
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
 
-func (s *asStored) read(in Input, dst []float32, m int) error {
-	return readNumbers(in, s.src, dst, int64(m)*int64(len(dst)))
+// asStored is scales as they are stored.
+type asStored struct {
+	src  *Source
+	each int // numbers of each matrix
+}
+
+func (s *asStored) read(in Input, dst []float32, m, first int) error {
+	return readNumbers(in, s.src, dst, int64(m)*int64(s.each)+int64(first))
+}
+
+func (s *asStored) spans(m, first, n int, yield func(File, int64, int64) bool) bool {
+	size := int64(s.src.DType.Bits() / 8)
+	return yield(s.src.File, s.src.Offset+(int64(m)*int64(s.each)+int64(first))*size, int64(n)*size)
 }
 
 // factored is stored scales with a second scale for each matrix, or for all.
 type factored struct {
-	src, second *Source
-	divides     bool
-	each        bool // each matrix has a second scale
+	asStored
+	second     *Source
+	divides    bool
+	eachHasOwn bool // each matrix has a second scale
 }
 
-func (f *factored) read(in Input, dst []float32, m int) error {
-	if err := readNumbers(in, f.src, dst, int64(m)*int64(len(dst))); err != nil {
+func (f *factored) read(in Input, dst []float32, m, first int) error {
+	if err := f.asStored.read(in, dst, m, first); err != nil {
 		return err
-	}
-	if !f.each {
-		m = 0
 	}
 	second := getFloats(1)
 	defer second.put()
-	if err := readNumbers(in, f.second, second.values, int64(m)); err != nil {
+	if err := readNumbers(in, f.second, second.values, f.secondOf(m)); err != nil {
 		return err
 	}
 	if f.divides {
@@ -82,15 +109,29 @@ func (f *factored) read(in Input, dst []float32, m int) error {
 	return nil
 }
 
+// secondOf returns the position of the second scale of matrix m.
+func (f *factored) secondOf(m int) int64 {
+	if f.eachHasOwn {
+		return int64(m)
+	}
+	return 0
+}
+
+func (f *factored) spans(m, first, n int, yield func(File, int64, int64) bool) bool {
+	size := int64(f.second.DType.Bits() / 8)
+	return f.asStored.spans(m, first, n, yield) &&
+		yield(f.second.File, f.second.Offset+f.secondOf(m)*size, size)
+}
+
 // nested is scales that are quantized themselves.
 type nested struct {
-	src *Source // U8
+	src  *Source // U8
+	each int     // scales of each matrix
 	Nested
 }
 
-func (n *nested) read(in Input, dst []float32, m int) error {
-	first, count := int64(m)*int64(len(dst)), int64(len(dst))
-	lo, hi := first/n.Block, (first+count-1)/n.Block+1
+func (n *nested) read(in Input, dst []float32, m, from int) error {
+	first, lo, hi := n.blocks(m, from, len(dst))
 	values, absmax := getFloats(256), getFloats(int(hi-lo))
 	defer values.put()
 	defer absmax.put()
@@ -102,7 +143,7 @@ func (n *nested) read(in Input, dst []float32, m int) error {
 	}
 	codes := getBuffer(len(dst))
 	defer codes.put()
-	if err := read(in, n.src, codes.bytes, n.src.Offset+first); err != nil {
+	if err := readLent(in, n.src, codes.bytes, n.src.Offset+first); err != nil {
 		return err
 	}
 	for i, c := range codes.bytes {
@@ -110,6 +151,19 @@ func (n *nested) read(in Input, dst []float32, m int) error {
 		dst[i] = float32(values.values[c]*a) + n.Offset
 	}
 	return nil
+}
+
+// blocks returns the position of a scale in the list of all, and the blocks of count scales.
+func (n *nested) blocks(m, from, count int) (first, lo, hi int64) {
+	first = int64(m)*int64(n.each) + int64(from)
+	return first, first / n.Block, (first+int64(count)-1)/n.Block + 1
+}
+
+func (n *nested) spans(m, from, count int, yield func(File, int64, int64) bool) bool {
+	first, lo, hi := n.blocks(m, from, count)
+	return yield(n.src.File, n.src.Offset+first, int64(count)) &&
+		yield(n.Absmax.File, n.Absmax.Offset+4*lo, 4*(hi-lo)) &&
+		yield(n.Map.File, n.Map.Offset, 4*256)
 }
 
 // zeroPoints is packed zero points.
@@ -122,45 +176,70 @@ type zeroPoints struct {
 	stride     int64 // bytes from one matrix to the next; 0: one grid for all
 }
 
-func (z *zeroPoints) read(in Input, dst []float32, m int) error {
-	size, _, width := z.pack.packedSize(int64(z.rows), int64(z.cols))
+func (z *zeroPoints) read(in Input, dst []float32, m, first int) error {
+	r0, r1 := first/z.cols, (first+len(dst)-1)/z.cols+1
+	off, size, bit := z.stored(m, r0, r1)
 	b, row := getBuffer(int(size)), getBuffer(z.cols)
 	defer b.put()
 	defer row.put()
-	if err := read(in, z.src, b.bytes, z.src.Offset+int64(m)*z.stride); err != nil {
+	if err := readLent(in, z.src, b.bytes, off); err != nil {
 		return err
 	}
-	for r := range z.rows {
-		z.unpackRow(row.bytes, b.bytes, r, int(width))
-		z.number(dst[r*z.cols:][:z.cols], row.bytes)
+	for r := r0; r < r1; r++ {
+		z.unpackRow(row.bytes, b.bytes, r-r0, bit)
+		from := max(first-r*z.cols, 0)
+		n := z.number(dst, row.bytes[from:])
+		dst = dst[n:]
 	}
 	return nil
 }
 
-// unpackRow writes row r, one zero point in each byte.
-func (z *zeroPoints) unpackRow(dst, all []byte, r, width int) {
-	p, bits, word := z.pack.pack, z.pack.pack.Bits, z.pack.word
-	if !p.Down {
-		fp8.Unpack(dst, all[r*width:][:width], 0, bits, p.Order)
-		return
-	}
-	at, each := r*bits, 8*word
-	low := all[at/each*width*word:]
-	var high []byte
-	if at%each+bits > each {
-		high = low[width*word:]
-	}
-	fp8.UnpackDown(dst, low, high, word, at%each, bits)
+func (z *zeroPoints) spans(m, first, n int, yield func(File, int64, int64) bool) bool {
+	off, size, _ := z.stored(m, first/z.cols, (first+n-1)/z.cols+1)
+	return yield(z.src.File, off, size)
 }
 
-// number turns stored zero points into numbers.
-func (z *zeroPoints) number(dst []float32, codes []byte) {
+// stored returns the bytes that hold the rows [r0, r1) of a grid. If the zero points of a word
+// belong to one column, bit is the position of the first row in its words.
+func (z *zeroPoints) stored(m, r0, r1 int) (off, size int64, bit int) {
+	_, _, width := z.pack.packedSize(int64(z.rows), int64(z.cols))
+	at := z.src.Offset + int64(m)*z.stride
+	if !z.pack.pack.Down {
+		return at + int64(r0)*width, int64(r1-r0) * width, 0
+	}
+	each := 8 * z.pack.word
+	lo, hi := r0*z.pack.pack.Bits/each, (r1*z.pack.pack.Bits+each-1)/each
+	width *= int64(z.pack.word)
+	return at + int64(lo)*width, int64(hi-lo) * width, r0*z.pack.pack.Bits - lo*each
+}
+
+// unpackRow writes a row of what stored describes, one zero point in each byte.
+func (z *zeroPoints) unpackRow(dst, all []byte, r, bit int) {
+	p, word := z.pack.pack, z.pack.word
+	_, _, width := z.pack.packedSize(int64(z.rows), int64(z.cols))
+	if !p.Down {
+		fp8.Unpack(dst, all[r*int(width):][:width], 0, p.Bits, p.Order)
+		return
+	}
+	at, each := bit+r*p.Bits, 8*word
+	low := all[at/each*int(width)*word:]
+	var high []byte
+	if at%each+p.Bits > each {
+		high = low[int(width)*word:]
+	}
+	fp8.UnpackDown(dst, low, high, word, at%each, p.Bits)
+}
+
+// number turns stored zero points into numbers, as many as dst and codes both hold.
+func (z *zeroPoints) number(dst []float32, codes []byte) int {
 	mask := 1<<z.pack.pack.Bits - 1
-	for i, c := range codes {
+	n := min(len(dst), len(codes))
+	for i, c := range codes[:n] {
 		if z.signed {
 			dst[i] = float32(int8(c))
 		} else {
 			dst[i] = float32((int(c) + z.plus) & mask)
 		}
 	}
+	return n
 }

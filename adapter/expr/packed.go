@@ -159,7 +159,7 @@ func (p *Packed) grid() (grid, error) {
 			blockName(int(s.Block[0])), blockName(int(s.Block[1])), need[3-len(p.Shape):])
 	}
 	g.rows, g.cols = int(need[1]), int(need[2])
-	g.of, err = s.numbers(need[0], g.batchStride == 0)
+	g.of, err = s.numbers(int(each), need[0], g.batchStride == 0)
 	return g, err
 }
 
@@ -192,12 +192,12 @@ func (p *Packed) group(g *grid, need *[3]int64, count int64) (err error) {
 }
 
 // numbers returns the reader of scales that are not floats as they are stored.
-func (s *Scales) numbers(batch int64, shared bool) (numbers, error) {
+func (s *Scales) numbers(each int, batch int64, shared bool) (numbers, error) {
 	switch {
 	case s.Nested != nil:
-		return s.nested()
+		return s.nested(each)
 	case s.Second == nil:
-		return &asStored{s.Source}, nil
+		return &asStored{s.Source, each}, nil
 	}
 	h, err := checkNumbers(s.Second, "second scale")
 	if err != nil {
@@ -208,10 +208,10 @@ func (s *Scales) numbers(batch int64, shared bool) (numbers, error) {
 		return nil, fmt.Errorf("%s: second scale of shape %v: expected one number, or one for "+
 			"each of %d matrices with scales of their own", s.Second.Key, s.Second.Shape, batch)
 	}
-	return &factored{s.Source, s.Second, s.Divides, n > 1}, nil
+	return &factored{asStored{s.Source, each}, s.Second, s.Divides, n > 1}, nil
 }
 
-func (s *Scales) nested() (numbers, error) {
+func (s *Scales) nested(each int) (numbers, error) {
 	n := s.Nested
 	absmax, err := checkSource(n.Absmax)
 	if err != nil {
@@ -233,7 +233,7 @@ func (s *Scales) nested() (numbers, error) {
 			s.Source.DType, s.Source.Shape, n.Block, n.Map.Key, n.Map.Shape, n.Absmax.Key,
 			n.Absmax.Shape)
 	}
-	return &nested{s.Source, *n}, nil
+	return &nested{s.Source, each, *n}, nil
 }
 
 // subtract makes the zero points. A zero point of all codes goes into the values or the coding.
@@ -372,7 +372,16 @@ func (n *packed) borrowZeros(env Env, m int, w window, count int) (*floats, erro
 	return f, nil
 }
 
-func (n *packed) needs(w window, d demand) bool { return n.codes.needs(w, d) }
+func (n *packed) needs(w window, d demand) bool {
+	for w.rows() > 0 {
+		m, head, rest := w.cut(n.codes.height())
+		if !n.codes.needs(m, head, d) || !n.scales.needs(m, head, d) || !n.zeros.needs(m, head, d) {
+			return false
+		}
+		w = rest
+	}
+	return true
+}
 
 func (n *packed) transpose() (node, error) {
 	return n.with(swapped(n.shape), n.codes.transpose(), grid.transpose)

@@ -353,20 +353,9 @@ func (p *packing) stripRows() int {
 	return max(rows/line*line, min(line, strip/p.full[1])&^1, 2)
 }
 
-// needs reports the needs of a window as seen, whose rows span all matrices.
-func (p *packing) needs(w window, d demand) bool {
-	for w.rows() > 0 {
-		m, head, rest := w.cut(p.height())
-		if !p.needsOf(m, p.shifted(head), d) {
-			return false
-		}
-		w = rest
-	}
-	return true
-}
-
-// needsOf reports the needs of a window of matrix m.
-func (p *packing) needsOf(m int, w window, d demand) bool {
+// needs reports the needs of a window of matrix m, as seen.
+func (p *packing) needs(m int, w window, d demand) bool {
+	w = p.shifted(w)
 	switch {
 	case p.turned != nil:
 		return d.unit == nil || d.unit(&p.turned[m])

@@ -264,9 +264,9 @@ func TestEveryRangeEqualsTheReference(t *testing.T) {
 
 // smallChunks makes every loop over chunks run more than once.
 func smallChunks(t *testing.T) {
-	old := [...]int{chunk, gap, strip}
-	t.Cleanup(func() { chunk, gap, strip = old[0], old[1], old[2] })
-	chunk, gap, strip = 100, 16, 200
+	old, oldGrid := [...]int{chunk, gap, strip}, smallGrid
+	t.Cleanup(func() { chunk, gap, strip, smallGrid = old[0], old[1], old[2], oldGrid })
+	chunk, gap, strip, smallGrid = 100, 16, 200, 0
 }
 
 func TestReadsInSmallChunksEqualTheReference(t *testing.T) {
@@ -397,6 +397,18 @@ func (r *recorder) units() []UnitKey {
 }
 
 func TestUnitsAndRangesAreWhatAReadAsksFor(t *testing.T) {
+	for _, small := range []int64{smallGrid, 0} {
+		t.Run(fmt.Sprint("grids of more than ", small), func(t *testing.T) {
+			old := smallGrid
+			defer func() { smallGrid = old }()
+			smallGrid = small
+			checkUnitsAndRanges(t)
+		})
+	}
+}
+
+func checkUnitsAndRanges(t *testing.T) {
+	t.Helper()
 	for i, recipe := range allRecipes {
 		m := newMaker(t, uint64(i))
 		b := recipe.make(m)

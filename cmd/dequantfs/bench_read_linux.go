@@ -67,27 +67,56 @@ func (b *bench) readVirtual(ctx context.Context) error {
 			return err
 		}
 		name, what := "virtual-"+when, "virtual files without FUSE, source "+when
-		read := func() error { return readTree(ctx, s.fs, b.sample) }
-		err = b.time(name, what, sampleBytes(b.sample), read)
+		err = b.time(name, what, sampleBytes(b.sample),
+			func() error { return readTree(ctx, s.fs, b.sample, 1) })
 		if err := errors.Join(err, s.Close()); err != nil {
+			return err
+		}
+	}
+	return b.readVirtualTogether(ctx)
+}
+
+// readVirtualTogether reads virtual files in this process by several readers, the source warm.
+func (b *bench) readVirtualTogether(ctx context.Context) error {
+	if b.readers == 1 {
+		return nil
+	}
+	s, err := b.openSource()
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("virtual-warm-%d", b.readers)
+	what := "virtual files without FUSE, " + readersText(b.readers) + ", source warm"
+	err = b.time(name, what, sampleBytes(b.sample),
+		func() error { return readTree(ctx, s.fs, b.sample, b.readers) })
+	return errors.Join(err, s.Close())
+}
+
+// readTree reads parts of files. Each file is divided among the readers.
+func readTree(ctx context.Context, f *fs.FS, parts []benchPart, readers int) error {
+	for _, p := range parts {
+		r, err := f.ReaderAt(p.name)
+		if err != nil {
+			return err
+		}
+		each := (p.bytes/int64(readers) + benchPiece - 1) / benchPiece * benchPiece
+		var g errgroup.Group
+		for at := int64(0); at < p.bytes; at += each {
+			g.Go(func() error { return readVirtualPart(ctx, r, at, min(each, p.bytes-at)) })
+		}
+		if err := g.Wait(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func readTree(ctx context.Context, f *fs.FS, parts []benchPart) error {
+func readVirtualPart(ctx context.Context, r fs.ReaderAtContext, off, n int64) error {
 	buf := make([]byte, benchPiece)
-	for _, p := range parts {
-		r, err := f.ReaderAt(p.name)
-		if err != nil {
+	for end := off + n; off < end; off += benchPiece {
+		piece := buf[:min(benchPiece, end-off)]
+		if n, err := r.ReadAtContext(ctx, piece, off); n < len(piece) {
 			return err
-		}
-		for off := int64(0); off < p.bytes; off += benchPiece {
-			piece := buf[:min(benchPiece, p.bytes-off)]
-			if n, err := r.ReadAtContext(ctx, piece, off); n < len(piece) {
-				return err
-			}
 		}
 	}
 	return nil

@@ -99,7 +99,7 @@ func rowByEightsAVX2() {
 // "next".
 func (e *eightsAVX2) decodeBlock(p, base, last GPVirtual) {
 	Label("loop")
-	PREFETCHT0(at(p, 3072))
+	PREFETCHT0(at(p, ahead))
 	e.decode32(p, base)
 	ADDQ(U8(32), p)
 	CMPQ(p, last)

@@ -86,12 +86,17 @@ func (r *rounderAVX512) store(v VecVirtual, m Mem, k Op) {
 
 // words rounds v to BF16, each in the lower half of its dword.
 func (r *rounderAVX512) words(v VecVirtual) {
+	r.upperWords(v)
+	VPSRLD(U8(16), v, v)
+}
+
+// upperWords rounds v to BF16, each in the upper half of its dword. The lower half is undefined.
+func (r *rounderAVX512) upperWords(v VecVirtual) {
 	odd := ZMM()
 	VPSRLD(U8(16), v, odd)
 	VPANDD(r.one, odd, odd)
 	VPADDD(r.half, v, v)
 	VPADDD(odd, v, v)
-	VPSRLD(U8(16), v, v)
 }
 
 // rowByTableAVX512 looks the magnitude of each code up in the 128 words of its block, in four
@@ -235,6 +240,7 @@ func rowByEightsAVX512() {
 	first, width, eights := pointer("first"), pointer("width"), pointer("eights")
 	e := newEightsAVX512()
 	left := GP64()
+	e.pairs(dst, codes, n, first, width, eights)
 	while("block", n, func() {
 		VBROADCASTI32X4(at(eights, 0), e.low)
 		VBROADCASTI32X4(at(eights, 16), e.high)
@@ -245,8 +251,8 @@ func rowByEightsAVX512() {
 		CMPQ(left, U8(64))
 		JLT(LabelRef("tail"))
 		c := ZMM()
-		PREFETCHT0(at(codes, 3072))
-		VMOVDQU64(at(codes, 0), c)
+		PREFETCHT0(at(codes, ahead))
+		VPERMQ(at(codes, 0), e.order, c)
 		w := e.words(c)
 		VMOVDQU64(w[0], at(dst, 0))
 		VMOVDQU64(w[1], at(dst, 64))
@@ -272,6 +278,7 @@ func (e *eightsAVX512) tail(dst, codes, left GPVirtual) {
 	k := mask(left)
 	c := ZMM()
 	VMOVDQU8_Z(at(codes, 0), k, c)
+	VPERMQ(c, e.order, c)
 	w := e.words(c)
 	VMOVDQU16(w[0], k, at(dst, 0))
 	KSHIFTRQ(U8(32), k, k)
@@ -292,18 +299,42 @@ func newEightsAVX512() *eightsAVX512 {
 	e.subnormal, e.sign = dwords(0x08080808), dwords(0x80808080)
 	e.magnitude, e.quiet = dwords(0x7f7f7f7f), dwords(quietBF16|quietBF16<<16)
 	VPXORD(e.zero, e.zero, e.zero)
-	order := GP64()
-	MOVQ(U64(0x0703060205010400), order) // unpacking works within lanes; this keeps the order
-	VMOVQ(order, e.order.AsX())
-	VPMOVZXBQ(e.order.AsX(), e.order)
+	VPMOVZXBQ(qword(0x0703060205010400), e.order) // unpacking works within lanes
 	return e
 }
 
-// words returns the results of the 64 codes of c.
+// pairs decodes two blocks of 32 codes at a time. Each has two lanes of a register.
+func (e *eightsAVX512) pairs(dst, codes, n, first, width, eights GPVirtual) {
+	order := ZMM()
+	VPMOVZXBQ(qword(0x0705060403010200), order)
+	CMPQ(first, U8(32))
+	JNE(LabelRef("block"))
+	CMPQ(width, U8(32))
+	JNE(LabelRef("block"))
+	Label("pairs")
+	CMPQ(n, U8(64))
+	JLT(LabelRef("block"))
+	PREFETCHT0(at(codes, ahead))
+	c, both := ZMM(), ZMM()
+	VMOVDQU64(at(eights, 0), both)
+	VSHUFI32X4(U8(0xa0), both, both, e.low)
+	VSHUFI32X4(U8(0xf5), both, both, e.high)
+	VPERMQ(at(codes, 0), order, c)
+	for i, w := range e.words(c) {
+		VMOVDQU(w.AsY(), at(dst, 32*i))
+		VEXTRACTI64X4(U8(1), w, at(dst, 64+32*i))
+	}
+	ADDQ(U8(64), codes)
+	ADDQ(I32(128), dst)
+	ADDQ(U8(64), eights)
+	SUBQ(U8(64), n)
+	JMP(LabelRef("pairs"))
+}
+
+// words returns the results of the 64 codes of c, which are in the order for unpacking.
 func (e *eightsAVX512) words(c VecVirtual) [2]VecVirtual {
 	i, x, m, low, high := ZMM(), ZMM(), ZMM(), ZMM(), ZMM()
 	small, nan := K(), K()
-	VPERMQ(c, e.order, c)
 	VPTESTNMB(e.exponent, c, small)
 	VPANDD(e.magnitude, c, m)
 	VPCMPEQB(e.magnitude, m, nan)

@@ -17,12 +17,21 @@ const (
 	byGroupSignature = "(dst, codes *byte, n, first, width int, scales, zeros *float32, " +
 		"zeroStep int, values *float32, form *[3]uint32)"
 	byColumnSignature = "(dst, codes *byte, n int, scales, zeros *float32, zeroStep int, " +
-		"values *float32, form *[3]uint32)"
+		"values *float32, form *[3]uint32, tame int)"
 )
 
 var byGroupDoc = []string{
 	"decodes n codes. The first group has first columns, the others have",
 	"width. All three are multiples of 16. The zero points are zeroStep bytes apart.",
+}
+
+// byColumnDoc returns the documentation of a kernel by column. count describes n.
+func byColumnDoc(count string) []string {
+	return []string{
+		"decodes n codes" + count + " with a scale for each. The zero points are",
+		"zeroStep bytes apart: 4, or 0 for 16 that are the same. No result is NaN if tame is",
+		"not 0.",
+	}
 }
 
 func groupsAVX2() {
@@ -62,28 +71,38 @@ func loadGroupArguments() *groupArguments {
 }
 
 // each emits a loop over the groups. fill prepares a group. decode decodes that many codes, 32 or
-// 16 at a time. They are in bytes bytes each two, and their results have size bytes each.
-func (a *groupArguments) each(bytes, size int, fill func(), decode func(codes int)) {
+// 16 at a time. Two codes have bytes bytes, and a result has size bytes. Unless slow is nil, it
+// decodes 16 codes of a group that begins with a jump to "slow".
+func (a *groupArguments) each(bytes, size int, fill func(), decode func(codes int), slow func()) {
+	advance := func(codes int) {
+		ADDQ(U8(codes/2*bytes), a.codes)
+		ADDQ(I32(codes*size), a.dst)
+		SUBQ(U8(codes), a.left)
+	}
 	while("group", a.n, func() {
-		fill()
 		minimum(a.left, a.first, a.n)
 		SUBQ(a.left, a.n)
+		fill()
 
 		Label("loop")
 		CMPQ(a.left, U8(32))
 		JLT(LabelRef("half"))
 		decode(32)
-		ADDQ(U8(16*bytes), a.codes)
-		ADDQ(I32(32*size), a.dst)
-		SUBQ(U8(32), a.left)
+		advance(32)
 		JMP(LabelRef("loop"))
 
 		Label("half")
 		TESTQ(a.left, a.left)
 		JZ(LabelRef("next"))
 		decode(16)
-		ADDQ(U8(8*bytes), a.codes)
-		ADDQ(U8(16*size), a.dst)
+		advance(16)
+		if slow != nil {
+			JMP(LabelRef("next"))
+			Label("slow")
+			slow()
+			advance(16)
+			JNZ(LabelRef("slow"))
+		}
 
 		Label("next")
 		ADDQ(U8(4), a.scales)
@@ -92,6 +111,17 @@ func (a *groupArguments) each(bytes, size int, fill func(), decode func(codes in
 	})
 	VZEROUPPER()
 	RET()
+}
+
+// slowUnlessFinite jumps to "slow" if the scale or the zero point of a group is infinite or NaN.
+func (a *groupArguments) slowUnlessFinite() {
+	for _, p := range []GPVirtual{a.scales, a.zeros} {
+		u := GP32()
+		MOVL(at(p, 0), u)
+		ADDL(u, u) // without the sign
+		CMPL(u, U32(infinityF32<<1))
+		JCC(LabelRef("slow"))
+	}
 }
 
 // nibbleShifts loads the shifts that bring the first nibble of a byte to the bottom of an element,
@@ -112,6 +142,14 @@ func qword(v uint64) VecVirtual {
 	MOVQ(U64(v), r)
 	VMOVQ(r, x)
 	return x
+}
+
+// unless emits body, which is left out at run time if v is not 0.
+func unless(v GPVirtual, label string, body func()) {
+	TESTQ(v, v)
+	JNZ(LabelRef(label))
+	body()
+	Label(label)
 }
 
 // codesSize returns the bytes of n codes.

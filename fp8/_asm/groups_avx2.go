@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -37,7 +39,7 @@ func nibblesByGroupAVX2(out string) {
 		w := t.look(i)
 		VMOVDQU(w[0].AsX(), at(a.dst, 0))
 		VMOVDQU(w[1].AsX(), at(a.dst, 16))
-	})
+	}, nil)
 }
 
 // floatsByGroupAVX2 is nibblesByGroupAVX2 with results in F32.
@@ -49,7 +51,7 @@ func floatsByGroupAVX2(a *groupArguments) {
 			v := p.dwords(at(a.codes, i/2))
 			VMOVUPS(lookFloats(results[0], results[1], v), at(a.dst, 4*i))
 		}
-	})
+	}, nil)
 }
 
 // scaleValuesAVX2 computes the results of the 16 values for the scale and zero point of a group.
@@ -166,32 +168,63 @@ func lookFloats(lower, upper Op, i VecVirtual) VecVirtual {
 	return v
 }
 
-// bytesByGroupAVX2 computes each result.
+// bytesByGroupAVX2 computes each result. Results that cannot be NaN take less time.
 func bytesByGroupAVX2(out string) {
 	declare("bytesByGroup"+out+"AVX2", byGroupSignature, byGroupDoc...)
 	a := loadGroupArguments()
 	r, b := newRounderAVX2(out), newBytesAVX2()
 	zero, scale := YMM(), YMM()
+	finish := func(v VecVirtual) {
+		VSUBPS(zero, v, v)
+		VMULPS(scale, v, v)
+	}
+	both := func(m Mem) [2]VecVirtual {
+		v := [2]VecVirtual{b.load(m), b.load(m.Offset(8))}
+		finish(v[0])
+		finish(v[1])
+		return v
+	}
 	a.each(2, size(out), func() {
 		VBROADCASTSS(at(a.zeros, 0), zero)
 		VBROADCASTSS(at(a.scales, 0), scale)
+		a.slowUnlessFinite()
 	}, func(codes int) {
+		PREFETCHT0(at(a.codes, ahead))
 		for i := 0; i < codes; i += 16 {
-			var v [2]VecVirtual
-			for j := range v {
-				v[j] = b.load(at(a.codes, i+8*j))
-				VSUBPS(zero, v[j], v[j])
-				VMULPS(scale, v[j], v[j])
+			if out == "BF16" {
+				b.decodeWords(at(a.codes, i), at(a.dst, 2*i), r, finish)
+			} else {
+				r.store16(both(at(a.codes, i)), at(a.dst, size(out)*i))
 			}
-			r.store16(v, at(a.dst, size(out)*i))
 		}
+	}, func() {
+		v := both(at(a.codes, 0))
+		r.quieten(v[0])
+		r.quieten(v[1])
+		r.store16(v, at(a.dst, 0))
 	})
+}
+
+// decodeWords decodes 16 codes to BF16. It separates even and odd columns, so that their words need
+// no more than a blend at the end.
+func (b *bytesAVX2) decodeWords(codes, dst Mem, r *rounderAVX2, finish func(v VecVirtual)) {
+	even, odd := YMM(), YMM()
+	VPMOVZXBW(codes, even)
+	VPSRLD(U8(16), even, odd)
+	VPAND(b.word, even, even)
+	for _, v := range []VecVirtual{even, odd} {
+		VPXOR(b.flip, v, v)
+		VSUBPS(b.bias, v, v)
+		finish(v)
+		r.upperWords(v)
+	}
+	VPSRLD(U8(16), even, even)
+	VPBLENDW(U8(0xaa), odd, even, even)
+	VMOVDQU(even, dst)
 }
 
 // store16 rounds 16 values and stores them.
 func (r *rounderAVX2) store16(v [2]VecVirtual, m Mem) {
-	r.quieten(v[0])
-	r.quieten(v[1])
 	if r.out != "BF16" {
 		r.store(v[0], m)
 		r.store(v[1], m.Offset(8*size(r.out)))
@@ -205,10 +238,10 @@ func (r *rounderAVX2) store16(v [2]VecVirtual, m Mem) {
 }
 
 // bytesAVX2 loads numbers of 8 bits. A byte in the last places of 2^23 is a float32 at once.
-type bytesAVX2 struct{ flip, bias VecVirtual }
+type bytesAVX2 struct{ flip, bias, word VecVirtual }
 
 func newBytesAVX2() *bytesAVX2 {
-	form, b := pointer("form"), &bytesAVX2{YMM(), YMM()}
+	form, b := pointer("form"), &bytesAVX2{YMM(), YMM(), dwordsY(0xffff)}
 	VPBROADCASTD(at(form, byteFlip), b.flip)
 	VPBROADCASTD(at(form, byteBias), b.bias)
 	return b
@@ -224,38 +257,49 @@ func (b *bytesAVX2) load(m Mem) VecVirtual {
 
 // columnsAVX2 are the parameters of a kernel by column.
 type columnsAVX2 struct {
-	r                                      *rounderAVX2
-	dst, codes, n, scales, zeros, zeroStep GPVirtual
+	r                                            *rounderAVX2
+	dst, codes, n, scales, zeros, zeroStep, tame GPVirtual
+	labels                                       int
 }
 
 func declareColumnsAVX2(coding, out string) *columnsAVX2 {
 	declare(coding+"ByColumn"+out+"AVX2", byColumnSignature,
-		"decodes n codes, a multiple of 16, with a scale for each. The zero points",
-		"are zeroStep bytes apart: 4, or 0 for 16 that are the same.")
+		byColumnDoc(", a multiple of 16,")...)
 	c := &columnsAVX2{newRounderAVX2(out), pointer("dst"), pointer("codes"), pointer("n"),
-		pointer("scales"), pointer("zeros"), pointer("zeroStep")}
+		pointer("scales"), pointer("zeros"), pointer("zeroStep"), pointer("tame"), 0}
 	SHLQ(U8(4), c.zeroStep)
 	return c
 }
 
-// finish computes and stores the results of 16 numbers. The codes have size bytes.
-func (c *columnsAVX2) finish(v [2]VecVirtual, codesSize int) {
+// finish computes and stores the results of 16 numbers.
+func (c *columnsAVX2) finish(v [2]VecVirtual) {
 	for j := range v {
 		VSUBPS(at(c.zeros, 32*j), v[j], v[j])
 		VMULPS(at(c.scales, 32*j), v[j], v[j])
 	}
+	unless(c.tame, fmt.Sprintf("tame%d", c.labels), func() {
+		c.r.quieten(v[0])
+		c.r.quieten(v[1])
+	})
+	c.labels++
 	c.r.store16(v, at(c.dst, 0))
-	ADDQ(U8(codesSize), c.codes)
 	ADDQ(U8(64), c.scales)
 	ADDQ(c.zeroStep, c.zeros)
 	ADDQ(U8(16*size(c.r.out)), c.dst)
-	SUBQ(U8(16), c.n)
+}
+
+// advance moves on by 16 or 32 codes of size bytes.
+func (c *columnsAVX2) advance(codes, size int) {
+	ADDQ(U8(size), c.codes)
+	SUBQ(U8(codes), c.n)
 }
 
 func bytesByColumnAVX2(out string) {
 	c, b := declareColumnsAVX2("bytes", out), newBytesAVX2()
 	while("loop", c.n, func() {
-		c.finish([2]VecVirtual{b.load(at(c.codes, 0)), b.load(at(c.codes, 8))}, 16)
+		PREFETCHT0(at(c.codes, ahead))
+		c.finish([2]VecVirtual{b.load(at(c.codes, 0)), b.load(at(c.codes, 8))})
+		c.advance(16, 16)
 	})
 	VZEROUPPER()
 	RET()
@@ -266,6 +310,7 @@ func lowsByColumnAVX2(out string) {
 	c, values := declareColumnsAVX2("lows", out), pointer("values")
 	t, nibble := newExactAVX2(values), dwordsY(0x0f0f0f0f)
 	c.lookExact(t, 32, func(i VecVirtual) {
+		PREFETCHT0(at(c.codes, ahead))
 		VPERMD(at(c.codes, 0), t.order, i)
 		VPAND(nibble, i, i)
 	})
@@ -275,7 +320,8 @@ func lowsByColumnAVX2(out string) {
 			VPMOVZXBD(at(c.codes, 8*j), v[j])
 			v[j] = lookFloats(at(values, 0), at(values, 32), v[j])
 		}
-		c.finish(v, 16)
+		c.finish(v)
+		c.advance(16, 16)
 	})
 	VZEROUPPER()
 	RET()
@@ -286,6 +332,7 @@ func nibblesByColumnAVX2(out string) {
 	c, values := declareColumnsAVX2("nibbles", out), pointer("values")
 	t, pairs := newExactAVX2(values), newPairsAVX2(8)
 	c.lookExact(t, 16, func(i VecVirtual) {
+		PREFETCHT0(at(c.codes, ahead))
 		VPMOVZXBW(at(c.codes, 0), i)
 		pairs.words(i)
 		VPERMD(i, t.order, i)
@@ -296,7 +343,8 @@ func nibblesByColumnAVX2(out string) {
 		for j := range v {
 			v[j] = lookFloats(at(values, 0), at(values, 32), p.dwords(at(c.codes, 4*j)))
 		}
-		c.finish(v, 8)
+		c.finish(v)
+		c.advance(16, 8)
 	})
 	VZEROUPPER()
 	RET()
@@ -335,8 +383,9 @@ func (c *columnsAVX2) lookExact(t *exactAVX2, bytes int, load func(i VecVirtual)
 		v := [2]VecVirtual{YMM(), YMM()}
 		VPUNPCKLWD(w, t.zero, v[0])
 		VPUNPCKHWD(w, t.zero, v[1])
-		c.finish(v, bytes/2)
+		c.finish(v)
 	}
+	c.advance(32, bytes)
 	JMP(LabelRef("exact"))
 	Label("inexact")
 }

@@ -33,6 +33,9 @@ const (
 	signF32   = 0x80000000
 )
 
+// ahead is the distance in bytes at which kernels fetch codes from memory.
+const ahead = 3072
+
 // formats are the plain formats, as named in functions.
 var formats = []string{"BF16", "F16", "F32"}
 

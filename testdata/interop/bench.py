@@ -41,11 +41,13 @@ def peer():
             report("ok", f"mount, {layout} view: {size / 1e9 / seconds():.3f} GB/s, {ratio:.1f} times the reference")
 
 
-def in_memory(directory, layout="native"):
-    """Bytes a second of a view from a warm source into a buffer, without FUSE."""
-    run = [BINARY, "bench", directory, "--layout", layout, "--only", "virtual", "--json"]
+def in_memory(directory, layout="native", readers=1):
+    """Bytes a second of a view from a warm source into buffers, without FUSE."""
+    only = ["--only", "virtual", "--readers", str(readers), "--json"]
+    run = [BINARY, "bench", directory, "--layout", layout, *only]
     out = subprocess.run(run, check=True, capture_output=True).stdout
-    return next(m["median"] for m in json.loads(out)["measures"] if m["name"] == "virtual-warm")
+    name = "virtual-warm" if readers == 1 else f"virtual-warm-{readers}"
+    return next(m["median"] for m in json.loads(out)["measures"] if m["name"] == name)
 
 
 def layer(directory, experts, hidden, inner):
@@ -126,7 +128,7 @@ def packed():
                 size = dequantize(as_torch(tensors))
             theirs = size / seconds()
             write_checkpoint(directory, config, tensors)
-            ours = in_memory(directory, "hf")
+            ours = in_memory(directory, "hf", os.cpu_count())
             report("ok", f"{name}: the library {theirs / 1e9:.3f} GB/s, ours in memory {ours / 1e9:.2f} GB/s, {ours / theirs:.0f} times")
 
 

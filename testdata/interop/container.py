@@ -20,6 +20,7 @@ DTYPES = {
     "F16": np.float16,
     "F32": np.float32,
     "F64": np.float64,
+    "BOOL": np.bool_,
     "U8": np.uint8,
     "I8": np.int8,
     "I32": np.int32,

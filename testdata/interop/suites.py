@@ -10,6 +10,7 @@ import libraries
 
 # module, function, seconds that it may take, and the environment if it is not that of the suite
 LIGHT = [("light", f, 600) for f in ("views", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")]
+LIGHT += [("requantized", "goldens", 600)]
 LOADERS = (
     "transformers",
     "automodel",
@@ -28,6 +29,7 @@ BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
 BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]
 ADAPTERS = [("adapters", f, 600) for f in adapters.CASES]
+ADAPTERS += [("predictions", "views", 600)]
 LIBRARIES = [("libraries", f, 600, "LIBRARIES") for f in libraries.GROUPS] + [("libraries", "g_idx", 600, "013")]
 LOADS = [("loads", f, 600, "LIBRARIES") for f in ("transformers", "converter")]
 SUITES = {
