@@ -129,7 +129,7 @@ def one(made, source, dtype, decodes):
 
 
 def ranks(made, source, dtype, decodes, size):
-    """The views of all ranks. Where experts are stacked in the source, the adapter takes them whole."""
+    """The views of all ranks. The adapter takes experts that are stacked in the source whole."""
     stacked = any(re.search(r"\.experts\.(gate_up|down)_proj", k) for k in made.tensors)
     with (
         mount(source, "--layout", "hf", "--dtype", dtype) as whole,
