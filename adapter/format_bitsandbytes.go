@@ -142,7 +142,7 @@ func (f *fourBitWeight) numbers(o *opening) (*[16]float32, error) {
 	return o.quantization.numbersIn([64]byte(raw)), nil
 }
 
-// numbersIn returns a table of numbers. Equal tables share one copy, because each weight stores one.
+// numbersIn returns a table of numbers. Equal tables share one copy, because every weight has one.
 func (q *quantization) numbersIn(raw [64]byte) *[16]float32 {
 	if q.numbers[raw] == nil {
 		if q.numbers == nil {

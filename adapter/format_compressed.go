@@ -69,8 +69,8 @@ func openCompressedNVFP4(o *opening) (decoder, error) {
 }
 
 // openPack reads whole numbers of 4 or 8 bits. Each is stored higher by half the range of numbers,
-// as compressed-tensors' pack_to_int32 does. The words of a row are I32, and a stored shape says how
-// many codes of the last word count.
+// as pack_to_int32 of compressed-tensors does. The words of a row are I32, and a stored shape says
+// how many codes of the last word count.
 func openPack(o *opening) (decoder, error) {
 	w, scale := o.part(".weight_packed"), o.part(".weight_scale")
 	if err := expect(w, safetensors.I32); err != nil {

@@ -220,8 +220,8 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 	return nil
 }
 
-// rounded gives a tensor the dtype in which it is shown. Tensors that the view quantizes stay as they
-// are.
+// rounded gives a tensor the dtype in which it is shown. Tensors that the view quantizes keep
+// theirs.
 func (p *planner) rounded(name string, n expr.Node, ws ...*weight) (expr.Node, error) {
 	isDecoded := func(w *weight) bool { return w.decoder != nil }
 	switch {

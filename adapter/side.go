@@ -240,8 +240,8 @@ var (
 	hiddenStarts = []string{".", "consolidated", "adapter_"}
 )
 
-// hiddenNames are files that describe a quantization. No view shows them, because it is not quantized
-// that way. AutoRound's quantization_config.json is not read.
+// hiddenNames are files that describe a quantization. No view shows them, because it is not
+// quantized that way. AutoRound's quantization_config.json is not read.
 var hiddenNames = slices.Concat(quantizeNames, []string{"quantization_config.json"})
 
 // variantIndex matches the indexes of variants: model.safetensors.index.fp16.json.
