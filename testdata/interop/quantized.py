@@ -337,6 +337,7 @@ def kimi_k2(d):
 
 def gpt_oss(d):
     """Experts of gpt-oss: [E, rows, columns] stored, and transposed in the view."""
+    count = d.pick(1, 2, 3, 11)
 
     def module(d, shape):
         experts, rows, columns = shape
@@ -347,8 +348,9 @@ def gpt_oss(d):
 
     names = tuple(f"model.layers.{i}.mlp.experts.{p}" for i in range(2) for p in ("gate_up_proj", "down_proj"))
     config = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
-    shape = lambda d: (d.pick(1, 2, 3, 11), d.size(2, 96), d.size(32))  # noqa: E731
-    return Case(config, module, shape, "transformers_mxfp4", names=names, model={"model_type": "gpt_oss"})
+    shape = lambda d: (count, d.size(2, 96), d.size(32))  # noqa: E731
+    model = {"model_type": "gpt_oss", "num_local_experts": count}
+    return Case(config, module, shape, "transformers_mxfp4", names=names, model=model)
 
 
 # --- AWQ, GPTQ -------------------------------------------------------------------------
@@ -434,7 +436,8 @@ def gptq_alone(d):
 
 def gptq_bits(d):
     """Each module has its own number of bits, as `dynamic` allows."""
-    kinds = [gptq(d, bits, desc_act=d.pick(True, False)) for bits in (4, 8, 2)]
+    desc_act = d.pick(True, False)
+    kinds = [gptq(d, bits, desc_act=desc_act) for bits in (4, 8, 2)]
     case = kinds[0]
     size = case.config["group_size"]
 
@@ -593,10 +596,11 @@ def deepseek(d, fp4, size, library):
     config = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "scale_fmt": "ue8m0"}
     config["weight_block_size"] = [size, size]
     if fp4:
-        names = tuple(f"layers.{i}.ffn.experts.{e}.w{e + 1}" for i in range(2) for e in range(2))
+        names = tuple(f"layers.0.ffn.experts.{e}.w{i}" for e in range(2) for i in (1, 2, 3))
     else:
         names = tuple(f"layers.{i}.attn.{p}" for i in range(2) for p in ("wq_a", "wo_b"))
     model = {"model_type": "deepseek_v4" if size == 128 else "deepseek_v41", "expert_dtype": "fp4"}
+    model |= {"n_routed_experts": 2, "num_hidden_layers": 1 if fp4 else 2}
     shape = lambda d: (d.size(1, 300), d.size(32 if fp4 else 1, 300))  # noqa: E731
     return Case(config, module, shape, library, ("bf16", "f16", "f32"), names=names, model=model)
 

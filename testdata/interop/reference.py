@@ -77,6 +77,8 @@ def moe_config(case):
         inter_dim=inner.get("intermediate_size", 1),
         moe_inter_dim=inner.get("moe_intermediate_size", inner.get("intermediate_size")),
         norm_topk_prob=True,
+        # Nemotron's experts have no gate.
+        expert_activation="relu2" if case.config["model_type"] == "nemotron_h" else "swiglu",
     )
 
 
