@@ -47,8 +47,8 @@ func mxfp4Format(codes string) *format {
 	}
 }
 
-// refuseIntegers refuses codes that Quark's description calls integers, since packs of integers have
-// the same shapes. What it says of single layers may call them something else.
+// refuseIntegers refuses codes that Quark's description calls integers, since packs of integers
+// have the same shapes. What it says of single layers may call them something else.
 func refuseIntegers(o *opening, w *Stored) error {
 	q := o.settings.object(quantizationFields...)
 	dtype := func(scheme any) string {
