@@ -10,7 +10,9 @@ import tempfile
 import numpy as np
 
 import families
+import libraries
 import oracle
+import quantized
 from checks import check, expect
 from container import differences, read_all, same, write_checkpoint
 from mounts import mount
@@ -56,6 +58,16 @@ def families_hf():
         write_checkpoint(directory, case.config | {"model_type": "never_heard_of"}, case.tensors)
         with mount(directory, "--layout", "hf") as point:
             agree(oracle.hf(case.tensors), read_all(point))
+
+
+def formats():
+    """The hf view of every quantized format, in all dtypes."""
+    for name in quantized.FORMATS:
+        for seed in range(100, 103):
+            with check(f"hf view of {name}, {seed}"), tempfile.TemporaryDirectory() as directory:
+                made = quantized.make(name, seed)
+                made.write(directory)
+                libraries.views(made, directory)
 
 
 def ranks():

@@ -686,6 +686,7 @@ class Checkpoint:
     tensors: dict
     modules: dict  # by name
     plain: dict
+    seed: int
 
     def view(self, dtype):
         return self.plain | {k + m.suffix: view(m.values, dtype) for k, m in self.modules.items()}
@@ -709,4 +710,4 @@ def make(name, seed):
     dtype = container_name(case.plain)
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2}
     config |= {"torch_dtype": dtype} | case.model | ({"quantization_config": case.config} if case.config else {})
-    return Checkpoint(case, config, tensors, modules, plain)
+    return Checkpoint(case, config, tensors, modules, plain, seed)
