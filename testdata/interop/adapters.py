@@ -128,7 +128,7 @@ def one(made, source, dtype, decodes):
 
 
 def ranks(made, source, dtype, decodes, size):
-    """The views of all ranks. Where experts are stacked in the source, the adapter takes them whole."""
+    """The views of all ranks. Experts that are stacked in the source, the adapter takes whole."""
     stacked = any(re.search(r"\.experts\.(gate_up|down)_proj", k) for k in made.tensors)
     with (
         mount(source, "--layout", "hf", "--dtype", dtype) as whole,
@@ -143,7 +143,7 @@ def ranks(made, source, dtype, decodes, size):
             reference.compare(want, reference.load(point / f"rank-{rank}-of-{size}"))
 
 
-# The goldens of one child process each: `adapters.kimi()` and so on. The adapters are imported once.
+# The goldens of one child process each: `adapters.kimi()` and so on.
 GROUPS = {
     "stacks": ("gpt_oss", "mistral4", "minimax_m3", "modelopt_mixed"),
     "kimi": ("kimi_k2_int4", "kimi_k25_int4", "kimi_k3", "trap_stale_config"),

@@ -697,9 +697,9 @@ class Checkpoint:
             (pathlib.Path(directory) / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def make(name, seed):
+def make(name, seed, edges=True):
     """The checkpoint of a format and a seed."""
-    d = Draw(f"{name} {seed}")
+    d = Draw(f"{name} {seed}", edges)
     case = FORMATS[name](d)
     modules = {key: case.module(d, case.shape(d)) for key in case.names or MODULES}
     names = ("model.norm.weight", "lm_head.weight")

@@ -9,7 +9,7 @@ import families
 import libraries
 
 # module, function, seconds that it may take, and the environment if it is not that of the suite
-CHECKS = ("views", "formats", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")
+CHECKS = ("views", "formats", "formats_fp8", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")
 LIGHT = [("light", f, 600) for f in CHECKS]
 LIGHT += [("requantized", "goldens", 600)]
 LOADERS = (
