@@ -15,8 +15,8 @@
 // # Sources
 //
 // A folder has a config.json and .safetensors shards. The index lists the shards, or else their
-// names decide (shards.go). A file that contains something else than its name says is reported as
-// such (content.go).
+// names decide (shards.go). Mistral's own layout has params.json and other names (mistral.go). A
+// file that contains something else than its name says is reported as such (content.go).
 //
 // Package source opens and reads the files. A source may change while it is open. Each read returns
 // the bytes as they were when the file was opened, or fails with [ErrChanged]. A failed read may be

@@ -118,10 +118,10 @@ func (f *fourBitWeight) state(o *opening, kind string) (*quantState, error) {
 	said := o.settings.object(quantizationFields...).text("bnb_4bit_quant_type")
 	switch {
 	case s.kind != kind:
-		err = fmt.Errorf("quant_type is %q, but its name ends with %q", s.kind, kind)
+		err = fmt.Errorf("quant_type is %.100q, but its name ends with %q", s.kind, kind)
 	case said != "" && said != kind:
-		err = fmt.Errorf("quant_type is %q, but config.json: bnb_4bit_quant_type is %q: one of "+
-			"them is wrong", kind, said)
+		err = fmt.Errorf("quant_type is %q, but config.json: bnb_4bit_quant_type is %.100q: one "+
+			"of them is wrong", kind, said)
 	case (s.nested != nil) != (f.nested != nil), (s.nested != nil) != (f.nestedMap != nil):
 		err = fmt.Errorf("nested scales need nested_blocksize, nested_dtype and nested_offset, " +
 			"and the tensors nested_absmax and nested_quant_map: some are missing")

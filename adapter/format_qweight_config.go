@@ -101,7 +101,7 @@ func (c *qweightConfig) readFormat(d description) error {
 	if method == "" {
 		return nil
 	}
-	from := fmt.Sprintf("%s: quant_method %q", d.file, method)
+	from := fmt.Sprintf("%s: quant_method %.100q", d.file, method)
 	format, ok := qweightMethods[method]
 	switch {
 	case !ok:
@@ -125,7 +125,7 @@ func (c *qweightConfig) readOrder(d description) error {
 		if name == "" || field == versionField && qweightMethods[method] == "GPTQ" {
 			continue
 		}
-		from := fmt.Sprintf("%s: %s %q", d.file, field, name)
+		from := fmt.Sprintf("%s: %s %.100q", d.file, field, name)
 		order, ok := orderNames[strings.ToLower(name)]
 		if !ok {
 			return fmt.Errorf("%s is not decoded: %s", from, otherQweight)

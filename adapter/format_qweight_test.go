@@ -236,6 +236,7 @@ func TestWordsOf32BitsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		"GPTQ, group beyond":        {gptqConfig, "", four.gptq(upProj, beyond), []string{upProj + ".g_idx", "group 3", "0 to 1"}},
 		"GPTQ, group below":         {gptqConfig, "", four.gptq(upProj, groupsBy(64, func(i int) int { return -(i % 2) })), []string{upProj + ".g_idx", "group -1", "0 to 1"}},
 		"GPTQ, a short g_idx":       {gptqConfig, "", four.gptq(upProj, order[:60]), []string{upProj + ".g_idx", "[60]", "I32 [64]"}},
+		"GPTQ, a huge g_idx":        {changed(t, gptqConfig, `"bits": 4`, `"bits": 2`), "", wordShape{2, maxList/4 + 32, 32, maxList/4/32 + 1}.gptq(upProj, make([]int32, maxList/4+32)), []string{upProj + ".g_idx", "at most 1048576 bytes"}},
 		"GPTQ, g_idx of I64":        {gptqConfig, "", append(four.gptq(upProj, nil), synth.Tensor{Name: upProj + ".g_idx", DType: "I64", Shape: []int64{64}}), []string{upProj + ".g_idx", "I64", "I32 [64]"}},
 		"AWQ with g_idx":            {awqConfig, "", append(four.awq(upProj), synth.Tensor{Name: upProj + ".g_idx", DType: "I32", Shape: []int64{64}}), []string{upProj + ".qweight", "is not decoded"}},
 		"GPTQ without scales":       {gptqConfig, "", without(four.gptq(upProj, nil), "scales"), []string{upProj + ".qweight", "without " + upProj + ".scales"}},

@@ -329,7 +329,7 @@ func (f *format) refused(t *Stored, s settings) error {
 	instead := cmp.Or(f.instead, otherwise)
 	method := s.object(quantizationFields...).text("quant_method")
 	if method != "" {
-		method = fmt.Sprintf(" (quant_method %q)", method)
+		method = fmt.Sprintf(" (quant_method %.100q)", method)
 	}
 	return fmt.Errorf("%s: %s: %s%s is not decoded: %s", t.Shard, t.Key, f.name, method, instead)
 }

@@ -369,7 +369,8 @@ func TestTheHelpListsEveryFormat(t *testing.T) {
 				}
 			}
 			ending = strings.Replace(ending, "__fp4", "__nf4", 1) // listed together
-			if !strings.Contains(help, "`X"+ending+"`") && !strings.Contains(help, "`X"+grouped+"`") {
+			if !strings.Contains(help, "`X"+ending+"`") &&
+				!strings.Contains(help, "`X"+grouped+"`") {
 				t.Errorf("%s: no `X%s` in the help", f.name, ending)
 			}
 		}

@@ -312,6 +312,8 @@ var defects = slices.Concat([]defect{
 	{"GPTQ", "the order of a kernel", reconfigured(`"checkpoint_format": "gptq"`, `"checkpoint_format": "marlin"`), []string{"marlin"}},
 	{"GPTQ", "planes of bits", reconfigured(`"checkpoint_format": "gptq"`, `"checkpoint_format": "gptq_p"`), []string{"gptq_p"}},
 	{"GPTQ", "an unknown version", reconfigured(`"checkpoint_format": "gptq"`, `"checkpoint_format": "gptq_v9"`), []string{"gptq_v9"}},
+	{"GPTQ", "a version of a thousand letters", reconfigured(`"checkpoint_format": "gptq"`, `"checkpoint_format": "`+strings.Repeat("x", 1000)+`"`), []string{"checkpoint_format"}},
+	{"GPTQ", "a method of a thousand letters", reconfigured(`"quant_method": "gptq"`, `"quant_method": "`+strings.Repeat("x", 1000)+`"`), []string{"quant_method"}},
 	{"GPTQ", "no configuration", func(s *soundFormat) { s.config = "null" }, []string{"q"}},
 
 	{"INT8 of bitsandbytes", "scales of fewer rows", retyped(".SCB", "F32", 7), []string{"SCB", "[7]"}},

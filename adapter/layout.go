@@ -65,7 +65,7 @@ var layouts = []Layout{
 	},
 	{
 		Name: LayoutHF,
-		Readers: "transformers, vLLM, SGLang, llama.cpp and all else that reads a BF16 Hugging " +
+		Readers: "transformers, vLLM, SGLang, llama.cpp and all else that reads a plain Hugging " +
 			"Face checkpoint",
 		Forward: true, Plans: 1, published: true,
 	},

@@ -523,7 +523,8 @@ const maxOddities = 20
 // noteOddities adds a warning for each oddity, in order, and one for all beyond the limit.
 func (p *pairer) noteOddities() {
 	p.noteEach(p.odd, func(string) string {
-		return "shown unchanged, though it belongs to a quantized module and is neither weight nor bias"
+		return "shown unchanged, though it belongs to a quantized module and is neither weight " +
+			"nor bias"
 	})
 	p.noteEach(p.against, func(what string) string { return what })
 }

@@ -211,12 +211,15 @@ func (d *folder) warnLeftOut(s *selection) {
 		if chosen[name] || d.isFolder(name) {
 			continue
 		}
-		reason := cmp.Or(notTheModel(name), s.reason)
+		reason := s.reason
+		if !strings.HasPrefix(s.shards[0], mistralStem) {
+			reason = cmp.Or(notTheModel(name), reason)
+		}
 		names[reason] = append(names[reason], name)
 	}
 	for _, reason := range slices.Sorted(maps.Keys(names)) {
 		say := d.logger.Warn
-		if strings.HasPrefix(names[reason][0], "consolidated") {
+		if strings.HasPrefix(names[reason][0], mistralStem) && reason != s.reason {
 			say = d.logger.Info // such a file repeats tensors that the view has
 		}
 		say("weights left out: " + few(names[reason]) + ": " + reason)

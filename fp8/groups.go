@@ -103,8 +103,8 @@ var (
 	valuesOffset8 = table(256, func(c byte) float32 { return float32(c) - 128 })
 )
 
-// valuesOf returns the numbers of all bytes, and whether they are tame. Bytes with a code of 4 bits
-// have its number. Beyond the first 16, codes without bytes of their own have none.
+// valuesOf returns the numbers of all bytes that hold one code, and whether they are tame. Of two
+// codes in a byte only the first 16 numbers count.
 func (s *scratch) valuesOf(m *Groups) (values *[256]float32, tame bool) {
 	switch m.Coding {
 	case Int8:
@@ -188,6 +188,10 @@ func (s *scratch) decode(b *strip) {
 	_, skip := b.coding.from(b.codes, b.skip+head)
 	if b.width%sixteen != 0 || b.coding == LowBytes || skip != 0 {
 		head, body = b.cols, 0
+	}
+	if body == b.cols {
+		s.byGroups(b)
+		return
 	}
 	left, middle, right := b.part(0, head), b.part(head, body), b.part(head+body, b.cols-head-body)
 	s.byColumns(&left)

@@ -156,21 +156,28 @@ func fillGeneric(t []uint16, b *strip, scale, zero float32) {
 
 // lookupNibbles takes 16 codes at a time, which are eight bytes.
 func lookupNibbles(dst, codes []byte, t *[sixteen]uint16, c Coding) {
+	var swapped [8]byte
 	for len(codes) >= 8 {
-		u, d := binary.LittleEndian.Uint64(codes), (*[32]byte)(dst)
+		b, d := (*[8]byte)(codes), (*[32]byte)(dst)
 		if c == HighNibbles {
-			u = swapNibbles(u)
+			binary.LittleEndian.PutUint64(swapped[:], swapNibbles(binary.LittleEndian.Uint64(b[:])))
+			b = &swapped
 		}
-		binary.LittleEndian.PutUint64(d[0:], uint64(t[u&15])|uint64(t[u>>4&15])<<16|
-			uint64(t[u>>8&15])<<32|uint64(t[u>>12&15])<<48)
-		binary.LittleEndian.PutUint64(d[8:], uint64(t[u>>16&15])|uint64(t[u>>20&15])<<16|
-			uint64(t[u>>24&15])<<32|uint64(t[u>>28&15])<<48)
-		binary.LittleEndian.PutUint64(d[16:], uint64(t[u>>32&15])|uint64(t[u>>36&15])<<16|
-			uint64(t[u>>40&15])<<32|uint64(t[u>>44&15])<<48)
-		binary.LittleEndian.PutUint64(d[24:], uint64(t[u>>48&15])|uint64(t[u>>52&15])<<16|
-			uint64(t[u>>56&15])<<32|uint64(t[u>>60])<<48)
+		lookupByte(d[0:], b[0], t)
+		lookupByte(d[4:], b[1], t)
+		lookupByte(d[8:], b[2], t)
+		lookupByte(d[12:], b[3], t)
+		lookupByte(d[16:], b[4], t)
+		lookupByte(d[20:], b[5], t)
+		lookupByte(d[24:], b[6], t)
+		lookupByte(d[28:], b[7], t)
 		dst, codes = dst[32:], codes[8:]
 	}
+}
+
+// lookupByte looks the two codes of a byte up.
+func lookupByte(dst []byte, c byte, t *[sixteen]uint16) {
+	binary.LittleEndian.PutUint32(dst, uint32(t[c&15])|uint32(t[c>>4])<<16)
 }
 
 // bytes returns len(buf) codes from code i, each in a byte. It uses buf if it must.

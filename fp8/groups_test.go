@@ -193,8 +193,8 @@ func TestGroupsOfEveryCodeAndScale(t *testing.T) {
 				if coding > LowBytes && values != &fourBits {
 					continue // the numbers of codes of 8 bits are fixed
 				}
-				for _, scale := range awkwardScales {
-					everyGroup(t, coding, values, scale)
+				for i := 0; i < len(awkwardScales); i += thinning {
+					everyGroup(t, coding, values, awkwardScales[i])
 				}
 			}
 		}
@@ -262,8 +262,8 @@ func TestGroupsOfEveryLength(t *testing.T) {
 func TestGroupsOfWideRows(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(35, 36))
-		for _, coding := range codings {
-			for _, block := range [][2]int{{1, 16}, {1, 0}, {0, 0}, {40, 1}, {40, 32}, {40, 50}} {
+		for i, coding := range codings {
+			for j, block := range [][2]int{{1, 16}, {1, 0}, {0, 0}, {40, 1}, {40, 32}, {40, 50}} {
 				m := &Groups{Coding: coding, Values: &fourBits, Rows: 34, Cols: 4096 + 77, Row: 3,
 					Col: 5, Block: block}
 				if coding <= HighNibbles {
@@ -271,9 +271,7 @@ func TestGroupsOfWideRows(t *testing.T) {
 				}
 				randomCodes(r, m)
 				randomGrid(r, m)
-				for _, out := range plain {
-					checkGroups(t, m, out, 1)
-				}
+				checkGroups(t, m, plain[(i+j)%3], 1)
 			}
 		}
 	})

@@ -52,7 +52,11 @@ func (s *scratch) fillTables(b *band, width int, scales []float32) tables {
 	case using == generic:
 		return s.fillTablesGeneric(b, width, scales)
 	case uses >= 32 && width >= 32 && b.out == BF16 && b.format == E4M3FN && haveEights(scales):
-		fillEightsAVX2(s.eights(), &scales[0], len(scales), values)
+		if using == avx512 {
+			fillEightsAVX512(s.eights(), &scales[0], len(scales), values)
+		} else {
+			fillEightsAVX2(s.eights(), &scales[0], len(scales), values)
+		}
 		return eightTables
 	case using == avx2 || uses < 256:
 		return noTables
@@ -67,7 +71,8 @@ func (s *scratch) fillTables(b *band, width int, scales []float32) tables {
 // haveEights reports whether every product of a normal code and a scale is normal and finite.
 func haveEights(scales []float32) bool {
 	for _, scale := range scales {
-		if e := math.Float32bits(scale) >> 23 & 0xff; e < 127-119 || e > 127+118 {
+		const least, most = 127 - 119, 127 + 118
+		if math.Float32bits(scale)>>23&0xff-least > most-least {
 			return false
 		}
 	}

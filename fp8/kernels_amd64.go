@@ -22,6 +22,13 @@ func fillTablesF16AVX512(tables *uint16, scales *float32, n int, values *float32
 //go:noescape
 func rowByTableAVX512(dst *byte, codes *byte, n int, first int, width int, tables *uint16)
 
+// fillEightsAVX512 writes 32 bytes for each of n scales: the low bytes of 16 words, then the
+// high bytes. The words are the results of the codes 8 to 15, less their exponent,
+// and of 0 to 7.
+//
+//go:noescape
+func fillEightsAVX512(eights *[32]byte, scales *float32, n int, values *float32)
+
 // rowByEightsAVX512 decodes n E4M3FN codes to BF16 by the eights of their blocks. The first
 // block has first columns, the others have width.
 //

@@ -244,6 +244,53 @@ done:
 	VZEROUPPER
 	RET
 
+// func fillEightsAVX512(eights *[32]byte, scales *float32, n int, values *float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL
+TEXT ·fillEightsAVX512(SB), NOSPLIT, $0-32
+	MOVQ         eights+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         values+24(FP), BX
+	MOVL         $0x7fc00000, SI
+	VPBROADCASTD SI, Z0
+	MOVL         $0x00007fff, SI
+	VPBROADCASTD SI, Z0
+	MOVL         $0x00000001, SI
+	VPBROADCASTD SI, Z4
+	VMOVUPS      32(BX), Y1
+	VINSERTF64X4 $0x01, (BX), Z1, Z1
+	MOVL         $0x00800000, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+	VMOVDQU32    Y2, Y2
+	MOVQ         $0x0f0b07030e0a0602, BX
+	VMOVQ        BX, X3
+	VPBROADCASTQ X3, Z5
+	MOVQ         $0x0d0905010c080400, BX
+	VMOVQ        BX, X3
+	VPMOVZXBD    X3, Y3
+
+scale:
+	TESTQ       DX, DX
+	JZ          done
+	VMULPS.BCST (CX), Z1, Z6
+	VPSRLD      $0x10, Z6, Z7
+	VPANDD      Z4, Z7, Z7
+	VPADDD      Z0, Z6, Z6
+	VPADDD      Z7, Z6, Z6
+	VPSUBD      Z2, Z6, Z6
+	VPSHUFB     Z5, Z6, Z6
+	VPERMD      Z6, Z3, Z6
+	VMOVDQU     Y6, (AX)
+	ADDQ        $0x20, AX
+	ADDQ        $0x04, CX
+	DECQ        DX
+	JMP         scale
+
+done:
+	VZEROUPPER
+	RET
+
 // func rowByEightsAVX512(dst *byte, codes *byte, n int, first int, width int, eights *[32]byte)
 // Requires: AVX, AVX512BW, AVX512F, BMI2, CMOV, MMX+
 TEXT ·rowByEightsAVX512(SB), NOSPLIT, $0-48

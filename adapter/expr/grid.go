@@ -1,7 +1,6 @@
 package expr
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -143,11 +142,25 @@ func (g *grid) seal() {
 	}
 }
 
+// key returns the key of the unit of matrix m. A transposed grid has a unit of its own, because a
+// read of a few rows would gather them from all its lines.
 func (g *grid) key(m int) UnitKey {
-	return UnitKey{
+	k := UnitKey{
 		File: g.src.File, Offset: g.offset + int64(m)*g.batchStride, Kind: Grid,
 		Rows: int64(g.rows), Cols: int64(g.cols),
 	}
+	if g.transposed {
+		k.Stride = 4 * k.Rows
+	}
+	return k
+}
+
+// width returns the scales in a row of a unit.
+func (g *grid) width() int {
+	if g.transposed {
+		return g.rows
+	}
+	return g.cols
 }
 
 // scales is the part of a grid that a window needs, and the position of the window in it.
@@ -207,7 +220,7 @@ func (g *grid) gather(env Env, m int, dst []float32, w window) error {
 		return err
 	}
 	if e != nil {
-		pickScales(dst, e.Bytes(), g.cols, w, g.transposed)
+		pickScales(dst, e.Bytes(), g.width(), w)
 		e.Release()
 		return nil
 	}
@@ -216,7 +229,7 @@ func (g *grid) gather(env Env, m int, dst []float32, w window) error {
 	if err := g.decode(env, u, b.bytes); err != nil {
 		return err
 	}
-	pickScales(dst, b.bytes, g.cols, w, g.transposed)
+	pickScales(dst, b.bytes, g.width(), w)
 	return nil
 }
 
@@ -270,21 +283,11 @@ func (g *grid) needs(m int, w window, d demand) bool {
 	return g.of.spans(g.matrix(g.offset+int64(m)*g.batchStride), from, n, d.span)
 }
 
-// pickScales copies a window of a grid of float32s, which is stored in rows of width scales. If
-// transposed is set, the window is one of the transposed grid.
-func pickScales(dst []float32, all []byte, width int, w window, transposed bool) {
+// pickScales copies a window of a grid of float32s, which is kept in rows of width scales.
+func pickScales(dst []float32, all []byte, width int, w window) {
 	n := w.cols()
-	if !transposed {
-		for r := range w.rows() {
-			fp8.Scales(dst[r*n:][:n], all[4*((w.r0+r)*width+w.c0):][:4*n], fp8.F32)
-		}
-		return
-	}
-	for c := range n {
-		row := all[4*((w.c0+c)*width+w.r0):][:4*w.rows()]
-		for r := range w.rows() {
-			dst[r*n+c] = math.Float32frombits(binary.LittleEndian.Uint32(row[4*r:]))
-		}
+	for r := range w.rows() {
+		fp8.Scales(dst[r*n:][:n], all[4*((w.r0+r)*width+w.c0):][:4*n], fp8.F32)
 	}
 }
 
@@ -295,8 +298,22 @@ func (g *grid) unitName(*Unit) string { return "scales " + g.src.Key }
 // fillUnit reads the stored scales of one matrix.
 func (g *grid) fillUnit(u *Unit, env FillEnv, dst []byte) error { return g.decode(env, u, dst) }
 
-// decode reads the stored scales of one matrix as float32.
+// decode reads the stored scales of one matrix as float32, in the orientation of the node.
 func (g *grid) decode(in Input, u *Unit, dst []byte) error {
+	if !g.transposed {
+		return g.decodeStored(in, u, dst)
+	}
+	b := getBuffer(len(dst))
+	defer b.put()
+	if err := g.decodeStored(in, u, b.bytes); err != nil {
+		return err
+	}
+	fp8.Transpose(dst, 4*g.rows, b.bytes, 4*g.cols, g.rows, g.cols, 4)
+	return nil
+}
+
+// decodeStored reads the scales in the orientation in which they are stored.
+func (g *grid) decodeStored(in Input, u *Unit, dst []byte) error {
 	if _, plain := g.of.(*asStored); plain && g.src.DType == safetensors.F32 {
 		return read(in, g.src, dst, u.key.Offset)
 	}

@@ -1,7 +1,9 @@
 package expr
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/fp8"
@@ -100,6 +102,20 @@ func (q *quantizer) width() int {
 	return q.scales.cols
 }
 
+// pick copies a window of the grid from the unit.
+func (q *quantizer) pick(dst []float32, all []byte, w window) {
+	if !q.turned {
+		pickScales(dst, all, q.width(), w)
+		return
+	}
+	for c := range w.cols() {
+		row := all[4*((w.c0+c)*q.width()+w.r0):][:4*w.rows()]
+		for r := range w.rows() {
+			dst[r*w.cols()+c] = math.Float32frombits(binary.LittleEndian.Uint32(row[4*r:]))
+		}
+	}
+}
+
 // gather writes a window of the grid to dst. It uses the unit if there is a cache.
 func (q *quantizer) gather(env Env, dst []float32, g window) error {
 	e, err := env.Unit(&q.unit)
@@ -107,7 +123,7 @@ func (q *quantizer) gather(env Env, dst []float32, g window) error {
 		return err
 	}
 	if e != nil {
-		pickScales(dst, e.Bytes(), q.width(), g, q.turned)
+		q.pick(dst, e.Bytes(), g)
 		e.Release()
 		return nil
 	}

@@ -8,6 +8,14 @@ import (
 
 const rowByEightsSignature = "(dst, codes *byte, n, first, width int, eights *[32]byte)"
 
+const fillEightsSignature = "(eights *[32]byte, scales *float32, n int, values *float32)"
+
+var fillEightsDoc = []string{
+	"writes 32 bytes for each of n scales: the low bytes of 16 words, then the",
+	"high bytes. The words are the results of the codes 8 to 15, less their exponent,",
+	"and of 0 to 7.",
+}
+
 var rowByEightsDoc = []string{
 	"decodes n E4M3FN codes to BF16 by the eights of their blocks. The first",
 	"block has first columns, the others have width.",
@@ -24,10 +32,7 @@ func dequantizeAVX2() {
 // fillEightsAVX2 rounds the products of codes 8 to 15 and of codes 0 to 7. It subtracts the
 // exponent of the former and separates the bytes.
 func fillEightsAVX2() {
-	declare("fillEightsAVX2", "(eights *[32]byte, scales *float32, n int, values *float32)",
-		"writes 32 bytes for each of n scales: the low bytes of 16 words, then the",
-		"high bytes. The words are the results of the codes 8 to 15, less their exponent,",
-		"and of 0 to 7.")
+	declare("fillEightsAVX2", fillEightsSignature, fillEightsDoc...)
 	eights, scales := pointer("eights"), pointer("scales")
 	n, values := pointer("n"), pointer("values")
 	r := newRounderAVX2("BF16")

@@ -12,6 +12,7 @@ func dequantizeAVX512() {
 	fillTablesAVX512("BF16")
 	fillTablesAVX512("F16")
 	rowByTableAVX512()
+	fillEightsAVX512()
 	rowByEightsAVX512()
 	for _, out := range formats {
 		rowByColumnAVX512(out)
@@ -229,6 +230,34 @@ func (l *lookupAVX512) floats(c VecVirtual) VecVirtual {
 	VPSLLD(U8(16), lo, lo)
 	VPSLLD(U8(24), c, c)
 	return lo
+}
+
+// fillEightsAVX512 does the work of fillEightsAVX2 with one register.
+func fillEightsAVX512() {
+	declare("fillEightsAVX512", fillEightsSignature, fillEightsDoc...)
+	eights, scales := pointer("eights"), pointer("scales")
+	n, values := pointer("n"), pointer("values")
+	r := newRounderAVX512("BF16")
+	v, exponent, split, order := ZMM(), ZMM(), ZMM(), ZMM()
+	VMOVUPS(at(values, 32), v.AsY())
+	VINSERTF64X4(U8(1), at(values, 0), v, v)
+	VMOVDQU32(dwordsY(1<<23), exponent.AsY()) // and zeros above
+	VPBROADCASTQ(qword(0x0f0b07030e0a0602), split)
+	VPMOVZXBD(qword(0x0d0905010c080400), order.AsY())
+	while("scale", n, func() {
+		w := ZMM()
+		VMULPS_BCST(at(scales, 0), v, w)
+		r.upperWords(w)
+		VPSUBD(exponent, w, w)
+		VPSHUFB(split, w, w) // the low bytes of each lane, and the high ones
+		VPERMD(w, order, w)
+		VMOVDQU(w.AsY(), at(eights, 0))
+		ADDQ(U8(32), eights)
+		ADDQ(U8(4), scales)
+		DECQ(n)
+	})
+	VZEROUPPER()
+	RET()
 }
 
 // rowByEightsAVX512 is rowByEightsAVX2 with registers of twice the size. It takes as many

@@ -37,6 +37,7 @@ func (f fourBits) String() string {
 	return s
 }
 
+// config is the quantization_config.
 func (f fourBits) config() map[string]any {
 	storage := map[string]string{"": "uint8", "BF16": "bfloat16", "F16": "float16",
 		"F32": "float32"}
@@ -45,34 +46,43 @@ func (f fourBits) config() map[string]any {
 		"bnb_4bit_use_double_quant": f.nested, "bnb_4bit_quant_storage": storage[f.storage]}
 }
 
+// make adds weights whose rows are whole blocks, and weights whose blocks run over the ends of
+// rows. Some have a single block.
 func (f fourBits) make(b *builder) {
 	b.quantization(f.config())
 	for i, x := range []struct{ m, n, block int64 }{{1, 8, 64}, {5, 8, 64}, {24, 33, 64},
-		{16, 64, 128}, {3, 1000, 256}, {2, 40, 4096}} {
-		f.weight(b, fmt.Sprintf("model.layers.%d.mlp.up_proj", i), x.m, x.n, x.block)
+		{16, 64, 128}, {3, 1000, 256}, {2, 40, 4096}, {6, 192, 64}, {1, 256, 128}} {
+		f.weight(b, fmt.Sprintf("model.layers.%d.mlp.up_proj", i), x.block, x.m, x.n)
 	}
+	f.weight(b, "model.layers.20.mlp.up_proj", 64, 3, 5, 128) // rows of whole blocks
+	f.weight(b, "model.layers.21.mlp.up_proj", 64, 2, 3, 40)
 	if f.nested { // more than one block of blocks
-		f.weight(b, "model.layers.8.mlp.up_proj", 136, 125, 64)
+		f.weight(b, "model.layers.18.mlp.up_proj", 64, 136, 125)
 	}
 	if f.storage == "" { // half of the last byte is not used
-		f.weight(b, "model.layers.9.mlp.up_proj", 7, 13, 64)
-		f.weight(b, "model.layers.10.mlp.up_proj", 1, 1, 64)
+		f.weight(b, "model.layers.19.mlp.up_proj", 64, 7, 13)
+		f.weight(b, "model.layers.17.mlp.up_proj", 64, 1, 1)
 	}
 	b.pass("lm_head.weight", "BF16", 3, 4)
 }
 
 // weight adds a weight whose codes are one run of nibbles in blocks, whatever its rows.
-func (f fourBits) weight(b *builder, module string, m, n, block int64) {
+func (f fourBits) weight(b *builder, module string, block int64, shape ...int64) {
 	key := module + ".weight"
 	dtype := f.storage
 	if dtype == "" {
 		dtype = "U8"
 	}
-	codes := b.codes(key, dtype, ceil(m*n, 2)/int64(synth.Width(dtype)), 1)
+	total, n := int64(1), shape[len(shape)-1]
+	for _, d := range shape {
+		total *= d
+	}
+	codes := b.codes(key, dtype, ceil(total, 2)/int64(synth.Width(dtype)), 1)
 	values := b.scales(key+".quant_map", "F32", 16)
-	count := ceil(m*n, block)
+	count := ceil(total, block)
 	state := map[string]any{"quant_type": f.kind, "blocksize": block, "dtype": "bfloat16",
-		"shape": []int64{m, n}}
+		"shape": shape}
+	// absmax is the scale of a block.
 	var absmax func(i int64) float32
 	if f.nested {
 		absmax = f.nest(b, key, count, state)
@@ -82,8 +92,9 @@ func (f fourBits) weight(b *builder, module string, m, n, block int64) {
 	}
 	text, _ := json.Marshal(state) // plain values cannot fail
 	b.store(key+".quant_state.bitsandbytes__"+f.kind, "U8", []int64{int64(len(text))}, text)
-	b.show(key, []int64{m, n}, func(_, i, j int64) float32 {
-		at := i*n + j
+	rows := shape[len(shape)-2]
+	b.show(key, shape, func(e, i, j int64) float32 {
+		at := (e*rows+i)*n + j
 		return product(number(values, int64(high(codes.Data, at))), absmax(at/block))
 	})
 }

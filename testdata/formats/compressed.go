@@ -76,6 +76,8 @@ func (p pack) weights() map[string]any {
 	return w
 }
 
+// make adds weights with one row, one group, one column where there are no groups, and words that
+// are partly unused.
 func (p pack) make(b *builder) {
 	b.quantization(compressedConfig("pack-quantized", p.weights()))
 	for i, m := range []int64{1, 3, 8, 17, 33} {
@@ -131,6 +133,7 @@ func int8Quantized(asymmetric bool) func(b *builder) {
 			module := fmt.Sprintf("model.layers.%d.mlp.down_proj", i)
 			int8Weight(b, module, m, n, []string{"BF16", "F32", "F16", "BF16"}[i], asymmetric)
 		}
+		int8Whole(b, "model.layers.9.mlp.down_proj", asymmetric)
 	}
 }
 
@@ -148,6 +151,19 @@ func int8Weight(b *builder, module string, m, n int64, scaleDType string, asymme
 			q -= number(zeros, m)
 		}
 		return product(q, number(scales, m))
+	})
+}
+
+// int8Whole adds a weight of I8 with one scale, and perhaps one zero point.
+func int8Whole(b *builder, module string, asymmetric bool) {
+	codes := b.codes(module+".weight", "I8", 7, 19)
+	scale := number(b.scales(module+".weight_scale", "BF16", 1), 0)
+	zero := float32(0)
+	if asymmetric {
+		zero = number(b.codes(module+".weight_zero_point", "I8", 1), 0)
+	}
+	b.show(module+".weight", codes.Shape, func(_, m, n int64) float32 {
+		return product(number(codes, m*19+n)-zero, scale)
 	})
 }
 
@@ -223,6 +239,7 @@ func compressedNVFP4Weight(b *builder, module string, m, n int64, globalDType st
 	})
 }
 
+// compressedMXFP4 has exponents of both ends.
 func compressedMXFP4(b *builder) {
 	b.quantization(compressedConfig("mxfp4-pack-quantized", map[string]any{"num_bits": 4,
 		"type": "float", "strategy": "group", "group_size": 32, "symmetric": true,

@@ -12,6 +12,7 @@ func deepSeek() []Case {
 	}
 }
 
+// deepSeekConfig describes the FP8 weights alone: experts are known by their tensors.
 func (b *builder) deepSeekConfig(block int64) {
 	b.quantization(map[string]any{"quant_method": "fp8", "fmt": "e4m3", "scale_fmt": "ue8m0",
 		"activation_scheme": "dynamic", "weight_block_size": []int64{block, block}})

@@ -25,7 +25,7 @@ func experts() []Case {
 		{"AWQ", func(b *builder) {
 			b.quantization(map[string]any{"quant_method": "awq", "bits": 4, "group_size": 32,
 				"version": "gemm", "zero_point": true})
-		}, func(b *builder, module string, m, n int64) { awqWeight(b, module, m, n, 32) }},
+		}, func(b *builder, module string, m, n int64) { awqWeight(b, module, m, n, 32, "F16") }},
 		{"GPTQ", func(b *builder) { b.quantization(expertsGPTQ.config()) }, expertsGPTQ.weight4},
 		{"NVFP4", func(b *builder) {
 			b.modelOptConfig("NVFP4", map[string]any{"group_size": 16})
@@ -51,8 +51,9 @@ var (
 	expertsNF4  = fourBits{kind: "nf4", nested: true}
 )
 
+// The weights of formats with more arguments.
 func (w gptqWay) weight4(b *builder, module string, m, n int64)   { w.weight(b, module, m, n) }
-func (f fourBits) weight64(b *builder, module string, m, n int64) { f.weight(b, module, m, n, 64) }
+func (f fourBits) weight64(b *builder, module string, m, n int64) { f.weight(b, module, 64, m, n) }
 
 // moeModel is where a family has its experts in its two layouts, in layer 1.
 type moeModel struct {
@@ -180,6 +181,7 @@ func (x moeModel) experts(b *builder, weight func(b *builder, module string, m, 
 	b.Native = append(b.Native, both, down)
 }
 
+// key is the key of a weight of an expert in the layout hf.
 func (x moeModel) key(e int, name string) string {
 	return fmt.Sprint(x.prefix, e, ".", name, ".weight")
 }

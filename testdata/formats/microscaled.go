@@ -10,6 +10,7 @@ func gptOSSConfig(b *builder) {
 		"modules_to_not_convert": []string{"model.layers.*.self_attn", "lm_head"}})
 }
 
+// gptOSSExperts has layers of one, of three and of eleven experts.
 func gptOSSExperts(b *builder) {
 	gptOSSConfig(b)
 	gptOSSLayer(b, 0, 1, [2]int64{2, 14}, [2]int64{1, 1})
@@ -50,6 +51,7 @@ func miniMaxConfig(b *builder) {
 		"ignored_layers": []string{"lm_head"}})
 }
 
+// miniMaxM3 has groups that are cut off at the right end.
 func miniMaxM3(b *builder) {
 	miniMaxConfig(b)
 	for i, n := range []int64{32, 33, 100, 224} {
@@ -59,6 +61,7 @@ func miniMaxM3(b *builder) {
 	}
 }
 
+// quarkConfig describes all weights alike. Its pack_method says nothing about MXFP4.
 func (b *builder) quarkConfig(weight map[string]any) {
 	b.quantization(map[string]any{"quant_method": "quark", "quant_mode": "eager_mode",
 		"export": map[string]any{"pack_method": "reorder",
@@ -77,6 +80,7 @@ func quarkMXFP4(b *builder) {
 	}
 }
 
+// quarkFP8 has one scale for a weight, and one for each row.
 func quarkFP8(b *builder) {
 	b.quarkConfig(map[string]any{"dtype": "fp8_e4m3", "qscheme": "per_tensor"})
 	fp8Whole(b, "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight_scale",
@@ -84,6 +88,7 @@ func quarkFP8(b *builder) {
 	rowsFP8(b, "model.layers.1.mlp.up_proj", 9, 20, 9)
 }
 
+// fbgemm has scales of [M, 1].
 func fbgemm(b *builder) {
 	b.quantization(map[string]any{"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0})
 	rowsFP8(b, "model.layers.1.mlp.up_proj", 9, 20, 9, 1)

@@ -11,6 +11,7 @@ func mistral() []Case {
 	}
 }
 
+// mistralConfig has no block size, so each weight has one scale.
 func (b *builder) mistralConfig() {
 	b.quantization(map[string]any{"quant_method": "fp8", "activation_scheme": "static",
 		"weight_block_size": nil, "modules_to_not_convert": []string{"lm_head"}})

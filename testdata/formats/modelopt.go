@@ -57,6 +57,7 @@ func nvfp4(b *builder, module string, m, n int64) {
 	})
 }
 
+// modelOptFP8 has one scale for each weight.
 func modelOptFP8(b *builder) {
 	b.modelOptConfig("FP8", nil)
 	for i, m := range []int64{1, 6, 19} {
@@ -75,6 +76,7 @@ func fp8Whole(b *builder, key, scaleKey, scaleDType string, m, n int64) {
 	})
 }
 
+// modelOptChannels has scales of [M].
 func modelOptChannels(b *builder) {
 	b.modelOptConfig("FP8_PER_CHANNEL_PER_TOKEN", nil)
 	for i, m := range []int64{2, 19} {
@@ -102,6 +104,7 @@ func modelOptBlocks(b *builder) {
 	}
 }
 
+// modelOptMXFP8 has groups that are cut off at the right end.
 func modelOptMXFP8(b *builder) {
 	b.modelOptConfig("MXFP8", map[string]any{"group_size": 32})
 	for i, n := range []int64{32, 33, 100, 224} {
@@ -168,6 +171,7 @@ func groupedColumns(b *builder) {
 	}
 }
 
+// groupedFP8 has one scale for all experts.
 func groupedFP8(b *builder) {
 	b.modelOptConfig("FP8", nil)
 	key := "model.layers.0.feed_forward.experts.gate_up_proj"

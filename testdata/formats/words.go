@@ -13,28 +13,28 @@ func awq() []Case {
 		all = append(all, Case{name, func(b *builder) {
 			b.quantization(map[string]any{"quant_method": "awq", "bits": 4, "group_size": group,
 				"version": "gemm", "zero_point": true, "modules_to_not_convert": nil})
-			awqModules(b, group)
+			awqModules(b, group, "F16", "BF16")
 		}})
 	}
 	return append(all, Case{"AWQ by auto-round", func(b *builder) {
 		b.quantization(map[string]any{"quant_method": "auto-round", "bits": 4, "group_size": 32,
 			"sym": false, "data_type": "int", "packing_format": "auto_round:auto_awq"})
-		awqModules(b, 32)
+		awqModules(b, 32, "F16")
 	}})
 }
 
 // awqModules adds weights of awkward shapes.
-func awqModules(b *builder, group int64) {
+func awqModules(b *builder, group int64, scaleDTypes ...string) {
 	for i, m := range []int64{8, 16, 40, 72} {
 		n := max(group, 1) * []int64{1, 2, 1, 3}[i]
 		if group < 0 {
 			n = []int64{1, 7, 33, 40}[i]
 		}
 		module := fmt.Sprintf("model.layers.%d.mlp.up_proj", i)
-		awqWeight(b, module, m, n, group)
+		awqWeight(b, module, m, n, group, scaleDTypes[i%len(scaleDTypes)])
 		b.pass(module+".bias", "F16", m)
 	}
-	awqWeight(b, "model.layers.9.mlp.up_proj", 24, max(group, 1)+5, group) // a short group
+	awqWeight(b, "model.layers.9.mlp.up_proj", 24, max(group, 1)+5, group, "F16") // a short group
 	b.pass("model.norm.weight", "F16", 6)
 }
 
@@ -42,13 +42,13 @@ func awqModules(b *builder, group int64) {
 var awqOrder = [8]int64{0, 2, 4, 6, 1, 3, 5, 7}
 
 // awqWeight adds a weight of m rows and n columns. It is stored transposed.
-func awqWeight(b *builder, module string, m, n, group int64) {
+func awqWeight(b *builder, module string, m, n, group int64, scaleDType string) {
 	if group < 0 {
 		group = n
 	}
 	codes := b.codes(module+".qweight", "I32", n, m/8)
 	zeros := b.codes(module+".qzeros", "I32", ceil(n, group), m/8)
-	scales := b.scales(module+".scales", "F16", ceil(n, group), m)
+	scales := b.scales(module+".scales", scaleDType, ceil(n, group), m)
 	nibble := func(t *tensor, i, column int64) int64 {
 		for j, c := range awqOrder {
 			if c == column%8 {
@@ -105,6 +105,7 @@ func gptq() []Case {
 	)
 }
 
+// config is the quantization_config.
 func (w gptqWay) config() map[string]any {
 	version := "gptq"
 	if w.v2 {
@@ -142,7 +143,7 @@ func (w gptqWay) weight(b *builder, module string, m, n int64) {
 	groups := ceil(n, size)
 	codes := b.codes(module+".qweight", "I32", n*w.bits/32, m)
 	zeros := b.codes(module+".qzeros", "I32", groups, m*w.bits/32)
-	scales := b.scales(module+".scales", "F16", groups, m)
+	scales := b.scales(module+".scales", []string{"F16", "BF16"}[b.rng.IntN(2)], groups, m)
 	group := make([]int64, n)
 	for j := range group {
 		group[j] = int64(j) / size
@@ -189,6 +190,7 @@ func gptqDynamic(b *builder) {
 	gptqWay{bits: 8, group: 32}.weight(b, "model.layers.0.mlp.down_proj", 4, 96)
 }
 
+// gptqAutoRound is v1 without a g_idx.
 func gptqAutoRound(b *builder) {
 	b.quantization(map[string]any{"quant_method": "auto-round", "bits": 4, "group_size": 32,
 		"sym": false, "data_type": "int", "packing_format": "auto_round:auto_gptq",

@@ -226,7 +226,7 @@ def ct_pack(d, bits=4, symmetric=True, channel=False, act_order=False, dtype=Non
         if act_order:
             group = d.rng.permutation(group)
             tensors[".weight_g_idx"] = group.astype(I32)
-        return Module(tensors, times(code - zero[:, group], scale[:, group]), more={"shape": shape})
+        return Module(tensors, times(code - zero[:, group], scale[:, group]), more={"bits": bits})
 
     weights = {"num_bits": bits, "group_size": size, "symmetric": symmetric}
     weights |= {"strategy": "channel" if channel else "group", "actorder": "group" if act_order else None}
