@@ -268,12 +268,12 @@ def compare(made, key, dtype, view):
 
 
 def unreadable(case, module):
-    """compressed-tensors 0.20.1 fails where INT4 zero points of some groups are one row of words."""
+    """compressed-tensors 0.20.1 fails where INT4 zero points of groups are one row of words."""
     zero, bits = module.tensors.get(".weight_zero_point"), module.more.get("bits")
     return case.library == "compressed_tensors" and bits == 4 and zero is not None and zero.shape[0] == 1 < zero.shape[1]
 
 
-# Formats whose library is known to give other values: see known, and "library" in quantized.py.
+# Formats whose library is known to give other values.
 DIFFERENT = (
     "gpt_oss",
     "ct_mxfp4",
