@@ -290,25 +290,46 @@ func (p *packing) turn(in Input, dst []byte, stride, m int, w window) error {
 		return err
 	}
 	defer l.release()
-	rows, cols := w.rows(), w.cols()
 	if p.pack.Bits == 8 {
-		fp8.Transpose(dst, stride, l.bytes[first:], l.stride, rows, cols, 1)
+		fp8.Transpose(dst, stride, l.bytes[first:], l.stride, w.rows(), w.cols(), 1)
 		return nil
 	}
-	b := getBuffer((rows + rows%2) * cols)
+	b := getBuffer(min(turnRows, w.rows()+w.rows()%2) * w.cols())
 	defer b.put()
+	for r := 0; r < w.rows(); r += turnRows {
+		p.turnPart(dst[p.turnedSize(r):], stride, l.bytes[r*l.stride:], l.stride, b.bytes,
+			min(turnRows, w.rows()-r), first, w.cols())
+	}
+	return nil
+}
+
+// turnRows is the rows that are transposed at once. They fill whole cache lines of the result.
+const turnRows = 256
+
+// lines rounds rows down to whole cache lines of the result, but to two rows at least.
+func (p *packing) lines(rows int) int {
+	line := 64
+	if p.pack.Bits == 4 {
+		line = 128
+	}
+	return max(rows/line*line, min(rows, line)&^1, 2)
+}
+
+// turnPart transposes rows of words, from code first on. b is memory for the codes.
+func (p *packing) turnPart(dst []byte, stride int, src []byte, srcStride int, b []byte, rows, first,
+	cols int) {
 	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
 	for r := range rows {
-		fp8.Unpack(b.bytes[r*cols:][:cols], l.bytes[r*l.stride:][:size], first, p.pack.Bits,
-			p.pack.Order)
+		fp8.Unpack(b[r*cols:][:cols], src[r*srcStride:][:size], first, p.pack.Bits, p.pack.Order)
 	}
 	if p.pack.Bits == 4 {
-		clear(b.bytes[rows*cols:])
+		if rows%2 == 1 {
+			clear(b[rows*cols:][:cols])
+		}
 		rows = (rows + 1) / 2
-		pairRows(b.bytes, rows, cols)
+		pairRows(b, rows, cols)
 	}
-	fp8.Transpose(dst, stride, b.bytes, cols, rows, cols, 1)
-	return nil
+	fp8.Transpose(dst, stride, b, cols, rows, cols, 1)
 }
 
 // pairRows puts each pair of rows of codes into one row of bytes, in place. The first of the rows
@@ -345,12 +366,10 @@ func (p *packing) fillUnit(u *Unit, env FillEnv, dst []byte) error {
 	return env.Together(fns...)
 }
 
-// stripRows returns the rows of a strip, an even number. It prefers whole cache lines of the
-// result.
+// stripRows returns the rows of a strip, an even number. A strip is one read, and packed codes are
+// few bytes, so there are half as many strips as of other units.
 func (p *packing) stripRows() int {
-	line := 64 * p.full[0] / p.turnedSize(p.full[0])
-	rows := min(p.full[0]/strips, strip/p.full[1])
-	return max(rows/line*line, min(line, strip/p.full[1])&^1, 2)
+	return p.lines(min(p.full[0]*2/strips, strip/int(p.words.rowStride)))
 }
 
 // needs reports the needs of a window of matrix m, as seen.
