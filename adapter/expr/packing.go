@@ -184,16 +184,16 @@ func (p *packing) present(l lease, first, cols int) coded {
 	}
 	defer l.release()
 	b := getBuffer(l.rows * cols)
-	p.unpackRows(b.bytes, &l, first, cols, l.rows)
+	p.unpackRows(b.bytes, l.bytes, l.stride, first, cols, l.rows)
 	return p.unpacked(b, cols, l.rows)
 }
 
-// unpackRows writes the codes of rows of a lease from code first on, a byte each.
-func (p *packing) unpackRows(dst []byte, l *lease, first, cols, rows int) {
+// unpackRows writes rows of codes, from code first on, a byte each. Rows of src are stride bytes
+// apart.
+func (p *packing) unpackRows(dst, src []byte, stride, first, cols, rows int) {
 	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
 	for r := range rows {
-		fp8.Unpack(dst[r*cols:][:cols], l.bytes[r*l.stride:][:size], first, p.pack.Bits,
-			p.pack.Order)
+		fp8.Unpack(dst[r*cols:][:cols], src[r*stride:][:size], first, p.pack.Bits, p.pack.Order)
 	}
 }
 
@@ -311,21 +311,43 @@ func (p *packing) turn(in Input, dst []byte, stride, m int, w window) error {
 		return err
 	}
 	defer l.release()
-	rows, cols := w.rows(), w.cols()
 	if p.pack.Bits == 8 {
-		fp8.Transpose(dst, stride, l.bytes[first:], l.stride, rows, cols, 1)
+		fp8.Transpose(dst, stride, l.bytes[first:], l.stride, w.rows(), w.cols(), 1)
 		return nil
 	}
-	b := getBuffer((rows + rows%2) * cols)
+	b := getBuffer(min(turnRows, w.rows()+w.rows()%2) * w.cols())
 	defer b.put()
-	p.unpackRows(b.bytes, &l, first, cols, rows)
-	if p.pack.Bits == 4 {
-		clear(b.bytes[rows*cols:])
-		rows = (rows + 1) / 2
-		pairRows(b.bytes, rows, cols)
+	for r := 0; r < w.rows(); r += turnRows {
+		p.turnPart(dst[p.turnedSize(r):], stride, l.bytes[r*l.stride:], l.stride, b.bytes,
+			min(turnRows, w.rows()-r), first, w.cols())
 	}
-	fp8.Transpose(dst, stride, b.bytes, cols, rows, cols, 1)
 	return nil
+}
+
+// turnRows is the rows that are transposed at once. They fill whole cache lines of the result.
+const turnRows = 256
+
+// lines rounds rows down to whole cache lines of the result, but to two rows at least.
+func (p *packing) lines(rows int) int {
+	line := 64
+	if p.pack.Bits == 4 {
+		line = 128
+	}
+	return max(rows/line*line, min(rows, line)&^1, 2)
+}
+
+// turnPart writes rows of words transposed, from code first on. b is memory for the codes.
+func (p *packing) turnPart(dst []byte, stride int, src []byte, srcStride int, b []byte, rows, first,
+	cols int) {
+	p.unpackRows(b, src, srcStride, first, cols, rows)
+	if p.pack.Bits == 4 {
+		if rows%2 == 1 {
+			clear(b[rows*cols:][:cols])
+		}
+		rows = (rows + 1) / 2
+		pairRows(b, rows, cols)
+	}
+	fp8.Transpose(dst, stride, b, cols, rows, cols, 1)
 }
 
 // pairRows puts each pair of rows of codes into one row of bytes, in place. The first of the rows
@@ -362,12 +384,10 @@ func (p *packing) fillUnit(u *Unit, env FillEnv, dst []byte) error {
 	return env.Together(fns...)
 }
 
-// stripRows returns the rows of a strip, an even number. It prefers whole cache lines of the
-// result.
+// stripRows returns the rows of a strip, an even number. A strip is one read, and packed codes are
+// few bytes, so there are half as many strips as of other units.
 func (p *packing) stripRows() int {
-	line := 64 * p.full[0] / p.turnedSize(p.full[0])
-	rows := min(p.full[0]/strips, strip/p.full[1])
-	return max(rows/line*line, min(line, strip/p.full[1])&^1, 2)
+	return p.lines(min(p.full[0]*2/strips, strip/int(p.words.rowStride)))
 }
 
 // needs reports the needs of a window of matrix m, as seen.
