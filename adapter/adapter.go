@@ -43,7 +43,8 @@
 // A table of formats says which stored tensors make one weight. Tensors of all shards are matched
 // (pair.go). The place of scales is decided once, from shapes and configuration together
 // (partition.go, quantization.go). They must fit exactly one known partition, or several that give
-// the same bytes. Tensors that belong to a quantization but to no weight are dropped (leftovers.go).
+// the same bytes. Tensors that belong to a quantization but not to a weight are dropped
+// (leftovers.go).
 //
 // The family's table finds the experts (family.go, families.go), and the layout's table arranges
 // them (layout.go, merge.go). All other keys get the family's names in that layout (names.go).
