@@ -81,7 +81,7 @@ type view struct {
 	float32 []string // endings of keys whose floating tensors are shown as F32
 	split   []fused
 	padded  []padded
-	made    []made
+	blanks  []blank
 	mtp     mtp    // the meaning of "auto"
 	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as in the source
 

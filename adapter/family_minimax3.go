@@ -11,6 +11,7 @@ var miniMaxM3VL = miniMaxM3Family("minimax_m3_vl",
 	rename{"^patch_merge_mlp.", "vision_tower.patch_merge_mlp."},
 )
 
+// miniMaxM3Family is MiniMax-M3 under a model_type. prefixes rename its parts in the native layout.
 func miniMaxM3Family(name string, prefixes ...rename) family {
 	return family{
 		name:  name,

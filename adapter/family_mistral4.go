@@ -44,6 +44,6 @@ var mistral4Text = func() view {
 func mistral4Native(prefixes ...rename) view {
 	return view{
 		layout: LayoutNative, prefixes: prefixes, asStored: true,
-		made: []made{{".mlp.gate.weight", ".mlp.gate.e_score_correction_bias"}},
+		blanks: []blank{{".mlp.gate.weight", ".mlp.gate.e_score_correction_bias"}},
 	}
 }

@@ -17,8 +17,8 @@ func (w *qweight) isAWQ() bool {
 		w.scales.Shape[1] == 8*w.zeros.Shape[1]
 }
 
-// openAWQ decodes codes of 4 bits. Codes and zero points are in the same order, and the zero points
-// are as stored.
+// openAWQ decodes codes of 4 bits, as dequantize_gemm of AutoAWQ does. Codes and zero points are in
+// the same order, and the zero points are as stored.
 func openAWQ(o *opening) (decoder, error) {
 	w := qweightOf(o.module)
 	w.size(4, w.codes.Shape[0], w.scales.Shape[1])

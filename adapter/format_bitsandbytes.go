@@ -13,7 +13,7 @@ import (
 
 // bitsandbytesFormats are codes of 4 bits with a table of their numbers and a description as JSON,
 // and codes of 8 bits with a scale for each row. A parameter of experts has no ".weight" in its
-// name.
+// name. The rules are those of the library's code for torch.
 var bitsandbytesFormats = []*format{
 	fourBits("bitsandbytes NF4", ".weight", "nf4"),
 	fourBits("bitsandbytes FP4", ".weight", "fp4"),

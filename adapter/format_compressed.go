@@ -10,7 +10,8 @@ import (
 )
 
 // compressedFormats are the formats of compressed-tensors other than FP8 and MXFP4. The tensors
-// decide between them, because groups of the configuration overlap in published files.
+// decide between them, because groups of the configuration overlap in published files. The rules
+// are those of the library's compressors.
 var compressedFormats = []*format{
 	{
 		name: "NVFP4 (compressed-tensors)", codes: ".weight_packed",

@@ -14,7 +14,7 @@ func (w *qweight) isGPTQ() bool { return w.packed() && w.codes.Shape[1] == w.sca
 // gptqBits are the sizes of codes that are decoded.
 var gptqBits = []int{2, 3, 4, 8}
 
-// openGPTQ decodes codes whose words run down the columns.
+// openGPTQ decodes codes whose words run down the columns, as GPTQModel does.
 func openGPTQ(o *opening) (decoder, error) {
 	w := qweightOf(o.module)
 	c, err := o.quantization.qweight(o.c)

@@ -10,7 +10,8 @@ import (
 )
 
 // mxfp4Formats are 4-bit floats in groups of 32 in a row: value = number × 2^(exponent - 127). A
-// byte has two codes, the low nibble first. The rows differ in the names of the tensors.
+// byte has two codes, the low nibble first. The rows differ in the names of the tensors. The rule
+// is that of convert_moe_packed_tensors in transformers.
 var mxfp4Formats = []*format{
 	{
 		// the experts of gpt-oss, whose parameters are the transpose of what is stored

@@ -63,8 +63,8 @@ func nvfp4Format(codes, scale, second string) *format {
 	}
 }
 
-// openNVFP4 opens a matrix, or a stack of grouped experts. The scales of a stack show in which
-// direction its codes are packed.
+// openNVFP4 opens a matrix, or a stack of grouped experts, by the rule of ModelOpt's NVFP4QTensor.
+// The scales of a stack show in which direction its codes are packed.
 func openNVFP4(o *opening, scale, second *Stored) (decoder, error) {
 	w := o.codes
 	if err := expect(scale, safetensors.F8E4M3); err != nil {

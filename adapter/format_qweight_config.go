@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// qweightConfig is what the descriptions of a quantization say about weights in words.
+// qweightConfig is what the descriptions of a quantization say about AWQ and GPTQ.
 type qweightConfig struct {
 	format setting[string] // AWQ or GPTQ
 	order  setting[string] // of the codes; a key of qweightOrders
@@ -23,7 +23,7 @@ type qweightConfig struct {
 // qweightOrders are the orders of codes.
 var qweightOrders = map[string]struct {
 	format string
-	plus   int // added to each stored zero point
+	plus   int // added to each stored zero point; only the first GPTQ format stores one less
 }{gemm: {"AWQ", 0}, "gptq": {"GPTQ", 1}, "gptq_v2": {"GPTQ", 0}}
 
 // orderNames are the orders by the names that programs give them.
@@ -65,7 +65,7 @@ type qweightRule struct {
 
 // qweight reads the descriptions, once.
 func (q *quantization) qweight(of *Checkpoint) (*qweightConfig, error) {
-	if q.words == nil {
+	if q.qweights == nil {
 		c := &qweightConfig{named: map[string]qweightScheme{}}
 		for _, d := range q.descriptions {
 			if err := c.read(d); err != nil {
@@ -75,9 +75,9 @@ func (q *quantization) qweight(of *Checkpoint) (*qweightConfig, error) {
 		if err := c.readRules(q.descriptions, of); err != nil {
 			return nil, err
 		}
-		q.words = c
+		q.qweights = c
 	}
-	return q.words, nil
+	return q.qweights, nil
 }
 
 // read reads the settings of one description for all modules.

@@ -189,7 +189,7 @@ func (p *planner) pass(w *weight, at place) error {
 	if err := p.add(name, n, p.bucket(w, at), w); err != nil {
 		return err
 	}
-	return p.addMade(w, at)
+	return p.addBlanks(w, at)
 }
 
 // add makes a virtual tensor in a file group, or two in a layout that quantizes. It accounts for

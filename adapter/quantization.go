@@ -26,7 +26,7 @@ type quantization struct {
 
 	partitions []*partition              // each partition in use, once
 	numbers    map[[64]byte]*[16]float32 // each table of numbers of codes, by its bytes
-	words      *qweightConfig            // what they say about words of codes
+	qweights   *qweightConfig            // what they say about AWQ and GPTQ
 }
 
 // description is the fields of one description, as the file has them.

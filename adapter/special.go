@@ -12,22 +12,32 @@ import (
 // another shape than published ones. key is the published name.
 func (p *planner) special(key, name string, n expr.Node) (expr.Node, error) {
 	n, err := p.float(name, n)
-	if err == nil && p.back != nil {
-		native := firstOf(p.back.renames, key)
-		if n, err = shaped(p.back.restore, native, n); err == nil {
-			n, err = p.pad(native, n)
-		}
-	}
-	if err == nil {
-		n, err = p.unpad(name, n)
-	}
 	if err != nil {
+		return nil, err
+	}
+	if n, err = p.restored(key, n); err != nil {
+		return nil, err
+	}
+	if n, err = p.unpad(name, n); err != nil {
 		return nil, err
 	}
 	return shaped(p.view.reshape, name, n)
 }
 
-// float gives a floating tensor the dtype that the view's rules say.
+// restored gives a tensor of the native layout its published shape, if that is the direction.
+func (p *planner) restored(key string, n expr.Node) (expr.Node, error) {
+	if p.back == nil {
+		return n, nil
+	}
+	native := firstOf(p.back.renames, key)
+	n, err := shaped(p.back.restore, native, n)
+	if err != nil {
+		return nil, err
+	}
+	return p.pad(native, n)
+}
+
+// float gives a floating tensor the dtype that the view's rules ask for.
 func (p *planner) float(name string, n expr.Node) (expr.Node, error) {
 	switch {
 	case !floating(n.DType()):

@@ -8,15 +8,15 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// made is a vector of zeros, one F32 for each expert. The layout has it even if the source does
+// blank is a vector of zeros, one F32 for each expert. The layout has it even if the source does
 // not.
-type made struct {
+type blank struct {
 	beside, key string // ends of published keys: of a tensor in the same module, and its own
 }
 
-// addMade adds the vectors of zeros that the view has beside a tensor and the source does not.
-func (p *planner) addMade(w *weight, at place) error {
-	for _, m := range p.view.made {
+// addBlanks adds the vectors of zeros that the view has beside a tensor and the source does not.
+func (p *planner) addBlanks(w *weight, at place) error {
+	for _, m := range p.view.blanks {
 		head, ok := strings.CutSuffix(w.hf, m.beside)
 		if !ok || p.weightOf(head+m.key) != nil {
 			continue
