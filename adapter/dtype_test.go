@@ -42,6 +42,21 @@ func TestDTypeIsThatOfTheConfiguration(t *testing.T) {
 	}
 }
 
+func TestTheConfigurationSaysWhetherItNamesADType(t *testing.T) {
+	for config, want := range map[string]bool{
+		`{}`:                          false,
+		`{"torch_dtype": "bfloat16"}`: true,
+		`{"torch_dtype": "float64"}`:  false,
+		`{"text_config": {"torch_dtype": "bfloat16"}}`: true,
+		``: false,
+	} {
+		d, named := (&Config{Raw: []byte(config)}).DType()
+		if d != safetensors.BF16 || named != want {
+			t.Errorf("%q: %s, named %t, want BF16, %t", config, d, named, want)
+		}
+	}
+}
+
 // The dtype of config.json, the same one as an option, and config.json of the view agree.
 func TestADTypeLeftOpenIsTheConfigured(t *testing.T) {
 	for dtype, d := range dtypes {

@@ -1,7 +1,9 @@
 package adapter
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -37,9 +39,40 @@ func mxfp4Format(codes string) *format {
 		},
 		open: func(o *opening) (decoder, error) {
 			w := o.part(codes)
+			if err := refuseIntegers(o, w); err != nil {
+				return nil, err
+			}
 			return openMXFP4(o, w, o.part(".weight_scale"), pairs(w.Shape), false)
 		},
 	}
+}
+
+// refuseIntegers refuses codes that Quark's description calls integers, since packs of integers
+// have the same shapes. What it says of single layers may call them something else.
+func refuseIntegers(o *opening, w *Stored) error {
+	q := o.settings.object(quantizationFields...)
+	dtype := func(scheme any) string {
+		d, _ := asObject(asObject(scheme)["weight"])["dtype"].(string)
+		return d
+	}
+	all := dtype(q["global_quant_config"])
+	if q.text("quant_method") != "quark" || !integral(all) {
+		return nil
+	}
+	for _, field := range []string{"layer_quant_config", "layer_type_quant_config"} {
+		for _, scheme := range asObject(q[field]) {
+			if d := dtype(scheme); d != "" && !integral(d) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("%s: %s: the shapes of 4-bit floats under exponents, but config.json has "+
+		"weights of dtype %.100q: one of them is wrong", w.Shard, w.Key, all)
+}
+
+// integral reports whether Quark calls numbers of a type integers.
+func integral(dtype string) bool {
+	return strings.HasPrefix(dtype, "int") || strings.HasPrefix(dtype, "uint")
 }
 
 func isBytes(t *Stored) bool { return t != nil && t.DType == safetensors.U8 }

@@ -399,18 +399,50 @@ func (n *packed) index(i int64) (node, error) {
 		func(g grid) grid { return g.narrow(rank, i, i+1) })
 }
 
+// String names every stored tensor that the weight is computed from.
 func (n *packed) String() string {
-	key, block := n.codes.words.src.Key, n.scales.block
-	if n.codes.transposed {
-		block[0], block[1] = block[1], block[0]
+	key := n.codes.words.src.Key
+	s := fmt.Sprintf("unpack(%s, %d bits, %s%s, %s, ", n.codes.words.name(), n.codes.pack.Bits,
+		shortened(n.scales.src.Key, key), factorOf(n.scales.of, key), n.groupsName())
+	if n.zeros != nil {
+		s += "zeros " + shortened(n.zeros.src.Key, key) + ", "
 	}
-	s := fmt.Sprintf("unpack(%s, %d bits, %s, %s×%s, %s)", n.codes.words.name(), n.codes.pack.Bits,
-		shortened(n.scales.src.Key, key), blockName(block[0]), blockName(block[1]),
-		strings.ToLower(n.dtype.String()))
+	s += strings.ToLower(n.dtype.String()) + ")"
 	if n.codes.transposed {
 		return "transpose(" + s + ")"
 	}
 	return s
+}
+
+// factorOf names the tensor that decodes the scales, or that they are multiplied by.
+func factorOf(of numbers, key string) string {
+	switch of := of.(type) {
+	case *factored:
+		if of.divides {
+			return " ÷ " + shortened(of.second.Key, key)
+		}
+		return " × " + shortened(of.second.Key, key)
+	case *nested:
+		return " × " + shortened(of.Absmax.Key, key)
+	}
+	return ""
+}
+
+// groupsName describes the codes under one scale, in the orientation of the stored codes.
+func (n *packed) groupsName() string {
+	block := n.scales.block
+	if n.codes.transposed {
+		block[0], block[1] = block[1], block[0]
+	}
+	l := n.scales.groups
+	if l == nil {
+		return blockName(block[0]) + "×" + blockName(block[1])
+	}
+	axis := "rows"
+	if (l.axis == 1) != n.codes.transposed {
+		axis = "columns"
+	}
+	return axis + " by " + shortened(l.src.Key, n.codes.words.src.Key)
 }
 
 // shortened returns a key without the beginning that it shares with another, up to a dot.
