@@ -28,7 +28,8 @@ var mxfp4Formats = []*format{
 	mxfp4Format(".weight"),        // Quark, MiMo-V2.6
 }
 
-const mxGroup = 32 // codes under one exponent
+// groupsOf32 is the partition of all MX formats: 32 elements of a row have one exponent.
+var groupsOf32 = partition{block: [2]int64{1, 32}}
 
 func mxfp4Format(codes string) *format {
 	return &format{
@@ -97,6 +98,7 @@ func pairs(bytes []int64) []int64 {
 	return shape
 }
 
+// openMXFP4 opens codes of a shape. The weight is their transpose if turned is set.
 func openMXFP4(o *opening, w, scale *Stored, shape []int64, turned bool) (decoder, error) {
 	if err := expect(w, safetensors.U8); err != nil {
 		return nil, err
@@ -107,12 +109,16 @@ func openMXFP4(o *opening, w, scale *Stored, shape []int64, turned bool) (decode
 	if o.c.kernelOrder[scale.Shard] {
 		return nil, kernelOrder.refused(w, o.settings)
 	}
-	d := &packedWeight{
-		Packed: expr.Packed{
-			Codes: &w.Source, Shape: shape, Pack: expr.Pack{Bits: 4}, Values: e2m1,
-			Scales: expr.Scales{Source: &scale.Source, Block: [2]int64{1, mxGroup}},
-		},
-		where: partition{block: [2]int64{1, mxGroup}}.String(), turned: turned,
-	}
+	d := mxfp4Weight(w, scale, shape, e2m1)
+	d.turned = turned
 	return d, d.checkGroups(w, scale)
+}
+
+// mxfp4Weight is codes of a shape, two in a byte, with an exponent for each group of 32. values are
+// the numbers of the codes.
+func mxfp4Weight(w, scale *Stored, shape []int64, values *[16]float32) *packedWeight {
+	return &packedWeight{where: groupsOf32.String(), Packed: expr.Packed{
+		Codes: &w.Source, Shape: shape, Pack: expr.Pack{Bits: 4}, Values: values,
+		Scales: expr.Scales{Source: &scale.Source, Block: groupsOf32.block},
+	}}
 }

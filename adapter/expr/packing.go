@@ -188,7 +188,7 @@ func (p *packing) present(l lease, first, cols int) coded {
 	return p.unpacked(b, cols, l.rows)
 }
 
-// unpackRows writes the codes of rows of a lease from code first on, a byte each.
+// unpackRows writes the codes of rows from code first on, a byte each.
 func (p *packing) unpackRows(dst, src []byte, stride, first, cols, rows int) {
 	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
 	for r := range rows {
