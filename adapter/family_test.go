@@ -144,7 +144,7 @@ func TestRowsMatchArchitectures(t *testing.T) {
 	}
 }
 
-// A row that names the language model inside is not for others, wherever it is in the table.
+// A row that names the language model inside is not for others, where it is in the table.
 func TestRowsMatchTheLanguageModelInside(t *testing.T) {
 	f := family{types: []string{"outer"}, inner: []string{"vision"}, inside: "text"}
 	for config, want := range map[string]bool{
