@@ -114,9 +114,8 @@ func TestLostValuesAreCounted(t *testing.T) {
 // packedFS is a tree with one transposed matrix of 4-bit codes, whose grid of scales is large.
 func packedFS(t *testing.T, file expr.File, rows, cols int64) *FS {
 	t.Helper()
-	codes := &expr.Source{
-		Key: "w", File: file, DType: safetensors.U8, Shape: []int64{rows, cols / 2},
-	}
+	codes := &expr.Source{Key: "w", File: file, DType: safetensors.U8,
+		Shape: []int64{rows, cols / 2}}
 	scales := &expr.Source{Key: "s", File: file, Offset: rows * cols / 2, DType: safetensors.F8E8M0,
 		Shape: []int64{rows, cols / 32}}
 	n, err := expr.DequantizePacked(&expr.Packed{Codes: codes, Shape: []int64{rows, cols},

@@ -188,8 +188,7 @@ func (p *packing) present(l lease, first, cols int) coded {
 	return p.unpacked(b, cols, l.rows)
 }
 
-// unpackRows writes rows of codes, from code first on, a byte each. Rows of src are stride bytes
-// apart.
+// unpackRows writes the codes of rows from code first on, a byte each.
 func (p *packing) unpackRows(dst, src []byte, stride, first, cols, rows int) {
 	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
 	for r := range rows {
@@ -336,7 +335,7 @@ func (p *packing) lines(rows int) int {
 	return max(rows/line*line, min(rows, line)&^1, 2)
 }
 
-// turnPart writes rows of words transposed, from code first on. b is memory for the codes.
+// turnPart transposes rows of words, from code first on. b is memory for the codes.
 func (p *packing) turnPart(dst []byte, stride int, src []byte, srcStride int, b []byte, rows, first,
 	cols int) {
 	p.unpackRows(b, src, srcStride, first, cols, rows)

@@ -313,7 +313,7 @@ def views(made, directory):
     The dtypes are those of the library, and one that changes with the seed.
     """
     out = {}
-    for dtype in {*made.case.dtypes, list(quantized.DTYPES)[made.seed % 3]}:
+    for dtype in {*made.dtypes, list(quantized.DTYPES)[made.seed % 3]}:
         with mount(directory, "--layout", "hf", "--dtype", dtype) as point:
             got = {k: np.array(a) for k, a in read_all(point).items()}
         lines = differences(made.view(dtype), got)
@@ -335,7 +335,7 @@ def run(name, made_views=views):
             made = quantized.make(name, seed)
             made.write(directory, 1 + seed % 2)
             got = made_views(made, directory)
-            for dtype in made.case.dtypes if made.case.library else ():
+            for dtype in made.dtypes if made.case.library else ():
                 for key, module in made.modules.items():
                     apart += compare(made, key, dtype, got[dtype][key + module.suffix])
                     compared += module.values.size
@@ -369,7 +369,8 @@ GROUPS = {
     "transformers": ("gpt_oss",),
     "compressed": tuple(f for f in quantized.FORMATS if f.startswith("ct_") and f != "ct_int4_g_idx") + ("kimi_k2",),
     "awq": ("awq",),
-    "gptq": tuple(f for f in quantized.FORMATS if f.startswith("gptq")) + ("auto_round",),
+    "gptq4": tuple(f for f in quantized.FORMATS if f.startswith("gptq4")),
+    "gptq": tuple(f for f in quantized.FORMATS if f.startswith("gptq") and f[4] != "4") + ("auto_round",),
     "bitsandbytes": tuple(f for f in quantized.FORMATS if f.startswith("bnb")),
     "modelopt": tuple(f for f in quantized.FORMATS if f.startswith("modelopt")),
     "automodel": tuple(f for f in quantized.FORMATS if f.startswith("deepseek")) + ("minimax_m3", "quark_mxfp4"),
