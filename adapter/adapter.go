@@ -50,9 +50,9 @@
 // them (layout.go, merge.go). All other keys get the family's names in that layout (names.go).
 //
 // A new layout is a new row of its table. A new family is a new row, and a file of its own if a
-// rule of it is unique (family_ernie.go). Rows are matched by the outermost model_type, so a model
-// around a known language model has no layout but "hf", which is read as that language model is
-// stored. testdata/plans shows the plan of each family.
+// rule of it is unique (family_ernie.go). Rows are matched by the outermost model_type. So a model
+// around a known language model has no layout but "hf". Its weights are read as that language model
+// is stored. testdata/plans shows the plan of each family.
 //
 // The rules of layouts are those of NeMo AutoModel's adapters. Some of those adapters were written
 // for BF16 checkpoints and pass quantized weights on; here every weight is dequantized first. The

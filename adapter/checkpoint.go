@@ -85,9 +85,9 @@ type OpenOptions struct {
 }
 
 // Open opens a source. It reads no tensor data except descriptions of packs that are stored as
-// tensors. The source is a folder with config.json and shards (in Mistral's own layout with
-// params.json and consolidated*.safetensors), one .safetensors file, or a Hub id in the local
-// Hugging Face cache. A Hub id is "org/name" or "org/name@revision".
+// tensors. The source is a folder with config.json and shards, one .safetensors file, or a Hub id
+// in the local Hugging Face cache. A Hub id is "org/name" or "org/name@revision". A folder in
+// Mistral's own layout has params.json and consolidated*.safetensors.
 //
 // Open checks the header of every shard and compares it with the index if there is one. The shards
 // are chosen as transformers chooses them (shards.go). A key of the index that no shard has is an

@@ -10,8 +10,8 @@ import (
 // gemm is the only order of AWQ that is decoded. Other kernels have other orders.
 const gemm = "gemm"
 
-// isAWQ reports whether the codes of a word belong to one row: each word of zero points is beside
-// eight scales and above one word of codes.
+// isAWQ reports whether the codes of a word belong to one row. Then each word of zero points is
+// beside eight scales and above one word of codes.
 func (w *qweight) isAWQ() bool {
 	return w.packed() && w.list == nil && w.codes.Shape[1] == w.zeros.Shape[1] &&
 		w.scales.Shape[1] == 8*w.zeros.Shape[1]

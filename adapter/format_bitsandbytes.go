@@ -11,9 +11,9 @@ import (
 	"github.com/dequantfs/dequantfs/fp8"
 )
 
-// bitsandbytesFormats are codes of 4 bits with a table of their numbers and a description as JSON,
-// and codes of 8 bits with a scale for each row. A parameter of experts has no ".weight" in its
-// name. The rules are those of the library's code for torch.
+// bitsandbytesFormats are codes of 4 or 8 bits. Codes of 4 bits have a table of their numbers and a
+// description as JSON. Codes of 8 bits have a scale for each row. A parameter of experts has no
+// ".weight" in its name. The rules are those of the library's code for torch.
 var bitsandbytesFormats = []*format{
 	fourBits("bitsandbytes NF4", ".weight", "nf4"),
 	fourBits("bitsandbytes FP4", ".weight", "fp4"),

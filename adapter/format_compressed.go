@@ -131,32 +131,32 @@ func (o *opening) statedShape(w *Stored) ([]int64, error) {
 	return shape, nil
 }
 
-// widths are the bits of codes in the packs of compressed-tensors. Between its versions 0.13 and
-// 0.20 the packing of odd widths changed, so only packs of decoded widths have one meaning.
-var widths = []struct {
-	bits    int
-	decoded bool
-}{{2, false}, {3, false}, {4, true}, {5, false}, {6, false}, {7, false}, {8, true}}
+// decodedWidths are the bits of codes that are decoded. Between versions 0.13 and 0.20 of
+// compressed-tensors the packing of other widths changed, so only these have one meaning.
+var decodedWidths = []int{4, 8}
+
+// fittingWidths returns the bits of codes with which so many columns fill so many words. Codes
+// whose bits do not divide 32 straddle words or not, depending on the library's version.
+func fittingWidths(words, cols int64) (fit []int) {
+	for bits := int64(2); bits <= 8; bits++ {
+		apart, dense := ceilDiv(cols, 32/bits), ceilDiv(cols*bits, 32)
+		if words == apart || words == dense {
+			fit = append(fit, int(bits))
+		}
+	}
+	return fit
+}
 
 // bitsOf returns the bits of a code, which follow from the number of words in a row. If several
 // widths need as many, as 7 and 8 bits do, the configuration decides.
 func (o *opening) bitsOf(w *Stored, shape []int64) (int, error) {
-	var fit, named []int
 	configured := o.quantization.integers.schemeOf(o.name).bits
 	if len(configured) == 0 { // names in the configuration may be those of another library
 		configured = o.quantization.integers.any.bits
 	}
-	decoded := map[int]bool{}
-	for _, x := range widths {
-		apart, dense := ceilDiv(shape[1], int64(32/x.bits)), ceilDiv(shape[1]*int64(x.bits), 32)
-		if w.Shape[1] == apart || w.Shape[1] == dense {
-			fit = append(fit, x.bits)
-			if slices.Contains(configured, x.bits) {
-				named = append(named, x.bits)
-			}
-		}
-		decoded[x.bits] = x.decoded
-	}
+	fit := fittingWidths(w.Shape[1], shape[1])
+	named := slices.DeleteFunc(slices.Clone(fit),
+		func(bits int) bool { return !slices.Contains(configured, bits) })
 	if len(fit) > 1 && len(named) > 0 {
 		fit = named
 	}
@@ -170,7 +170,7 @@ func (o *opening) bitsOf(w *Stored, shape []int64) (int, error) {
 	case len(fit) > 1:
 		return 0, fmt.Errorf("%s fit codes of %v bits: say in config.json which it is: add "+
 			"num_bits to the weights of quantization_config.config_groups", stated, fit)
-	case !decoded[fit[0]]:
+	case !slices.Contains(decodedWidths, fit[0]):
 		return 0, fmt.Errorf("%s have codes of %d bits (compressed-tensors), which are not "+
 			"decoded: "+otherwise, stated, fit[0])
 	}

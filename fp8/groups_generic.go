@@ -112,8 +112,8 @@ func (s *scratch) groupByColumn(dst, codes []byte, b *strip, scale, zero float32
 	}
 }
 
-// memory is a table of the results of the 16 codes of a group, for each of several recent pairs of
-// a scale and a zero point. Many groups have the same few scales, if a scale has 8 bits.
+// memory keeps tables of the results of the 16 codes of a group, each for a recent pair of a scale
+// and a zero point. Many groups have the same few scales if a scale has 8 bits.
 type memory struct {
 	keys   [512]uint64
 	tables [512][sixteen]uint16

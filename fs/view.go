@@ -64,6 +64,14 @@ func (b *builder) view(v View) error {
 			return err
 		}
 	}
+	if err := b.configurations(d, v); err != nil {
+		return err
+	}
+	return b.side(d, v.Dir)
+}
+
+// configurations adds config.json and params.json, if the view has them.
+func (b *builder) configurations(d *node, v View) error {
 	for _, f := range []struct {
 		name string
 		data []byte
@@ -75,7 +83,7 @@ func (b *builder) view(v View) error {
 			return err
 		}
 	}
-	return b.side(d, v.Dir)
+	return nil
 }
 
 // stem returns the beginning of the names of shards and of their index.

@@ -232,8 +232,8 @@ func (s *Scales) nested(each int) (numbers, error) {
 	return &nested{s.Source, each, *n}, nil
 }
 
-// subtract makes the zero points. A zero point that all codes share is subtracted from the table of
-// their numbers where there is one, because that costs nothing for each element.
+// subtract makes the zero points. One that all codes share is subtracted from the table of their
+// numbers, if they have one. That costs nothing for each element.
 func (n *packed) subtract(p *Packed) error {
 	bits := p.Pack.Bits
 	if n.values == nil && bits < 8 {

@@ -52,8 +52,8 @@ func newPacking(src *Source, shape []int64, pack Pack, h *header) (packing, erro
 // wordSize returns the bytes of a word of packed codes. No format has words of more than 32 bits.
 func wordSize(src *Source) int { return min(max(src.DType.Bits()/8, 1), 4) }
 
-// packedSize returns the bytes of a matrix, and the rows and columns of its bytes, or of its words
-// if their codes belong to one column.
+// packedSize returns the bytes of a matrix, and its rows and columns of bytes. If the codes of a
+// word belong to one column, they are rows and columns of words.
 func (p *packing) packedSize(rows, cols int64) (size, height, width int64) {
 	bits, word := int64(p.pack.Bits), int64(p.word)
 	if p.pack.Down {
