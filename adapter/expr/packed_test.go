@@ -430,8 +430,9 @@ func TestRecipesOfPackedWeightsNameEveryTensor(t *testing.T) {
 	}
 	nested := func(p *Packed) {
 		p.Scales.Source = stored("x.scales", u8, 4, 2)
-		p.Scales.Nested = &Nested{Map: stored("x.map", f32, 256), Absmax: stored("x.absmax", f32, 1),
-			Block: 8}
+		p.Scales.Nested = &Nested{
+			Map: stored("x.map", f32, 256), Absmax: stored("x.absmax", f32, 1), Block: 8,
+		}
 	}
 	must := must(t)
 	for _, test := range []struct {
