@@ -73,8 +73,8 @@ func inKernelOrder(h *safetensors.Header) bool {
 var undecodedTypes = []*format{
 	{
 		name: "MLX", codes: ".weight", parts: []string{".scales"}, optional: []string{".biases"},
-		loose: true,
-		fits:  typed(".weight", safetensors.U32), instead: "use the checkpoint that it was made from",
+		loose: true, fits: typed(".weight", safetensors.U32),
+		instead: "use the checkpoint that it was made from",
 	},
 	{
 		name: "INT8 without the scales of a known format", codes: ".weight",
