@@ -21,6 +21,9 @@ var (
 
 	// ErrNoWeight says that a scale has no weight.
 	ErrNoWeight = errors.New("scale without its weight")
+
+	// ErrNoPart says that a quantized weight lacks one of its tensors.
+	ErrNoPart = errors.New("weight without one of its tensors")
 )
 
 // LayoutError says that a known model has no such layout.

@@ -73,8 +73,8 @@ func inKernelOrder(h *safetensors.Header) bool {
 var undecodedTypes = []*format{
 	{
 		name: "MLX", codes: ".weight", parts: []string{".scales"}, optional: []string{".biases"},
-		loose: true,
-		fits:  typed(".weight", safetensors.U32),
+		loose: true, fits: typed(".weight", safetensors.U32),
+		instead: "use the checkpoint that it was made from",
 	},
 	{
 		name: "INT8 without the scales of a known format", codes: ".weight",
@@ -82,7 +82,11 @@ var undecodedTypes = []*format{
 		instead: "restore the shard with its weight_scale, or with its scale if it is FP4 of " +
 			"DeepSeek-V4, or " + otherwise,
 	},
-	coded("a pack of bytes (BitNet, bitsandbytes or MXFP4)", safetensors.U8),
+	{
+		name: "a pack of bytes without the scales of a known format", codes: ".weight",
+		fits:    typed(".weight", safetensors.U8),
+		instead: "restore the shards with the scales beside it, or " + otherwise,
+	},
 	coded("a pack of integers", safetensors.I32),
 	coded("a pack of integers (MLX)", safetensors.U32),
 	coded("FP4", safetensors.F4),

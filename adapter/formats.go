@@ -329,6 +329,9 @@ const otherwise = "use this model in FP8 or BF16, or a loader that decodes the f
 func (f *format) refused(t *Stored, s settings) error {
 	instead := cmp.Or(f.instead, otherwise)
 	method := s.object(quantizationFields...).text("quant_method")
+	if slices.Contains(undecodedMethods, method) {
+		instead = otherwise
+	}
 	if method != "" {
 		method = fmt.Sprintf(" (quant_method %.100q)", method)
 	}

@@ -284,8 +284,8 @@ func (p *pairer) whole(m *module) error {
 	r := m.row
 	if ending, ok := r.missing(m); ok {
 		t := r.firstOf(m)
-		return fmt.Errorf("%s: %s: %s without %s beside it: the checkpoint may be incomplete",
-			t.Shard, t.Key, r.name, m.name+ending)
+		return kindError{fmt.Errorf("%s: %s: %s without %s beside it: the checkpoint may be "+
+			"incomplete", t.Shard, t.Key, r.name, m.name+ending), ErrNoPart}
 	}
 	if t := m.part(r.codes); !r.named() && m.codes != nil {
 		return fmt.Errorf("%s: %s: %s beside %s, which is the same weight: remove one of them",

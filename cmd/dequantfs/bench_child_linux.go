@@ -141,7 +141,7 @@ func (b *bench) decode(ctx context.Context) error {
 		}
 		seen[d.Implementation] = true
 		name := d.Implementation
-		b.record("decode-"+name, "decoding to BF16 in memory, "+name+", one core", d.Bytes,
+		b.record("decode-"+name, "decoding FP8 to BF16 in memory, "+name+", one core", d.Bytes,
 			d.Decode)
 		b.record("transpose-"+name, "transposing codes in memory, "+name+", one core", d.Bytes/2,
 			d.Transpose)

@@ -156,7 +156,7 @@ func (f *benchFlags) open(c *cobra.Command, view *request, name string) (*bench,
 		return nil, err
 	}
 	b.name = b.source.checkpoint.Location() // it is opened again, and then must be the same files
-	f.view.sayLayout(logger(c))
+	f.view.sayLayout(logger(c), b.source.checkpoint)
 	if b.sample, err = chooseSample(b.source.fs, int64(f.sample)); err == nil {
 		b.ranges, err = b.source.rangesOf(b.sample)
 	}

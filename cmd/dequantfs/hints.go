@@ -20,8 +20,8 @@ var hints = []struct {
 	hint string
 }{
 	{saysHow, ""},
-	{kind(adapter.ErrNoWeight),
-		"if SOURCE is one of several shards, give their folder; else " + fetch},
+	{kind(adapter.ErrNoWeight), oneOfSeveral},
+	{kind(adapter.ErrNoPart), oneOfSeveral},
 	{kind(adapter.ErrNoConfig), "fetch config.json too; a model in one file can be SOURCE " +
 		"itself: layout hf needs no config.json"},
 	{kind(adapter.ErrNoCheckpoint), "SOURCE is the folder with config.json and *.safetensors, " +
@@ -45,7 +45,10 @@ var hints = []struct {
 	{kind(syscall.ESTALE), "the source changed since it was opened; mount it again"},
 }
 
-const fetch = "fetch what is missing: hf download ORG/NAME --local-dir DIRECTORY"
+const (
+	fetch        = "fetch what is missing: hf download ORG/NAME --local-dir DIRECTORY"
+	oneOfSeveral = "if SOURCE is one of several shards, give their folder; else " + fetch
+)
 
 // kind matches errors of a kind.
 func kind(k error) func(error) bool { return func(err error) bool { return errors.Is(err, k) } }

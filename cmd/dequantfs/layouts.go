@@ -16,8 +16,12 @@ func layoutNames() (names []string) {
 	return names
 }
 
-// readersOf names the programs that read a layout.
-func readersOf(layout string) string {
+// readersOf names the programs that read a layout of a checkpoint.
+func readersOf(layout string, c *adapter.Checkpoint) string {
+	if layout == adapter.LayoutHF && c.IsMistral() {
+		return "programs that read Mistral's own layout, such as vLLM with --config-format " +
+			"mistral --load-format mistral"
+	}
 	l, _ := adapter.LayoutNamed(layout)
 	return l.Readers
 }

@@ -57,7 +57,7 @@ func (l *lsFlags) run(c *cobra.Command, name string) error {
 	if l.summary { // the same for every layout
 		return writeSummary(c.OutOrStdout(), s.checkpoint, l.json)
 	}
-	l.view.sayLayout(logger(c))
+	l.view.sayLayout(logger(c), s.checkpoint)
 	listings, err := list(s)
 	switch {
 	case err != nil:

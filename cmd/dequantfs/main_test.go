@@ -80,6 +80,7 @@ func TestHintsFitTheirKinds(t *testing.T) {
 		want string // part of the hint
 	}{
 		{adapter.ErrNoWeight, "give their folder"},
+		{adapter.ErrNoPart, "give their folder"},
 		{adapter.ErrNoConfig, "layout hf needs no config.json"},
 		{adapter.ErrNoCheckpoint, "ORG/NAME in the local cache"},
 		{adapter.ErrAbsentTensor, "--exclude"},

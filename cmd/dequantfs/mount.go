@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/fs"
 	"github.com/dequantfs/dequantfs/fs/export"
 	"github.com/dequantfs/dequantfs/fs/units"
@@ -321,11 +320,12 @@ func (m *mountFlags) mount(
 func (m *mounted) sayReaders(log *slog.Logger) {
 	said := map[string]bool{}
 	for _, v := range m.views {
-		layout, _ := adapter.LayoutNamed(v.Plan.Options.Layout)
-		if !said[layout.Name] {
-			log.Info(filepath.Join(m.mountpoint, layout.Name) + "/ is for " + layout.Readers)
+		layout := v.Plan.Options.Layout
+		if !said[layout] {
+			log.Info(filepath.Join(m.mountpoint, layout) + "/ is for " +
+				readersOf(layout, m.checkpoint))
 		}
-		said[layout.Name] = true
+		said[layout] = true
 	}
 }
 

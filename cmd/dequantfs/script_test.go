@@ -46,6 +46,7 @@ func (h hearing) Run() int {
 // commands they have
 //
 //	checkpoint DIR [EDIT…]    write a small DeepSeek-V3 checkpoint, see writeCheckpoint
+//	golden NAME…              copy checkpoints of testdata/golden/formats
 //	[!] mounted MOUNTPOINT    wait until a checkpoint is mounted there, or none
 //	used MOUNTPOINT           wait until a process uses the mount
 //	[!] signal NAME MOUNTPOINT  send a signal to the process behind the mount, which ends or stays
@@ -58,6 +59,7 @@ func TestScripts(t *testing.T) {
 		Condition:           scriptCondition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"checkpoint": scriptCheckpoint,
+			"golden":     scriptGolden,
 			"mounted":    scriptMounted,
 			"signal":     scriptSignal,
 			"json":       scriptJSON,
@@ -127,6 +129,17 @@ func scriptCheckpoint(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(writeCheckpoint(ts.MkAbs(args[0]), args[1:]...))
 }
 
+// scriptGolden copies checkpoints of other quantized formats: golden NAME….
+func scriptGolden(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: golden NAME…")
+	}
+	for _, name := range args {
+		from := filepath.Join("..", "..", "testdata", "golden", "formats", name)
+		ts.Check(os.CopyFS(ts.MkAbs(name), os.DirFS(from)))
+	}
+}
+
 // writeCheckpoint writes a small DeepSeek-V3 checkpoint with edits, each NAME=VALUE:
 //
 //	shards=N experts=N mtp=N single noindex plain
@@ -134,6 +147,7 @@ func scriptCheckpoint(ts *testscript.TestScript, neg bool, args []string) {
 //	clone=OLD:NEW       add tensors under a name with NEW for OLD, in the last shard
 //	retype=KEY:DTYPE    another dtype, zeros for data
 //	reshape=KEY:AxB     another shape, zeros for data
+//	add=KEY:DTYPE:AxB   add a tensor of zeros
 //	config.KEY=JSON     change config.json; empty: remove the key
 func writeCheckpoint(dir string, edits ...string) error {
 	o := synth.Options{Layers: 2, Vocab: 64, Hidden: 128, ExpertIntermediate: 64,
@@ -190,6 +204,10 @@ func editCheckpoint(c *synth.Checkpoint, edit string) error {
 			}
 		}
 		return nil
+	case name == "add":
+		dtype, shape, _ := strings.Cut(to, ":")
+		c.Tensors = append(c.Tensors, synth.Tensor{Name: key, DType: dtype})
+		return reshape(&c.Tensors[len(c.Tensors)-1], shape)
 	case c.Find(key) == nil:
 		return fmt.Errorf("%s: no tensor %q", edit, key)
 	case name == "retype":
@@ -197,18 +215,21 @@ func editCheckpoint(c *synth.Checkpoint, edit string) error {
 		t.DType, t.Data = to, nil
 		return nil
 	case name == "reshape":
-		t := c.Find(key)
-		t.Shape, t.Data = nil, nil
-		for _, d := range strings.Split(to, "x") {
-			n, err := strconv.ParseInt(d, 10, 64)
-			if err != nil {
-				return err
-			}
-			t.Shape = append(t.Shape, n)
-		}
-		return nil
+		return reshape(c.Find(key), to)
 	}
 	return fmt.Errorf("unknown edit %q", edit)
+}
+
+func reshape(t *synth.Tensor, shape string) error {
+	t.Shape, t.Data = nil, nil
+	for _, d := range strings.Split(shape, "x") {
+		n, err := strconv.ParseInt(d, 10, 64)
+		if err != nil {
+			return err
+		}
+		t.Shape = append(t.Shape, n)
+	}
+	return nil
 }
 
 // scriptMounted waits until a checkpoint is mounted, or until there is none and no process that

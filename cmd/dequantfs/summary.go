@@ -58,12 +58,15 @@ func formatSummary(counts []adapter.Count) string {
 func formatCount(n, before adapter.Count) string {
 	number := humanize.Comma(int64(n.Weights))
 	if n.Format == "" {
-		return number + " tensors not quantized"
+		return number + " " + plural(n.Weights, "tensor", "tensors") + " not quantized"
 	}
-	where := strings.TrimPrefix(n.Where, "one scale ")
-	s := number + " weights in " + n.Format + ", " + where
-	if n.Format == before.Format {
+	where, brief := strings.CutPrefix(n.Where, "one scale ")
+	s := number + " " + plural(n.Weights, "weight", "weights") + " in " + n.Format + ", " + where
+	switch {
+	case n.Format == before.Format && brief:
 		s = number + " " + where
+	case n.Format == before.Format:
+		s = number + " in " + where
 	}
 	if n.Scales != safetensors.Invalid && (n.Format != before.Format || n.Scales != before.Scales) {
 		s += ", scales " + n.Scales.String()

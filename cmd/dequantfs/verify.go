@@ -113,11 +113,12 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verifi
 // plan returns the views to compare with: the recorded ones unless flags request others.
 func (v *verifyFlags) plan(c *cobra.Command, r *request, views []export.ViewRecord) planner {
 	if len(views) == 0 || v.view.changed() {
-		v.view.sayLayout(logger(c))
-		return r.views
+		return func(checkpoint *adapter.Checkpoint) ([]fs.View, error) {
+			v.view.sayLayout(logger(c), checkpoint)
+			return r.views(checkpoint)
+		}
 	}
-	return func(checkpoint *adapter.Checkpoint) ([]fs.View,
-		error) {
+	return func(checkpoint *adapter.Checkpoint) ([]fs.View, error) {
 		return planRecorded(checkpoint, views)
 	}
 }

@@ -115,9 +115,9 @@ func (v *viewFlags) chosen() []string {
 }
 
 // sayLayout logs the default layout of a command without --layout, and which programs read it.
-func (v *viewFlags) sayLayout(log *slog.Logger) {
+func (v *viewFlags) sayLayout(log *slog.Logger, c *adapter.Checkpoint) {
 	if len(v.layouts) == 0 && !v.every {
-		log.Info("layout " + standardLayout + ", for " + readersOf(standardLayout) +
+		log.Info("layout " + standardLayout + ", for " + readersOf(standardLayout, c) +
 			"; --layout names another")
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/spf13/pflag"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -103,7 +105,7 @@ func TestAPatternIsAnExpressionOfItsOwn(t *testing.T) {
 // takes.
 func TestReadersAreNamedForEveryLayout(t *testing.T) {
 	for _, name := range layoutNames() {
-		if readersOf(name) == "" {
+		if readersOf(name, new(adapter.Checkpoint)) == "" {
 			t.Errorf("layout %s has no readers", name)
 		}
 	}
@@ -120,7 +122,7 @@ func TestReadersAreNamedForEveryLayout(t *testing.T) {
 		if err := command.ParseFlags(c.args); err != nil {
 			t.Fatal(err)
 		}
-		v.sayLayout(logger(command))
+		v.sayLayout(logger(command), new(adapter.Checkpoint))
 		if !strings.HasPrefix(said.String(), c.want) || c.want == "" && said.Len() > 0 {
 			t.Errorf("%q: it says %q", c.args, &said)
 		}
