@@ -113,7 +113,17 @@ func openPack(o *opening) (decoder, error) {
 		return nil, err
 	}
 	o.compare(d, w, s)
-	return d, o.zeroPoints(d, w, s)
+	return d, o.zeroPoints(d, w)
+}
+
+// integerScheme returns what the configuration says about a weight of whole numbers. If no rule
+// names it, all rules count, because their names may be those of another library.
+func (o *opening) integerScheme() *scheme {
+	all := &o.quantization.integers
+	if s := all.schemeOf(o.name); s.symmetric || s.asymmetric {
+		return s
+	}
+	return &all.any
 }
 
 // compare notes a configuration that describes a pack otherwise. The tensors are certain, and
@@ -212,7 +222,7 @@ func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 	d.Scales.Block, d.where = p.block, fmt.Sprintf("%d bits, %s", d.Pack.Bits, p)
 	list := o.part(".weight_g_idx")
 	if list == nil {
-		return nil
+		return o.withoutList(w, n)
 	}
 	ordered, err := o.ordered(list, w, cols, n)
 	if ordered {
@@ -220,6 +230,17 @@ func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 		d.where += ", in another order"
 	}
 	return err
+}
+
+// withoutList refuses groups without a list if every rule of the configuration asks for one. Newer
+// versions of the library lose it.
+func (o *opening) withoutList(w *Stored, n int64) error {
+	if s := o.integerScheme(); n == 1 || !s.ordered || s.unordered {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: config.json says actorder: group, but %s.weight_g_idx is missing: "+
+		"restore the published files, or quantize the model again with actorder: weight", w.Shard,
+		w.Key, o.name)
 }
 
 // ordered checks the list with the group of each column. It reports whether the groups are in
@@ -250,10 +271,10 @@ func (o *opening) ordered(list, w *Stored, cols, n int64) (bool, error) {
 }
 
 // zeroPoints adds the zero points of a pack. They are packed down the rows.
-func (o *opening) zeroPoints(d *packedWeight, w *Stored, s *scheme) error {
+func (o *opening) zeroPoints(d *packedWeight, w *Stored) error {
 	t := o.part(".weight_zero_point")
 	if t == nil {
-		return o.withoutZeros(w, s)
+		return o.withoutZeros(w)
 	}
 	if err := expect(t, safetensors.I32); err != nil {
 		return err
@@ -270,8 +291,8 @@ func (o *opening) zeroPoints(d *packedWeight, w *Stored, s *scheme) error {
 }
 
 // withoutZeros refuses codes without zero points if every rule of the configuration asks for them.
-func (o *opening) withoutZeros(w *Stored, s *scheme) error {
-	if !s.asymmetric || s.symmetric {
+func (o *opening) withoutZeros(w *Stored) error {
+	if s := o.integerScheme(); !s.asymmetric || s.symmetric {
 		return nil
 	}
 	return fmt.Errorf("%s: %s: config.json says symmetric: false, but %s.weight_zero_point is "+
@@ -299,7 +320,7 @@ func openInt8(o *opening) (decoder, error) {
 	t := o.part(".weight_zero_point")
 	switch {
 	case t == nil:
-		return d, o.withoutZeros(w, s)
+		return d, o.withoutZeros(w)
 	case !slices.Equal(t.Shape, scale.Shape):
 		return nil, fmt.Errorf("%s: %s: zero points %v beside scales %v: expected the same shape",
 			t.Shard, t.Key, t.Shape, scale.Shape)

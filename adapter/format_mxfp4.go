@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -19,7 +20,12 @@ var mxfp4Formats = []*format{
 		},
 		open: func(o *opening) (decoder, error) {
 			blocks := o.part("_blocks")
-			return openMXFP4(o, blocks, o.part("_scales"), unfolded(blocks.Shape), true)
+			shape, ok := unfolded(blocks.Shape)
+			if !ok {
+				return nil, fmt.Errorf("%s: %s: blocks %v: expected whole groups, of %d bytes "+
+					"on the last axis", blocks.Shard, blocks.Key, blocks.Shape, mxGroup/2)
+			}
+			return openMXFP4(o, blocks, o.part("_scales"), shape, true)
 		},
 	},
 	mxfp4Format(".weight_packed"), // compressed-tensors, Kimi-K3
@@ -45,14 +51,14 @@ func mxfp4Format(codes string) *format {
 func isBytes(t *Stored) bool { return t != nil && t.DType == safetensors.U8 }
 
 // unfolded returns the shape of codes whose groups have an axis of their own: [e, m, n/32, 16].
-func unfolded(blocks []int64) []int64 {
+func unfolded(blocks []int64) (shape []int64, ok bool) {
 	n := len(blocks)
-	if n < 2 {
-		return nil
+	if n < 2 || blocks[n-1] != mxGroup/2 {
+		return nil, false
 	}
-	shape := slices.Clone(blocks[:n-1])
-	shape[n-2] *= 2 * blocks[n-1]
-	return shape
+	shape = slices.Clone(blocks[:n-1])
+	shape[n-2] *= mxGroup
+	return shape, true
 }
 
 // pairs returns the shape of codes of which two are in a byte.

@@ -62,6 +62,8 @@ type scheme struct {
 	bits       []int // of a code
 	symmetric  bool  // no zero points
 	asymmetric bool  // zero points; both: several rules apply
+	ordered    bool  // a list gives the group of each column
+	unordered  bool  // groups follow each other; both: several rules apply
 }
 
 // dialects are the descriptions that different programs write. Each reads the fields that it knows
@@ -203,6 +205,8 @@ func (s *scheme) join(o *scheme) {
 	slices.Sort(s.bits)
 	s.symmetric = s.symmetric || o.symmetric
 	s.asymmetric = s.asymmetric || o.asymmetric
+	s.ordered = s.ordered || o.ordered
+	s.unordered = s.unordered || o.unordered
 }
 
 // divides reports whether the scheme says which elements share a scale.

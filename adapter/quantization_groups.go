@@ -1,5 +1,7 @@
 package adapter
 
+import "strings"
+
 // readConfigGroups reads the config_groups of compressed-tensors.
 func readConfigGroups(o settings) (rules []rule, err error) {
 	left := maxInstructions
@@ -38,6 +40,16 @@ func (s *scheme) describeIntegers(w map[string]any) {
 	symmetric, ok := w["symmetric"].(bool)
 	s.symmetric = symmetric || !ok
 	s.asymmetric = !s.symmetric
+	s.ordered = isOrdered(w["actorder"])
+	s.unordered = !s.ordered
+}
+
+// isOrdered reports whether a value of actorder means that columns were put into groups by their
+// activations. Of the other values, "weight" and "static" only changed the order of rounding.
+func isOrdered(v any) bool {
+	name, _ := v.(string)
+	name = strings.ToLower(name)
+	return v == true || name == "group" || name == "dynamic"
 }
 
 // groupScheme reads the strategy of a group's weights. Groups of floats with other than 8 bits say
