@@ -40,28 +40,42 @@
 //
 // # Plans
 //
-// A table of formats says which stored tensors make one weight (formats.go). A new format is a file
-// with its rows and a line in the table. Tensors of all shards are matched (pair.go). The place of
-// scales is decided once, from shapes and configuration together (partition.go, quantization.go).
-// They must fit exactly one known partition, or several that give the same bytes. Tensors that
-// belong to a quantization but to no weight are dropped (leftovers.go).
+// A table of formats says which stored tensors make one weight. Tensors of all shards are matched
+// (pair.go). The place of scales is decided once, from shapes and configuration together
+// (partition.go, quantization.go). They must fit exactly one known partition, or several that give
+// the same bytes. Tensors that belong to a quantization but not to a weight are dropped
+// (leftovers.go).
 //
 // The family's table finds the experts (family.go, families.go), and the layout's table arranges
-// them (layout.go, merge.go). All other keys get the family's names in that layout (names.go). A
-// format that cannot be decoded is refused by name and never shown undecoded.
+// them (layout.go, merge.go). All other keys get the family's names in that layout (names.go).
 //
 // A new layout is a new row of its table. A new family is a new row, and a file of its own if a
 // rule of it is unique (family_ernie.go). Rows are matched by the outermost model_type, so a model
 // around a known language model has no layout but "hf", which is read as that language model is
 // stored. testdata/plans shows the plan of each family.
 //
-// A dequantized value is (number - zero point) × scale in float32, rounded to the view's dtype. The
-// number of a code is that of its format. Each step rounds to nearest even. The rules are those of
-// NeMo AutoModel's adapters. Some of those adapters were written for BF16 checkpoints and pass
-// quantized weights on; here every weight is dequantized first. The view's dtype applies to
-// dequantized and merged tensors. All other tensors keep their own, unless [CastAll] asks for the
-// same dtype for every floating one. Weights that a view quantizes are decoded to F32 for it, so
-// the view's dtype does not change their bytes.
+// The rules of layouts are those of NeMo AutoModel's adapters. Some of those adapters were written
+// for BF16 checkpoints and pass quantized weights on; here every weight is dequantized first. The
+// view's dtype applies to dequantized and merged tensors. All other tensors keep their own, unless
+// [CastAll] asks for the same dtype for every floating one. Weights that a view quantizes are
+// decoded to F32 for it, so the view's dtype does not change their bytes.
+//
+// # Formats
+//
+// A dequantized value is (number - zero point) × scale in float32, rounded to the view's dtype.
+// Each step rounds to nearest even. The rule of a format is that of the library that writes it:
+//
+//	format_fp8.go           FP8 and MXFP8: scales of tensors, rows, blocks or groups
+//	format_mxfp4.go         MXFP4: gpt-oss, compressed-tensors, Quark
+//	format_nvfp4.go         NVFP4: ModelOpt
+//	format_compressed.go    compressed-tensors: packed integers, INT8, NVFP4
+//	format_qweight.go       AWQ, GPTQ and AutoRound
+//	format_bitsandbytes.go  bitsandbytes: NF4, FP4, INT8
+//	format_deepseek4.go     DeepSeek-V4 and V4.1: FP4 of experts, FP8 of Engram's table
+//	format_undecoded.go     formats that are recognised and refused by name
+//
+// A format that cannot be decoded is never shown undecoded. A new format is a file with its rows,
+// and a line in formats.go.
 //
 // # Names from the reference
 //

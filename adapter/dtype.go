@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -34,9 +35,20 @@ func (p *planner) chooseDType() error {
 	return nil
 }
 
-// dtype returns the dtype that the configuration gives, or else that of the language model inside.
-// A configuration that names none, or another one than views have, means BF16.
-func (s settings) dtype() safetensors.DType {
+// DType returns the dtype of a view whose options leave it open. It is the one that the
+// configuration names, or BF16 if named is false.
+func (c *Config) DType() (d safetensors.DType, named bool) {
+	d = c.fields().namedDType()
+	return cmp.Or(d, safetensors.BF16), d != safetensors.Invalid
+}
+
+// dtype returns the dtype that the configuration gives. A configuration that names none, or another
+// one than views have, means BF16.
+func (s settings) dtype() safetensors.DType { return cmp.Or(s.namedDType(), safetensors.BF16) }
+
+// namedDType returns the dtype that the configuration names, or else that of the language model
+// inside. Invalid: it names none that views have.
+func (s settings) namedDType() safetensors.DType {
 	for _, l := range s.levels() {
 		for _, field := range dtypeFields {
 			for d, name := range torchName {
@@ -46,5 +58,5 @@ func (s settings) dtype() safetensors.DType {
 			}
 		}
 	}
-	return safetensors.BF16
+	return safetensors.Invalid
 }

@@ -32,11 +32,27 @@ func TestDTypeIsThatOfTheConfiguration(t *testing.T) {
 		`{"llm_config": {"torch_dtype": "float16"}}`:                             safetensors.F16,
 		`{"language_config": {"dtype": "bfloat16"}, "llm_config": {"dtype": 1}}`: safetensors.BF16,
 	} {
-		p, err := NewPlan(&Checkpoint{Config: &Config{Raw: []byte(config)}}, Options{Layout: LayoutHF})
+		p, err := NewPlan(&Checkpoint{Config: &Config{Raw: []byte(config)}},
+			Options{Layout: LayoutHF})
 		if err != nil {
 			t.Errorf("%s: %v", config, err)
 		} else if p.Options.DType != want {
 			t.Errorf("%s: %s, want %s", config, p.Options.DType, want)
+		}
+	}
+}
+
+func TestTheConfigurationSaysWhetherItNamesADType(t *testing.T) {
+	for config, want := range map[string]bool{
+		`{}`:                          false,
+		`{"torch_dtype": "bfloat16"}`: true,
+		`{"torch_dtype": "float64"}`:  false,
+		`{"text_config": {"torch_dtype": "bfloat16"}}`: true,
+		``: false,
+	} {
+		d, named := (&Config{Raw: []byte(config)}).DType()
+		if d != safetensors.BF16 || named != want {
+			t.Errorf("%q: %s, named %t, want BF16, %t", config, d, named, want)
 		}
 	}
 }
@@ -69,20 +85,24 @@ func configOf(t *testing.T, p *Plan) (config map[string]any) {
 
 // castSource has tensors of every kind beside an FP8 weight.
 func castSource() *synth.Checkpoint {
-	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 70, Block: [2]int64{48, 32}}))
+	s := synth.DeepSeek(small(synth.Options{Layers: 2, Experts: 2, Hidden: 70,
+		Block: [2]int64{48, 32}}))
 	rng := rand.New(rand.NewPCG(7, 8))
 	for _, dtype := range []string{"F32", "BF16", "F16", "I64", "I32", "U8", "BOOL", "F64"} {
-		x := synth.Tensor{Name: "model.extra." + strings.ToLower(dtype), DType: dtype, Shape: []int64{3, 5}}
+		x := synth.Tensor{Name: "model.extra." + strings.ToLower(dtype), DType: dtype,
+			Shape: []int64{3, 5}}
 		x.Data = synth.Random(rng, dtype, x.Shape)
 		if dtype == "F64" {
 			x.Data = nil
 			for range 15 {
-				x.Data = binary.LittleEndian.AppendUint64(x.Data, math.Float64bits(rng.NormFloat64()))
+				x.Data = binary.LittleEndian.AppendUint64(x.Data,
+					math.Float64bits(rng.NormFloat64()))
 			}
 		}
 		s.Tensors = append(s.Tensors, x)
 	}
-	s.Config["vision_config"] = map[string]any{"torch_dtype": "float64", "text_config": map[string]any{"dtype": "x"}}
+	s.Config["vision_config"] = map[string]any{"torch_dtype": "float64",
+		"text_config": map[string]any{"dtype": "x"}}
 	return s
 }
 
@@ -95,7 +115,8 @@ func castTo(x synth.Tensor, dtype string) synth.Tensor {
 			v := math.Float64frombits(binary.LittleEndian.Uint64(x.Data[8*i:]))
 			out.Data = append(out.Data, synth.Round(dtype, float32(v))...)
 		case "F16":
-			out.Data = append(out.Data, synth.Round(dtype, half(binary.LittleEndian.Uint16(x.Data[2*i:])))...)
+			out.Data = append(out.Data,
+				synth.Round(dtype, half(binary.LittleEndian.Uint16(x.Data[2*i:])))...)
 		case "F32", "BF16":
 			out.Data = append(out.Data, synth.Round(dtype, number32(x, i))...)
 		default:
@@ -157,7 +178,8 @@ func TestPlainTensorsPassUnlessAsked(t *testing.T) {
 			o.Layout = LayoutHF
 			got := dict(t, c, o)
 			equal(t, got, s.HF(dtype))
-			if tower := configOf(t, got.Plan)["vision_config"].(map[string]any); tower["torch_dtype"] != "float64" {
+			if tower := configOf(t,
+				got.Plan)["vision_config"].(map[string]any); tower["torch_dtype"] != "float64" {
 				t.Errorf("vision_config is %v", tower)
 			}
 		}
@@ -211,7 +233,8 @@ func TestPlainSourcesAreCastToo(t *testing.T) {
 	d := dict(t, c, Options{Layout: LayoutHF, DType: safetensors.F32, Cast: CastAll})
 	for _, x := range s.HF("BF16") {
 		l := mustTensor(t, d, x.Name)
-		if w := castTo(x, "F32"); l.DType() != safetensors.F32 || !slices.Equal(content(t, l), w.Data) {
+		if w := castTo(x, "F32"); l.DType() != safetensors.F32 ||
+			!slices.Equal(content(t, l), w.Data) {
 			t.Errorf("%s: %s", x.Name, l.Recipe())
 		}
 	}

@@ -36,8 +36,8 @@ func (e EP) Range(n int) (lo, hi int) {
 	return lo, hi
 }
 
-// ofRank keeps the experts of the rank of a tensor with one entry for each expert. The node is nil
-// if there are none.
+// ofRank keeps the rank's experts in a tensor with one entry for each expert. Other tensors stay as
+// they are. The node is nil if the rank has no experts.
 func (p *planner) ofRank(at place, n expr.Node) (expr.Node, error) {
 	k := p.family.expertKeys()
 	if k == nil || at.layer < 0 || !k.isEach(at.rest) {

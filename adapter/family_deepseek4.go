@@ -73,7 +73,7 @@ var deepSeekV4Layers = []rename{
 	{"^layers.*.hc_head_scale$", "model.layers.*.hc_head.hc_scale"},
 }
 
-// predicted gives the renames in prediction layers that those in other layers are.
+// predicted returns the renames of layers for the keys of prediction layers.
 func predicted(layers []rename) []rename {
 	all := make([]rename, len(layers))
 	for i, r := range layers {

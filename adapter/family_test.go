@@ -143,3 +143,24 @@ func TestRowsMatchArchitectures(t *testing.T) {
 		}
 	}
 }
+
+// A row that names the language model inside is not for others, where it is in the table.
+func TestRowsMatchTheLanguageModelInside(t *testing.T) {
+	f := family{types: []string{"outer"}, inner: []string{"vision"}, inside: "text"}
+	for config, want := range map[string]bool{
+		`{"model_type": "outer", "text_config": {"model_type": "text"}}`:   true,
+		`{"model_type": "outer", "text_config": {"model_type": "vision"}}`: false,
+		`{"model_type": "outer", "text_config": {"model_type": "else"}}`:   false,
+		`{"model_type": "outer", "text_config": {}}`:                       false,
+		`{"model_type": "outer"}`:                                          false,
+		`{"model_type": "text"}`:                                           false,
+	} {
+		s, err := parseSettings([]byte(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.matches(s) != want {
+			t.Errorf("%s: matches is %v", config, !want)
+		}
+	}
+}

@@ -34,7 +34,7 @@ func openAWQ(o *opening) (decoder, error) {
 		return nil, err
 	}
 	if s.zeroPoint.from != "" && !s.zeroPoint.value {
-		return nil, fmt.Errorf("%s: %s: zero points, though %s: one of them is wrong",
+		return nil, fmt.Errorf("%s: %s: zero points exist, but %s: one of them is wrong",
 			w.zeros.Shard, w.zeros.Key, s.zeroPoint.from)
 	}
 	size, err := w.groupSize(s)

@@ -63,7 +63,7 @@ type fourBitWeight struct {
 	codes, absmax, values, text, nested, nestedMap *Stored
 }
 
-// open makes the decoder. Blocks run over the ends of rows.
+// open makes the decoder. Blocks run on from one row to the next.
 func (f *fourBitWeight) open(o *opening, kind string) (decoder, error) {
 	s, err := f.state(o, kind)
 	if err != nil {
@@ -80,7 +80,7 @@ func (f *fourBitWeight) open(o *opening, kind string) (decoder, error) {
 	d := &flatWeight{of: s.shape}
 	d.where = fmt.Sprintf("blocks of %d", s.block)
 	d.Shape = s.rows(n)
-	// The dtype of the codes is that of a storage. A word of it may be partly unused.
+	// The stored dtype says nothing about the codes, and its last element may be partly unused.
 	codes := reshapedSource(&f.codes.Source, []int64{(n + 1) / 2})
 	codes.DType = safetensors.U8
 	d.Codes, d.Values, d.Pack = codes, values, expr.Pack{Bits: 4, Order: fp8.HighFirst}
@@ -107,9 +107,9 @@ func (s *quantState) rows(n int64) []int64 {
 // state reads the description and compares it with the tensors.
 func (f *fourBitWeight) state(o *opening, kind string) (*quantState, error) {
 	raw, ok := o.read(f.text)
-	if !ok || len(raw) > maxShape {
+	if !ok || len(raw) > maxSmall {
 		return nil, fmt.Errorf("%s: %s: %s %v: expected at most %d bytes of JSON", f.text.Shard,
-			f.text.Key, f.text.DType, f.text.Shape, maxShape)
+			f.text.Key, f.text.DType, f.text.Shape, maxSmall)
 	}
 	s, err := parseQuantState(raw)
 	if err != nil {
@@ -142,7 +142,7 @@ func (f *fourBitWeight) numbers(o *opening) (*[16]float32, error) {
 	return o.quantization.numbersIn([64]byte(raw)), nil
 }
 
-// numbersIn returns the single copy of a table of numbers.
+// numbersIn returns a table of numbers. Equal tables share one copy, because every weight has one.
 func (q *quantization) numbersIn(raw [64]byte) *[16]float32 {
 	if q.numbers[raw] == nil {
 		if q.numbers == nil {
@@ -193,6 +193,7 @@ func (f *fourBitWeight) check(s *quantState, n int64) error {
 		fmt.Sprintf("%d scales in blocks of %d", blocks, s.nested.block))
 }
 
+// scaleType returns the dtype of absmax: codes if they have scales of their own.
 func (f *fourBitWeight) scaleType() safetensors.DType {
 	if f.nested != nil {
 		return safetensors.U8
@@ -225,7 +226,8 @@ func (d *flatWeight) node(out safetensors.DType) (expr.Node, error) {
 	return expr.Reshape(n, d.of...)
 }
 
-// openEightBits decodes codes of 8 bits. A scale belongs to a row and is 127 times too large.
+// openEightBits decodes codes of 8 bits. A scale belongs to a row. It is the row's largest
+// magnitude, which is 127 times the step between two codes.
 func openEightBits(o *opening) (decoder, error) {
 	w, scale := o.codes, o.part(".SCB")
 	switch {
@@ -271,7 +273,8 @@ type eightBitWeight struct{ packedWeight }
 // inverse127 is 1 / 127, rounded to float32.
 const inverse127 float32 = 7.874015718698502e-3
 
-// node multiplies twice, and each product is rounded to float32.
+// node multiplies by the scale and then by 1 / 127. Each product is rounded to float32, as in
+// bitsandbytes' int8_vectorwise_dequant.
 func (d *eightBitWeight) node(out safetensors.DType) (expr.Node, error) {
 	n, err := d.packedWeight.node(safetensors.F32)
 	if err != nil {

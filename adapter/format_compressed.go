@@ -48,7 +48,6 @@ var compressedFormats = []*format{
 // openCompressedNVFP4 reads codes of 4 bits with two scales. Unlike in other formats, the scales
 // are divided by the second one.
 func openCompressedNVFP4(o *opening) (decoder, error) {
-	const group = 16
 	w, scale, global := o.part(".weight_packed"), o.part(".weight_scale"),
 		o.part(".weight_global_scale")
 	if err := expect(w, safetensors.U8); err != nil {
@@ -60,34 +59,18 @@ func openCompressedNVFP4(o *opening) (decoder, error) {
 	if err := expect(global, safetensors.F32, safetensors.BF16); err != nil {
 		return nil, err
 	}
-	block := [2]int64{1, group}
-	d := &packedWeight{
-		Packed: expr.Packed{
-			Codes: &w.Source, Shape: pairs(w.Shape), Pack: expr.Pack{Bits: 4}, Values: e2m1,
-			Scales: expr.Scales{Source: &scale.Source, Block: block, Second: &global.Source,
-				Divides: true},
-		},
-		where: partition{block: block}.String(),
+	if err := checkSecond(w, global); err != nil {
+		return nil, err
 	}
-	if f := frameOf(d.Shape); !isWholeScale(global.Shape) &&
-		!(f.stack && f.forms(global.Shape).each) {
-		return nil, fmt.Errorf("%s: %s: second scale %v of %s %v: expected one number",
-			global.Shard, global.Key, global.Shape, w.Key, w.Shape)
-	}
+	d := nvfp4Codes(w, false)
+	d.Values = e2m1
+	d.Scales.Source, d.Scales.Second, d.Scales.Divides = &scale.Source, &global.Source, true
 	return d, d.checkGroups(w, scale)
 }
 
-// expect checks the dtype of a tensor.
-func expect(t *Stored, dtypes ...safetensors.DType) error {
-	if slices.Contains(dtypes, t.DType) {
-		return nil
-	}
-	return fmt.Errorf("%s: %s: dtype %s, expected %s", t.Shard, t.Key, t.DType,
-		joinNames(dtypes))
-}
-
-// openPack reads whole numbers of 4 or 8 bits, each stored higher by half their range. The words
-// of a row are I32, and a stored shape says how many codes of the last word count.
+// openPack reads whole numbers of 4 or 8 bits. Each is stored higher by half the range of numbers,
+// as pack_to_int32 of compressed-tensors does. The words of a row are I32, and a stored shape says
+// how many codes of the last word count.
 func openPack(o *opening) (decoder, error) {
 	w, scale := o.part(".weight_packed"), o.part(".weight_scale")
 	if err := expect(w, safetensors.I32); err != nil {
@@ -126,8 +109,8 @@ func (o *opening) integerScheme() *scheme {
 	return &all.any
 }
 
-// compare notes a configuration that describes a pack otherwise. The tensors are certain, and
-// published models have configurations that are left over from others.
+// compare notes a configuration that describes a pack in another way. The tensors decide, because
+// published models have configurations that are left over from other models.
 func (o *opening) compare(d *packedWeight, w *Stored, s *scheme) {
 	f, p := frameOf(d.Shape), partition{block: d.Scales.Block}
 	sameBits := len(s.bits) == 0 || slices.Contains(s.bits, d.Pack.Bits)
@@ -257,11 +240,8 @@ func (o *opening) ordered(list, w *Stored, cols, n int64) (bool, error) {
 	if err != nil || l.least == -1 {
 		return false, err
 	}
-	for _, g := range []int32{l.least, l.most} {
-		if g < 0 || int64(g) >= n {
-			return false, fmt.Errorf("%s: %s: it names group %d: expected 0 to %d", list.Shard,
-				list.Key, g, n-1)
-		}
+	if err := l.check(list, n); err != nil {
+		return false, err
 	}
 	if l.each != cols/n {
 		return false, fmt.Errorf("%s: %s: groups of unequal sizes: expected %d columns in each of "+

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
@@ -26,19 +25,13 @@ var deepSeek4Formats = []*format{
 	}),
 }
 
-// openDeepSeekFP4 opens the experts. A byte has the codes of two columns, the even one in its low
-// half. Each group of 32 in a row has an exponent.
+// openDeepSeekFP4 opens the experts. They are MXFP4, except that bytes are I8 and code 8 is +0, as
+// in the table of the model's own convert.py.
 func openDeepSeekFP4(o *opening) (decoder, error) {
 	w, scale := o.codes, o.part(".scale")
-	d := &packedWeight{where: groupsOf32.String(), Packed: expr.Packed{
-		Codes: &w.Source, Shape: pairs(w.Shape), Pack: expr.Pack{Bits: 4},
-		Values: e2m1PlusZero,
-		Scales: expr.Scales{Source: &scale.Source, Block: groupsOf32.block},
-	}}
+	d := mxfp4Weight(w, scale, pairs(w.Shape), e2m1PlusZero)
 	return d, d.checkGroups(w, scale)
 }
-
-var groupsOf32 = partition{block: [2]int64{1, 32}}
 
 // openEngram opens the table of Engram. Its rows are looked up alone, so they are scaled alone, in
 // groups of 32. The configured blocks are those of the matrices.

@@ -43,7 +43,8 @@ func openGPTQ(o *opening) (decoder, error) {
 	return d, w.regroup(o, d, s, size)
 }
 
-// sizeGPTQ finds the sizes: the zero points of a row have the bits of its codes.
+// sizeGPTQ finds the sizes. Zero points have as many bits as codes, and their words run along a row
+// of scales, so the two widths give the bits.
 func (w *qweight) sizeGPTQ() error {
 	out := w.scales.Shape[1]
 	bits := 32 * w.zeros.Shape[1] / out
@@ -147,11 +148,5 @@ func (w *qweight) groupList(o *opening) (groupList, error) {
 	if err != nil {
 		return l, err
 	}
-	for _, g := range []int32{l.least, l.most} {
-		if g < 0 || int64(g) >= w.groups {
-			return l, fmt.Errorf("%s: %s: it names group %d: expected 0 to %d", w.list.Shard,
-				w.list.Key, g, w.groups-1)
-		}
-	}
-	return l, nil
+	return l, l.check(w.list, w.groups)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
 
-// nvfp4Formats are ModelOpt's: E2M1 codes with a scale for each group of 16. The scales are
-// multiplied by a second scale. ModelOpt's INT4 is told apart by its shapes.
+// nvfp4Formats are ModelOpt's NVFP4: E2M1 codes with a scale for each group of 16. The scales are
+// multiplied by a second scale. ModelOpt's INT4 has the same keys, but other shapes.
 var nvfp4Formats = []*format{
 	int4AWQ(".weight", ".weight_scale"),
 	int4AWQ("", "_weight_scale"),

@@ -44,7 +44,7 @@ func qweightOf(m *module) *qweight {
 // packed reports whether the tensors are those of packed matrices with a zero point for each scale.
 func (w *qweight) packed() bool {
 	return isWords(w.codes) && isWords(w.zeros) && isMatrix(w.scales) &&
-		plainFloat(w.scales.DType) && w.scales.Shape[0] == w.zeros.Shape[0]
+		floating(w.scales.DType) && w.scales.Shape[0] == w.zeros.Shape[0]
 }
 
 func isMatrix(t *Stored) bool {
@@ -52,10 +52,6 @@ func isMatrix(t *Stored) bool {
 }
 
 func isWords(t *Stored) bool { return isMatrix(t) && t.DType == safetensors.I32 }
-
-func plainFloat(d safetensors.DType) bool {
-	return d == safetensors.F16 || d == safetensors.BF16 || d == safetensors.F32
-}
 
 // String lists the tensors for messages.
 func (w *qweight) String() string {

@@ -48,7 +48,8 @@ type format struct {
 	// checked. opening.read returns them.
 	read []string
 
-	// lists are endings of lists of groups, which are examined. opening.list returns what they say.
+	// lists are endings of lists of groups. They are too long to be kept, so opening.list returns
+	// only what they say.
 	lists []string
 
 	// loose means that models also have parameters with these endings. Tensors that do not fit are
@@ -82,13 +83,13 @@ type opening struct {
 	settings     settings
 	family       *family
 	quantization *quantization
-	against      oddities // receives what the configuration says otherwise
+	against      oddities // receives what the configuration says against the tensors
 	// shared are tensors of other modules that the weight also consumes. open adds to them.
 	shared []*Stored
 }
 
-// read returns the bytes of a tensor whose ending is in format.read. Those of a long one are
-// missing.
+// read returns the bytes of a tensor whose ending is in format.read. ok is false for a tensor that
+// is too long to be kept.
 func (o *opening) read(t *Stored) (data []byte, ok bool) {
 	data, ok = o.c.small[t]
 	return data, ok

@@ -22,8 +22,8 @@ type StateDict struct {
 }
 
 // FromHF gives the view that a reference adapter's from_hf gives. By default it has layout
-// "native", the dtype of the configuration, the experts of all ranks, and the prediction layers that
-// the reference keeps. Only tensors that are asked for are read.
+// "native", the dtype of the configuration, the experts of all ranks, and the prediction layers
+// that the reference keeps. Only tensors that are asked for are read.
 func FromHF(c *Checkpoint, o Options) (*StateDict, error) { return newStateDict(c, o) }
 
 func newStateDict(c *Checkpoint, o Options) (*StateDict, error) {

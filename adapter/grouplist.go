@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 )
 
@@ -9,8 +10,8 @@ import (
 // together are large, so only this is kept of each.
 type groupList struct {
 	least, most int32 // groups in it
-	size        int64 // groups follow each other, of size rows each; 0: they do not
-	each        int64 // every group from 0 to most has as many rows; 0: they have not
+	size        int64 // rows of a group, if groups follow each other; 0: they do not
+	each        int64 // rows of a group, if all from 0 to most have as many; 0: they do not
 }
 
 // groupListOf examines a list of I32, the group of each row.
@@ -34,6 +35,17 @@ func groupListOf(raw []byte) groupList {
 		l.each = l.count(n, group)
 	}
 	return l
+}
+
+// check refuses a list that names other groups than the n that have scales.
+func (l *groupList) check(list *Stored, n int64) error {
+	for _, g := range []int32{l.least, l.most} {
+		if g < 0 || int64(g) >= n {
+			return fmt.Errorf("%s: %s: it names group %d: expected 0 to %d", list.Shard, list.Key,
+				g, n-1)
+		}
+	}
+	return nil
 }
 
 // count returns the rows of each group, if all groups have as many.

@@ -347,6 +347,7 @@ var defects = slices.Concat([]defect{
 
 	{"Quark", "scales of fewer groups", retyped("_scale", "U8", 8, 3), []string{"weight_scale", "[8 3]"}},
 	{"Quark", "scales as floats", retyped("_scale", "F32", 8, 2), []string{"up_proj.weight"}},
+	{"Quark", "integers by the configuration", reconfigured(`"dtype": "fp4"`, `"dtype": "int4"`), []string{"up_proj.weight", "int4"}},
 	{"Quark", "no scales", withoutEnding("_scale"), []string{"up_proj.weight"}},
 
 	{"Mistral-Small-4", "scales of other experts", retyped("_scale_inv", "BF16", 3, 1, 1), []string{"down_proj_scale_inv", "[3 1 1]"}},

@@ -54,10 +54,13 @@ func TestExpertKeysAreRead(t *testing.T) {
 	}
 	for _, rest := range []string{
 		"mlp.experts.0.gate_proj.bias", "mlp.experts.gate_proj.weight", "mlp.experts.0gate_proj.weight",
-		"mlp.experts.0.gate_proj.weight.x", "mlp.shared_experts.0.up_proj.weight", "mlp.experts.", "mlp.experts.1",
+		"mlp.experts.0.gate_proj.weight.x", "mlp.shared_experts.0.up_proj.weight", "mlp.experts.", "mlp.experts.1", "mlp.experts.1.",
 	} {
 		if got, ok := x.splitExpert(rest); ok {
 			t.Errorf("splitExpert(%q) = %+v, want none", rest, got)
+		}
+		if got, ok := gptOSS.experts.splitExpert(rest); ok {
+			t.Errorf("splitExpert(%q) of gpt-oss = %+v, want none", rest, got)
 		}
 	}
 }

@@ -91,7 +91,8 @@ func TestShardsOfMistralsOwnLayout(t *testing.T) {
 		{"one of the index is missing", []string{one}, listed, []string{"1 of 1 shards is missing", two}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := published{texts: map[string]string{"params.json": params}, files: mistralShards(test.files...)}
+			p := published{texts: map[string]string{"params.json": params},
+				files: mistralShards(test.files...)}
 			if test.index != "" {
 				p.texts["consolidated.safetensors.index.json"] = test.index
 			}
@@ -112,12 +113,14 @@ func TestFilesLeftOutOfMistralsOwnLayoutAreNamed(t *testing.T) {
 	var log bytes.Buffer
 	p := published{texts: map[string]string{"params.json": params},
 		files: mistralShards("consolidated.safetensors", "consolidated-old.safetensors")}
-	c, err := Open(t.Context(), p.write(t), OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	c, err := Open(t.Context(), p.write(t),
+		OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if want := "weights left out: consolidated-old.safetensors: consolidated.safetensors is the whole model"; !strings.Contains(log.String(), want) ||
+	if want := "weights left out: consolidated-old.safetensors: consolidated.safetensors is the " +
+		"whole model"; !strings.Contains(log.String(), want) ||
 		!strings.Contains(log.String(), "level=WARN") {
 		t.Errorf("log %q, want %q", &log, want)
 	}
@@ -168,8 +171,9 @@ func TestParamsLoseTheQuantization(t *testing.T) {
 // permissions of its own.
 func TestOnlyAParamsThatIsRewrittenIsASource(t *testing.T) {
 	for text, want := range map[string]bool{params: true, `{"dim": 64}`: false} {
-		c := openedAt(t, published{texts: map[string]string{"params.json": text, "config.json": "{}"},
-			files: mistralShards("model.safetensors")}.write(t))
+		c := openedAt(t,
+			published{texts: map[string]string{"params.json": text, "config.json": "{}"},
+				files: mistralShards("model.safetensors")}.write(t))
 		is := func(f interface{ Name() string }) bool { return f.Name() == "params.json" }
 		got := false
 		for _, f := range c.read {
@@ -198,7 +202,8 @@ func TestParamsOfMistralsOwnLayoutAreChecked(t *testing.T) {
 // params.json may describe the quantization as config.json does, or in Mistral's own words.
 func TestParamsDescribeTheQuantization(t *testing.T) {
 	for _, field := range []string{"quantization", "quantization_config"} {
-		p := published{texts: map[string]string{"params.json": `{"` + field + `": ` + ctNVFP4 + `}`},
+		p := published{texts: map[string]string{"params.json": `{"` + field + `": ` + ctNVFP4 +
+			`}`},
 			files: mistralShards("consolidated.safetensors")}
 		q, err := readQuantization(openedAt(t, p.write(t)), nil)
 		if err != nil || !q.there || q.method != "compressed-tensors" {
@@ -215,12 +220,14 @@ func TestParamsDescribeTheQuantization(t *testing.T) {
 
 // A folder that holds the model twice shows the format of transformers, under its names.
 func TestBothFormatsShowThatOfTransformers(t *testing.T) {
-	p := published{texts: map[string]string{"config.json": `{"model_type": "mistral"}`, "params.json": params},
+	p := published{texts: map[string]string{"config.json": `{"model_type": "mistral"}`,
+		"params.json": params},
 		files: mistralShards("consolidated.safetensors")}
 	p.files["model.safetensors"] = []synth.Tensor{stock("model.norm.weight", "BF16", 8)}
 	dir := p.write(t)
 	c := openedAt(t, dir)
-	if c.IsMistral() || c.Stem() != "model" || !slices.Equal(c.Shards(), []string{"model.safetensors"}) {
+	if c.IsMistral() || c.Stem() != "model" ||
+		!slices.Equal(c.Shards(), []string{"model.safetensors"}) {
 		t.Errorf("own layout %v, stem %q, shards %v", c.IsMistral(), c.Stem(), c.Shards())
 	}
 	if err := os.Remove(filepath.Join(dir, "model.safetensors")); err != nil {

@@ -16,7 +16,7 @@ const (
 	keepMTP   mtp = iota
 	dropMTP       // all of them
 	dropAfter     // those after the model's own layers, but not those with a prefix of their own
-	countMTP      // all but as many as the configuration says
+	countMTP      // all beyond the number that the configuration gives
 	anyMTP        // all, if the configuration says that there are none
 )
 
@@ -60,7 +60,7 @@ func (p *planner) dropsMTP(key string, at place) bool {
 }
 
 // ownPath reports whether a layer after the model's own layers has the view's name for prediction
-// layers. It has not if the configuration counts them and there are none.
+// layers. It does not if the configuration says that there are none.
 func (p *planner) ownPath(at place) bool {
 	return p.view.mtpPath != "" && p.isBehind(at) &&
 		!(p.view.mtp == countMTP && p.predictions == 0)

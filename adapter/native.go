@@ -90,7 +90,8 @@ func (p *planner) fuse(f fused, head string, first *weight, at place) error {
 	return p.add(p.name(head+f.from, at), n, p.bucket(first, at), ws...)
 }
 
-// alike gives weights that are joined one dtype. They keep their own if it is the same.
+// alike returns the nodes of weights that are joined. If their dtypes differ, all get that of
+// decoded weights.
 func (p *planner) alike(ws []*weight) ([]expr.Node, error) {
 	nodes := make([]expr.Node, len(ws))
 	for i, w := range ws {

@@ -406,6 +406,23 @@ func TestGroupedExpertsOfEveryFormatAreReadOnce(t *testing.T) {
 	}
 }
 
+// A native vector is filled up to a multiple of 128 with zeros, unless it has such a size already.
+func TestVectorsAreFilledUpAsPublished(t *testing.T) {
+	for size, want := range map[int64]int64{1: 128, 127: 128, 128: 128, 129: 256, 256: 256} {
+		s := synthetic(t, listed["kimi_k3"].config, fmt.Sprintf(`
+			model.layers.0.self_attn._fp32_params.A_log F32 %d
+			model.layers.1.mlp.experts.gate_and_up_projs BF16 2 8 8
+			model.layers.1.mlp.experts.down_projs BF16 2 4 8`, size))
+		s.Tensors[0].Data = bytes.Repeat([]byte{1}, int(4*size))
+		l := mustTensor(t, dict(t, opened(t, s), Options{Layout: LayoutHF}),
+			"language_model.model.layers.0.self_attn.A_log")
+		full := append(bytes.Clone(s.Tensors[0].Data), make([]byte, 4*(want-size))...)
+		if !slices.Equal(l.Shape(), []int64{want}) || !bytes.Equal(content(t, l), full) {
+			t.Errorf("%d values become %v, want %d and zeros behind", size, l.Shape(), want)
+		}
+	}
+}
+
 // Grouped experts that are not quantized keep their dtype in the families whose adapter only turns
 // or renames them. Every floating tensor of Kimi K2.5 has the dtype of the view.
 func TestDTypesAreThoseOfTheAdapters(t *testing.T) {

@@ -50,6 +50,15 @@ func (d *packedWeight) node(out safetensors.DType) (expr.Node, error) {
 	return expr.Transpose(n)
 }
 
+// expect checks the dtype of a tensor.
+func expect(t *Stored, dtypes ...safetensors.DType) error {
+	if slices.Contains(dtypes, t.DType) {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: dtype %s, expected %s", t.Shard, t.Key, t.DType,
+		joinNames(dtypes))
+}
+
 // grid returns the shape of the scales, with one for each block of each matrix.
 func (d *packedWeight) grid() []int64 {
 	return frameOf(d.Shape).needed(partition{block: d.Scales.Block})

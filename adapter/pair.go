@@ -309,8 +309,8 @@ func (p *pairer) surplus(m *module) error {
 			return fmt.Errorf("%s: %s: second scale of %s beside %s",
 				x.Shard, x.Key, codes.Key, m.part(r.parts[0]).Key)
 		case x.ending.certain:
-			return fmt.Errorf("%s: %s: no part of %s, beside %s: restore the published files",
-				x.Shard, x.Key, r.name, codes.Key)
+			return fmt.Errorf("%s: %s: not a part of %s, but beside %s: restore the published "+
+				"files", x.Shard, x.Key, r.name, codes.Key)
 		default:
 			p.of[x.at] = 0
 		}

@@ -96,8 +96,8 @@ func (p *planner) pair() error {
 	return err
 }
 
-// decoded returns the dtype of decoded weights in recipes. What a view quantizes is not rounded
-// before.
+// decoded returns the dtype of decoded weights in recipes. A view that quantizes decodes to F32, so
+// that no value is rounded twice.
 func (p *planner) decoded() safetensors.DType {
 	if p.layout.quantizes {
 		return safetensors.F32
@@ -220,8 +220,8 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 	return nil
 }
 
-// rounded gives a tensor the dtype in which it is shown. It leaves those alone that the view
-// quantizes.
+// rounded gives a tensor the dtype in which it is shown. Tensors that the view quantizes keep
+// theirs.
 func (p *planner) rounded(name string, n expr.Node, ws ...*weight) (expr.Node, error) {
 	isDecoded := func(w *weight) bool { return w.decoder != nil }
 	switch {

@@ -44,8 +44,7 @@ func algorithmScheme(o map[string]any) (s scheme, err error) {
 	algorithm, _ := o["quant_algo"].(string)
 	size := wholeNumber(o["group_size"])
 	if slices.Contains(undecodedAlgorithms, algorithm) {
-		return s, fmt.Errorf("quant_algo %.100q is not decoded: use this model in FP8 or BF16, or "+
-			"a loader that decodes the format itself", algorithm)
+		return s, fmt.Errorf("quant_algo %.100q is not decoded: "+otherwise, algorithm)
 	}
 	switch algorithm {
 	case "FP8":

@@ -55,7 +55,7 @@ func TestConfigIsRewritten(t *testing.T) {
 	}
 }
 
-// Fields that only describe the quantization are removed wherever they are. All else is kept as it
+// Fields that only describe the quantization are removed at every depth. All else is kept as it
 // was written, also in lists.
 func TestNothingSpeaksOfTheQuantization(t *testing.T) {
 	for source, want := range map[string]string{
@@ -66,7 +66,8 @@ func TestNothingSpeaksOfTheQuantization(t *testing.T) {
 		`{"parts": [[1, {"quantization_config": 1, "x": 1.50}, "{"], [{"quantization": {}}], 2E5]}`:       `{"parts": [[1, {"x": 1.50}, "{"], [{}], 2E5]}`,
 		`{"_pre_quantization_dtype": "float16", "quantization_kind": "{", "l": [ "{" , NaN]}`:             `{"quantization_kind": "{", "l": ["{", NaN]}`,
 	} {
-		p := planner{layout: &layouts[1], view: &view{}, c: &Checkpoint{Config: &Config{Raw: []byte(source)}}}
+		p := planner{layout: &layouts[1], view: &view{},
+			c: &Checkpoint{Config: &Config{Raw: []byte(source)}}}
 		got, err := p.rewriteConfig()
 		if err != nil {
 			t.Errorf("%s: %v", source, err)
@@ -103,8 +104,9 @@ func TestNoGoldenSpeaksOfTheQuantization(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range layouts {
-			p := planner{layout: &layouts[i], view: &view{}, computed: true, dtype: safetensors.BF16,
-				c: &Checkpoint{Config: &Config{Raw: raw}}}
+			p := planner{layout: &layouts[i], view: &view{}, computed: true,
+				dtype: safetensors.BF16,
+				c:     &Checkpoint{Config: &Config{Raw: raw}}}
 			got, err := p.rewriteConfig()
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
@@ -115,7 +117,8 @@ func TestNoGoldenSpeaksOfTheQuantization(t *testing.T) {
 			if layouts[i].quantizes {
 				got = bytes.Replace(got, []byte(`"quantization_config": {`), nil, 1)
 			}
-			for _, word := range []string{"quantization", "quant_method", "config_groups", "compression_config", "expert_dtype", "qformat"} {
+			for _, word := range []string{"quantization", "quant_method", "config_groups",
+				"compression_config", "expert_dtype", "qformat"} {
 				if layouts[i].quantizes && word == "quant_method" {
 					continue // its own
 				}

@@ -240,11 +240,9 @@ var (
 	hiddenStarts = []string{".", "consolidated", "adapter_"}
 )
 
-// hiddenNames are files in which ModelOpt, AutoGPTQ, AutoAWQ and AutoRound describe a quantization.
-// A view is not quantized that way.
-var hiddenNames = []string{
-	"hf_quant_config.json", "quantize_config.json", "quant_config.json", "quantization_config.json",
-}
+// hiddenNames are files that describe a quantization. No view shows them, because it is not
+// quantized that way. AutoRound's quantization_config.json is not read.
+var hiddenNames = slices.Concat(quantizeNames, []string{"quantization_config.json"})
 
 // variantIndex matches the indexes of variants: model.safetensors.index.fp16.json.
 var variantIndex = regexp.MustCompile(`\.(?:safetensors|bin)\.index\..*\.json$`)

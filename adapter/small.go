@@ -13,9 +13,9 @@ import (
 
 // Limits to the tensors whose bytes are read when a checkpoint is opened. Longer ones are left out.
 const (
-	maxShape  = 4 << 10  // bytes of a tensor that is kept
-	maxShapes = 64 << 20 // bytes of all of them
-	maxList   = 1 << 20  // bytes of a list, which is not kept
+	maxSmall    = 4 << 10  // bytes of a tensor that is kept
+	maxAllSmall = 64 << 20 // bytes of all of them
+	maxList     = 1 << 20  // bytes of a list, which is not kept
 
 	smallGap = 4 << 10  // bytes between two tensors that are read together
 	smallRun = 64 << 10 // bytes that one read may have beyond its first tensor
@@ -44,8 +44,7 @@ func (c *Checkpoint) readSmall(ctx context.Context, table *formatTable) error {
 	return nil
 }
 
-// keptTensors is what is kept of tensors that were read: their bytes, or what they say as lists of
-// groups.
+// keptTensors is the result of reading tensors: their bytes, or what they say as lists of groups.
 type keptTensors struct {
 	bytes map[*Stored][]byte
 	lists map[*Stored]groupList
@@ -61,10 +60,10 @@ func smallRuns(tensors []*Stored, table *formatTable) (runs []smallTensors, err 
 		n := t.size()
 		switch last := lastPart(t.Key); {
 		case table.lists[last] && n <= maxList:
-		case table.read[last] && n <= maxShape:
-			if kept += n; kept > maxShapes {
+		case table.read[last] && n <= maxSmall:
+			if kept += n; kept > maxAllSmall {
 				return nil, fmt.Errorf("%s: %s: more than %d bytes of such tensors up to here: "+
-					"too many for a checkpoint", t.Shard, t.Key, int64(maxShapes))
+					"too many for a checkpoint", t.Shard, t.Key, int64(maxAllSmall))
 			}
 		default:
 			continue

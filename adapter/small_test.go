@@ -83,8 +83,8 @@ func TestTensorsBeyondTheLimitsAreNotRead(t *testing.T) {
 	add("a.weight_g_idx", maxList/4)
 	add("a.weight_g_idx_not", maxList/4)
 	add("b.weight_g_idx", maxList/4+1)
-	add("c.weight_shape", maxShape/4)
-	add("d.weight_shape", maxShape/4+1)
+	add("c.weight_shape", maxSmall/4)
+	add("d.weight_shape", maxSmall/4+1)
 	runs, err := smallRuns(tensors, knownFormats)
 	var read []string
 	for _, run := range runs {
@@ -97,8 +97,8 @@ func TestTensorsBeyondTheLimitsAreNotRead(t *testing.T) {
 	}
 
 	tensors = nil
-	for i := range int64(maxShapes/maxShape + 1) {
-		add(fmt.Sprintf("c%d.weight_shape", i), maxShape/4)
+	for i := range int64(maxAllSmall/maxSmall + 1) {
+		add(fmt.Sprintf("c%d.weight_shape", i), maxSmall/4)
 	}
 	if _, err := smallRuns(tensors, knownFormats); err == nil ||
 		!strings.Contains(err.Error(), "too many") {

@@ -80,7 +80,8 @@ func widened(x synth.Tensor) synth.Tensor {
 func wantSame(t *testing.T, got *Lazy, want synth.Tensor) {
 	t.Helper()
 	if got.DType().String() != want.DType || !slices.Equal(got.Shape(), want.Shape) {
-		t.Errorf("%s: %s %v, want %s %v", got.Name(), got.DType(), got.Shape(), want.DType, want.Shape)
+		t.Errorf("%s: %s %v, want %s %v", got.Name(), got.DType(), got.Shape(), want.DType,
+			want.Shape)
 		return
 	}
 	size := got.DType().Bits() / 8

@@ -88,8 +88,8 @@ var magnitudes = func() (m [0x7f]float64) {
 	return m
 }()
 
-// nearest finds the E4M3 code nearest to f: one of the two whose values f is between, and of two the
-// even one. Beyond the largest it is the largest.
+// nearest finds the E4M3 code nearest to f: one of the two whose values f is between, and of two
+// the even one. Beyond the largest it is the largest.
 func nearest(f float32) byte {
 	sign := byte(0)
 	if math.Signbit(float64(f)) {
@@ -143,7 +143,8 @@ func TestQuantizedViewEqualsTheOracle(t *testing.T) {
 	}
 }
 
-// linearWeight matches the weights that layout hf-fp8 quantizes in a DeepSeek-V3 without MTP layers.
+// linearWeight matches the weights that layout hf-fp8 quantizes in a DeepSeek-V3 without MTP
+// layers.
 var linearWeight = regexp.MustCompile(`_proj(_with_mqa)?\.weight$`)
 
 // Codes and scales come from values that were rounded to F32 alone, so the view's dtype does not
@@ -208,7 +209,8 @@ func TestGroupedExpertsAreQuantizedFromF32(t *testing.T) {
 					Name: path + string(rune('0'+e)) + "." + part + ".weight"}
 				from := (e*int64(len(g.parts)) + int64(i)) * each
 				for _, code := range codes.Data[from : from+each] {
-					x.Data = append(x.Data, synth.Round("F32", synth.E4M3(code)*number32(scales, e))...)
+					x.Data = append(x.Data,
+						synth.Round("F32", synth.E4M3(code)*number32(scales, e))...)
 				}
 				again, grid := quantized(x, false)
 				want = append(want, again, grid)

@@ -39,8 +39,8 @@ func (s *scratch) fillTablesGeneric(b *band, width int, scales []float32) tables
 	return wordTables
 }
 
-// byPowers decodes with tables that are kept for all blocks, if all scales are powers of two. There
-// are so few of those that many blocks have the same. It returns the number of columns, or 0.
+// byPowers decodes if all scales are powers of two. Few of those occur, so it keeps their tables
+// for the blocks that follow. It returns the number of decoded columns: all or none.
 func (s *scratch) byPowers(b *band, first, width int, scales []float32) int {
 	if min(width, b.cols) < 16 {
 		return 0
@@ -63,6 +63,8 @@ func (s *scratch) byPowers(b *band, first, width int, scales []float32) int {
 	return b.cols
 }
 
+// tableOfPower returns the table of a scale that is a power of two. Its place follows from the
+// exponent.
 func (s *scratch) tableOfPower(b *band, scale float32) *[256]uint16 {
 	i := math.Float32bits(scale) >> 23 % maxTables
 	t := (*[256]uint16)(s.words[256*i:])

@@ -3,7 +3,7 @@
 //
 // Start with [Dequantize], which decodes a strided region of FP8 codes with its grid of scales, and
 // with [Transpose]. [DequantizeGroups] decodes codes of 4 bits and whole numbers of 8 bits, which
-// may have zero points. [Unpack] and [UnpackDown] take codes out of packed words before. [Quantize]
+// may have zero points. [Unpack] and [UnpackDown] take codes out of packed words first. [Quantize]
 // is the inverse of Dequantize. [Convert] and [Scales] read and convert plain formats.
 // [CalculateScaleShape] and [CreateScaleInvForWeight] describe grids.
 //

@@ -2,9 +2,9 @@
 
 package fp8
 
-// forms are how the codes of each coding lie in bytes, for the kernels: the shift to the first
-// nibble of a byte, and for codes of 8 bits the bits of 2^23 to which a byte is added by exclusive
-// or, and the float32 to subtract from the sum.
+// forms describe each coding to the kernels. The first number is the shift to the first nibble of a
+// byte. The others turn codes of 8 bits into numbers. A byte is put into the bits of 2^23 by
+// exclusive or, and a float32 is subtracted from the result.
 var forms = [...][3]uint32{
 	Nibbles:     {0},
 	HighNibbles: {4},

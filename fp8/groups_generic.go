@@ -43,8 +43,8 @@ func areTame(v []float32) bool {
 	return true
 }
 
-// rowOfGroupsGeneric decodes whole sixteens of codes. The first group has first columns, the others
-// have the width of b. zeros may be nil.
+// rowOfGroupsGeneric decodes whole sixteens of codes. The first group has first columns, and the
+// others have b.width. zeros may be nil.
 func (s *scratch) rowOfGroupsGeneric(dst, codes []byte, b *strip, first int,
 	scales, zeros []float32) {
 	size, paired := b.out.Size(), b.coding.paired()
@@ -119,12 +119,14 @@ type memory struct {
 	tables [512][sixteen]uint16
 }
 
-// forget empties the memory. A key of 0 is in the first place only.
+// forget empties the memory. Empty places have key 0, which only the first table may have. So that
+// table is filled.
 func (y *memory) forget(b *strip) {
 	clear(y.keys[:])
 	fillGeneric(y.tables[0][:], b, 0, 0)
 }
 
+// resultsOf returns the table of a scale and a zero point, as BF16 or F16.
 func (y *memory) resultsOf(b *strip, scale, zero float32) *[sixteen]uint16 {
 	key := uint64(math.Float32bits(scale)) | uint64(math.Float32bits(zero))<<32
 	i := key * 0x9e3779b97f4a7c15 >> 55
@@ -175,7 +177,7 @@ func lookupNibbles(dst, codes []byte, t *[sixteen]uint16, c Coding) {
 	}
 }
 
-// lookupByte looks the two codes of a byte up.
+// lookupByte looks up the two codes of a byte.
 func lookupByte(dst []byte, c byte, t *[sixteen]uint16) {
 	binary.LittleEndian.PutUint32(dst, uint32(t[c&15])|uint32(t[c>>4])<<16)
 }
@@ -193,8 +195,8 @@ func (b *strip) bytes(buf, codes []byte, i int) []byte {
 	return buf
 }
 
-// columnsGeneric decodes with a scale and a zero point for each column. zeros may be nil. It looks
-// codes of 4 bits up if enough rows share the tables.
+// columnsGeneric decodes with a scale and a zero point for each column. zeros may be nil. Codes of
+// 4 bits are looked up in tables if enough rows share them.
 func (s *scratch) columnsGeneric(b *strip, scales, zeros []float32) {
 	if b.rows >= 2*sixteen && b.coding.tabled() && b.out != F32 {
 		for c := 0; c < b.cols; c += tableCols {

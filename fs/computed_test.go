@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
@@ -106,5 +108,34 @@ func TestLostValuesAreCounted(t *testing.T) {
 	readAll(t, f, 1)
 	if n := f.Stats().Infinite; n == 0 {
 		t.Error("values overflowed F16 and nothing was counted")
+	}
+}
+
+// packedFS is a tree with one transposed matrix of 4-bit codes, whose grid of scales is large.
+func packedFS(t *testing.T, file expr.File, rows, cols int64) *FS {
+	t.Helper()
+	codes := &expr.Source{Key: "w", File: file, DType: safetensors.U8,
+		Shape: []int64{rows, cols / 2}}
+	scales := &expr.Source{Key: "s", File: file, Offset: rows * cols / 2, DType: safetensors.F8E8M0,
+		Shape: []int64{rows, cols / 32}}
+	n, err := expr.DequantizePacked(&expr.Packed{Codes: codes, Shape: []int64{rows, cols},
+		Pack: expr.Pack{Bits: 4}, Out: safetensors.BF16,
+		Scales: expr.Scales{Source: scales, Block: [2]int64{1, 32}}})
+	if err == nil {
+		n, err = expr.Transpose(n)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return treeOf(t, Options{}, adapter.Tensor{Name: "w", Node: n, Group: "g"})
+}
+
+func TestALargeGridIsReadOnceForReadersAtOnce(t *testing.T) {
+	const rows, cols = 1024, 2048
+	size := int64(rows*cols/2 + rows*cols/32)
+	f := packedFS(t, &memory{name: "source", size: size}, rows, cols)
+	readAll(t, f, 8)
+	if got := f.Stats().SourceBytes; got != size {
+		t.Errorf("eight readers at once read %d bytes of a source of %d", got, size)
 	}
 }

@@ -29,10 +29,12 @@ func names(t *testing.T, f *FS) (all []string) {
 func TestMistralsOwnLayoutKeepsItsNames(t *testing.T) {
 	const golden = "../testdata/golden/formats/mistral_native"
 	f := openViews(t, golden, Options{}, layout("", "hf", safetensors.BF16))
-	if got, want := names(t, f), []string{"consolidated.safetensors", "expected.json", "params.json", "tekken.json"}; !slices.Equal(got, want) {
+	if got, want := names(t, f), []string{"consolidated.safetensors", "expected.json",
+		"params.json", "tekken.json"}; !slices.Equal(got, want) {
 		t.Errorf("files %v, want %v", got, want)
 	}
-	if text := string(readTree(t, f, "params.json")); strings.Contains(text, "quant") || !strings.Contains(text, `"norm_eps": 1e-05`) {
+	if text := string(readTree(t, f, "params.json")); strings.Contains(text, "quant") ||
+		!strings.Contains(text, `"norm_eps": 1e-05`) {
 		t.Errorf("params.json is %s", text)
 	}
 	tekken, err := os.ReadFile(filepath.Join(golden, "tekken.json"))
@@ -70,7 +72,8 @@ func TestSeveralShardsOfMistralKeepTheirNames(t *testing.T) {
 	var want []string
 	for i := range 2 {
 		to := strings.Replace(s.ShardName(i), "model", "consolidated", 1)
-		if err := os.Rename(filepath.Join(dir, s.ShardName(i)), filepath.Join(dir, to)); err != nil {
+		if err := os.Rename(filepath.Join(dir, s.ShardName(i)),
+			filepath.Join(dir, to)); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, to)
@@ -84,7 +87,8 @@ func TestSeveralShardsOfMistralKeepTheirNames(t *testing.T) {
 		t.Errorf("shards %v, want %v", got, want)
 	}
 	all := names(t, f)
-	if !slices.Contains(all, "consolidated.safetensors.index.json") || slices.Contains(all, "config.json") ||
+	if !slices.Contains(all, "consolidated.safetensors.index.json") ||
+		slices.Contains(all, "config.json") ||
 		slices.Contains(all, indexName) {
 		t.Errorf("files %v", all)
 	}

@@ -52,7 +52,7 @@ const (
 
 	// The most bytes of scale grids, beside the tensor cache. The computed grids of DeepSeek-V3
 	// have 160 MB.
-	maxGrids    = 64 << 20
+	maxGrids    = 128 << 20
 	maxComputed = 256 << 20
 )
 

@@ -171,6 +171,8 @@ func TestRecipesReadAsOneLine(t *testing.T) {
 	must := must(t)
 	dequantized := must(Dequantize(stored("a", f8, 6, 8), stored("b", bf16),
 		DequantizeOptions{Out: f32}))
+	scaled := must(Dequantize(stored("x.weight", f8, 6, 8), stored("x.scale", f32),
+		DequantizeOptions{Out: bf16}))
 	codes, scales, err := Quantize(w, QuantizeOptions{Scales: Ones})
 	if err != nil {
 		t.Fatal(err)
@@ -188,6 +190,7 @@ func TestRecipesReadAsOneLine(t *testing.T) {
 		{must(Index(must(Transpose(batch)), 1)), "transpose(experts[1, :, :])"},
 		{expert("3"), "transpose(dequantize(experts.3.gate_proj.weight, …_scale_inv, 128×128, bf16))"},
 		{dequantized, "dequantize(a, b, all×all, f32)"},
+		{scaled, "dequantize(x.weight, ….scale, all×all, bf16)"},
 		{must(Concat(-1, w, w)), "concat(-1, w, w)"},
 		{must(Concat(0, w, w)), "concat(0, w, w)"},
 		{must(Stack(w, w)), "stack(w, w)"},

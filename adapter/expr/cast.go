@@ -50,24 +50,31 @@ func newCast(of node, d safetensors.DType) (node, error) {
 }
 
 func (n *cast) rect(env Env, dst []byte, stride int, w window) error {
-	width := w.cols() * n.of.head().item
-	rows := min(w.rows(), max(1, chunk/width))
+	return inStrips(n.of, env, w, func(r int, src []byte, width, rows int) {
+		dst := dst[r*stride:]
+		for r := range rows {
+			fp8.Convert(dst[r*stride:], n.to, src[r*width:], n.from, w.cols())
+		}
+		overflowed(env, n.to, dst, stride, rows, w.cols())
+	})
+}
+
+// inStrips evaluates a window of a node, as many rows at a time as fit in a chunk. use gets the
+// rows from row r of the window on. They are width bytes each.
+func inStrips(of node, env Env, w window, use func(r int, src []byte, width, rows int)) error {
+	width := w.cols() * of.head().item
+	rows := min(w.rows(), max(1, chunk/max(width, 1)))
 	b := getBuffer(rows * width)
 	defer b.put()
-	for {
-		part := window{w.r0, min(w.r1, w.r0+rows), w.c0, w.c1}
-		if err := n.of.rect(env, b.bytes, width, part); err != nil {
+	for r := 0; r < w.rows(); r += rows {
+		n := min(rows, w.rows()-r)
+		part := window{w.r0 + r, w.r0 + r + n, w.c0, w.c1}
+		if err := of.rect(env, b.bytes, width, part); err != nil {
 			return err
 		}
-		for r := range part.rows() {
-			fp8.Convert(dst[r*stride:], n.to, b.bytes[r*width:], n.from, w.cols())
-		}
-		overflowed(env, n.to, dst, stride, part.rows(), w.cols())
-		if w.r0 = part.r1; w.rows() == 0 {
-			return nil
-		}
-		dst = dst[rows*stride:]
+		use(r, b.bytes[:n*width], width, n)
 	}
+	return nil
 }
 
 func (n *cast) needs(w window, d demand) bool { return n.of.needs(w, d) }

@@ -177,8 +177,8 @@ func (n *dequantize) String() string {
 		return n.named(fmt.Sprintf("decode(%s, %s)",
 			n.region.name(), strings.ToLower(n.dtype.String())))
 	}
-	scale := n.grid.src.Key
-	if rest, ok := strings.CutPrefix(scale, key); ok {
+	scale := shortened(n.grid.src.Key, key)
+	if rest, ok := strings.CutPrefix(n.grid.src.Key, key); ok {
 		scale = "…" + rest
 	}
 	if n.region.transposed {

@@ -37,9 +37,8 @@ func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 		return grid{}, fmt.Errorf("%s: scales of dtype %s: "+
 			"expected F32, BF16, F16, F8_E8M0 or U8 (exponents)", scale.Key, scale.DType)
 	}
-	if min(block[0], block[1]) < 0 || max(block[0], block[1]) > math.MaxInt32 {
-		return grid{}, fmt.Errorf("%s: blocks of %d × %d: expected 0 to %d",
-			scale.Key, block[0], block[1], math.MaxInt32)
+	if err := checkBlock(scale, block); err != nil {
+		return grid{}, err
 	}
 	shape, err := gridShape(w, scale, block)
 	if err != nil {
@@ -56,6 +55,15 @@ func newGrid(w, scale *Source, block [2]int64) (grid, error) {
 		g.batchStride = shape[1] * shape[2] * int64(h.item)
 	}
 	return g, nil
+}
+
+// checkBlock refuses sizes of blocks that are negative or more than an int holds everywhere.
+func checkBlock(scale *Source, block [2]int64) error {
+	if min(block[0], block[1]) < 0 || max(block[0], block[1]) > math.MaxInt32 {
+		return fmt.Errorf("%s: blocks of %d × %d: expected 0 to %d",
+			scale.Key, block[0], block[1], math.MaxInt32)
+	}
+	return nil
 }
 
 // gridShape returns the stored grid as matrices, rows and columns. It refuses a grid with too few

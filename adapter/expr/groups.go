@@ -15,6 +15,8 @@ type groups struct {
 	unit  Unit
 }
 
+// newGroups checks that a list has an entry for each of size rows or columns. count is the number
+// of groups that have scales.
 func newGroups(g Groups, size int64, count int) (*groups, error) {
 	h, err := checkSource(g.Source)
 	if err != nil {
@@ -56,7 +58,7 @@ func (l *groups) read(in Input, dst []byte) error {
 	return nil
 }
 
-// list gives the list to use.
+// list calls use with the stored list, which is only valid during the call.
 func (l *groups) list(env Env, use func([]byte)) error {
 	e, err := env.Unit(&l.unit)
 	if err != nil {
@@ -78,19 +80,15 @@ func (l *groups) list(env Env, use func([]byte)) error {
 
 // borrowGroups returns one scale for each row or column of a window, of the group in the list.
 func (g *grid) borrowGroups(env Env, m int, w window) (scales, error) {
-	axis := g.groups.axis
-	lo, hi := w.c0, w.c1
-	need := window{0, g.groups.count, 0, g.groups.count}
-	s := scales{}
+	axis, need := g.groups.axis, g.window(w)
+	lo, hi, s := w.c0, w.c1, scales{}
 	if axis == 0 {
 		lo, hi = w.r0, w.r1
-		need.c0, s.col = first(g.origin[1]+w.c0, g.block[1])
-		need.c1, _ = first(g.origin[1]+w.c1-1, g.block[1])
-		need.c1++
+		need.r0, need.r1 = 0, g.groups.count
+		_, s.col = first(g.origin[1]+w.c0, g.block[1])
 	} else {
-		need.r0, s.row = first(g.origin[0]+w.r0, g.block[0])
-		need.r1, _ = first(g.origin[0]+w.r1-1, g.block[0])
-		need.r1++
+		need.c0, need.c1 = 0, g.groups.count
+		_, s.row = first(g.origin[0]+w.r0, g.block[0])
 	}
 	all := getFloats(need.rows() * need.cols())
 	defer all.put()

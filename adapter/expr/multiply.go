@@ -44,25 +44,14 @@ func newMultiply(of node, by float32, d safetensors.DType) (node, error) {
 }
 
 func (n *multiply) rect(env Env, dst []byte, stride int, w window) error {
-	width := w.cols() * 4
-	rows := min(w.rows(), max(1, chunk/max(width, 1)))
-	b := getBuffer(rows * width)
-	defer b.put()
-	for {
-		part := window{w.r0, min(w.r1, w.r0+rows), w.c0, w.c1}
-		if err := n.of.rect(env, b.bytes, width, part); err != nil {
-			return err
+	return inStrips(n.of, env, w, func(r int, src []byte, width, rows int) {
+		dst := dst[r*stride:]
+		scaleFloats(src, n.by)
+		for r := range rows {
+			fp8.Convert(dst[r*stride:], n.out, src[r*width:], fp8.F32, w.cols())
 		}
-		scaleFloats(b.bytes[:part.rows()*width], n.by)
-		for r := range part.rows() {
-			fp8.Convert(dst[r*stride:], n.out, b.bytes[r*width:], fp8.F32, w.cols())
-		}
-		overflowed(env, n.out, dst, stride, part.rows(), w.cols())
-		if w.r0 = part.r1; w.rows() == 0 {
-			return nil
-		}
-		dst = dst[rows*stride:]
-	}
+		overflowed(env, n.out, dst, stride, rows, w.cols())
+	})
 }
 
 // scaleFloats multiplies little-endian float32s in place. Every NaN becomes the positive quiet NaN.

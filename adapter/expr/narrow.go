@@ -13,8 +13,8 @@ type narrow struct {
 	header
 	of node
 
-	// odd: values between two F32 become the one with an odd last bit. A later conversion to BF16
-	// or F16 then rounds as if it saw the F64 value.
+	// odd rounds to odd: a value between two F32 becomes the one whose last bit is odd. A later
+	// conversion to BF16 or F16 then gives the same as a single rounding of the F64 value.
 	odd bool
 }
 
@@ -30,23 +30,11 @@ func narrowed(of node, d safetensors.DType) (node, error) {
 }
 
 func (n *narrow) rect(env Env, dst []byte, stride int, w window) error {
-	width := 8 * w.cols()
-	rows := min(w.rows(), max(1, chunk/width))
-	b := getBuffer(rows * width)
-	defer b.put()
-	for {
-		part := window{w.r0, min(w.r1, w.r0+rows), w.c0, w.c1}
-		if err := n.of.rect(env, b.bytes, width, part); err != nil {
-			return err
+	return inStrips(n.of, env, w, func(r0 int, src []byte, width, rows int) {
+		for r := range rows {
+			n.convert(dst[(r0+r)*stride:], src[r*width:][:width])
 		}
-		for r := range part.rows() {
-			n.convert(dst[r*stride:], b.bytes[r*width:][:width])
-		}
-		if w.r0 = part.r1; w.rows() == 0 {
-			return nil
-		}
-		dst = dst[rows*stride:]
-	}
+	})
 }
 
 // convert converts a row.
@@ -61,8 +49,8 @@ func (n *narrow) convert(dst, src []byte) {
 	}
 }
 
-// oddBits returns the F32 bits of a value. Of the two F32 beside any other value it takes the one
-// with an odd last bit.
+// oddBits returns the bits of v as F32. If v is between two F32, it takes the one whose last bit is
+// odd.
 func oddBits(v float64) uint32 {
 	f := float32(v)
 	bits := math.Float32bits(f)
@@ -98,7 +86,7 @@ func (n *narrow) over(of node, err error) (node, error) {
 	return out, nil
 }
 
-// String leaves the step to the other dtype out.
+// String leaves out the step between F64 and the final dtype, which the cast around it names.
 func (n *narrow) String() string {
 	if n.odd {
 		return n.of.String()

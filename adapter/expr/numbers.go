@@ -46,7 +46,8 @@ func readNumbers(in Input, src *Source, dst []float32, first int64) error {
 	return nil
 }
 
-// readLent fills p from the file of a source. It takes the bytes that the environment lends.
+// readLent fills p from the file of a source. It copies the bytes that the environment has and
+// reads the others.
 func readLent(in Input, src *Source, p []byte, off int64) error {
 	for len(p) > 0 {
 		b, e, skip := lent(in, src.File, off, len(p), 1)
@@ -65,7 +66,7 @@ func readLent(in Input, src *Source, p []byte, off int64) error {
 	return nil
 }
 
-// asStored is scales as they are stored.
+// asStored is scales that are stored as plain numbers.
 type asStored struct {
 	src  *Source
 	each int // numbers of each matrix
@@ -207,30 +208,23 @@ func (z *zeroPoints) stored(m, r0, r1 int) (off, size int64, bit int) {
 	if !z.pack.pack.Down {
 		return at + int64(r0)*width, int64(r1-r0) * width, 0
 	}
-	each := 8 * z.pack.word
-	lo, hi := r0*z.pack.pack.Bits/each, (r1*z.pack.pack.Bits+each-1)/each
+	lo, hi, bit := z.pack.wordRows(r0, r1)
 	width *= int64(z.pack.word)
-	return at + int64(lo)*width, int64(hi-lo) * width, r0*z.pack.pack.Bits - lo*each
+	return at + int64(lo)*width, int64(hi-lo) * width, bit
 }
 
 // unpackRow writes a row of what stored describes, one zero point in each byte.
 func (z *zeroPoints) unpackRow(dst, all []byte, r, bit int) {
-	p, word := z.pack.pack, z.pack.word
+	p := z.pack.pack
 	_, _, width := z.pack.packedSize(int64(z.rows), int64(z.cols))
 	if !p.Down {
 		fp8.Unpack(dst, all[r*int(width):][:width], 0, p.Bits, p.Order)
 		return
 	}
-	at, each := bit+r*p.Bits, 8*word
-	low := all[at/each*int(width)*word:]
-	var high []byte
-	if at%each+p.Bits > each {
-		high = low[int(width)*word:]
-	}
-	fp8.UnpackDown(dst, low, high, word, at%each, p.Bits)
+	z.pack.unpackDown(dst, all, int(width)*z.pack.word, bit+r*p.Bits)
 }
 
-// number turns stored zero points into numbers, as many as dst and codes both hold.
+// number turns stored zero points into numbers. It returns how many dst and codes both hold.
 func (z *zeroPoints) number(dst []float32, codes []byte) int {
 	mask := 1<<z.pack.pack.Bits - 1
 	n := min(len(dst), len(codes))

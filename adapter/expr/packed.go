@@ -2,7 +2,6 @@ package expr
 
 import (
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -13,7 +12,7 @@ import (
 //
 // An element is round((number - zero) × scale). [fp8.DequantizeGroups] describes the arithmetic.
 type Packed struct {
-	Codes  *Source // words of codes; only the size of its dtype counts
+	Codes  *Source // the packed words; of its dtype only the size counts
 	Shape  []int64 // of the codes: a matrix, or a stack of matrices
 	Pack   Pack
 	Values *[16]float32 // the numbers of codes of at most 4 bits; nil: whole numbers from 0
@@ -80,7 +79,7 @@ type packed struct {
 	out    fp8.Format
 	scales grid
 	zeros  *grid   // nil: every zero point is zero
-	zero   float32 // of all codes, if it is not in the values or the coding
+	zero   float32 // of all codes, unless values or codes include it
 }
 
 // DequantizePacked returns a node with the values of a packed weight. The node has the shape
@@ -108,7 +107,7 @@ func DequantizePacked(p *Packed) (Node, error) {
 	return n.sealed(p.Out, p.Shape)
 }
 
-// check refuses what cannot be described.
+// check refuses fields that do not go together.
 func (p *Packed) check() error {
 	_, ok := plain(p.Out)
 	bits := p.Pack.Bits
@@ -124,12 +123,8 @@ func (p *Packed) check() error {
 		p.Pack.Order != fp8.LowFirst && bits != 4:
 		return fmt.Errorf("%s: codes of %d bits in order %d, down %t, signed %t: not decoded",
 			p.Codes.Key, bits, p.Pack.Order, p.Pack.Down, p.Signed)
-	case min(p.Scales.Block[0], p.Scales.Block[1]) < 0,
-		max(p.Scales.Block[0], p.Scales.Block[1]) > math.MaxInt32:
-		return fmt.Errorf("%s: blocks of %d × %d: expected 0 to %d", p.Scales.Source.Key,
-			p.Scales.Block[0], p.Scales.Block[1], math.MaxInt32)
 	}
-	return nil
+	return checkBlock(p.Scales.Source, p.Scales.Block)
 }
 
 // grid makes the grid of the scales.
@@ -163,7 +158,7 @@ func (p *Packed) grid() (grid, error) {
 	return g, err
 }
 
-// scalesHeader checks the scales.
+// scalesHeader checks the scales. The dtype of nested scales is checked with their other tensors.
 func (p *Packed) scalesHeader() (header, error) {
 	if p.Scales.Nested == nil {
 		return checkNumbers(p.Scales.Source, "scales")
@@ -211,6 +206,7 @@ func (s *Scales) numbers(each int, batch int64, shared bool) (numbers, error) {
 	return &factored{asStored{s.Source, each}, s.Second, s.Divides, n > 1}, nil
 }
 
+// nested returns the reader of scales that are codes, of which each matrix has as many.
 func (s *Scales) nested(each int) (numbers, error) {
 	n := s.Nested
 	absmax, err := checkSource(n.Absmax)
@@ -236,7 +232,8 @@ func (s *Scales) nested(each int) (numbers, error) {
 	return &nested{s.Source, each, *n}, nil
 }
 
-// subtract makes the zero points. A zero point of all codes goes into the values or the coding.
+// subtract makes the zero points. A zero point that all codes share is subtracted from the table of
+// their numbers where there is one, because that costs nothing for each element.
 func (n *packed) subtract(p *Packed) error {
 	bits := p.Pack.Bits
 	if n.values == nil && bits < 8 {
@@ -273,8 +270,7 @@ func (n *packed) subtractGrid(p *Packed) error {
 	}
 	g := n.scales
 	of := &zeroPoints{src: z.Source, plus: z.Plus, signed: z.Signed, rows: g.rows, cols: g.cols}
-	of.pack.pack = z.Pack
-	of.pack.word = min(max(z.Source.DType.Bits()/8, 1), 4)
+	of.pack = packing{pack: z.Pack, word: wordSize(z.Source)}
 	size, _, _ := of.pack.packedSize(int64(g.rows), int64(g.cols))
 	switch {
 	case g.batchStride > 0 && h.size == int64(g.batch)*size:
@@ -325,6 +321,7 @@ func (n *packed) rect(env Env, dst []byte, stride int, w window) error {
 	}
 }
 
+// matrix evaluates a window of matrix m, as many rows at a time as the codes are lent.
 func (n *packed) matrix(env Env, dst []byte, stride, m int, w window) error {
 	s, err := n.scales.borrow(env, m, w)
 	if err != nil {
@@ -399,18 +396,50 @@ func (n *packed) index(i int64) (node, error) {
 		func(g grid) grid { return g.narrow(rank, i, i+1) })
 }
 
+// String names every stored tensor that the weight is computed from.
 func (n *packed) String() string {
-	key, block := n.codes.words.src.Key, n.scales.block
-	if n.codes.transposed {
-		block[0], block[1] = block[1], block[0]
+	key := n.codes.words.src.Key
+	s := fmt.Sprintf("unpack(%s, %d bits, %s%s, %s, ", n.codes.words.name(), n.codes.pack.Bits,
+		shortened(n.scales.src.Key, key), factorOf(n.scales.of, key), n.groupsName())
+	if n.zeros != nil {
+		s += "zeros " + shortened(n.zeros.src.Key, key) + ", "
 	}
-	s := fmt.Sprintf("unpack(%s, %d bits, %s, %s×%s, %s)", n.codes.words.name(), n.codes.pack.Bits,
-		shortened(n.scales.src.Key, key), blockName(block[0]), blockName(block[1]),
-		strings.ToLower(n.dtype.String()))
+	s += strings.ToLower(n.dtype.String()) + ")"
 	if n.codes.transposed {
 		return "transpose(" + s + ")"
 	}
 	return s
+}
+
+// factorOf names the tensor that decodes the scales, or that they are multiplied by.
+func factorOf(of numbers, key string) string {
+	switch of := of.(type) {
+	case *factored:
+		if of.divides {
+			return " ÷ " + shortened(of.second.Key, key)
+		}
+		return " × " + shortened(of.second.Key, key)
+	case *nested:
+		return " × " + shortened(of.Absmax.Key, key)
+	}
+	return ""
+}
+
+// groupsName describes the codes under one scale, in the orientation of the stored codes.
+func (n *packed) groupsName() string {
+	block := n.scales.block
+	if n.codes.transposed {
+		block[0], block[1] = block[1], block[0]
+	}
+	l := n.scales.groups
+	if l == nil {
+		return blockName(block[0]) + "×" + blockName(block[1])
+	}
+	axis := "rows"
+	if (l.axis == 1) != n.codes.transposed {
+		axis = "columns"
+	}
+	return axis + " by " + shortened(l.src.Key, n.codes.words.src.Key)
 }
 
 // shortened returns a key without the beginning that it shares with another, up to a dot.

@@ -401,6 +401,64 @@ func gptq(bits, groups int) packedKind {
 		zeros: zeroKind{there: true, bits: bits, word: i32, plus: 1}}
 }
 
+func TestRecipesOfPackedWeightsNameEveryTensor(t *testing.T) {
+	packed := func(change func(p *Packed)) Node {
+		t.Helper()
+		p := &Packed{
+			Codes: stored("x.weight", i32, 4, 8), Shape: []int64{4, 64}, Pack: Pack{Bits: 4},
+			Scales: Scales{Source: stored("x.scales", bf16, 4, 2), Block: [2]int64{1, 32}},
+			Out:    bf16,
+		}
+		change(p)
+		n, err := DequantizePacked(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	second := func(divides bool) func(p *Packed) {
+		return func(p *Packed) {
+			p.Scales.Second, p.Scales.Divides = stored("x.weight_scale_2", f32), divides
+		}
+	}
+	zeros := func(p *Packed) {
+		p.Zeros = Zeros{Source: stored("x.qzeros", i32, 4, 1), Pack: Pack{Bits: 4}}
+	}
+	columns := func(p *Packed) { p.Groups = Groups{stored("x.g_idx", i32, 64), 1} }
+	rows := func(p *Packed) {
+		p.Scales.Block, p.Groups = [2]int64{2, 32}, Groups{stored("x.g_idx", i32, 4), 0}
+	}
+	nested := func(p *Packed) {
+		p.Scales.Source = stored("x.scales", u8, 4, 2)
+		p.Scales.Nested = &Nested{
+			Map: stored("x.map", f32, 256), Absmax: stored("x.absmax", f32, 1), Block: 8,
+		}
+	}
+	must := must(t)
+	for _, test := range []struct {
+		n    Node
+		want string
+	}{
+		{packed(func(*Packed) {}), "unpack(x.weight, 4 bits, ….scales, 1×32, bf16)"},
+		{packed(second(false)), "unpack(x.weight, 4 bits, ….scales × ….weight_scale_2, 1×32, bf16)"},
+		{packed(second(true)), "unpack(x.weight, 4 bits, ….scales ÷ ….weight_scale_2, 1×32, bf16)"},
+		{packed(nested), "unpack(x.weight, 4 bits, ….scales × ….absmax, 1×32, bf16)"},
+		{packed(zeros), "unpack(x.weight, 4 bits, ….scales, 1×32, zeros ….qzeros, bf16)"},
+		{packed(columns), "unpack(x.weight, 4 bits, ….scales, columns by ….g_idx, bf16)"},
+		{packed(rows), "unpack(x.weight, 4 bits, ….scales, rows by ….g_idx, bf16)"},
+		{must(Transpose(packed(columns))),
+			"transpose(unpack(x.weight, 4 bits, ….scales, columns by ….g_idx, bf16))"},
+		{must(Transpose(packed(rows))),
+			"transpose(unpack(x.weight, 4 bits, ….scales, rows by ….g_idx, bf16))"},
+		{must(Transpose(packed(func(*Packed) {}))),
+			"transpose(unpack(x.weight, 4 bits, ….scales, 1×32, bf16))"},
+	} {
+		if got := test.n.String(); got != test.want {
+			t.Errorf("got %s, want %s", got, test.want)
+		}
+	}
+}
+
 // A size that does not fit the shape must never be read as something else.
 func TestPackedSizesThatDoNotFitAreRefusedByName(t *testing.T) {
 	fits := func() *Packed {

@@ -14,17 +14,17 @@ type packing struct {
 	signed     bool
 	offset8    bool   // codes of 8 bits are stored 128 higher
 	word       int    // bytes of a word
-	words      region // of whole matrices: of bytes, or of words whose codes belong to one column
+	words      region // all of them, as bytes; as I32 if the codes of an I32 belong to one column
 	full       [2]int // rows and columns of a whole matrix, as stored
 	rows, cols int    // of the part, as stored
 	r0, c0     int    // where the part begins
 	transposed bool
-	turned     unitList // one for each matrix, if transposed and words are in rows
+	turned     unitList // the transposed codes of each matrix, if transposed and words are in rows
 }
 
 // newPacking checks that the words of codes have the size that the shape needs.
 func newPacking(src *Source, shape []int64, pack Pack, h *header) (packing, error) {
-	p := packing{pack: pack, word: min(max(src.DType.Bits()/8, 1), 4)}
+	p := packing{pack: pack, word: wordSize(src)}
 	batch, rows, cols := int64(1), shape[len(shape)-2], shape[len(shape)-1]
 	if len(shape) == 3 {
 		batch = shape[0]
@@ -48,6 +48,9 @@ func newPacking(src *Source, shape []int64, pack Pack, h *header) (packing, erro
 	p.words = newRegion(&words, &wh)
 	return p, nil
 }
+
+// wordSize returns the bytes of a word of packed codes. No format has words of more than 32 bits.
+func wordSize(src *Source) int { return min(max(src.DType.Bits()/8, 1), 4) }
 
 // packedSize returns the bytes of a matrix, and the rows and columns of its bytes, or of its words
 // if their codes belong to one column.
@@ -79,7 +82,7 @@ func (p packing) transpose() packing {
 	return p
 }
 
-// narrow keeps the part s of an axis, of n that are seen.
+// narrow keeps the part s of an axis. The codes as seen have n axes.
 func (p packing) narrow(n, axis int, s span) packing {
 	fromEnd := n - axis
 	if p.transposed && fromEnd <= 2 {
@@ -145,8 +148,8 @@ func (p *packing) shifted(w window) window {
 	return window{w.r0 + r, w.r1 + r, w.c0 + c, w.c1 + c}
 }
 
-// streamed returns the window of words that holds a window whose rows are streams of codes, and the
-// position of the first code in it.
+// streamed returns the window of words that holds a window of codes, where each row is a stream of
+// codes. first is the position of the window's first code in the first word.
 func (p *packing) streamed(w window) (words window, first int) {
 	bits, unit := p.pack.Bits, 1
 	if p.pack.Down {
@@ -160,7 +163,7 @@ func (p *packing) streamed(w window) (words window, first int) {
 	return words, first
 }
 
-// borrowStream returns rows of codes that lie one after the other.
+// borrowStream returns rows of codes that follow each other in memory.
 func (p *packing) borrowStream(env Env, m int, w window) (coded, error) {
 	words, first := p.streamed(w)
 	l, err := p.words.borrow(env, m, words)
@@ -170,8 +173,8 @@ func (p *packing) borrowStream(env Env, m int, w window) (coded, error) {
 	return p.present(l, first, w.cols()), nil
 }
 
-// present gives the rows of a lease in a form that the kernels read. The window's codes begin with
-// code first of each row.
+// present returns the rows of a lease, from code first on, in a form that the kernels read. It
+// unpacks what they do not read as stored.
 func (p *packing) present(l lease, first, cols int) coded {
 	switch {
 	case p.pack.Bits == 8:
@@ -183,12 +186,16 @@ func (p *packing) present(l lease, first, cols int) coded {
 	}
 	defer l.release()
 	b := getBuffer(l.rows * cols)
-	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
-	for r := range l.rows {
-		fp8.Unpack(b.bytes[r*cols:][:cols], l.bytes[r*l.stride:][:size], first, p.pack.Bits,
-			p.pack.Order)
-	}
+	p.unpackRows(b.bytes, l.bytes, l.stride, first, cols, l.rows)
 	return p.unpacked(b, cols, l.rows)
+}
+
+// unpackRows writes the codes of rows from code first on, a byte each.
+func (p *packing) unpackRows(dst, src []byte, stride, first, cols, rows int) {
+	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
+	for r := range rows {
+		fp8.Unpack(dst[r*cols:][:cols], src[r*stride:][:size], first, p.pack.Bits, p.pack.Order)
+	}
 }
 
 // unpacked describes rows of one code in each byte.
@@ -217,26 +224,39 @@ func (p *packing) byteCoding() fp8.Coding {
 	return fp8.Uint8
 }
 
+// wordRows returns the rows of words that hold the rows [r0, r1) of codes, if the codes of a word
+// belong to one column. bit is the position of row r0 in its words.
+func (p *packing) wordRows(r0, r1 int) (lo, hi, bit int) {
+	each := 8 * p.word
+	lo, hi = r0*p.pack.Bits/each, (r1*p.pack.Bits+each-1)/each
+	return lo, hi, r0*p.pack.Bits - lo*each
+}
+
+// unpackDown writes a row of codes, one for each column of words. Their fields begin at a bit of
+// the columns. Rows of words are stride bytes apart.
+func (p *packing) unpackDown(dst, words []byte, stride, bit int) {
+	each := 8 * p.word
+	low := words[bit/each*stride:]
+	var high []byte
+	if bit%each+p.pack.Bits > each {
+		high = low[stride:]
+	}
+	fp8.UnpackDown(dst, low, high, p.word, bit%each, p.pack.Bits)
+}
+
 // borrowDown reads words whose codes belong to one column and takes out the rows of the window.
 func (p *packing) borrowDown(env Env, m int, w window) (coded, error) {
-	each := 8 * p.word
 	w.r1 = min(w.r1, w.r0+max(1, chunk/w.cols()))
-	words := window{w.r0 * p.pack.Bits / each, (w.r1*p.pack.Bits + each - 1) / each, w.c0, w.c1}
-	l, err := p.words.take(env, m, words)
+	lo, hi, bit := p.wordRows(w.r0, w.r1)
+	l, err := p.words.take(env, m, window{lo, hi, w.c0, w.c1})
 	if err != nil {
 		return coded{}, err
 	}
 	defer l.release()
 	cols := w.cols()
 	b := getBuffer(w.rows() * cols)
-	for r := w.r0; r < w.r1; r++ {
-		at := r*p.pack.Bits - words.r0*each
-		low := l.bytes[at/each*l.stride:]
-		var high []byte
-		if at%each+p.pack.Bits > each {
-			high = low[l.stride:]
-		}
-		fp8.UnpackDown(b.bytes[(r-w.r0)*cols:][:cols], low, high, p.word, at%each, p.pack.Bits)
+	for r := range w.rows() {
+		p.unpackDown(b.bytes[r*cols:][:cols], l.bytes, l.stride, bit+r*p.pack.Bits)
 	}
 	return p.unpacked(b, cols, w.rows()), nil
 }
@@ -273,7 +293,7 @@ func (p *packing) turnedSize(n int) int {
 	return n
 }
 
-// presentTurned gives transposed rows from code first on.
+// presentTurned is present for rows that turn wrote.
 func (p *packing) presentTurned(l lease, first int) coded {
 	if p.pack.Bits == 4 {
 		l.bytes = l.bytes[first/2:]
@@ -292,25 +312,43 @@ func (p *packing) turn(in Input, dst []byte, stride, m int, w window) error {
 		return err
 	}
 	defer l.release()
-	rows, cols := w.rows(), w.cols()
 	if p.pack.Bits == 8 {
-		fp8.Transpose(dst, stride, l.bytes[first:], l.stride, rows, cols, 1)
+		fp8.Transpose(dst, stride, l.bytes[first:], l.stride, w.rows(), w.cols(), 1)
 		return nil
 	}
-	b := getBuffer((rows + rows%2) * cols)
+	b := getBuffer(min(turnRows, w.rows()+w.rows()%2) * w.cols())
 	defer b.put()
-	size := fp8.PackedSize(first+cols, p.pack.Bits, p.pack.Order)
-	for r := range rows {
-		fp8.Unpack(b.bytes[r*cols:][:cols], l.bytes[r*l.stride:][:size], first, p.pack.Bits,
-			p.pack.Order)
+	for r := 0; r < w.rows(); r += turnRows {
+		p.turnPart(dst[p.turnedSize(r):], stride, l.bytes[r*l.stride:], l.stride, b.bytes,
+			min(turnRows, w.rows()-r), first, w.cols())
 	}
-	if p.pack.Bits == 4 {
-		clear(b.bytes[rows*cols:])
-		rows = (rows + 1) / 2
-		pairRows(b.bytes, rows, cols)
-	}
-	fp8.Transpose(dst, stride, b.bytes, cols, rows, cols, 1)
 	return nil
+}
+
+// turnRows is the rows that are transposed at once. They fill whole cache lines of the result.
+const turnRows = 256
+
+// lines rounds rows down to whole cache lines of the result, but to two rows at least.
+func (p *packing) lines(rows int) int {
+	line := 64
+	if p.pack.Bits == 4 {
+		line = 128
+	}
+	return max(rows/line*line, min(rows, line)&^1, 2)
+}
+
+// turnPart transposes rows of words, from code first on. b is memory for the codes.
+func (p *packing) turnPart(dst []byte, stride int, src []byte, srcStride int, b []byte, rows, first,
+	cols int) {
+	p.unpackRows(b, src, srcStride, first, cols, rows)
+	if p.pack.Bits == 4 {
+		if rows%2 == 1 {
+			clear(b[rows*cols:][:cols])
+		}
+		rows = (rows + 1) / 2
+		pairRows(b, rows, cols)
+	}
+	fp8.Transpose(dst, stride, b, cols, rows, cols, 1)
 }
 
 // pairRows puts each pair of rows of codes into one row of bytes, in place. The first of the rows
@@ -347,12 +385,10 @@ func (p *packing) fillUnit(u *Unit, env FillEnv, dst []byte) error {
 	return env.Together(fns...)
 }
 
-// stripRows returns the rows of a strip, an even number. It prefers whole cache lines of the
-// result.
+// stripRows returns the rows of a strip, an even number. A strip is one read, and packed codes are
+// few bytes, so there are half as many strips as of other units.
 func (p *packing) stripRows() int {
-	line := 64 * p.full[0] / p.turnedSize(p.full[0])
-	rows := min(p.full[0]/strips, strip/p.full[1])
-	return max(rows/line*line, min(line, strip/p.full[1])&^1, 2)
+	return p.lines(min(p.full[0]*2/strips, strip/int(p.words.rowStride)))
 }
 
 // needs reports the needs of a window of matrix m, as seen.
@@ -364,8 +400,7 @@ func (p *packing) needs(m int, w window, d demand) bool {
 	case p.transposed:
 		return d.unit == nil || d.unit(p.words.turned.at(m))
 	case p.pack.Down:
-		each := 8 * p.word
-		w.r0, w.r1 = w.r0*p.pack.Bits/each, (w.r1*p.pack.Bits+each-1)/each
+		w.r0, w.r1, _ = p.wordRows(w.r0, w.r1)
 	default:
 		w, _ = p.streamed(w)
 	}

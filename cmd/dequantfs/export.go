@@ -86,6 +86,7 @@ func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
 	show := e.reporter(c, dir)
 	if !e.json {
 		e.view.sayLayout(logger(c))
+		e.view.sayDType(logger(c), s.checkpoint)
 	}
 	if share.of > 1 {
 		logger(c).Info(fmt.Sprintf("part %d of %d (%s)", share.part, share.of, share.from))

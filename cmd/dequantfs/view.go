@@ -122,6 +122,23 @@ func (v *viewFlags) sayLayout(log *slog.Logger) {
 	}
 }
 
+// sayDType logs the dtype of a command with neither --layout nor --dtype, and where it is from.
+func (v *viewFlags) sayDType(log *slog.Logger, c *adapter.Checkpoint) {
+	if len(v.layouts) > 0 || !strings.EqualFold(v.dtype, autoDType) {
+		return
+	}
+	which := "computed"
+	if v.cast == adapter.CastAll {
+		which = "floating"
+	}
+	why := "because the configuration names none"
+	d, named := c.Config.DType()
+	if named {
+		why = "as the configuration says"
+	}
+	log.Info(fmt.Sprintf("%s tensors get dtype %s, %s; --dtype names another", which, d, why))
+}
+
 // autoDType is the value of --dtype that leaves the dtype to the source's configuration.
 const autoDType = "auto"
 

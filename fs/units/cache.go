@@ -43,6 +43,7 @@ type Cache struct {
 	filler   filler
 	scales   *scaleCache
 	computed *computed
+	grids    *computed // large stored grids
 	blocks   *blocks
 
 	ctx  context.Context // of fills and of reading ahead
@@ -406,7 +407,7 @@ func (c *Cache) addUnits(s *Stats) {
 	s.CacheBudget, s.CacheUsed = c.budget, c.used
 	s.Pinned, s.Filling = c.pinned, c.filling
 	s.Units = int64(c.idle.Len() + c.spent.Len())
-	s.Waiting = int64(len(c.queue)) + c.computed.waiting.Load()
+	s.Waiting = int64(len(c.queue)) + c.computed.waiting.Load() + c.grids.waiting.Load()
 	for r := range c.reads {
 		if r.waiting {
 			s.Waiting++

@@ -8,9 +8,9 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
-// computed keeps the scale grids of layout hf-fp8. They are as small as stored grids, but each
-// costs a read of its whole weight. So they have their own room, and a grid is computed only once
-// for all readers that wait. Computing goes on if a reader gives up.
+// computed keeps the scale grids of layout hf-fp8, and in another instance large stored grids. Each
+// of the first costs a read of its whole weight, and each of the second a read of megabytes. So a
+// grid is made only once for all readers that wait. Making it goes on if a reader gives up.
 type computed struct {
 	filler *filler
 	*scaleCache

@@ -120,6 +120,9 @@ func (r *Read) Unit(u *expr.Unit) (expr.Entry, error) {
 	key := u.Key()
 	switch key.Kind {
 	case expr.Grid:
+		if u.Size() > smallGrid {
+			return r.cache.grids.get(r.ctx, &r.waits, u)
+		}
 		return r.cache.scales.get(r, u)
 	case expr.Computed:
 		return r.cache.computed.get(r.ctx, &r.waits, u)

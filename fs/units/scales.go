@@ -8,6 +8,9 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
+// smallGrid is the most bytes of a grid that each reader fills for itself.
+const smallGrid = 64 << 10
+
 // scaleCache keeps scale grids apart from the tensor cache, since they are small and every read
 // needs them. A read that misses a grid fills it itself, without waiting. Their memory is
 // garbage-collected.

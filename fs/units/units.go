@@ -147,6 +147,7 @@ func New(o Options) *Cache {
 	c.filler = filler{ctx: c.ctx, guard: &c.guard, files: &c.files, strips: &c.strips}
 	c.scales = newScaleCache()
 	c.computed = newComputed(&c.filler)
+	c.grids = newComputed(&c.filler)
 	c.blocks = newBlocks(c, o.Tuning)
 	c.SetLimits(o.Limits)
 	return c
@@ -157,7 +158,8 @@ func (c *Cache) SetLimits(l Limits) {
 	c.files.buffers.setMost(min(int64(l.Strips)*BufferSize, buffersKept(c.workers)))
 	c.strips.setMost(l.Strips)
 	c.blocks.setMax(l.Blocks)
-	c.scales.setMax(l.Scales)
+	c.scales.setMax(l.Scales / 4)
+	c.grids.setMax(l.Scales - l.Scales/4)
 	c.computed.setMax(l.Computed)
 	c.setBudget(l.Units, l.Request)
 }
@@ -179,6 +181,7 @@ func (c *Cache) Close() {
 	c.stop()
 	c.closeUnits()
 	c.computed.close()
+	c.grids.close()
 	c.blocks.close()
 	c.files.buffers.free()
 }

@@ -5,6 +5,7 @@ Where a library is known to differ, `known` says its exact values, computed in N
 difference fails. A child runs in the virtual environment that its suite names.
 """
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -234,7 +235,10 @@ def known(case, module, dtype):
     elif case.library == "modelopt_fp8":
         # The scale is rounded to the dtype before it multiplies.
         values = quantized.times(module.more["element"], quantized.view(module.more["scale"], dtype))
-    return quantized.view(module.more.get("library", values), dtype)
+    values = module.more.get("library", values)
+    if case.computes:
+        values = quantized.view(values, case.computes).astype(np.float32)
+    return quantized.view(values, dtype)
 
 
 # --- checks ----------------------------------------------------------------------------
@@ -244,7 +248,16 @@ def compare(made, key, dtype, view):
     """One weight of a view against its library. Gives how many elements differ as is known."""
     module = made.modules[key]
     want = known(made.case, module, dtype)
-    got = array_of(READERS[made.case.library](made.case, module, dtype), dtype)
+    if unreadable(made.case, module):
+        with contextlib.suppress(RuntimeError):
+            READERS[made.case.library](made.case, module, dtype)
+            expect(False, f"{key}: the library can read one row of packed zero points now")
+        return 0
+    got = READERS[made.case.library](made.case, module, dtype)
+    if made.case.computes:
+        array_of(got, made.case.computes)
+        got = got.to(torch_dtype(dtype))
+    got = array_of(got, dtype)
     expect(got.shape == want.shape, f"{key}: the library gives {got.shape}, the rule {want.shape}")
     wrong = unequal(want, got)
     expect(not wrong.any(), f"{key}, {dtype}: the library is not as known: {describe(wrong, want, got)}")
@@ -254,7 +267,13 @@ def compare(made, key, dtype, view):
     return int(unequal(got, view).sum())
 
 
-# Formats whose library is known to give other values: see known, and "library" in quantized.py.
+def unreadable(case, module):
+    """compressed-tensors 0.20.1 fails where INT4 zero points of groups are one row of words."""
+    zero, bits = module.tensors.get(".weight_zero_point"), module.more.get("bits")
+    return case.library == "compressed_tensors" and bits == 4 and zero is not None and zero.shape[0] == 1 < zero.shape[1]
+
+
+# Formats whose library is known to give other values.
 DIFFERENT = (
     "gpt_oss",
     "ct_mxfp4",
@@ -264,6 +283,17 @@ DIFFERENT = (
     "deepseek_v4_fp4",
     "minimax_m3",
     "gptq4_sym_stores_8",
+    # The library computes in the F16 of the scales. Its values, cast to BF16, are rounded twice.
+    "awq",
+    "ct_fp8",
+    "ct_int4",
+    "ct_int4_asym",
+    "ct_int4_channel",
+    "ct_int4_g_idx",
+    "ct_int8",
+    "ct_int8_asym",
+    "ct_int8_pack",
+    "kimi_k2",
 )
 
 
@@ -278,9 +308,12 @@ def describe(wrong, a, b):
 
 
 def views(made, directory):
-    """The views of a written checkpoint in all dtypes, which are what NumPy computes."""
+    """The views of a written checkpoint, which are what NumPy computes.
+
+    The dtypes are those of the library, and one that changes with the seed.
+    """
     out = {}
-    for dtype in quantized.DTYPES:
+    for dtype in {*made.dtypes, list(quantized.DTYPES)[made.seed % 3]}:
         with mount(directory, "--layout", "hf", "--dtype", dtype) as point:
             got = {k: np.array(a) for k, a in read_all(point).items()}
         lines = differences(made.view(dtype), got)
@@ -302,13 +335,14 @@ def run(name, made_views=views):
             made = quantized.make(name, seed)
             made.write(directory, 1 + seed % 2)
             got = made_views(made, directory)
-            for dtype in made.case.dtypes if made.case.library else ():
+            for dtype in made.dtypes if made.case.library else ():
                 for key, module in made.modules.items():
                     apart += compare(made, key, dtype, got[dtype][key + module.suffix])
                     compared += module.values.size
     if compared:
         with check(f"{name}: {apart} of {compared} values differ from the library, as is known"):
-            expect(bool(apart) == (name in DIFFERENT), "the library is not known to differ, or no longer differs")
+            expect(apart == 0 or name in DIFFERENT, "the library is not known to differ")
+            expect(apart > 0 or name not in DIFFERENT or SEEDS < 20, "the library no longer differs")
 
 
 READERS = {
@@ -335,7 +369,8 @@ GROUPS = {
     "transformers": ("gpt_oss",),
     "compressed": tuple(f for f in quantized.FORMATS if f.startswith("ct_") and f != "ct_int4_g_idx") + ("kimi_k2",),
     "awq": ("awq",),
-    "gptq": tuple(f for f in quantized.FORMATS if f.startswith("gptq")) + ("auto_round",),
+    "gptq4": tuple(f for f in quantized.FORMATS if f.startswith("gptq4")),
+    "gptq": tuple(f for f in quantized.FORMATS if f.startswith("gptq") and f[4] != "4") + ("auto_round",),
     "bitsandbytes": tuple(f for f in quantized.FORMATS if f.startswith("bnb")),
     "modelopt": tuple(f for f in quantized.FORMATS if f.startswith("modelopt")),
     "automodel": tuple(f for f in quantized.FORMATS if f.startswith("deepseek")) + ("minimax_m3", "quark_mxfp4"),

@@ -10,7 +10,10 @@ import tempfile
 import numpy as np
 
 import families
+import libraries
+import models
 import oracle
+import quantized
 from checks import check, expect
 from container import differences, read_all, same, write_checkpoint
 from mounts import mount
@@ -56,6 +59,45 @@ def families_hf():
         write_checkpoint(directory, case.config | {"model_type": "never_heard_of"}, case.tensors)
         with mount(directory, "--layout", "hf") as point:
             agree(oracle.hf(case.tensors), read_all(point))
+
+
+def formats():
+    """The hf view of every quantized format, in all dtypes."""
+    for name in quantized.FORMATS:
+        for seed in range(100, 103):
+            with check(f"hf view of {name}, {seed}"), tempfile.TemporaryDirectory() as directory:
+                made = quantized.make(name, seed)
+                made.write(directory)
+                libraries.views(made, directory)
+
+
+def formats_fp8():
+    """hf-fp8 quantizes the float32 values of every format, so it is the same for every dtype."""
+    for name in quantized.FORMATS:
+        with check(f"hf-fp8 of {name}"), tempfile.TemporaryDirectory() as directory:
+            made = quantized.make(name, 7, edges=False)
+            made.write(directory)
+            seen = []
+            for dtype in ("bf16", "f32"):
+                with mount(directory, "--layout", "hf-fp8", "--dtype", dtype) as point:
+                    seen.append({k: np.array(a) for k, a in read_all(point).items()})
+            pairs = [{k: a for k, a in s.items() if k + "_scale_inv" in s or k.endswith("_scale_inv")} for s in seen]
+            agree(*pairs)
+            expect(len(pairs[0]) == 2 * sum(a.values.ndim == 2 for a in made.modules.values()), "weights are not pairs")
+            for key, module in made.modules.items():
+                if module.values.ndim == 2:
+                    quantized_values(seen[0], key + ".weight", module, made.tensors)
+
+
+def quantized_values(got, key, module, stored):
+    """One pair: from the largest value of each block, or as it is stored."""
+    codes, scale = models.quantize(module.values)
+    if not (same(got[key], codes) and same(got[key + "_scale_inv"], scale)):
+        # Blocks of 128 in FP8 are not quantized again.
+        expect(same(got[key], stored[key]), f"{key}: the codes are neither new nor the stored ones")
+        spread = got[key + "_scale_inv"].astype(np.float32).repeat(128, 0).repeat(128, 1)
+        values = got[key].astype(np.float32) * spread[: codes.shape[0], : codes.shape[1]]
+        expect(same(values, module.values), f"{key}: other values")
 
 
 def ranks():

@@ -43,7 +43,8 @@ class Case:
     module: typing.Callable  # module(draw, shape) gives a Module
     shape: typing.Callable  # shape(draw) gives rows and columns
     library: str = ""  # the function of libraries.py; empty: NumPy is the only oracle
-    dtypes: tuple = ("bf16",)  # in which the library computes
+    dtypes: tuple = ("bf16",)  # in which the library is compared
+    computes: str = ""  # the dtype of the library, which is then cast; empty: it can give each
     plain: np.dtype = BF16
     files: dict = dataclasses.field(default_factory=dict)  # JSON beside config.json
     names: tuple = ()  # of the modules
@@ -225,7 +226,7 @@ def ct_pack(d, bits=4, symmetric=True, channel=False, act_order=False, dtype=Non
         if act_order:
             group = d.rng.permutation(group)
             tensors[".weight_g_idx"] = group.astype(I32)
-        return Module(tensors, times(code - zero[:, group], scale[:, group]), more={"shape": shape})
+        return Module(tensors, times(code - zero[:, group], scale[:, group]), more={"bits": bits})
 
     weights = {"num_bits": bits, "group_size": size, "symmetric": symmetric}
     weights |= {"strategy": "channel" if channel else "group", "actorder": "group" if act_order else None}
@@ -234,8 +235,14 @@ def ct_pack(d, bits=4, symmetric=True, channel=False, act_order=False, dtype=Non
         module,
         lambda d: (d.size(1), d.size(1) if channel else d.size(size, 256)),
         "compressed_13" if act_order else "compressed_tensors",
-        (NAMES[dtype],),
+        then_bf16(dtype),
+        NAMES[dtype],
     )
+
+
+def then_bf16(dtype):
+    """The dtype of the scales, in which a library computes, and BF16 where it is cast to that."""
+    return ("f16", "bf16") if dtype == F16 else (NAMES[dtype],)
 
 
 def ct_int8(d, symmetric=True):
@@ -256,7 +263,8 @@ def ct_int8(d, symmetric=True):
     weights = {"strategy": "tensor" if tensor else "channel", "symmetric": symmetric}
     activations = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True, "symmetric": True}
     config = compressed("int-quantized", weights, activations)
-    return Case(config, module, lambda d: (d.size(1), d.size(1)), "compressed_tensors", (NAMES[dtype],))
+    shape = lambda d: (d.size(1), d.size(1))  # noqa: E731
+    return Case(config, module, shape, "compressed_tensors", then_bf16(dtype), NAMES[dtype])
 
 
 def ct_fp8(d):
@@ -275,7 +283,8 @@ def ct_fp8(d):
     form = d.pick("float-quantized", "naive-quantized")
     activations = {"num_bits": 8, "type": "float", "strategy": "token", "dynamic": True}
     config = compressed(form, weights, activations)
-    return Case(config, module, lambda d: (d.size(1, 300), d.size(1, 300)), "compressed_tensors", (NAMES[dtype],))
+    shape = lambda d: (d.size(1, 300), d.size(1, 300))  # noqa: E731
+    return Case(config, module, shape, "compressed_tensors", then_bf16(dtype), NAMES[dtype])
 
 
 def ct_nvfp4(d):
@@ -377,7 +386,7 @@ def awq(d):
         "zero_point": True,
     }
     shape = lambda d: (d.size(8), d.size(32 if size == -1 else size, 256))  # noqa: E731
-    return Case(config, module, shape, "autoawq", ("f16",), F16)
+    return Case(config, module, shape, "autoawq", ("f16", "bf16"), "f16", F16)
 
 
 def awq_order(codes):
@@ -424,7 +433,7 @@ def gptq(d, bits=4, version=1, sym=True, desc_act=False, index=True, stored=None
     down = 32 if short or size == -1 else size
     shape = lambda d: (d.size(across), d.size(down, 256))  # noqa: E731
     library = "gptqmodel" if index else ""
-    return Case(config, module, shape, library, ("bf16", "f16", "f32"), F16)
+    return Case(config, module, shape, library, ("bf16", "f16", "f32"), plain=F16)
 
 
 def gptq_alone(d):
@@ -535,7 +544,7 @@ def bnb8(d):
         return Module(tensors, times(times(code, scale[:, None]), np.float32(7.874015718698502e-3)))
 
     shape = lambda d: (d.size(1), d.size(1))  # noqa: E731
-    return Case(bnb_config(load_in_8bit=True), module, shape, "bitsandbytes_8bit", ("f32",), F16)
+    return Case(bnb_config(load_in_8bit=True), module, shape, "bitsandbytes_8bit", ("f32",), plain=F16)
 
 
 # --- ModelOpt --------------------------------------------------------------------------
@@ -571,7 +580,7 @@ def modelopt_fp8(d):
 
     config, files = modelopt(d, "FP8")
     shape = lambda d: (d.size(1), d.size(1))  # noqa: E731
-    return Case(config, module, shape, "modelopt_fp8", ("f32", "bf16", "f16"), files=files)
+    return Case(config, module, shape, "modelopt_fp8", ("bf16", "f16", "f32"), files=files)
 
 
 def modelopt_mxfp8(d):
@@ -686,6 +695,13 @@ class Checkpoint:
     tensors: dict
     modules: dict  # by name
     plain: dict
+    seed: int
+
+    @property
+    def dtypes(self):
+        """The dtypes of the library. Where it can give all, one in turn."""
+        all_of_them = self.case.dtypes == tuple(DTYPES)
+        return self.case.dtypes[self.seed % 3 :][:1] if all_of_them else self.case.dtypes
 
     def view(self, dtype):
         return self.plain | {k + m.suffix: view(m.values, dtype) for k, m in self.modules.items()}
@@ -696,9 +712,9 @@ class Checkpoint:
             (pathlib.Path(directory) / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def make(name, seed):
+def make(name, seed, edges=True):
     """The checkpoint of a format and a seed."""
-    d = Draw(f"{name} {seed}")
+    d = Draw(f"{name} {seed}", edges)
     case = FORMATS[name](d)
     modules = {key: case.module(d, case.shape(d)) for key in case.names or MODULES}
     names = ("model.norm.weight", "lm_head.weight")
@@ -709,4 +725,4 @@ def make(name, seed):
     dtype = container_name(case.plain)
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2}
     config |= {"torch_dtype": dtype} | case.model | ({"quantization_config": case.config} if case.config else {})
-    return Checkpoint(case, config, tensors, modules, plain)
+    return Checkpoint(case, config, tensors, modules, plain, seed)

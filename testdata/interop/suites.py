@@ -9,7 +9,8 @@ import families
 import libraries
 
 # module, function, seconds that it may take, and the environment if it is not that of the suite
-LIGHT = [("light", f, 600) for f in ("views", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")]
+CHECKS = ("views", "formats", "formats_fp8", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")
+LIGHT = [("light", f, 600) for f in CHECKS]
 LIGHT += [("requantized", "goldens", 600)]
 LOADERS = (
     "transformers",
@@ -28,7 +29,7 @@ HEAVY += [("reference", f, 600) for f in (*families.FAMILIES, "differs")]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
 BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]
-ADAPTERS = [("adapters", f, 600) for f in adapters.CASES]
+ADAPTERS = [("adapters", f, 600) for f in adapters.GROUPS]
 ADAPTERS += [("predictions", "views", 600)]
 LIBRARIES = [("libraries", f, 600, "LIBRARIES") for f in libraries.GROUPS] + [("libraries", "g_idx", 600, "013")]
 LOADS = [("loads", f, 600, "LIBRARIES") for f in ("transformers", "converter")]
