@@ -65,7 +65,10 @@ func openCompressedNVFP4(o *opening) (decoder, error) {
 	d := nvfp4Codes(w, false)
 	d.Values = e2m1
 	d.Scales.Source, d.Scales.Second, d.Scales.Divides = &scale.Source, &global.Source, true
-	return d, d.checkGroups(w, scale)
+	if err := d.checkGroups(w, scale); err != nil {
+		return nil, err
+	}
+	return d, o.withoutList(w, &o.quantization.floats, d.groupsInRow())
 }
 
 // openPack reads whole numbers of 4 or 8 bits. Each is stored higher by half the range of numbers,
@@ -97,16 +100,6 @@ func openPack(o *opening) (decoder, error) {
 	}
 	o.compare(d, w, s)
 	return d, o.zeroPoints(d, w)
-}
-
-// integerScheme returns what the configuration says about a weight of whole numbers. If no rule
-// names it, all rules count, because their names may be those of another library.
-func (o *opening) integerScheme() *scheme {
-	all := &o.quantization.integers
-	if s := all.schemeOf(o.name); s.symmetric || s.asymmetric {
-		return s
-	}
-	return &all.any
 }
 
 // compare notes a configuration that describes a pack in another way. The tensors decide, because
@@ -205,7 +198,7 @@ func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 	d.Scales.Block, d.where = p.block, fmt.Sprintf("%d bits, %s", d.Pack.Bits, p)
 	list := o.part(".weight_g_idx")
 	if list == nil {
-		return o.withoutList(w, n)
+		return o.withoutList(w, &o.quantization.integers, n)
 	}
 	ordered, err := o.ordered(list, w, cols, n)
 	if ordered {
@@ -215,10 +208,10 @@ func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 	return err
 }
 
-// withoutList refuses groups without a list if every rule of the configuration asks for one. Newer
-// versions of the library lose it.
-func (o *opening) withoutList(w *Stored, n int64) error {
-	if s := o.integerScheme(); n == 1 || !s.ordered || s.unordered {
+// withoutList refuses groups in rows without a list if every rule of the configuration asks for
+// one. Newer versions of the library lose it.
+func (o *opening) withoutList(w *Stored, rules *ruleSet, groups int64) error {
+	if s := rules.described(o.name); groups <= 1 || !s.ordered || s.unordered {
 		return nil
 	}
 	return fmt.Errorf("%s: %s: config.json says actorder: group, but %s.weight_g_idx is missing: "+
@@ -272,7 +265,8 @@ func (o *opening) zeroPoints(d *packedWeight, w *Stored) error {
 
 // withoutZeros refuses codes without zero points if every rule of the configuration asks for them.
 func (o *opening) withoutZeros(w *Stored) error {
-	if s := o.integerScheme(); !s.asymmetric || s.symmetric {
+	s := o.quantization.integers.described(o.name)
+	if !s.asymmetric || s.symmetric {
 		return nil
 	}
 	return fmt.Errorf("%s: %s: config.json says symmetric: false, but %s.weight_zero_point is "+
@@ -296,6 +290,9 @@ func openInt8(o *opening) (decoder, error) {
 			Scales: expr.Scales{Source: &scale.Source, Block: p.block},
 		},
 		where: p.String(),
+	}
+	if err := o.withoutList(w, &o.quantization.integers, d.groupsInRow()); err != nil {
+		return nil, err
 	}
 	t := o.part(".weight_zero_point")
 	switch {

@@ -119,6 +119,11 @@ func ctOrdered(actorder string) string {
 	return strings.Replace(ctInt4, `"group_size": 32`, `"group_size": 32, "actorder": `+actorder, 1)
 }
 
+// ordered adds actorder to a configuration.
+func ordered(config string) string {
+	return strings.Replace(config, `"group_size"`, `"actorder": "group", "group_size"`, 1)
+}
+
 // What tensors and configuration do not say together is refused.
 func TestPacksWithTwoMeaningsAreRefused(t *testing.T) {
 	three := strings.Replace(ctInt4, `: 4`, `: 3`, 1)
@@ -169,6 +174,18 @@ func TestPacksWithTwoMeaningsAreRefused(t *testing.T) {
 		"without the list that is configured under other names": {
 			strings.Replace(ctOrdered(`"group"`), "Linear", "re:decoder", 1),
 			ctPack(8, 3, 64, 3, 2), []string{"x.weight_packed", "x.weight_g_idx"}},
+		"INT8 in groups without the list": {strings.Replace(ctOrdered(`"group"`), ": 4", ": 8", 1),
+			[]synth.Tensor{stock("x.weight", "I8", 3, 64), stock("x.weight_scale", "F32", 3, 2)},
+			[]string{"x.weight", "actorder: group", "x.weight_g_idx"}},
+		"NVFP4 without the list": {ordered(ctNVFP4), []synth.Tensor{
+			stock("x.weight_packed", "U8", 3, 32), stock("x.weight_scale", "F8_E4M3", 3, 4),
+			stock("x.weight_global_scale", "F32", 1)}, []string{"x.weight_packed", "x.weight_g_idx"}},
+		"MXFP4 without the list": {ordered(ctMXFP4), []synth.Tensor{
+			stock("x.weight_packed", "U8", 3, 32), stock("x.weight_scale", "U8", 3, 2)},
+			[]string{"x.weight_packed", "x.weight_g_idx"}},
+		"FP8 in groups without the list": {strings.Replace(ordered(ctMXFP4), ": 4", ": 8", 1),
+			[]synth.Tensor{stock("x.weight", "F8_E4M3", 3, 64), stock("x.weight_scale", "U8", 3, 2)},
+			[]string{"x.weight", "x.weight_g_idx"}},
 		"groups of gpt-oss in other bytes": {`{"quant_method": "mxfp4"}`, []synth.Tensor{
 			stock("x_blocks", "U8", 2, 3, 4, 8), stock("x_scales", "U8", 2, 3, 2)},
 			[]string{"x_blocks", "[2 3 4 8]", "16 bytes"}},

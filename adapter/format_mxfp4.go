@@ -118,7 +118,10 @@ func openMXFP4(o *opening, w, scale *Stored, shape []int64, turned bool) (decode
 	}
 	d := mxfp4Weight(w, scale, shape, e2m1)
 	d.turned = turned
-	return d, d.checkGroups(w, scale)
+	if err := d.checkGroups(w, scale); err != nil {
+		return nil, err
+	}
+	return d, o.withoutList(w, &o.quantization.floats, d.groupsInRow())
 }
 
 // mxfp4Weight is codes of a shape, two in a byte, with an exponent for each group of 32. values are

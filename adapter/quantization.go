@@ -62,8 +62,9 @@ type scheme struct {
 	bits       []int // of a code
 	symmetric  bool  // no zero points
 	asymmetric bool  // zero points; both: several rules apply
-	ordered    bool  // a list gives the group of each column
-	unordered  bool  // groups follow each other; both: several rules apply
+
+	ordered   bool // a list gives the group of each column
+	unordered bool // groups follow each other; both: several rules apply
 }
 
 // dialects are the descriptions that different programs write. Each reads the fields that it knows
@@ -172,6 +173,15 @@ func (q *ruleSet) schemeOf(key string) *scheme {
 		q.schemes[string(applies)] = s
 	}
 	return s
+}
+
+// described returns what the configuration says about the groups and zero points of a module. If no
+// rule names it, all rules count, because their names may be those of another library.
+func (q *ruleSet) described(module string) *scheme {
+	if s := q.schemeOf(module); s.ordered || s.unordered {
+		return s
+	}
+	return &q.any
 }
 
 // intern returns the single copy of a partition without parts.

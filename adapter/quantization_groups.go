@@ -20,6 +20,8 @@ func readConfigGroups(o settings) (rules []rule, err error) {
 		if r.integers {
 			r.describeIntegers(w)
 		}
+		r.ordered = isOrdered(w["actorder"])
+		r.unordered = !r.ordered && len(w) > 0
 		rules = append(rules, r)
 	}
 	return rules, nil
@@ -40,8 +42,6 @@ func (s *scheme) describeIntegers(w map[string]any) {
 	symmetric, ok := w["symmetric"].(bool)
 	s.symmetric = symmetric || !ok
 	s.asymmetric = !s.symmetric
-	s.ordered = isOrdered(w["actorder"])
-	s.unordered = !s.ordered
 }
 
 // isOrdered reports whether a value of actorder means that columns were put into groups by their
