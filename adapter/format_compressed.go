@@ -66,7 +66,10 @@ func openCompressedNVFP4(o *opening) (decoder, error) {
 	d := nvfp4Codes(w, false)
 	d.Values = e2m1
 	d.Scales.Source, d.Scales.Second, d.Scales.Divides = &scale.Source, &global.Source, true
-	return d, d.checkGroups(w, scale)
+	if err := d.checkGroups(w, scale); err != nil {
+		return nil, err
+	}
+	return d, o.withoutList(w, &o.quantization.floats, d.groupsInRow())
 }
 
 // openPack reads whole numbers of 4 or 8 bits. Each is stored higher by half the range of numbers,
@@ -97,7 +100,7 @@ func openPack(o *opening) (decoder, error) {
 		return nil, err
 	}
 	o.compare(d, w, s)
-	return d, o.zeroPoints(d, w, s)
+	return d, o.zeroPoints(d, w)
 }
 
 // compare notes a configuration that describes a pack in another way. The tensors decide, because
@@ -196,7 +199,7 @@ func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 	d.Scales.Block, d.where = p.block, fmt.Sprintf("%d bits, %s", d.Pack.Bits, p)
 	list := o.part(".weight_g_idx")
 	if list == nil {
-		return nil
+		return o.withoutList(w, &o.quantization.integers, n)
 	}
 	ordered, err := o.ordered(list, w, cols, n)
 	if ordered {
@@ -204,6 +207,17 @@ func (o *opening) group(d *packedWeight, w, scale *Stored) error {
 		d.where += ", in another order"
 	}
 	return err
+}
+
+// withoutList refuses groups in rows without a list if every rule of the configuration asks for
+// one. Newer versions of the library lose it.
+func (o *opening) withoutList(w *Stored, rules *ruleSet, groups int64) error {
+	if s := rules.described(o.name); groups <= 1 || !s.ordered || s.unordered {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: config.json says actorder: group, but %s.weight_g_idx is missing: "+
+		"restore the published files, or quantize the model again with actorder: weight", w.Shard,
+		w.Key, o.name)
 }
 
 // ordered checks the list with the group of each column. It reports whether the groups are in
@@ -231,10 +245,10 @@ func (o *opening) ordered(list, w *Stored, cols, n int64) (bool, error) {
 }
 
 // zeroPoints adds the zero points of a pack. They are packed down the rows.
-func (o *opening) zeroPoints(d *packedWeight, w *Stored, s *scheme) error {
+func (o *opening) zeroPoints(d *packedWeight, w *Stored) error {
 	t := o.part(".weight_zero_point")
 	if t == nil {
-		return o.withoutZeros(w, s)
+		return o.withoutZeros(w)
 	}
 	if err := expect(t, safetensors.I32); err != nil {
 		return err
@@ -251,7 +265,8 @@ func (o *opening) zeroPoints(d *packedWeight, w *Stored, s *scheme) error {
 }
 
 // withoutZeros refuses codes without zero points if every rule of the configuration asks for them.
-func (o *opening) withoutZeros(w *Stored, s *scheme) error {
+func (o *opening) withoutZeros(w *Stored) error {
+	s := o.quantization.integers.described(o.name)
 	if !s.asymmetric || s.symmetric {
 		return nil
 	}
@@ -277,10 +292,13 @@ func openInt8(o *opening) (decoder, error) {
 		},
 		where: p.String(),
 	}
+	if err := o.withoutList(w, &o.quantization.integers, d.groupsInRow()); err != nil {
+		return nil, err
+	}
 	t := o.part(".weight_zero_point")
 	switch {
 	case t == nil:
-		return d, o.withoutZeros(w, s)
+		return d, o.withoutZeros(w)
 	case !slices.Equal(t.Shape, scale.Shape):
 		return nil, fmt.Errorf("%s: %s: zero points %v beside scales %v: expected the same shape",
 			t.Shard, t.Key, t.Shape, scale.Shape)

@@ -64,6 +64,15 @@ func TestTensorsOfCompressedTensorsDecide(t *testing.T) {
 			pack4 + "groups of 32 in a row, BF16"},
 		"a list that is not set": {noConfig, append(ctPack(8, 3, 64, 3, 2), unset),
 			pack4 + "groups of 32 in a row, BF16"},
+		"a single group needs no list": {ctOrdered(`"group"`), ctPack(8, 3, 64, 3, 1),
+			pack4 + "one scale per row, BF16"},
+		"columns that were only rounded in another order": {ctOrdered(`"weight"`),
+			ctPack(8, 3, 64, 3, 2), pack4 + "groups of 32 in a row, BF16"},
+		"columns in no other order": {ctOrdered("false"), ctPack(8, 3, 64, 3, 2),
+			pack4 + "groups of 32 in a row, BF16"},
+		"a list that one of two rules asks for": {strings.Replace(ctBothSigns, `false}`,
+			`true, "actorder": "group"}`, 1), ctPack(8, 3, 64, 3, 2),
+			pack4 + "groups of 32 in a row, BF16"},
 		"zero points that one of two rules asks for": {ctBothSigns, ctPack(8, 3, 64, 3, 2),
 			pack4 + "groups of 32 in a row, BF16"},
 		"INT8": {noConfig, []synth.Tensor{stock("x.weight", "I8", 3, 64),
@@ -105,6 +114,16 @@ const ctBothSigns = `{"quant_method": "compressed-tensors", "config_groups": {
 	"a": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "symmetric": false}},
 	"b": {"targets": ["re:x"], "weights": {"num_bits": 4, "type": "int"}}}}`
 
+// ctOrdered is ctInt4 with a value of actorder.
+func ctOrdered(actorder string) string {
+	return strings.Replace(ctInt4, `"group_size": 32`, `"group_size": 32, "actorder": `+actorder, 1)
+}
+
+// ordered adds actorder to a configuration.
+func ordered(config string) string {
+	return strings.Replace(config, `"group_size"`, `"actorder": "group", "group_size"`, 1)
+}
+
 // What tensors and configuration do not say together is refused.
 func TestPacksWithTwoMeaningsAreRefused(t *testing.T) {
 	three := strings.Replace(ctInt4, `: 4`, `: 3`, 1)
@@ -143,6 +162,33 @@ func TestPacksWithTwoMeaningsAreRefused(t *testing.T) {
 		"INT8 without the zero points that are configured": {ctInt8, []synth.Tensor{
 			stock("x.weight", "I8", 3, 64), stock("x.weight_scale", "F32", 3, 1)},
 			[]string{"x.weight", "symmetric", "x.weight_zero_point"}},
+		"without the zero points that are configured under other names": {
+			strings.NewReplacer("Linear", "re:decoder", `, "actorder": "group"`, "").Replace(ctAsym),
+			ctPack(8, 3, 64, 3, 2), []string{"x.weight_packed", "symmetric", "x.weight_zero_point"}},
+		"without the list that is configured": {ctOrdered(`"group"`), ctPack(8, 3, 64, 3, 2),
+			[]string{"x.weight_packed", "actorder: group", "x.weight_g_idx", "actorder: weight"}},
+		"without the list, by another name": {ctOrdered(`"dynamic"`), ctPack(8, 3, 64, 3, 2),
+			[]string{"x.weight_packed", "x.weight_g_idx"}},
+		"without the list, as old programs ask for it": {ctOrdered("true"), ctPack(8, 3, 64, 3, 2),
+			[]string{"x.weight_packed", "x.weight_g_idx"}},
+		"without the list that is configured under other names": {
+			strings.Replace(ctOrdered(`"group"`), "Linear", "re:decoder", 1),
+			ctPack(8, 3, 64, 3, 2), []string{"x.weight_packed", "x.weight_g_idx"}},
+		"INT8 in groups without the list": {strings.Replace(ctOrdered(`"group"`), ": 4", ": 8", 1),
+			[]synth.Tensor{stock("x.weight", "I8", 3, 64), stock("x.weight_scale", "F32", 3, 2)},
+			[]string{"x.weight", "actorder: group", "x.weight_g_idx"}},
+		"NVFP4 without the list": {ordered(ctNVFP4), []synth.Tensor{
+			stock("x.weight_packed", "U8", 3, 32), stock("x.weight_scale", "F8_E4M3", 3, 4),
+			stock("x.weight_global_scale", "F32", 1)}, []string{"x.weight_packed", "x.weight_g_idx"}},
+		"MXFP4 without the list": {ordered(ctMXFP4), []synth.Tensor{
+			stock("x.weight_packed", "U8", 3, 32), stock("x.weight_scale", "U8", 3, 2)},
+			[]string{"x.weight_packed", "x.weight_g_idx"}},
+		"FP8 in groups without the list": {strings.Replace(ordered(ctMXFP4), ": 4", ": 8", 1),
+			[]synth.Tensor{stock("x.weight", "F8_E4M3", 3, 64), stock("x.weight_scale", "U8", 3, 2)},
+			[]string{"x.weight", "x.weight_g_idx"}},
+		"groups of gpt-oss in other bytes": {`{"quant_method": "mxfp4"}`, []synth.Tensor{
+			stock("x_blocks", "U8", 2, 3, 4, 8), stock("x_scales", "U8", 2, 3, 2)},
+			[]string{"x_blocks", "[2 3 4 8]", "16 bytes"}},
 	} {
 		got, err := onlyWeight(t, test.config, test.tensors...)
 		if err == nil {

@@ -79,6 +79,12 @@ func (o *opening) located(scale *Stored, fused fusion) (decoder, error) {
 	if len(p.parts) > 0 {
 		return newParted(w, scale, &p), nil
 	}
+	if p.block[0] == 1 {
+		groups := blocksIn(frameOf(w.Shape).cols, p.block[1])
+		if err := o.withoutList(w, &o.quantization.floats, groups); err != nil {
+			return nil, err
+		}
+	}
 	return newFP8Weight(w, scale, o.quantization.intern(p)), nil
 }
 

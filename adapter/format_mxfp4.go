@@ -22,7 +22,12 @@ var mxfp4Formats = []*format{
 		},
 		open: func(o *opening) (decoder, error) {
 			blocks := o.part("_blocks")
-			return openMXFP4(o, blocks, o.part("_scales"), unfolded(blocks.Shape), true)
+			shape, ok := unfolded(blocks.Shape)
+			if !ok {
+				return nil, fmt.Errorf("%s: %s: blocks %v: expected whole groups, of %d bytes "+
+					"on the last axis", blocks.Shard, blocks.Key, blocks.Shape, groupBytes)
+			}
+			return openMXFP4(o, blocks, o.part("_scales"), shape, true)
 		},
 	},
 	mxfp4Format(".weight_packed"), // compressed-tensors, Kimi-K3
@@ -79,15 +84,17 @@ func integral(dtype string) bool {
 
 func isBytes(t *Stored) bool { return t != nil && t.DType == safetensors.U8 }
 
+const groupBytes = 16 // of 32 codes
+
 // unfolded returns the shape of codes whose groups have an axis of their own: [e, m, n/32, 16].
-func unfolded(blocks []int64) []int64 {
+func unfolded(blocks []int64) (shape []int64, ok bool) {
 	n := len(blocks)
-	if n < 2 {
-		return nil
+	if n < 2 || blocks[n-1] != groupBytes {
+		return nil, false
 	}
-	shape := slices.Clone(blocks[:n-1])
-	shape[n-2] *= 2 * blocks[n-1]
-	return shape
+	shape = slices.Clone(blocks[:n-1])
+	shape[n-2] *= 2 * groupBytes
+	return shape, true
 }
 
 // pairs returns the shape of codes of which two are in a byte.
@@ -112,7 +119,10 @@ func openMXFP4(o *opening, w, scale *Stored, shape []int64, turned bool) (decode
 	}
 	d := mxfp4Weight(w, scale, shape, e2m1)
 	d.turned = turned
-	return d, d.checkGroups(w, scale)
+	if err := d.checkGroups(w, scale); err != nil {
+		return nil, err
+	}
+	return d, o.withoutList(w, &o.quantization.floats, d.groupsInRow())
 }
 
 // mxfp4Weight is codes of a shape, two in a byte, with an exponent for each group of 32. values are

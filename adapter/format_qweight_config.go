@@ -291,13 +291,12 @@ func (c *qweightConfig) add(s qweightScheme) {
 	}
 }
 
-// schemesOf returns the schemes that the configuration may mean for a module.
-func (c *qweightConfig) schemesOf(module string) []qweightScheme {
+// schemesOf returns the schemes that the configuration may mean for a module. They are certain if
+// the configuration names the module, or has a pattern that matches it.
+func (c *qweightConfig) schemesOf(module string) (all []qweightScheme, certain bool) {
 	if s, ok := c.named[module]; ok {
-		return []qweightScheme{s}
+		return []qweightScheme{s}, true
 	}
-	var all []qweightScheme
-	certain := false
 	for _, r := range c.rules {
 		if r.pattern == nil || r.pattern.MatchString(module) {
 			all = append(all, r.scheme)
@@ -307,15 +306,19 @@ func (c *qweightConfig) schemesOf(module string) []qweightScheme {
 	if !certain {
 		all = append(all, c.base)
 	}
-	return all
+	return all, certain
 }
 
 // schemeOf returns the scheme of a module: the one that the configuration gives it, or else any
 // other in the configuration that fits the tensors. A model may have another name for the module
-// than the configuration.
+// than the configuration, but not if the configuration has a scheme under this name.
 func (c *qweightConfig) schemeOf(module string, w *qweight) (qweightScheme, error) {
-	said := c.schemesOf(module)
-	for _, from := range [][]qweightScheme{said, c.all} {
+	said, certain := c.schemesOf(module)
+	others := c.all
+	if certain {
+		others = nil
+	}
+	for _, from := range [][]qweightScheme{said, others} {
 		var fit []qweightScheme
 		for _, s := range from {
 			if s.fits(w) {

@@ -270,7 +270,7 @@ var defects = slices.Concat([]defect{
 	{"MXFP4", "scales as floats", retyped("_scale", "F32", 8, 2), []string{"weight_packed"}},
 	{"MXFP4", "no scales", withoutEnding("_scale"), []string{"weight_packed"}},
 
-	{"gpt-oss", "blocks of 15 bytes", retyped("_blocks", "U8", 2, 8, 2, 15), []string{"down_proj_blocks", "[2 8 60]", "whole groups"}},
+	{"gpt-oss", "blocks of 15 bytes", retyped("_blocks", "U8", 2, 8, 2, 15), []string{"down_proj_blocks", "[2 8 2 15]", "whole groups", "16 bytes"}},
 	{"gpt-oss", "blocks of three axes", retyped("_blocks", "U8", 2, 8, 32), []string{"down_proj_blocks", "[2 8 32]"}},
 	{"gpt-oss", "scales of more blocks", retyped("_scales", "U8", 2, 8, 3), []string{"down_proj_scales", "[2 8 3]"}},
 	{"gpt-oss", "scales of other experts", retyped("_scales", "U8", 3, 8, 2), []string{"down_proj_scales", "[3 8 2]"}},

@@ -64,6 +64,15 @@ func (d *packedWeight) grid() []int64 {
 	return frameOf(d.Shape).needed(partition{block: d.Scales.Block})
 }
 
+// groupsInRow returns the number of scales for a row of codes, or 1 for blocks of several rows.
+func (d *packedWeight) groupsInRow() int64 {
+	if d.Scales.Block[0] != 1 {
+		return 1
+	}
+	g := frameOf(d.Shape).grid(partition{block: d.Scales.Block})
+	return g[1]
+}
+
 // checkGrid checks that the scales have the shape of the grid.
 func (d *packedWeight) checkGrid(w, scale *Stored) error {
 	if slices.Equal(scale.Shape, d.grid()) {

@@ -62,6 +62,9 @@ type scheme struct {
 	bits       []int // of a code
 	symmetric  bool  // no zero points
 	asymmetric bool  // zero points; both: several rules apply
+
+	ordered   bool // a list gives the group of each column
+	unordered bool // groups follow each other; both: several rules apply
 }
 
 // dialects are the descriptions that different programs write. Each reads the fields that it knows
@@ -172,6 +175,15 @@ func (q *ruleSet) schemeOf(key string) *scheme {
 	return s
 }
 
+// described returns what the configuration says about the groups and zero points of a module. If no
+// rule names it, all rules count, because their names may be those of another library.
+func (q *ruleSet) described(module string) *scheme {
+	if s := q.schemeOf(module); s.ordered || s.unordered {
+		return s
+	}
+	return &q.any
+}
+
 // intern returns the single copy of a partition without parts.
 func (q *quantization) intern(p partition) *partition {
 	i := slices.IndexFunc(q.partitions, func(o *partition) bool {
@@ -203,6 +215,8 @@ func (s *scheme) join(o *scheme) {
 	slices.Sort(s.bits)
 	s.symmetric = s.symmetric || o.symmetric
 	s.asymmetric = s.asymmetric || o.asymmetric
+	s.ordered = s.ordered || o.ordered
+	s.unordered = s.unordered || o.unordered
 }
 
 // divides reports whether the scheme says which elements share a scale.

@@ -1,5 +1,7 @@
 package adapter
 
+import "strings"
+
 // readConfigGroups reads the config_groups of compressed-tensors.
 func readConfigGroups(o settings) (rules []rule, err error) {
 	left := maxInstructions
@@ -18,6 +20,8 @@ func readConfigGroups(o settings) (rules []rule, err error) {
 		if r.integers {
 			r.describeIntegers(w)
 		}
+		r.ordered = isOrdered(w["actorder"])
+		r.unordered = !r.ordered && len(w) > 0
 		rules = append(rules, r)
 	}
 	return rules, nil
@@ -38,6 +42,14 @@ func (s *scheme) describeIntegers(w map[string]any) {
 	symmetric, ok := w["symmetric"].(bool)
 	s.symmetric = symmetric || !ok
 	s.asymmetric = !s.symmetric
+}
+
+// isOrdered reports whether a value of actorder means that columns were put into groups by their
+// activations. Of the other values, "weight" and "static" only changed the order of rounding.
+func isOrdered(v any) bool {
+	name, _ := v.(string)
+	name = strings.ToLower(name)
+	return v == true || name == "group" || name == "dynamic"
 }
 
 // groupScheme reads the strategy of a group's weights. Groups of floats with other than 8 bits say

@@ -21,7 +21,7 @@ type grid struct {
 	origin      [2]int  // position of the node in the whole matrix, in the node's orientation
 	of          numbers // reads the grid of a matrix
 	groups      *groups // the group of each row or column; nil: groups follow each other
-	units       []Unit
+	units       unitList
 }
 
 // newGrid checks the scales of w. If scale is nil, every scale is one.
@@ -141,18 +141,20 @@ func (g *grid) seal() {
 	if g.src == nil {
 		return
 	}
-	g.units = make([]Unit, 1)
-	if g.batchStride > 0 {
-		g.units = make([]Unit, g.batch)
-	}
-	for m := range g.units {
-		g.units[m] = Unit{g.key(m), g}
-	}
+	g.units = newUnitList(g.grids(), g)
 }
 
-// key returns the key of the unit of matrix m. A transposed grid has a unit of its own, because a
+// grids returns the number of grids.
+func (g *grid) grids() int {
+	if g.batchStride > 0 {
+		return g.batch
+	}
+	return 1
+}
+
+// unitKey returns the key of the unit of matrix m. A transposed grid has a unit of its own, because a
 // read of a few rows would gather them from all its lines.
-func (g *grid) key(m int) UnitKey {
+func (g *grid) unitKey(m int) UnitKey {
 	k := UnitKey{
 		File: g.src.File, Offset: g.offset + int64(m)*g.batchStride, Kind: Grid,
 		Rows: int64(g.rows), Cols: int64(g.cols),
@@ -222,7 +224,7 @@ func (g *grid) gather(env Env, m int, dst []float32, w window) error {
 	if g.inRows() {
 		return g.gatherRows(env, m, dst, w)
 	}
-	u := &g.units[min(m, len(g.units)-1)]
+	u := g.units.at(min(m, g.grids()-1))
 	e, err := env.Unit(u)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ type packing struct {
 	rows, cols int    // of the part, as stored
 	r0, c0     int    // where the part begins
 	transposed bool
-	turned     []Unit // the transposed codes of each matrix, if transposed and words are in rows
+	turned     unitList // the transposed codes of each matrix, if transposed and words are in rows
 }
 
 // newPacking checks that the words of codes have the size that the shape needs.
@@ -103,18 +103,20 @@ func (p packing) narrow(n, axis int, s span) packing {
 // seal makes the units. It is called when the packing has its final form.
 func (p *packing) seal() {
 	p.words.seal()
-	p.turned = nil
+	p.turned = unitList{}
 	if !p.transposed || p.pack.Down || p.rows == 0 || p.cols == 0 {
 		return
 	}
 	whole := *p
 	whole.rows, whole.cols, whole.r0, whole.c0 = p.full[0], p.full[1], 0, 0
-	p.turned = make([]Unit, p.words.batch)
-	for m := range p.turned {
-		k := p.words.key(m, Transposed)
-		k.Cols = int64(p.full[1])
-		p.turned[m] = Unit{k, &whole}
-	}
+	p.turned = newUnitList(p.words.batch, &whole)
+}
+
+// unitKey returns the key of the transposed matrix m.
+func (p *packing) unitKey(m int) UnitKey {
+	k := p.words.unitKey(m)
+	k.Cols = int64(p.full[1])
+	return k
 }
 
 // coded is a window of codes in memory, in a form that the kernels read.
@@ -261,7 +263,7 @@ func (p *packing) borrowDown(env Env, m int, w window) (coded, error) {
 
 // borrowTurned returns rows of the transposed matrix.
 func (p *packing) borrowTurned(env Env, m int, w window) (coded, error) {
-	e, err := env.Unit(&p.turned[m])
+	e, err := env.Unit(p.turned.at(m))
 	if err != nil {
 		return coded{}, err
 	}
@@ -393,10 +395,10 @@ func (p *packing) stripRows() int {
 func (p *packing) needs(m int, w window, d demand) bool {
 	w = p.shifted(w)
 	switch {
-	case p.turned != nil:
-		return d.unit == nil || d.unit(&p.turned[m])
+	case p.turned.of != nil:
+		return d.unit == nil || d.unit(p.turned.at(m))
 	case p.transposed:
-		return d.unit == nil || d.unit(&p.words.turned[m])
+		return d.unit == nil || d.unit(p.words.turned.at(m))
 	case p.pack.Down:
 		w.r0, w.r1, _ = p.wordRows(w.r0, w.r1)
 	default:

@@ -405,6 +405,12 @@ func TestUnitsAndRangesAreWhatAReadAsksFor(t *testing.T) {
 			checkUnitsAndRanges(t)
 		})
 	}
+	t.Run("units that are not kept", func(t *testing.T) {
+		old := maxUnits
+		defer func() { maxUnits = old }()
+		maxUnits = 1
+		checkUnitsAndRanges(t)
+	})
 }
 
 func checkUnitsAndRanges(t *testing.T) {

@@ -35,9 +35,9 @@ type region struct {
 	batchStride int64
 	rowStride   int64
 	transposed  bool
-	part        []span // by axis of the source; nil: all of it
-	turned      []Unit // one for each matrix, if transposed
-	skip        int    // rows of a unit before those of the region
+	part        []span   // by axis of the source; nil: all of it
+	turned      unitList // one for each matrix, if transposed
+	skip        int      // rows of a unit before those of the region
 }
 
 // span is a part of an axis. If dropped, it is one entry and the axis is gone.
@@ -110,16 +110,13 @@ func (g region) narrow(n, axis int, s span) region {
 
 // seal makes the units. It is called when the region has its final form.
 func (g *region) seal() {
-	g.turned, g.skip = nil, 0
+	g.turned, g.skip = unitList{}, 0
 	if !g.transposed || g.rows == 0 || g.cols == 0 {
 		return
 	}
 	of := g.widened()
 	g.skip = int(g.offset-of.offset) / g.item
-	g.turned = make([]Unit, g.batch)
-	for m := range g.turned {
-		g.turned[m] = Unit{of.key(m, Transposed), of}
-	}
+	g.turned = newUnitList(g.batch, of)
 }
 
 // widened returns the region that the units hold. It has the full stored rows if the gaps would be
@@ -138,9 +135,10 @@ func (g *region) widened() *region {
 	return &of
 }
 
-func (g *region) key(m int, kind UnitKind) UnitKey {
+// unitKey returns the key of the transposed matrix m.
+func (g *region) unitKey(m int) UnitKey {
 	return UnitKey{
-		File: g.src.File, Offset: g.offset + int64(m)*g.batchStride, Kind: kind,
+		File: g.src.File, Offset: g.offset + int64(m)*g.batchStride, Kind: Transposed,
 		Rows: int64(g.rows), Cols: int64(g.cols), Stride: g.rowStride,
 	}
 }
@@ -208,7 +206,7 @@ func (l *lease) release() {
 // borrow returns the first rows of a window of matrix m, as seen.
 func (g *region) borrow(env Env, m int, w window) (lease, error) {
 	if g.transposed {
-		e, err := env.Unit(&g.turned[m])
+		e, err := env.Unit(g.turned.at(m))
 		if err != nil {
 			return lease{}, err
 		}
@@ -326,7 +324,7 @@ func (g *region) needs(w window, d demand) bool {
 
 func (g *region) needsUnits(w window, d demand) bool {
 	for m := w.r0 / g.cols; m <= (w.r1-1)/g.cols; m++ {
-		if !d.unit(&g.turned[m]) {
+		if !d.unit(g.turned.at(m)) {
 			return false
 		}
 	}

@@ -43,6 +43,38 @@ type filler interface {
 	unitName(u *Unit) string
 }
 
+// maxUnits is the most units of a stack that are kept. A sparse file can declare more matrices than
+// fit into memory, so the units of the others are made for each use. Only tests change it.
+var maxUnits = 4096
+
+// unitList is the units of the matrices of a stack.
+type unitList struct {
+	of   unitMaker
+	kept []Unit // of the first matrices
+}
+
+// unitMaker computes the units of the matrices of a stack.
+type unitMaker interface {
+	filler
+	unitKey(m int) UnitKey
+}
+
+func newUnitList(matrices int, of unitMaker) unitList {
+	l := unitList{of, make([]Unit, min(matrices, maxUnits))}
+	for m := range l.kept {
+		l.kept[m] = Unit{of.unitKey(m), of}
+	}
+	return l
+}
+
+// at returns the unit of matrix m.
+func (l *unitList) at(m int) *Unit {
+	if m < len(l.kept) {
+		return &l.kept[m]
+	}
+	return &Unit{l.of.unitKey(m), l.of}
+}
+
 // Key returns the key of the unit.
 func (u *Unit) Key() UnitKey { return u.key }
 

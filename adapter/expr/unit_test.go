@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -272,5 +273,44 @@ func TestPackedElementsAreShownAsTheyAre(t *testing.T) {
 	for _, b := range []Node{n, must(t)(Reshape(n, 4, 3)), must(t)(Reshape(n, 12))} {
 		checkRange(t, nil, b, f.data[2:], 0, 6)
 		checkRange(t, nil, b, f.data[2:], 1, 4)
+	}
+}
+
+// sparse is a file that is larger than its data.
+type sparse struct{ memory }
+
+func (*sparse) Size() int64 { return 1 << 50 }
+
+// A sparse file of a few blocks on disk can declare as many matrices as it likes.
+func TestStacksOfVeryManyMatricesTakeLittleMemory(t *testing.T) {
+	const n = 1 << 34
+	src := func(d safetensors.DType, shape ...int64) *Source {
+		return &Source{Key: "weight", File: &sparse{}, DType: d, Shape: shape}
+	}
+	scales := Scales{Source: src(safetensors.U8, n, 2, 1), Block: [2]int64{1, 32}}
+	packed := &Packed{Codes: src(safetensors.U8, n, 2, 16), Shape: []int64{n, 2, 32},
+		Pack: Pack{Bits: 4}, Values: &e2m1, Scales: scales, Out: bf16}
+	down := *packed
+	down.Pack.Down = true
+	down.Codes = src(safetensors.U8, n, 1, 32)
+	for name, make := range map[string]func() (Node, error){
+		"a load": func() (Node, error) { return Load(src(bf16, n, 2, 2)) },
+		"FP8": func() (Node, error) {
+			return Dequantize(src(safetensors.F8E4M3, n, 2, 2), src(f32, n, 1, 1),
+				DequantizeOptions{Out: bf16})
+		},
+		"a pack":              func() (Node, error) { return DequantizePacked(packed) },
+		"a pack down columns": func() (Node, error) { return DequantizePacked(&down) },
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		node, err := make()
+		if err == nil {
+			_, err = Transpose(node)
+		}
+		runtime.ReadMemStats(&after)
+		if bytes := after.TotalAlloc - before.TotalAlloc; err != nil || bytes > 4<<20 {
+			t.Errorf("%s: %d bytes, error %v", name, bytes, err)
+		}
 	}
 }
