@@ -152,8 +152,8 @@ func (g *grid) grids() int {
 	return 1
 }
 
-// unitKey returns the key of the unit of matrix m. A transposed grid has a unit of its own, because a
-// read of a few rows would gather them from all its lines.
+// unitKey returns the key of the unit of matrix m. A transposed grid has a unit of its own, because
+// a read of a few rows would gather them from all its lines.
 func (g *grid) unitKey(m int) UnitKey {
 	k := UnitKey{
 		File: g.src.File, Offset: g.offset + int64(m)*g.batchStride, Kind: Grid,
