@@ -449,11 +449,14 @@ def gptq_bits(d):
     kinds = [gptq(d, bits, desc_act=desc_act) for bits in (4, 8, 2)]
     case = kinds[0]
     size = case.config["group_size"]
+    bits = d.rng.integers(3, size=len(MODULES))  # of each module, as `dynamic` says
+    names = {key: {"bits": (4, 8, 2)[b]} for key, b in zip(MODULES, bits)}
+    makers = iter([kinds[b].module for b in bits])
 
     def module(d, shape):
-        return kinds[d.rng.integers(3)].module(d, shape)
+        return next(makers)(d, shape)
 
-    case.config["dynamic"] = {"+:.*down_proj": {"bits": 8}, "+:.*up_proj": {"bits": 2}}
+    case.config["dynamic"] = {"+:" + key.replace(".", "\\."): value for key, value in names.items()}
     for kind in kinds:  # one group size for all
         if kind.config["group_size"] != size:
             return gptq_bits(d)
