@@ -12,7 +12,7 @@
 //
 //   - Units of the tensor cache: matrices, transposed in their source precision. Fills and
 //     eviction are described at [Cache].
-//   - Scale grids, stored and computed ones. They are small and have room of their own.
+//   - Scale grids, stored and computed ones. They have room of their own.
 //   - Blocks: source bytes that were read ahead of streams of row-contiguous recipes.
 //
 // # Source files
