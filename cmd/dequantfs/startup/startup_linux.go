@@ -10,7 +10,7 @@ const (
 	leastFiles = 18
 
 	// leastSpace is how much address space has to be left when the runtime has started.
-	leastSpace = 256 << 20
+	leastSpace = 384 << 20
 )
 
 func init() {
