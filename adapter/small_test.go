@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -17,26 +18,27 @@ import (
 // countingFile counts reads.
 type countingFile struct {
 	source.File
-	reads *int
+	reads *atomic.Int64
 }
 
 func (f countingFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	*f.reads++
+	f.reads.Add(1)
 	return f.File.ReadAt(ctx, p, off)
 }
 
 // smallIn opens a checkpoint of one shard, and reads its small tensors again with a count.
 func smallIn(t *testing.T, tensors ...synth.Tensor) (c *Checkpoint, reads int) {
 	t.Helper()
+	var count atomic.Int64
 	c = opened(t, &synth.Checkpoint{Config: map[string]any{}, Single: true, Tensors: tensors})
 	for _, x := range c.tensors {
-		x.File = countingFile{x.File, &reads}
+		x.File = countingFile{x.File, &count}
 	}
 	c.small = nil
 	if err := c.readSmall(t.Context(), knownFormats); err != nil {
 		t.Fatal(err)
 	}
-	return c, reads
+	return c, int(count.Load())
 }
 
 // Neighbours are read together, and each tensor gets its own bytes.
