@@ -84,7 +84,8 @@ func TestDeepSeekV41ReadsEngramByRow(t *testing.T) {
 	})
 }
 
-// Parameters called scale are no scales: they are shown unchanged, beside quantized weights too.
+// Parameters called scale are not scales of weights. They are shown unchanged, beside quantized
+// weights too.
 func TestParametersCalledScaleAreShown(t *testing.T) {
 	rng := rand.New(rand.NewPCG(35, 36))
 	plain := []synth.Tensor{

@@ -44,7 +44,7 @@ func (n *blank) slice(axis int, lo, hi int64) (node, error) {
 
 func (n *blank) index(int64) (node, error) { return newBlank(n.dtype, n.shape[1:]) }
 
-// Decodes returns false, because there are no codes.
+// Decodes returns false, because the values are not stored.
 func (n *blank) Decodes() bool { return false }
 
 func (n *blank) String() string {
