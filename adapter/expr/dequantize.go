@@ -97,13 +97,7 @@ func (n *dequantize) with(shape []int64, g region, scales grid) (node, error) {
 }
 
 func (n *dequantize) rect(env Env, dst []byte, stride int, w window) error {
-	for {
-		m, head, rest := w.cut(n.region.height())
-		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
-			return err
-		}
-		dst, w = dst[head.rows()*stride:], rest
-	}
+	return eachMatrix(n, n.region.height(), env, dst, stride, w)
 }
 
 func (n *dequantize) matrix(env Env, dst []byte, stride, m int, w window) error {

@@ -50,13 +50,7 @@ func (n *load) ReadAt(env Env, p []byte, off int64) error {
 }
 
 func (n *load) rect(env Env, dst []byte, stride int, w window) error {
-	for {
-		m, head, rest := w.cut(n.region.height())
-		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
-			return err
-		}
-		dst, w = dst[head.rows()*stride:], rest
-	}
+	return eachMatrix(n, n.region.height(), env, dst, stride, w)
 }
 
 func (n *load) matrix(env Env, dst []byte, stride, m int, w window) error {

@@ -312,13 +312,7 @@ func (n *packed) with(shape []int64, codes packing, change func(grid) grid) (nod
 }
 
 func (n *packed) rect(env Env, dst []byte, stride int, w window) error {
-	for {
-		m, head, rest := w.cut(n.codes.height())
-		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
-			return err
-		}
-		dst, w = dst[head.rows()*stride:], rest
-	}
+	return eachMatrix(n, n.codes.height(), env, dst, stride, w)
 }
 
 // matrix evaluates a window of matrix m, as many rows at a time as the codes are lent.

@@ -40,13 +40,7 @@ func newTranspose(of node) (node, error) {
 
 // rect reads columns of the node into a buffer and transposes them to rows.
 func (n *transposed) rect(env Env, dst []byte, stride int, w window) error {
-	for {
-		m, head, rest := w.cut(n.height())
-		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
-			return err
-		}
-		dst, w = dst[head.rows()*stride:], rest
-	}
+	return eachMatrix(n, n.height(), env, dst, stride, w)
 }
 
 func (n *transposed) height() int { return int(n.shape[len(n.shape)-2]) }

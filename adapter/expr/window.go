@@ -18,6 +18,22 @@ func (w window) cut(height int) (m int, head, rest window) {
 	return m, head, w
 }
 
+// matrixNode is a node that evaluates a window of one matrix.
+type matrixNode interface {
+	matrix(env Env, dst []byte, stride, m int, w window) error
+}
+
+// eachMatrix evaluates a window, whose rows span matrices of height rows, matrix by matrix.
+func eachMatrix(n matrixNode, height int, env Env, dst []byte, stride int, w window) error {
+	for {
+		m, head, rest := w.cut(height)
+		if err := n.matrix(env, dst, stride, m, head); err != nil || rest.rows() == 0 {
+			return err
+		}
+		dst, w = dst[head.rows()*stride:], rest
+	}
+}
+
 // readAt fills p with the bytes of n from off. It reads the rest of a row, then whole rows, then
 // the beginning of a row. Elements that the range cuts go through a buffer.
 func readAt(n node, env Env, p []byte, off int64) error {
