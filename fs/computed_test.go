@@ -139,3 +139,30 @@ func TestALargeGridIsReadOnceForReadersAtOnce(t *testing.T) {
 		t.Errorf("eight readers at once read %d bytes of a source of %d", got, size)
 	}
 }
+
+// Rows of scales are read with the rows of codes. What belongs to all rows is read once.
+func TestASecondScaleIsReadOnce(t *testing.T) {
+	const rows, cols = 1024, 2048
+	codes, scales := int64(rows*cols/2), int64(rows*cols/16)
+	file := &memory{name: "source", size: codes + scales + 4}
+	n, err := expr.DequantizePacked(&expr.Packed{
+		Codes: &expr.Source{Key: "w", File: file, DType: safetensors.U8,
+			Shape: []int64{rows, cols / 2}},
+		Shape: []int64{rows, cols}, Pack: expr.Pack{Bits: 4}, Out: safetensors.BF16,
+		Scales: expr.Scales{
+			Source: &expr.Source{Key: "s", File: file, Offset: codes, DType: safetensors.F8E4M3,
+				Shape: []int64{rows, cols / 16}},
+			Block: [2]int64{1, 16},
+			Second: &expr.Source{Key: "s2", File: file, Offset: codes + scales,
+				DType: safetensors.F32},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := treeOf(t, Options{}, adapter.Tensor{Name: "w", Node: n, Group: "g"})
+	readSteps(t, f, 128<<10)
+	if got := f.Stats().SourceBytes; got != file.size {
+		t.Errorf("read %d bytes of a source of %d", got, file.size)
+	}
+}

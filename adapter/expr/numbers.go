@@ -81,10 +81,55 @@ func (s *asStored) spans(m, first, n int, yield func(File, int64, int64) bool) b
 	return yield(s.src.File, s.src.Offset+(int64(m)*int64(s.each)+int64(first))*size, int64(n)*size)
 }
 
+// kept is a short list of stored numbers that every read needs. It is a unit of its own.
+type kept struct {
+	src  *Source
+	unit Unit
+}
+
+func newKept(src *Source, count int64) *kept {
+	k := &kept{src: src}
+	key := UnitKey{File: src.File, Offset: src.Offset, Kind: Grid, Rows: 1, Cols: count}
+	k.unit = Unit{key, k}
+	return k
+}
+
+func (k *kept) unitSize(u *Unit) int64 { return 4 * u.key.Cols }
+
+func (k *kept) unitName(*Unit) string { return "numbers " + k.src.Key }
+
+func (k *kept) fillUnit(u *Unit, env FillEnv, dst []byte) error {
+	s := getFloats(int(u.key.Cols))
+	defer s.put()
+	if err := readNumbers(env, k.src, s.values, 0); err != nil {
+		return err
+	}
+	putFloats(dst, s.values)
+	return nil
+}
+
+// read writes numbers from number first on. A fill reads them from the source.
+func (k *kept) read(in Input, dst []float32, first int64) error {
+	env, ok := in.(Env)
+	if !ok {
+		return readNumbers(in, k.src, dst, first)
+	}
+	e, err := env.Unit(&k.unit)
+	if err != nil {
+		return err
+	}
+	if e == nil {
+		return readNumbers(in, k.src, dst, first)
+	}
+	defer e.Release()
+	fp8.Scales(dst, e.Bytes()[4*first:][:4*len(dst)], fp8.F32)
+	return nil
+}
+
 // factored is stored scales with a second scale for each matrix, or for all.
 type factored struct {
 	asStored
-	second     *Source
+	second     *kept
 	divides    bool
 	eachHasOwn bool // each matrix has a second scale
 }
@@ -95,7 +140,7 @@ func (f *factored) read(in Input, dst []float32, m, first int) error {
 	}
 	second := getFloats(1)
 	defer second.put()
-	if err := readNumbers(in, f.second, second.values, f.secondOf(m)); err != nil {
+	if err := f.second.read(in, second.values, f.secondOf(m)); err != nil {
 		return err
 	}
 	if f.divides {
@@ -119,15 +164,17 @@ func (f *factored) secondOf(m int) int64 {
 }
 
 func (f *factored) spans(m, first, n int, yield func(File, int64, int64) bool) bool {
-	size := int64(f.second.DType.Bits() / 8)
+	src := f.second.src
+	size := int64(src.DType.Bits() / 8)
 	return f.asStored.spans(m, first, n, yield) &&
-		yield(f.second.File, f.second.Offset+f.secondOf(m)*size, size)
+		yield(src.File, src.Offset+f.secondOf(m)*size, size)
 }
 
 // nested is scales that are quantized themselves.
 type nested struct {
-	src  *Source // U8
-	each int     // scales of each matrix
+	src    *Source // U8
+	each   int     // scales of each matrix
+	values *kept   // of Map
 	Nested
 }
 
@@ -136,7 +183,7 @@ func (n *nested) read(in Input, dst []float32, m, from int) error {
 	values, absmax := getFloats(256), getFloats(int(hi-lo))
 	defer values.put()
 	defer absmax.put()
-	if err := readNumbers(in, n.Map, values.values, 0); err != nil {
+	if err := n.values.read(in, values.values, 0); err != nil {
 		return err
 	}
 	if err := readNumbers(in, n.Absmax, absmax.values, lo); err != nil {

@@ -203,7 +203,7 @@ func (s *Scales) numbers(each int, batch int64, shared bool) (numbers, error) {
 		return nil, fmt.Errorf("%s: second scale of shape %v: expected one number, or one for "+
 			"each of %d matrices with scales of their own", s.Second.Key, s.Second.Shape, batch)
 	}
-	return &factored{asStored{s.Source, each}, s.Second, s.Divides, n > 1}, nil
+	return &factored{asStored{s.Source, each}, newKept(s.Second, n), s.Divides, n > 1}, nil
 }
 
 // nested returns the reader of scales that are codes, of which each matrix has as many.
@@ -229,7 +229,7 @@ func (s *Scales) nested(each int) (numbers, error) {
 			s.Source.DType, s.Source.Shape, n.Block, n.Map.Key, n.Map.Shape, n.Absmax.Key,
 			n.Absmax.Shape)
 	}
-	return &nested{s.Source, each, *n}, nil
+	return &nested{s.Source, each, newKept(n.Map, 256), *n}, nil
 }
 
 // subtract makes the zero points. One that all codes share is subtracted from the table of their
@@ -410,9 +410,9 @@ func factorOf(of numbers, key string) string {
 	switch of := of.(type) {
 	case *factored:
 		if of.divides {
-			return " ÷ " + shortened(of.second.Key, key)
+			return " ÷ " + shortened(of.second.src.Key, key)
 		}
-		return " × " + shortened(of.second.Key, key)
+		return " × " + shortened(of.second.src.Key, key)
 	case *nested:
 		return " × " + shortened(of.Absmax.Key, key)
 	}
