@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,6 +66,9 @@ func (x *expertKeys) isEach(rest string) bool {
 // isSplit reports whether published checkpoints may have tensors of single experts.
 func (x *expertKeys) isSplit() bool { return x.proj != [roles]string{} }
 
+// groupsAndSplits reports whether experts are published grouped and can be shown split.
+func (x *expertKeys) groupsAndSplits() bool { return x != nil && x.grouped != "" && x.isSplit() }
+
 // groupsIn returns the groups of a layout in the family's checkpoints.
 func (x *expertKeys) groupsIn(l *Layout) []group {
 	if l.Name == x.grouped && len(x.groups) > 0 {
@@ -75,35 +79,43 @@ func (x *expertKeys) groupsIn(l *Layout) []group {
 
 // groupedExperts reads "mlp.experts.gate_up_proj" within a layer.
 func (f *family) groupedExperts(rest string) (l *Layout, g *group, ok bool) {
-	if tail, ok := strings.CutPrefix(rest, f.experts.path); ok {
-		for i := range f.experts.groups {
-			if g := &f.experts.groups[i]; g.name == tail {
-				l, _ := layoutNamed(f.experts.grouped)
-				return l, g, true
-			}
-		}
+	if g, ok := groupAt(f.experts.groups, f.experts.pathOfGroups(), rest); ok {
+		l, _ := layoutNamed(f.experts.grouped)
+		return l, g, true
 	}
 	for i := range layouts {
 		l := &layouts[i]
 		if !l.stored {
 			continue
 		}
-		path := f.experts.path
-		if v, ok := f.view(l); ok && v.path != "" {
-			path = v.path
+		groups, path := l.groups, f.experts.path
+		if v, ok := f.view(l); ok {
+			groups, path = v.groupsOf(l), cmp.Or(v.path, path)
 		}
-		tail, ok := strings.CutPrefix(rest, path)
-		if !ok {
-			continue
-		}
-		for i := range l.groups {
-			if l.groups[i].name == tail {
-				return l, &l.groups[i], true
+		for _, path := range []string{path, f.experts.path} {
+			if g, ok := groupAt(groups, path, rest); ok {
+				return l, g, true
 			}
 		}
 	}
 	return nil, nil, false
 }
+
+// groupAt finds the group that a key within a layer names.
+func groupAt(groups []group, path, rest string) (*group, bool) {
+	tail, ok := strings.CutPrefix(rest, path)
+	if !ok {
+		return nil, false
+	}
+	i := slices.IndexFunc(groups, func(g group) bool { return g.name == tail })
+	if i < 0 {
+		return nil, false
+	}
+	return &groups[i], true
+}
+
+// pathOfGroups is the path of published grouped tensors.
+func (x *expertKeys) pathOfGroups() string { return cmp.Or(x.groupPath, x.path) }
 
 // add puts a projection of one expert in its place.
 func (x *expertLayer) add(p expertPart, w *weight) error {

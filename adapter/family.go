@@ -45,6 +45,11 @@ type family struct {
 
 	// views are the layouts of the family, besides those that every model has.
 	views []view
+
+	// noNative says why a family without experts lacks the layout native. If it is empty, such a
+	// family has it: with the published names, as for every model that the reference has no adapter
+	// for.
+	noNative string
 }
 
 // expertKeys has the names of the experts of a layer in a checkpoint.
@@ -58,8 +63,12 @@ type expertKeys struct {
 	grouped string
 
 	// groups are the grouped tensors of published checkpoints that group experts in a way of their
-	// own. Then grouped is LayoutHF.
-	groups []group
+	// own. Then grouped is LayoutHF. groupPath is their path; if it is empty, it is path.
+	groups    []group
+	groupPath string
+
+	// whole says why grouped experts are not shown split. Then proj is empty.
+	whole string
 
 	// each are other tensors with one entry for each expert, by their key behind path.
 	each []string
@@ -71,15 +80,24 @@ type expertKeys struct {
 // view describes a family in one layout.
 type view struct {
 	layout string
-	path   string // of the grouped tensors within a layer; empty: the experts' own
+	types  []string // the values of model_type that have the layout; empty: all of the row
+	path   string   // of the grouped tensors within a layer; empty: the experts' own
+	groups []group  // the grouped tensors, if they are not those of the layout
 
-	// First prefixes and then renames change a key. Of each list, only the first rename that
-	// applies is used, once.
+	// steps make tensors from others before they are renamed.
+	steps []step
+
+	// First prefixes, then renames, and then each list of later changes a key. Of each list, only
+	// the first rename that applies is used, once.
 	prefixes, renames []rename
+	later             [][]rename
+
+	// marks are patterns of keys that checkpoints have only in this layout. A source with such a
+	// key or with the layout's grouped experts is one of the layout.
+	marks []string
 
 	drops   []drop
 	float32 []string // endings of keys whose floating tensors are shown as F32
-	split   []fused
 	padded  []padded
 	blanks  []blank
 	mtp     mtp    // the meaning of "auto"
@@ -122,13 +140,6 @@ type rename struct{ from, to string }
 // drop leaves out tensors whose key matches a pattern like that of a rename.
 type drop struct{ key, reason string }
 
-// fused is a matrix that holds the rows of several matrices.
-type fused struct {
-	from string   // end of its key
-	to   []string // ends of the keys of the parts
-	rows func(settings) ([]int64, error)
-}
-
 // familyOf returns the row for a configuration, or nil for an unknown family. An unknown model may
 // contain a language model with a row. Then its weights and experts are stored as in that row. It
 // has no layouts of the row, since no reference has them for the whole model.
@@ -140,6 +151,9 @@ func familyOf(s settings) *family {
 		if f := rowOf(l); f != nil {
 			inside := *f
 			inside.views = nil
+			if f.experts == nil {
+				inside.noNative = ""
+			}
 			return &inside
 		}
 	}
@@ -152,7 +166,20 @@ func rowOf(s settings) *family {
 	if i < 0 {
 		return nil
 	}
-	return &families[i]
+	return families[i].of(s.modelType())
+}
+
+// of returns the row with the views that a model_type has.
+func (f *family) of(modelType string) *family {
+	lacks := func(v view) bool {
+		return len(v.types) > 0 && !slices.Contains(v.types, modelType)
+	}
+	if !slices.ContainsFunc(f.views, lacks) {
+		return f
+	}
+	own := *f
+	own.views = slices.DeleteFunc(slices.Clone(f.views), lacks)
+	return &own
 }
 
 // matches reports whether the row is for a configuration. The outermost model_type decides. Only
@@ -196,10 +223,21 @@ func (f *family) view(l *Layout) (*view, bool) {
 		return nil, false
 	}
 	i := slices.IndexFunc(f.views, func(v view) bool { return v.layout == l.Name })
-	if i < 0 {
-		return nil, false
+	if i >= 0 {
+		return &f.views[i], true
 	}
-	return &f.views[i], true
+	if l.Name == LayoutNative && f.experts == nil && f.noNative == "" {
+		return &view{layout: l.Name}, true
+	}
+	return nil, false
+}
+
+// groupsOf returns the grouped tensors of the view.
+func (v *view) groupsOf(l *Layout) []group {
+	if len(v.groups) > 0 {
+		return v.groups
+	}
+	return l.groups
 }
 
 // viewNamed finds the family's row for a layout by name.
@@ -215,6 +253,9 @@ func (f *family) viewNamed(layout string) (*view, bool) {
 func (f *family) layouts() []string {
 	var names []string
 	for i := range layouts {
+		if layouts[i].splits && !f.expertKeys().groupsAndSplits() {
+			continue // it equals hf
+		}
 		if _, ok := f.view(&layouts[i]); ok && layouts[i].Forward {
 			names = append(names, layouts[i].Name)
 		}

@@ -12,7 +12,8 @@ var gptOSS = family{
 			{name: "gate_up_proj", parts: []role{gate, up}, transposed: true},
 			{name: "down_proj", parts: []role{down}, transposed: true},
 		},
-		each: []string{"gate_up_proj_bias", "down_proj_bias"},
+		each:  []string{"gate_up_proj_bias", "down_proj_bias"},
+		whole: "the columns of gate and up alternate in it",
 	},
 	views: []view{{layout: LayoutNative, asStored: true, renames: []rename{
 		{".mlp.router.weight$", ".mlp.gate.weight"},

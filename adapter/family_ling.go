@@ -16,7 +16,7 @@ var ling = family{
 			{".attention.key_layernorm.", ".self_attn.k_norm."},
 			{".mlp.gate.expert_bias", ".mlp.gate.e_score_correction_bias"},
 		},
-		split: []fused{{
+		steps: []step{fused{
 			from: ".attention.query_key_value.weight",
 			to: []string{
 				".self_attn.q_proj.weight", ".self_attn.k_proj.weight", ".self_attn.v_proj.weight",
@@ -27,7 +27,7 @@ var ling = family{
 }
 
 // queryKeyValueRows returns the rows of query, key and value in a fused matrix.
-func queryKeyValueRows(s settings) ([]int64, error) {
+func queryKeyValueRows(s settings, _ int64) ([]int64, error) {
 	heads, ok := s.integer("num_attention_heads")
 	kv, okKV := s.integer("num_key_value_heads")
 	dim, okDim := s.integer("head_dim")

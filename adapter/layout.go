@@ -9,6 +9,7 @@ import (
 const (
 	LayoutNative       = "native"       // the reference's keys, and its grouped experts
 	LayoutHF           = "hf"           // the published keys
+	LayoutSplit        = "split"        // the published keys, with every expert's tensors apart
 	LayoutTransformers = "transformers" // the keys of the modules of transformers
 	LayoutTorchTitan   = "torchtitan"   // the keys of TorchTitan
 	LayoutHFFP8        = "hf-fp8"       // the published keys, quantized
@@ -32,6 +33,9 @@ type Layout struct {
 	// stored: checkpoints are also saved in this layout. Their experts are recognized by its
 	// groups.
 	stored bool
+
+	// splits: experts that published checkpoints hold grouped are shown split.
+	splits bool
 
 	// quantizes: weights are shown as FP8 codes with scales.
 	quantizes bool
@@ -68,6 +72,11 @@ var layouts = []Layout{
 		Readers: "transformers, vLLM, SGLang, llama.cpp and all else that reads a plain Hugging " +
 			"Face checkpoint",
 		Forward: true, Plans: 1, published: true,
+	},
+	{
+		Name:    LayoutSplit,
+		Readers: "vLLM, SGLang and all else that reads experts one by one",
+		Forward: true, Plans: 1, published: true, splits: true,
 	},
 	{
 		Name: LayoutTransformers, Readers: "transformers v5 with grouped experts",

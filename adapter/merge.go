@@ -23,6 +23,9 @@ func (p *planner) merge(x *expertLayer) error {
 func (p *planner) mergeAs(name string, x *expertLayer, lo, hi int) error {
 	l, _ := layoutNamed(name)
 	groups := p.family.experts.groupsIn(l)
+	if name == p.layout.Name && len(p.view.groups) > 0 {
+		groups = p.view.groups
+	}
 	for i := range groups {
 		g := &groups[i]
 		parts := g.parts
@@ -261,7 +264,10 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 	case lo == hi:
 		p.acc.dropWeight(g.weight, "experts of other expert-parallel ranks")
 		return nil
-	case p.layout.quantizes && k.isSplit(): // published FP8 experts are split in every family
+	case p.layout.splits && !k.isSplit():
+		return fmt.Errorf("%s: %s: layout %s: %s: give --layout %s, which shows them as they are "+
+			"published", g.Shard, g.Key, p.layout.Name, k.whole, LayoutHF)
+	case p.layout.splits || p.layout.quantizes && k.isSplit() && len(k.groups) == 0:
 	case k.grouped == g.layout.Name:
 		n, err := rankOf(p.node(g.weight), lo, hi)
 		if err != nil {

@@ -17,7 +17,11 @@ func (p *planner) name(key string, at place) string {
 		_, rest, _ := strings.Cut(to, fmt.Sprintf("layers.%d.", at.layer))
 		to = own + rest
 	}
-	return firstOf(v.renames, to)
+	to = firstOf(v.renames, to)
+	for _, list := range v.later {
+		to = firstOf(list, to)
+	}
+	return to
 }
 
 // root is "model." if keys of the source begin with it.
@@ -43,6 +47,9 @@ func (p *planner) groupName(x *expertLayer, g *group) string {
 		head = fmt.Sprintf("%slayers.%d.", p.view.groupPrefix(p, x.prefix), x.number)
 	}
 	path := p.view.path
+	if path == "" && p.layout.published && len(p.family.experts.groups) > 0 {
+		path = p.family.experts.pathOfGroups()
+	}
 	if path == "" {
 		path = p.family.experts.path
 	}

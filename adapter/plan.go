@@ -56,7 +56,7 @@ type planner struct {
 func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	p := &planner{c: c, o: o, buckets: map[string]*bucket{}, byLayer: map[layerID]int32{}}
 	for _, step := range []func() error{
-		p.configure, p.checkAbsent, p.pair, p.publish, p.collect, p.check, p.emit, p.settle,
+		p.configure, p.checkAbsent, p.pair, p.publish, p.take, p.collect, p.check, p.emit, p.settle,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -106,7 +106,12 @@ func (p *planner) decoded() safetensors.DType {
 }
 
 // node is the recipe of a weight in the source: dequantized if it was quantized, else as it is.
-func (p *planner) node(w *weight) expr.Node { return p.nodes[w.i] }
+func (p *planner) node(w *weight) expr.Node {
+	if w.value != nil {
+		return w.value
+	}
+	return p.nodes[w.i]
+}
 
 // cast is the recipe of a weight in the view's dtype, quantized or not.
 func (p *planner) cast(w *weight) (expr.Node, error) {
@@ -168,12 +173,6 @@ func (p *planner) pass(w *weight, at place) error {
 	if done, err := p.passQuantized(w, at); done || err != nil {
 		return err
 	}
-	if done, err := p.joinFused(w, at); done || err != nil {
-		return err
-	}
-	if f, ok := p.fusedIn(w.hf); ok {
-		return p.unfuse(f, w, at, p.node(w))
-	}
 	n, err := p.ofRank(at, p.node(w))
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
@@ -200,7 +199,7 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 		return fmt.Errorf("%s: %s: %w", ws[0].Shard, ws[0].Key, err)
 	}
 	fate := Used
-	if len(ws) == 1 && ws[0].decoder == nil && isLoad(n, ws[0]) && !p.quantizes(name, n) {
+	if len(ws) == 1 && !ws[0].isDecoded() && isLoad(n, ws[0]) && !p.quantizes(name, n) {
 		fate = Passed
 	}
 	if reason := p.leftOut(name); reason != "" {
@@ -223,12 +222,11 @@ func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error 
 // rounded gives a tensor the dtype in which it is shown. Tensors that the view quantizes keep
 // theirs.
 func (p *planner) rounded(name string, n expr.Node, ws ...*weight) (expr.Node, error) {
-	isDecoded := func(w *weight) bool { return w.decoder != nil }
 	switch {
 	case p.quantizes(name, n):
 		return n, nil
 	case p.o.Cast == CastAll && (floating(n.DType()) || n.DType() == safetensors.F64),
-		p.layout.quantizes && slices.ContainsFunc(ws, isDecoded):
+		p.layout.quantizes && slices.ContainsFunc(ws, (*weight).isDecoded):
 		return expr.Cast(n, p.dtype)
 	}
 	return n, nil
@@ -261,7 +259,7 @@ func (p *planner) putAs(b *bucket, from string, ts ...Tensor) ([]string, error) 
 
 // isLoad reports whether a recipe shows a stored tensor unchanged.
 func isLoad(n expr.Node, w *weight) bool {
-	return n.DType() == w.DType && slices.Equal(n.Shape(), w.Shape)
+	return w.value == nil && n.DType() == w.DType && slices.Equal(n.Shape(), w.Shape)
 }
 
 // settle checks that every source key has a fate.

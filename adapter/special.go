@@ -1,7 +1,6 @@
 package adapter
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -73,51 +72,4 @@ func endsIn(ends []string, name string) bool {
 		}
 	}
 	return false
-}
-
-// fusedIn finds the rule for a fused matrix.
-func (p *planner) fusedIn(key string) (fused, bool) {
-	for _, f := range p.view.split {
-		if strings.HasSuffix(key, f.from) {
-			return f, true
-		}
-	}
-	return fused{}, false
-}
-
-// unfuse shows the parts of a fused matrix under names of their own.
-func (p *planner) unfuse(f fused, w *weight, at place, n expr.Node) error {
-	rows, err := f.rowsOf(w, p.s)
-	if err != nil {
-		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
-	}
-	head := strings.TrimSuffix(w.hf, f.from)
-	for i, lo := 0, int64(0); i < len(rows); i++ {
-		part, err := expr.Slice(n, 0, lo, lo+rows[i])
-		if err != nil {
-			return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
-		}
-		lo += rows[i]
-		if err := p.add(p.name(head+f.to[i], at), part, p.bucket(w, at), w); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// rowsOf gives the rows of each part, which must be all rows of the matrix.
-func (f *fused) rowsOf(w *weight, s settings) ([]int64, error) {
-	rows, err := f.rows(s)
-	if err != nil {
-		return nil, err
-	}
-	total := int64(0)
-	for _, r := range rows {
-		total += r
-	}
-	if len(w.shape()) != 2 || w.shape()[0] != total {
-		return nil, fmt.Errorf("shape %v, but the parts by config.json have %d rows together",
-			w.shape(), total)
-	}
-	return rows, nil
 }

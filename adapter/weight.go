@@ -15,11 +15,20 @@ type weight struct {
 	i       int32   // position in the list of weights
 	format  *format // nil: shown unchanged
 	decoder decoder // nil: shown unchanged
+
+	value   expr.Node // computed from other weights; nil for a weight of the source
+	decoded bool      // some of those are quantized
 }
+
+// isDecoded reports whether the values are not stored as such.
+func (w *weight) isDecoded() bool { return w.decoder != nil || w.decoded }
 
 // shape returns the shape of the values.
 func (w *weight) shape() []int64 {
-	if w.decoder != nil {
+	switch {
+	case w.value != nil:
+		return w.value.Shape()
+	case w.decoder != nil:
 		return w.decoder.shape()
 	}
 	return w.Shape

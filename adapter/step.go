@@ -1,0 +1,331 @@
+package adapter
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
+)
+
+// step is a rule of a view that makes tensors from others, before they get their names in the view.
+// Keys are published ones, and those that earlier steps made. A view's steps are taken in order.
+// For a source in the view's layout they are undone, the last one first.
+type step interface {
+	do(p *planner) error
+	undo(p *planner) error
+}
+
+// errNoInverse is what undo returns if the layout does not hold all that the published form holds.
+var errNoInverse = errors.New("what the published checkpoint held there cannot be computed back")
+
+// take takes the steps of the view.
+func (p *planner) take() error {
+	for _, s := range p.view.steps {
+		if err := s.do(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// made is a weight with values that are computed from those of others.
+func (p *planner) made(key string, n expr.Node, from ...*weight) weight {
+	w := *from[0]
+	w.hf, w.value, w.decoded, w.decoder = key, n, false, nil
+	w.parts = nil
+	for _, f := range from {
+		w.parts = append(w.parts, f.parts...)
+		w.decoded = w.decoded || f.isDecoded()
+	}
+	slices.Sort(w.parts)
+	w.parts = slices.Compact(w.parts)
+	return w
+}
+
+// replace gives each weight to a function, which returns the weights that take its place. If it
+// returns nil, the weight stays.
+func (p *planner) replace(by func(w *weight) ([]weight, error)) error {
+	var all []weight // nil until something changes
+	for i := range p.weights {
+		w := &p.weights[i]
+		to, err := by(w)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+		case to == nil && all == nil:
+		case to == nil:
+			all = append(all, *w)
+		default:
+			if all == nil {
+				all = append(make([]weight, 0, len(p.weights)), p.weights[:i]...)
+			}
+			all = append(all, to...)
+		}
+	}
+	if all != nil {
+		p.weights, p.byName = all, nil
+	}
+	return nil
+}
+
+// change replaces the values of the weights whose keys have one of the endings.
+func (p *planner) change(ends []string, by func(w *weight) (expr.Node, error)) error {
+	return p.replace(func(w *weight) ([]weight, error) {
+		if !endsIn(ends, w.hf) {
+			return nil, nil
+		}
+		n, err := by(w)
+		if err != nil {
+			return nil, err
+		}
+		return []weight{p.made(w.hf, n, w)}, nil
+	})
+}
+
+// weightOf finds a weight by its published name.
+func (p *planner) weightOf(hf string) *weight {
+	if p.byName == nil {
+		p.byName = make(map[string]*weight, len(p.weights))
+		for i := range p.weights {
+			p.byName[p.weights[i].hf] = &p.weights[i]
+		}
+	}
+	return p.byName[hf]
+}
+
+// fused takes apart a matrix that holds the rows of several matrices.
+type fused struct {
+	from string   // end of its key
+	to   []string // ends of the keys of the parts, top to bottom
+	rows rowsRule // of the parts
+}
+
+// rowsRule returns the rows of each part of a matrix with a number of rows.
+type rowsRule func(s settings, rows int64) ([]int64, error)
+
+func (f fused) do(p *planner) error {
+	return p.replace(func(w *weight) ([]weight, error) {
+		head, ok := strings.CutSuffix(w.hf, f.from)
+		if !ok {
+			return nil, nil
+		}
+		rows, err := f.rowsOf(w, p.s)
+		if err != nil {
+			return nil, err
+		}
+		parts := make([]weight, len(rows))
+		for i, lo := 0, int64(0); i < len(rows); i++ {
+			n, err := expr.Slice(p.node(w), 0, lo, lo+rows[i])
+			if err != nil {
+				return nil, err
+			}
+			lo += rows[i]
+			parts[i] = p.made(head+f.to[i], n, w)
+		}
+		return parts, nil
+	})
+}
+
+// rowsOf gives the rows of each part, which must be all rows of the matrix.
+func (f fused) rowsOf(w *weight, s settings) ([]int64, error) {
+	if len(w.shape()) == 0 {
+		return nil, fmt.Errorf("it has no rows to divide into %d parts", len(f.to))
+	}
+	rows, err := f.rows(s, w.shape()[0])
+	if err != nil {
+		return nil, err
+	}
+	if total(rows) != w.shape()[0] || len(rows) != len(f.to) {
+		return nil, fmt.Errorf("shape %v, but the parts by config.json have %d rows together",
+			w.shape(), total(rows))
+	}
+	return rows, nil
+}
+
+func (f fused) undo(p *planner) error {
+	return p.replace(func(w *weight) ([]weight, error) {
+		for i, end := range f.to {
+			head, ok := strings.CutSuffix(w.hf, end)
+			switch {
+			case !ok:
+			case i > 0:
+				return []weight{}, p.beside(head+f.to[0], head+end)
+			default:
+				one, err := f.join(p, head)
+				return []weight{one}, err
+			}
+		}
+		return nil, nil
+	})
+}
+
+// beside refuses a part whose first part is missing.
+func (p *planner) beside(first, part string) error {
+	if p.weightOf(first) == nil {
+		return fmt.Errorf("expected %s beside %s", first, part)
+	}
+	return nil
+}
+
+// join makes one matrix of the parts below head.
+func (f fused) join(p *planner, head string) (one weight, err error) {
+	ws := make([]*weight, 0, len(f.to))
+	for _, end := range f.to {
+		w := p.weightOf(head + end)
+		if w == nil {
+			return one, fmt.Errorf("expected %s beside it", head+end)
+		}
+		ws = append(ws, w)
+	}
+	nodes, err := p.alike(ws)
+	if err != nil {
+		return one, err
+	}
+	n, err := expr.Concat(0, nodes...)
+	if err != nil {
+		return one, err
+	}
+	return p.made(head+f.from, n, ws...), nil
+}
+
+// alike returns the nodes of weights that are joined. If their dtypes differ, all get that of
+// decoded weights.
+func (p *planner) alike(ws []*weight) ([]expr.Node, error) {
+	nodes := make([]expr.Node, len(ws))
+	for i, w := range ws {
+		nodes[i] = p.node(w)
+	}
+	other := func(n expr.Node) bool { return n.DType() != nodes[0].DType() }
+	if !slices.ContainsFunc(nodes, other) {
+		return nodes, nil
+	}
+	for i, w := range ws {
+		var err error
+		if nodes[i], err = expr.Cast(nodes[i], p.decoded()); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+		}
+	}
+	return nodes, nil
+}
+
+// equalParts divides a matrix into n parts with the same rows.
+func equalParts(n int64) rowsRule {
+	return func(_ settings, rows int64) ([]int64, error) {
+		if rows%n != 0 {
+			return nil, fmt.Errorf("%d rows do not divide into %d equal parts", rows, n)
+		}
+		return slices.Repeat([]int64{rows / n}, int(n)), nil
+	}
+}
+
+// joined makes one matrix of several. Its parts are named like those of fused.
+type joined struct{ fused }
+
+func (j joined) do(p *planner) error   { return j.fused.undo(p) }
+func (j joined) undo(p *planner) error { return j.fused.do(p) }
+
+// turned swaps the last two axes of tensors.
+type turned struct {
+	ends []string // of their keys
+	cast bool     // to the view's dtype
+}
+
+func (t turned) do(p *planner) error {
+	return p.change(t.ends, func(w *weight) (n expr.Node, err error) {
+		n = p.node(w)
+		if t.cast {
+			if n, err = p.cast(w); err != nil {
+				return nil, err
+			}
+		}
+		return expr.Transpose(n)
+	})
+}
+
+func (t turned) undo(p *planner) error { return turned{ends: t.ends}.do(p) }
+
+// swapped gives the rows of each head of a tensor another order. Layouts differ in how they hold
+// the two halves that a rotary embedding turns: one half after the other, or in pairs.
+type swapped struct {
+	ends  []string // of the tensors' keys
+	heads func(settings) (int64, error)
+	pairs bool // from halves to pairs; otherwise from pairs to halves
+}
+
+func (r swapped) do(p *planner) error {
+	return p.change(r.ends, func(w *weight) (expr.Node, error) {
+		heads, err := r.heads(p.s)
+		if err != nil {
+			return nil, err
+		}
+		s := w.shape()
+		if len(s) == 0 || heads < 1 || s[0]%(2*heads) != 0 {
+			return nil, fmt.Errorf("shape %v: expected an even number of rows for each of %d heads",
+				s, heads)
+		}
+		inner := s[0] / heads / 2
+		if r.pairs {
+			inner = 2
+		}
+		return expr.SwapRows(p.node(w), heads, inner)
+	})
+}
+
+func (r swapped) undo(p *planner) error {
+	r.pairs = !r.pairs
+	return r.do(p)
+}
+
+// tied shows a tensor under a second name if no tensor of the source has that name.
+type tied struct {
+	from, to string
+	when     func(settings) bool // nil: always
+}
+
+func (t tied) do(p *planner) error {
+	if p.weightOf(t.to) != nil || t.when != nil && !t.when(p.s) {
+		return nil
+	}
+	return p.replace(func(w *weight) ([]weight, error) {
+		if w.hf != t.from {
+			return nil, nil
+		}
+		return []weight{*w, p.made(t.to, p.node(w), w)}, nil
+	})
+}
+
+func (t tied) undo(*planner) error { return nil }
+
+// scaledBy multiplies the entries of a tensor by those of a vector, which is then left out. The
+// product is rounded to the promoted dtype of both.
+type scaledBy struct{ key, by string } // ends of keys in one layer
+
+func (m scaledBy) do(p *planner) error {
+	vectors := map[string]*weight{}
+	err := p.replace(func(w *weight) ([]weight, error) {
+		head, ok := strings.CutSuffix(w.hf, m.key)
+		if !ok {
+			return nil, nil
+		}
+		v := p.weightOf(head + m.by)
+		if v == nil {
+			return nil, fmt.Errorf("expected %s beside it", head+m.by)
+		}
+		vectors[v.hf] = v
+		n, err := expr.Product(p.node(w), p.node(v))
+		return []weight{p.made(w.hf, n, w, v)}, err
+	})
+	if err != nil {
+		return err
+	}
+	return p.replace(func(w *weight) ([]weight, error) {
+		if vectors[w.hf] == nil {
+			return nil, nil
+		}
+		return []weight{}, nil
+	})
+}
+
+func (m scaledBy) undo(*planner) error { return errNoInverse }
