@@ -10,7 +10,7 @@ var nemotronH = family{
 		prefixes: []string{predictionPrefix},
 	},
 	views: []view{{
-		layout: LayoutNative, mtp: dropAfter,
+		layout: LayoutNative, mtp: dropAfter, marks: []string{"._fp32_params."},
 		prefixes: []rename{
 			{"^backbone.norm_f.weight$", "model.norm.weight"},
 			{"^model.norm_f.weight$", "model.norm.weight"},
