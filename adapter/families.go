@@ -47,7 +47,7 @@ var families = []family{
 			{"^language_model.", "model.language_model."},
 			{"^vision_tower.", "model.vision_tower."},
 			{"^multi_modal_projector.", "model.multi_modal_projector."},
-		}}},
+		}}, titanKimi},
 	},
 	{
 		name:  "minimax_m2",

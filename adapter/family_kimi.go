@@ -16,7 +16,7 @@ var kimiK25 = family{
 		{"^mm_projector.", "model.multi_modal_projector."},
 		{"^multi_modal_projector.", "model.multi_modal_projector."},
 		{"^vision_tower.", "model.vision_tower."},
-	}}},
+	}}, titanKimi},
 }
 
 // kimiK3 is Kimi K3, whose language model has linear attention in most layers.
