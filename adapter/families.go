@@ -135,7 +135,7 @@ var families = []family{
 	mistral4,
 	mistral4VL,
 	nemotronH,
-	{name: "llama", types: []string{"llama"}, views: []view{plainNative}},
+	{name: "llama", types: []string{"llama"}, views: []view{plainNative, titanLlama}},
 	{name: "mistral", types: []string{"mistral"}, views: []view{plainNative}},
 	{name: "qwen2", types: []string{"qwen2"}, views: []view{plainNative}},
 	{name: "qwen3", types: []string{"qwen3"}, views: []view{plainNative, titanQwen3}},

@@ -26,7 +26,7 @@ var layoutsOfConfigs = []struct {
 	{"Kimi-K2", `{"model_type": "kimi_k2"}`, all},
 	{"Qwen3-30B-A3B", `{"model_type": "qwen3_moe"}`, all},
 	{"Qwen3-8B", `{"model_type": "qwen3"}`, titanToo},
-	{"Llama-3.1", `{"model_type": "llama"}`, nativeToo},
+	{"Llama-3.1", `{"model_type": "llama"}`, titanToo},
 
 	// Types that a reference has for a model and its language model together.
 	{"Kimi-VL", `{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3"}}`, titanToo},

@@ -335,7 +335,7 @@ var listed = map[string]struct{ config, tensors string }{
 		`{"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": true, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `
 		model.embed_tokens.weight BF16 16 8
 		model.layers.0.input_layernorm.weight BF16 8
-		model.layers.0.self_attn.q_proj.weight F8_E4M3 4 8
+		model.layers.0.self_attn.q_proj.weight F8_E4M3 8 8
 		model.layers.0.self_attn.q_proj.weight_scale F32
 		model.layers.0.self_attn.q_proj.input_scale F32
 		model.layers.0.self_attn.{k,v,o}_proj.weight BF16 4 8
