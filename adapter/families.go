@@ -47,7 +47,7 @@ var families = []family{
 			{"^language_model.", "model.language_model."},
 			{"^vision_tower.", "model.vision_tower."},
 			{"^multi_modal_projector.", "model.multi_modal_projector."},
-		}}},
+		}}, titanKimi},
 	},
 	{
 		name:  "minimax_m2",
@@ -153,7 +153,7 @@ var families = []family{
 	glm5Next,
 	mistralLarge4,
 	qwen4Exp,
-	{name: "llama", types: []string{"llama"}, views: []view{plainNative}},
+	{name: "llama", types: []string{"llama"}, views: []view{plainNative, titanLlama}},
 	{name: "mistral", types: []string{"mistral"}, views: []view{plainNative}},
 	{name: "qwen2", types: []string{"qwen2"}, views: []view{plainNative}},
 	{name: "qwen3", types: []string{"qwen3"}, views: []view{plainNative, titanQwen3}},

@@ -54,7 +54,7 @@ var listed = map[string]struct{ config, tensors string }{
 		language_model.model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
 		language_model.model.layers.1.mlp.experts.0.down_proj.weight FP8 8 4
 		language_model.lm_head.weight BF16 16 8
-		vision_tower.encoder.blocks.0.wqkv.weight BF16 8 8
+		vision_tower.encoder.blocks.0.wqkv.weight BF16 9 8
 		multi_modal_projector.linear_1.weight BF16 8 8`,
 	},
 	"minimax_m2": {
@@ -101,9 +101,21 @@ var listed = map[string]struct{ config, tensors string }{
 		model.lm_head.weight BF16 16 6`,
 	},
 	"qwen3_5": {
-		`{"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text", "num_hidden_layers": 1}}`, `
+		`{"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text", "num_hidden_layers": 2, "linear_num_key_heads": 1, "linear_key_head_dim": 2, "linear_num_value_heads": 2, "linear_value_head_dim": 2}}`, `
+		model.language_model.embed_tokens.weight BF16 16 8
 		model.language_model.layers.0.linear_attn.A_log BF16 4
+		model.language_model.layers.0.linear_attn.in_proj_qkv.weight FP8 8 8
+		model.language_model.layers.0.linear_attn.conv1d.weight BF16 8 1 4
+		model.language_model.layers.0.linear_attn.{norm,out_proj}.weight BF16 8 8
 		model.language_model.layers.0.mlp.up_proj.weight FP8 8 8
+		model.language_model.layers.1.self_attn.{q,o}_proj.weight BF16 8 8
+		model.language_model.layers.1.self_attn.q_norm.weight BF16 8
+		model.language_model.layers.1.{input,post_attention}_layernorm.weight BF16 8
+		model.visual.patch_embed.proj.weight BF16 8 3 2 2 2
+		model.visual.pos_embed.weight BF16 9 8
+		model.visual.blocks.0.attn.qkv.{weight,bias} BF16 24 8
+		model.visual.blocks.0.{attn.proj,mlp.linear_fc1,norm1}.weight BF16 8 8
+		model.visual.merger.norm.weight BF16 8
 		mtp.pre_fc_norm_hidden.weight BF16 8`,
 	},
 	"qwen3_next": {
@@ -162,6 +174,9 @@ var listed = map[string]struct{ config, tensors string }{
 	},
 	"gpt_oss": {
 		`{"model_type": "gpt_oss", "num_hidden_layers": 1, "num_local_experts": 2}`, `
+		model.embed_tokens.weight BF16 16 6
+		model.layers.0.input_layernorm.weight BF16 6
+		model.layers.0.self_attn.{q,k,v,o}_proj.{weight,bias} BF16 6 6
 		model.layers.0.self_attn.sinks BF16 4
 		model.layers.0.mlp.router.{weight,bias} BF16 2 6
 		model.layers.0.mlp.experts.gate_up_proj BF16 2 6 8
@@ -181,12 +196,11 @@ var listed = map[string]struct{ config, tensors string }{
 		language_model.lm_head.weight BF16 16 8
 		mm_projector.pre_norm.weight BF16 8
 		mm_projector.proj.{0,2}.{weight,bias} BF16 8
-		vision_tower.encoder.blocks.0.wqkv.{weight,bias} BF16 12
-		vision_tower.encoder.blocks.0.{norm0,norm1,wo}.weight BF16 4
-		vision_tower.encoder.blocks.0.mlp.{fc0,fc1}.weight BF16 4
-		vision_tower.encoder.final_layernorm.weight BF16 4
-		vision_tower.patch_embed.pos_emb.weight BF16 2 2 4
-		vision_tower.patch_embed.proj.weight F32 8 3 2 2`,
+		vision_tower.patch_embed.proj.weight F32 8 3 2 2
+		vision_tower.patch_embed.pos_emb.weight BF16 2 2 8
+		vision_tower.encoder.blocks.0.wqkv.{weight,bias} BF16 24 8
+		vision_tower.encoder.blocks.0.{norm0,norm1,wo,mlp.fc0,mlp.fc1}.{weight,bias} BF16 8
+		vision_tower.encoder.final_layernorm.bias BF16 8`,
 	},
 	"kimi_k3": {
 		`{"model_type": "kimi_k3", "text_config": {"model_type": "kimi_linear", "num_hidden_layers": 2, "num_experts": 2, "linear_attn_config": {"num_heads": 3}}}`, `
@@ -479,11 +493,24 @@ var listed = map[string]struct{ config, tensors string }{
 		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
 	},
 	"llama": {
-		`{"model_type": "llama", "num_hidden_layers": 1, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `
-		model.layers.0.self_attn.q_proj.weight F8_E4M3 4 8
+		`{"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": true, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.input_layernorm.weight BF16 8
+		model.layers.0.self_attn.q_proj.weight F8_E4M3 8 8
 		model.layers.0.self_attn.q_proj.weight_scale F32
 		model.layers.0.self_attn.q_proj.input_scale F32
-		lm_head.weight BF16 16 8`,
+		model.layers.0.self_attn.{k,v,o}_proj.weight BF16 4 8
+		model.layers.0.mlp.{gate,up,down}_proj.weight BF16 8 8
+		model.layers.0.self_attn.rotary_emb.inv_freq F32 2
+		model.norm.weight BF16 8`,
+	},
+	"qwen3": {
+		`{"model_type": "qwen3", "num_hidden_layers": 1, "tie_word_embeddings": true}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.self_attn.{q,k}_norm.weight BF16 4
+		model.layers.0.self_attn.{q,k,v,o}_proj.weight BF16 8 8
+		model.layers.0.mlp.{gate,up,down}_proj.weight BF16 8 8
+		model.norm.weight BF16 8`,
 	},
 }
 
