@@ -26,7 +26,9 @@ var families = []family{
 		types:   []string{"deepseek_v3", "kimi_k2"},
 		larger:  []string{".weight"},
 		experts: mlpExperts("n_routed_experts"),
-		views:   []view{plainNative, plainTransformers, titanDeepSeek},
+		views: []view{
+			plainNative, {layout: LayoutTransformers, types: []string{"deepseek_v3"}}, titanDeepSeek,
+		},
 	},
 	{
 		name:    "deepseek_v32",
@@ -162,8 +164,8 @@ var families = []family{
 	gemma4,
 	diffusionGemma,
 	inkling,
-	{name: "llama", types: []string{"llama"}, views: []view{plainNative, titanLlama}},
-	{name: "mistral", types: []string{"mistral"}, views: []view{plainNative}},
-	{name: "qwen2", types: []string{"qwen2"}, views: []view{plainNative}},
-	{name: "qwen3", types: []string{"qwen3"}, views: []view{plainNative, titanQwen3}},
+	{name: "llama", types: []string{"llama"}, views: []view{titanLlama}},
+	{name: "mistral", types: []string{"mistral"}},
+	{name: "qwen2", types: []string{"qwen2"}},
+	{name: "qwen3", types: []string{"qwen3"}, views: []view{titanQwen3}},
 }
