@@ -53,6 +53,25 @@ var kimiK3 = family{
 	}},
 }
 
+// kimiLinear is Kimi Linear, whose language model has the names of Kimi K3's. The reference calls
+// its model_type kimi_linear_48b_a3b.
+var kimiLinear = family{
+	name:    "kimi_linear",
+	types:   []string{"kimi_linear", "kimi_linear_48b_a3b"},
+	plain:   []string{".b_proj.", ".f_a_proj.", ".f_b_proj.", ".g_a_proj.", ".g_b_proj."},
+	experts: kimiK3.experts,
+	views: []view{{
+		layout: LayoutNative, path: "mlp.experts.",
+		renames: []rename{
+			{".block_sparse_moe.gate.", ".mlp.gate."},
+			{".block_sparse_moe.shared_experts.", ".mlp.shared_experts."},
+			{".self_attn.A_log$", ".self_attn._fp32_params.A_log"},
+			{".self_attn.dt_bias$", ".self_attn._fp32_params.dt_bias"},
+		},
+		float32: []string{"A_log", "dt_bias", "e_score_correction_bias"},
+	}},
+}
+
 // kimiK3Log ends the key of the decay of each head in the native layout. Published checkpoints fill
 // it up to a multiple of 128.
 const kimiK3Log = ".self_attn._fp32_params.A_log"

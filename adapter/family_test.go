@@ -37,6 +37,7 @@ var layoutsOfConfigs = []struct {
 	{"Mistral-Small-4", `{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`, nativeToo},
 	{"gpt-oss", `{"model_type": "gpt_oss"}`, nativeToo},
 	{"Kimi-K3", `{"model_type": "kimi_k3", "text_config": {"model_type": "kimi_linear"}}`, nativeToo},
+	{"Kimi Linear", `{"model_type": "kimi_linear"}`, nativeToo},
 	{"DeepSeek-V4", `{"model_type": "deepseek_v4"}`, nativeToo},
 	{"DeepSeek-V4.1", `{"model_type": "deepseek_v41", "text_config": {"model_type": "deepseek_v41_text"}}`, nativeToo},
 	{"MiniMax-M3", `{"model_type": "minimax_m3_vl", "text_config": {"model_type": "minimax_m2"}}`, nativeToo},
@@ -63,7 +64,6 @@ var layoutsOfConfigs = []struct {
 	{"a language model two levels down", `{"model_type": "omni", "thinker_config": {"model_type": "thinker", "text_config": {"model_type": "qwen3_moe"}}}`, hfAlone},
 	{"Kimi-K2.5 around another model", `{"model_type": "kimi_k25", "text_config": {"model_type": "mistral4"}}`, hfAlone},
 	{"a model around gpt-oss", `{"model_type": "internvl", "text_config": {"model_type": "gpt_oss"}}`, hfAlone},
-	{"Kimi Linear", `{"model_type": "kimi_linear"}`, hfAlone},
 	{"Kimi-VL around another model", `{"model_type": "kimi_vl", "text_config": {"model_type": "qwen3_moe"}}`, hfAlone},
 	{"a language model, the whole without a type", `{"text_config": {"model_type": "deepseek_v3"}}`, hfAlone},
 
