@@ -14,7 +14,16 @@ var nemotronH = family{
 		renames:  nemotronMamba,
 		marks:    []string{nemotronHolder},
 		float32:  nemotronF32,
-	}},
+	}, transformersNemotronH},
+}
+
+// transformersNemotronH has no tensor for gate and up together, since the experts have no gate.
+var transformersNemotronH = view{
+	layout: LayoutTransformers, prefixes: []rename{{"^backbone.", "model."}},
+	groups: []group{
+		{name: "up_proj", parts: []role{up}},
+		{name: "down_proj", parts: []role{down}},
+	},
 }
 
 // nemotronOmni is Nemotron 3 Nano Omni: Nemotron 3 with a vision tower and a sound encoder.

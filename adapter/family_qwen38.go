@@ -4,12 +4,13 @@ package adapter
 // checkpoints call it by its earlier name, qwen4_exp.
 var qwen38FlashNext = family{
 	name:    "qwen3_8_flash_next",
-	types:   []string{"qwen3_8_flash_next", "qwen4_exp"},
-	inner:   []string{"qwen3_8_flash_next_text", "qwen4_exp_text"},
+	types:   []string{"qwen3_8_flash_next", "qwen4_exp", "qwen4_exp_text"},
+	inner:   []string{"qwen3_8_flash_next_text"},
 	plain:   []string{".self_attn.", ".linear_attn.", ".shared_expert.", ".ple."},
 	experts: qwen35Moe.experts,
 	views: []view{{
-		layout: LayoutNative, empty: true, mtp: dropMTP,
+		layout: LayoutNative, types: []string{"qwen3_8_flash_next", "qwen4_exp"},
+		empty: true, mtp: dropMTP,
 		hooks:    hooks{rekey: qwen35Key, groupPrefix: qwen35GroupPrefix},
 		prefixes: qwen35MTP,
 		renames:  qwen35Shared,
@@ -20,5 +21,15 @@ var qwen38FlashNext = family{
 		}},
 		note: "without the table of n-grams, which NeMo AutoModel reads from the published " +
 			"checkpoint",
+	}, transformersQwen4Exp},
+}
+
+// transformersQwen4Exp joins the table of n-grams.
+var transformersQwen4Exp = view{
+	layout: LayoutTransformers, types: []string{"qwen4_exp", "qwen4_exp_text"},
+	marks: []string{".ngram_embedding.weight$"},
+	steps: []step{numberedParts{
+		from: ".ngram_embedding.shard_*.weight", to: ".ngram_embedding.weight",
+		count: "split_ngram_parts",
 	}},
 }
