@@ -73,7 +73,7 @@ func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	}
 	return &Plan{
 		Options: p.o, Tensors: p.ordered(), Account: p.acc, Config: config, Params: params,
-		Notes: p.notes,
+		Notes: p.notes, TensorParallel: p.shownShards(),
 	}, nil
 }
 
