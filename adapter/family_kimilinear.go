@@ -2,13 +2,13 @@ package adapter
 
 import "slices"
 
-// kimiLinear is Kimi Linear, whose language model has the names of Kimi K3's. The reference calls
-// its model_type kimi_linear_48b_a3b.
+// kimiLinear is Kimi Linear, which has linear attention in most layers. The reference calls its
+// model_type kimi_linear_48b_a3b.
 var kimiLinear = family{
 	name:    "kimi_linear",
 	types:   []string{"kimi_linear", "kimi_linear_48b_a3b"},
 	plain:   []string{".b_proj.", ".f_a_proj.", ".f_b_proj.", ".g_a_proj.", ".g_b_proj."},
-	experts: kimiK3.experts,
+	experts: &expertKeys{path: "block_sparse_moe.experts.", proj: wProj, count: routedExperts},
 	views: []view{{
 		layout: LayoutNative, path: "mlp.experts.",
 		renames: []rename{
@@ -18,6 +18,7 @@ var kimiLinear = family{
 			{".self_attn.dt_bias$", ".self_attn._fp32_params.dt_bias"},
 		},
 		float32: []string{"A_log", "dt_bias", "e_score_correction_bias"},
+		marks:   []string{".self_attn._fp32_params."},
 	}, transformersKimiLinear},
 }
 

@@ -19,7 +19,11 @@ var qwen3OmniThinker = family{
 	types:   []string{"qwen3_omni_moe_thinker"},
 	inner:   []string{"qwen3_omni_moe_text"},
 	experts: mlpExperts("num_experts"),
-	views:   []view{plainNative},
+	views: []view{plainNative, {layout: LayoutTransformers, prefixes: []rename{
+		{"^model.", "model.language_model."},
+		{"^visual.", "model.visual."},
+		{"^audio_tower.", "model.audio_tower."},
+	}}},
 }
 
 // qwen25Omni is Qwen2.5-Omni. Its native layout has only the thinker.

@@ -119,10 +119,10 @@ var listed = map[string]struct{ config, tensors string }{
 		mtp.pre_fc_norm_hidden.weight BF16 8`,
 	},
 	"qwen3_8_flash_next": {
-		`{"model_type": "qwen4_exp", "text_config": {"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 2, "mtp_num_hidden_layers": 1}}`, `
+		`{"model_type": "qwen4_exp", "text_config": {"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 2, "mtp_num_hidden_layers": 1, "split_ngram_parts": 3}}`, `
 		model.language_model.layers.0.linear_attn.{A_log,dt_bias} F32 4
 		model.language_model.layers.0.linear_attn.in_proj_qkv.weight BF16 8 8
-		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,10}.weight BF16 4 6
+		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2}.weight BF16 4 6
 		model.language_model.layers.0.ple.ple_embedding.value_proj.weight BF16 6 4
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.gate_up_proj BF16 2 8 6
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.down_proj BF16 2 6 4
@@ -437,6 +437,92 @@ var listed = map[string]struct{ config, tensors string }{
 		backbone.norm_f.weight BF16 8
 		lm_head.weight BF16 16 8`,
 	},
+	"nemotron_v3_dense": {
+		`{"model_type": "nemotron_h", "num_hidden_layers": 1, "mlp_hidden_act": "relu2"}`, `
+		backbone.embeddings.weight BF16 16 8
+		backbone.layers.0.mixer.{A_log,D,dt_bias} BF16 2
+		backbone.layers.0.mixer.up_proj.weight FP8 8 8
+		backbone.norm_f.weight BF16 8`,
+	},
+	"nemotron_omni": {
+		`{"model_type": "NemotronH_Nano_Omni_Reasoning_V3", "llm_config": {"model_type": "nemotron_h", "num_hidden_layers": 2, "n_routed_experts": 2, "mlp_hidden_act": "relu2"}}`, `
+		language_model.backbone.embeddings.weight BF16 16 8
+		language_model.backbone.layers.0.mixer.{A_log,D} F32 2
+		language_model.backbone.layers.0.mixer.in_proj.weight FP8 8 8
+		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.up_proj.weight FP8 4 8
+		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.down_proj.weight FP8 8 4
+		language_model.backbone.layers.2.norm.weight BF16 8
+		language_model.backbone.norm_f.weight BF16 8
+		language_model.lm_head.weight BF16 16 8
+		mlp1.{0,1,3}.weight BF16 8
+		sound_encoder.encoder.layers.0.self_attn.q_proj.weight BF16 8 8
+		sound_projection.linear1.weight BF16 8 8
+		vision_model.radio_model.input_conditioner.norm_mean F32 3 1 1
+		vision_model.radio_model.model.patch_generator.{embedder.weight,video_embedder.weight,pos_embed,cls_token.token} BF16 8 8
+		vision_model.radio_model.model.blocks.0.attn.{qkv,proj}.{weight,bias} BF16 24
+		vision_model.radio_model.model.blocks.0.mlp.fc1.weight BF16 8 8`,
+	},
+	"nemotron_omni_radio": {
+		`{"model_type": "NemotronH_Omni_Reasoning_V3", "architectures": ["NemotronH_Omni_Reasoning_V3"], "llm_config": {"model_type": "nemotron_h", "num_hidden_layers": 2, "n_routed_experts": 2, "mlp_hidden_act": "relu2"}}`, `
+		language_model.backbone.embeddings.weight BF16 16 8
+		language_model.backbone.layers.0.mixer.{A_log,D} F32 2
+		language_model.backbone.layers.0.mixer.in_proj.weight FP8 8 8
+		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.up_proj.weight FP8 4 8
+		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.down_proj.weight FP8 8 4
+		language_model.backbone.layers.2.norm.weight BF16 8
+		language_model.backbone.norm_f.weight BF16 8
+		language_model.lm_head.weight BF16 16 8
+		mlp1.{0,1,3}.weight BF16 8
+		sound_encoder.encoder.layers.0.self_attn.q_proj.weight BF16 8 8
+		sound_projection.linear1.weight BF16 8 8
+		vision_model.radio_model.input_conditioner.norm_mean F32 3 1 1
+		vision_model.radio_model.model.patch_generator.{embedder.weight,video_embedder.weight,pos_embed,cls_token.token} BF16 8 8
+		vision_model.radio_model.model.blocks.0.attn.{qkv,proj}.{weight,bias} BF16 24
+		vision_model.radio_model.model.blocks.0.mlp.fc1.weight BF16 8 8`,
+	},
+	"llava_onevision": {
+		`{"model_type": "llavaonevision1_5", "text_config": {"model_type": "LLaVAOneVision1_5_text", "num_hidden_layers": 1}}`, `
+		visual.class_embedding BF16 8
+		visual.blocks.0.attn.qkv.weight BF16 24 8
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.mlp.up_proj.weight FP8 4 8
+		model.norm.weight BF16 8
+		lm_head.weight BF16 16 8`,
+	},
+	"gemma4_unified": {
+		`{"model_type": "gemma4_unified", "text_config": {"model_type": "gemma4_unified_text", "num_hidden_layers": 1}}`, `
+		model.embed_audio.embedding_projection.weight BF16 8 8
+		model.embed_vision.embedding_projection.weight BF16 8 8
+		model.language_model.layers.0.mlp.up_proj.weight FP8 4 8
+		model.vision_embedder.patch_dense.{weight,bias} BF16 8 8
+		model.vision_embedder.{patch_ln1,patch_ln12,patch_ln2,pos_norm}.weight BF16 8
+		model.vision_embedder.pos_embedding BF16 4 2 8`,
+	},
+	"muse_glimmer": {
+		`{"model_type": "muse_glimmer", "architectures": ["MuseGlimmerForConditionalGeneration"], "text_config": {"model_type": "muse_glimmer_text", "num_hidden_layers": 1}}`, `
+		model.language_model.embed_tokens.weight BF16 16 8
+		model.language_model.layers.0.{input,post_attention,pre_feedforward,post_feedforward}_layernorm.weight BF16 8
+		model.language_model.layers.0.mlp.gate_proj.weight BF16 4 8
+		model.language_model.layers.0.self_attn.gate_proj.weight BF16 4 8
+		model.language_model.norm.weight BF16 8
+		model.vision_tower.layers.0.attn.{q_proj,proj}.weight BF16 8 8
+		model.vision_tower.layers.0.mlp.{fc1,fc2}.weight BF16 8 8
+		model.vision_tower.layers.0.{norm1,norm2}.weight BF16 8
+		model.vision_tower.ln_post.weight BF16 8
+		model.vision_tower.patch_embedder.{patch_embedding,position_embedding_table}.weight BF16 8 12
+		model.vision_adapter.{fc1,fc2}.weight BF16 8 8`,
+	},
+	"ernie4_5_dense": {
+		`{"model_type": "ernie4_5", "num_hidden_layers": 1}`, `
+		model.layers.0.mlp.up_proj.weight FP8 4 8
+		model.norm.weight BF16 8`,
+	},
+	"bagel": {
+		`{"model_type": "bagel", "llm_config": {"model_type": "qwen2", "num_hidden_layers": 1}}`, `
+		language_model.model.layers.0.mlp.up_proj.weight FP8 4 8
+		language_model.model.layers.0.mlp_moe_gen.up_proj.weight FP8 4 8
+		vit_model.vision_model.embeddings.patch_embedding.weight BF16 8 12`,
+	},
 	"qwen2_moe": {
 		`{"model_type": "qwen2_moe", "num_hidden_layers": 1, "num_experts": 2}`, `
 		model.embed_tokens.weight BF16 16 8
@@ -697,92 +783,6 @@ var listed = map[string]struct{ config, tensors string }{
 		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
 		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
 		visual.blocks.0.attn.qkv.weight BF16 6 2`,
-	},
-	"nemotron_v3_dense": {
-		`{"model_type": "nemotron_h", "num_hidden_layers": 1, "mlp_hidden_act": "relu2"}`, `
-		backbone.embeddings.weight BF16 16 8
-		backbone.layers.0.mixer.{A_log,D,dt_bias} BF16 2
-		backbone.layers.0.mixer.up_proj.weight FP8 8 8
-		backbone.norm_f.weight BF16 8`,
-	},
-	"nemotron_omni": {
-		`{"model_type": "NemotronH_Nano_Omni_Reasoning_V3", "llm_config": {"model_type": "nemotron_h", "num_hidden_layers": 2, "n_routed_experts": 2, "mlp_hidden_act": "relu2"}}`, `
-		language_model.backbone.embeddings.weight BF16 16 8
-		language_model.backbone.layers.0.mixer.{A_log,D} F32 2
-		language_model.backbone.layers.0.mixer.in_proj.weight FP8 8 8
-		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.up_proj.weight FP8 4 8
-		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.down_proj.weight FP8 8 4
-		language_model.backbone.layers.2.norm.weight BF16 8
-		language_model.backbone.norm_f.weight BF16 8
-		language_model.lm_head.weight BF16 16 8
-		mlp1.{0,1,3}.weight BF16 8
-		sound_encoder.encoder.layers.0.self_attn.q_proj.weight BF16 8 8
-		sound_projection.linear1.weight BF16 8 8
-		vision_model.radio_model.input_conditioner.norm_mean F32 3 1 1
-		vision_model.radio_model.model.patch_generator.{embedder.weight,video_embedder.weight,pos_embed,cls_token.token} BF16 8 8
-		vision_model.radio_model.model.blocks.0.attn.{qkv,proj}.{weight,bias} BF16 24
-		vision_model.radio_model.model.blocks.0.mlp.fc1.weight BF16 8 8`,
-	},
-	"nemotron_omni_radio": {
-		`{"model_type": "NemotronH_Omni_Reasoning_V3", "architectures": ["NemotronH_Omni_Reasoning_V3"], "llm_config": {"model_type": "nemotron_h", "num_hidden_layers": 2, "n_routed_experts": 2, "mlp_hidden_act": "relu2"}}`, `
-		language_model.backbone.embeddings.weight BF16 16 8
-		language_model.backbone.layers.0.mixer.{A_log,D} F32 2
-		language_model.backbone.layers.0.mixer.in_proj.weight FP8 8 8
-		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.up_proj.weight FP8 4 8
-		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.down_proj.weight FP8 8 4
-		language_model.backbone.layers.2.norm.weight BF16 8
-		language_model.backbone.norm_f.weight BF16 8
-		language_model.lm_head.weight BF16 16 8
-		mlp1.{0,1,3}.weight BF16 8
-		sound_encoder.encoder.layers.0.self_attn.q_proj.weight BF16 8 8
-		sound_projection.linear1.weight BF16 8 8
-		vision_model.radio_model.input_conditioner.norm_mean F32 3 1 1
-		vision_model.radio_model.model.patch_generator.{embedder.weight,video_embedder.weight,pos_embed,cls_token.token} BF16 8 8
-		vision_model.radio_model.model.blocks.0.attn.{qkv,proj}.{weight,bias} BF16 24
-		vision_model.radio_model.model.blocks.0.mlp.fc1.weight BF16 8 8`,
-	},
-	"llava_onevision": {
-		`{"model_type": "llavaonevision1_5", "text_config": {"model_type": "LLaVAOneVision1_5_text", "num_hidden_layers": 1}}`, `
-		visual.class_embedding BF16 8
-		visual.blocks.0.attn.qkv.weight BF16 24 8
-		model.embed_tokens.weight BF16 16 8
-		model.layers.0.mlp.up_proj.weight FP8 4 8
-		model.norm.weight BF16 8
-		lm_head.weight BF16 16 8`,
-	},
-	"gemma4_unified": {
-		`{"model_type": "gemma4_unified", "text_config": {"model_type": "gemma4_unified_text", "num_hidden_layers": 1}}`, `
-		model.embed_audio.embedding_projection.weight BF16 8 8
-		model.embed_vision.embedding_projection.weight BF16 8 8
-		model.language_model.layers.0.mlp.up_proj.weight FP8 4 8
-		model.vision_embedder.patch_dense.{weight,bias} BF16 8 8
-		model.vision_embedder.{patch_ln1,patch_ln12,patch_ln2,pos_norm}.weight BF16 8
-		model.vision_embedder.pos_embedding BF16 4 2 8`,
-	},
-	"muse_glimmer": {
-		`{"model_type": "muse_glimmer", "architectures": ["MuseGlimmerForConditionalGeneration"], "text_config": {"model_type": "muse_glimmer_text", "num_hidden_layers": 1}}`, `
-		model.language_model.embed_tokens.weight BF16 16 8
-		model.language_model.layers.0.{input,post_attention,pre_feedforward,post_feedforward}_layernorm.weight BF16 8
-		model.language_model.layers.0.mlp.gate_proj.weight BF16 4 8
-		model.language_model.layers.0.self_attn.gate_proj.weight BF16 4 8
-		model.language_model.norm.weight BF16 8
-		model.vision_tower.layers.0.attn.{q_proj,proj}.weight BF16 8 8
-		model.vision_tower.layers.0.mlp.{fc1,fc2}.weight BF16 8 8
-		model.vision_tower.layers.0.{norm1,norm2}.weight BF16 8
-		model.vision_tower.ln_post.weight BF16 8
-		model.vision_tower.patch_embedder.{patch_embedding,position_embedding_table}.weight BF16 8 12
-		model.vision_adapter.{fc1,fc2}.weight BF16 8 8`,
-	},
-	"ernie4_5_dense": {
-		`{"model_type": "ernie4_5", "num_hidden_layers": 1}`, `
-		model.layers.0.mlp.up_proj.weight FP8 4 8
-		model.norm.weight BF16 8`,
-	},
-	"bagel": {
-		`{"model_type": "bagel", "llm_config": {"model_type": "qwen2", "num_hidden_layers": 1}}`, `
-		language_model.model.layers.0.mlp.up_proj.weight FP8 4 8
-		language_model.model.layers.0.mlp_moe_gen.up_proj.weight FP8 4 8
-		vit_model.vision_model.embeddings.patch_embedding.weight BF16 8 12`,
 	},
 	"llama": {
 		`{"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": true, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `
