@@ -135,6 +135,7 @@ var families = []family{
 			}}},
 	},
 	encoders,
+	crossEncoders,
 	qwen35,
 	qwen25Omni,
 	qwen25OmniThinker,

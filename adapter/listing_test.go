@@ -258,6 +258,12 @@ var listed = map[string]struct{ config, tensors string }{
 		language_model.score.weight F32 1 8
 		model.vision_tower.patch_conv.weight BF16 8 3 2 2`,
 	},
+	"cross_encoder": {
+		`{"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalForSequenceClassification"], "num_hidden_layers": 1}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.self_attn.q_proj.weight BF16 4 8
+		score.weight F32 1 8`,
+	},
 	"encoder": {
 		`{"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalModel"], "num_hidden_layers": 1}`, `
 		embed_tokens.weight BF16 16 8
