@@ -20,6 +20,9 @@ type step interface {
 // errNoInverse is what undo returns if the layout does not hold all that the published form holds.
 var errNoInverse = errors.New("what the published checkpoint held there cannot be computed back")
 
+// errAlone is the kind of the errors for a part whose other parts are missing.
+var errAlone = errors.New("without the other parts of the same matrix")
+
 // take takes the steps of the view.
 func (p *planner) take() error {
 	for _, s := range p.view.steps {
@@ -70,14 +73,15 @@ func (p *planner) replace(by func(w *weight) ([]weight, error)) error {
 	return nil
 }
 
-// change replaces the values of the weights whose keys have one of the endings.
+// change replaces the values of the weights whose keys have one of the endings. Without a new value,
+// a weight stays.
 func (p *planner) change(ends []string, by func(w *weight) (expr.Node, error)) error {
 	return p.replace(func(w *weight) ([]weight, error) {
 		if !endsIn(ends, w.hf) {
 			return nil, nil
 		}
 		n, err := by(w)
-		if err != nil {
+		if err != nil || n == nil {
 			return nil, err
 		}
 		return []weight{p.made(w.hf, n, w)}, nil
@@ -164,7 +168,7 @@ func (f fused) undo(p *planner) error {
 // beside refuses a part whose first part is missing.
 func (p *planner) beside(first, part string) error {
 	if p.weightOf(first) == nil {
-		return fmt.Errorf("expected %s beside %s", first, part)
+		return kindError{fmt.Errorf("expected %s beside %s", first, part), errAlone}
 	}
 	return nil
 }
@@ -175,7 +179,7 @@ func (f fused) join(p *planner, head string) (one weight, err error) {
 	for _, end := range f.to {
 		w := p.weightOf(head + end)
 		if w == nil {
-			return one, fmt.Errorf("expected %s beside it", head+end)
+			return one, kindError{fmt.Errorf("expected %s beside it", head+end), errAlone}
 		}
 		ws = append(ws, w)
 	}
@@ -249,6 +253,7 @@ func (t turned) undo(p *planner) error { return turned{ends: t.ends}.do(p) }
 // swapped gives the rows of each head of a tensor another order. Layouts differ in how they hold
 // the two halves that a rotary embedding turns: one half after the other, or in pairs.
 type swapped struct {
+	under string   // the beginning of the tensors' keys
 	ends  []string // of the tensors' keys
 	heads func(settings) (int64, error)
 	pairs bool // from halves to pairs; otherwise from pairs to halves
@@ -256,6 +261,9 @@ type swapped struct {
 
 func (r swapped) do(p *planner) error {
 	return p.change(r.ends, func(w *weight) (expr.Node, error) {
+		if !strings.HasPrefix(w.hf, r.under) {
+			return nil, nil
+		}
 		heads, err := r.heads(p.s)
 		if err != nil {
 			return nil, err
