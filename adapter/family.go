@@ -54,6 +54,10 @@ type family struct {
 	// family has it: with the published names, as for every model that the reference has no adapter
 	// for.
 	noNative string
+
+	// unknown: the model has no row. The row of the language model inside says how its weights and
+	// experts are stored. See Checkpoint.row.
+	unknown bool
 }
 
 // expertKeys has the names of the experts of a layer in a checkpoint.
@@ -169,10 +173,7 @@ func familyOf(s settings) *family {
 	for _, l := range s.levels()[1:] {
 		if f := rowOf(l); f != nil {
 			inside := *f
-			inside.views = nil
-			if f.experts == nil {
-				inside.noNative = ""
-			}
+			inside.views, inside.noNative = nil, ""
 			return &inside
 		}
 	}
@@ -285,21 +286,12 @@ func (f *family) layouts() []string {
 
 // allLayouts lists all layouts of the family, for messages.
 func (f *family) allLayouts() string {
-	var others []string
+	var names []string
 	for i := range layouts {
-		if _, ok := f.view(&layouts[i]); ok && !layouts[i].Forward {
-			others = append(others, layouts[i].Name)
+		if _, ok := f.view(&layouts[i]); ok {
+			names = append(names, layouts[i].Name)
 		}
 	}
-	return strings.Join(f.layouts(), ", ") + " and " + strings.Join(others, " and ")
-}
-
-// knownTypes lists every model_type that has a row.
-func knownTypes() string {
-	var all []string
-	for _, f := range families {
-		all = append(all, f.types...)
-	}
-	slices.Sort(all)
-	return strings.Join(slices.Compact(all), ", ")
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
