@@ -33,8 +33,9 @@ type planner struct {
 	slots   int // in all layers, one for each projection of each expert
 	byLayer map[layerID]int32
 
-	back   *view // undoes the names of a native source; nil otherwise
-	byName map[string]*weight
+	back    *view      // in whose layout the source is; nil: it is a published checkpoint
+	unnamed [][]rename // undo its names, each list in turn
+	byName  map[string]*weight
 
 	rootName  string // see root
 	rootKnown bool

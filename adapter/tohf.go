@@ -74,7 +74,7 @@ func ConvertTensorToHF(config *Config, name string, n expr.Node, o Options) ([]T
 		return nil, err
 	}
 	if native, ok := p.family.viewNamed(LayoutNative); ok {
-		p.back = native
+		p.undo(native)
 	}
 	if err := p.convert(name, n); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

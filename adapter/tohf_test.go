@@ -330,11 +330,23 @@ func TestDeepSeekV3RefusesOthers(t *testing.T) {
 // isNativeGroup reports whether a tensor tells a native source from a published one.
 func isNativeGroup(x synth.Tensor) bool { return strings.HasSuffix(x.Name, "_projs") }
 
+// comesBack reports whether a checkpoint has layout native, and its published tensors can be
+// computed back from that.
+func comesBack(c *Checkpoint) bool {
+	f := familyOf(c.Config.fields())
+	_, ok := f.viewNamed(LayoutNative)
+	return ok && !slices.ContainsFunc(noInverse[f.name+" "+LayoutNative],
+		func(reason string) bool { return reason != injects })
+}
+
 // Published, native, published again: the same for every family that goes both ways.
 func TestFamiliesGoThereAndBack(t *testing.T) {
 	for name, l := range listed {
 		t.Run(name, func(t *testing.T) {
 			c := opened(t, synthetic(t, l.config, l.tensors))
+			if !comesBack(c) {
+				return
+			}
 			native := tensorsOf(t, dict(t, c, Options{Layout: "native", MTP: "keep"}))
 			s, err := parseSettings(c.Config.Raw)
 			if err != nil {
@@ -374,6 +386,9 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 				}
 			}
 			c := opened(t, s)
+			if !comesBack(c) {
+				return
+			}
 			native := tensorsOf(t, dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep}))
 			if !slices.ContainsFunc(native, isNativeGroup) {
 				return // not to be told from a published one
@@ -395,13 +410,16 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 // has.
 func TestTensorsOfEveryFamilyConvertAlone(t *testing.T) {
 	for name := range listed {
-		if name == "ling_v2" { // fused matrices keep their native names
+		if name == "ling_v2" || name == "mimo_v2" { // fused matrices keep their native names
 			continue
 		}
 		for _, o := range []Options{{Layout: LayoutHF}, {Layout: LayoutHF, EP: EP{1, 2}},
 			{Layout: LayoutHFFP8}} {
 			t.Run(name+" "+o.Layout, func(t *testing.T) {
 				c := opened(t, randomListed(t, name))
+				if !comesBack(c) {
+					return
+				}
 				d := dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep})
 				native := tensorsOf(t, d)
 				if !slices.ContainsFunc(native, isNativeGroup) {
@@ -450,7 +468,7 @@ func throughNative(t *testing.T, c *Checkpoint, d *StateDict) []synth.Tensor {
 	}
 	for i, x := range ts {
 		l, ok := native.Tensor(into[keys[x.Name]])
-		if ok && l.DType().String() != x.DType && slices.Equal(l.Shape(), x.Shape) {
+		if ok && l.DType().String() != x.DType && product(l.Shape()) == product(x.Shape) {
 			ts[i].DType, ts[i].Data = l.DType().String(), content(t, l)
 		}
 	}
