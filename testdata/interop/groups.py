@@ -61,6 +61,7 @@ PUBLISHED = {
 # Types whose releases have quantized weights with scales for blocks, and what holds them.
 FP8 = ("deepseek_v3", "deepseek_v32", "glm4_moe", "glm_moe_dsa", "hy_v3", "mimo_v2_flash", "minimax_m2")
 FP8 += ("qwen3_5_moe", "qwen3_moe", "qwen3_next", "qwen3_vl_moe", "step3p7")
+LINEAR = re.compile(r"(_proj|\.w[123])(\.weight)?$")
 BLOCK = 16
 
 
@@ -175,9 +176,7 @@ def in_fp8(tensors, flag):
     quantized, plain = {}, {}
     for key, a in tensors.items():
         quantized[key] = plain[key] = a
-        if a.ndim not in (2, 3) or models.PLAIN.match(key) or not re.search(r"\.weight$|_proj$", key):
-            continue
-        if a.ndim == 3 and "experts" not in key and ".moe." not in key:
+        if a.ndim not in (2, 3) or not LINEAR.search(key) or "visual" in key or "vision" in key:
             continue
         parts = [models.quantize(m, BLOCK) for m in a.reshape(-1, *a.shape[-2:])]
         shape = a.shape[:-2]

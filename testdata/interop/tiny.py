@@ -242,6 +242,11 @@ def qwen3_omni_moe(sizes, config):
     config["code2wav_config"] |= {"decoder_dim": 64, "codebook_size": 16, "num_quantizers": 2}
 
 
+def qwen3_vl_moe(sizes, config):
+    """Sizes that differ: where they are equal, a shape does not tell which axes are turned."""
+    config["text_config"]["moe_intermediate_size"] = 20
+
+
 def qwen4_exp_text(sizes, text):
     """A layer with embeddings of n-grams, which are stored in parts, and attention with an index."""
     text |= {
@@ -267,6 +272,7 @@ CHANGES = {
     "glm5_next": glm5_next,
     "lfm2_moe": lfm2_moe,
     "qwen3_omni_moe": qwen3_omni_moe,
+    "qwen3_vl_moe": qwen3_vl_moe,
     "qwen4_exp": lambda sizes, config: qwen4_exp_text(sizes, config["text_config"]),
     "qwen4_exp_text": qwen4_exp_text,
 }
