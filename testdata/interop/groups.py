@@ -58,6 +58,20 @@ PUBLISHED = {
     ],
     "kimi_linear": [(r"\.block_sparse_moe\.(gate|up|down)_proj\.", r".mlp.\1_proj.")],
 } | models.PUBLISHED
+# Types that are published with grouped experts: the key of a group, and the keys of the parts of an
+# expert. Each part is a share of the rows.
+PUBLISHED_GROUPED = {
+    "granitemoe": [
+        (r"(.*\.block_sparse_moe\.)input_linear\.weight$", ("gate_proj", "up_proj")),
+        (r"(.*\.block_sparse_moe\.)output_linear\.weight$", ("down_proj",)),
+    ],
+    "qwen3_5_moe": [
+        (r"(.*\.mlp\.)experts\.gate_up_proj$", ("gate_proj", "up_proj")),
+        (r"(.*\.mlp\.)experts\.down_proj$", ("down_proj",)),
+    ],
+}
+PUBLISHED_GROUPED |= dict.fromkeys(("granitemoeshared", "granitemoehybrid"), PUBLISHED_GROUPED["granitemoe"])
+PUBLISHED_GROUPED |= dict.fromkeys(("qwen3_5_moe_text",), PUBLISHED_GROUPED["qwen3_5_moe"])
 # Types whose releases have quantized weights with scales for blocks, and what holds them.
 FP8 = ("deepseek_v3", "deepseek_v32", "glm4_moe", "glm_moe_dsa", "hy_v3", "mimo_v2_flash", "minimax_m2")
 FP8 += ("qwen3_5_moe", "qwen3_moe", "qwen3_next", "qwen3_vl_moe", "step3p7")
@@ -136,6 +150,11 @@ class Case:
             out[key] = a
         return out
 
+    def hf(self):
+        """What the layout hf shows of the save with grouped experts: all as it is published."""
+        # The default save of these splits experts that are published grouped.
+        return self.grouped if self.type in ("qwen3_5_moe", "qwen3_5_moe_text") else self.saved
+
     def source(self):
         """Writes the published checkpoint, and the one that the library loads instead."""
         tensors = self.saved
@@ -206,13 +225,32 @@ def one(model_type, seed):
             state = case.state()
         if case is None:
             return
-        with check(f"{name}: the view transformers is the state of the model"):
-            with mount(source, "--layout", "transformers", "--dtype", case.flag) as point:
-                reference.compare(state, widened(reference.load(point), state, tensors))
-        with check(f"{name}: views of the save with grouped experts"):
+        with check(f"{name}: views of the published checkpoint"):
+            expect(any(".experts." in k and v.ndim == 3 for k, v in state.items()), "the model has no experts")
+            with mount(source, "--layout", "hf,split,transformers", "--dtype", case.flag) as point:
+                reference.compare(state, widened(reference.load(point / "transformers"), state, tensors))
+                same("hf", tensors, read(point / "hf"))
+                same("split", apart(model_type, tensors), read(point / "split"))
+        with check(f"{name}: views of the checkpoint with grouped experts"):
             with mount(case.scratch / "grouped", "--layout", "hf,split,transformers", "--dtype", case.flag) as point:
-                for layout, want in (("hf", case.saved), ("split", case.saved), ("transformers", case.grouped)):
-                    same(layout, want, read(point / layout))
+                same("hf", case.hf(), read(point / "hf"))
+                same("split", apart(model_type, case.hf()), read(point / "split"))
+                same("transformers", case.grouped, read(point / "transformers"))
+
+
+def apart(model_type, tensors):
+    """Published tensors, with the grouped experts of some types as one matrix for each projection."""
+    out = dict(tensors)
+    for pattern, parts in PUBLISHED_GROUPED.get(model_type, ()):
+        for key, a in tensors.items():
+            match = re.match(pattern, key)
+            if not match:
+                continue
+            del out[key]
+            for e, expert in enumerate(a):
+                for part, rows in zip(parts, np.split(expert, len(parts)), strict=True):
+                    out[f"{match[1]}experts.{e}.{part}.weight"] = rows
+    return out
 
 
 def widened(view, state, tensors):

@@ -151,7 +151,9 @@ class Sizes:
         if kind == "mlp_layer_types":
             return kinds[:1] * self.dense + kinds[-1:] * (self.layers - self.dense)
         start = self.random.randrange(len(kinds))
-        return [kinds[(start + i) % len(kinds)] for i in range(self.layers)]
+        # Where this list gives the number of layers, each kind is in it.
+        layers = max(self.layers, len(kinds)) if kind == "layers_block_type" else self.layers
+        return [kinds[(start + i) % len(kinds)] for i in range(layers)]
 
     def untie(self, config):
         """Embeddings of their own for the head, in every part of a configuration."""
@@ -258,9 +260,9 @@ def qwen4_exp_text(sizes, text):
         "indexer_compress_ratio": 2,
         "ple_embed_dim": 16,
         "heads_per_ngram": 2,
-        "ngram_vocab_size_base": 20,
+        "ngram_vocab_size_base": sizes.random.choice((20, 50)),
         "make_ngram_vocab_size_divisible_by": 4,
-        "split_ngram_parts": 11,
+        "split_ngram_parts": sizes.random.choice((1, 4, 11)),
     }
 
 
