@@ -108,6 +108,8 @@ func namesExperts(name string) bool {
 func (f *family) whyNot(layout string) string {
 	l, _ := layoutNamed(layout)
 	switch {
+	case f.lacking[layout] != "":
+		return f.lacking[layout]
 	case layout == LayoutNative && f.noNative != "":
 		return f.noNative
 	case layout == LayoutTransformers && f.experts != nil:
