@@ -104,6 +104,8 @@ func expertField(path string, v any, word string, named bool) string {
 func (f *family) whyNot(layout string) string {
 	l, _ := layoutNamed(layout)
 	switch {
+	case f.lacking[layout] != "":
+		return f.lacking[layout]
 	case layout == LayoutNative && f.noNative != "":
 		return f.noNative
 	case layout == LayoutTransformers && f.experts != nil:
