@@ -122,7 +122,7 @@ var listed = map[string]struct{ config, tensors string }{
 		`{"model_type": "qwen4_exp", "text_config": {"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 2, "mtp_num_hidden_layers": 1}}`, `
 		model.language_model.layers.0.linear_attn.{A_log,dt_bias} F32 4
 		model.language_model.layers.0.linear_attn.in_proj_qkv.weight BF16 8 8
-		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,10}.weight BF16 4 6
+		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2,3,4,5,6,7,8,9,10}.weight BF16 4 6
 		model.language_model.layers.0.ple.ple_embedding.value_proj.weight BF16 6 4
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.gate_up_proj BF16 2 8 6
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.down_proj BF16 2 6 4
@@ -136,7 +136,8 @@ var listed = map[string]struct{ config, tensors string }{
 		thinker.model.embed_tokens.weight BF16 16 8
 		{thinker,talker}.model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
 		{thinker,talker}.model.layers.0.mlp.experts.{0,1}.down_proj.weight FP8 8 4
-		talker.model.layers.0.mlp.experts.2.up_proj.weight FP8 4 8
+		talker.model.layers.0.mlp.experts.2.{gate_proj,up_proj}.weight FP8 4 8
+		talker.model.layers.0.mlp.experts.2.down_proj.weight FP8 8 4
 		talker.model.layers.0.mlp.shared_expert.up_proj.weight BF16 4 8
 		thinker.audio_tower.layers.0.self_attn.q_proj.weight BF16 8 8
 		thinker.visual.blocks.0.attn.qkv.weight BF16 24 8
@@ -624,14 +625,22 @@ var listed = map[string]struct{ config, tensors string }{
 		lm_head.weight BF16 16 8`,
 	},
 	"step3p7": {
-		`{"model_type": "step3p7", "text_config": {"model_type": "step3p5", "num_hidden_layers": 1, "moe_num_experts": 2, "num_nextn_predict_layers": 1}}`, `
+		`{"model_type": "step3p7", "text_config": {"model_type": "step3p5", "num_hidden_layers": 1, "moe_num_experts": 2, "num_nextn_predict_layers": 1}, "vision_config": {"heads": 1}}`, `
 		model.embed_tokens.weight BF16 16 8
+		model.layers.{0,1,2}.moe.gate.weight BF16 2 8
+		model.layers.{0,1,2}.share_expert.up_proj.weight BF16 4 8
 		model.layers.{0,1,2}.moe.router_bias F32 2
 		model.layers.{0,1,2}.moe.{gate_proj,up_proj}.weight BF16 2 4 8
 		model.layers.{0,1,2}.moe.down_proj.weight BF16 2 8 4
 		model.layers.1.eh_proj.weight BF16 8 16
 		model.norm.weight BF16 8
 		vision_model.conv1.weight BF16 8 3 2 2
+		vision_model.positional_embedding BF16 4 4
+		vision_model.transformer.resblocks.0.attn.{in_proj_weight,in_proj_bias} BF16 12
+		vision_model.transformer.resblocks.0.attn.out_proj.weight BF16 4 4
+		vision_model.transformer.resblocks.0.{ln_1.weight,ln_2.weight,ls_1.gamma,ls_2.gamma} BF16 4
+		vision_model.transformer.resblocks.0.mlp.{c_fc,c_proj}.weight BF16 4 4
+		vision_model.{ln_pre,vit_downsampler1}.weight BF16 4
 		vit_large_projector.weight BF16 8 8
 		lm_head.weight BF16 16 8`,
 	},
