@@ -123,6 +123,7 @@ var listed = map[string]struct{ config, tensors string }{
 		model.language_model.layers.0.linear_attn.{A_log,dt_bias} F32 4
 		model.language_model.layers.0.linear_attn.in_proj_qkv.weight BF16 8 8
 		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2}.weight BF16 4 6
+		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2,3,4,5,6,7,8,9,10}.weight BF16 4 6
 		model.language_model.layers.0.ple.ple_embedding.value_proj.weight BF16 6 4
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.gate_up_proj BF16 2 8 6
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.down_proj BF16 2 6 4
@@ -136,7 +137,8 @@ var listed = map[string]struct{ config, tensors string }{
 		thinker.model.embed_tokens.weight BF16 16 8
 		{thinker,talker}.model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
 		{thinker,talker}.model.layers.0.mlp.experts.{0,1}.down_proj.weight FP8 8 4
-		talker.model.layers.0.mlp.experts.2.up_proj.weight FP8 4 8
+		talker.model.layers.0.mlp.experts.2.{gate_proj,up_proj}.weight FP8 4 8
+		talker.model.layers.0.mlp.experts.2.down_proj.weight FP8 8 4
 		talker.model.layers.0.mlp.shared_expert.up_proj.weight BF16 4 8
 		thinker.audio_tower.layers.0.self_attn.q_proj.weight BF16 8 8
 		thinker.visual.blocks.0.attn.qkv.weight BF16 24 8
