@@ -3,7 +3,6 @@ package adapter
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // configure reads config.json and chooses family, layout and defaults.
@@ -96,10 +95,8 @@ func choice(name string, value *string, values ...string) error {
 	if slices.Contains(values, *value) {
 		return nil
 	}
-	last := len(values) - 1
-	named := slices.DeleteFunc(slices.Clone(values[:last]), func(v string) bool { return v == "" })
-	return fmt.Errorf("%s %q: expected %s or %s", name, *value, strings.Join(named, ", "),
-		values[last])
+	named := slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })
+	return fmt.Errorf("%s %q: expected %s", name, *value, enumerated(named, "or"))
 }
 
 // choose finds a layout and the family's view of it. The error says which there are.

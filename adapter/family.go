@@ -1,9 +1,6 @@
 package adapter
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // family is one row of the table of model families. It has the names in published checkpoints, and
 // how each layout renames them. Rows are data. A rule of only one family is a function in that
@@ -310,6 +307,5 @@ func (f *family) allLayouts() string {
 			names = append(names, layouts[i].Name)
 		}
 	}
-	last := len(names) - 1
-	return strings.Join(names[:last], ", ") + " and " + names[last]
+	return enumerated(names, "and")
 }

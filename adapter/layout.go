@@ -142,7 +142,16 @@ func publishedLayouts() string {
 			names = append(names, l.Name)
 		}
 	}
-	return strings.Join(names, " or ")
+	return enumerated(names, "or")
+}
+
+// enumerated joins names for a message: "a, b and c".
+func enumerated(names []string, word string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " " + word + " " + names[last]
 }
 
 // apart reports whether the layout has no groups. Then each projection of each expert is a separate

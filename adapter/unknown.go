@@ -25,12 +25,7 @@ func (c *Checkpoint) row(s settings) *family {
 }
 
 // adapted are values of model_type without a row for which the reference has an adapter.
-var adapted = []string{
-	"bagel", "ernie4_5", "gemma4_unified", "hy_mt2", "kimi_linear_48b_a3b", "laguna",
-	"llama_bidirec", "llavaonevision1_5", "ministral3_bidirec", "mistral3_bidirec",
-	"muse_glimmer", "NemotronH_Nano_Omni_Reasoning_V3", "NemotronH_Omni_Reasoning_V3",
-	"qwen2_5_omni", "qwen3_8_flash_next", "qwen3_omni_moe",
-}
+var adapted = []string{}
 
 // whyNoNative says why a model without a row does not have the layout native. It returns "" if the
 // model has it.
@@ -47,7 +42,7 @@ func (c *Checkpoint) whyNoNative(s settings, f *family) string {
 	case f.experts != nil:
 		return "the language model inside has experts, and no reference has the whole model"
 	}
-	if field := s.saysExperts(""); field != "" {
+	if field := s.saysExperts(); field != "" {
 		return fmt.Sprintf("by %s in config.json it may have experts, %s", field, unsure)
 	}
 	for _, t := range c.Tensors() {
@@ -58,32 +53,38 @@ func (c *Checkpoint) whyNoNative(s settings, f *family) string {
 	return ""
 }
 
-// saysExperts returns a field of the configuration that more than one expert has, or "". Such a
-// field holds a number above one, a list, or true.
-func (s settings) saysExperts(path string) string {
-	for _, name := range sortedKeys(s) {
-		if found := expertField(path+name, s[name], namesExperts(name)); found != "" {
-			return found
+// expertWords are what names of experts contain, the one that says more first.
+var expertWords = []string{"expert", "moe"}
+
+// namesExperts reports whether a key speaks of experts.
+func namesExperts(key string) bool { return containsAny(strings.ToLower(key), expertWords) }
+
+// saysExperts returns a field of the configuration by which a model has more than one expert, or
+// "". Such a field holds a number above one, a list, or true.
+func (s settings) saysExperts() string {
+	for _, word := range expertWords {
+		if field := expertField("", map[string]any(s), word, false); field != "" {
+			return field[1:]
 		}
 	}
 	return ""
 }
 
 // expertField returns the path of a value, or of one inside it, that says that there are experts.
-// named: the name of the value speaks of experts.
-func expertField(path string, v any, named bool) string {
+// named: the name of the value has the word.
+func expertField(path string, v any, word string, named bool) string {
 	says := false
 	switch v := v.(type) {
 	case map[string]any:
 		for _, name := range sortedKeys(v) {
-			found := expertField(path+"."+name, v[name], named || namesExperts(name))
-			if found != "" {
+			here := named || strings.Contains(strings.ToLower(name), word)
+			if found := expertField(path+"."+name, v[name], word, here); found != "" {
 				return found
 			}
 		}
 	case []any:
 		for i, e := range v {
-			if found := expertField(fmt.Sprintf("%s.%d", path, i), e, false); found != "" {
+			if found := expertField(fmt.Sprintf("%s.%d", path, i), e, word, false); found != "" {
 				return found
 			}
 		}
@@ -97,11 +98,6 @@ func expertField(path string, v any, named bool) string {
 		return path
 	}
 	return ""
-}
-
-// namesExperts reports whether a key or the name of a field speaks of experts.
-func namesExperts(name string) bool {
-	return containsAny(strings.ToLower(name), []string{"expert", "moe"})
 }
 
 // whyNot says why a model lacks a layout.

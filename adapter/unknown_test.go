@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -124,5 +125,104 @@ func TestRanksOfUnknownDenseModelsAreWhole(t *testing.T) {
 	s.Config["model_type"] = "novel"
 	if _, err := NewPlan(opened(t, s), Options{EP: EP{1, 2}}); err == nil {
 		t.Error("a rank of unknown experts was planned")
+	}
+}
+
+// adapters are the values of model_type of the models that have an adapter in NeMo AutoModel 0.7.0,
+// by the adapter's class without "StateDictAdapter".
+var adapters = map[string]string{
+	"Bagel":              "bagel",
+	"BailingMoeV2":       "bailing_moe bailing_moe_v2",
+	"DeepSeekV3":         "deepseek_v3 kimi_k2",
+	"DeepSeekV32":        "deepseek_v32",
+	"DeepSeekV4":         "deepseek_v4",
+	"DeepseekV41":        "deepseek_v41",
+	"DiffusionGemma":     "diffusion_gemma",
+	"Encoder":            "llama_bidirec ministral3_bidirec mistral3_bidirec",
+	"Ernie4_5":           "ernie4_5",
+	"Ernie4_5_Moe":       "ernie4_5_moe",
+	"Gemma4MoE":          "gemma4",
+	"Gemma4Unified":      "gemma4_unified",
+	"Glm4Moe":            "glm4_moe glm4_moe_lite",
+	"Glm5Next":           "glm5_next",
+	"GlmMoeDsa":          "glm_moe_dsa",
+	"GPTOSS":             "gpt_oss",
+	"HunyuanImage3":      "hunyuan_image_3_moe",
+	"HyMT2":              "hy_mt2",
+	"HYV3":               "hy_v3",
+	"Inkling":            "inkling_mm_model",
+	"KimiK25VL":          "kimi_k25",
+	"KimiK3":             "kimi_k3",
+	"KimiLinear48B":      "kimi_linear kimi_linear_48b_a3b",
+	"KimiVL":             "kimi_vl",
+	"Laguna":             "laguna",
+	"LlavaOneVision":     "llavaonevision1_5",
+	"MiMoV2":             "mimo_v2",
+	"MiMoV2Flash":        "mimo_v2_flash mimo_v2",
+	"MiniMaxM2":          "minimax_m2",
+	"MiniMaxM3":          "minimax_m3",
+	"MiniMaxM3VL":        "minimax_m3_vl",
+	"Mistral3FP8":        "mistral3 ministral3",
+	"Mistral3Reranker":   "mistral3",
+	"Mistral4Multimodal": "mistral3",
+	"DeepseekV41DSpark":  "deepseek_v41",
+	"Mistral4":           "mistral4",
+	"MuseGlimmer":        "muse_glimmer",
+	"NemotronOmni":       "NemotronH_Nano_Omni_Reasoning_V3 NemotronH_Omni_Reasoning_V3",
+	"NemotronV3":         "nemotron_h",
+	"Qwen2_5Omni":        "qwen2_5_omni qwen2_5_omni_thinker",
+	"Qwen3Moe":           "qwen3_moe",
+	"Qwen3Next":          "qwen3_next",
+	"Qwen3OmniMoe":       "qwen3_omni_moe qwen3_omni_moe_thinker",
+	"Qwen3VLMoe":         "qwen3_vl_moe",
+	"Qwen3_5Dense":       "qwen3_5 qwen3_5_text",
+	"Qwen3_5Moe":         "qwen3_5_moe qwen3_5_moe_text",
+	"Qwen3_8_FlashNext":  "qwen3_8_flash_next qwen4_exp",
+	"Step3p5":            "step3p5",
+	"Step3p7":            "step3p7 step3p5v",
+}
+
+// No model that has an adapter in the reference gets the published names by default.
+func TestModelsWithAnAdapterAreNotTakenForOthers(t *testing.T) {
+	for name, types := range adapters {
+		for _, modelType := range strings.Fields(types) {
+			hasRow := slices.ContainsFunc(families, func(f family) bool {
+				return slices.Contains(f.types, modelType)
+			})
+			if hasRow == slices.Contains(adapted, modelType) {
+				t.Errorf("%s: %s has a row: %v", name, modelType, hasRow)
+			}
+			s := settings{"model_type": modelType, "text_config": map[string]any{"model_type": "?"}}
+			if f := new(Checkpoint).row(s); f.unknown && f.noNative == "" {
+				t.Errorf("%s: %s around an unknown model has published names", name, modelType)
+			}
+		}
+	}
+}
+
+// typesOfTransformers are the values of model_type that transformers 5.24.0 has models for.
+const typesOfTransformers = "../testdata/types/transformers.txt"
+
+// The layout transformers is only for models that transformers itself has.
+func TestTransformersHasTheModelsOfItsLayout(t *testing.T) {
+	text, err := os.ReadFile(typesOfTransformers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := strings.Fields(string(text))
+	checked := 0
+	for _, f := range families {
+		for _, m := range f.types {
+			if _, ok := f.of(settings{"model_type": m}).viewNamed(LayoutTransformers); !ok {
+				continue
+			}
+			checked++
+			if !slices.Contains(known, m) {
+				t.Errorf("%s: transformers has no model of type %s", f.name, m)
+			}
+		}
+	}
+	if checked < 30 {
+		t.Errorf("only %d types have the layout", checked)
 	}
 }
