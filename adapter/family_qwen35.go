@@ -29,7 +29,7 @@ var qwen35 = family{
 	types: []string{"qwen3_5", "qwen3_5_text"},
 	views: []view{{
 		layout: LayoutNative, prefixes: qwen35MTP,
-		renames: gatedDeltaNet, float32: gatedDeltaNetF32,
+		renames: gatedDeltaNet, float32: gatedDeltaNetF32, marks: []string{"._fp32_params."},
 	}, titanQwen35},
 }
 

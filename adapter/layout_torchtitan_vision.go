@@ -87,7 +87,7 @@ var titanMuseGlimmer = view{
 		ends: []string{
 			".attn.q_proj.weight", ".attn.k_proj.weight", ".attn.q_proj.bias", ".attn.k_proj.bias",
 		},
-		pairs: true, heads: visionHeads,
+		pairs: true, heads: visionHeads("num_attention_heads"),
 	}}, titanPairs...),
 	prefixes: []rename{
 		{"^model.language_model.", ""},
@@ -144,11 +144,6 @@ func linearRows(s settings, _ int64) ([]int64, error) {
 	}
 	v, err := size("linear_num_value_heads", "linear_value_head_dim")
 	return []int64{k, k, v}, err
-}
-
-// visionHeads is the number of heads of the vision tower.
-func visionHeads(s settings) (int64, error) {
-	return headsIn("num_attention_heads")(s.object("vision_config"))
 }
 
 // titanPatches is the path of the layer that embeds the patches of an image. It multiplies flat

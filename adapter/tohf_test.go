@@ -435,22 +435,21 @@ func TestTensorsOfEveryFamilyConvertAlone(t *testing.T) {
 // single tensors, and zeros that the source does not have.
 func throughNative(t *testing.T, c *Checkpoint, d *StateDict) []synth.Tensor {
 	t.Helper()
-	native := dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep})
-	into, from := map[string]string{}, map[string]bool{}
-	key := map[string]string{}
+	native, ts := dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep}), tensorsOf(t, d)
+	keys := map[string]string{} // in the source
 	for _, a := range d.Plan.Account {
 		for _, name := range a.Into {
-			key[name] = a.Key
+			keys[name] = a.Key
 		}
 	}
+	into, from := map[string]string{}, map[string]bool{}
 	for _, a := range native.Plan.Account {
 		for _, name := range a.Into {
 			into[a.Key], from[name] = name, true
 		}
 	}
-	ts := tensorsOf(t, d)
 	for i, x := range ts {
-		l, ok := native.Tensor(into[key[x.Name]])
+		l, ok := native.Tensor(into[keys[x.Name]])
 		if ok && l.DType().String() != x.DType && product(l.Shape()) == product(x.Shape) {
 			ts[i].DType, ts[i].Data = l.DType().String(), content(t, l)
 		}
