@@ -630,13 +630,16 @@ var listed = map[string]struct{ config, tensors string }{
 		model.vision_embedder.pos_embedding BF16 4 2 8`,
 	},
 	"muse_glimmer": {
-		`{"model_type": "muse_glimmer", "architectures": ["MuseGlimmerForConditionalGeneration"], "text_config": {"model_type": "muse_glimmer_text", "num_hidden_layers": 1}}`, `
+		`{"model_type": "muse_glimmer", "architectures": ["MuseGlimmerForConditionalGeneration"], "text_config": {"model_type": "muse_glimmer_text", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}, "vision_config": {"model_type": "muse_glimmer_vision", "num_attention_heads": 4}}`, `
 		model.language_model.embed_tokens.weight BF16 16 8
 		model.language_model.layers.0.{input,post_attention,pre_feedforward,post_feedforward}_layernorm.weight BF16 8
 		model.language_model.layers.0.mlp.gate_proj.weight BF16 4 8
 		model.language_model.layers.0.self_attn.gate_proj.weight BF16 4 8
+		model.language_model.layers.0.self_attn.q_proj.weight BF16 8 8
+		model.language_model.layers.0.self_attn.{k,v,o}_proj.weight BF16 4 8
 		model.language_model.norm.weight BF16 8
-		model.vision_tower.layers.0.attn.{q_proj,proj}.weight BF16 8 8
+		model.vision_tower.layers.0.attn.{q,k,v}_proj.{weight,bias} BF16 16
+		model.vision_tower.layers.0.attn.proj.weight BF16 8 8
 		model.vision_tower.layers.0.mlp.{fc1,fc2}.weight BF16 8 8
 		model.vision_tower.layers.0.{norm1,norm2}.weight BF16 8
 		model.vision_tower.ln_post.weight BF16 8
