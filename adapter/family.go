@@ -123,6 +123,9 @@ type view struct {
 	mtp     mtp    // the meaning of "auto"
 	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as in the source
 
+	// others are parts beside the language model whose experts the layout groups too.
+	others []otherExperts
+
 	// empty: a rank without experts has tensors with no experts if the source has grouped experts.
 	empty bool
 
@@ -136,6 +139,12 @@ type view struct {
 	note string
 
 	hooks
+}
+
+// otherExperts is a part of a model with experts of another number than the language model's.
+type otherExperts struct {
+	prefix string // of its layers
+	config string // the member of the configuration that describes it
 }
 
 // hooks are rules of a view for only one family. Each is optional.
