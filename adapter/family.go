@@ -58,6 +58,13 @@ type expertKeys struct {
 	proj  [roles]string // key of each projection behind the expert's number and dot
 	count []string      // config fields that give the number of experts
 
+	// halves is the key of a tensor with the rows of up above those of gate, like proj. It is empty
+	// if published checkpoints always hold them apart.
+	halves string
+
+	// perLayer: the number of experts may be a list with the same number for each layer.
+	perLayer bool
+
 	// grouped is the layout in which published checkpoints may hold grouped experts. Layout "hf"
 	// shows such a source unchanged. If empty, experts are published split.
 	grouped string
@@ -66,6 +73,10 @@ type expertKeys struct {
 	// own. Then grouped is LayoutHF. groupPath is their path; if it is empty, it is path.
 	groups    []group
 	groupPath string
+
+	// turned: transformers saves the groups under their published names, but with the last two axes
+	// swapped. The size of the hidden state tells the two apart.
+	turned bool
 
 	// whole says why grouped experts are not shown split. Then proj is empty.
 	whole string
@@ -80,9 +91,10 @@ type expertKeys struct {
 // view describes a family in one layout.
 type view struct {
 	layout string
-	types  []string // the values of model_type that have the layout; empty: all of the row
-	path   string   // of the grouped tensors within a layer; empty: the experts' own
-	groups []group  // the grouped tensors, if they are not those of the layout
+	types  []string            // the values of model_type that have the layout; empty: all of the row
+	when   func(settings) bool // the configurations that have the layout; nil: all
+	path   string              // of the grouped tensors within a layer; empty: the experts' own
+	groups []group             // the grouped tensors, if they are not those of the layout
 
 	// steps make tensors from others before they are renamed.
 	steps []step
@@ -166,13 +178,14 @@ func rowOf(s settings) *family {
 	if i < 0 {
 		return nil
 	}
-	return families[i].of(s.modelType())
+	return families[i].of(s)
 }
 
-// of returns the row with the views that a model_type has.
-func (f *family) of(modelType string) *family {
+// of returns the row with the views that a configuration has.
+func (f *family) of(s settings) *family {
 	lacks := func(v view) bool {
-		return len(v.types) > 0 && !slices.Contains(v.types, modelType)
+		return len(v.types) > 0 && !slices.Contains(v.types, s.modelType()) ||
+			v.when != nil && !v.when(s)
 	}
 	if !slices.ContainsFunc(f.views, lacks) {
 		return f

@@ -10,7 +10,7 @@ var nemotronH = family{
 		prefixes: []string{predictionPrefix},
 	},
 	views: []view{{
-		layout: LayoutNative, mtp: dropAfter,
+		layout: LayoutNative, mtp: dropAfter, marks: []string{"._fp32_params."},
 		prefixes: []rename{
 			{"^backbone.norm_f.weight$", "model.norm.weight"},
 			{"^model.norm_f.weight$", "model.norm.weight"},
@@ -28,5 +28,14 @@ var nemotronH = family{
 		float32: []string{
 			".mixer._fp32_params.A_log", ".mixer._fp32_params.dt_bias", ".mixer._fp32_params.D",
 		},
-	}},
+	}, transformersNemotronH},
+}
+
+// transformersNemotronH has no tensor for gate and up together, since the experts have no gate.
+var transformersNemotronH = view{
+	layout: LayoutTransformers, prefixes: []rename{{"^backbone.", "model."}},
+	groups: []group{
+		{name: "up_proj", parts: []role{up}},
+		{name: "down_proj", parts: []role{down}},
+	},
 }

@@ -29,8 +29,8 @@ var qwen35 = family{
 	types: []string{"qwen3_5", "qwen3_5_text"},
 	views: []view{{
 		layout: LayoutNative, prefixes: qwen35MTP,
-		renames: gatedDeltaNet, float32: gatedDeltaNetF32,
-	}},
+		renames: gatedDeltaNet, float32: gatedDeltaNetF32, marks: []string{"._fp32_params."},
+	}, titanQwen35},
 }
 
 // qwen3Next is Qwen3-Next, which has the linear attention of Qwen 3.5.

@@ -23,9 +23,11 @@ import (
 // The goldens are what from_hf of the reference's adapters made of small checkpoints.
 func TestNativeEqualsTheAdapters(t *testing.T) {
 	paths, err := filepath.Glob("../testdata/golden/*/*/expected.json")
-	more, errMore := filepath.Glob("../testdata/golden/families/native/*/expected.json")
-	if paths = append(paths, more...); err != nil || errMore != nil || len(more) < 3 {
-		t.Fatalf("%d goldens, errors %v, %v", len(paths), err, errMore)
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%d goldens, error %v", len(paths), err)
+	}
+	for _, name := range []string{"mistral4_bf16", "nemotron_h", "nemotron_h_dense"} {
+		paths = append(paths, "../testdata/golden/families/native/"+name+"/expected.json")
 	}
 	tried := 0
 	for _, path := range paths {
@@ -203,74 +205,6 @@ func inDType(ts []synth.Tensor, dtype string) []synth.Tensor {
 		ts[i].DType, ts[i].Data = dtype, data
 	}
 	return ts
-}
-
-// The ranks together hold every expert once, and all other tensors each.
-func TestRanksOfEveryFamilyShareTheExperts(t *testing.T) {
-	perExpert := regexp.MustCompile(`\.experts\.(\w+_projs?|\w+_proj_bias)$`)
-	for _, name := range []string{"gpt_oss", "kimi_k25", "kimi_k3", "deepseek_v4", "deepseek_v41",
-		"minimax_m3", "mistral4", "mistral4_vl", "nemotron_v3"} {
-		for _, layout := range []string{LayoutNative, LayoutHF} {
-			t.Run(name+" "+layout, func(t *testing.T) {
-				c := opened(t, randomListed(t, name))
-				whole := tensorsOf(t, dict(t, c, Options{Layout: layout}))
-				for _, size := range []int{2, 3} {
-					for rank := range size {
-						lo, hi := EP{rank, size}.Range(2)
-						var want []synth.Tensor
-						for _, x := range whole {
-							m := expertKey.FindStringSubmatch(x.Name)
-							if m != nil && (m[1] < strconv.Itoa(lo) || m[1] >= strconv.Itoa(hi)) {
-								continue
-							}
-							if perExpert.MatchString(x.Name) {
-								if lo == hi {
-									continue
-								}
-								each := len(x.Data) / 2
-								x.Shape = append([]int64{int64(hi - lo)}, x.Shape[1:]...)
-								x.Data = x.Data[lo*each : hi*each]
-							}
-							want = append(want, x)
-						}
-						equal(t, dict(t, c, Options{Layout: layout, EP: EP{rank, size}}), want)
-					}
-				}
-			})
-		}
-	}
-}
-
-// Every source key has a fate, and every tensor comes from a key or is zeros.
-func TestNativeAccountsOfEveryFamily(t *testing.T) {
-	for name := range listed {
-		t.Run(name, func(t *testing.T) {
-			for _, o := range []Options{{}, {EP: EP{1, 2}}, {EP: EP{2, 3}}, {MTP: MTPDrop}} {
-				o.Layout = LayoutNative
-				if listed[name].config == "" || o.EP.Size > 0 && familyOf(opened(t,
-					randomListed(t, name)).Config.fields()).expertKeys() == nil {
-					continue
-				}
-				d := dict(t, opened(t, randomListed(t, name)), o)
-				from := map[string]bool{}
-				for _, a := range d.Plan.Account {
-					dropped := a.Fate == Dropped
-					if dropped != (a.Reason != "") || dropped == (len(a.Into) > 0) {
-						t.Errorf("%+v: %+v", o, a)
-					}
-					for _, into := range a.Into {
-						from[into] = true
-						mustTensor(t, d, into)
-					}
-				}
-				for l := range d.All() {
-					if !from[l.Name()] && !strings.HasPrefix(l.Recipe(), "zeros(") {
-						t.Errorf("%+v: nothing goes into %s", o, l.Name())
-					}
-				}
-			}
-		})
-	}
 }
 
 // A missing expert is named, in prediction layers too. A missing group is named by its layer.

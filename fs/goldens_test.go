@@ -26,76 +26,106 @@ type shown struct {
 	SHA256 string
 }
 
-// formatGolden is a checkpoint of testdata/golden/formats with what its views must show: for each
-// view its tensors by key.
-type formatGolden struct {
+// goldenSource is a checkpoint of testdata/golden with what its views must show: for each view its
+// tensors by key. A view is named after its layout and dtype: "hf-bf16".
+type goldenSource struct {
 	dir   string
 	views map[string]map[string]shown
 }
 
-// goldenViews are the views that an expected.json describes, by their folders.
-var goldenViews = map[string]View{
-	"hf-bf16":     layout("hf-bf16", "hf", safetensors.BF16),
-	"hf-f16":      layout("hf-f16", "hf", safetensors.F16),
-	"hf-f32":      layout("hf-f32", "hf", safetensors.F32),
-	"native-bf16": layout("native-bf16", "native", safetensors.BF16),
+// goldenTensor is what an expected.json says of a key. A tensor that is the same in every dtype has
+// DType and SHA256; another has its sum in each dtype.
+type goldenTensor struct {
+	Shape                         []int64
+	DType, SHA256, BF16, F16, F32 string
 }
 
-// formatGoldens reads all expected.json.
-func formatGoldens(t testing.TB) map[string]formatGolden {
-	t.Helper()
-	paths, err := filepath.Glob("../testdata/golden/formats/*/expected.json")
-	if err != nil || len(paths) != 54 {
-		t.Fatalf("%d goldens, want 54; error %v", len(paths), err)
+// goldenDTypes are the dtypes of views, as their names end.
+var goldenDTypes = map[string]safetensors.DType{"bf16": safetensors.BF16, "f16": safetensors.F16,
+	"f32": safetensors.F32}
+
+// goldenLayouts is what an expected.json says: for each layout its tensors by key.
+type goldenLayouts map[string]map[string]goldenTensor
+
+// in gives the tensor as a view in a dtype must show it.
+func (x goldenTensor) in(dtype string) shown {
+	if x.SHA256 != "" {
+		return shown{x.DType, x.Shape, x.SHA256}
 	}
-	all := map[string]formatGolden{}
+	sums := map[string]string{"bf16": x.BF16, "f16": x.F16, "f32": x.F32}
+	return shown{strings.ToUpper(dtype), x.Shape, sums[dtype]}
+}
+
+// expect adds the view of a layout in a dtype.
+func (g goldenSource) expect(layout, dtype string, tensors map[string]goldenTensor) {
+	view := map[string]shown{}
+	for key, x := range tensors {
+		view[key] = x.in(dtype)
+	}
+	g.views[layout+"-"+dtype] = view
+}
+
+// goldensIn reads the goldens in the folders that match a pattern below testdata/golden. A golden
+// is named after its path, without what is before the wildcards.
+func goldensIn(t testing.TB, pattern string, number int,
+	expect func(g goldenSource, name string, expected goldenLayouts),
+) map[string]goldenSource {
+	t.Helper()
+	root, _, _ := strings.Cut(pattern, "*")
+	paths, err := filepath.Glob("../testdata/golden/" + pattern + "/expected.json")
+	if err != nil || len(paths) != number {
+		t.Fatalf("%d goldens, want %d; error %v", len(paths), number, err)
+	}
+	all := map[string]goldenSource{}
 	for _, path := range paths {
-		dir := filepath.Dir(path)
-		all[filepath.Base(dir)] = readFormatGolden(t, dir)
+		g := goldenSource{filepath.Dir(path), map[string]map[string]shown{}}
+		name, err := filepath.Rel("../testdata/golden/"+root, g.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name = filepath.ToSlash(name)
+		all[name] = g
+		expect(g, name, expectedOf(t, g.dir))
 	}
 	return all
 }
 
-func readFormatGolden(t testing.TB, dir string) formatGolden {
+// expectedOf reads an expected.json.
+func expectedOf(t testing.TB, dir string) (expected goldenLayouts) {
 	t.Helper()
-	var expected struct {
-		HF, Native map[string]struct {
-			Shape                         []int64
-			DType, SHA256, BF16, F16, F32 string
-		}
-	}
 	data, err := os.ReadFile(filepath.Join(dir, "expected.json"))
 	if err == nil {
 		err = json.Unmarshal(data, &expected)
 	}
-	if err != nil || len(expected.HF) == 0 {
+	if err != nil || len(expected) == 0 {
 		t.Fatalf("%s: no goldens: %v", dir, err)
 	}
-	g := formatGolden{dir, map[string]map[string]shown{"hf-bf16": {}, "hf-f16": {}, "hf-f32": {}}}
-	for key, x := range expected.HF {
-		for dtype, sum := range map[string]string{"BF16": x.BF16, "F16": x.F16, "F32": x.F32} {
-			s := shown{dtype, x.Shape, sum}
-			if x.SHA256 != "" { // the tensor passes as it is
-				s = shown{x.DType, x.Shape, x.SHA256}
-			}
-			g.views["hf-"+strings.ToLower(dtype)][key] = s
+	return expected
+}
+
+// formatGoldens reads the goldens of the quantized formats. Layout native is given in BF16 alone.
+func formatGoldens(t testing.TB) map[string]goldenSource {
+	t.Helper()
+	return goldensIn(t, "formats/*", 54, func(g goldenSource, name string, expected goldenLayouts) {
+		if len(expected["hf"]) == 0 {
+			t.Fatalf("%s: no layout hf", name)
 		}
-	}
-	if expected.Native != nil {
-		g.views["native-bf16"] = map[string]shown{}
-	}
-	for key, x := range expected.Native {
-		g.views["native-bf16"][key] = shown{x.DType, x.Shape, x.SHA256}
-	}
-	return g
+		for dtype := range goldenDTypes {
+			g.expect("hf", dtype, expected["hf"])
+		}
+		if native, ok := expected["native"]; ok {
+			g.expect("native", "bf16", native)
+		}
+	})
 }
 
 // open opens the golden with all its views.
-func (g formatGolden) open(t testing.TB, o Options) *FS {
+func (g goldenSource) open(t testing.TB, o Options) *FS {
 	t.Helper()
 	var views []View
 	for _, name := range slices.Sorted(maps.Keys(g.views)) {
-		views = append(views, goldenViews[name])
+		of, dtype, _ := strings.Cut(name, "-")
+		views = append(views, layout(name, of, goldenDTypes[dtype]))
 	}
 	return openViews(t, g.dir, o, views...)
 }
@@ -135,7 +165,12 @@ func wantShown(t *testing.T, view string, got, want map[string]shown) {
 }
 
 func TestEveryFormatEqualsItsLibrary(t *testing.T) {
-	for name, g := range formatGoldens(t) {
+	wantGoldens(t, formatGoldens(t))
+}
+
+// wantGoldens compares each view of each golden, file by file, with what it must show.
+func wantGoldens(t *testing.T, all map[string]goldenSource) {
+	for name, g := range all {
 		t.Run(name, func(t *testing.T) {
 			f := g.open(t, Options{})
 			for view, want := range g.views {

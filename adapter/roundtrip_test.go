@@ -1,0 +1,253 @@
+package adapter
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
+
+// publishedSamples are published checkpoints, by name: the listings with random contents, the
+// goldens of the families, and those of the formats. Together they have every view of every row.
+func publishedSamples(t *testing.T) map[string]func(t *testing.T) *Checkpoint {
+	t.Helper()
+	all := map[string]func(t *testing.T) *Checkpoint{}
+	for name := range listed {
+		all["listed/"+name] = func(t *testing.T) *Checkpoint {
+			return opened(t, asPublished(randomListed(t, name)))
+		}
+	}
+	for _, pattern := range []string{"formats/*", "families/[nt]*/*"} {
+		dirs, err := filepath.Glob("../testdata/golden/" + pattern)
+		if err != nil || len(dirs) < 50 {
+			t.Fatalf("%s: %d goldens, %v", pattern, len(dirs), err)
+		}
+		for _, dir := range dirs {
+			name, _ := strings.CutPrefix(filepath.ToSlash(dir), "../testdata/golden/")
+			all[name] = func(t *testing.T) *Checkpoint { return openedAt(t, dir) }
+		}
+	}
+	return all
+}
+
+// asPublished changes what a listing has and no published checkpoint: values behind the decays of
+// the heads of Kimi-K3, and a head of Qwen 3.5 below "model.".
+func asPublished(s *synth.Checkpoint) *synth.Checkpoint {
+	for i := range s.Tensors {
+		x := &s.Tensors[i]
+		if strings.HasSuffix(x.Name, ".self_attn.A_log") && x.Shape[0] == 128 {
+			clear(x.Data[3*4:])
+		}
+		if tail, ok := strings.CutPrefix(x.Name, "model.lm_head."); ok {
+			x.Name = "lm_head." + tail
+		}
+	}
+	return s
+}
+
+// storedLayouts lists the layouts of a checkpoint's row in which checkpoints are also saved.
+func storedLayouts(c *Checkpoint) (names []string) {
+	for _, name := range Layouts(c) {
+		if l, _ := layoutNamed(name); l.stored {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Why the published checkpoint cannot be computed back from a view. There is no other reason.
+const (
+	drops      = "it drops tensors"
+	injects    = "it shows tensors that the source has not, or one under two names"
+	multiplies = "it multiplies tensors"
+)
+
+// noInverse lists the views, by row and layout, that the published checkpoint cannot be computed
+// back from, and why.
+var noInverse = map[string][]string{
+	"mistral4_vl native": {injects},
+}
+
+// A view is saved and shown as published. That must be what the published checkpoint itself shows,
+// and the view of it must be the saved one.
+func TestEveryViewGoesBack(t *testing.T) {
+	found := map[string][]string{}
+	for name, sample := range publishedSamples(t) {
+		t.Run(name, func(t *testing.T) {
+			c := sample(t)
+			for _, layout := range storedLayouts(c) {
+				t.Run(layout, func(t *testing.T) {
+					key := familyOf(c.Config.fields()).name + " " + layout
+					found[key] = append(found[key], goBack(t, c, layout)...)
+				})
+			}
+		})
+	}
+	for key, reasons := range found {
+		slices.Sort(reasons)
+		if reasons = slices.Compact(reasons); !slices.Equal(reasons, noInverse[key]) {
+			t.Errorf("%s: %q, listed as %q", key, reasons, noInverse[key])
+		}
+	}
+	for key := range noInverse {
+		if _, ok := found[key]; !ok {
+			t.Errorf("%s: listed, but no sample has that view", key)
+		}
+	}
+}
+
+// goBack saves a view of a published checkpoint and compares what the save shows. It returns why
+// the save does not show all that the checkpoint does.
+func goBack(t *testing.T, c *Checkpoint, layout string) (reasons []string) {
+	t.Helper()
+	view := dict(t, c, Options{Layout: layout, MTP: MTPKeep})
+	saved := saved(t, view)
+	if _, err := NewPlan(saved, Options{Layout: LayoutHF}); errors.Is(err, errNoInverse) {
+		return []string{multiplies}
+	}
+	again := Options{Layout: layout, MTP: MTPKeep}
+	equal(t, dict(t, saved, again), tensorsOf(t, view))
+
+	for _, name := range publishedLayoutsOf(c) {
+		o := Options{Layout: name, MTP: MTPKeep, Cast: CastAll}
+		want, got := dict(t, c, o), dict(t, saved, o)
+		reasons = append(reasons, wantShownAgain(t, view, want, got)...)
+		if len(reasons) == 0 {
+			o.Cast = CastComputed
+			equal(t, dict(t, resaved(t, saved, o), again), tensorsOf(t, view))
+		}
+	}
+	return reasons
+}
+
+// publishedLayoutsOf lists the layouts of a checkpoint with published names that do not quantize.
+// Rows that are published both ways, grouped and split, show a save grouped in layout hf. So hf is
+// not compared if the checkpoint is split.
+func publishedLayoutsOf(c *Checkpoint) []string {
+	k := familyOf(c.Config.fields()).expertKeys()
+	isSplit := func(x *Stored) bool {
+		if k == nil {
+			return false
+		}
+		_, ok := k.splitExpert(locate(x.Key).rest)
+		return ok
+	}
+	bothWays := k.groupsAndSplits() && slices.ContainsFunc(c.Tensors(), isSplit)
+	return slices.DeleteFunc(Layouts(c), func(name string) bool {
+		l, _ := layoutNamed(name)
+		return !l.published || l.quantizes || bothWays && !l.splits
+	})
+}
+
+// saved is a checkpoint that holds exactly what a view shows.
+func saved(t *testing.T, d *StateDict) *Checkpoint {
+	t.Helper()
+	config, err := parseSettings(d.Plan.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opened(t, &synth.Checkpoint{Config: config, Tensors: tensorsOf(t, d)})
+}
+
+// resaved saves a view of a checkpoint.
+func resaved(t *testing.T, c *Checkpoint, o Options) *Checkpoint {
+	t.Helper()
+	return saved(t, dict(t, c, o))
+}
+
+// wantShownAgain compares two views with published names: of a checkpoint, and of a save of a view
+// of it. It returns why the second lacks tensors or has others besides.
+func wantShownAgain(t *testing.T, view, want, got *StateDict) (reasons []string) {
+	t.Helper()
+	dropped := map[string]bool{}
+	for _, a := range view.Plan.Account {
+		dropped[a.Key] = a.Fate == Dropped
+	}
+	for l := range want.All() {
+		g, ok := got.Tensor(l.Name())
+		switch {
+		case !ok && droppedAll(dropped, want.Plan, l.Name()):
+			reasons = append(reasons, drops)
+		case !ok:
+			t.Errorf("%s: missing, though the view drops nothing of it", l.Name())
+		case g.DType() != l.DType() || !slices.Equal(g.Shape(), l.Shape()):
+			t.Errorf("%s: %s %v, want %s %v", l.Name(), g.DType(), g.Shape(), l.DType(), l.Shape())
+		case !bytes.Equal(content(t, g), content(t, l)):
+			t.Errorf("%s: other bytes", l.Name())
+		}
+	}
+	for l := range got.All() {
+		if _, ok := want.Tensor(l.Name()); ok {
+			continue
+		}
+		if !isMade(view.Plan, got.Plan, l.Name()) {
+			t.Errorf("%s: not expected", l.Name())
+		}
+		reasons = append(reasons, injects)
+	}
+	return reasons
+}
+
+// droppedAll reports whether all keys that a published tensor is made of are dropped by a view.
+func droppedAll(dropped map[string]bool, published *Plan, name string) bool {
+	for _, key := range madeOf(published, name) {
+		if !dropped[key] {
+			return false
+		}
+	}
+	return true
+}
+
+// madeOf lists the keys that a tensor of a plan is made of.
+func madeOf(p *Plan, name string) (keys []string) {
+	for _, a := range p.Account {
+		if slices.Contains(a.Into, name) {
+			keys = append(keys, a.Key)
+		}
+	}
+	return keys
+}
+
+// isMade reports whether a tensor that the save of a view shows comes from one that the view made
+// of nothing, or of a key that it shows elsewhere too.
+func isMade(view, back *Plan, name string) bool {
+	for _, key := range madeOf(back, name) {
+		from := madeOf(view, key)
+		elsewhere := func(k string) bool {
+			i := slices.IndexFunc(view.Account, func(a Account) bool { return a.Key == k })
+			return len(view.Account[i].Into) > 1
+		}
+		if slices.ContainsFunc(from, elsewhere) == (len(from) == 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// Each layout of a save is that of the published checkpoint, if nothing is lost on the way.
+func TestEveryViewShowsTheOthers(t *testing.T) {
+	for name, sample := range publishedSamples(t) {
+		t.Run(name, func(t *testing.T) {
+			c := sample(t)
+			for _, layout := range storedLayouts(c) {
+				if noInverse[familyOf(c.Config.fields()).name+" "+layout] != nil {
+					continue
+				}
+				saved := resaved(t, c, Options{Layout: layout, MTP: MTPKeep})
+				for _, other := range Layouts(c) {
+					if l, _ := layoutNamed(other); l.published {
+						continue // see TestEveryViewGoesBack
+					}
+					o := Options{Layout: other, MTP: MTPKeep, Cast: CastAll}
+					t.Run(layout+" "+other, func(t *testing.T) {
+						equal(t, dict(t, saved, o), tensorsOf(t, dict(t, c, o)))
+					})
+				}
+			}
+		})
+	}
+}
