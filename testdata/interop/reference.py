@@ -73,6 +73,13 @@ def nemotron_omni(cls, case, config, dtype):
     return cls(config, config.llm_config, moe_config(case), backend(), dtype=dtype, vision_uses_native_radio=native)
 
 
+def reranker(cls, case, config, dtype):
+    """The model that scores texts is inside an encoder, whose adapter calls its own."""
+    from nemo_automodel.components.models.common.bidirectional import EncoderStateDictAdapter
+
+    return EncoderStateDictAdapter(cls())
+
+
 def flash_next(cls, case, config, dtype):
     """Its table of n-grams has six rows in each shard."""
     rows = 6 * config.text_config.split_ngram_parts
@@ -86,13 +93,13 @@ MAKE = {
     "NemotronV3StateDictAdapter": nemotron,
     "NemotronOmniStateDictAdapter": nemotron_omni,
     "Qwen3_8_FlashNextStateDictAdapter": flash_next,
+    "Mistral3RerankerStateDictAdapter": reranker,
     "Qwen2_5OmniStateDictAdapter": lambda cls, case, config, dtype: cls(config, backend(), dtype=dtype),
     **dict.fromkeys(
         (
             "Qwen3_5DenseStateDictAdapter",
             "Gemma4UnifiedStateDictAdapter",
             "EncoderStateDictAdapter",
-            "Mistral3RerankerStateDictAdapter",
         ),
         lambda cls, case, config, dtype: cls(),
     ),

@@ -286,7 +286,7 @@ def hunyuan_image3(m):
 
     for layer in range(m.layers):
         p = f"model.layers.{layer}"
-        m.linear(p + ".self_attn.qkv_proj", (m.heads + 2 * m.kv_heads) * m.head_dim, m.hidden)
+        m.plain(p + ".self_attn.qkv_proj.weight", (m.heads + 2 * m.kv_heads) * m.head_dim, m.hidden)
         m.linear(p + ".self_attn.o_proj", m.hidden, m.heads * m.head_dim)
         m.plain(p + ".self_attn.query_layernorm.weight", m.head_dim)
         m.norms(p)
