@@ -70,12 +70,15 @@ const (
 // noInverse lists the views, by row and layout, that the published checkpoint cannot be computed
 // back from, and why.
 var noInverse = map[string][]string{
-	"diffusion_gemma native": {multiplies},
-	"gemma4 native":          {multiplies},
-	"hunyuan_image3 native":  {drops},
-	"mimo_v25 native":        {reorders},
-	"mimo_v2_6 native":       {reorders},
-	"mistral4_vl native":     {injects},
+	"mistral4_vl native":          {injects},
+	"qwen2_5_omni native":         {drops},
+	"qwen2_5_omni_thinker native": {drops},
+	"qwen3_8_flash_next native":   {drops},
+	"diffusion_gemma native":      {multiplies},
+	"gemma4 native":               {multiplies},
+	"hunyuan_image3 native":       {drops},
+	"mimo_v25 native":             {reorders},
+	"mimo_v2_6 native":            {reorders},
 }
 
 // A view is saved and shown as published. That must be what the published checkpoint itself shows,
