@@ -1,6 +1,19 @@
 """Seeded checkpoints of further language models. families.py has the first ones, and the Maker."""
 
-from families import BF16, F32, Case, deepseek_config, deepseek_layers, hy_v3, mla
+import dataclasses
+
+from families import (
+    BF16,
+    F32,
+    Case,
+    deepseek_config,
+    deepseek_layers,
+    hy_v3,
+    mistral3,
+    mla,
+    qwen3_5,
+    qwen3_5_moe,
+)
 
 
 def adapter(module, name):
@@ -117,7 +130,7 @@ def kimi_linear_config(m, model_type, architecture):
 def kimi_linear(m):
     kimi_linear_layers(m, "model.", (1, 1, m.heads, 1))
     m.ends()
-    config = kimi_linear_config(m, "kimi_linear", "KimiLinearForCausalLM")
+    config = kimi_linear_config(m, m.pick("kimi_linear", "kimi_linear_48b_a3b"), "KimiLinearForCausalLM")
     return Case(config, m.tensors, adapter("kimi_linear", "KimiLinear48B"), m.experts, m.quantized)
 
 
@@ -136,6 +149,43 @@ def glm_moe_dsa(m):
     m.ends()
     config = deepseek_config(m, "glm_moe_dsa", "GlmMoeDsaForCausalLM", index_n_heads=2, index_head_dim=32)
     return Case(config, m.tensors, adapter("glm_moe_dsa", "GlmMoeDsa"), m.experts)
+
+
+# --- language models that are also published inside vision models ----------------------
+
+
+def alone(case, prefix, head="lm_head.weight"):
+    """The language model of a case without the other parts."""
+    tensors = {}
+    for key, a in case.tensors.items():
+        if key.startswith(prefix):
+            tensors["model." + key.removeprefix(prefix)] = a
+        elif key == head:
+            tensors["lm_head.weight"] = a
+        elif key.startswith(("mtp.", "lm_head.", "model.lm_head.")):
+            tensors[key] = a
+    config = dict(case.config["text_config"])
+    if "quantization_config" in case.config:
+        config["quantization_config"] = case.config["quantization_config"]
+    return dataclasses.replace(case, config=config, tensors=tensors)
+
+
+def qwen3_5_text(m):
+    case = alone(qwen3_5(m), "model.language_model.")
+    case.config["architectures"] = ["Qwen3_5ForCausalLM"]
+    return case
+
+
+def qwen3_5_moe_text(m):
+    case = alone(qwen3_5_moe(m), "model.language_model.")
+    case.config["architectures"] = ["Qwen3_5MoeForCausalLM"]
+    return case
+
+
+def ministral3(m):
+    case = alone(mistral3(m), "language_model.model.", "language_model.lm_head.weight")
+    case.config["architectures"] = ["Ministral3ForCausalLM"]
+    return case
 
 
 # --- Nemotron -------------------------------------------------------------------------
@@ -396,6 +446,9 @@ FAMILIES = {
     "laguna": laguna,
     "kimi_linear": kimi_linear,
     "glm_moe_dsa": glm_moe_dsa,
+    "qwen3_5_text": qwen3_5_text,
+    "qwen3_5_moe_text": qwen3_5_moe_text,
+    "ministral3": ministral3,
     "nemotron": nemotron,
     "nemotron_dense": nemotron_dense,
     "ernie4_5": ernie4_5,
@@ -405,4 +458,4 @@ FAMILIES = {
     "mimo_v26": mimo_v26,
 }
 # Their adapters read FP8.
-DEQUANTIZES = {"glm_moe_dsa", "mimo_v25", "mimo_v26"}
+DEQUANTIZES = {"glm_moe_dsa", "ministral3", "mimo_v25", "mimo_v26"}

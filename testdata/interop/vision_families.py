@@ -190,16 +190,18 @@ def qwen3_8_flash_next(m):
         m.plain("mtp.fc.weight", m.hidden, 2 * m.hidden)
     m.ends(TEXT)
     m.vision("model.visual")
+    # The release has the earlier name.
+    model_type = m.pick("qwen3_8_flash_next", "qwen4_exp")
     text = moe_config(
         m,
-        "qwen3_8_flash_next_text",
+        model_type + "_text",
         shared_expert_intermediate_size=m.inner,
         mtp_num_hidden_layers=m.mtp,
         split_ngram_parts=parts,
         ple_layer_ids=[1],
         layer_types=["full_attention" if i % 2 else "linear_attention" for i in range(m.layers)],
     )
-    config = nested(m, "qwen3_8_flash_next", "Qwen3_8_FlashNextForConditionalGeneration", text)
+    config = nested(m, model_type, "Qwen3_8_FlashNextForConditionalGeneration", text)
     name = adapter("qwen3_8_flash_next", "Qwen3_8_FlashNext")
     return Case(config, m.tensors, name, m.experts, m.quantized)
 
