@@ -43,7 +43,7 @@ var layoutsOfConfigs = []struct {
 	{"DeepSeek-V4.1", `{"model_type": "deepseek_v41", "text_config": {"model_type": "deepseek_v41_text"}}`, nativeToo},
 	{"MiniMax-M3", `{"model_type": "minimax_m3_vl", "text_config": {"model_type": "minimax_m2"}}`, inMemory},
 	{"MiniMax-M3 that says no more", `{"model_type": "minimax_m3_vl", "text_config": {}}`, inMemory},
-	{"Kimi Linear", `{"model_type": "kimi_linear"}`, memoryAlone},
+	{"Kimi Linear", `{"model_type": "kimi_linear"}`, inMemory},
 	{"LongCat-Flash", `{"model_type": "longcat_flash", "zero_expert_num": 256}`, hfAlone},
 	{"LongCat-Flash that says no more", `{"model_type": "longcat_flash"}`, hfAlone},
 	{"LongCat-Flash without zero experts", `{"model_type": "longcat_flash", "zero_expert_num": 0}`, memoryAlone},

@@ -6,6 +6,7 @@ import sys
 import adapters
 import checks
 import families
+import groups
 import libraries
 
 # module, function, seconds that it may take, and the environment if it is not that of the suite
@@ -26,6 +27,7 @@ LOADERS = (
 HEAVY = [("loaders", f, 600) for f in LOADERS]
 HEAVY += [("titan", "views", 600)]
 HEAVY += [("reference", f, 600) for f in (*families.FAMILIES, "differs")]
+HEAVY += [("groups", f, 600) for f in ("listing", *groups.CHILDREN)]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
 BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]
