@@ -322,7 +322,7 @@ func TestDeepSeekV3RefusesOthers(t *testing.T) {
 		t.Errorf("error %v, want one about qwen3_moe", err)
 	}
 	if _, err := ToHF(&Checkpoint{}, Options{Layout: "native"}); err == nil ||
-		!strings.Contains(err.Error(), "hf or hf-fp8") {
+		!strings.Contains(err.Error(), "hf, split or hf-fp8") {
 		t.Errorf("error %v, want one about the layout", err)
 	}
 }
@@ -336,11 +336,23 @@ func recognized(c *Checkpoint, native []synth.Tensor) bool {
 	})
 }
 
+// comesBack reports whether a checkpoint has layout native, and its published tensors can be
+// computed back from that.
+func comesBack(c *Checkpoint) bool {
+	f := familyOf(c.Config.fields())
+	_, ok := f.viewNamed(LayoutNative)
+	return ok && !slices.ContainsFunc(noInverse[f.name+" "+LayoutNative],
+		func(reason string) bool { return reason != injects })
+}
+
 // Published, native, published again: the same for every family that goes both ways.
 func TestFamiliesGoThereAndBack(t *testing.T) {
 	for name, l := range listed {
 		t.Run(name, func(t *testing.T) {
 			c := opened(t, synthetic(t, l.config, l.tensors))
+			if !comesBack(c) {
+				return
+			}
 			native := nativeTensors(t, c)
 			s, err := parseSettings(c.Config.Raw)
 			if err != nil {
@@ -380,6 +392,9 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 				}
 			}
 			c := opened(t, s)
+			if !comesBack(c) {
+				return
+			}
 			native := nativeTensors(t, c)
 			if !recognized(c, native) {
 				return // not to be told from a published one
@@ -401,13 +416,16 @@ func TestNativeSourcesShowEveryLayout(t *testing.T) {
 // has.
 func TestTensorsOfEveryFamilyConvertAlone(t *testing.T) {
 	for name := range listed {
-		if name == "ling_v2" || name == "nemotron_omni_radio" {
+		if name == "ling_v2" || name == "nemotron_omni_radio" || name == "mimo_v2" {
 			continue // fused matrices keep their native names
 		}
 		for _, o := range []Options{{Layout: LayoutHF}, {Layout: LayoutHF, EP: EP{1, 2}},
 			{Layout: LayoutHFFP8}} {
 			t.Run(name+" "+o.Layout, func(t *testing.T) {
 				c := opened(t, randomListed(t, name))
+				if !comesBack(c) {
+					return
+				}
 				native := nativeTensors(t, c)
 				if !recognized(c, native) {
 					return // the view would not take it for a native one
