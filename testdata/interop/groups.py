@@ -77,7 +77,7 @@ SAVED_APART = ("qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp", "qwen4_exp_text")
 PUBLISHED_GROUPED |= dict.fromkeys((*SAVED_APART, "qwen3_vl_moe"), PUBLISHED_GROUPED["qwen3_5_moe"])
 # These are published with the axes of a group swapped.
 TURNED = ("qwen3_vl_moe",)
-# Releases of these give the number of experts under a name that the library reads, but does not write.
+# Releases of these give the number of experts in a field that the library reads but does not write.
 NUM_EXPERTS = ("qwen3_moe", "qwen3_vl_moe")
 # Types whose releases have quantized weights with scales for blocks, and what holds them.
 FP8 = ("deepseek_v3", "deepseek_v32", "glm4_moe", "glm_moe_dsa", "hy_v3", "mimo_v2_flash", "minimax_m2")
@@ -269,7 +269,7 @@ def is_group(model_type, key):
 
 
 def apart(model_type, tensors):
-    """Published tensors, with the grouped experts of some types as one matrix for each projection."""
+    """Published tensors, with grouped experts as one matrix for each projection."""
     out = dict(tensors)
     for pattern, parts in PUBLISHED_GROUPED.get(model_type, ()):
         for key, a in tensors.items():
@@ -284,7 +284,7 @@ def apart(model_type, tensors):
 
 
 def widened(view, state, tensors):
-    """A module keeps some weights in F32. A view keeps the source's dtype, and F32 holds its values."""
+    """A module keeps some weights in F32, which holds all values of the dtype that a view keeps."""
     import torch
 
     if any(a.dtype == np.float32 for a in tensors.values()):
