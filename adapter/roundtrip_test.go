@@ -3,6 +3,7 @@ package adapter
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,6 +33,30 @@ func publishedSamples(t *testing.T) map[string]func(t *testing.T) *Checkpoint {
 		}
 	}
 	return all
+}
+
+// Every view of every row has a sample, so that it is tested.
+func TestEveryViewHasASample(t *testing.T) {
+	seen := map[string]bool{}
+	for name, sample := range publishedSamples(t) {
+		t.Run(name, func(t *testing.T) {
+			c := sample(t)
+			f := familyOf(c.Config.fields())
+			if f == nil {
+				return
+			}
+			for _, v := range f.views {
+				seen[fmt.Sprint(f.name, v.layout, v.types)] = true
+			}
+		})
+	}
+	for _, f := range families {
+		for _, v := range f.views {
+			if !seen[fmt.Sprint(f.name, v.layout, v.types)] {
+				t.Errorf("%s, %s: no sample of %q", f.name, v.layout, v.types)
+			}
+		}
+	}
 }
 
 // asPublished changes what a listing has and no published checkpoint: values behind the decays of
