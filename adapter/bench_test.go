@@ -13,6 +13,28 @@ func BenchmarkFullSize(b *testing.B) {
 	if _, err := synth.WriteFull(dir); err != nil {
 		b.Fatal(err)
 	}
+	benchmarkPlans(b, dir)
+}
+
+// BenchmarkKimiK3 opens and plans checkpoints in the shape of Kimi-K3: with 384 experts, and with
+// the published sizes.
+func BenchmarkKimiK3(b *testing.B) {
+	for name, o := range map[string]synth.KimiK3Options{
+		"61 layers of 384 experts": {Layers: 61, Experts: 384},
+		"93 layers of 896 experts": {},
+	} {
+		b.Run(name, func(b *testing.B) {
+			dir := b.TempDir()
+			if err := synth.KimiK3(o).Write(dir); err != nil {
+				b.Fatal(err)
+			}
+			benchmarkPlans(b, dir)
+		})
+	}
+}
+
+// benchmarkPlans opens a checkpoint and plans all its layouts.
+func benchmarkPlans(b *testing.B, dir string) {
 	b.Run("open", func(b *testing.B) {
 		for b.Loop() {
 			c := mustOpen(b, dir)
@@ -37,7 +59,7 @@ func BenchmarkFullSize(b *testing.B) {
 	})
 	c := mustOpen(b, dir)
 	defer mustClose(b, c)
-	for _, layout := range []string{"native", "hf", "torchtitan"} {
+	for _, layout := range Layouts(c) {
 		b.Run(layout, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -80,9 +80,10 @@ type expertKeys struct {
 // view describes a family in one layout.
 type view struct {
 	layout string
-	types  []string // the values of model_type that have the layout; empty: all of the row
-	path   string   // of the grouped tensors within a layer; empty: the experts' own
-	groups []group  // the grouped tensors, if they are not those of the layout
+	types  []string            // the values of model_type that have the layout; empty: all of the row
+	when   func(settings) bool // the configurations that have the layout; nil: all
+	path   string              // of the grouped tensors within a layer; empty: the experts' own
+	groups []group             // the grouped tensors, if they are not those of the layout
 
 	// steps make tensors from others before they are renamed.
 	steps []step
@@ -166,13 +167,14 @@ func rowOf(s settings) *family {
 	if i < 0 {
 		return nil
 	}
-	return families[i].of(s.modelType())
+	return families[i].of(s)
 }
 
-// of returns the row with the views that a model_type has.
-func (f *family) of(modelType string) *family {
+// of returns the row with the views that a configuration has.
+func (f *family) of(s settings) *family {
 	lacks := func(v view) bool {
-		return len(v.types) > 0 && !slices.Contains(v.types, modelType)
+		return len(v.types) > 0 && !slices.Contains(v.types, s.modelType()) ||
+			v.when != nil && !v.when(s)
 	}
 	if !slices.ContainsFunc(f.views, lacks) {
 		return f

@@ -26,7 +26,7 @@ var deepSeekV4 = family{
 		}, deepSeek4Vision, deepSeekV4Layers, predicted(deepSeekV4Layers), []rename{
 			{"^mtp.", "mtp.layers."},
 		}),
-	}},
+	}, transformersDeepSeekV4},
 }
 
 // deepSeekV4Layers are the renames in layers, the narrower ones first.
@@ -71,6 +71,47 @@ var deepSeekV4Layers = []rename{
 	{"^layers.*.hc_head_fn$", "model.layers.*.hc_head.hc_fn"},
 	{"^layers.*.hc_head_base$", "model.layers.*.hc_head.hc_base"},
 	{"^layers.*.hc_head_scale$", "model.layers.*.hc_head.hc_scale"},
+}
+
+// transformersDeepSeekV4 gives the layers the names of the modules of transformers, and prediction
+// layers the same names under their own prefix.
+var transformersDeepSeekV4 = view{
+	layout: LayoutTransformers, path: "mlp.experts.",
+	marks: []string{"^model.layers.*.self_attn.sinks$"},
+	prefixes: []rename{
+		{"^embed.", "model.embed_tokens."},
+		{"^norm.", "model.norm."},
+		{"^head.", "lm_head."},
+		{"^hc_head_", "model.hc_head.hc_"},
+		{"^layers.", "model.layers."},
+	},
+	renames: slices.Concat([]rename{
+		{".attn_norm.", ".input_layernorm."},
+		{".ffn_norm.", ".post_attention_layernorm."},
+		{".attn.attn_sink$", ".self_attn.sinks"},
+		{".attn.indexer.weights_proj.", ".self_attn.compressor.indexer.scorer.weights_proj."},
+		{".attn.indexer.wq_b.", ".self_attn.compressor.indexer.q_b_proj."},
+		{".attn.indexer.compressor.norm.", ".self_attn.compressor.indexer.kv_norm."},
+		{".attn.indexer.compressor.ape$", ".self_attn.compressor.indexer.position_bias"},
+		{".attn.indexer.compressor.wkv.", ".self_attn.compressor.indexer.kv_proj."},
+		{".attn.indexer.compressor.wgate.", ".self_attn.compressor.indexer.gate_proj."},
+		{".attn.compressor.norm.", ".self_attn.compressor.kv_norm."},
+		{".attn.compressor.ape$", ".self_attn.compressor.position_bias"},
+		{".attn.compressor.wkv.", ".self_attn.compressor.kv_proj."},
+		{".attn.compressor.wgate.", ".self_attn.compressor.gate_proj."},
+		{".attn.wq_a.", ".self_attn.q_a_proj."},
+		{".attn.wq_b.", ".self_attn.q_b_proj."},
+		{".attn.wkv.", ".self_attn.kv_proj."},
+		{".attn.wo_a.", ".self_attn.o_a_proj."},
+		{".attn.wo_b.", ".self_attn.o_b_proj."},
+		{".attn.q_norm.", ".self_attn.q_a_norm."},
+		{".attn.kv_norm.", ".self_attn.kv_norm."},
+		{".ffn.gate.bias$", ".mlp.gate.e_score_correction_bias"},
+		{".ffn.shared_experts.w1.", ".mlp.shared_experts.gate_proj."},
+		{".ffn.shared_experts.w2.", ".mlp.shared_experts.down_proj."},
+		{".ffn.shared_experts.w3.", ".mlp.shared_experts.up_proj."},
+		{".ffn.", ".mlp."},
+	}, hyperConnections),
 }
 
 // predicted returns the renames of layers for the keys of prediction layers.

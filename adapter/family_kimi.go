@@ -16,7 +16,33 @@ var kimiK25 = family{
 		{"^mm_projector.", "model.multi_modal_projector."},
 		{"^multi_modal_projector.", "model.multi_modal_projector."},
 		{"^vision_tower.", "model.vision_tower."},
-	}}},
+	}}, transformersKimiK25},
+}
+
+// transformersKimiK25 takes apart the fused matrices of the vision tower.
+var transformersKimiK25 = view{
+	layout: LayoutTransformers,
+	marks:  []string{"^model.vision_tower.layers.*.attn.q_proj."},
+	steps:  visionQKV(".wqkv.", ".attn.", "num_attention_heads", "vt_num_attention_heads"),
+	prefixes: []rename{
+		{"^language_model.model.", "model.language_model."},
+		{"^language_model.lm_head.", "lm_head."},
+		{"^mm_projector.proj.0.", "model.mm_projector.in_proj."},
+		{"^mm_projector.proj.2.", "model.mm_projector.out_proj."},
+		{"^mm_projector.", "model.mm_projector."},
+		{"^vision_tower.encoder.blocks.*.norm0.", "model.vision_tower.layers.*.norm1."},
+		{"^vision_tower.encoder.blocks.*.norm1.", "model.vision_tower.layers.*.norm2."},
+		{"^vision_tower.encoder.blocks.*.mlp.fc0.", "model.vision_tower.layers.*.mlp.fc1."},
+		{"^vision_tower.encoder.blocks.*.mlp.fc1.", "model.vision_tower.layers.*.mlp.fc2."},
+		{"^vision_tower.encoder.blocks.*.wo.", "model.vision_tower.layers.*.attn.proj."},
+		{"^vision_tower.encoder.blocks.", "model.vision_tower.layers."},
+		{
+			"^vision_tower.patch_embed.pos_emb.weight$",
+			"model.vision_tower.patch_embed.pos_emb.position_embeddings",
+		},
+		{"^vision_tower.patch_embed.", "model.vision_tower.patch_embed."},
+		{"^vision_tower.encoder.", "model.vision_tower."},
+	},
 }
 
 // kimiK3 is Kimi K3, whose language model has linear attention in most layers.

@@ -28,5 +28,14 @@ var nemotronH = family{
 		float32: []string{
 			".mixer._fp32_params.A_log", ".mixer._fp32_params.dt_bias", ".mixer._fp32_params.D",
 		},
-	}},
+	}, transformersNemotronH},
+}
+
+// transformersNemotronH has no tensor for gate and up together, since the experts have no gate.
+var transformersNemotronH = view{
+	layout: LayoutTransformers, prefixes: []rename{{"^backbone.", "model."}},
+	groups: []group{
+		{name: "up_proj", parts: []role{up}},
+		{name: "down_proj", parts: []role{down}},
+	},
 }

@@ -9,10 +9,11 @@ import (
 )
 
 var (
-	hfAlone   = []string{LayoutHF}
-	nativeToo = []string{LayoutNative, LayoutHF}
-	inMemory  = []string{LayoutNative, LayoutHF, LayoutTransformers}
-	all       = []string{LayoutNative, LayoutHF, LayoutTransformers, LayoutTorchTitan}
+	hfAlone     = []string{LayoutHF}
+	memoryAlone = []string{LayoutHF, LayoutTransformers}
+	nativeToo   = []string{LayoutNative, LayoutHF}
+	inMemory    = []string{LayoutNative, LayoutHF, LayoutTransformers}
+	all         = []string{LayoutNative, LayoutHF, LayoutTransformers, LayoutTorchTitan}
 )
 
 // The layouts of a configuration. A language model with a row does not give its layouts to a model
@@ -32,17 +33,21 @@ var layoutsOfConfigs = []struct {
 	{"Mistral-Small-3.2", `{"model_type": "mistral3", "text_config": {"model_type": "mistral"}}`, nativeToo},
 	{"Ministral-3", `{"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}`, nativeToo},
 	{"Mistral 3 that says no more", `{"model_type": "mistral3", "text_config": {}}`, nativeToo},
-	{"Kimi-K2.5", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}}`, nativeToo},
-	{"Kimi-K2.5, as BF16", `{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`, nativeToo},
+	{"Kimi-K2.5", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}}`, inMemory},
+	{"Kimi-K2.5, as BF16", `{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`, inMemory},
 	{"Mistral-Small-4", `{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`, nativeToo},
 	{"gpt-oss", `{"model_type": "gpt_oss"}`, nativeToo},
 	{"Kimi-K3", `{"model_type": "kimi_k3", "text_config": {"model_type": "kimi_linear"}}`, nativeToo},
-	{"DeepSeek-V4", `{"model_type": "deepseek_v4"}`, nativeToo},
+	{"DeepSeek-V4", `{"model_type": "deepseek_v4"}`, inMemory},
 	{"DeepSeek-V4.1", `{"model_type": "deepseek_v41", "text_config": {"model_type": "deepseek_v41_text"}}`, nativeToo},
-	{"MiniMax-M3", `{"model_type": "minimax_m3_vl", "text_config": {"model_type": "minimax_m2"}}`, nativeToo},
-	{"MiniMax-M3 that says no more", `{"model_type": "minimax_m3_vl", "text_config": {}}`, nativeToo},
+	{"MiniMax-M3", `{"model_type": "minimax_m3_vl", "text_config": {"model_type": "minimax_m2"}}`, inMemory},
+	{"MiniMax-M3 that says no more", `{"model_type": "minimax_m3_vl", "text_config": {}}`, inMemory},
+	{"Kimi Linear", `{"model_type": "kimi_linear"}`, memoryAlone},
+	{"LongCat-Flash", `{"model_type": "longcat_flash", "zero_expert_num": 256}`, hfAlone},
+	{"LongCat-Flash that says no more", `{"model_type": "longcat_flash"}`, hfAlone},
+	{"LongCat-Flash without zero experts", `{"model_type": "longcat_flash", "zero_expert_num": 0}`, memoryAlone},
 	{"Mistral 4's language model", `{"model_type": "mistral4"}`, nativeToo},
-	{"Nemotron 3", `{"model_type": "nemotron_h"}`, nativeToo},
+	{"Nemotron 3", `{"model_type": "nemotron_h"}`, inMemory},
 	{"Qwen3.5-35B-A3B", `{"model_type": "qwen3_5_moe", "text_config": {"model_type": "qwen3_5_moe_text"}}`, inMemory},
 	{"Qwen3.5's language model", `{"model_type": "qwen3_5_moe_text"}`, inMemory},
 	{"Qwen3.5-27B", `{"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text"}}`, nativeToo},
@@ -63,7 +68,6 @@ var layoutsOfConfigs = []struct {
 	{"a language model two levels down", `{"model_type": "omni", "thinker_config": {"model_type": "thinker", "text_config": {"model_type": "qwen3_moe"}}}`, hfAlone},
 	{"Kimi-K2.5 around another model", `{"model_type": "kimi_k25", "text_config": {"model_type": "mistral4"}}`, hfAlone},
 	{"a model around gpt-oss", `{"model_type": "internvl", "text_config": {"model_type": "gpt_oss"}}`, hfAlone},
-	{"Kimi Linear", `{"model_type": "kimi_linear"}`, hfAlone},
 	{"Kimi-VL around another model", `{"model_type": "kimi_vl", "text_config": {"model_type": "qwen3_moe"}}`, hfAlone},
 	{"a language model, the whole without a type", `{"text_config": {"model_type": "deepseek_v3"}}`, hfAlone},
 

@@ -175,7 +175,7 @@ var listed = map[string]listing{
 		lm_head.weight BF16 16 6`,
 	},
 	"kimi_k25": {
-		`{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2", "num_hidden_layers": 2, "n_routed_experts": 2}}`, `
+		`{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2", "num_hidden_layers": 2, "n_routed_experts": 2}, "vision_config": {"vt_num_attention_heads": 1}}`, `
 		language_model.model.embed_tokens.weight BF16 16 8
 		language_model.model.layers.1.mlp.gate.e_score_correction_bias F32 2
 		language_model.model.layers.1.mlp.experts.{0,1}.{gate_proj,up_proj}.weight BF16 4 8
@@ -184,6 +184,11 @@ var listed = map[string]listing{
 		language_model.lm_head.weight BF16 16 8
 		mm_projector.pre_norm.weight BF16 8
 		mm_projector.proj.{0,2}.{weight,bias} BF16 8
+		vision_tower.encoder.blocks.0.wqkv.{weight,bias} BF16 12
+		vision_tower.encoder.blocks.0.{norm0,norm1,wo}.weight BF16 4
+		vision_tower.encoder.blocks.0.mlp.{fc0,fc1}.weight BF16 4
+		vision_tower.encoder.final_layernorm.weight BF16 4
+		vision_tower.patch_embed.pos_emb.weight BF16 2 2 4
 		vision_tower.patch_embed.proj.weight F32 8 3 2 2`,
 	},
 	"kimi_k3": {
@@ -268,7 +273,7 @@ var listed = map[string]listing{
 		language_model.model.layers.0.self_attn.index_q_proj.weight BF16 8 8
 		language_model.model.layers.0.block_sparse_moe.gate.weight F32 2 8
 		language_model.model.layers.0.block_sparse_moe.e_score_correction_bias F32 2
-		language_model.model.layers.0.block_sparse_moe.shared_experts.up_proj.weight BF16 4 8
+		language_model.model.layers.0.block_sparse_moe.shared_experts.{gate_proj,up_proj}.weight BF16 4 8
 		language_model.model.layers.0.block_sparse_moe.experts.{0,1}.{w1,w3}.weight BF16 4 8
 		language_model.model.layers.0.block_sparse_moe.experts.{0,1}.w2.weight BF16 8 4
 		language_model.model.mtp.layers.0.transformer_layer.block_sparse_moe.experts.{0,1}.{w1,w3}.weight BF16 4 8
@@ -314,6 +319,167 @@ var listed = map[string]listing{
 		mtp.layers.0.eh_proj.weight BF16 8 16
 		backbone.norm_f.weight BF16 8
 		lm_head.weight BF16 16 8`,
+	},
+	"qwen2_moe": {
+		`{"model_type": "qwen2_moe", "num_hidden_layers": 1, "num_experts": 2}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.self_attn.q_proj.{weight,bias} BF16 8
+		model.layers.0.mlp.gate.weight BF16 2 8
+		model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
+		model.layers.0.mlp.experts.{0,1}.down_proj.weight FP8 8 4
+		model.layers.0.mlp.shared_expert.up_proj.weight BF16 4 8
+		model.layers.0.mlp.shared_expert_gate.weight BF16 1 8
+		model.norm.weight BF16 8
+		lm_head.weight BF16 16 8`,
+	},
+	"exaone_moe": {
+		`{"model_type": "exaone_moe", "num_hidden_layers": 1, "num_experts": 1}`, `
+		model.layers.0.mlp.e_score_correction_bias F32 1
+		model.layers.0.mlp.gate.weight BF16 1 8
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		model.layers.0.mlp.shared_experts.up_proj.weight BF16 4 8
+		mtp.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		mtp.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
+	},
+	"flint": {
+		`{"model_type": "flint", "num_hidden_layers": 1, "num_experts": 1}`, `
+		model.layers.0.self_attn.softmax_offset F32 4
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
+	},
+	"axk1": {
+		`{"model_type": "axk1", "num_hidden_layers": 2, "n_routed_experts": 1}`, `
+		model.layers.{0,1}.post_mlp_layernorm.weight BF16 8
+		model.layers.0.mlp.up_proj.weight BF16 4 8
+		model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.1.mlp.experts.0.down_proj.weight BF16 8 4`,
+	},
+	"axk2": {
+		`{"model_type": "axk2", "num_hidden_layers": 1, "n_routed_experts": 1}`, `
+		model.layers.0.input_layernorm.{weight,W_down.weight,W_up.weight} BF16 8
+		model.layers.0.self_attn.q_b_proj.weight BF16 8 8
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		model.norm.W_up.weight BF16 8`,
+	},
+	"kolibri1": {
+		`{"model_type": "kolibri1", "num_hidden_layers": 1, "num_experts": 1}`, `
+		model.layers.0.moe.router.expert_bias F32 1
+		model.layers.0.{post_attn_norm,post_ffn_norm}.weight BF16 8
+		model.layers.0.mlp.gate.weight BF16 1 8
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
+	},
+	"mixtral": {
+		`{"model_type": "mixtral", "num_hidden_layers": 1, "num_local_experts": 2}`, `
+		model.layers.0.block_sparse_moe.gate.weight BF16 2 8
+		model.layers.0.block_sparse_moe.experts.{0,1}.{w1,w3}.weight FP8 4 8
+		model.layers.0.block_sparse_moe.experts.{0,1}.w2.weight FP8 8 4
+		lm_head.weight BF16 16 8`,
+	},
+	"phimoe": {
+		`{"model_type": "phimoe", "num_hidden_layers": 1, "num_local_experts": 1}`, `
+		model.layers.0.input_layernorm.{weight,bias} BF16 8
+		model.layers.0.block_sparse_moe.gate.weight BF16 1 8
+		model.layers.0.block_sparse_moe.experts.0.{w1,w3}.weight BF16 4 8
+		model.layers.0.block_sparse_moe.experts.0.w2.weight BF16 8 4`,
+	},
+	"granitemoe": {
+		`{"model_type": "granitemoehybrid", "num_hidden_layers": 1, "num_local_experts": 2}`, `
+		model.layers.0.block_sparse_moe.router.layer.weight BF16 2 6
+		model.layers.0.block_sparse_moe.input_linear.weight BF16 2 8 6
+		model.layers.0.block_sparse_moe.output_linear.weight BF16 2 6 4
+		model.layers.0.shared_mlp.{input_linear,output_linear}.weight BF16 8 6`,
+	},
+	"lfm2_moe": {
+		`{"model_type": "lfm2_moe", "num_hidden_layers": 2, "num_experts": 1}`, `
+		model.layers.0.feed_forward.{w1,w3}.weight BF16 4 8
+		model.layers.1.feed_forward.expert_bias F32 1
+		model.layers.1.feed_forward.experts.0.{w1,w3}.weight BF16 4 8
+		model.layers.1.feed_forward.experts.0.w2.weight BF16 8 4
+		model.embedding_norm.weight BF16 8`,
+	},
+	"jamba": {
+		`{"model_type": "jamba", "num_hidden_layers": 2, "num_experts": 1}`, `
+		model.layers.0.mamba.{A_log,D} BF16 4
+		model.layers.0.feed_forward.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.1.feed_forward.router.weight BF16 1 8
+		model.layers.1.feed_forward.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.1.feed_forward.experts.0.down_proj.weight BF16 8 4`,
+	},
+	"sarvam_moe": {
+		`{"model_type": "sarvam_moe", "num_hidden_layers": 1, "num_experts": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 3}`, `
+		model.word_embeddings.weight BF16 16 8
+		model.layers.0.attention.query_key_value.{weight,bias} BF16 24
+		model.layers.0.attention.dense.weight BF16 8 12
+		model.layers.0.attention.{query_layernorm,key_layernorm}.weight BF16 3
+		model.layers.0.mlp.gate.expert_bias F32 1
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
+	},
+	"bailing_hybrid": {
+		`{"model_type": "bailing_hybrid", "num_hidden_layers": 2, "num_experts": 1}`, `
+		model.word_embeddings.weight BF16 16 8
+		model.layers.0.attention.{q,k,v}_conv1d.weight BF16 6 1 4
+		model.layers.0.attention.{dt_bias,A_log} F32 6
+		model.layers.0.attention.{f_proj,q_proj,g_norm}.weight BF16 6 8
+		model.layers.{0,1}.attention.dense.weight BF16 8 6
+		model.layers.1.attention.{kv_a_proj_with_mqa,kv_b_proj}.weight BF16 6 8
+		model.layers.1.mlp.gate.expert_bias F32 1
+		model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.1.mlp.experts.0.down_proj.weight BF16 8 4`,
+	},
+	"kimi_linear": {
+		`{"model_type": "kimi_linear", "num_hidden_layers": 2, "num_experts": 2}`, `
+		model.layers.0.self_attn.{q,k,v}_conv1d.weight BF16 6 1 4
+		model.layers.0.self_attn.{A_log,dt_bias} F32 6
+		model.layers.0.self_attn.{f_a_proj,f_b_proj,b_proj}.weight BF16 6 8
+		model.layers.0.mlp.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.1.block_sparse_moe.gate.weight BF16 2 8
+		model.layers.1.block_sparse_moe.gate.e_score_correction_bias F32 2
+		model.layers.1.block_sparse_moe.shared_experts.up_proj.weight BF16 4 8
+		model.layers.1.block_sparse_moe.experts.{0,1}.{w1,w3}.weight BF16 4 8
+		model.layers.1.block_sparse_moe.experts.{0,1}.w2.weight BF16 8 4`,
+	},
+	"glm5_next": {
+		`{"model_type": "glm5_next", "text_config": {"model_type": "glm5_next_text", "num_hidden_layers": 1, "n_routed_experts": 1}}`, `
+		model.language_model.layers.0.hc_{attn,ffn}_{fn,base,scale} F32 2
+		model.language_model.layers.0.self_attn.{q,k,v}_conv1d.weight F32 6 1 4
+		model.language_model.layers.0.self_attn.{A_log,dt_bias} F32 6
+		model.language_model.layers.0.self_attn.{f_a_proj,f_b_proj,b_proj}.weight BF16 6 8
+		model.language_model.layers.0.mlp.gate.e_score_correction_bias F32 1
+		model.language_model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
+		model.language_model.layers.0.mlp.experts.0.down_proj.weight FP8 8 4
+		model.visual.blocks.0.attn.qkv.weight BF16 6 2`,
+	},
+	"mistral_large4": {
+		`{"model_type": "mistral_large4", "text_config": {"model_type": "mistral_large4_text", "num_hidden_layers": 2, "n_routed_experts": 1}, "vision_config": {"model_type": "pixtral", "num_attention_heads": 2}}`, `
+		tok_embeddings.weight BF16 16 8
+		layers.0.attention.{wq,wkv_a_with_mqa,wkv_b,wo,kv_a_norm}.weight BF16 8 8
+		layers.0.attention.{indexer.,}ssmax_scaling.{s,b} BF16 2
+		layers.0.attention.indexer.{wk,wq_b,weights_proj}.weight BF16 8 8
+		layers.0.{attention_norm,ffn_norm}.weight BF16 8
+		layers.0.feed_forward.{w1,w2,w3}.weight BF16 8 8
+		layers.1.gate.weight F32 1 8
+		layers.1.experts.0.{w1,w3}.weight BF16 4 8
+		layers.1.experts.0.w2.weight BF16 8 4
+		layers.1.shared_experts.{w1,w2,w3}.weight BF16 8 8
+		lerope.alpha F32 2
+		norm.weight BF16 8
+		output.weight BF16 16 8
+		vision_encoder.patch_conv.weight BF16 8 3 2 2
+		vision_encoder.transformer.layers.0.attention.{wq,wk,wv,wo}.weight BF16 8 8
+		vision_encoder.transformer.layers.0.feed_forward.{w1,w2,w3}.weight BF16 8 8
+		{patch_merger.merging_layer,pre_mm_projector_norm}.weight BF16 8 8
+		vision_language_adapter.{w_in,w_out}.weight BF16 8 8`,
+	},
+	"qwen4_exp": {
+		`{"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 1, "split_ngram_parts": 3}`, `
+		model.layers.0.ple.ple_embedding.ngram_embedding.shard_{2,0,1}.weight BF16 4 2
+		model.layers.0.ple.ple_embedding.layer_multipliers I64 2
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
 	},
 	"llama": {
 		`{"model_type": "llama", "num_hidden_layers": 1, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `

@@ -70,14 +70,15 @@ func (p *planner) replace(by func(w *weight) ([]weight, error)) error {
 	return nil
 }
 
-// change replaces the values of the weights whose keys have one of the endings.
+// change replaces the values of the weights whose keys have one of the endings. Without a new value,
+// a weight stays.
 func (p *planner) change(ends []string, by func(w *weight) (expr.Node, error)) error {
 	return p.replace(func(w *weight) ([]weight, error) {
 		if !endsIn(ends, w.hf) {
 			return nil, nil
 		}
 		n, err := by(w)
-		if err != nil {
+		if err != nil || n == nil {
 			return nil, err
 		}
 		return []weight{p.made(w.hf, n, w)}, nil
@@ -249,6 +250,7 @@ func (t turned) undo(p *planner) error { return turned{ends: t.ends}.do(p) }
 // swapped gives the rows of each head of a tensor another order. Layouts differ in how they hold
 // the two halves that a rotary embedding turns: one half after the other, or in pairs.
 type swapped struct {
+	under string   // the beginning of the tensors' keys
 	ends  []string // of the tensors' keys
 	heads func(settings) (int64, error)
 	pairs bool // from halves to pairs; otherwise from pairs to halves
@@ -256,6 +258,9 @@ type swapped struct {
 
 func (r swapped) do(p *planner) error {
 	return p.change(r.ends, func(w *weight) (expr.Node, error) {
+		if !strings.HasPrefix(w.hf, r.under) {
+			return nil, nil
+		}
 		heads, err := r.heads(p.s)
 		if err != nil {
 			return nil, err

@@ -95,6 +95,7 @@ func BenchmarkReadAt(b *testing.B) {
 	merged := must(Concat(1, must(Transpose(gate)), must(Transpose(up))))
 	plain := must(Load(&Source{Key: "w", File: d, DType: bf16, Shape: []int64{inter, hidden}}))
 	batch := must(Load(&Source{Key: "w", File: d, DType: bf16, Shape: []int64{1, inter, hidden}}))
+	vector := must(Load(&Source{Key: "v", File: d, DType: bf16, Shape: []int64{inter}}))
 	codes, scales, err := Quantize(plain, QuantizeOptions{})
 	if err != nil {
 		b.Fatal(err)
@@ -113,6 +114,10 @@ func BenchmarkReadAt(b *testing.B) {
 		{"load-transposed", must(Transpose(plain))},
 		{"un-merged", must(Index(must(Transpose(must(Slice(batch, 2, 0, hidden/2)))), 0))},
 		{"cast-f32", must(Cast(plain, safetensors.F32))},
+		{"swap-rows-to-pairs", must(SwapRows(plain, 16, 2))},
+		{"swap-rows-to-halves", must(SwapRows(plain, 16, 64))},
+		{"swap-all-rows", must(SwapRows(plain, 1, 2))},
+		{"product-bf16", must(Product(plain, vector))},
 		{"concat-rows", must(Concat(0, gate, up))},
 		{"codes", codes},
 		{"scales", scales},

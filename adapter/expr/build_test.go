@@ -99,10 +99,26 @@ func TestRecipesThatMakeNoSenseAreRefusedByName(t *testing.T) {
 			return Dequantize(stored("layers.0.weight", f8, 6, 4), scale,
 				DequantizeOptions{Out: safetensors.F64})
 		},
-		"cast to I32":               func() (Node, error) { return Cast(w, safetensors.I32) },
-		"cast of packed":            func() (Node, error) { return Cast(packed, bf16) },
-		"multiply of BF16":          func() (Node, error) { return Multiply(w, 3, f32) },
-		"multiply to F64":           func() (Node, error) { return Multiply(mustLoad(t, "layers.0.weight", f32, 6), 3, safetensors.F64) },
+		"cast to I32":                         func() (Node, error) { return Cast(w, safetensors.I32) },
+		"cast of packed":                      func() (Node, error) { return Cast(packed, bf16) },
+		"multiply of BF16":                    func() (Node, error) { return Multiply(w, 3, f32) },
+		"multiply to F64":                     func() (Node, error) { return Multiply(mustLoad(t, "layers.0.weight", f32, 6), 3, safetensors.F64) },
+		"rows in no order":                    func() (Node, error) { return SwapRows(w, 0, 2) },
+		"rows that do not divide into heads":  func() (Node, error) { return SwapRows(w, 4, 2) },
+		"heads that do not divide into parts": func() (Node, error) { return SwapRows(w, 2, 2) },
+		"rows of a scalar":                    func() (Node, error) { return SwapRows(mustLoad(t, "layers.0.weight", bf16), 1, 1) },
+		"rows of packed":                      func() (Node, error) { return SwapRows(packed, 3, 2) },
+		"heads beyond an int":                 func() (Node, error) { return SwapRows(w, 1<<62, 4) },
+		"product by a matrix":                 func() (Node, error) { return Product(w, w) },
+		"product by another number of values": func() (Node, error) { return Product(w, mustLoad(t, "by", bf16, 4)) },
+		"product of a scalar": func() (Node, error) {
+			return Product(mustLoad(t, "layers.0.weight", bf16), mustLoad(t, "by", bf16, 1))
+		},
+		"product of integers": func() (Node, error) {
+			return Product(mustLoad(t, "layers.0.weight", safetensors.I32, 6), mustLoad(t, "by", bf16, 6))
+		},
+		"product by F64":            func() (Node, error) { return Product(w, mustLoad(t, "by", safetensors.F64, 6)) },
+		"product of packed":         func() (Node, error) { return Product(packed, mustLoad(t, "by", bf16, 6)) },
 		"transpose of a vector":     func() (Node, error) { return Transpose(mustLoad(t, "layers.0.weight", bf16, 6)) },
 		"transpose of packed":       func() (Node, error) { return Transpose(packed) },
 		"slice beyond":              func() (Node, error) { return Slice(w, 1, 2, 5) },
@@ -185,6 +201,14 @@ func TestRecipesReadAsOneLine(t *testing.T) {
 		{must(Transpose(w)), "transpose(w)"},
 		{must(Cast(w, f32)), "cast(w, f32)"},
 		{must(Multiply(must(Cast(w, f32)), 0.5, bf16)), "multiply(cast(w, f32), 0.5, bf16)"},
+		{must(SwapRows(w, 3, 2)), "w"},
+		{must(SwapRows(must(Slice(w, 0, 0, 4)), 1, 2)), "swap_rows(w[0:4, :], 1, 2)"},
+		{must(SwapRows(must(SwapRows(batch, 1, 2)), 2, 2)), "swap_rows(experts, 1, 2)"},
+		{must(Index(must(SwapRows(batch, 1, 2)), 1)), "experts[2, :, :]"},
+		{must(SwapRows(mustLoad(t, "bias", bf16, 32), 2, 8)), "swap_rows(bias, 2, 8)"},
+		{must(Product(w, mustLoad(t, "by", bf16, 6))), "product(w, by)"},
+		{must(Slice(must(Product(w, mustLoad(t, "by", bf16, 6))), 0, 1, 3)), "product(w[1:3, :], by[1:3])"},
+		{must(Index(must(Product(batch, mustLoad(t, "by", bf16, 4))), 2)), "product(experts[2, :, :], by[2:3])"},
 		{must(Slice(w, 1, 2, 5)), "w[:, 2:5]"},
 		{must(Index(must(Slice(must(Slice(batch, 1, 1, 5)), 1, 1, 3)), 2)), "experts[2, 2:4, :]"},
 		{must(Index(must(Transpose(batch)), 1)), "transpose(experts[1, :, :])"},
@@ -220,7 +244,16 @@ func batchEntry(t *testing.T, n Node) Node {
 func TestSlicesShareTheNodeWhereNothingChanges(t *testing.T) {
 	w := mustLoad(t, "w", bf16, 6, 8)
 	for name, build := range map[string]func() (Node, error){
-		"slice of all":      func() (Node, error) { return Slice(w, 0, 0, 6) },
+		"slice of all":    func() (Node, error) { return Slice(w, 0, 0, 6) },
+		"swap of one row": func() (Node, error) { return SwapRows(w, 3, 1) },
+		"swap of no rest": func() (Node, error) { return SwapRows(w, 3, 2) },
+		"swap and back": func() (Node, error) {
+			n, err := SwapRows(w, 1, 2)
+			if err != nil {
+				return nil, err
+			}
+			return SwapRows(n, 1, 3)
+		},
 		"cast to itself":    func() (Node, error) { return Cast(w, bf16) },
 		"reshape to itself": func() (Node, error) { return Reshape(w, 6, 8) },
 		"concat of one":     func() (Node, error) { return Concat(1, w) },

@@ -32,6 +32,12 @@ func (n *reshape) Decodes() bool { return n.of.Decodes() }
 // Decodes reports whether the transposed node decodes.
 func (n *transposed) Decodes() bool { return n.of.Decodes() }
 
+// Decodes reports whether the node with the rows decodes.
+func (n *swapRows) Decodes() bool { return n.of.Decodes() }
+
+// Decodes reports whether the multiplied node or the vector decodes.
+func (n *scaledBy) Decodes() bool { return n.of.Decodes() || n.by.Decodes() }
+
 // Decodes reports whether any part decodes.
 func (n *concat) Decodes() bool { return anyDecodes(n.parts) }
 

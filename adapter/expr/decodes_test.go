@@ -32,6 +32,9 @@ func TestDecodesIsToldByTheRecipe(t *testing.T) {
 		"reshape":   func(n Node) Node { return made(Reshape(n, 16)) },
 		"transpose": func(n Node) Node { return made(Transpose(made(Concat(1, n, plain)))) },
 		"slice":     func(n Node) Node { return made(Slice(made(Reshape(n, 2, 2, 4)), 0, 0, 1)) },
+		"swap rows": func(n Node) Node { return made(SwapRows(n, 1, 2)) },
+		"product":   func(n Node) Node { return made(Product(n, made(Index(plain, 0)))) },
+		"by":        func(n Node) Node { return made(Product(plain, made(Index(n, 0)))) },
 		"concat":    func(n Node) Node { return made(Concat(0, plain, n)) },
 		"stack":     func(n Node) Node { return made(Stack(plain, n)) },
 		"codes": func(n Node) Node {

@@ -2,10 +2,10 @@
 // a dtype and a shape, and it produces any range of the tensor's row-major bytes.
 //
 // Start with [Load], [Dequantize] and [DequantizePacked], which make nodes from stored tensors
-// ([Source]), or with [Blank], which makes zeros. Combine nodes with [Transpose], [Concat],
-// [Stack], [Slice], [Index], [Reshape], [Cast] and [Quantize]. These functions check shapes and
-// dtypes, and their errors name the tensor. Later reads fail only for I/O, cancellation, or a list
-// of groups that names a group without scales.
+// ([Source]), or with [Blank], which makes zeros. Combine nodes with [Transpose], [SwapRows],
+// [Concat], [Stack], [Slice], [Index], [Reshape], [Cast], [Multiply], [Product] and [Quantize].
+// These functions check shapes and dtypes, and their errors name the tensor. Later reads fail only
+// for I/O, cancellation, or a list of groups that names a group without scales.
 //
 // # Reading
 //

@@ -70,6 +70,71 @@ var recipes = []struct {
 		return m.dequantize(q, 70, 130).multiply(1./3, bf16).slice(1, 3, 90).transpose()
 	}},
 
+	{"swap rows", func(m *maker) both { return m.load(bf16, 24, 5).swapRows(3, 2) }},
+	{"swap rows to halves", func(m *maker) both { return m.load(bf16, 24, 5).swapRows(3, 4) }},
+	{"swap rows of all", func(m *maker) both { return m.load(f32, 30, 7).swapRows(1, 2) }},
+	{"swap rows of all to halves", func(m *maker) both { return m.load(f32, 30, 7).swapRows(1, 15) }},
+	{"swap rows in threes", func(m *maker) both { return m.load(bf16, 2*3*5, 4).swapRows(2, 5) }},
+	{"swap rows that are far apart", func(m *maker) both { return m.load(f32, 24, 1100).swapRows(2, 4) }},
+	{"swap rows of a vector", func(m *maker) both { return m.load(bf16, 48).swapRows(3, 2) }},
+	{"swap rows of a part of a vector", func(m *maker) both { return m.load(f32, 48).swapRows(2, 12).slice(0, 5, 43) }},
+	{"swap rows of half a vector", func(m *maker) both { return m.load(f32, 48).swapRows(4, 6).slice(0, 12, 36) }},
+	{"swap rows of bytes", func(m *maker) both { return m.load(safetensors.U8, 12).swapRows(1, 3).index(7) }},
+	{"swap rows of rank 3", func(m *maker) both { return m.load(bf16, 12, 3, 5).swapRows(2, 3) }},
+	{"swap rows of rank 3, transposed", func(m *maker) both {
+		return m.load(bf16, 12, 3, 5).swapRows(2, 2).transpose().slice(1, 1, 4).index(5)
+	}},
+	{"swap rows of rank 4", func(m *maker) both { return m.load(bf16, 12, 2, 3, 4).swapRows(1, 3).slice(0, 2, 9) }},
+	{"swap rows, transposed", func(m *maker) both { return m.load(bf16, 24, 50).swapRows(2, 2).transpose() }},
+	{"swap rows, columns transposed", func(m *maker) both {
+		return m.load(bf16, 24, 50).swapRows(2, 6).slice(1, 3, 40).transpose().slice(1, 5, 21)
+	}},
+	{"swap rows of a transposition", func(m *maker) both { return m.load(bf16, 50, 24).transpose().swapRows(2, 2) }},
+	{"swap rows, heads", func(m *maker) both { return m.load(bf16, 40, 6).swapRows(5, 4).slice(0, 8, 32) }},
+	{"swap rows, part of a head", func(m *maker) both { return m.load(bf16, 40, 6).swapRows(5, 4).slice(0, 3, 33) }},
+	{"swap rows, one", func(m *maker) both { return m.load(bf16, 40, 6).swapRows(5, 2).index(27) }},
+	{"swap rows of codes", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{16, 16}}, 64, 40).swapRows(4, 2)
+	}},
+	{"swap rows of codes, cast", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{16, 16}}, 64, 40).swapRows(4, 8).cast(f16)
+	}},
+	{"swap rows of parts", func(m *maker) both {
+		return m.concat(1, m.load(bf16, 24, 5).swapRows(2, 3), m.load(bf16, 24, 3))
+	}},
+	{"swap rows twice", func(m *maker) both { return m.load(bf16, 24, 5).swapRows(3, 2).swapRows(2, 3) }},
+
+	{"product", func(m *maker) both { return m.load(bf16, 7, 11).product(m.load(bf16, 7)) }},
+	{"product of F16", func(m *maker) both { return m.load(f16, 7, 11).product(m.load(f16, 7)) }},
+	{"product of F32", func(m *maker) both { return m.load(f32, 7, 11).product(m.load(f32, 7)) }},
+	{"product of BF16 by F16", func(m *maker) both { return m.load(bf16, 7, 11).product(m.load(f16, 7)) }},
+	{"product of F16 by BF16", func(m *maker) both { return m.load(f16, 7, 11).product(m.load(bf16, 7)) }},
+	{"product of F32 by F16", func(m *maker) both { return m.load(f32, 3, 4100).product(m.load(f16, 3)) }},
+	{"product of a vector", func(m *maker) both { return m.load(bf16, 37).product(m.load(f32, 37)) }},
+	{"product of a part of a vector", func(m *maker) both {
+		return m.load(f16, 37).product(m.load(f16, 37)).slice(0, 3, 30)
+	}},
+	{"product of a number", func(m *maker) both { return m.load(f16, 9).product(m.load(f16, 9)).index(4) }},
+	{"product of one entry", func(m *maker) both {
+		return m.load(bf16, 1, 9, 4).product(m.load(bf16, 1)).index(0).transpose()
+	}},
+	{"product of rank 3", func(m *maker) both { return m.load(bf16, 5, 6, 7).product(m.load(bf16, 5)) }},
+	{"product of rank 3, transposed", func(m *maker) both {
+		return m.load(bf16, 5, 6, 7).product(m.load(bf16, 5)).transpose().slice(0, 1, 4).slice(2, 1, 5)
+	}},
+	{"product of rank 3, one", func(m *maker) both {
+		return m.load(bf16, 5, 6, 7).product(m.load(f32, 5)).index(3).slice(0, 1, 5).transpose().index(2)
+	}},
+	{"product of rank 4", func(m *maker) both { return m.load(f16, 3, 2, 4, 5).product(m.load(f16, 3)).slice(1, 1, 2).index(1) }},
+	{"product, transposed", func(m *maker) both { return m.load(bf16, 30, 20).product(m.load(bf16, 30)).transpose() }},
+	{"product of nothing", func(m *maker) both { return m.load(bf16, 0, 20).product(m.load(bf16, 0)) }},
+	{"product of codes", func(m *maker) both {
+		return m.dequantize(quantized{block: [2]int64{16, 16}}, 3, 20, 40).product(m.load(bf16, 3)).cast(f16)
+	}},
+	{"product by a slice", func(m *maker) both {
+		return m.load(bf16, 6, 40).product(m.load(bf16, 6, 9).transpose().index(3)).slice(0, 1, 5)
+	}},
+
 	{"dequantize 1×1", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 1, 1) }},
 	{"dequantize 1×300", func(m *maker) both { return m.dequantize(quantized{block: blocks}, 1, 300) }},
 	{"dequantize 300×1", func(m *maker) both { return m.dequantize(quantized{block: blocks, out: f32}, 300, 1).transpose() }},
@@ -652,7 +717,7 @@ func (m *maker) randomKind() packedKind {
 
 func (m *maker) change(b both) both {
 	rank := len(b.Shape())
-	switch op := m.rng.IntN(6); {
+	switch op := m.rng.IntN(8); {
 	case op == 0 && rank >= 2:
 		return b.transpose()
 	case op == 1 && rank >= 1 && b.Shape()[0] > 0:
@@ -667,8 +732,24 @@ func (m *maker) change(b both) both {
 		return b.reshape(b.Shape()[1], b.Shape()[0])
 	case op == 5:
 		return m.stack(b, b)
+	case op == 6 && rank >= 1 && b.Shape()[0] > 0:
+		outer := m.divisor(b.Shape()[0])
+		return b.swapRows(outer, m.divisor(b.Shape()[0]/outer))
+	case op == 7 && rank >= 1:
+		return b.product(m.load([]safetensors.DType{f32, bf16, f16}[m.rng.IntN(3)], b.Shape()[0]))
 	}
 	return b
+}
+
+// divisor returns a random divisor.
+func (m *maker) divisor(n int64) int64 {
+	var all []int64
+	for d := int64(1); d <= n; d++ {
+		if n%d == 0 {
+			all = append(all, d)
+		}
+	}
+	return all[m.rng.IntN(len(all))]
 }
 
 func FuzzReadAt(f *testing.F) {

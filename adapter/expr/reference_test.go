@@ -145,6 +145,34 @@ func (t tensor) multiply(by float32, d safetensors.DType) tensor {
 	return out.cast(d)
 }
 
+// swapRows takes the first axis as [outer, inner, rest] and shows it as [outer, rest, inner].
+func (t tensor) swapRows(outer, inner int64) tensor {
+	rest := t.shape[0] / outer / inner
+	return t.each(t.shape, func(p []int64) []int64 {
+		o, r, i := p[0]/inner/rest, p[0]/inner%rest, p[0]%inner
+		p[0] = (o*inner+i)*rest + r
+		return p
+	})
+}
+
+// product multiplies the entries of the first axis by the values of a vector. The product of two
+// float32s is exact in a float64.
+func (t tensor) product(by tensor) tensor {
+	out := tensor{dtype: f32, shape: t.shape}
+	positions(t.shape, func(p []int64) {
+		v := decodeBits(t.at(p), t.dtype) * decodeBits(by.bits[p[0]], by.dtype)
+		if math.IsNaN(v) {
+			out.bits = append(out.bits, quietNaN(f32, 0))
+		} else {
+			out.bits = append(out.bits, encodeBits(v, f32))
+		}
+	})
+	if t.dtype == by.dtype {
+		return out.cast(t.dtype)
+	}
+	return out
+}
+
 // dequantizeTensor takes the grid as a matrix for each matrix of w: grid[e][i][j].
 func dequantizeTensor(w tensor, grid func(e, i, j int64) float64, block [2]int64,
 	d safetensors.DType) tensor {

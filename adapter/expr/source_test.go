@@ -370,6 +370,16 @@ func (b both) multiply(by float32, d safetensors.DType) both {
 	return b.m.both(b.want.multiply(by, d))(Multiply(b.Node, by, d))
 }
 
+func (b both) swapRows(outer, inner int64) both {
+	b.m.t.Helper()
+	return b.m.both(b.want.swapRows(outer, inner))(SwapRows(b.Node, outer, inner))
+}
+
+func (b both) product(by both) both {
+	b.m.t.Helper()
+	return b.m.both(b.want.product(by.want))(Product(b.Node, by.Node))
+}
+
 func split(bs []both) (nodes []Node, want []tensor) {
 	for _, b := range bs {
 		nodes, want = append(nodes, b.Node), append(want, b.want)

@@ -1,0 +1,49 @@
+package adapter
+
+// qwen2Moe are the models with the experts of Qwen2-MoE that no other reference knows. In memory,
+// transformers only groups their experts.
+var qwen2Moe = family{
+	name: "qwen2_moe",
+	types: []string{
+		"qwen2_moe", "afmoe", "beam", "cohere2_moe", "deepseek_v2", "dots1", "flex_olmo",
+		"glm4v_moe", "glm4v_moe_text", "hunyuan_v1_moe", "longcat_flash", "mellum", "olmoe",
+		"sarvam_mla", "solar_open",
+	},
+	experts: mlpExperts(routedExperts...),
+	views:   []view{{layout: LayoutTransformers, when: withoutZeroExperts}},
+}
+
+// withoutZeroExperts reports whether every expert has weights. LongCat-Flash may have others, for
+// which the groups of transformers have different numbers of experts.
+func withoutZeroExperts(s settings) bool {
+	n, ok := s.integer("zero_expert_num")
+	return s.modelType() != "longcat_flash" || ok && n == 0
+}
+
+// Models with the experts of Qwen2-MoE, of which transformers also changes names.
+var (
+	exaoneMoe = transformersOnly("exaone_moe",
+		rename{".mlp.e_score_correction_bias$", ".mlp.gate.e_score_correction_bias"})
+	flint = transformersOnly("flint",
+		rename{".self_attn.softmax_offset$", ".self_attn.sinks"})
+	axk1 = transformersOnly("axk1",
+		rename{".post_mlp_layernorm.", ".mlp.post_mlp_layernorm."})
+	axk2 = transformersOnly("axk2",
+		rename{".W_down.", ".mlp.fc1."},
+		rename{".W_up.", ".mlp.fc2."},
+		rename{".self_attn.q_b_proj.", ".self_attn.q_gate_proj."})
+	kolibri1 = transformersOnly("kolibri1",
+		rename{".moe.router.expert_bias$", ".mlp.gate.e_score_correction_bias"},
+		rename{".post_attn_norm.", ".post_self_attn_layernorm."},
+		rename{".post_ffn_norm.", ".post_mlp_layernorm."})
+)
+
+// transformersOnly is a family whose experts are named as in most checkpoints, and that only
+// transformers has.
+func transformersOnly(name string, renames ...rename) family {
+	return family{
+		name: name, types: []string{name},
+		experts: mlpExperts(routedExperts...),
+		views:   []view{transformersWith(renames...)},
+	}
+}

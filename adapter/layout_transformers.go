@@ -1,0 +1,85 @@
+package adapter
+
+import (
+	"fmt"
+)
+
+// routedExperts are the fields that give the number of experts in configurations that transformers
+// writes. Which of them a configuration has depends on the model_type. All mean the same.
+var routedExperts = []string{"num_experts", "n_routed_experts", "num_local_experts"}
+
+// transformersWith is the layout transformers of families whose modules differ from published
+// checkpoints only by the experts and these names.
+func transformersWith(renames ...rename) view {
+	return view{layout: LayoutTransformers, renames: renames}
+}
+
+// transformersMLP is the layout of models whose block of experts is named "mlp" in memory and
+// "block_sparse_moe" as published.
+var transformersMLP = view{layout: LayoutTransformers, path: "mlp.experts.", renames: []rename{
+	{".block_sparse_moe.", ".mlp."},
+}}
+
+// joinedKernels joins the kernels of the convolutions over query, key and value, which have the
+// same number of channels.
+func joinedKernels(attention string) step {
+	return joined{fused{
+		from: attention + "conv1d.weight",
+		to: []string{
+			attention + "q_conv1d.weight", attention + "k_conv1d.weight",
+			attention + "v_conv1d.weight",
+		},
+		rows: equalParts(3),
+	}}
+}
+
+// forgetGate renames the parameters of a decay, which are in a module of their own.
+var forgetGate = []rename{
+	{".self_attn.f_a_proj.", ".self_attn.forget_gate.f_a_proj."},
+	{".self_attn.f_b_proj.", ".self_attn.forget_gate.f_b_proj."},
+	{".self_attn.dt_bias$", ".self_attn.forget_gate.dt_bias"},
+	{".self_attn.A_log$", ".self_attn.forget_gate.A_log"},
+}
+
+// hyperConnections renames the parameters of hyper-connections around attention and MLP.
+var hyperConnections = []rename{
+	{".hc_attn_fn$", ".attn_hc.fn"},
+	{".hc_attn_base$", ".attn_hc.base"},
+	{".hc_attn_scale$", ".attn_hc.scale"},
+	{".hc_ffn_fn$", ".ffn_hc.fn"},
+	{".hc_ffn_base$", ".ffn_hc.base"},
+	{".hc_ffn_scale$", ".ffn_hc.scale"},
+}
+
+// kernelMarks are keys that only the layout transformers of models with these modules has.
+var kernelMarks = []string{".self_attn.forget_gate.", ".self_attn.conv1d.weight$"}
+
+// visionQKV takes apart the fused query, key and value of a vision tower. It gives the rows of query
+// and key the order that transformers turns. from is the end of the fused key without "weight" or
+// "bias", and to is what begins the names of the parts. fields name the heads in the configuration.
+func visionQKV(from, to string, fields ...string) []step {
+	var steps []step
+	var turned []string
+	for _, kind := range []string{"weight", "bias"} {
+		f := fused{from: from + kind, rows: equalParts(3)}
+		for _, part := range []string{"q_proj.", "k_proj.", "v_proj."} {
+			f.to = append(f.to, to+part+kind)
+		}
+		steps, turned = append(steps, f), append(turned, f.to[:2]...)
+	}
+	return append(steps, swapped{ends: turned, heads: visionHeads(fields...)})
+}
+
+// visionHeads reads the number of attention heads of the vision tower.
+func visionHeads(fields ...string) func(settings) (int64, error) {
+	return func(s settings) (int64, error) {
+		v := s.object("vision_config")
+		for _, f := range fields {
+			if n, ok := v.integer(f); ok && n > 0 {
+				return int64(n), nil
+			}
+		}
+		return 0, fmt.Errorf("config.json: vision_config has no %s, which says which rows belong "+
+			"to a head: give --layout %s", fields[0], LayoutHF)
+	}
+}
