@@ -188,23 +188,22 @@ func goBack(t *testing.T, c *Checkpoint, layout string) (reasons []string) {
 	return reasons
 }
 
-// publishedLayoutsOf lists the layouts of a checkpoint with published names that do not quantize.
-// Rows that are published both ways, grouped and split, show a save grouped in layout hf. So hf is
-// not compared if the checkpoint is split.
+// publishedLayoutsOf lists the layouts with published names that a save is compared in. Rows that
+// are published both ways, grouped and split, show a save grouped in layout hf. So hf is left out
+// if the checkpoint is split.
 func publishedLayoutsOf(c *Checkpoint) []string {
 	k := familyOf(c.Config.fields()).expertKeys()
 	isSplit := func(x *Stored) bool {
-		if k == nil {
-			return false
-		}
 		_, ok := k.splitExpert(locate(x.Key).rest)
 		return ok
 	}
-	bothWays := k.groupsAndSplits() && slices.ContainsFunc(c.Tensors(), isSplit)
-	return slices.DeleteFunc(Layouts(c), func(name string) bool {
-		l, _ := layoutNamed(name)
-		return !l.published || l.quantizes || bothWays && !l.splits
-	})
+	switch {
+	case k == nil, k.whole != "":
+		return []string{LayoutHF}
+	case k.groupsAndSplits() && slices.ContainsFunc(c.Tensors(), isSplit):
+		return []string{LayoutSplit}
+	}
+	return []string{LayoutHF, LayoutSplit}
 }
 
 // saved is a checkpoint that holds exactly what a view shows.
