@@ -144,4 +144,8 @@ type Plan struct {
 	Config  []byte   // the view's config.json; nil if the source has none
 	Params  []byte   // the view's params.json; nil if it is a side file or there is none
 	Notes   []string // remarks for the user, one line each
+
+	// TensorParallel is tp_size for the view's index: the number of shards of fused matrices whose
+	// rows are in the order of the source. It is 0 if there is none.
+	TensorParallel int
 }

@@ -18,12 +18,24 @@ func (p *planner) bucket(w *weight, at place) *bucket {
 	switch {
 	case p.layout.apart():
 		return p.group(w.Shard, [2]int{})
-	case at.layer >= 0 && language[at.prefix]:
+	case at.layer >= 0 && p.isModels(at.prefix):
 		return p.group(fmt.Sprintf("layer-%05d", at.layer), [2]int{1, at.layer})
 	case at.layer >= 0 && strings.HasPrefix(at.prefix, predictionPrefix):
 		return p.group(fmt.Sprintf("mtp-layer-%05d", at.layer), [2]int{2, at.layer})
 	}
 	return p.group("rest-00000", [2]int{})
+}
+
+// isModels reports whether layers with a prefix are the model's own, of which each has its files.
+func (p *planner) isModels(prefix string) bool {
+	if language[prefix] {
+		return true
+	}
+	k := p.family.expertKeys()
+	return k != nil && slices.Contains(k.prefixes, prefix) &&
+		!slices.ContainsFunc(predictionPrefixes, func(mtp string) bool {
+			return strings.HasPrefix(prefix, mtp)
+		})
 }
 
 // group gives the file group of a name, making it the first time.

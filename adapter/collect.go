@@ -3,6 +3,8 @@ package adapter
 import (
 	"fmt"
 	"slices"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
 // collect finds the place of each weight, and the experts.
@@ -16,7 +18,86 @@ func (p *planner) collect() error {
 			return err
 		}
 	}
+	return p.turn()
+}
+
+// turn finds out which way the published groups lie in a checkpoint that transformers may have
+// saved. All lie the same way.
+func (p *planner) turn() error {
+	k := p.family.expertKeys()
+	if k == nil || !k.turned {
+		return nil
+	}
+	published, saved, err := p.ways()
+	switch {
+	case err != nil:
+		return err
+	case published != nil && saved != nil:
+		return fmt.Errorf("%s: %s: shape %v has its axes in another order than %s of shape %v: "+
+			"the groups of a checkpoint lie the same way", saved.Shard, saved.Key, saved.shape(),
+			published.Key, published.shape())
+	case saved == nil:
+		return nil
+	}
+	for _, x := range p.layers {
+		for i := range x.grouped {
+			x.grouped[i].turn()
+		}
+	}
 	return nil
+}
+
+// ways returns the first group that can only lie as published, and the first that can only lie as
+// transformers saves it.
+func (p *planner) ways() (published, saved *weight, err error) {
+	hidden, found, err := p.s.whole("hidden_size")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, x := range p.layers {
+		for _, g := range x.grouped {
+			if g.layout.Name != LayoutHF {
+				continue
+			}
+			if !found {
+				return nil, nil, fmt.Errorf("%s: %s: config.json: hidden_size is missing, which "+
+					"tells the order of its axes", g.Shard, g.Key)
+			}
+			s, axis := g.shape(), g.hidden()
+			is, other := s[axis] == int64(hidden), s[3-axis] == int64(hidden)
+			switch {
+			case !is && !other:
+				return nil, nil, fmt.Errorf("%s: %s: shape %v: expected an axis of hidden_size, "+
+					"which is %d in config.json: it tells the order of the axes", g.Shard, g.Key,
+					s, hidden)
+			case is && !other && published == nil:
+				published = g.weight
+			case other && !is && saved == nil:
+				saved = g.weight
+			}
+		}
+	}
+	return published, saved, nil
+}
+
+// hidden is the axis of the hidden size.
+func (g groupedWeight) hidden() int {
+	if slices.Contains(g.group.parts, down) == g.group.transposed {
+		return 2
+	}
+	return 1
+}
+
+// turn takes a published group as one that transformers saved.
+func (g *groupedWeight) turn() {
+	if g.layout.Name != LayoutHF {
+		return
+	}
+	g.layout, _ = layoutNamed(LayoutTransformers)
+	i := slices.IndexFunc(g.layout.groups, func(o group) bool {
+		return slices.Equal(o.parts, g.group.parts)
+	})
+	g.group = &g.layout.groups[i]
 }
 
 // Limits to the numbers of experts in config.json and in keys, since memory is allocated by them.
@@ -46,22 +127,53 @@ func (p *planner) collectExpert(i int, w *weight) error {
 		return nil
 	}
 	part, split := k.splitExpert(at.rest)
+	e, halves := k.splitHalves(at.rest)
 	l, g, grouped := p.family.groupedExperts(at.rest)
-	if !split && !grouped {
+	if !split && !halves && !grouped {
 		return nil
 	}
 	x := p.layerOf(i, at)
-	if split {
-		if err := p.believe(part, x, w); err != nil {
-			return err
-		}
-		return x.add(part, w)
+	switch {
+	case halves:
+		return p.addHalves(e, x, w)
+	case split:
+		return p.addPart(part, x, w)
 	}
 	if len(w.shape()) != 3 {
 		return fmt.Errorf("%s: %s: grouped experts of shape %v: expected three axes",
 			w.Shard, w.Key, w.shape())
 	}
 	x.grouped = append(x.grouped, groupedWeight{w, l, g})
+	return nil
+}
+
+// addPart adds a projection of one expert to its layer.
+func (p *planner) addPart(part expertPart, x *expertLayer, w *weight) error {
+	if err := p.believe(part, x, w); err != nil {
+		return err
+	}
+	return x.add(part, w)
+}
+
+// addHalves adds up and gate of one expert, which are the upper and the lower rows of a matrix.
+func (p *planner) addHalves(e int, x *expertLayer, w *weight) error {
+	s := w.shape()
+	if len(s) != 2 || s[0]%2 != 0 {
+		return fmt.Errorf("%s: %s: shape %v: expected a matrix with as many rows of up as of gate",
+			w.Shard, w.Key, s)
+	}
+	x.halves = true
+	for i, r := range []role{up, gate} {
+		rows := s[0] / 2
+		n, err := expr.Slice(p.node(w), 0, int64(i)*rows, int64(i+1)*rows)
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
+		}
+		half := p.made(w.hf, n, w)
+		if err := p.addPart(expertPart{e, r}, x, &half); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

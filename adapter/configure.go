@@ -40,7 +40,15 @@ func (p *planner) countExperts() (err error) {
 	if k == nil {
 		return nil
 	}
-	if p.count, err = p.field(k.count...); err != nil {
+	read := p.s.whole
+	if k.perLayer {
+		read = p.s.uniform
+	}
+	n, found, err := read(k.count...)
+	if p.count = n; !found {
+		p.count = -1
+	}
+	if err != nil {
 		return err
 	}
 	if p.count > maxExperts {

@@ -21,6 +21,8 @@ type expertLayer struct {
 	head    string           // of the layer's keys: the prefix and "layers.N."
 	split   [roles][]*weight // by number of the expert
 	grouped []groupedWeight
+
+	halves bool // up and gate of an expert are in one tensor of the source
 }
 
 // groupedWeight is a tensor of the source that holds a part of every expert.
@@ -41,20 +43,41 @@ func (x *expertLayer) name(rest string) string { return x.head + rest }
 
 // splitExpert reads "mlp.experts.17.up_proj.weight" within a layer.
 func (x *expertKeys) splitExpert(rest string) (p expertPart, ok bool) {
-	tail, ok := strings.CutPrefix(rest, x.path)
+	n, key, ok := x.ofExpert(rest)
 	if !ok {
 		return p, false
 	}
-	n, tail, ok := number(tail)
-	if !ok || tail == "" || tail[0] != '.' {
-		return p, false
-	}
 	for r, proj := range x.proj {
-		if tail[1:] == proj && proj != "" {
+		if key == proj {
 			return expertPart{n, role(r)}, true
 		}
 	}
 	return p, false
+}
+
+// splitHalves reads the number of an expert from the key of its tensor with up and gate.
+func (x *expertKeys) splitHalves(rest string) (n int, ok bool) {
+	n, key, ok := x.ofExpert(rest)
+	return n, ok && key == x.halves
+}
+
+// expertOf reads the number of the expert that a key within a layer belongs to.
+func (x *expertKeys) expertOf(rest string) (n int, ok bool) {
+	if p, ok := x.splitExpert(rest); ok {
+		return p.number, true
+	}
+	return x.splitHalves(rest)
+}
+
+// ofExpert reads the number of an expert and the key behind it.
+func (x *expertKeys) ofExpert(rest string) (n int, key string, ok bool) {
+	tail, ok := strings.CutPrefix(rest, x.path)
+	if !ok {
+		return 0, "", false
+	}
+	n, tail, ok = number(tail)
+	key, dot := strings.CutPrefix(tail, ".")
+	return n, key, ok && dot && key != ""
 }
 
 // isEach reports whether a key within a layer is of a tensor with one entry for each expert.
@@ -191,9 +214,10 @@ func (x *expertLayer) missing(k *expertKeys, lo, hi int, m *missingKeys) {
 		}
 		for e := lo; e < hi; e++ {
 			switch {
-			case e < len(s) && s[e] != nil:
+			case x.has(role(r), e):
+			case x.halves && role(r) == gate && !x.has(up, e): // named with up
 			case !m.onlyCounts():
-				m.add(x.name(k.key(e, role(r))))
+				m.add(x.name(x.keyOf(k, role(r), e)))
 			case e < len(s):
 				m.n++
 			default: // config.json may claim very many
@@ -202,6 +226,19 @@ func (x *expertLayer) missing(k *expertKeys, lo, hi int, m *missingKeys) {
 			}
 		}
 	}
+}
+
+// has reports whether the source has a projection of an expert.
+func (x *expertLayer) has(r role, e int) bool {
+	return e < len(x.split[r]) && x.split[r][e] != nil
+}
+
+// keyOf names the tensor that holds a missing projection, after those of the other experts.
+func (x *expertLayer) keyOf(k *expertKeys, r role, e int) string {
+	if x.halves && r == up && !x.has(gate, e) {
+		return k.of(e, k.halves)
+	}
+	return k.key(e, r)
 }
 
 // onlyCounts reports whether the names of further keys do not matter.

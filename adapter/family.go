@@ -58,6 +58,13 @@ type expertKeys struct {
 	proj  [roles]string // key of each projection behind the expert's number and dot
 	count []string      // config fields that give the number of experts
 
+	// halves is the key of a tensor with the rows of up above those of gate, like proj. It is empty
+	// if published checkpoints always hold them apart.
+	halves string
+
+	// perLayer: the number of experts may be a list with the same number for each layer.
+	perLayer bool
+
 	// grouped is the layout in which published checkpoints may hold grouped experts. Layout "hf"
 	// shows such a source unchanged. If empty, experts are published split.
 	grouped string
@@ -66,6 +73,10 @@ type expertKeys struct {
 	// own. Then grouped is LayoutHF. groupPath is their path; if it is empty, it is path.
 	groups    []group
 	groupPath string
+
+	// turned: transformers saves the groups under their published names, but with the last two axes
+	// swapped. The size of the hidden state tells the two apart.
+	turned bool
 
 	// whole says why grouped experts are not shown split. Then proj is empty.
 	whole string

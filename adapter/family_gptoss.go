@@ -18,5 +18,5 @@ var gptOSS = family{
 	views: []view{{layout: LayoutNative, asStored: true, renames: []rename{
 		{".mlp.router.weight$", ".mlp.gate.weight"},
 		{".mlp.router.bias$", ".mlp.gate.bias"},
-	}}},
+	}}, titanGPTOSS},
 }

@@ -16,7 +16,7 @@ var kimiK25 = family{
 		{"^mm_projector.", "model.multi_modal_projector."},
 		{"^multi_modal_projector.", "model.multi_modal_projector."},
 		{"^vision_tower.", "model.vision_tower."},
-	}}, transformersKimiK25},
+	}}, transformersKimiK25, titanKimi},
 }
 
 // transformersKimiK25 takes apart the fused matrices of the vision tower.

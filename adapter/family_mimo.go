@@ -8,8 +8,206 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 )
+
+// mimoV25 is MiMo-V2.5-Pro. The native layout has all rows of query, then those of key, then those
+// of value.
+var mimoV25 = family{
+	name:          "mimo_v25",
+	types:         []string{"mimo_v2"},
+	architectures: []string{"MiMoV25ForCausalLM"},
+	scales:        mimoV2Scales,
+	plain:         mimoV2Plain,
+	experts:       mlpExperts("n_routed_experts"),
+	views:         []view{{layout: LayoutNative, steps: []step{mimoQKV{}}}},
+}
+
+// mimoV26 is MiMo-V2.5 and V2.6. The native layout has query, key and value apart.
+var mimoV26 = family{
+	name:          "mimo_v2_6",
+	types:         []string{"mimo_v2"},
+	architectures: []string{"MiMoV2ForCausalLM"},
+	scales:        mimoV2Scales,
+	plain:         mimoV2Plain,
+	experts:       mlpExperts("n_routed_experts"),
+	views:         []view{{layout: LayoutNative, steps: []step{mimoQKV{apart: true}}}},
+}
+
+// mimoV2 is for a config.json that does not tell which of the two models it is.
+var mimoV2 = family{
+	name:    "mimo_v2",
+	types:   []string{"mimo_v2"},
+	scales:  mimoV2Scales,
+	plain:   mimoV2Plain,
+	experts: mlpExperts("n_routed_experts"),
+}
+
+// mimoV2Plain are parts of keys of weights that are published in BF16.
+var mimoV2Plain = []string{"self_attn.o_proj.weight"}
+
+// mimoQKV gives the rows of fused matrices of query, key and value another order. Published
+// matrices have the rows of one shard of a tensor-parallel model after those of another.
+type mimoQKV struct {
+	apart bool // into three matrices
+}
+
+// The ends of the keys of the fused matrix and of its parts.
+const mimoFused = ".self_attn.qkv_proj.weight"
+
+var mimoParts = []string{
+	".self_attn.q_proj.weight", ".self_attn.k_proj.weight", ".self_attn.v_proj.weight",
+}
+
+func (m mimoQKV) do(p *planner) error {
+	return p.replace(func(w *weight) ([]weight, error) {
+		head, ok := strings.CutSuffix(w.hf, mimoFused)
+		// The reference saves V2.5 in BF16 with its rows in order.
+		if !ok || !m.apart && !w.isDecoded() {
+			return nil, nil
+		}
+		shards, err := m.shards(p, w)
+		if err != nil {
+			return nil, err
+		}
+		parts, err := m.parts(p, w, head, shards)
+		if err != nil || m.apart {
+			return parts, err
+		}
+		n, err := expr.Concat(0, parts[0].value, parts[1].value, parts[2].value)
+		return []weight{p.made(w.hf, n, w)}, err
+	})
+}
+
+// parts takes query, key and value out of a fused matrix.
+func (m mimoQKV) parts(p *planner, w *weight, head string, shards int64) ([]weight, error) {
+	rows, err := m.rows(p.s, w.hf, shards)
+	if err != nil {
+		return nil, err
+	}
+	s := w.shape()
+	if len(s) != 2 || s[0] != shards*total(rows) {
+		return nil, fmt.Errorf("shape %v: expected %d rows of query, key and value in each of %d "+
+			"shards, by config.json", s, total(rows), shards)
+	}
+	parts, lo := make([]weight, len(rows)), int64(0)
+	for i, size := range rows {
+		runs := make([]expr.Node, shards)
+		for j := range runs {
+			from := int64(j)*total(rows) + lo
+			if runs[j], err = expr.Slice(p.node(w), 0, from, from+size); err != nil {
+				return nil, err
+			}
+		}
+		n, err := join(0, runs)
+		if err != nil {
+			return nil, err
+		}
+		parts[i], lo = p.made(head+mimoParts[i], n, w), lo+size
+	}
+	return parts, nil
+}
+
+// shards returns the number of shards of a fused matrix. For V2.5 it is the number of key-value
+// heads, for V2.6 tp_size of the index. Without that the matrix is not divided.
+func (m mimoQKV) shards(p *planner, w *weight) (int64, error) {
+	if p.c.tensorParallel == unreadable {
+		return 0, unreadableIndex(w.Key)
+	}
+	n, from := int64(max(p.c.tensorParallel, 1)), "tp_size of "+indexName
+	if !m.apart {
+		var err error
+		from = "num_key_value_heads of config.json"
+		if n, err = mimoField(p.s, "num_key_value_heads"); err != nil {
+			return 0, err
+		}
+	}
+	if !inShards(w, n) {
+		return 0, fmt.Errorf("its scales do not begin again at each of %d shards, the number by "+
+			"%s: restore the published files", n, from)
+	}
+	return n, nil
+}
+
+// inShards reports whether the scales of a matrix may be those of n shards with their own grids.
+func inShards(w *weight, n int64) bool {
+	if len(w.shape()) == 0 {
+		return true // refused later
+	}
+	size := w.shape()[0] / n
+	switch d := w.decoder.(type) {
+	case *partedWeight:
+		other := func(r run) bool { return r.rows != size }
+		ragged := func(r run) bool {
+			return r.block[0] == 0 || r.rows%r.block[0] != 0 || size%r.block[0] != 0
+		}
+		return !slices.ContainsFunc(d.runs, other) || !slices.ContainsFunc(d.runs, ragged)
+	case *fp8Weight:
+		return n == 1 || d.where == nil || d.where.block[0] == 0 || size%d.where.block[0] == 0
+	}
+	return true
+}
+
+// rows returns the rows of query, key and value in one shard of a layer.
+func (m mimoQKV) rows(s settings, key string, shards int64) ([]int64, error) {
+	prefix, err := mimoHeads(s, key)
+	if err != nil {
+		return nil, err
+	}
+	var n [4]int64
+	for i, field := range []string{
+		"num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim",
+	} {
+		if n[i], err = mimoField(s, prefix+field); err != nil {
+			return nil, err
+		}
+	}
+	heads, kv := n[0]/shards, max(n[1]/shards, 1)
+	if m.apart && (n[0]%shards != 0 || n[1]%shards != 0) {
+		return nil, fmt.Errorf("%d heads with %d of key and value do not divide into %d shards",
+			n[0], n[1], shards)
+	}
+	return []int64{heads * n[2], kv * n[2], kv * n[3]}, nil
+}
+
+// mimoHeads returns what begins the names of the fields that describe a layer's heads. Layers with
+// a sliding window have their own.
+func mimoHeads(s settings, key string) (prefix string, err error) {
+	const field = "hybrid_layer_pattern"
+	v, _ := s.lookup(field)
+	pattern, _ := v.([]any)
+	at := locate(key)
+	if at.layer < 0 || at.layer >= len(pattern) {
+		return "", fmt.Errorf("config.json: %s is %s: it does not tell which heads the layer has",
+			field, shown(v))
+	}
+	switch kind, ok := pattern[at.layer].(float64); {
+	case !ok:
+		return "", fmt.Errorf("config.json: %s is %s: expected numbers", field, shown(v))
+	case kind != 0:
+		return "swa_", nil
+	}
+	return "", nil
+}
+
+// mimoField reads a number of the configuration that must be there.
+func mimoField(s settings, name string) (int64, error) {
+	n, found, err := s.whole(name)
+	if err == nil && (!found || n < 1 || n > maxRuns) {
+		err = fmt.Errorf("config.json: %s is missing or not a number of heads or rows", name)
+	}
+	return int64(n), err
+}
+
+// undo puts query, key and value into one matrix again. V2.5 has them in one already, and the
+// reference saves it with its rows in order.
+func (m mimoQKV) undo(p *planner) error {
+	if !m.apart || p.s.text("attention_projection_layout") == "split" {
+		return nil
+	}
+	return fused{from: mimoFused, to: mimoParts}.undo(p)
+}
 
 // maxRuns limits the runs of rows with their own grids in a matrix, since memory is allocated for
 // each.
@@ -25,8 +223,7 @@ func mimoV2Scales(o *opening, scale *Stored) (decoder, error) {
 	}
 	shards, ok := o.c.tensorParallel, true
 	if shards == unreadable {
-		return nil, fmt.Errorf("%s: its metadata is too large to be read, and tp_size there may "+
-			"say where the scales of %s lie: take out what is not tp_size", indexName, w.Key)
+		return nil, unreadableIndex(w.Key)
 	}
 	if shards == 0 {
 		shards, ok = o.settings.integer("num_key_value_heads")
@@ -155,6 +352,20 @@ func (o *opening) valueRuns(scale *Stored, h keyHeads) (decoder, error) {
 
 // unreadable is the tp_size of an index whose metadata is not read.
 const unreadable = -1
+
+// unreadableIndex is the error for a fused matrix whose shards such an index may give.
+func unreadableIndex(key string) error {
+	return fmt.Errorf("%s: its metadata is too large to be read, and tp_size there may say where "+
+		"the scales of %s lie: take out what is not tp_size", indexName, key)
+}
+
+// shownShards is tp_size of a view that shows fused matrices as they are published; otherwise 0.
+func (p *planner) shownShards() int {
+	if !p.layout.published || p.back != nil {
+		return 0
+	}
+	return max(p.c.tensorParallel, 0)
+}
 
 // tensorParallelOf reads tp_size of an index. It returns 0 if there is none.
 func tensorParallelOf(index *safetensors.Index) int {

@@ -30,7 +30,7 @@ var qwen35 = family{
 	views: []view{{
 		layout: LayoutNative, prefixes: qwen35MTP,
 		renames: gatedDeltaNet, float32: gatedDeltaNetF32, marks: []string{"._fp32_params."},
-	}},
+	}, titanQwen35},
 }
 
 // qwen3Next is Qwen3-Next, which has the linear attention of Qwen 3.5.

@@ -13,6 +13,7 @@ var (
 	memoryAlone = []string{LayoutHF, LayoutTransformers}
 	nativeToo   = []string{LayoutNative, LayoutHF}
 	inMemory    = []string{LayoutNative, LayoutHF, LayoutTransformers}
+	titanToo    = []string{LayoutNative, LayoutHF, LayoutTorchTitan}
 	all         = []string{LayoutNative, LayoutHF, LayoutTransformers, LayoutTorchTitan}
 )
 
@@ -25,18 +26,18 @@ var layoutsOfConfigs = []struct {
 	{"DeepSeek-V3", `{"model_type": "deepseek_v3"}`, all},
 	{"Kimi-K2", `{"model_type": "kimi_k2"}`, all},
 	{"Qwen3-30B-A3B", `{"model_type": "qwen3_moe"}`, all},
-	{"Qwen3-8B", `{"model_type": "qwen3"}`, []string{LayoutNative, LayoutHF, LayoutTorchTitan}},
-	{"Llama-3.1", `{"model_type": "llama"}`, nativeToo},
+	{"Qwen3-8B", `{"model_type": "qwen3"}`, titanToo},
+	{"Llama-3.1", `{"model_type": "llama"}`, titanToo},
 
 	// Types that a reference has for a model and its language model together.
-	{"Kimi-VL", `{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3"}}`, nativeToo},
+	{"Kimi-VL", `{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3"}}`, titanToo},
 	{"Mistral-Small-3.2", `{"model_type": "mistral3", "text_config": {"model_type": "mistral"}}`, nativeToo},
 	{"Ministral-3", `{"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}`, nativeToo},
 	{"Mistral 3 that says no more", `{"model_type": "mistral3", "text_config": {}}`, nativeToo},
-	{"Kimi-K2.5", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}}`, inMemory},
-	{"Kimi-K2.5, as BF16", `{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`, inMemory},
+	{"Kimi-K2.5", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}}`, all},
+	{"Kimi-K2.5, as BF16", `{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`, all},
 	{"Mistral-Small-4", `{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`, nativeToo},
-	{"gpt-oss", `{"model_type": "gpt_oss"}`, nativeToo},
+	{"gpt-oss", `{"model_type": "gpt_oss"}`, titanToo},
 	{"Kimi-K3", `{"model_type": "kimi_k3", "text_config": {"model_type": "kimi_linear"}}`, nativeToo},
 	{"DeepSeek-V4", `{"model_type": "deepseek_v4"}`, inMemory},
 	{"DeepSeek-V4.1", `{"model_type": "deepseek_v41", "text_config": {"model_type": "deepseek_v41_text"}}`, nativeToo},
@@ -50,8 +51,9 @@ var layoutsOfConfigs = []struct {
 	{"Nemotron 3", `{"model_type": "nemotron_h"}`, inMemory},
 	{"Qwen3.5-35B-A3B", `{"model_type": "qwen3_5_moe", "text_config": {"model_type": "qwen3_5_moe_text"}}`, inMemory},
 	{"Qwen3.5's language model", `{"model_type": "qwen3_5_moe_text"}`, inMemory},
-	{"Qwen3.5-27B", `{"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text"}}`, nativeToo},
-	{"a vision tower with a type", `{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3"}, "vision_config": {"model_type": "moonvit"}}`, nativeToo},
+	{"Qwen3.5-27B's language model", `{"model_type": "qwen3_5_text"}`, nativeToo},
+	{"Qwen3.5-27B", `{"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text"}}`, titanToo},
+	{"a vision tower with a type", `{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3"}, "vision_config": {"model_type": "moonvit"}}`, titanToo},
 
 	// Models around a language model with a row.
 	{"InternVL3.5 with experts", `{"model_type": "internvl_chat", "llm_config": {"model_type": "qwen3_moe"}}`, hfAlone},

@@ -3,7 +3,6 @@ package adapter
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -59,7 +58,7 @@ type setting[T comparable] struct {
 
 // qweightRule is a scheme for the modules that a pattern matches.
 type qweightRule struct {
-	pattern *regexp.Regexp // nil: only Python can read it, so it may match any module
+	pattern *pattern // nil: only Python can read it, so it may match any module
 	scheme  qweightScheme
 }
 
@@ -278,7 +277,7 @@ func (c *qweightConfig) addPattern(field, text string, s qweightScheme, left *bu
 	c.add(s)
 	r := qweightRule{scheme: s}
 	if left.take(text) {
-		r.pattern = regexp.MustCompile(text)
+		r.pattern = newPattern(text)
 	}
 	c.rules = append(c.rules, r)
 	return nil

@@ -241,8 +241,8 @@ func (x *expertLayer) with(r role) (groupedWeight, bool) {
 // grouped one is taken apart.
 func (p *planner) single(w *weight, at place, x *expertLayer) error {
 	lo, hi := p.o.EP.Range(p.experts(x))
-	if part, ok := p.family.experts.splitExpert(at.rest); ok {
-		if part.number < lo || part.number >= hi {
+	if e, ok := p.family.experts.expertOf(at.rest); ok {
+		if e < lo || e >= hi {
 			p.acc.dropWeight(w, "expert of another expert-parallel rank")
 			return nil
 		}
@@ -285,10 +285,10 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 func (p *planner) takeApart(g groupedWeight, at place, x *expertLayer, lo, hi int) error {
 	k := p.family.experts
 	b := p.bucket(g.weight, at)
-	show := func(r role, e int, n expr.Node) error {
-		return p.add(p.name(x.name(k.key(e, r)), at), n, b, g.weight)
+	show := func(key string, n expr.Node) error {
+		return p.add(p.name(x.name(key), at), n, b, g.weight)
 	}
-	err := g.group.apart(p.node(g.weight), g.parts(p.gated), lo, hi, show)
+	err := k.apart(g.group, p.node(g.weight), g.parts(p.gated), lo, hi, show)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
 	}
@@ -296,8 +296,62 @@ func (p *planner) takeApart(g groupedWeight, at place, x *expertLayer, lo, hi in
 }
 
 // key is an expert's key within its layer.
-func (k *expertKeys) key(e int, r role) string {
-	return k.path + strconv.Itoa(e) + "." + k.proj[r]
+func (k *expertKeys) key(e int, r role) string { return k.of(e, k.proj[r]) }
+
+// of is the key within its layer of an expert's tensor.
+func (k *expertKeys) of(e int, key string) string {
+	return k.path + strconv.Itoa(e) + "." + key
+}
+
+// apart yields the published tensors of the experts [lo, hi) of a grouped tensor, by their keys
+// within the layer.
+func (k *expertKeys) apart(
+	g *group, n expr.Node, parts []role, lo, hi int, yield func(key string, n expr.Node) error,
+) error {
+	if k.halves != "" && slices.Equal(parts, []role{gate, up}) {
+		return k.halved(g, n, parts, lo, hi, yield)
+	}
+	return g.apart(n, parts, lo, hi, func(r role, e int, one expr.Node) error {
+		return yield(k.key(e, r), one)
+	})
+}
+
+// halved yields one tensor for each expert, with the rows of up above those of gate.
+func (k *expertKeys) halved(
+	g *group, n expr.Node, parts []role, lo, hi int, yield func(key string, n expr.Node) error,
+) error {
+	halves := make([]expr.Node, 0, len(parts))
+	for _, r := range []role{up, gate} {
+		part, err := g.slice(n, r, parts)
+		if err == nil {
+			part, err = orient(part, g.transposed)
+		}
+		if err != nil {
+			return err
+		}
+		halves = append(halves, part)
+	}
+	both, err := expr.Concat(1, halves...)
+	if err != nil {
+		return err
+	}
+	return each(both, lo, hi, func(e int, one expr.Node) error {
+		return yield(k.of(e, k.halves), one)
+	})
+}
+
+// each yields the entries [lo, hi) of a node's first axis.
+func each(n expr.Node, lo, hi int, yield func(e int, n expr.Node) error) error {
+	for e := lo; e < hi; e++ {
+		one, err := expr.Index(n, int64(e))
+		if err == nil {
+			err = yield(e, one)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // slice keeps one projection of a tensor grouped this way, which holds parts.
@@ -331,14 +385,9 @@ func (g *group) apart(
 		if err != nil {
 			return err
 		}
-		for e := lo; e < hi; e++ {
-			one, err := expr.Index(part, int64(e))
-			if err != nil {
-				return err
-			}
-			if err := yield(r, e, one); err != nil {
-				return err
-			}
+		err = each(part, lo, hi, func(e int, one expr.Node) error { return yield(r, e, one) })
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -33,8 +33,9 @@ type planner struct {
 	slots   int // in all layers, one for each projection of each expert
 	byLayer map[layerID]int32
 
-	back   *view // undoes the names of a native source; nil otherwise
-	byName map[string]*weight
+	back    *view      // in whose layout the source is; nil: it is a published checkpoint
+	unnamed [][]rename // undo its names, each list in turn
+	byName  map[string]*weight
 
 	rootName  string // see root
 	rootKnown bool
@@ -72,7 +73,7 @@ func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	}
 	return &Plan{
 		Options: p.o, Tensors: p.ordered(), Account: p.acc, Config: config, Params: params,
-		Notes: p.notes,
+		Notes: p.notes, TensorParallel: p.shownShards(),
 	}, nil
 }
 

@@ -274,7 +274,7 @@ type targets struct {
 	all      bool            // a class such as Linear is a target, and every module may be of it
 	names    map[string]bool // of modules
 	above    map[string]bool // names whose modules below are all covered
-	patterns []*regexp.Regexp
+	patterns []*pattern
 }
 
 func newTargets() *targets { return &targets{names: map[string]bool{}, above: map[string]bool{}} }
@@ -282,7 +282,7 @@ func newTargets() *targets { return &targets{names: map[string]bool{}, above: ma
 func (t *targets) match(module string) bool {
 	return t.all || t.names[module] || t.below(module) ||
 		slices.ContainsFunc(t.patterns,
-			func(re *regexp.Regexp) bool { return re.MatchString(module) })
+			func(p *pattern) bool { return p.MatchString(module) })
 }
 
 // below reports whether a module is below one of the names.
@@ -325,12 +325,12 @@ func (t *targets) addGlob(s string, left *budget) {
 
 // addPattern adds a pattern. A pattern that only Python can read, or that exceeds the budget,
 // matches everything. That is safe, because the scales must fit the rule too.
-func (t *targets) addPattern(pattern string, left *budget) {
-	if !left.take(pattern) {
+func (t *targets) addPattern(expression string, left *budget) {
+	if !left.take(expression) {
 		t.all = true
 		return
 	}
-	t.patterns = append(t.patterns, regexp.MustCompile(pattern))
+	t.patterns = append(t.patterns, newPattern(expression))
 }
 
 // budget is the number of instructions left for the patterns of a description. It is needed because

@@ -74,6 +74,27 @@ func (s settings) whole(names ...string) (n int, found bool, err error) {
 	return 0, false, nil
 }
 
+// uniform is like whole, but the field may also be a list with the same number for each layer.
+func (s settings) uniform(names ...string) (n int, found bool, err error) {
+	for _, name := range names {
+		v, ok := s.lookup(name)
+		if !ok {
+			continue
+		}
+		list, ok := v.([]any)
+		if !ok {
+			return s.whole(name)
+		}
+		other := func(e any) bool { return shown(e) != shown(list[0]) }
+		if len(list) == 0 || slices.ContainsFunc(list, other) {
+			return 0, false, fmt.Errorf("config.json: %s is %s: expected the same number for "+
+				"each layer", name, shown(v))
+		}
+		return settings{name: list[0]}.whole(name)
+	}
+	return 0, false, nil
+}
+
 // shown is a value for a message, as it is in the file. Long ones are cut.
 func shown(v any) string { return shorten(string(appendShown(nil, v))) }
 

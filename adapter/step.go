@@ -326,10 +326,14 @@ func (m scaledBy) do(p *planner) error {
 		return err
 	}
 	return p.replace(func(w *weight) ([]weight, error) {
-		if vectors[w.hf] == nil {
-			return nil, nil
+		head, ok := strings.CutSuffix(w.hf, m.by)
+		switch {
+		case vectors[w.hf] != nil:
+			return []weight{}, nil
+		case ok:
+			return nil, fmt.Errorf("expected %s beside it", head+m.key)
 		}
-		return []weight{}, nil
+		return nil, nil
 	})
 }
 

@@ -17,7 +17,7 @@ func (p *planner) publish() error {
 		p.view = &view{layout: v.layout, path: v.path, groups: v.groups, mtp: v.mtp}
 		return nil
 	}
-	p.back = v
+	p.undo(v)
 	for i := range p.weights {
 		p.weights[i].hf = p.published(p.weights[i].hf)
 	}
@@ -30,20 +30,21 @@ func (p *planner) publish() error {
 	return nil
 }
 
-// published gives the published name for a name in the source's layout.
-func (p *planner) published(name string) string {
-	if p.back == nil {
-		return name
+// undo notes that names of the source are those of a view.
+func (p *planner) undo(v *view) {
+	p.back, p.unnamed = v, nil
+	for _, list := range slices.Backward(v.later) {
+		p.unnamed = append(p.unnamed, reversed(list))
 	}
-	return p.back.published(name)
+	p.unnamed = append(p.unnamed, reversed(v.renames), reversed(v.prefixes))
 }
 
-// published undoes the view's renames.
-func (v *view) published(name string) string {
-	for _, list := range slices.Backward(v.later) {
-		name = firstOf(reversed(list), name)
+// published gives the published name for a name in the source's layout.
+func (p *planner) published(name string) string {
+	for _, list := range p.unnamed {
+		name = firstOf(list, name)
 	}
-	return firstOf(reversed(v.prefixes), firstOf(reversed(v.renames), name))
+	return name
 }
 
 // storedAs returns the view in whose layout the source is stored, or nil if it is a published

@@ -73,7 +73,7 @@ func ConvertTensorToHF(config *Config, name string, n expr.Node, o Options) ([]T
 		return nil, err
 	}
 	if native, ok := p.family.viewNamed(LayoutNative); ok {
-		p.back = native
+		p.undo(native)
 	}
 	if err := p.convert(name, n); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -114,8 +114,8 @@ func (p *planner) convertGroup(
 	k, parts := p.family.experts, x.parts(p.gated)
 	lo, hi := p.o.EP.Range(int(n.Shape()[0]))
 	if k.grouped == "" || p.layout.quantizes && k.isSplit() {
-		return x.group.apart(n, parts, lo, hi, func(r role, e int, one expr.Node) error {
-			return yield(head+k.key(e, r), one)
+		return k.apart(x.group, n, parts, lo, hi, func(key string, one expr.Node) error {
+			return yield(head+key, one)
 		})
 	}
 	if lo == hi && p.o.EP.Size > 0 {

@@ -56,6 +56,9 @@ func (b *builder) view(v View) error {
 	}
 	if len(shards) != 1 || shards[0].name != stem+shardEnd {
 		index.Metadata = map[string]any{"total_size": total}
+		if n := v.Plan.TensorParallel; n > 0 {
+			index.Metadata["tp_size"] = n
+		}
 		data, err := index.Encode()
 		if err != nil {
 			return err
