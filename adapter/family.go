@@ -124,6 +124,9 @@ type view struct {
 	// asStored: grouped experts that are not quantized keep their dtype.
 	asStored bool
 
+	// note is a line for users on how the layout differs from what its loader makes; often empty.
+	note string
+
 	hooks
 }
 
