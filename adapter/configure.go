@@ -128,8 +128,11 @@ func lacks(f *family, s settings, layout string) error {
 		return fmt.Errorf("config.json: model_type %q is not known to layout %s: %s; known are %s",
 			s.modelType(), layout, works, knownTypes())
 	default:
-		text := fmt.Sprintf("model_type %q has no layout %s: it has %s", s.modelType(), layout,
-			strings.Join(f.layouts(), ", "))
+		text := fmt.Sprintf("model_type %q has no layout %s", s.modelType(), layout)
+		if why := f.lacking[layout]; why != "" {
+			text = fmt.Sprintf("config.json: %s, so there is no layout %s", why, layout)
+		}
+		text += ": it has " + strings.Join(f.layouts(), ", ")
 		return &LayoutError{layout, text}
 	}
 }

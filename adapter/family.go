@@ -46,6 +46,9 @@ type family struct {
 	// views are the layouts of the family, besides those that every model has.
 	views []view
 
+	// lacking says why the configuration does not have layouts that the row has.
+	lacking map[string]string
+
 	// noNative says why a family without experts lacks the layout native. If it is empty, such a
 	// family has it: with the published names, as for every model that the reference has no adapter
 	// for.
@@ -91,10 +94,10 @@ type expertKeys struct {
 // view describes a family in one layout.
 type view struct {
 	layout string
-	types  []string            // the values of model_type that have the layout; empty: all of the row
-	when   func(settings) bool // the configurations that have the layout; nil: all
-	path   string              // of the grouped tensors within a layer; empty: the experts' own
-	groups []group             // the grouped tensors, if they are not those of the layout
+	types  []string              // the values of model_type that have the layout; empty: all of the row
+	lacks  func(settings) string // why a configuration does not have the layout; nil: all have it
+	path   string                // of the grouped tensors within a layer; empty: the experts' own
+	groups []group               // the grouped tensors, if they are not those of the layout
 
 	// steps make tensors from others before they are renamed.
 	steps []step
@@ -186,15 +189,21 @@ func rowOf(s settings) *family {
 
 // of returns the row with the views that a configuration has.
 func (f *family) of(s settings) *family {
-	lacks := func(v view) bool {
-		return len(v.types) > 0 && !slices.Contains(v.types, s.modelType()) ||
-			v.when != nil && !v.when(s)
-	}
-	if !slices.ContainsFunc(f.views, lacks) {
-		return f
-	}
 	own := *f
-	own.views = slices.DeleteFunc(slices.Clone(f.views), lacks)
+	own.views, own.lacking = nil, map[string]string{}
+	for _, v := range f.views {
+		reason := ""
+		if v.lacks != nil {
+			reason = v.lacks(s)
+		}
+		switch {
+		case len(v.types) > 0 && !slices.Contains(v.types, s.modelType()):
+		case reason != "":
+			own.lacking[v.layout] = reason
+		default:
+			own.views = append(own.views, v)
+		}
+	}
 	return &own
 }
 

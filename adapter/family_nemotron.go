@@ -20,7 +20,7 @@ var nemotronH = family{
 // transformersNemotronH has no tensor for gate and up together, since the experts have no gate.
 var transformersNemotronH = view{
 	layout: LayoutTransformers, prefixes: []rename{{"^backbone.", "model."}},
-	marks: []string{"^model.embeddings."},
+	marks: []string{"^model.embeddings.weight$", "^model.norm_f.weight$"},
 	groups: []group{
 		{name: "up_proj", parts: []role{up}},
 		{name: "down_proj", parts: []role{down}},
