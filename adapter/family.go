@@ -35,6 +35,10 @@ type family struct {
 	// With a nil decoder the general rules apply.
 	scales func(o *opening, scale *Stored) (decoder, error)
 
+	// inShards: quantized matrices of query, key and value are in as many shards as there are
+	// key-value heads, even if the index has no tp_size.
+	inShards bool
+
 	// experts has the names of experts in published checkpoints. It is nil for dense models.
 	experts *expertKeys
 

@@ -1,16 +1,29 @@
 package adapter
 
-// encoders are models that embed or rank texts. In the reference each is inside another module.
+// encoders are models that embed texts. In the reference each is inside another module.
 var encoders = family{
 	name:  "encoder",
-	types: []string{"llama_bidirec", "ministral3_bidirec", "mistral3_bidirec"},
+	types: encoderTypes,
+	inner: []string{"ministral3"},
+	architectures: []string{
+		"LlamaBidirectionalModel", "Ministral3BidirectionalModel", "Mistral3BidirectionalModel",
+	},
+	views: []view{{layout: LayoutNative, prefixes: insideEncoder, marks: []string{"^model."}}},
+}
+
+// crossEncoders are models like them with a head that ranks texts.
+var crossEncoders = family{
+	name:  "cross_encoder",
+	types: encoderTypes,
 	inner: []string{"ministral3"},
 	plain: []string{"score."},
 	views: []view{{
 		layout: LayoutNative, prefixes: insideEncoder,
-		marks: []string{"^model.model.", "^model.score.", "^model.language_model."},
+		marks: []string{"^model.model.", "^model.score."},
 	}},
 }
+
+var encoderTypes = []string{"llama_bidirec", "ministral3_bidirec", "mistral3_bidirec"}
 
 // mistral3Reranker is Mistral 3 with a head that ranks texts. Published checkpoints have the head in
 // the language model, where vLLM expects it.

@@ -25,7 +25,8 @@ var kimiLinear = family{
 // transformersKimiLinear renames only what is in blocks of experts, since the MLPs of the other
 // layers are published as they are named in memory.
 var transformersKimiLinear = view{
-	layout: LayoutTransformers, path: "mlp.experts.", marks: kernelMarks,
+	layout: LayoutTransformers, types: []string{"kimi_linear"}, path: "mlp.experts.",
+	marks: kernelMarks,
 	steps: []step{joinedKernels(".self_attn.")},
 	renames: slices.Concat([]rename{
 		{".block_sparse_moe.gate.", ".mlp.gate."},

@@ -3,6 +3,8 @@ package adapter
 import (
 	"fmt"
 	"strings"
+
+	"github.com/dequantfs/dequantfs/adapter/expr"
 )
 
 // step3p5 is Step 3.5. Each projection of all experts is published as one tensor.
@@ -25,6 +27,7 @@ var step3p7 = family{
 	experts: step3Experts,
 	views: []view{{
 		layout: LayoutNative,
+		marks:  []string{"^model.vit_large_projector."},
 		steps:  []step{step3Predictions{}},
 		prefixes: []rename{
 			{"^model.embed_tokens.", "model.language_model.embed_tokens."},
@@ -67,7 +70,7 @@ func (step3Predictions) do(p *planner) error {
 	if err != nil {
 		return err
 	}
-	return p.replace(func(w *weight) ([]weight, error) {
+	err = p.replace(func(w *weight) ([]weight, error) {
 		for _, root := range step3Roots {
 			layer, rest, ok := layerBehind(w.hf, root+"layers.")
 			if ok && start <= layer && layer-start < n {
@@ -77,6 +80,43 @@ func (step3Predictions) do(p *planner) error {
 			}
 		}
 		return nil, nil
+	})
+	if err != nil {
+		return err
+	}
+	return step3Group(p)
+}
+
+// step3Group puts the experts of a prediction layer together as they are published, if the source
+// has them apart.
+func step3Group(p *planner) error {
+	const path = ".moe.experts."
+	return p.replace(func(w *weight) ([]weight, error) {
+		head, rest, ok := strings.Cut(w.hf, path)
+		if !ok || !strings.HasPrefix(head, predictionPrefix+"layers.") {
+			return nil, nil
+		}
+		e, rest, ok := number(rest)
+		if !ok || !strings.HasPrefix(rest, ".") {
+			return nil, nil
+		}
+		if e > 0 {
+			return []weight{}, p.beside(head+path+"0"+rest, w.hf)
+		}
+		var experts []*weight
+		for one := w; one != nil; one = p.weightOf(fmt.Sprint(head, path, len(experts), rest)) {
+			experts = append(experts, one)
+		}
+		if p.count >= 0 && len(experts) != p.count {
+			return nil, fmt.Errorf("%d experts from 0, but config.json has %s = %d", len(experts),
+				p.countField(), p.count)
+		}
+		nodes, err := p.alike(experts)
+		if err != nil {
+			return nil, err
+		}
+		n, err := expr.Stack(nodes...)
+		return []weight{p.made(head+".moe"+rest, n, experts...)}, err
 	})
 }
 

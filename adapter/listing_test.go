@@ -261,11 +261,140 @@ var listed = map[string]listing{
 		language_model.score.weight F32 1 8
 		model.vision_tower.patch_conv.weight BF16 8 3 2 2`,
 	},
+	"cross_encoder": {
+		`{"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalForSequenceClassification"], "num_hidden_layers": 1}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.self_attn.q_proj.weight BF16 4 8
+		score.weight F32 1 8`,
+	},
 	"encoder": {
 		`{"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalModel"], "num_hidden_layers": 1}`, `
 		embed_tokens.weight BF16 16 8
 		layers.0.self_attn.q_proj.weight BF16 4 8
 		norm.weight BF16 8`,
+	},
+	"qwen3_vl_moe": {
+		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 2, "num_experts": 2}}`, `
+		model.language_model.embed_tokens.weight BF16 16 6
+		model.language_model.layers.0.mlp.gate.weight BF16 2 6
+		model.language_model.layers.{0,1}.mlp.experts.gate_up_proj BF16 2 6 8
+		model.language_model.layers.{0,1}.mlp.experts.down_proj BF16 2 4 6
+		model.visual.blocks.0.attn.qkv.weight BF16 6 2
+		lm_head.weight BF16 16 6`,
+	},
+	"qwen3_vl_moe_saved": {
+		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 1, "num_experts": 2}}`, `
+		language_model.embed_tokens.weight BF16 16 6
+		language_model.layers.0.mlp.experts.gate_up_proj BF16 2 8 6
+		language_model.layers.0.mlp.experts.down_proj BF16 2 6 4
+		visual.blocks.0.attn.qkv.weight BF16 6 2
+		lm_head.weight BF16 16 6`,
+	},
+	"hunyuan_image3": {
+		`{"model_type": "hunyuan_image_3_moe", "num_hidden_layers": 2, "num_experts": [2, 2], "moe_intermediate_size": [4, 4]}`, `
+		model.wte.weight BF16 16 8
+		model.layers.0.mlp.gate.wg.weight F32 2 8
+		model.layers.0.mlp.experts.{0,1}.gate_and_up_proj.weight BF16 8 8
+		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
+		model.layers.0.mlp.shared_mlp.gate_and_up_proj.weight BF16 8 8
+		model.layers.1.mlp.experts.{0,1}.gate_and_up_proj.weight FP8 8 8
+		model.layers.1.mlp.experts.{0,1}.down_proj.weight FP8 8 4
+		model.ln_f.weight BF16 8
+		model.timestep_emb.mlp.0.weight BF16 8 8
+		vae.encoder.conv_in.weight BF16 8 3 3 3
+		vision_model.embeddings.patch_embedding.weight BF16 8 3 2 2
+		vision_aligner.layers.0.weight BF16 8 8
+		lm_head.weight BF16 16 8`,
+	},
+	"step3p5": {
+		`{"model_type": "step3p5", "num_hidden_layers": 2, "moe_num_experts": 2, "num_nextn_predict_layers": 1}`, `
+		model.layers.0.self_attn.g_proj.weight BF16 2 8
+		model.layers.0.mlp.up_proj.weight FP8 8 8
+		model.layers.1.moe.gate.weight BF16 2 8
+		model.layers.1.moe.router_bias F32 2
+		model.layers.1.moe.{gate_proj,up_proj}.weight BF16 2 4 8
+		model.layers.1.moe.down_proj.weight BF16 2 8 4
+		model.layers.1.share_expert.up_proj.weight BF16 4 8
+		model.layers.2.mlp.up_proj.weight FP8 8 8
+		model.layers.2.transformer.shared_head.output.weight BF16 16 8
+		model.norm.weight BF16 8
+		lm_head.weight BF16 16 8`,
+	},
+	"step3p7": {
+		`{"model_type": "step3p7", "text_config": {"model_type": "step3p5", "num_hidden_layers": 1, "moe_num_experts": 2, "num_nextn_predict_layers": 1}}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.{0,1,2}.moe.router_bias F32 2
+		model.layers.{0,1,2}.moe.{gate_proj,up_proj}.weight BF16 2 4 8
+		model.layers.{0,1,2}.moe.down_proj.weight BF16 2 8 4
+		model.layers.1.eh_proj.weight BF16 8 16
+		model.norm.weight BF16 8
+		vision_model.conv1.weight BF16 8 3 2 2
+		vit_large_projector.weight BF16 8 8
+		lm_head.weight BF16 16 8`,
+	},
+	"gemma4": {
+		`{"model_type": "gemma4", "text_config": {"model_type": "gemma4_text", "num_hidden_layers": 1, "num_experts": 2}}`, `
+		model.language_model.layers.0.experts.gate_up_proj BF16 2 8 6
+		model.language_model.layers.0.experts.down_proj BF16 2 6 4
+		model.language_model.layers.0.router.proj.weight BF16 2 6
+		model.language_model.layers.0.router.scale BF16 6
+		model.language_model.layers.0.router.per_expert_scale F32 2
+		model.language_model.layers.0.mlp.up_proj.weight FP8 8 6
+		model.embed_vision.embedding_projection.weight BF16 6 6`,
+	},
+	"diffusion_gemma": {
+		`{"model_type": "diffusion_gemma", "text_config": {"model_type": "diffusion_gemma_text", "num_hidden_layers": 1, "num_experts": 2}}`, `
+		model.decoder.embed_tokens.weight BF16 16 6
+		model.decoder.layers.0.experts.gate_up_proj BF16 2 8 6
+		model.decoder.layers.0.experts.down_proj BF16 2 6 4
+		model.decoder.layers.0.router.proj.weight BF16 2 6
+		model.decoder.layers.0.router.{scale,per_expert_scale} BF16 2
+		model.decoder.self_conditioning.up_proj.weight BF16 8 6
+		model.decoder.norm.weight BF16 6
+		model.encoder.language_model.layers.0.layer_scalar BF16 1`,
+	},
+	"inkling": {
+		`{"model_type": "inkling_mm_model", "text_config": {"model_type": "inkling_text", "num_hidden_layers": 2, "n_routed_experts": 2}}`, `
+		model.llm.{embed,unembed}.weight BF16 16 6
+		model.llm.{embed_norm,norm}.weight BF16 6
+		model.llm.layers.0.attn.{wq_du,wk_dv,wv_dv,wr_du,wo_ud}.weight BF16 6 6
+		model.llm.layers.0.attn.{q_norm,k_norm}.weight BF16 6
+		model.llm.layers.0.attn.{k_sconv,v_sconv}.weight BF16 6 1 4
+		model.llm.layers.0.attn.rel_logits_proj.proj BF16 4 6
+		model.llm.layers.0.{attn_sconv,mlp_sconv}.weight BF16 6 1 4
+		model.llm.layers.0.{attn_norm,mlp_norm}.weight BF16 6
+		model.llm.layers.0.mlp.w13_dn.weight BF16 8 6
+		model.llm.layers.0.mlp.w2_md.weight BF16 6 4
+		model.llm.layers.1.mlp.gate.{weight,bias} BF16 3 6
+		model.llm.layers.1.mlp.gate.global_scale F32 1
+		model.llm.layers.1.mlp.experts.w13_weight BF16 2 8 6
+		model.llm.layers.1.mlp.experts.w2_weight BF16 2 6 4
+		model.llm.layers.1.mlp.shared_experts.shared_w13_weight BF16 1 8 6
+		model.llm.layers.1.mlp.shared_experts.shared_w2_weight BF16 1 6 4
+		model.mtp.layers.0.input_proj.weight BF16 6 12
+		model.audio.{encoder,final_norm}.weight BF16 6
+		model.visual.layers.{linear_0,norm_0}.weight BF16 8
+		model.visual.final_norm.weight BF16 8`,
+	},
+	"mimo_v25": {
+		`{"model_type": "mimo_v2", "architectures": ["MiMoV25ForCausalLM"], "num_hidden_layers": 2, "n_routed_experts": 1, "hybrid_layer_pattern": [0, 1], "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "v_head_dim": 2, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 1, "swa_head_dim": 4, "swa_v_head_dim": 2}`, `
+		model.layers.0.self_attn.qkv_proj.weight F8_E4M3 28 8
+		model.layers.0.self_attn.qkv_proj.weight_scale_inv F32 2 1
+		model.layers.1.self_attn.qkv_proj.weight F8_E4M3 20 8
+		model.layers.1.self_attn.qkv_proj.weight_scale_inv F32 2 1
+		model.layers.1.self_attn.attention_sink_bias BF16 4
+		model.layers.1.self_attn.o_proj.weight BF16 8 8
+		model.layers.1.mlp.gate.weight F32 1 8
+		model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
+		model.layers.1.mlp.experts.0.down_proj.weight FP8 8 4`,
+	},
+	"mimo_v2": {
+		`{"model_type": "mimo_v2", "architectures": ["MiMoV2ForCausalLM"], "num_hidden_layers": 1, "n_routed_experts": 1, "hybrid_layer_pattern": [0], "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "v_head_dim": 2}`, `
+		model.layers.0.self_attn.qkv_proj.weight FP8 28 8
+		model.layers.0.self_attn.o_proj.weight BF16 8 8
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		visual.blocks.0.attn.qkv.weight BF16 6 2`,
 	},
 	"gpt_oss": {
 		`{"model_type": "gpt_oss", "num_hidden_layers": 1, "num_local_experts": 2}`, `
@@ -663,129 +792,6 @@ var listed = map[string]listing{
 		model.layers.0.ple.ple_embedding.layer_multipliers I64 2
 		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
 		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
-	},
-	"qwen3_vl_moe": {
-		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 2, "num_experts": 2}}`, `
-		model.language_model.embed_tokens.weight BF16 16 6
-		model.language_model.layers.0.mlp.gate.weight BF16 2 6
-		model.language_model.layers.{0,1}.mlp.experts.gate_up_proj BF16 2 6 8
-		model.language_model.layers.{0,1}.mlp.experts.down_proj BF16 2 4 6
-		model.visual.blocks.0.attn.qkv.weight BF16 6 2
-		lm_head.weight BF16 16 6`,
-	},
-	"qwen3_vl_moe_saved": {
-		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 1, "num_experts": 2}}`, `
-		language_model.embed_tokens.weight BF16 16 6
-		language_model.layers.0.mlp.experts.gate_up_proj BF16 2 8 6
-		language_model.layers.0.mlp.experts.down_proj BF16 2 6 4
-		visual.blocks.0.attn.qkv.weight BF16 6 2
-		lm_head.weight BF16 16 6`,
-	},
-	"hunyuan_image3": {
-		`{"model_type": "hunyuan_image_3_moe", "num_hidden_layers": 2, "num_experts": [2, 2], "moe_intermediate_size": [4, 4]}`, `
-		model.wte.weight BF16 16 8
-		model.layers.0.mlp.gate.wg.weight F32 2 8
-		model.layers.0.mlp.experts.{0,1}.gate_and_up_proj.weight BF16 8 8
-		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
-		model.layers.0.mlp.shared_mlp.gate_and_up_proj.weight BF16 8 8
-		model.layers.1.mlp.experts.{0,1}.gate_and_up_proj.weight FP8 8 8
-		model.layers.1.mlp.experts.{0,1}.down_proj.weight FP8 8 4
-		model.ln_f.weight BF16 8
-		model.timestep_emb.mlp.0.weight BF16 8 8
-		vae.encoder.conv_in.weight BF16 8 3 3 3
-		vision_model.embeddings.patch_embedding.weight BF16 8 3 2 2
-		vision_aligner.layers.0.weight BF16 8 8
-		lm_head.weight BF16 16 8`,
-	},
-	"step3p5": {
-		`{"model_type": "step3p5", "num_hidden_layers": 2, "moe_num_experts": 2, "num_nextn_predict_layers": 1}`, `
-		model.layers.0.self_attn.g_proj.weight BF16 2 8
-		model.layers.0.mlp.up_proj.weight FP8 8 8
-		model.layers.1.moe.gate.weight BF16 2 8
-		model.layers.1.moe.router_bias F32 2
-		model.layers.1.moe.{gate_proj,up_proj}.weight BF16 2 4 8
-		model.layers.1.moe.down_proj.weight BF16 2 8 4
-		model.layers.1.share_expert.up_proj.weight BF16 4 8
-		model.layers.2.mlp.up_proj.weight FP8 8 8
-		model.layers.2.transformer.shared_head.output.weight BF16 16 8
-		model.norm.weight BF16 8
-		lm_head.weight BF16 16 8`,
-	},
-	"step3p7": {
-		`{"model_type": "step3p7", "text_config": {"model_type": "step3p5", "num_hidden_layers": 1, "moe_num_experts": 2, "num_nextn_predict_layers": 1}}`, `
-		model.embed_tokens.weight BF16 16 8
-		model.layers.{0,1,2}.moe.router_bias F32 2
-		model.layers.{0,1,2}.moe.{gate_proj,up_proj}.weight BF16 2 4 8
-		model.layers.{0,1,2}.moe.down_proj.weight BF16 2 8 4
-		model.layers.1.eh_proj.weight BF16 8 16
-		model.norm.weight BF16 8
-		vision_model.conv1.weight BF16 8 3 2 2
-		vit_large_projector.weight BF16 8 8
-		lm_head.weight BF16 16 8`,
-	},
-	"gemma4": {
-		`{"model_type": "gemma4", "text_config": {"model_type": "gemma4_text", "num_hidden_layers": 1, "num_experts": 2}}`, `
-		model.language_model.layers.0.experts.gate_up_proj BF16 2 8 6
-		model.language_model.layers.0.experts.down_proj BF16 2 6 4
-		model.language_model.layers.0.router.proj.weight BF16 2 6
-		model.language_model.layers.0.router.scale BF16 6
-		model.language_model.layers.0.router.per_expert_scale F32 2
-		model.language_model.layers.0.mlp.up_proj.weight FP8 8 6
-		model.embed_vision.embedding_projection.weight BF16 6 6`,
-	},
-	"diffusion_gemma": {
-		`{"model_type": "diffusion_gemma", "text_config": {"model_type": "diffusion_gemma_text", "num_hidden_layers": 1, "num_experts": 2}}`, `
-		model.decoder.embed_tokens.weight BF16 16 6
-		model.decoder.layers.0.experts.gate_up_proj BF16 2 8 6
-		model.decoder.layers.0.experts.down_proj BF16 2 6 4
-		model.decoder.layers.0.router.proj.weight BF16 2 6
-		model.decoder.layers.0.router.{scale,per_expert_scale} BF16 2
-		model.decoder.self_conditioning.up_proj.weight BF16 8 6
-		model.decoder.norm.weight BF16 6
-		model.encoder.language_model.layers.0.layer_scalar BF16 1`,
-	},
-	"inkling": {
-		`{"model_type": "inkling_mm_model", "text_config": {"model_type": "inkling_text", "num_hidden_layers": 2, "n_routed_experts": 2}}`, `
-		model.llm.{embed,unembed}.weight BF16 16 6
-		model.llm.{embed_norm,norm}.weight BF16 6
-		model.llm.layers.0.attn.{wq_du,wk_dv,wv_dv,wr_du,wo_ud}.weight BF16 6 6
-		model.llm.layers.0.attn.{q_norm,k_norm}.weight BF16 6
-		model.llm.layers.0.attn.{k_sconv,v_sconv}.weight BF16 6 1 4
-		model.llm.layers.0.attn.rel_logits_proj.proj BF16 4 6
-		model.llm.layers.0.{attn_sconv,mlp_sconv}.weight BF16 6 1 4
-		model.llm.layers.0.{attn_norm,mlp_norm}.weight BF16 6
-		model.llm.layers.0.mlp.w13_dn.weight BF16 8 6
-		model.llm.layers.0.mlp.w2_md.weight BF16 6 4
-		model.llm.layers.1.mlp.gate.{weight,bias} BF16 3 6
-		model.llm.layers.1.mlp.gate.global_scale F32 1
-		model.llm.layers.1.mlp.experts.w13_weight BF16 2 8 6
-		model.llm.layers.1.mlp.experts.w2_weight BF16 2 6 4
-		model.llm.layers.1.mlp.shared_experts.shared_w13_weight BF16 1 8 6
-		model.llm.layers.1.mlp.shared_experts.shared_w2_weight BF16 1 6 4
-		model.mtp.layers.0.input_proj.weight BF16 6 12
-		model.audio.{encoder,final_norm}.weight BF16 6
-		model.visual.layers.{linear_0,norm_0}.weight BF16 8
-		model.visual.final_norm.weight BF16 8`,
-	},
-	"mimo_v25": {
-		`{"model_type": "mimo_v2", "architectures": ["MiMoV25ForCausalLM"], "num_hidden_layers": 2, "n_routed_experts": 1, "hybrid_layer_pattern": [0, 1], "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "v_head_dim": 2, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 1, "swa_head_dim": 4, "swa_v_head_dim": 2}`, `
-		model.layers.0.self_attn.qkv_proj.weight F8_E4M3 28 8
-		model.layers.0.self_attn.qkv_proj.weight_scale_inv F32 2 1
-		model.layers.1.self_attn.qkv_proj.weight F8_E4M3 20 8
-		model.layers.1.self_attn.qkv_proj.weight_scale_inv F32 2 1
-		model.layers.1.self_attn.attention_sink_bias BF16 4
-		model.layers.1.self_attn.o_proj.weight BF16 8 8
-		model.layers.1.mlp.gate.weight F32 1 8
-		model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
-		model.layers.1.mlp.experts.0.down_proj.weight FP8 8 4`,
-	},
-	"mimo_v2": {
-		`{"model_type": "mimo_v2", "architectures": ["MiMoV2ForCausalLM"], "num_hidden_layers": 1, "n_routed_experts": 1, "hybrid_layer_pattern": [0], "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "v_head_dim": 2}`, `
-		model.layers.0.self_attn.qkv_proj.weight FP8 28 8
-		model.layers.0.self_attn.o_proj.weight BF16 8 8
-		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
-		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
-		visual.blocks.0.attn.qkv.weight BF16 6 2`,
 	},
 	"llama": {
 		`{"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": true, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `
