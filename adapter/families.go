@@ -83,7 +83,7 @@ var families = []family{
 	{
 		name:    "qwen3_moe",
 		types:   []string{"qwen3_moe"},
-		experts: mlpExperts("num_experts"),
+		experts: mlpExperts(routedExperts...),
 		views:   []view{plainNative, plainTransformers, titanQwen3},
 	},
 	qwen35Moe,

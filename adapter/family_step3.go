@@ -41,12 +41,65 @@ var step3p7 = family{
 			"^model.language_model.layers.*.moe.router_bias$",
 			"model.language_model.layers.*.moe.gate.e_score_correction_bias",
 		}},
-	}},
+	}, transformersStep3p7},
+}
+
+// transformersStep3p7 takes apart the fused matrices of the vision model.
+var transformersStep3p7 = view{
+	layout: LayoutTransformers, types: []string{"step3p7"}, lacks: noVisionHeads,
+	path:  "mlp.experts.",
+	marks: []string{"^model.vision_model.embeddings.", "^model.multi_modal_projector."},
+	steps: visionQKV(".attn.in_proj_", ".attn."),
+	prefixes: []rename{
+		{"^model.embed_tokens.", "model.language_model.embed_tokens."},
+		{"^model.layers.", "model.language_model.layers."},
+		{"^model.norm.", "model.language_model.norm."},
+		{"^vit_large_projector.", "model.multi_modal_projector."},
+		{"^vision_model.conv1.", "model.vision_model.embeddings.patch_embedding."},
+		{
+			"^vision_model.positional_embedding$",
+			"model.vision_model.embeddings.position_embedding.weight",
+		},
+		{"^vision_model.ln_pre.", "model.vision_model.pre_layernorm."},
+		{"^vision_model.vit_downsampler", "model.vision_model.downsampler"},
+		{
+			"^vision_model.transformer.resblocks.*.ls_1.gamma$",
+			"model.vision_model.layers.*.lambda_1",
+		},
+		{
+			"^vision_model.transformer.resblocks.*.ls_2.gamma$",
+			"model.vision_model.layers.*.lambda_2",
+		},
+		{
+			"^vision_model.transformer.resblocks.*.mlp.c_fc.",
+			"model.vision_model.layers.*.mlp.fc1.",
+		},
+		{
+			"^vision_model.transformer.resblocks.*.mlp.c_proj.",
+			"model.vision_model.layers.*.mlp.fc2.",
+		},
+		{"^vision_model.transformer.resblocks.*.attn.", "model.vision_model.layers.*.self_attn."},
+		{
+			"^vision_model.transformer.resblocks.*.ln_1.",
+			"model.vision_model.layers.*.layernorm_before.",
+		},
+		{
+			"^vision_model.transformer.resblocks.*.ln_2.",
+			"model.vision_model.layers.*.layernorm_after.",
+		},
+		{"^vision_model.transformer.resblocks.", "model.vision_model.layers."},
+		{"^vision_model.", "model.vision_model."},
+	},
+	renames: []rename{
+		{".moe.router_bias$", ".mlp.gate.e_score_correction_bias"},
+		{".moe.gate.", ".mlp.gate."},
+		{".share_expert.", ".mlp.shared_experts."},
+	},
 }
 
 // step3Experts are [E, I, D] for gate and up, and [E, D, I] for down.
 var step3Experts = &expertKeys{
-	path: "moe.experts.", proj: mlpProj, count: []string{"moe_num_experts"},
+	path: "moe.experts.", proj: mlpProj, count: []string{"moe_num_experts", "n_routed_experts"},
 	grouped: LayoutHF, groupPath: "moe.",
 	groups: []group{
 		{name: "gate_proj.weight", parts: []role{gate}},

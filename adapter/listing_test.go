@@ -788,7 +788,8 @@ var listed = map[string]listing{
 	},
 	"qwen4_exp": {
 		`{"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 1, "split_ngram_parts": 3}`, `
-		model.layers.0.ple.ple_embedding.ngram_embedding.shard_{2,0,1}.weight BF16 4 2
+		model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1}.weight BF16 4 2
+		model.layers.0.ple.ple_embedding.ngram_embedding.shard_2.weight BF16 3 2
 		model.layers.0.ple.ple_embedding.layer_multipliers I64 2
 		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
 		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
