@@ -36,9 +36,15 @@ var eachApart = []publishedGroup{
 
 // publishedGroups are the families that are published grouped and can be split.
 var publishedGroups = map[string][]publishedGroup{
-	"qwen3_5_moe": gateUpThenDown("mlp.experts.", false),
-	"mistral4":    gateUpThenDown("mlp.experts.", false),
-	"mistral4_vl": gateUpThenDown("mlp.experts.", false),
+	"qwen3_5_moe":        gateUpThenDown("mlp.experts.", false),
+	"qwen3_8_flash_next": gateUpThenDown("mlp.experts.", false),
+	"mistral4":           gateUpThenDown("mlp.experts.", false),
+	"mistral4_vl":        gateUpThenDown("mlp.experts.", false),
+	"gemma4":             gateUpThenDown("experts.", false),
+	"diffusion_gemma":    gateUpThenDown("experts.", false),
+	"qwen3_vl_moe":       gateUpThenDown("mlp.experts.", true),
+	"step3p5":            eachApart,
+	"step3p7":            eachApart,
 	"granitemoe": {
 		{
 			"block_sparse_moe.input_linear.weight",
