@@ -26,7 +26,9 @@ var families = []family{
 		types:   []string{"deepseek_v3", "kimi_k2"},
 		larger:  []string{".weight"},
 		experts: mlpExperts("n_routed_experts"),
-		views:   []view{plainNative, plainTransformers, titanDeepSeek},
+		views: []view{
+			plainNative, {layout: LayoutTransformers, types: []string{"deepseek_v3"}}, titanDeepSeek,
+		},
 	},
 	{
 		name:    "deepseek_v32",

@@ -1,9 +1,6 @@
 package adapter
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // family is one row of the table of model families. It has the names in published checkpoints, and
 // how each layout renames them. Rows are data. A rule of only one family is a function in that
@@ -57,6 +54,10 @@ type family struct {
 	// family has it: with the published names, as for every model that the reference has no adapter
 	// for.
 	noNative string
+
+	// unknown: the model has no row. The row of the language model inside says how its weights and
+	// experts are stored. See Checkpoint.row.
+	unknown bool
 }
 
 // expertKeys has the names of the experts of a layer in a checkpoint.
@@ -122,6 +123,9 @@ type view struct {
 	mtp     mtp    // the meaning of "auto"
 	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as in the source
 
+	// others are parts beside the language model whose experts the layout groups too.
+	others []otherExperts
+
 	// empty: a rank without experts has tensors with no experts if the source has grouped experts.
 	empty bool
 
@@ -135,6 +139,12 @@ type view struct {
 	note string
 
 	hooks
+}
+
+// otherExperts is a part of a model with experts of another number than the language model's.
+type otherExperts struct {
+	prefix string // of its layers
+	config string // the member of the configuration that describes it
 }
 
 // hooks are rules of a view for only one family. Each is optional.
@@ -172,10 +182,7 @@ func familyOf(s settings) *family {
 	for _, l := range s.levels()[1:] {
 		if f := rowOf(l); f != nil {
 			inside := *f
-			inside.views = nil
-			if f.experts == nil {
-				inside.noNative = ""
-			}
+			inside.views, inside.noNative = nil, ""
 			return &inside
 		}
 	}
@@ -294,21 +301,11 @@ func (f *family) layouts() []string {
 
 // allLayouts lists all layouts of the family, for messages.
 func (f *family) allLayouts() string {
-	var others []string
+	var names []string
 	for i := range layouts {
-		if _, ok := f.view(&layouts[i]); ok && !layouts[i].Forward {
-			others = append(others, layouts[i].Name)
+		if _, ok := f.view(&layouts[i]); ok {
+			names = append(names, layouts[i].Name)
 		}
 	}
-	return strings.Join(f.layouts(), ", ") + " and " + strings.Join(others, " and ")
-}
-
-// knownTypes lists every model_type that has a row.
-func knownTypes() string {
-	var all []string
-	for _, f := range families {
-		all = append(all, f.types...)
-	}
-	slices.Sort(all)
-	return strings.Join(slices.Compact(all), ", ")
+	return enumerated(names, "and")
 }

@@ -6,12 +6,12 @@ var laguna = family{
 	types:   []string{"laguna"},
 	experts: mlpExperts("num_experts"),
 	views: []view{
-		{layout: LayoutNative, renames: lagunaRenames}, transformersWith(lagunaRenames...),
+		{layout: LayoutNative, renames: lagunaNames}, transformersWith(lagunaNames...),
 	},
 }
 
-// lagunaRenames are the same in every layout that groups the experts.
-var lagunaRenames = []rename{
+// lagunaNames are the names of the router and of the shared experts in memory.
+var lagunaNames = []rename{
 	{".mlp.shared_expert.", ".mlp.shared_experts."},
 	{".mlp.experts.e_score_correction_bias$", ".mlp.gate.e_score_correction_bias"},
 }

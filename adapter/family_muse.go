@@ -41,7 +41,7 @@ var museGlimmer = family{
 		marks: []string{"^model.layers.", "^model.embed_tokens.", "^model.vision_encoder."},
 		note: "without model.rotary_emb.freqs and model.vision_encoder.rotary_emb.inv_freq, " +
 			"which NeMo AutoModel computes from config.json",
-	}},
+	}, titanMuseGlimmer},
 }
 
 // The beginnings of the native keys of a layer, and of a block of the vision tower, as a rename has

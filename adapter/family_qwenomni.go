@@ -9,8 +9,15 @@ var qwen3Omni = family{
 	types:   []string{"qwen3_omni_moe"},
 	inner:   []string{"qwen3_omni_moe_thinker", "qwen3_omni_moe_text"},
 	plain:   []string{"talker.", "code2wav."},
-	experts: mlpExperts("num_experts"),
-	views:   []view{{layout: LayoutNative, prefixes: qwenThinker}},
+	experts: mlpExperts(routedExperts...),
+	views: []view{
+		{layout: LayoutNative, prefixes: qwenThinker},
+		{
+			layout: LayoutTransformers, prefixes: below("thinker.", qwenThinkerModules),
+			marks:  []string{"^thinker.model.language_model."},
+			others: []otherExperts{{"talker.model.", "talker_config"}},
+		},
+	},
 }
 
 // qwen3OmniThinker is the thinker of Qwen3-Omni alone.
@@ -18,12 +25,27 @@ var qwen3OmniThinker = family{
 	name:    "qwen3_omni_moe_thinker",
 	types:   []string{"qwen3_omni_moe_thinker"},
 	inner:   []string{"qwen3_omni_moe_text"},
-	experts: mlpExperts("num_experts"),
-	views: []view{plainNative, {layout: LayoutTransformers, prefixes: []rename{
-		{"^model.", "model.language_model."},
-		{"^visual.", "model.visual."},
-		{"^audio_tower.", "model.audio_tower."},
-	}}},
+	experts: mlpExperts(routedExperts...),
+	views: []view{plainNative, {
+		layout: LayoutTransformers, prefixes: below("", qwenThinkerModules),
+		marks: []string{"^model.language_model."},
+	}},
+}
+
+// qwenThinkerModules are the beginnings of the names of the thinker's modules in transformers.
+var qwenThinkerModules = []rename{
+	{"model.", "model.language_model."},
+	{"visual.", "model.visual."},
+	{"audio_tower.", "model.audio_tower."},
+}
+
+// below returns renames of the beginnings of keys below a prefix.
+func below(prefix string, all []rename) []rename {
+	to := make([]rename, len(all))
+	for i, r := range all {
+		to[i] = rename{"^" + prefix + r.from, prefix + r.to}
+	}
+	return to
 }
 
 // qwen25Omni is Qwen2.5-Omni. Its native layout has only the thinker.

@@ -126,6 +126,7 @@ var listed = map[string]listing{
 		model.language_model.layers.0.linear_attn.{A_log,dt_bias} F32 4
 		model.language_model.layers.0.linear_attn.in_proj_qkv.weight BF16 8 8
 		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2}.weight BF16 4 6
+		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2,3,4,5,6,7,8,9,10}.weight BF16 4 6
 		model.language_model.layers.0.ple.ple_embedding.value_proj.weight BF16 6 4
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.gate_up_proj BF16 2 8 6
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.down_proj BF16 2 6 4
@@ -139,7 +140,8 @@ var listed = map[string]listing{
 		thinker.model.embed_tokens.weight BF16 16 8
 		{thinker,talker}.model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
 		{thinker,talker}.model.layers.0.mlp.experts.{0,1}.down_proj.weight FP8 8 4
-		talker.model.layers.0.mlp.experts.2.up_proj.weight FP8 4 8
+		talker.model.layers.0.mlp.experts.2.{gate_proj,up_proj}.weight FP8 4 8
+		talker.model.layers.0.mlp.experts.2.down_proj.weight FP8 8 4
 		talker.model.layers.0.mlp.shared_expert.up_proj.weight BF16 4 8
 		thinker.audio_tower.layers.0.self_attn.q_proj.weight BF16 8 8
 		thinker.visual.blocks.0.attn.qkv.weight BF16 24 8
@@ -631,13 +633,16 @@ var listed = map[string]listing{
 		model.vision_embedder.pos_embedding BF16 4 2 8`,
 	},
 	"muse_glimmer": {
-		`{"model_type": "muse_glimmer", "architectures": ["MuseGlimmerForConditionalGeneration"], "text_config": {"model_type": "muse_glimmer_text", "num_hidden_layers": 1}}`, `
+		`{"model_type": "muse_glimmer", "architectures": ["MuseGlimmerForConditionalGeneration"], "text_config": {"model_type": "muse_glimmer_text", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}, "vision_config": {"model_type": "muse_glimmer_vision", "num_attention_heads": 4}}`, `
 		model.language_model.embed_tokens.weight BF16 16 8
 		model.language_model.layers.0.{input,post_attention,pre_feedforward,post_feedforward}_layernorm.weight BF16 8
 		model.language_model.layers.0.mlp.gate_proj.weight BF16 4 8
 		model.language_model.layers.0.self_attn.gate_proj.weight BF16 4 8
+		model.language_model.layers.0.self_attn.q_proj.weight BF16 8 8
+		model.language_model.layers.0.self_attn.{k,v,o}_proj.weight BF16 4 8
 		model.language_model.norm.weight BF16 8
-		model.vision_tower.layers.0.attn.{q_proj,proj}.weight BF16 8 8
+		model.vision_tower.layers.0.attn.{q,k,v}_proj.{weight,bias} BF16 16
+		model.vision_tower.layers.0.attn.proj.weight BF16 8 8
 		model.vision_tower.layers.0.mlp.{fc1,fc2}.weight BF16 8 8
 		model.vision_tower.layers.0.{norm1,norm2}.weight BF16 8
 		model.vision_tower.ln_post.weight BF16 8

@@ -321,7 +321,7 @@ func TestDeepSeekV3RefusesOthers(t *testing.T) {
 		t.Errorf("error %v, want one about qwen3_moe", err)
 	}
 	if _, err := ToHF(&Checkpoint{}, Options{Layout: "native"}); err == nil ||
-		!strings.Contains(err.Error(), "hf or hf-fp8") {
+		!strings.Contains(err.Error(), "hf, split or hf-fp8") {
 		t.Errorf("error %v, want one about the layout", err)
 	}
 }
