@@ -179,6 +179,8 @@ var families = []family{
 	sarvamMoe,
 	bailingHybrid,
 	mistralLarge4,
+	deepSeekOCR2,
+	unlimitedOCR,
 	{name: "llama", types: []string{"llama"}, views: []view{plainNative, titanLlama}},
 
 	{name: "mistral", types: []string{"mistral"}, views: []view{plainNative}},
