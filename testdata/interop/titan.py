@@ -32,7 +32,7 @@ SEEDS = range(FIRST, FIRST + reference.CONFIGURATIONS)
 
 
 class Maker(families.Maker):
-    """Random tensors for TorchTitan's models, in one of three dtypes where they are not quantized."""
+    """Random tensors for TorchTitan's models. Those that are not quantized have one dtype."""
 
     def __init__(self, seed, quantized):
         super().__init__(seed, quantized=quantized)
@@ -329,7 +329,7 @@ def every_class():
 
 @functools.cache
 def without_model(module):
-    """Lets an adapter be imported whose model needs kernels of a GPU. Its configuration is a type."""
+    """Lets an adapter be imported whose model needs kernels of a GPU."""
     package = types.ModuleType(f"torchtitan.{module}")
     package.__path__ = [str(pathlib.Path(importlib.import_module("torchtitan.models").__path__[0]) / "qwen3_5")]
     model = types.SimpleNamespace(Qwen35Model=types.SimpleNamespace(Config=object))
