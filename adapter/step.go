@@ -101,9 +101,10 @@ func (p *planner) weightOf(hf string) *weight {
 
 // fused takes apart a matrix that holds the rows of several matrices.
 type fused struct {
-	from string   // end of its key
-	to   []string // ends of the keys of the parts, top to bottom
-	rows rowsRule // of the parts
+	under string   // the beginning of its key
+	from  string   // end of its key
+	to    []string // ends of the keys of the parts, top to bottom
+	rows  rowsRule // of the parts
 }
 
 // rowsRule returns the rows of each part of a matrix with a number of rows.
@@ -112,7 +113,7 @@ type rowsRule func(s settings, rows int64) ([]int64, error)
 func (f fused) do(p *planner) error {
 	return p.replace(func(w *weight) ([]weight, error) {
 		head, ok := strings.CutSuffix(w.hf, f.from)
-		if !ok {
+		if !ok || !strings.HasPrefix(w.hf, f.under) {
 			return nil, nil
 		}
 		rows, err := f.rowsOf(w, p.s)
@@ -153,7 +154,7 @@ func (f fused) undo(p *planner) error {
 		for i, end := range f.to {
 			head, ok := strings.CutSuffix(w.hf, end)
 			switch {
-			case !ok:
+			case !ok || !strings.HasPrefix(w.hf, f.under):
 			case i > 0:
 				return []weight{}, p.beside(head+f.to[0], head+end)
 			default:
