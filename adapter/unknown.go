@@ -137,9 +137,8 @@ func (p *planner) refuseUnknownGroups() error {
 // because the reference has no adapter for the model.
 func PublishedNative(c *Checkpoint) bool {
 	f := c.row(c.Config.fields())
-	v, ok := f.viewNamed(LayoutNative)
-	return ok && f.experts == nil && !slices.ContainsFunc(f.views,
-		func(own view) bool { return own.layout == v.layout })
+	_, ok := f.viewNamed(LayoutNative)
+	return ok && !f.hasView(LayoutNative)
 }
 
 // OnlyPublished says why a checkpoint has no layouts but those of published checkpoints. It returns
