@@ -174,6 +174,8 @@ var families = []family{
 	mixtral,
 	phimoe,
 	graniteMoe,
+	aria,
+	unlimitedOCR,
 	lfm2Moe,
 	jamba,
 	sarvamMoe,
