@@ -110,10 +110,10 @@ const (
 func (p *planner) believe(part expertPart, x *expertLayer, w *weight) error {
 	p.slots += max(0, part.number+1-len(x.split[part.role]))
 	switch {
-	case p.count >= 0 && part.number >= p.count:
+	case x.count >= 0 && part.number >= x.count:
 		return fmt.Errorf("%s: %s: expert %d, but config.json has %s = %d, "+
 			"counted from 0: restore the published config.json", w.Shard, w.Key,
-			part.number, p.countField(), p.count)
+			part.number, p.countField(), x.count)
 	case part.number >= maxExperts || p.slots > maxSlots:
 		return fmt.Errorf("%s: %s: the expert's number is beyond what is planned", w.Shard, w.Key)
 	}
@@ -123,7 +123,7 @@ func (p *planner) believe(part expertPart, x *expertLayer, w *weight) error {
 // collectExpert assigns the weight to its layer's experts if it is one.
 func (p *planner) collectExpert(i int, w *weight) error {
 	at, k := p.places[i], p.family.expertKeys()
-	if k == nil || at.layer < 0 || !language[at.prefix] && !slices.Contains(k.prefixes, at.prefix) {
+	if k == nil || at.layer < 0 || !p.hasExperts(at.prefix) {
 		return nil
 	}
 	part, split := k.splitExpert(at.rest)
@@ -132,7 +132,10 @@ func (p *planner) collectExpert(i int, w *weight) error {
 	if !split && !halves && !grouped {
 		return nil
 	}
-	x := p.layerOf(i, at)
+	x, err := p.layerOf(i, at)
+	if err != nil {
+		return err
+	}
 	switch {
 	case halves:
 		return p.addHalves(e, x, w)
@@ -188,23 +191,68 @@ func (p *planner) countField() string {
 }
 
 // layerOf gives the layer's experts, and notes that weight i is one of them.
-func (p *planner) layerOf(i int, at place) *expertLayer {
+func (p *planner) layerOf(i int, at place) (*expertLayer, error) {
 	id := layerID{at.prefix, at.layer}
 	n, ok := p.byLayer[id]
 	if !ok {
+		count, err := p.countIn(at.prefix)
+		if err != nil {
+			return nil, err
+		}
 		n = int32(len(p.layers))
 		p.byLayer[id] = n
-		p.layers = append(p.layers, &expertLayer{layerID: id, head: headOf(p.weights[i].hf, at)})
+		p.layers = append(p.layers, &expertLayer{
+			layerID: id, head: headOf(p.weights[i].hf, at), count: count,
+		})
 	}
 	p.expert[i] = n + 1
-	return p.layers[n]
+	return p.layers[n], nil
+}
+
+// hasExperts reports whether layers with a prefix may have experts.
+func (p *planner) hasExperts(prefix string) bool {
+	_, other := p.otherExperts(prefix)
+	return other || language[prefix] || slices.Contains(p.family.experts.prefixes, prefix)
+}
+
+// otherExperts finds the part of the model beside the language model that has a prefix.
+func (p *planner) otherExperts(prefix string) (o otherExperts, ok bool) {
+	for _, v := range []*view{p.view, p.back} {
+		if v == nil {
+			continue
+		}
+		for _, o := range v.others {
+			if o.prefix == prefix {
+				return o, true
+			}
+		}
+	}
+	return o, false
+}
+
+// countIn is the number of experts of a layer with a prefix, by the configuration; -1 if it does
+// not say.
+func (p *planner) countIn(prefix string) (int, error) {
+	o, ok := p.otherExperts(prefix)
+	if !ok {
+		return p.count, nil
+	}
+	n, found, err := p.s.object(o.config).whole(p.family.experts.count...)
+	switch {
+	case err != nil || !found:
+		return -1, err
+	case n > maxExperts:
+		return -1, fmt.Errorf("config.json: %s has %d experts: more than %d in a layer are not "+
+			"planned", o.config, n, maxExperts)
+	}
+	return n, nil
 }
 
 // experts is the number of experts of a layer. If the configuration has none, it is the number of
 // those found.
 func (p *planner) experts(x *expertLayer) int {
-	if p.count >= 0 {
-		return p.count
+	if x.count >= 0 {
+		return x.count
 	}
 	return x.experts()
 }

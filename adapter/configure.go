@@ -3,7 +3,6 @@ package adapter
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // configure reads config.json and chooses family, layout and defaults.
@@ -11,7 +10,7 @@ func (p *planner) configure() (err error) {
 	if p.s, err = p.c.Config.settings(); err != nil {
 		return err
 	}
-	p.family = familyOf(p.s)
+	p.family = p.c.row(p.s)
 	if p.o.Layout == "" {
 		p.o.Layout = p.family.layouts()[0]
 	}
@@ -81,9 +80,9 @@ func (p *planner) options() error {
 	if err := choice("scales", &p.o.Scales, "", ScalesAmax, ScalesOnes); err != nil {
 		return err
 	}
-	if p.family == nil && p.o.EP != (EP{}) {
+	if p.family.experts == nil && p.family.unknown && p.family.noNative != "" && p.o.EP != (EP{}) {
 		return fmt.Errorf("config.json: model_type %q is not known, so neither are its experts: "+
-			"leave --ep out; known are %s", p.s.modelType(), knownTypes())
+			"leave --ep out", p.s.modelType())
 	}
 	return p.o.EP.check()
 }
@@ -96,10 +95,8 @@ func choice(name string, value *string, values ...string) error {
 	if slices.Contains(values, *value) {
 		return nil
 	}
-	last := len(values) - 1
-	named := slices.DeleteFunc(slices.Clone(values[:last]), func(v string) bool { return v == "" })
-	return fmt.Errorf("%s %q: expected %s or %s", name, *value, strings.Join(named, ", "),
-		values[last])
+	named := slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })
+	return fmt.Errorf("%s %q: expected %s", name, *value, enumerated(named, "or"))
 }
 
 // choose finds a layout and the family's view of it. The error says which there are.
@@ -116,20 +113,15 @@ func choose(f *family, s settings, name string) (*Layout, *view, error) {
 
 // lacks is the error for a layout that the model does not have.
 func lacks(f *family, s settings, layout string) error {
-	const works = "give --layout " + LayoutHF + ", which works for every model"
-	switch {
-	case s.modelType() == "":
-		return fmt.Errorf("layout %s needs the model_type of a config.json, and there is none: %s",
-			layout, works)
-	case f == nil && len(s.modelTypes()) > 1:
-		return fmt.Errorf("config.json: model_type %q around %q is not known to layout %s: %s; "+
-			"known are %s", s.modelType(), s.modelTypes()[1], layout, works, knownTypes())
-	case f == nil:
-		return fmt.Errorf("config.json: model_type %q is not known to layout %s: %s; known are %s",
-			s.modelType(), layout, works, knownTypes())
-	default:
-		text := fmt.Sprintf("model_type %q has no layout %s: it has %s", s.modelType(), layout,
-			strings.Join(f.layouts(), ", "))
-		return &LayoutError{layout, text}
+	if s.modelType() == "" {
+		return fmt.Errorf("layout %s needs the model_type of a config.json, and there is none: "+
+			"give --layout %s, which works for every model", layout, LayoutHF)
 	}
+	model := fmt.Sprintf("model_type %q", s.modelType())
+	if types := s.modelTypes(); f.unknown && len(types) > 1 {
+		model += fmt.Sprintf(" around %q", types[1])
+	}
+	text := fmt.Sprintf("config.json: %s has no layout %s: %s; it has %s", model, layout,
+		f.whyNot(layout), f.allLayouts())
+	return &LayoutError{layout, text}
 }

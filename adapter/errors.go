@@ -26,13 +26,13 @@ var (
 	ErrNoPart = errors.New("weight without one of its tensors")
 )
 
-// LayoutError says that a known model has no such layout.
+// LayoutError says that a model has no such layout.
 type LayoutError struct {
 	Layout string
 	text   string
 }
 
-// Error names the model and the layouts that it has.
+// Error names the model, the reason, and the layouts that it has.
 func (e *LayoutError) Error() string { return e.text }
 
 // kindError is an error of one of the kinds above. The kind is not part of its text.

@@ -19,6 +19,7 @@ type layerID struct {
 type expertLayer struct {
 	layerID
 	head    string           // of the layer's keys: the prefix and "layers.N."
+	count   int              // of experts by the configuration; -1: it does not say
 	split   [roles][]*weight // by number of the expert
 	grouped []groupedWeight
 

@@ -1,9 +1,6 @@
 package adapter
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // family is one row of the table of model families. It has the names in published checkpoints, and
 // how each layout renames them. Rows are data. A rule of only one family is a function in that
@@ -35,6 +32,10 @@ type family struct {
 	// With a nil decoder the general rules apply.
 	scales func(o *opening, scale *Stored) (decoder, error)
 
+	// inShards: quantized matrices of query, key and value are in as many shards as there are
+	// key-value heads, even if the index has no tp_size.
+	inShards bool
+
 	// experts has the names of experts in published checkpoints. It is nil for dense models.
 	experts *expertKeys
 
@@ -46,10 +47,17 @@ type family struct {
 	// views are the layouts of the family, besides those that every model has.
 	views []view
 
+	// lacking says why the configuration does not have layouts that the row has.
+	lacking map[string]string
+
 	// noNative says why a family without experts lacks the layout native. If it is empty, such a
 	// family has it: with the published names, as for every model that the reference has no adapter
 	// for.
 	noNative string
+
+	// unknown: the model has no row. The row of the language model inside says how its weights and
+	// experts are stored. See Checkpoint.row.
+	unknown bool
 }
 
 // expertKeys has the names of the experts of a layer in a checkpoint.
@@ -91,10 +99,10 @@ type expertKeys struct {
 // view describes a family in one layout.
 type view struct {
 	layout string
-	types  []string            // the values of model_type that have the layout; empty: all of the row
-	when   func(settings) bool // the configurations that have the layout; nil: all
-	path   string              // of the grouped tensors within a layer; empty: the experts' own
-	groups []group             // the grouped tensors, if they are not those of the layout
+	types  []string              // the values of model_type that have the layout; empty: all of the row
+	lacks  func(settings) string // why a configuration does not have the layout; nil: all have it
+	path   string                // of the grouped tensors within a layer; empty: the experts' own
+	groups []group               // the grouped tensors, if they are not those of the layout
 
 	// steps make tensors from others before they are renamed.
 	steps []step
@@ -115,6 +123,9 @@ type view struct {
 	mtp     mtp    // the meaning of "auto"
 	mtpPath string // of prediction layers, numbered from 0: "mtp_layers."; empty: as in the source
 
+	// others are parts beside the language model whose experts the layout groups too.
+	others []otherExperts
+
 	// empty: a rank without experts has tensors with no experts if the source has grouped experts.
 	empty bool
 
@@ -124,7 +135,16 @@ type view struct {
 	// asStored: grouped experts that are not quantized keep their dtype.
 	asStored bool
 
+	// note is a line for users on how the layout differs from what its loader makes; often empty.
+	note string
+
 	hooks
+}
+
+// otherExperts is a part of a model with experts of another number than the language model's.
+type otherExperts struct {
+	prefix string // of its layers
+	config string // the member of the configuration that describes it
 }
 
 // hooks are rules of a view for only one family. Each is optional.
@@ -162,10 +182,7 @@ func familyOf(s settings) *family {
 	for _, l := range s.levels()[1:] {
 		if f := rowOf(l); f != nil {
 			inside := *f
-			inside.views = nil
-			if f.experts == nil {
-				inside.noNative = ""
-			}
+			inside.views, inside.noNative = nil, ""
 			return &inside
 		}
 	}
@@ -183,15 +200,21 @@ func rowOf(s settings) *family {
 
 // of returns the row with the views that a configuration has.
 func (f *family) of(s settings) *family {
-	lacks := func(v view) bool {
-		return len(v.types) > 0 && !slices.Contains(v.types, s.modelType()) ||
-			v.when != nil && !v.when(s)
-	}
-	if !slices.ContainsFunc(f.views, lacks) {
-		return f
-	}
 	own := *f
-	own.views = slices.DeleteFunc(slices.Clone(f.views), lacks)
+	own.views, own.lacking = nil, map[string]string{}
+	for _, v := range f.views {
+		reason := ""
+		if v.lacks != nil {
+			reason = v.lacks(s)
+		}
+		switch {
+		case len(v.types) > 0 && !slices.Contains(v.types, s.modelType()):
+		case reason != "":
+			own.lacking[v.layout] = reason
+		default:
+			own.views = append(own.views, v)
+		}
+	}
 	return &own
 }
 
@@ -278,21 +301,11 @@ func (f *family) layouts() []string {
 
 // allLayouts lists all layouts of the family, for messages.
 func (f *family) allLayouts() string {
-	var others []string
+	var names []string
 	for i := range layouts {
-		if _, ok := f.view(&layouts[i]); ok && !layouts[i].Forward {
-			others = append(others, layouts[i].Name)
+		if _, ok := f.view(&layouts[i]); ok {
+			names = append(names, layouts[i].Name)
 		}
 	}
-	return strings.Join(f.layouts(), ", ") + " and " + strings.Join(others, " and ")
-}
-
-// knownTypes lists every model_type that has a row.
-func knownTypes() string {
-	var all []string
-	for _, f := range families {
-		all = append(all, f.types...)
-	}
-	slices.Sort(all)
-	return strings.Join(slices.Compact(all), ", ")
+	return enumerated(names, "and")
 }

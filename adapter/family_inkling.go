@@ -17,7 +17,7 @@ var inkling = family{
 		whole:    "the rows of gate and up alternate in it",
 	},
 	views: []view{{
-		layout: LayoutNative, mtp: dropMTP,
+		layout: LayoutNative, empty: true, mtp: dropMTP,
 		steps: []step{turned{cast: true, ends: []string{
 			".mlp.shared_experts.shared_w13_weight", ".mlp.shared_experts.shared_w2_weight",
 			".mlp.w13_dn.weight", ".mlp.w2_md.weight",

@@ -21,9 +21,9 @@ var kimiK25 = family{
 
 // transformersKimiK25 takes apart the fused matrices of the vision tower.
 var transformersKimiK25 = view{
-	layout: LayoutTransformers,
-	marks:  []string{"^model.vision_tower.layers.*.attn.q_proj."},
-	steps:  visionQKV(".wqkv.", ".attn.", "num_attention_heads", "vt_num_attention_heads"),
+	layout: LayoutTransformers, lacks: noVisionHeads,
+	marks: []string{"^model.vision_tower.layers.*.attn.q_proj."},
+	steps: visionQKV(".wqkv.", ".attn."),
 	prefixes: []rename{
 		{"^language_model.model.", "model.language_model."},
 		{"^language_model.lm_head.", "lm_head."},

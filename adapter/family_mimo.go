@@ -20,6 +20,7 @@ var mimoV25 = family{
 	architectures: []string{"MiMoV25ForCausalLM"},
 	scales:        mimoV2Scales,
 	plain:         mimoV2Plain,
+	inShards:      true,
 	experts:       mlpExperts("n_routed_experts"),
 	views:         []view{{layout: LayoutNative, steps: []step{mimoQKV{}}}},
 }
@@ -63,9 +64,8 @@ var mimoParts = []string{
 func (m mimoQKV) do(p *planner) error {
 	return p.replace(func(w *weight) ([]weight, error) {
 		head, ok := strings.CutSuffix(w.hf, mimoFused)
-		// The reference saves V2.5 in BF16 with its rows in order.
-		if !ok || !m.apart && !w.isDecoded() {
-			return nil, nil
+		if !ok || !m.apart && !w.isDecoded() && p.c.tensorParallel == 0 {
+			return nil, nil // the reference saves V2.5 in BF16 with its rows in order
 		}
 		shards, err := m.shards(p, w)
 		if err != nil {
@@ -123,15 +123,15 @@ func (m mimoQKV) shards(p *planner, w *weight) (int64, error) {
 			return 0, err
 		}
 	}
-	if !inShards(w, n) {
+	if !scaledInShards(w, n) {
 		return 0, fmt.Errorf("its scales do not begin again at each of %d shards, the number by "+
 			"%s: restore the published files", n, from)
 	}
 	return n, nil
 }
 
-// inShards reports whether the scales of a matrix may be those of n shards with their own grids.
-func inShards(w *weight, n int64) bool {
+// scaledInShards reports whether the scales of a matrix may be those of n shards with their own grids.
+func scaledInShards(w *weight, n int64) bool {
 	if len(w.shape()) == 0 {
 		return true // refused later
 	}
@@ -361,10 +361,18 @@ func unreadableIndex(key string) error {
 
 // shownShards is tp_size of a view that shows fused matrices as they are published; otherwise 0.
 func (p *planner) shownShards() int {
-	if !p.layout.published || p.back != nil {
+	switch {
+	case !p.layout.published || p.back != nil:
+		return 0
+	case p.c.tensorParallel != 0 || p.family == nil || !p.family.inShards:
+		return max(p.c.tensorParallel, 0)
+	}
+	fused := func(w weight) bool { return w.isDecoded() && strings.HasSuffix(w.hf, mimoFused) }
+	heads, _ := p.s.integer("num_key_value_heads")
+	if heads < 1 || !slices.ContainsFunc(p.weights, fused) {
 		return 0
 	}
-	return max(p.c.tensorParallel, 0)
+	return heads
 }
 
 // tensorParallelOf reads tp_size of an index. It returns 0 if there is none.

@@ -12,12 +12,12 @@ var mistralLarge4 = family{
 
 // transformersMistralLarge4 gives the rows of query and key of the vision tower another order.
 var transformersMistralLarge4 = view{
-	layout: LayoutTransformers, path: "mlp.experts.",
+	layout: LayoutTransformers, path: "mlp.experts.", lacks: noVisionHeads,
 	marks: []string{"^model.language_model."},
 	steps: []step{swapped{
 		under: "vision_encoder.",
 		ends:  []string{".attention.wq.weight", ".attention.wk.weight"},
-		heads: visionHeads("num_attention_heads"),
+		heads: visionHeads,
 	}},
 	prefixes: slices.Concat([]rename{
 		{"^tok_embeddings.", "model.language_model.embed_tokens."},

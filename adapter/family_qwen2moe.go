@@ -10,14 +10,16 @@ var qwen2Moe = family{
 		"sarvam_mla", "solar_open",
 	},
 	experts: mlpExperts(routedExperts...),
-	views:   []view{{layout: LayoutTransformers, when: withoutZeroExperts}},
+	views:   []view{{layout: LayoutTransformers, lacks: zeroExperts}},
 }
 
-// withoutZeroExperts reports whether every expert has weights. LongCat-Flash may have others, for
-// which the groups of transformers have different numbers of experts.
-func withoutZeroExperts(s settings) bool {
-	n, ok := s.integer("zero_expert_num")
-	return s.modelType() != "longcat_flash" || ok && n == 0
+// zeroExperts says whether LongCat-Flash has experts without weights. In transformers, the groups
+// of such a model have different numbers of experts, and it reads no checkpoint.
+func zeroExperts(s settings) string {
+	if n, ok := s.integer("zero_expert_num"); s.modelType() == "longcat_flash" && (!ok || n != 0) {
+		return "zero_expert_num is not 0, and transformers reads no such checkpoint"
+	}
+	return ""
 }
 
 // Models with the experts of Qwen2-MoE, of which transformers also changes names.

@@ -9,14 +9,16 @@ var qwen3VLMoe = family{
 	types: []string{"qwen3_vl_moe"},
 	inner: []string{"qwen3_vl_moe_text"},
 	experts: &expertKeys{
-		path: "mlp.experts.", proj: mlpProj, count: []string{"num_experts"},
+		path: "mlp.experts.", proj: mlpProj, count: routedExperts,
 		grouped: LayoutHF, turned: true,
 		groups: []group{
 			{name: "gate_up_proj", parts: []role{gate, up}, transposed: true},
 			{name: "down_proj", parts: []role{down}, transposed: true},
 		},
 	},
-	views: []view{{layout: LayoutNative, hooks: hooks{rekey: qwen3VLKey}}},
+	views: []view{
+		{layout: LayoutNative, empty: true, hooks: hooks{rekey: qwen3VLKey}}, plainTransformers,
+	},
 }
 
 // qwen3VLKey puts keys below the model's root, except those of the head.

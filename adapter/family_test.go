@@ -9,12 +9,14 @@ import (
 )
 
 var (
-	hfAlone     = []string{LayoutHF}
-	memoryAlone = []string{LayoutHF, LayoutTransformers}
-	nativeToo   = []string{LayoutNative, LayoutHF}
-	inMemory    = []string{LayoutNative, LayoutHF, LayoutTransformers}
-	titanToo    = []string{LayoutNative, LayoutHF, LayoutTorchTitan}
-	all         = []string{LayoutNative, LayoutHF, LayoutTransformers, LayoutTorchTitan}
+	hfAlone       = []string{LayoutHF}
+	memoryAlone   = []string{LayoutHF, LayoutTransformers}
+	nativeToo     = []string{LayoutNative, LayoutHF}
+	splitToo      = []string{LayoutNative, LayoutHF, LayoutSplit}
+	inMemory      = []string{LayoutNative, LayoutHF, LayoutTransformers}
+	inMemorySplit = []string{LayoutNative, LayoutHF, LayoutSplit, LayoutTransformers}
+	titanToo      = []string{LayoutNative, LayoutHF, LayoutTorchTitan}
+	all           = []string{LayoutNative, LayoutHF, LayoutTransformers, LayoutTorchTitan}
 )
 
 // The layouts of a configuration. A language model with a row does not give its layouts to a model
@@ -24,7 +26,7 @@ var layoutsOfConfigs = []struct {
 	want         []string
 }{
 	{"DeepSeek-V3", `{"model_type": "deepseek_v3"}`, all},
-	{"Kimi-K2", `{"model_type": "kimi_k2"}`, all},
+	{"Kimi-K2", `{"model_type": "kimi_k2"}`, titanToo},
 	{"Qwen3-30B-A3B", `{"model_type": "qwen3_moe"}`, all},
 	{"Qwen3-8B", `{"model_type": "qwen3"}`, titanToo},
 	{"Llama-3.1", `{"model_type": "llama"}`, titanToo},
@@ -34,46 +36,53 @@ var layoutsOfConfigs = []struct {
 	{"Mistral-Small-3.2", `{"model_type": "mistral3", "text_config": {"model_type": "mistral"}}`, nativeToo},
 	{"Ministral-3", `{"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}`, nativeToo},
 	{"Mistral 3 that says no more", `{"model_type": "mistral3", "text_config": {}}`, nativeToo},
-	{"Kimi-K2.5", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}}`, all},
-	{"Kimi-K2.5, as BF16", `{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}}`, all},
-	{"Mistral-Small-4", `{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`, nativeToo},
+	{"Kimi-K2.5", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}, "vision_config": {"vt_num_attention_heads": 16}}`, all},
+	{"Kimi-K2.5, as BF16", `{"model_type": "kimi_k25", "text_config": {"model_type": "deepseek_v3"}, "vision_config": {"vt_num_attention_heads": 16}}`, all},
+	{"Kimi-K2.5 without vision_config", `{"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}}`, []string{LayoutNative, LayoutHF, LayoutTorchTitan}},
+	{"Mistral-Small-4", `{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`, splitToo},
 	{"gpt-oss", `{"model_type": "gpt_oss"}`, titanToo},
 	{"Kimi-K3", `{"model_type": "kimi_k3", "text_config": {"model_type": "kimi_linear"}}`, nativeToo},
 	{"DeepSeek-V4", `{"model_type": "deepseek_v4"}`, inMemory},
 	{"DeepSeek-V4.1", `{"model_type": "deepseek_v41", "text_config": {"model_type": "deepseek_v41_text"}}`, nativeToo},
 	{"MiniMax-M3", `{"model_type": "minimax_m3_vl", "text_config": {"model_type": "minimax_m2"}}`, inMemory},
 	{"MiniMax-M3 that says no more", `{"model_type": "minimax_m3_vl", "text_config": {}}`, inMemory},
-	{"Kimi Linear", `{"model_type": "kimi_linear"}`, memoryAlone},
+	{"Kimi Linear", `{"model_type": "kimi_linear"}`, inMemory},
 	{"LongCat-Flash", `{"model_type": "longcat_flash", "zero_expert_num": 256}`, hfAlone},
 	{"LongCat-Flash that says no more", `{"model_type": "longcat_flash"}`, hfAlone},
 	{"LongCat-Flash without zero experts", `{"model_type": "longcat_flash", "zero_expert_num": 0}`, memoryAlone},
-	{"Mistral 4's language model", `{"model_type": "mistral4"}`, nativeToo},
+	{"Mistral 4's language model", `{"model_type": "mistral4"}`, splitToo},
 	{"Nemotron 3", `{"model_type": "nemotron_h"}`, inMemory},
-	{"Qwen3.5-35B-A3B", `{"model_type": "qwen3_5_moe", "text_config": {"model_type": "qwen3_5_moe_text"}}`, inMemory},
-	{"Qwen3.5's language model", `{"model_type": "qwen3_5_moe_text"}`, inMemory},
+	{"Qwen3.5-35B-A3B", `{"model_type": "qwen3_5_moe", "text_config": {"model_type": "qwen3_5_moe_text"}}`, inMemorySplit},
+	{"Qwen3.5's language model", `{"model_type": "qwen3_5_moe_text"}`, inMemorySplit},
 	{"Qwen3.5-27B's language model", `{"model_type": "qwen3_5_text"}`, nativeToo},
 	{"Qwen3.5-27B", `{"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text"}}`, titanToo},
 	{"a vision tower with a type", `{"model_type": "kimi_vl", "text_config": {"model_type": "deepseek_v3"}, "vision_config": {"model_type": "moonvit"}}`, titanToo},
 
 	// Models around a language model with a row.
 	{"InternVL3.5 with experts", `{"model_type": "internvl_chat", "llm_config": {"model_type": "qwen3_moe"}}`, hfAlone},
-	{"InternVL3 in transformers", `{"model_type": "internvl", "text_config": {"model_type": "qwen2"}}`, hfAlone},
+	{"InternVL3 in transformers", `{"model_type": "internvl", "text_config": {"model_type": "qwen2"}}`, nativeToo},
 	{"BAGEL", `{"model_type": "bagel", "llm_config": {"model_type": "qwen2"}}`, hfAlone},
-	{"Llama-Nemotron-VL", `{"model_type": "llama_nemotron_vl", "llm_config": {"model_type": "llama"}}`, hfAlone},
-	{"LLaVA", `{"model_type": "llava", "text_config": {"model_type": "llama"}}`, hfAlone},
-	{"Pixtral", `{"model_type": "llava", "text_config": {"model_type": "mistral"}}`, hfAlone},
-	{"LLaVA-OneVision", `{"model_type": "llava_onevision", "text_config": {"model_type": "qwen2"}}`, hfAlone},
-	{"SmolVLM", `{"model_type": "smolvlm", "text_config": {"model_type": "llama"}}`, hfAlone},
-	{"Voxtral", `{"model_type": "voxtral", "text_config": {"model_type": "llama"}}`, hfAlone},
-	{"Qwen2-Audio", `{"model_type": "qwen2_audio", "text_config": {"model_type": "qwen2"}}`, hfAlone},
+	{"Llama-Nemotron-VL", `{"model_type": "llama_nemotron_vl", "llm_config": {"model_type": "llama"}}`, nativeToo},
+	{"LLaVA", `{"model_type": "llava", "text_config": {"model_type": "llama"}}`, nativeToo},
+	{"Pixtral", `{"model_type": "llava", "text_config": {"model_type": "mistral"}}`, nativeToo},
+	{"LLaVA-OneVision", `{"model_type": "llava_onevision", "text_config": {"model_type": "qwen2"}}`, nativeToo},
+	{"SmolVLM", `{"model_type": "smolvlm", "text_config": {"model_type": "llama"}}`, nativeToo},
+	{"Voxtral", `{"model_type": "voxtral", "text_config": {"model_type": "llama"}}`, nativeToo},
+	{"Qwen2-Audio", `{"model_type": "qwen2_audio", "text_config": {"model_type": "qwen2"}}`, nativeToo},
 	{"Ming", `{"model_type": "bailingmm_moe_v2", "llm_config": {"model_type": "bailing_moe_v2"}}`, hfAlone},
 	{"a language model two levels down", `{"model_type": "omni", "thinker_config": {"model_type": "thinker", "text_config": {"model_type": "qwen3_moe"}}}`, hfAlone},
-	{"Kimi-K2.5 around another model", `{"model_type": "kimi_k25", "text_config": {"model_type": "mistral4"}}`, hfAlone},
+	{"Kimi-K2.5 around another model", `{"model_type": "kimi_k25", "text_config": {"model_type": "mistral4"}}`, []string{LayoutHF, LayoutSplit}},
 	{"a model around gpt-oss", `{"model_type": "internvl", "text_config": {"model_type": "gpt_oss"}}`, hfAlone},
 	{"Kimi-VL around another model", `{"model_type": "kimi_vl", "text_config": {"model_type": "qwen3_moe"}}`, hfAlone},
 	{"a language model, the whole without a type", `{"text_config": {"model_type": "deepseek_v3"}}`, hfAlone},
 
-	{"a type without a row", `{"model_type": "novel"}`, hfAlone},
+	{"a type without a row", `{"model_type": "novel"}`, nativeToo},
+	{"a dense model with one expert", `{"model_type": "novel", "num_experts": 1, "moe_layers": [], "use_moe": false, "moe_intermediate_size": null}`, nativeToo},
+	{"a type with experts", `{"model_type": "novel", "num_local_experts": 8}`, hfAlone},
+	{"experts deep inside", `{"model_type": "novel", "parts": [{"ffn_config": {"moe_top_k": 2}}]}`, hfAlone},
+	{"a list of layers with experts", `{"model_type": "novel", "moe_layers": [3]}`, hfAlone},
+	{"a flag for experts", `{"model_type": "novel", "text_config": {"model_type": "qwen2", "use_moe": true}}`, hfAlone},
+	{"an object about experts", `{"model_type": "novel", "moe": {"count": 4}}`, hfAlone},
 	{"a type that is not text", `{"model_type": 3}`, hfAlone},
 	{"no type", `{}`, hfAlone},
 }
@@ -90,18 +99,34 @@ func TestLayoutsOfConfigurations(t *testing.T) {
 	}
 }
 
-// A layout that the model lacks is refused. The error names the model's types.
-func TestLayoutsOfWrappedModelsAreRefused(t *testing.T) {
-	for config, want := range map[string][]string{
-		`{"model_type": "internvl", "text_config": {"model_type": "deepseek_v3"}}`: {`"internvl"`, "no layout native", "it has hf"},
-		`{"model_type": "mistral3", "text_config": {"model_type": "llama4"}}`:      {`"mistral3" around "llama4"`, "give --layout hf"},
-		`{"text_config": {"model_type": "deepseek_v3"}}`:                           {"needs the model_type", "give --layout hf"},
+// A layout that the model lacks is refused. The error names the model's types, the reason, and the
+// layouts that there are.
+func TestLayoutsThatAModelLacksAreRefused(t *testing.T) {
+	const published = "it has hf, split and hf-fp8"
+	for _, test := range []struct {
+		layout, config string
+		want           []string
+	}{
+		{LayoutNative, `{"model_type": "internvl", "text_config": {"model_type": "deepseek_v3"}}`, []string{
+			`"internvl" around "deepseek_v3" has no layout native`, "the language model inside has experts", published,
+		}},
+		{LayoutNative, `{"model_type": "mistral3", "text_config": {"model_type": "llama4"}}`, []string{
+			`"mistral3" around "llama4"`, "another architecture or language model", published,
+		}},
+		{LayoutNative, `{"text_config": {"model_type": "deepseek_v3"}}`, []string{"needs the model_type", "give --layout hf"}},
+		{LayoutNative, `{"model_type": "novel", "ffn_config": {"moe_num_experts": 16}}`, []string{
+			`"novel" has no layout native`, "by ffn_config.moe_num_experts in config.json it may have experts", published,
+		}},
+		{LayoutNative, `{"model_type": "mixtral"}`, []string{"NeMo AutoModel 0.7.0 has no such model"}},
+		{LayoutTransformers, `{"model_type": "llama"}`, []string{"merges nothing in it", "it has native, hf, split, torchtitan and hf-fp8"}},
+		{LayoutTransformers, `{"model_type": "kimi_k2"}`, []string{"transformers 5.24.0 has no rule to merge its experts"}},
+		{LayoutTorchTitan, `{"model_type": "novel"}`, []string{"TorchTitan 0.3.0 has no such model", "it has native, hf, split and hf-fp8"}},
 	} {
-		c := opened(t, synthetic(t, config, "model.norm.weight BF16 8"))
-		_, err := NewPlan(c, Options{Layout: LayoutNative})
-		for _, w := range want {
+		c := opened(t, synthetic(t, test.config, "model.norm.weight BF16 8"))
+		_, err := NewPlan(c, Options{Layout: test.layout})
+		for _, w := range test.want {
 			if err == nil || !strings.Contains(err.Error(), w) {
-				t.Errorf("%s: error %v does not say %q", config, err, w)
+				t.Errorf("%s: error %v does not say %q", test.config, err, w)
 			}
 		}
 	}

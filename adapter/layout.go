@@ -15,10 +15,17 @@ const (
 	LayoutHFFP8        = "hf-fp8"       // the published keys, quantized
 )
 
+// automodel is the reference of the layout native.
+const automodel = "NeMo AutoModel"
+
 // Layout is one way to show a checkpoint: its names, and how the experts of a layer are arranged.
 type Layout struct {
 	Name    string // for [Options], and of the subdirectory of its views
 	Readers string // the programs that read it, for messages
+
+	// Reference is the program and its version whose names and shapes the layout has. It is empty
+	// if these are the published ones.
+	Reference string
 
 	// Forward layouts dequantize. They are shown if no layout is asked for.
 	Forward bool
@@ -61,7 +68,8 @@ type group struct {
 var layouts = []Layout{
 	{
 		Name: LayoutNative, Readers: "NeMo AutoModel and training code with grouped experts",
-		Forward: true, Plans: 1, stored: true,
+		Reference: automodel + " 0.7.0",
+		Forward:   true, Plans: 1, stored: true,
 		groups: []group{
 			{name: "gate_and_up_projs", parts: []role{gate, up}, transposed: true},
 			{name: "down_projs", parts: []role{down}, transposed: true},
@@ -80,14 +88,15 @@ var layouts = []Layout{
 	},
 	{
 		Name: LayoutTransformers, Readers: "transformers v5 with grouped experts",
-		Forward: true, Plans: 1, stored: true,
+		Reference: "transformers 5.24.0",
+		Forward:   true, Plans: 1, stored: true,
 		groups: []group{
 			{name: "gate_up_proj", parts: []role{gate, up}},
 			{name: "down_proj", parts: []role{down}},
 		},
 	},
 	{
-		Name: LayoutTorchTitan, Readers: "TorchTitan",
+		Name: LayoutTorchTitan, Readers: "TorchTitan", Reference: "TorchTitan 0.3.0",
 		Forward: true, Plans: 1,
 		groups: []group{
 			{name: "w1_EFD", parts: []role{gate}},
@@ -114,7 +123,7 @@ func LayoutNamed(name string) (l Layout, ok bool) {
 
 // Layouts returns the forward layouts of the checkpoint's family, native first. Every model has
 // "hf".
-func Layouts(c *Checkpoint) []string { return familyOf(c.Config.fields()).layouts() }
+func Layouts(c *Checkpoint) []string { return c.row(c.Config.fields()).layouts() }
 
 // layoutNamed finds the row of a layout.
 func layoutNamed(name string) (*Layout, bool) {
@@ -133,7 +142,16 @@ func publishedLayouts() string {
 			names = append(names, l.Name)
 		}
 	}
-	return strings.Join(names, " or ")
+	return enumerated(names, "or")
+}
+
+// enumerated joins names for a message: "a, b and c".
+func enumerated(names []string, word string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " " + word + " " + names[last]
 }
 
 // apart reports whether the layout has no groups. Then each projection of each expert is a separate

@@ -87,7 +87,7 @@ var titanMuseGlimmer = view{
 		ends: []string{
 			".attn.q_proj.weight", ".attn.k_proj.weight", ".attn.q_proj.bias", ".attn.k_proj.bias",
 		},
-		pairs: true, heads: visionHeads("num_attention_heads"),
+		pairs: true, heads: visionHeads,
 	}}, titanPairs...),
 	prefixes: []rename{
 		{"^model.language_model.", ""},

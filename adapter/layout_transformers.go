@@ -1,8 +1,6 @@
 package adapter
 
-import (
-	"fmt"
-)
+import "errors"
 
 // routedExperts are the fields that give the number of experts in configurations that transformers
 // writes. Which of them a configuration has depends on the model_type. All mean the same.
@@ -56,8 +54,8 @@ var kernelMarks = []string{".self_attn.forget_gate.", ".self_attn.conv1d.weight$
 
 // visionQKV takes apart the fused query, key and value of a vision tower. It gives the rows of query
 // and key the order that transformers turns. from is the end of the fused key without "weight" or
-// "bias", and to is what begins the names of the parts. fields name the heads in the configuration.
-func visionQKV(from, to string, fields ...string) []step {
+// "bias", and to is what begins the names of the parts.
+func visionQKV(from, to string) []step {
 	var steps []step
 	var turned []string
 	for _, kind := range []string{"weight", "bias"} {
@@ -67,19 +65,26 @@ func visionQKV(from, to string, fields ...string) []step {
 		}
 		steps, turned = append(steps, f), append(turned, f.to[:2]...)
 	}
-	return append(steps, swapped{ends: turned, heads: visionHeads(fields...)})
+	return append(steps, swapped{ends: turned, heads: visionHeads})
 }
 
+// visionHeadFields give the number of attention heads in vision_config. The second and third are
+// those of Kimi and Step.
+var visionHeadFields = []string{"num_attention_heads", "vt_num_attention_heads", "heads"}
+
 // visionHeads reads the number of attention heads of the vision tower.
-func visionHeads(fields ...string) func(settings) (int64, error) {
-	return func(s settings) (int64, error) {
-		v := s.object("vision_config")
-		for _, f := range fields {
-			if n, ok := v.integer(f); ok && n > 0 {
-				return int64(n), nil
-			}
-		}
-		return 0, fmt.Errorf("config.json: vision_config has no %s, which says which rows belong "+
-			"to a head: give --layout %s", fields[0], LayoutHF)
+func visionHeads(s settings) (int64, error) {
+	n, ok := s.object("vision_config").integer(visionHeadFields...)
+	if !ok || n < 1 {
+		return 0, errors.New("config.json: " + noVisionHeads(s))
 	}
+	return int64(n), nil
+}
+
+// noVisionHeads says that the number of attention heads of the vision tower is unknown.
+func noVisionHeads(s settings) string {
+	if n, ok := s.object("vision_config").integer(visionHeadFields...); ok && n > 0 {
+		return ""
+	}
+	return "vision_config has no num_attention_heads, which tells which rows belong to a head"
 }

@@ -118,6 +118,55 @@ var listed = map[string]struct{ config, tensors string }{
 		model.visual.merger.norm.weight BF16 8
 		mtp.pre_fc_norm_hidden.weight BF16 8`,
 	},
+	"qwen3_8_flash_next": {
+		`{"model_type": "qwen4_exp", "text_config": {"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 2, "mtp_num_hidden_layers": 1, "split_ngram_parts": 3}}`, `
+		model.language_model.layers.0.linear_attn.{A_log,dt_bias} F32 4
+		model.language_model.layers.0.linear_attn.in_proj_qkv.weight BF16 8 8
+		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2}.weight BF16 4 6
+		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2,3,4,5,6,7,8,9,10}.weight BF16 4 6
+		model.language_model.layers.0.ple.ple_embedding.value_proj.weight BF16 6 4
+		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.gate_up_proj BF16 2 8 6
+		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.down_proj BF16 2 6 4
+		{model.language_model.layers.0,mtp.layers.0}.mlp.shared_expert.up_proj.weight BF16 4 6
+		mtp.fc.weight BF16 6 12
+		model.visual.blocks.0.attn.qkv.weight BF16 6 2
+		lm_head.weight BF16 16 6`,
+	},
+	"qwen3_omni_moe": {
+		`{"model_type": "qwen3_omni_moe", "thinker_config": {"model_type": "qwen3_omni_moe_thinker", "text_config": {"model_type": "qwen3_omni_moe_text", "num_hidden_layers": 1, "num_experts": 2}}, "talker_config": {"model_type": "qwen3_omni_moe_talker", "text_config": {"num_experts": 3}}}`, `
+		thinker.model.embed_tokens.weight BF16 16 8
+		{thinker,talker}.model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
+		{thinker,talker}.model.layers.0.mlp.experts.{0,1}.down_proj.weight FP8 8 4
+		talker.model.layers.0.mlp.experts.2.{gate_proj,up_proj}.weight FP8 4 8
+		talker.model.layers.0.mlp.experts.2.down_proj.weight FP8 8 4
+		talker.model.layers.0.mlp.shared_expert.up_proj.weight BF16 4 8
+		thinker.audio_tower.layers.0.self_attn.q_proj.weight BF16 8 8
+		thinker.visual.blocks.0.attn.qkv.weight BF16 24 8
+		thinker.lm_head.weight BF16 16 8
+		code2wav.pre_transformer.layers.0.self_attn.q_proj.weight BF16 8 8`,
+	},
+	"qwen3_omni_moe_thinker": {
+		`{"model_type": "qwen3_omni_moe_thinker", "text_config": {"model_type": "qwen3_omni_moe_text", "num_hidden_layers": 1, "num_experts": 1}}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		visual.blocks.0.attn.qkv.weight BF16 24 8`,
+	},
+	"qwen2_5_omni": {
+		`{"model_type": "qwen2_5_omni", "thinker_config": {"model_type": "qwen2_5_omni_thinker", "text_config": {"model_type": "qwen2_5_omni_text", "num_hidden_layers": 1}}, "talker_config": {"model_type": "qwen2_5_omni_talker"}}`, `
+		{thinker,talker}.model.layers.0.mlp.up_proj.weight FP8 4 8
+		thinker.audio_tower.audio_bos_eos_token.weight BF16 2 8
+		thinker.audio_tower.conv1.weight BF16 8 4 3
+		thinker.visual.blocks.0.attn.qkv.weight BF16 24 8
+		thinker.lm_head.weight BF16 16 8
+		token2wav.code2wav_dit_model.text_embed.codec_embed.weight BF16 9 8`,
+	},
+	"qwen2_5_omni_thinker": {
+		`{"model_type": "qwen2_5_omni_thinker", "text_config": {"model_type": "qwen2_5_omni_text", "num_hidden_layers": 1}}`, `
+		model.layers.0.mlp.up_proj.weight BF16 4 8
+		audio_tower.audio_bos_eos_token.weight BF16 2 8
+		audio_tower.conv1.weight BF16 8 4 3`,
+	},
 	"qwen3_next": {
 		`{"model_type": "qwen3_next", "num_hidden_layers": 1, "num_experts": 1}`, `
 		model.layers.0.linear_attn.A_log BF16 4
@@ -137,6 +186,21 @@ var listed = map[string]struct{ config, tensors string }{
 		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
 		model.layers.1.eh_proj.weight BF16 8 16`,
 	},
+	"glm5_next": {
+		`{"model_type": "glm5_next", "text_config": {"model_type": "glm5_next_text", "num_hidden_layers": 2, "n_routed_experts": 2, "num_nextn_predict_layers": 1}}`, `
+		model.language_model.layers.{0,1,2}.hc_{attn,ffn}_{fn,base,scale} F32 6
+		model.language_model.layers.0.self_attn.{A_log,dt_bias} BF16 4
+		model.language_model.layers.0.self_attn.{q_proj,f_b_proj}.weight BF16 8 8
+		model.language_model.layers.0.self_attn.{q,k,v}_conv1d.weight BF16 8 1 4
+		model.language_model.layers.0.mlp.up_proj.weight FP8 8 8
+		model.language_model.layers.1.self_attn.q_b_proj.weight FP8 8 8
+		model.language_model.layers.1.mlp.gate.e_score_correction_bias BF16 2
+		{model.language_model.layers.1,model.language_model.layers.2}.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
+		{model.language_model.layers.1,model.language_model.layers.2}.mlp.experts.{0,1}.down_proj.weight FP8 8 4
+		model.language_model.layers.2.eh_proj.weight BF16 8 16
+		model.visual.blocks.0.attn.qkv.weight BF16 24 8
+		lm_head.weight BF16 16 8`,
+	},
 	"ernie4_5_moe": {
 		`{"model_type": "ernie4_5_moe", "num_hidden_layers": 1, "moe_num_experts": 1}`, `
 		model.layers.0.mlp.moe_statics.e_score_correction_bias F32 1 4
@@ -152,6 +216,23 @@ var listed = map[string]struct{ config, tensors string }{
 		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
 		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
 		model.layers.1.eh_proj.weight BF16 8 16`,
+	},
+	"hy_mt2": {
+		`{"model_type": "hy_mt2", "num_hidden_layers": 1, "num_experts": 1}`, `
+		model.layers.0.mlp.expert_bias F32 1
+		model.layers.0.mlp.router.gate.weight BF16 1 8
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		model.layers.1.mlp.router.gate.weight BF16 1 8`,
+	},
+	"laguna": {
+		`{"model_type": "laguna", "num_hidden_layers": 1, "num_experts": 2}`, `
+		model.layers.0.mlp.experts.e_score_correction_bias F32 2
+		model.layers.0.mlp.gate.weight BF16 2 8
+		model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight FP8 4 8
+		model.layers.0.mlp.experts.{0,1}.down_proj.weight FP8 8 4
+		model.layers.0.mlp.shared_expert.up_proj.weight FP8 4 8
+		lm_head.weight BF16 16 8`,
 	},
 	"ling_v2": {
 		`{"model_type": "bailing_moe", "num_hidden_layers": 1, "num_experts": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 3}`, `
@@ -171,6 +252,148 @@ var listed = map[string]struct{ config, tensors string }{
 		language_model.lm_head.weight BF16 16 8
 		vision_tower.patch_conv.weight BF16 8 3 2 2
 		multi_modal_projector.norm.weight BF16 8`,
+	},
+	"mistral3_reranker": {
+		`{"model_type": "mistral3", "architectures": ["Mistral3ForSequenceClassification"], "text_config": {"model_type": "ministral3", "num_hidden_layers": 1}}`, `
+		model.language_model.embed_tokens.weight BF16 16 8
+		model.language_model.layers.0.self_attn.q_proj.weight BF16 4 8
+		language_model.score.weight F32 1 8
+		model.vision_tower.patch_conv.weight BF16 8 3 2 2`,
+	},
+	"cross_encoder": {
+		`{"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalForSequenceClassification"], "num_hidden_layers": 1}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.self_attn.q_proj.weight BF16 4 8
+		score.weight F32 1 8`,
+	},
+	"encoder": {
+		`{"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalModel"], "num_hidden_layers": 1}`, `
+		embed_tokens.weight BF16 16 8
+		layers.0.self_attn.q_proj.weight BF16 4 8
+		norm.weight BF16 8`,
+	},
+	"qwen3_vl_moe": {
+		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 2, "num_experts": 2}}`, `
+		model.language_model.embed_tokens.weight BF16 16 6
+		model.language_model.layers.0.mlp.gate.weight BF16 2 6
+		model.language_model.layers.{0,1}.mlp.experts.gate_up_proj BF16 2 6 8
+		model.language_model.layers.{0,1}.mlp.experts.down_proj BF16 2 4 6
+		model.visual.blocks.0.attn.qkv.weight BF16 6 2
+		lm_head.weight BF16 16 6`,
+	},
+	"qwen3_vl_moe_saved": {
+		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 1, "num_experts": 2}}`, `
+		language_model.embed_tokens.weight BF16 16 6
+		language_model.layers.0.mlp.experts.gate_up_proj BF16 2 8 6
+		language_model.layers.0.mlp.experts.down_proj BF16 2 6 4
+		visual.blocks.0.attn.qkv.weight BF16 6 2
+		lm_head.weight BF16 16 6`,
+	},
+	"hunyuan_image3": {
+		`{"model_type": "hunyuan_image_3_moe", "num_hidden_layers": 2, "num_experts": [2, 2], "moe_intermediate_size": [4, 4]}`, `
+		model.wte.weight BF16 16 8
+		model.layers.0.mlp.gate.wg.weight F32 2 8
+		model.layers.0.mlp.experts.{0,1}.gate_and_up_proj.weight BF16 8 8
+		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
+		model.layers.0.mlp.shared_mlp.gate_and_up_proj.weight BF16 8 8
+		model.layers.1.mlp.experts.{0,1}.gate_and_up_proj.weight FP8 8 8
+		model.layers.1.mlp.experts.{0,1}.down_proj.weight FP8 8 4
+		model.ln_f.weight BF16 8
+		model.timestep_emb.mlp.0.weight BF16 8 8
+		vae.encoder.conv_in.weight BF16 8 3 3 3
+		vision_model.embeddings.patch_embedding.weight BF16 8 3 2 2
+		vision_aligner.layers.0.weight BF16 8 8
+		lm_head.weight BF16 16 8`,
+	},
+	"step3p5": {
+		`{"model_type": "step3p5", "num_hidden_layers": 2, "moe_num_experts": 2, "num_nextn_predict_layers": 1}`, `
+		model.layers.0.self_attn.g_proj.weight BF16 2 8
+		model.layers.0.mlp.up_proj.weight FP8 8 8
+		model.layers.1.moe.gate.weight BF16 2 8
+		model.layers.1.moe.router_bias F32 2
+		model.layers.1.moe.{gate_proj,up_proj}.weight BF16 2 4 8
+		model.layers.1.moe.down_proj.weight BF16 2 8 4
+		model.layers.1.share_expert.up_proj.weight BF16 4 8
+		model.layers.2.mlp.up_proj.weight FP8 8 8
+		model.layers.2.transformer.shared_head.output.weight BF16 16 8
+		model.norm.weight BF16 8
+		lm_head.weight BF16 16 8`,
+	},
+	"step3p7": {
+		`{"model_type": "step3p7", "text_config": {"model_type": "step3p5", "num_hidden_layers": 1, "moe_num_experts": 2, "num_nextn_predict_layers": 1}}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.{0,1,2}.moe.router_bias F32 2
+		model.layers.{0,1,2}.moe.{gate_proj,up_proj}.weight BF16 2 4 8
+		model.layers.{0,1,2}.moe.down_proj.weight BF16 2 8 4
+		model.layers.1.eh_proj.weight BF16 8 16
+		model.norm.weight BF16 8
+		vision_model.conv1.weight BF16 8 3 2 2
+		vit_large_projector.weight BF16 8 8
+		lm_head.weight BF16 16 8`,
+	},
+	"gemma4": {
+		`{"model_type": "gemma4", "text_config": {"model_type": "gemma4_text", "num_hidden_layers": 1, "num_experts": 2}}`, `
+		model.language_model.layers.0.experts.gate_up_proj BF16 2 8 6
+		model.language_model.layers.0.experts.down_proj BF16 2 6 4
+		model.language_model.layers.0.router.proj.weight BF16 2 6
+		model.language_model.layers.0.router.scale BF16 6
+		model.language_model.layers.0.router.per_expert_scale F32 2
+		model.language_model.layers.0.mlp.up_proj.weight FP8 8 6
+		model.embed_vision.embedding_projection.weight BF16 6 6`,
+	},
+	"diffusion_gemma": {
+		`{"model_type": "diffusion_gemma", "text_config": {"model_type": "diffusion_gemma_text", "num_hidden_layers": 1, "num_experts": 2}}`, `
+		model.decoder.embed_tokens.weight BF16 16 6
+		model.decoder.layers.0.experts.gate_up_proj BF16 2 8 6
+		model.decoder.layers.0.experts.down_proj BF16 2 6 4
+		model.decoder.layers.0.router.proj.weight BF16 2 6
+		model.decoder.layers.0.router.{scale,per_expert_scale} BF16 2
+		model.decoder.self_conditioning.up_proj.weight BF16 8 6
+		model.decoder.norm.weight BF16 6
+		model.encoder.language_model.layers.0.layer_scalar BF16 1`,
+	},
+	"inkling": {
+		`{"model_type": "inkling_mm_model", "text_config": {"model_type": "inkling_text", "num_hidden_layers": 2, "n_routed_experts": 2}}`, `
+		model.llm.{embed,unembed}.weight BF16 16 6
+		model.llm.{embed_norm,norm}.weight BF16 6
+		model.llm.layers.0.attn.{wq_du,wk_dv,wv_dv,wr_du,wo_ud}.weight BF16 6 6
+		model.llm.layers.0.attn.{q_norm,k_norm}.weight BF16 6
+		model.llm.layers.0.attn.{k_sconv,v_sconv}.weight BF16 6 1 4
+		model.llm.layers.0.attn.rel_logits_proj.proj BF16 4 6
+		model.llm.layers.0.{attn_sconv,mlp_sconv}.weight BF16 6 1 4
+		model.llm.layers.0.{attn_norm,mlp_norm}.weight BF16 6
+		model.llm.layers.0.mlp.w13_dn.weight BF16 8 6
+		model.llm.layers.0.mlp.w2_md.weight BF16 6 4
+		model.llm.layers.1.mlp.gate.{weight,bias} BF16 3 6
+		model.llm.layers.1.mlp.gate.global_scale F32 1
+		model.llm.layers.1.mlp.experts.w13_weight BF16 2 8 6
+		model.llm.layers.1.mlp.experts.w2_weight BF16 2 6 4
+		model.llm.layers.1.mlp.shared_experts.shared_w13_weight BF16 1 8 6
+		model.llm.layers.1.mlp.shared_experts.shared_w2_weight BF16 1 6 4
+		model.mtp.layers.0.input_proj.weight BF16 6 12
+		model.audio.{encoder,final_norm}.weight BF16 6
+		model.visual.layers.{linear_0,norm_0}.weight BF16 8
+		model.visual.final_norm.weight BF16 8`,
+	},
+	"mimo_v25": {
+		`{"model_type": "mimo_v2", "architectures": ["MiMoV25ForCausalLM"], "num_hidden_layers": 2, "n_routed_experts": 1, "hybrid_layer_pattern": [0, 1], "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "v_head_dim": 2, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 1, "swa_head_dim": 4, "swa_v_head_dim": 2}`, `
+		model.layers.0.self_attn.qkv_proj.weight F8_E4M3 28 8
+		model.layers.0.self_attn.qkv_proj.weight_scale_inv F32 2 1
+		model.layers.1.self_attn.qkv_proj.weight F8_E4M3 20 8
+		model.layers.1.self_attn.qkv_proj.weight_scale_inv F32 2 1
+		model.layers.1.self_attn.attention_sink_bias BF16 4
+		model.layers.1.self_attn.o_proj.weight BF16 8 8
+		model.layers.1.mlp.gate.weight F32 1 8
+		model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
+		model.layers.1.mlp.experts.0.down_proj.weight FP8 8 4`,
+	},
+	"mimo_v2": {
+		`{"model_type": "mimo_v2", "architectures": ["MiMoV2ForCausalLM"], "num_hidden_layers": 1, "n_routed_experts": 1, "hybrid_layer_pattern": [0], "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "v_head_dim": 2}`, `
+		model.layers.0.self_attn.qkv_proj.weight FP8 28 8
+		model.layers.0.self_attn.o_proj.weight BF16 8 8
+		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
+		visual.blocks.0.attn.qkv.weight BF16 6 2`,
 	},
 	"gpt_oss": {
 		`{"model_type": "gpt_oss", "num_hidden_layers": 1, "num_local_experts": 2}`, `
@@ -201,6 +424,20 @@ var listed = map[string]struct{ config, tensors string }{
 		vision_tower.encoder.blocks.0.wqkv.{weight,bias} BF16 24 8
 		vision_tower.encoder.blocks.0.{norm0,norm1,wo,mlp.fc0,mlp.fc1}.{weight,bias} BF16 8
 		vision_tower.encoder.final_layernorm.bias BF16 8`,
+	},
+	"kimi_linear": {
+		`{"model_type": "kimi_linear", "num_hidden_layers": 2, "num_experts": 2}`, `
+		model.layers.0.self_attn.A_log F32 1 1 2 1
+		model.layers.0.self_attn.dt_bias BF16 6
+		model.layers.0.self_attn.{q,k,v}_conv1d.weight BF16 6 1 4
+		model.layers.0.self_attn.f_a_proj.weight BF16 8 8
+		model.layers.0.mlp.up_proj.weight FP8 4 8
+		model.layers.1.block_sparse_moe.gate.weight BF16 2 8
+		model.layers.1.block_sparse_moe.gate.e_score_correction_bias BF16 2
+		model.layers.1.block_sparse_moe.shared_experts.up_proj.weight FP8 4 8
+		model.layers.1.block_sparse_moe.experts.{0,1}.{w1,w3}.weight FP8 4 8
+		model.layers.1.block_sparse_moe.experts.{0,1}.w2.weight FP8 8 4
+		lm_head.weight BF16 16 8`,
 	},
 	"kimi_k3": {
 		`{"model_type": "kimi_k3", "text_config": {"model_type": "kimi_linear", "num_hidden_layers": 2, "num_experts": 2, "linear_attn_config": {"num_heads": 3}}}`, `
@@ -331,6 +568,95 @@ var listed = map[string]struct{ config, tensors string }{
 		backbone.norm_f.weight BF16 8
 		lm_head.weight BF16 16 8`,
 	},
+	"nemotron_v3_dense": {
+		`{"model_type": "nemotron_h", "num_hidden_layers": 1, "mlp_hidden_act": "relu2"}`, `
+		backbone.embeddings.weight BF16 16 8
+		backbone.layers.0.mixer.{A_log,D,dt_bias} BF16 2
+		backbone.layers.0.mixer.up_proj.weight FP8 8 8
+		backbone.norm_f.weight BF16 8`,
+	},
+	"nemotron_omni": {
+		`{"model_type": "NemotronH_Nano_Omni_Reasoning_V3", "llm_config": {"model_type": "nemotron_h", "num_hidden_layers": 2, "n_routed_experts": 2, "mlp_hidden_act": "relu2"}}`, `
+		language_model.backbone.embeddings.weight BF16 16 8
+		language_model.backbone.layers.0.mixer.{A_log,D} F32 2
+		language_model.backbone.layers.0.mixer.in_proj.weight FP8 8 8
+		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.up_proj.weight FP8 4 8
+		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.down_proj.weight FP8 8 4
+		language_model.backbone.layers.2.norm.weight BF16 8
+		language_model.backbone.norm_f.weight BF16 8
+		language_model.lm_head.weight BF16 16 8
+		mlp1.{0,1,3}.weight BF16 8
+		sound_encoder.encoder.layers.0.self_attn.q_proj.weight BF16 8 8
+		sound_projection.linear1.weight BF16 8 8
+		vision_model.radio_model.input_conditioner.norm_mean F32 3 1 1
+		vision_model.radio_model.model.patch_generator.{embedder.weight,video_embedder.weight,pos_embed,cls_token.token} BF16 8 8
+		vision_model.radio_model.model.blocks.0.attn.{qkv,proj}.{weight,bias} BF16 24
+		vision_model.radio_model.model.blocks.0.mlp.fc1.weight BF16 8 8`,
+	},
+	"nemotron_omni_radio": {
+		`{"model_type": "NemotronH_Omni_Reasoning_V3", "architectures": ["NemotronH_Omni_Reasoning_V3"], "llm_config": {"model_type": "nemotron_h", "num_hidden_layers": 2, "n_routed_experts": 2, "mlp_hidden_act": "relu2"}}`, `
+		language_model.backbone.embeddings.weight BF16 16 8
+		language_model.backbone.layers.0.mixer.{A_log,D} F32 2
+		language_model.backbone.layers.0.mixer.in_proj.weight FP8 8 8
+		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.up_proj.weight FP8 4 8
+		{language_model.backbone.layers.1,language_model.mtp.layers.0}.mixer.experts.{0,1}.down_proj.weight FP8 8 4
+		language_model.backbone.layers.2.norm.weight BF16 8
+		language_model.backbone.norm_f.weight BF16 8
+		language_model.lm_head.weight BF16 16 8
+		mlp1.{0,1,3}.weight BF16 8
+		sound_encoder.encoder.layers.0.self_attn.q_proj.weight BF16 8 8
+		sound_projection.linear1.weight BF16 8 8
+		vision_model.radio_model.input_conditioner.norm_mean F32 3 1 1
+		vision_model.radio_model.model.patch_generator.{embedder.weight,video_embedder.weight,pos_embed,cls_token.token} BF16 8 8
+		vision_model.radio_model.model.blocks.0.attn.{qkv,proj}.{weight,bias} BF16 24
+		vision_model.radio_model.model.blocks.0.mlp.fc1.weight BF16 8 8`,
+	},
+	"llava_onevision": {
+		`{"model_type": "llavaonevision1_5", "text_config": {"model_type": "LLaVAOneVision1_5_text", "num_hidden_layers": 1}}`, `
+		visual.class_embedding BF16 8
+		visual.blocks.0.attn.qkv.weight BF16 24 8
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.mlp.up_proj.weight FP8 4 8
+		model.norm.weight BF16 8
+		lm_head.weight BF16 16 8`,
+	},
+	"gemma4_unified": {
+		`{"model_type": "gemma4_unified", "text_config": {"model_type": "gemma4_unified_text", "num_hidden_layers": 1}}`, `
+		model.embed_audio.embedding_projection.weight BF16 8 8
+		model.embed_vision.embedding_projection.weight BF16 8 8
+		model.language_model.layers.0.mlp.up_proj.weight FP8 4 8
+		model.vision_embedder.patch_dense.{weight,bias} BF16 8 8
+		model.vision_embedder.{patch_ln1,patch_ln12,patch_ln2,pos_norm}.weight BF16 8
+		model.vision_embedder.pos_embedding BF16 4 2 8`,
+	},
+	"muse_glimmer": {
+		`{"model_type": "muse_glimmer", "architectures": ["MuseGlimmerForConditionalGeneration"], "text_config": {"model_type": "muse_glimmer_text", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}, "vision_config": {"model_type": "muse_glimmer_vision", "num_attention_heads": 4}}`, `
+		model.language_model.embed_tokens.weight BF16 16 8
+		model.language_model.layers.0.{input,post_attention,pre_feedforward,post_feedforward}_layernorm.weight BF16 8
+		model.language_model.layers.0.mlp.gate_proj.weight BF16 4 8
+		model.language_model.layers.0.self_attn.gate_proj.weight BF16 4 8
+		model.language_model.layers.0.self_attn.q_proj.weight BF16 8 8
+		model.language_model.layers.0.self_attn.{k,v,o}_proj.weight BF16 4 8
+		model.language_model.norm.weight BF16 8
+		model.vision_tower.layers.0.attn.{q,k,v}_proj.{weight,bias} BF16 16
+		model.vision_tower.layers.0.attn.proj.weight BF16 8 8
+		model.vision_tower.layers.0.mlp.{fc1,fc2}.weight BF16 8 8
+		model.vision_tower.layers.0.{norm1,norm2}.weight BF16 8
+		model.vision_tower.ln_post.weight BF16 8
+		model.vision_tower.patch_embedder.{patch_embedding,position_embedding_table}.weight BF16 8 12
+		model.vision_adapter.{fc1,fc2}.weight BF16 8 8`,
+	},
+	"ernie4_5_dense": {
+		`{"model_type": "ernie4_5", "num_hidden_layers": 1}`, `
+		model.layers.0.mlp.up_proj.weight FP8 4 8
+		model.norm.weight BF16 8`,
+	},
+	"bagel": {
+		`{"model_type": "bagel", "llm_config": {"model_type": "qwen2", "num_hidden_layers": 1}}`, `
+		language_model.model.layers.0.mlp.up_proj.weight FP8 4 8
+		language_model.model.layers.0.mlp_moe_gen.up_proj.weight FP8 4 8
+		vit_model.vision_model.embeddings.patch_embedding.weight BF16 8 12`,
+	},
 	"qwen2_moe": {
 		`{"model_type": "qwen2_moe", "num_hidden_layers": 1, "num_experts": 2}`, `
 		model.embed_tokens.weight BF16 16 8
@@ -441,29 +767,6 @@ var listed = map[string]struct{ config, tensors string }{
 		model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
 		model.layers.1.mlp.experts.0.down_proj.weight BF16 8 4`,
 	},
-	"kimi_linear": {
-		`{"model_type": "kimi_linear", "num_hidden_layers": 2, "num_experts": 2}`, `
-		model.layers.0.self_attn.{q,k,v}_conv1d.weight BF16 6 1 4
-		model.layers.0.self_attn.{A_log,dt_bias} F32 6
-		model.layers.0.self_attn.{f_a_proj,f_b_proj,b_proj}.weight BF16 6 8
-		model.layers.0.mlp.{gate_proj,up_proj}.weight BF16 4 8
-		model.layers.1.block_sparse_moe.gate.weight BF16 2 8
-		model.layers.1.block_sparse_moe.gate.e_score_correction_bias F32 2
-		model.layers.1.block_sparse_moe.shared_experts.up_proj.weight BF16 4 8
-		model.layers.1.block_sparse_moe.experts.{0,1}.{w1,w3}.weight BF16 4 8
-		model.layers.1.block_sparse_moe.experts.{0,1}.w2.weight BF16 8 4`,
-	},
-	"glm5_next": {
-		`{"model_type": "glm5_next", "text_config": {"model_type": "glm5_next_text", "num_hidden_layers": 1, "n_routed_experts": 1}}`, `
-		model.language_model.layers.0.hc_{attn,ffn}_{fn,base,scale} F32 2
-		model.language_model.layers.0.self_attn.{q,k,v}_conv1d.weight F32 6 1 4
-		model.language_model.layers.0.self_attn.{A_log,dt_bias} F32 6
-		model.language_model.layers.0.self_attn.{f_a_proj,f_b_proj,b_proj}.weight BF16 6 8
-		model.language_model.layers.0.mlp.gate.e_score_correction_bias F32 1
-		model.language_model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
-		model.language_model.layers.0.mlp.experts.0.down_proj.weight FP8 8 4
-		model.visual.blocks.0.attn.qkv.weight BF16 6 2`,
-	},
 	"mistral_large4": {
 		`{"model_type": "mistral_large4", "text_config": {"model_type": "mistral_large4_text", "num_hidden_layers": 2, "n_routed_experts": 1}, "vision_config": {"model_type": "pixtral", "num_attention_heads": 2}}`, `
 		tok_embeddings.weight BF16 16 8
@@ -487,133 +790,11 @@ var listed = map[string]struct{ config, tensors string }{
 	},
 	"qwen4_exp": {
 		`{"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 1, "split_ngram_parts": 3}`, `
-		model.layers.0.ple.ple_embedding.ngram_embedding.shard_{2,0,1}.weight BF16 4 2
+		model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1}.weight BF16 4 2
+		model.layers.0.ple.ple_embedding.ngram_embedding.shard_2.weight BF16 3 2
 		model.layers.0.ple.ple_embedding.layer_multipliers I64 2
 		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
 		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
-	},
-	"qwen3_vl_moe": {
-		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 2, "num_experts": 2}}`, `
-		model.language_model.embed_tokens.weight BF16 16 6
-		model.language_model.layers.0.mlp.gate.weight BF16 2 6
-		model.language_model.layers.{0,1}.mlp.experts.gate_up_proj BF16 2 6 8
-		model.language_model.layers.{0,1}.mlp.experts.down_proj BF16 2 4 6
-		model.visual.blocks.0.attn.qkv.weight BF16 6 2
-		lm_head.weight BF16 16 6`,
-	},
-	"qwen3_vl_moe_saved": {
-		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 1, "num_experts": 2}}`, `
-		language_model.embed_tokens.weight BF16 16 6
-		language_model.layers.0.mlp.experts.gate_up_proj BF16 2 8 6
-		language_model.layers.0.mlp.experts.down_proj BF16 2 6 4
-		visual.blocks.0.attn.qkv.weight BF16 6 2
-		lm_head.weight BF16 16 6`,
-	},
-	"hunyuan_image3": {
-		`{"model_type": "hunyuan_image_3_moe", "num_hidden_layers": 2, "num_experts": [2, 2], "moe_intermediate_size": [4, 4]}`, `
-		model.wte.weight BF16 16 8
-		model.layers.0.mlp.gate.wg.weight F32 2 8
-		model.layers.0.mlp.experts.{0,1}.gate_and_up_proj.weight BF16 8 8
-		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
-		model.layers.0.mlp.shared_mlp.gate_and_up_proj.weight BF16 8 8
-		model.layers.1.mlp.experts.{0,1}.gate_and_up_proj.weight FP8 8 8
-		model.layers.1.mlp.experts.{0,1}.down_proj.weight FP8 8 4
-		model.ln_f.weight BF16 8
-		model.timestep_emb.mlp.0.weight BF16 8 8
-		vae.encoder.conv_in.weight BF16 8 3 3 3
-		vision_model.embeddings.patch_embedding.weight BF16 8 3 2 2
-		vision_aligner.layers.0.weight BF16 8 8
-		lm_head.weight BF16 16 8`,
-	},
-	"step3p5": {
-		`{"model_type": "step3p5", "num_hidden_layers": 2, "moe_num_experts": 2, "num_nextn_predict_layers": 1}`, `
-		model.layers.0.self_attn.g_proj.weight BF16 2 8
-		model.layers.0.mlp.up_proj.weight FP8 8 8
-		model.layers.1.moe.gate.weight BF16 2 8
-		model.layers.1.moe.router_bias F32 2
-		model.layers.1.moe.{gate_proj,up_proj}.weight BF16 2 4 8
-		model.layers.1.moe.down_proj.weight BF16 2 8 4
-		model.layers.1.share_expert.up_proj.weight BF16 4 8
-		model.layers.2.mlp.up_proj.weight FP8 8 8
-		model.layers.2.transformer.shared_head.output.weight BF16 16 8
-		model.norm.weight BF16 8
-		lm_head.weight BF16 16 8`,
-	},
-	"step3p7": {
-		`{"model_type": "step3p7", "text_config": {"model_type": "step3p5", "num_hidden_layers": 1, "moe_num_experts": 2, "num_nextn_predict_layers": 1}}`, `
-		model.embed_tokens.weight BF16 16 8
-		model.layers.{0,1,2}.moe.router_bias F32 2
-		model.layers.{0,1,2}.moe.{gate_proj,up_proj}.weight BF16 2 4 8
-		model.layers.{0,1,2}.moe.down_proj.weight BF16 2 8 4
-		model.layers.1.eh_proj.weight BF16 8 16
-		model.norm.weight BF16 8
-		vision_model.conv1.weight BF16 8 3 2 2
-		vit_large_projector.weight BF16 8 8
-		lm_head.weight BF16 16 8`,
-	},
-	"gemma4": {
-		`{"model_type": "gemma4", "text_config": {"model_type": "gemma4_text", "num_hidden_layers": 1, "num_experts": 2}}`, `
-		model.language_model.layers.0.experts.gate_up_proj BF16 2 8 6
-		model.language_model.layers.0.experts.down_proj BF16 2 6 4
-		model.language_model.layers.0.router.proj.weight BF16 2 6
-		model.language_model.layers.0.router.scale BF16 6
-		model.language_model.layers.0.router.per_expert_scale F32 2
-		model.language_model.layers.0.mlp.up_proj.weight FP8 8 6
-		model.embed_vision.embedding_projection.weight BF16 6 6`,
-	},
-	"diffusion_gemma": {
-		`{"model_type": "diffusion_gemma", "text_config": {"model_type": "diffusion_gemma_text", "num_hidden_layers": 1, "num_experts": 2}}`, `
-		model.decoder.embed_tokens.weight BF16 16 6
-		model.decoder.layers.0.experts.gate_up_proj BF16 2 8 6
-		model.decoder.layers.0.experts.down_proj BF16 2 6 4
-		model.decoder.layers.0.router.proj.weight BF16 2 6
-		model.decoder.layers.0.router.{scale,per_expert_scale} BF16 2
-		model.decoder.self_conditioning.up_proj.weight BF16 8 6
-		model.decoder.norm.weight BF16 6
-		model.encoder.language_model.layers.0.layer_scalar BF16 1`,
-	},
-	"inkling": {
-		`{"model_type": "inkling_mm_model", "text_config": {"model_type": "inkling_text", "num_hidden_layers": 2, "n_routed_experts": 2}}`, `
-		model.llm.{embed,unembed}.weight BF16 16 6
-		model.llm.{embed_norm,norm}.weight BF16 6
-		model.llm.layers.0.attn.{wq_du,wk_dv,wv_dv,wr_du,wo_ud}.weight BF16 6 6
-		model.llm.layers.0.attn.{q_norm,k_norm}.weight BF16 6
-		model.llm.layers.0.attn.{k_sconv,v_sconv}.weight BF16 6 1 4
-		model.llm.layers.0.attn.rel_logits_proj.proj BF16 4 6
-		model.llm.layers.0.{attn_sconv,mlp_sconv}.weight BF16 6 1 4
-		model.llm.layers.0.{attn_norm,mlp_norm}.weight BF16 6
-		model.llm.layers.0.mlp.w13_dn.weight BF16 8 6
-		model.llm.layers.0.mlp.w2_md.weight BF16 6 4
-		model.llm.layers.1.mlp.gate.{weight,bias} BF16 3 6
-		model.llm.layers.1.mlp.gate.global_scale F32 1
-		model.llm.layers.1.mlp.experts.w13_weight BF16 2 8 6
-		model.llm.layers.1.mlp.experts.w2_weight BF16 2 6 4
-		model.llm.layers.1.mlp.shared_experts.shared_w13_weight BF16 1 8 6
-		model.llm.layers.1.mlp.shared_experts.shared_w2_weight BF16 1 6 4
-		model.mtp.layers.0.input_proj.weight BF16 6 12
-		model.audio.{encoder,final_norm}.weight BF16 6
-		model.visual.layers.{linear_0,norm_0}.weight BF16 8
-		model.visual.final_norm.weight BF16 8`,
-	},
-	"mimo_v25": {
-		`{"model_type": "mimo_v2", "architectures": ["MiMoV25ForCausalLM"], "num_hidden_layers": 2, "n_routed_experts": 1, "hybrid_layer_pattern": [0, 1], "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "v_head_dim": 2, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 1, "swa_head_dim": 4, "swa_v_head_dim": 2}`, `
-		model.layers.0.self_attn.qkv_proj.weight F8_E4M3 28 8
-		model.layers.0.self_attn.qkv_proj.weight_scale_inv F32 2 1
-		model.layers.1.self_attn.qkv_proj.weight F8_E4M3 20 8
-		model.layers.1.self_attn.qkv_proj.weight_scale_inv F32 2 1
-		model.layers.1.self_attn.attention_sink_bias BF16 4
-		model.layers.1.self_attn.o_proj.weight BF16 8 8
-		model.layers.1.mlp.gate.weight F32 1 8
-		model.layers.1.mlp.experts.0.{gate_proj,up_proj}.weight FP8 4 8
-		model.layers.1.mlp.experts.0.down_proj.weight FP8 8 4`,
-	},
-	"mimo_v2": {
-		`{"model_type": "mimo_v2", "architectures": ["MiMoV2ForCausalLM"], "num_hidden_layers": 1, "n_routed_experts": 1, "hybrid_layer_pattern": [0], "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "v_head_dim": 2}`, `
-		model.layers.0.self_attn.qkv_proj.weight FP8 28 8
-		model.layers.0.self_attn.o_proj.weight BF16 8 8
-		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
-		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
-		visual.blocks.0.attn.qkv.weight BF16 6 2`,
 	},
 	"llama": {
 		`{"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": true, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `

@@ -98,20 +98,24 @@ func (j numberedParts) undo(p *planner) error {
 		if err != nil {
 			return nil, err
 		}
-		if !found || n < 1 || len(w.shape()) == 0 || w.shape()[0]%int64(n) != 0 {
-			return nil, fmt.Errorf("shape %v: expected rows that divide into as many equal parts "+
-				"as config.json has in %s", w.shape(), j.count)
+		if !found || n < 1 || len(w.shape()) == 0 || (partRows(w, n)*int64(n-1) >= w.shape()[0]) {
+			return nil, fmt.Errorf("shape %v: expected rows for as many parts as config.json has "+
+				"in %s", w.shape(), j.count)
 		}
 		return j.cut(p, w, head, n)
 	})
 }
 
+// partRows is the number of rows of each of n parts of a matrix but the last, which has the rest.
+func partRows(w *weight, n int) int64 { return (w.shape()[0] + int64(n) - 1) / int64(n) }
+
 // cut divides a matrix into n parts.
 func (j numberedParts) cut(p *planner, w *weight, head string, n int) ([]weight, error) {
-	rows := w.shape()[0] / int64(n)
+	rows := partRows(w, n)
 	parts := make([]weight, n)
 	for i := range parts {
-		one, err := expr.Slice(p.node(w), 0, int64(i)*rows, int64(i+1)*rows)
+		begin := int64(i) * rows
+		one, err := expr.Slice(p.node(w), 0, begin, min(begin+rows, w.shape()[0]))
 		if err != nil {
 			return nil, err
 		}

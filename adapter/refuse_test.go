@@ -159,15 +159,15 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		},
 		"unknown layout": {
 			func(*synth.Checkpoint) {}, Options{Layout: "gguf"},
-			[]string{`"gguf"`, "there are native, hf, transformers, torchtitan and hf-fp8"},
+			[]string{`"gguf"`, "there are native, hf, split, transformers, torchtitan and hf-fp8"},
 		},
 		"layout that the family has not": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "deepseek_v32" }, Options{Layout: "torchtitan"},
-			[]string{"deepseek_v32", "torchtitan", "it has native, hf, transformers"},
+			[]string{"deepseek_v32", "torchtitan", "it has native, hf, split, transformers and hf-fp8"},
 		},
 		"unknown family": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "native"},
-			[]string{`"novel"`, "known are", "deepseek_v3", "--layout hf, which works for every model"},
+			[]string{`"novel" has no layout native`, "by n_routed_experts in config.json it may have experts", "it has hf, split and hf-fp8"},
 		},
 		"no family": {
 			func(c *synth.Checkpoint) { delete(c.Config, "model_type") }, Options{Layout: "native"},
@@ -175,7 +175,7 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		},
 		"rank of an unknown family": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "hf", EP: EP{0, 2}},
-			[]string{`"novel"`, "leave --ep out; known are", "deepseek_v3"},
+			[]string{`"novel"`, "leave --ep out"},
 		},
 		"dtype": {
 			func(*synth.Checkpoint) {}, Options{DType: safetensors.I8},

@@ -64,12 +64,21 @@ const (
 	drops      = "it drops tensors"
 	injects    = "it shows tensors that the source has not, or one under two names"
 	multiplies = "it multiplies tensors"
+	reorders   = "it has the rows of shards in order, as the reference saves them"
 )
 
 // noInverse lists the views, by row and layout, that the published checkpoint cannot be computed
 // back from, and why.
 var noInverse = map[string][]string{
-	"mistral4_vl native": {injects},
+	"mistral4_vl native":          {injects},
+	"qwen2_5_omni native":         {drops},
+	"qwen2_5_omni_thinker native": {drops},
+	"qwen3_8_flash_next native":   {drops},
+	"diffusion_gemma native":      {multiplies},
+	"gemma4 native":               {multiplies},
+	"hunyuan_image3 native":       {drops},
+	"mimo_v25 native":             {reorders},
+	"mimo_v2_6 native":            {reorders},
 }
 
 // A view is saved and shown as published. That must be what the published checkpoint itself shows,
@@ -176,7 +185,10 @@ func wantShownAgain(t *testing.T, view, want, got *StateDict) (reasons []string)
 			t.Errorf("%s: missing, though the view drops nothing of it", l.Name())
 		case g.DType() != l.DType() || !slices.Equal(g.Shape(), l.Shape()):
 			t.Errorf("%s: %s %v, want %s %v", l.Name(), g.DType(), g.Shape(), l.DType(), l.Shape())
-		case !bytes.Equal(content(t, g), content(t, l)):
+		case bytes.Equal(content(t, g), content(t, l)):
+		case strings.HasSuffix(l.Name(), mimoFused) && sameRows(content(t, g), content(t, l), l):
+			reasons = append(reasons, reorders)
+		default:
 			t.Errorf("%s: other bytes", l.Name())
 		}
 	}
@@ -190,6 +202,13 @@ func wantShownAgain(t *testing.T, view, want, got *StateDict) (reasons []string)
 		reasons = append(reasons, injects)
 	}
 	return reasons
+}
+
+// sameRows reports whether two contents of a matrix have the same rows in some order.
+func sameRows(a, b []byte, l *Lazy) bool {
+	size := len(a) / int(l.Shape()[0])
+	sorted := func(all []byte) [][]byte { return slices.SortedFunc(slices.Chunk(all, size), bytes.Compare) }
+	return slices.EqualFunc(sorted(a), sorted(b), bytes.Equal)
 }
 
 // droppedAll reports whether all keys that a published tensor is made of are dropped by a view.

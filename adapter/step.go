@@ -20,6 +20,9 @@ type step interface {
 // errNoInverse is what undo returns if the layout does not hold all that the published form holds.
 var errNoInverse = errors.New("what the published checkpoint held there cannot be computed back")
 
+// errAlone is the kind of the errors for a part whose other parts are missing.
+var errAlone = errors.New("without the other parts of the same matrix")
+
 // take takes the steps of the view.
 func (p *planner) take() error {
 	for _, s := range p.view.steps {
@@ -165,7 +168,7 @@ func (f fused) undo(p *planner) error {
 // beside refuses a part whose first part is missing.
 func (p *planner) beside(first, part string) error {
 	if p.weightOf(first) == nil {
-		return fmt.Errorf("expected %s beside %s", first, part)
+		return kindError{fmt.Errorf("expected %s beside %s", first, part), errAlone}
 	}
 	return nil
 }
@@ -176,7 +179,7 @@ func (f fused) join(p *planner, head string) (one weight, err error) {
 	for _, end := range f.to {
 		w := p.weightOf(head + end)
 		if w == nil {
-			return one, fmt.Errorf("expected %s beside it", head+end)
+			return one, kindError{fmt.Errorf("expected %s beside it", head+end), errAlone}
 		}
 		ws = append(ws, w)
 	}

@@ -14,7 +14,9 @@ func (p *planner) publish() error {
 		return nil
 	}
 	if p.layout.Name == v.layout {
-		p.view = &view{layout: v.layout, path: v.path, groups: v.groups, mtp: v.mtp}
+		p.view = &view{
+			layout: v.layout, path: v.path, groups: v.groups, mtp: v.mtp, others: v.others,
+		}
 		return nil
 	}
 	p.undo(v)

@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,7 +84,25 @@ func ConvertTensorToHF(config *Config, name string, n expr.Node, o Options) ([]T
 
 // convert adds the published tensors of one native tensor.
 func (p *planner) convert(name string, n expr.Node) error {
-	key := p.published(name)
+	one := &Stored{Source: expr.Source{Key: name}}
+	p.weights = []weight{{Stored: one, hf: p.published(name), value: n}}
+	if p.back != nil {
+		for _, s := range slices.Backward(p.back.steps) {
+			if err := s.undo(p); err != nil && !errors.Is(err, errAlone) {
+				return err
+			}
+		}
+	}
+	for _, w := range slices.Clone(p.weights) {
+		if err := p.convertAs(w.hf, name, w.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// convertAs adds what published checkpoints have for a tensor with a published name.
+func (p *planner) convertAs(key, name string, n expr.Node) error {
 	at := p.family.locate(key)
 	b := p.group("", [2]int{})
 	if p.family.expertKeys() != nil && at.layer >= 0 {
@@ -113,7 +132,7 @@ func (p *planner) convertGroup(
 ) error {
 	k, parts := p.family.experts, x.parts(p.gated)
 	lo, hi := p.o.EP.Range(int(n.Shape()[0]))
-	if k.grouped == "" || p.layout.quantizes && k.isSplit() {
+	if k.grouped == "" || p.layout.quantizes && k.isSplit() && len(k.groups) == 0 {
 		return k.apart(x.group, n, parts, lo, hi, func(key string, one expr.Node) error {
 			return yield(head+key, one)
 		})
@@ -122,19 +141,54 @@ func (p *planner) convertGroup(
 		return nil
 	}
 	l, _ := layoutNamed(k.grouped)
+	n, err := rankOf(n, lo, hi)
+	if err != nil {
+		return err
+	}
+	found := false
 	for _, g := range k.groupsIn(l) {
-		if to := (groupedWeight{layout: l, group: &g}); slices.Equal(to.parts(p.gated), parts) {
-			n, err := rankOf(n, lo, hi)
-			if err == nil {
-				n, err = orient(n, x.group.transposed != g.transposed)
-			}
-			if err != nil {
-				return err
-			}
-			return yield(head+k.path+g.name, n)
+		to := groupedWeight{layout: l, group: &g}.parts(p.gated)
+		if len(to) == 0 || !containsAll(parts, to) {
+			continue
+		}
+		found = true
+		one, err := x.group.as(n, parts, &g, to)
+		if err == nil {
+			err = yield(head+k.pathOfGroups()+g.name, one)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return fmt.Errorf("published checkpoints have no tensor with its projections together")
+	if !found {
+		return fmt.Errorf("published checkpoints have no tensor with its projections together")
+	}
+	return nil
+}
+
+// as gives the projections to of a tensor that is grouped in one way and holds parts, grouped in
+// another way.
+func (g *group) as(n expr.Node, parts []role, other *group, to []role) (expr.Node, error) {
+	if slices.Equal(parts, to) {
+		return orient(n, g.transposed != other.transposed)
+	}
+	nodes := make([]expr.Node, len(to))
+	for i, r := range to {
+		one, err := g.slice(n, r, parts)
+		if err == nil {
+			one, err = orient(one, g.transposed != other.transposed)
+		}
+		if err != nil {
+			return nil, err
+		}
+		nodes[i] = one
+	}
+	return join(1+other.axis(), nodes)
+}
+
+// containsAll reports whether a list has all of some projections.
+func containsAll(all, some []role) bool {
+	return !slices.ContainsFunc(some, func(r role) bool { return !slices.Contains(all, r) })
 }
 
 // convertOne adds one published tensor, if it is not excluded.

@@ -11,14 +11,16 @@ var innerConfigs = []string{"text_config", "language_config", "llm_config", "thi
 var language = map[string]bool{
 	"": true, "model.": true, "language_model.": true,
 	"model.language_model.": true, "language_model.model.": true,
-	"backbone.": true,
+	"backbone.": true, "language_model.backbone.": true, "thinker.model.": true,
 }
 
 // predictionPrefix begins the keys of prediction layers that are not among the model's layers.
 const predictionPrefix = "mtp."
 
 // predictionPrefixes begin the keys of prediction layers, and of what belongs to them.
-var predictionPrefixes = []string{predictionPrefix, "model.mtp", "language_model.model.mtp."}
+var predictionPrefixes = []string{
+	predictionPrefix, "model.mtp", "language_model.mtp.", "language_model.model.mtp.",
+}
 
 // predictionFields give the number of prediction layers.
 var predictionFields = []string{

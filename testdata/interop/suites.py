@@ -7,6 +7,7 @@ import adapters
 import checks
 import libraries
 import reference
+import titan
 
 # module, function, seconds that it may take, and the environment if it is not that of the suite
 CHECKS = ("views", "formats", "formats_fp8", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")
@@ -24,7 +25,7 @@ LOADERS = (
     "servers",
 )
 HEAVY = [("loaders", f, 600) for f in LOADERS]
-HEAVY += [("titan", "views", 600)]
+HEAVY += [("titan", f, 600) for f in titan.CHILDREN]
 HEAVY += [("reference", f, 600) for f in (*reference.GROUPS, "differs")]
 HEAVY += [("classes", "all", 600)]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]

@@ -1,0 +1,163 @@
+package adapter
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A model without a row has the published names. They are its layout native too, as in the
+// reference, which has adapters only for the models that need one. This is not certain for a model
+// that may have experts, or whose adapter has no row here.
+
+// row returns the row of the checkpoint, or one that describes a model without a row.
+func (c *Checkpoint) row(s settings) *family {
+	if f := rowOf(s); f != nil {
+		return f
+	}
+	f := familyOf(s)
+	if f == nil {
+		f = new(family)
+	}
+	f.unknown = true
+	f.noNative = c.whyNoNative(s, f)
+	return f
+}
+
+// adapted are values of model_type without a row for which the reference has an adapter.
+var adapted = []string{}
+
+// whyNoNative says why a model without a row does not have the layout native. It returns "" if the
+// model has it.
+func (c *Checkpoint) whyNoNative(s settings, f *family) string {
+	const unsure = "and no reference says how they are grouped"
+	ofRow := func(f family) bool { return slices.Contains(f.types, s.modelType()) }
+	switch {
+	case s.modelType() == "":
+		return "config.json has no model_type"
+	case slices.Contains(adapted, s.modelType()):
+		return automodel + " has an adapter for it, whose rules are not known here"
+	case slices.ContainsFunc(families, ofRow):
+		return "the rules for its model_type are those of another architecture or language model"
+	case f.experts != nil:
+		return "the language model inside has experts, and no reference has the whole model"
+	}
+	if field := s.saysExperts(); field != "" {
+		return fmt.Sprintf("by %s in config.json it may have experts, %s", field, unsure)
+	}
+	for _, t := range c.Tensors() {
+		if namesExperts(t.Key) {
+			return fmt.Sprintf("by the key %s it may have experts, %s", t.Key, unsure)
+		}
+	}
+	return ""
+}
+
+// expertWords are what names of experts contain, the one that says more first.
+var expertWords = []string{"expert", "moe"}
+
+// namesExperts reports whether a key speaks of experts.
+func namesExperts(key string) bool { return containsAny(strings.ToLower(key), expertWords) }
+
+// saysExperts returns a field of the configuration by which a model has more than one expert, or
+// "". Such a field holds a number above one, a list, or true.
+func (s settings) saysExperts() string {
+	for _, word := range expertWords {
+		if field := expertField("", map[string]any(s), word, false); field != "" {
+			return field[1:]
+		}
+	}
+	return ""
+}
+
+// expertField returns the path of a value, or of one inside it, that says that there are experts.
+// named: the name of the value has the word.
+func expertField(path string, v any, word string, named bool) string {
+	says := false
+	switch v := v.(type) {
+	case map[string]any:
+		for _, name := range sortedKeys(v) {
+			here := named || strings.Contains(strings.ToLower(name), word)
+			if found := expertField(path+"."+name, v[name], word, here); found != "" {
+				return found
+			}
+		}
+	case []any:
+		for i, e := range v {
+			if found := expertField(fmt.Sprintf("%s.%d", path, i), e, word, false); found != "" {
+				return found
+			}
+		}
+		says = len(v) > 0
+	case float64:
+		says = v > 1
+	case bool:
+		says = v
+	}
+	if named && says {
+		return path
+	}
+	return ""
+}
+
+// whyNot says why a model lacks a layout.
+func (f *family) whyNot(layout string) string {
+	l, _ := layoutNamed(layout)
+	switch {
+	case f.lacking[layout] != "":
+		return f.lacking[layout]
+	case layout == LayoutNative && f.noNative != "":
+		return f.noNative
+	case layout == LayoutTransformers && f.experts != nil:
+		return l.Reference + " has no rule to merge its experts"
+	case layout == LayoutTransformers:
+		return l.Reference + " merges nothing in it"
+	}
+	return l.Reference + " has no such model"
+}
+
+// refuseUnknownGroups refuses to split grouped experts of a model whose experts are not known.
+func (p *planner) refuseUnknownGroups() error {
+	if !p.layout.splits || p.family.experts != nil {
+		return nil
+	}
+	for i := range p.weights {
+		w := &p.weights[i]
+		if strings.Contains(w.hf, ".experts.") && len(w.shape()) == 3 {
+			return fmt.Errorf("%s: %s: grouped experts of shape %v, and for model_type %q it is "+
+				"not known in which order and along which axes they are joined: give --layout %s, "+
+				"which shows them as they are", w.Shard, w.Key, w.shape(), p.s.modelType(),
+				LayoutHF)
+		}
+	}
+	return nil
+}
+
+// PublishedNative reports whether the layout native of a checkpoint is one of published names,
+// because the reference has no adapter for the model.
+func PublishedNative(c *Checkpoint) bool {
+	f := c.row(c.Config.fields())
+	v, ok := f.viewNamed(LayoutNative)
+	return ok && f.experts == nil && !slices.ContainsFunc(f.views,
+		func(own view) bool { return own.layout == v.layout })
+}
+
+// OnlyPublished says why a checkpoint has no layouts but those of published checkpoints. It returns
+// "" if it has others, or no model_type.
+func OnlyPublished(c *Checkpoint) string {
+	s := c.Config.fields()
+	f := c.row(s)
+	if _, ok := f.viewNamed(LayoutNative); ok || s.modelType() == "" {
+		return ""
+	}
+	var absent []string
+	for i := range layouts {
+		if _, ok := f.view(&layouts[i]); ok && !layouts[i].published {
+			return ""
+		} else if !ok {
+			absent = append(absent, layouts[i].Name)
+		}
+	}
+	return fmt.Sprintf("there are no layouts %s: %s", strings.Join(absent, ", "),
+		f.whyNot(LayoutNative))
+}

@@ -1,0 +1,290 @@
+"""Every model type whose experts transformers merges, in the library and in the views.
+
+A small random model is saved under published names, which is what transformers does by default, and
+loaded again. The view `transformers` of the checkpoint must be the state of the loaded model. The
+model is also saved as it is in memory, with grouped experts. The views `hf` and `split` of that
+checkpoint must have the published names again.
+
+The list of types is the library's own: each entry of its table that makes experts must be used by
+a model here, or be in `LEFT_OUT`.
+"""
+
+import json
+import pathlib
+import re
+import sys
+import tempfile
+
+import container
+import models
+import numpy as np
+import reference
+import size
+import tiny
+from checks import check, expect
+from mounts import mount
+
+TYPES = (
+    *("afmoe", "axk1", "axk2", "bailing_hybrid", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32"),
+    *("deepseek_v4", "dots1", "ernie4_5_moe", "exaone_moe", "flex_olmo", "flint", "glm4_moe", "glm4_moe_lite"),
+    *("glm4v_moe", "glm5_next", "glm_moe_dsa", "granitemoe", "granitemoehybrid", "granitemoeshared"),
+    *("hunyuan_v1_moe", "hy_v3", "jamba", "kimi_k25", "kimi_linear", "kolibri1", "laguna", "lfm2_moe"),
+    *("longcat_flash", "mellum", "mimo_v2_flash", "minimax", "minimax_m2", "minimax_m3_vl", "mistral_large4"),
+    *("mixtral", "nemotron_h", "olmoe", "phimoe", "qwen2_moe", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_moe"),
+    *("qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_thinker", "qwen3_vl_moe", "qwen4_exp", "qwen4_exp_text"),
+    *("sarvam_mla", "sarvam_moe", "solar_open", "step3p7"),
+)
+# Entries of the table that no view here follows.
+LEFT_OUT = {
+    "ernie4_5_vl_moe": "text and vision experts of two sizes are numbered through, and become two groups",
+    "deepseek_ocr2": "an image encoder of its own for each of two resolutions",
+    "UnlimitedOcrTextModel": "an image encoder of its own",
+    "Dots3NoteTextModel": "image and audio encoders of its own",
+    "dots3_note_vision_encoder": "image and audio encoders of its own",
+    "aria_text": "groups lie as in no other type",
+    "inkling_mm_model": "gate and up alternate",
+    "inkling2_text": "gate and up alternate",
+    "inkling2_loop_text": "gate and up alternate",
+    "nemo_speechlm": "published as NeMo's own grouped experts",
+}
+DTYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
+
+# What transformers saves by default is published so, except for these names.
+PUBLISHED = {
+    "kimi_k25": [
+        (r"^language_model\.model\.blocks\.", "language_model.model.layers."),
+        (r"^vision_tower\.encoder\.patch_embed\.", "vision_tower.patch_embed."),
+        (r"^model\.mm_projector\.", "mm_projector."),
+    ],
+    "kimi_linear": [(r"\.block_sparse_moe\.(gate|up|down)_proj\.", r".mlp.\1_proj.")],
+} | models.PUBLISHED
+# Types that are published with grouped experts: the key of a group, and the keys of the parts of an
+# expert. Each part is a share of the rows.
+PUBLISHED_GROUPED = {
+    "granitemoe": [
+        (r"(.*\.block_sparse_moe\.)input_linear\.weight$", ("gate_proj", "up_proj")),
+        (r"(.*\.block_sparse_moe\.)output_linear\.weight$", ("down_proj",)),
+    ],
+    "qwen3_5_moe": [
+        (r"(.*\.mlp\.)experts\.gate_up_proj$", ("gate_proj", "up_proj")),
+        (r"(.*\.mlp\.)experts\.down_proj$", ("down_proj",)),
+    ],
+}
+PUBLISHED_GROUPED |= dict.fromkeys(("granitemoeshared", "granitemoehybrid"), PUBLISHED_GROUPED["granitemoe"])
+PUBLISHED_GROUPED |= dict.fromkeys(("qwen3_5_moe_text",), PUBLISHED_GROUPED["qwen3_5_moe"])
+# Types whose releases have quantized weights with scales for blocks, and what holds them.
+FP8 = ("deepseek_v3", "deepseek_v32", "glm4_moe", "glm_moe_dsa", "hy_v3", "mimo_v2_flash", "minimax_m2")
+FP8 += ("qwen3_5_moe", "qwen3_moe", "qwen3_next", "qwen3_vl_moe", "step3p7")
+LINEAR = re.compile(r"(_proj|\.w[123])(\.weight)?$")
+BLOCK = 16
+
+
+# --- what the library lists ----------------------------------------------------------------
+
+
+def rules():
+    """The entries of the library's table that make grouped experts."""
+    from transformers import conversion_mapping
+    from transformers.core_model_loading import MergeModulelist
+
+    conversion_mapping.get_checkpoint_conversion_mapping("")
+    table = conversion_mapping._checkpoint_conversion_mapping_cache
+    return {name for name, entry in table.items() if any(makes_experts(r, MergeModulelist) for r in entry)}
+
+
+def makes_experts(rule, merge):
+    merges = any(isinstance(o, merge) for o in getattr(rule, "operations", ()))
+    return merges or any("experts" in t for t in rule.target_patterns)
+
+
+def used(model):
+    """The names under which the library may find entries of its table for a model."""
+    from transformers import PreTrainedModel
+
+    parts = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
+    return {type(m).__name__ for m in parts} | {m.config.model_type for m in parts}
+
+
+def listing():
+    """Each entry of the library's table is used by a model here, or is left out with a reason."""
+    import torch
+
+    found = set()
+    for model_type in TYPES:
+        with check(f"{model_type}: a small model can be made"):
+            found |= used(tiny.model(model_type, 0, torch.bfloat16))
+    wanted = rules()
+    with check(f"{len(wanted)} entries make experts: {len(wanted & found)} covered, {len(wanted - found)} left out"):
+        left = wanted - found
+        expect(left == LEFT_OUT.keys(), f"neither covered nor left out, or both: {sorted(left ^ LEFT_OUT.keys())}")
+    for name, reason in LEFT_OUT.items():
+        print(f"left out: {name}: {reason}")
+
+
+# --- checkpoints ---------------------------------------------------------------------------
+
+
+class Case:
+    """A model of one type and seed, saved in both ways, and the published checkpoint."""
+
+    def __init__(self, model_type, seed, scratch):
+        import torch
+
+        self.type, self.seed, self.scratch = model_type, seed, pathlib.Path(scratch)
+        self.flag = ("bf16", "bf16", "f16", "f32")[seed % 4]
+        self.dtype = getattr(torch, DTYPES[self.flag])
+        made = tiny.model(model_type, seed, self.dtype)
+        made.save_pretrained(self.scratch / "made")
+        # A loaded model has more weights in F32 than a new one.
+        self.model = type(made).from_pretrained(self.scratch / "made", dtype=self.dtype)
+        shard = ("50GB", "50KB")[seed // 2 % 2]
+        self.model.save_pretrained(self.scratch / "saved", max_shard_size=shard)
+        self.model.save_pretrained(self.scratch / "grouped", save_original_format=False, max_shard_size=shard)
+        self.config = json.loads((self.scratch / "saved" / "config.json").read_text())
+        self.saved = self.published(read(self.scratch / "saved"))
+        self.grouped = read(self.scratch / "grouped")
+
+    def published(self, tensors):
+        """Tensors that transformers saved, under published names."""
+        out = {}
+        for key, a in tensors.items():
+            for pattern, name in PUBLISHED.get(self.type, ()):
+                key = re.sub(pattern, name, key)
+            out[key] = a
+        return out
+
+    def hf(self):
+        """What the layout hf shows of the save with grouped experts: all as it is published."""
+        # The default save of these splits experts that are published grouped.
+        return self.grouped if self.type in ("qwen3_5_moe", "qwen3_5_moe_text") else self.saved
+
+    def source(self):
+        """Writes the published checkpoint, and the one that the library loads instead."""
+        tensors = self.saved
+        if self.seed % 3 == 2:
+            # Releases have one dtype also where the module keeps F32.
+            dtype = container.DTYPES[self.flag.upper()]
+            tensors = {k: a.astype(dtype) if a.dtype == np.float32 else a for k, a in tensors.items()}
+        write(self.scratch / "plain", self.config, tensors, 1 + self.seed % 3)
+        if self.type not in FP8 or self.seed % 5 != 1:
+            return self.scratch / "plain", tensors
+        quantized, tensors = in_fp8(tensors, self.flag)
+        fp8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [BLOCK, BLOCK]}
+        write(self.scratch / "fp8", self.config | {"quantization_config": fp8}, quantized, 2)
+        write(self.scratch / "plain", self.config, tensors)
+        return self.scratch / "fp8", tensors
+
+    def state(self):
+        """The state of the model that the library loads, without second names of tied weights."""
+        out, info = type(self.model).from_pretrained(
+            self.scratch / "plain", dtype=self.dtype, output_loading_info=True
+        )
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+            expect(not info[what], f"{what}: {sorted(info[what])[:4]}")
+        tied = getattr(out, "all_tied_weights_keys", {})
+        return {k: v for k, v in out.state_dict().items() if k not in tied}
+
+
+def read(directory):
+    return {k: np.array(a) for k, a in container.read_all(directory).items()}
+
+
+def write(directory, config, tensors, shards=1):
+    container.write_checkpoint(directory, config, tensors, min(shards, len(tensors)))
+
+
+def in_fp8(tensors, flag):
+    """Weights of matrices in FP8, and the same checkpoint dequantized by NumPy."""
+    quantized, plain = {}, {}
+    for key, a in tensors.items():
+        quantized[key] = plain[key] = a
+        if a.ndim not in (2, 3) or not LINEAR.search(key) or "visual" in key or "vision" in key:
+            continue
+        parts = [models.quantize(m, BLOCK) for m in a.reshape(-1, *a.shape[-2:])]
+        shape = a.shape[:-2]
+        codes, scales = (np.stack(x).reshape(*shape, *x[0].shape) for x in zip(*parts, strict=True))
+        quantized[key], quantized[key + "_scale_inv"] = codes, scales
+        plain[key] = dequantized(codes, scales, flag)
+    return quantized, plain
+
+
+def dequantized(codes, scales, flag):
+    """float32 of a code times its block's scale, rounded once."""
+    spread = np.repeat(np.repeat(scales, BLOCK, -2), BLOCK, -1)[..., : codes.shape[-2], : codes.shape[-1]]
+    return (codes.astype(np.float32) * spread).astype(container.DTYPES[flag.upper()])
+
+
+# --- checks --------------------------------------------------------------------------------
+
+
+def one(model_type, seed):
+    """All checks of a type and seed."""
+    name = f"{model_type} {seed}"
+    with tempfile.TemporaryDirectory() as scratch:
+        case = None
+        with check(f"{name}: saved and loaded"):
+            case = Case(model_type, seed, scratch)
+            source, tensors = case.source()
+            state = case.state()
+        if case is None:
+            return
+        with check(f"{name}: views of the published checkpoint"):
+            expect(any(".experts." in k and v.ndim == 3 for k, v in state.items()), "the model has no experts")
+            with mount(source, "--layout", "hf,split,transformers", "--dtype", case.flag) as point:
+                reference.compare(state, widened(reference.load(point / "transformers"), state, tensors))
+                same("hf", tensors, read(point / "hf"))
+                same("split", apart(model_type, tensors), read(point / "split"))
+        with check(f"{name}: views of the checkpoint with grouped experts"):
+            with mount(case.scratch / "grouped", "--layout", "hf,split,transformers", "--dtype", case.flag) as point:
+                same("hf", case.hf(), read(point / "hf"))
+                same("split", apart(model_type, case.hf()), read(point / "split"))
+                same("transformers", case.grouped, read(point / "transformers"))
+
+
+def apart(model_type, tensors):
+    """Published tensors, with the grouped experts of some types as one matrix for each projection."""
+    out = dict(tensors)
+    for pattern, parts in PUBLISHED_GROUPED.get(model_type, ()):
+        for key, a in tensors.items():
+            match = re.match(pattern, key)
+            if not match:
+                continue
+            del out[key]
+            for e, expert in enumerate(a):
+                for part, rows in zip(parts, np.split(expert, len(parts)), strict=True):
+                    out[f"{match[1]}experts.{e}.{part}.weight"] = rows
+    return out
+
+
+def widened(view, state, tensors):
+    """A module keeps some weights in F32. A view keeps the source's dtype, and F32 holds its values."""
+    import torch
+
+    if any(a.dtype == np.float32 for a in tensors.values()):
+        return view
+    return {k: v.float() if k in state and state[k].dtype == torch.float32 else v for k, v in view.items()}
+
+
+def same(layout, want, got):
+    lines = container.differences(want, got)
+    expect(not lines, f"{layout}: {len(lines)} differences: " + "; ".join(lines[:6]))
+
+
+def quiet():
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def group(number):
+    """Every type of one child process, with all seeds."""
+    quiet()
+    for model_type in TYPES[number :: len(CHILDREN)]:
+        for seed in size.seeds():
+            one(model_type, seed)
+
+
+CHILDREN = tuple(f"types_{i}" for i in range(8))
+for _number, _name in enumerate(CHILDREN):
+    setattr(sys.modules[__name__], _name, lambda number=_number: group(number))
