@@ -175,6 +175,8 @@ var families = []family{
 	mixtral,
 	phimoe,
 	graniteMoe,
+	aria,
+	unlimitedOCR,
 	lfm2Moe,
 	jamba,
 	sarvamMoe,
@@ -184,4 +186,6 @@ var families = []family{
 	{name: "mistral", types: []string{"mistral"}},
 	{name: "qwen2", types: []string{"qwen2"}},
 	{name: "qwen3", types: []string{"qwen3"}, views: []view{titanQwen3}},
+	deepSeekOCR2,
+	unlimitedOCR,
 }
