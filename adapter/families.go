@@ -27,7 +27,8 @@ var families = []family{
 		larger:  []string{".weight"},
 		experts: mlpExperts("n_routed_experts"),
 		views: []view{
-			plainNative, {layout: LayoutTransformers, types: []string{"deepseek_v3"}}, titanDeepSeek,
+			plainNative, titanDeepSeek,
+			{layout: LayoutTransformers, types: []string{"deepseek_v3"}},
 		},
 	},
 	{
