@@ -109,7 +109,7 @@ var families = []family{
 		types:   []string{"hy_v3", "hy_mt2"},
 		experts: mlpExperts("num_experts"),
 		views: []view{
-			{layout: LayoutNative, mtp: dropMTP, renames: []rename{
+			{layout: LayoutNative, mtp: dropAfter, renames: []rename{
 				{".mlp.expert_bias$", ".mlp.gate.e_score_correction_bias"},
 				{".mlp.router.gate.weight$", ".mlp.gate.weight"},
 				{".mlp.shared_mlp.", ".mlp.shared_experts."},
