@@ -101,10 +101,11 @@ func (p *planner) weightOf(hf string) *weight {
 
 // fused takes apart a matrix that holds the rows of several matrices.
 type fused struct {
-	from string   // end of its key
-	to   []string // ends of the keys of the parts, top to bottom
-	rows rowsRule // of the parts
-	axis int      // of the rows; 1 for a stack of matrices
+	under string   // the beginning of its key
+	axis  int      // along which the parts lie; 0: the rows
+	from  string   // end of its key
+	to    []string // ends of the keys of the parts, top to bottom
+	rows  rowsRule // of the parts
 }
 
 // rowsRule returns the rows of each part of a matrix with a number of rows.
@@ -113,7 +114,7 @@ type rowsRule func(s settings, rows int64) ([]int64, error)
 func (f fused) do(p *planner) error {
 	return p.replace(func(w *weight) ([]weight, error) {
 		head, ok := strings.CutSuffix(w.hf, f.from)
-		if !ok {
+		if !ok || !strings.HasPrefix(w.hf, f.under) {
 			return nil, nil
 		}
 		rows, err := f.rowsOf(w, p.s)
@@ -155,7 +156,7 @@ func (f fused) undo(p *planner) error {
 		for i, end := range f.to {
 			head, ok := strings.CutSuffix(w.hf, end)
 			switch {
-			case !ok:
+			case !ok || !strings.HasPrefix(w.hf, f.under):
 			case i > 0:
 				return []weight{}, p.beside(head+f.to[0], head+end)
 			default:
