@@ -44,7 +44,9 @@ var diffusionGemma = family{
 }
 
 // gemma4Scale multiplies the scale of each expert into its down projection.
-var gemma4Scale = scaledBy{key: ".experts.down_proj", by: ".router.per_expert_scale"}
+var gemma4Scale = scaledBy{
+	path: ".experts.", key: "down_proj", each: "down_proj.weight", by: ".router.per_expert_scale",
+}
 
 // gemma4Router renames the router.
 var gemma4Router = []rename{
