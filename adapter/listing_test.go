@@ -125,7 +125,6 @@ var listed = map[string]listing{
 		`{"model_type": "qwen4_exp", "text_config": {"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 2, "mtp_num_hidden_layers": 1, "split_ngram_parts": 3}}`, `
 		model.language_model.layers.0.linear_attn.{A_log,dt_bias} F32 4
 		model.language_model.layers.0.linear_attn.in_proj_qkv.weight BF16 8 8
-		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2}.weight BF16 4 6
 		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2,3,4,5,6,7,8,9,10}.weight BF16 4 6
 		model.language_model.layers.0.ple.ple_embedding.value_proj.weight BF16 6 4
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.gate_up_proj BF16 2 8 6
