@@ -11,7 +11,9 @@ import ml_dtypes
 import numpy as np
 
 BF16, FP8 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
-SCALES = {"F32": np.dtype(np.float32), "BF16": BF16, "E8M0": np.dtype(ml_dtypes.float8_e8m0fnu)}
+F16, F32 = np.dtype(np.float16), np.dtype(np.float32)
+E8M0 = np.dtype(ml_dtypes.float8_e8m0fnu)
+SCALES = {"F32": F32, "BF16": BF16, "E8M0": E8M0}
 
 
 @dataclasses.dataclass
@@ -26,16 +28,21 @@ class Case:
     # dequantize_from_fp8 is applied to every pair first.
     dequantize_first: bool = False
     metadata: dict | None = None  # of the index
+    dtypes: tuple = ("bf16", "f32", "f16")  # that the reference computes in
+    # The reference takes grouped experts whole. Its loader gives each rank its part before.
+    whole: bool = False
+    name: str = "model"  # of the files
 
 
 class Maker:
     """Random tensors and sizes from one seed."""
 
-    def __init__(self, seed, scale=None, quantized=True):
+    def __init__(self, seed, scale=None, quantized=True, stored=(BF16,)):
         self.rng = np.random.default_rng(list(str(seed).encode()))
         self.random = random.Random(seed)
         self.scale = SCALES[scale or self.random.choice(["F32", "F32", "BF16", "E8M0"])]
         self.quantized = quantized
+        self.stored = BF16 if quantized else self.random.choice(stored)  # of what is not quantized
         self.tensors = {}
         self.hidden = self.pick(64, 96, 128, 192, 200, 256, 300)
         self.inner = self.pick(16, 64, 100, 128, 136, 160)
@@ -49,19 +56,34 @@ class Maker:
     def pick(self, *choices):
         return self.random.choice(choices)
 
-    def plain(self, name, *shape, dtype=BF16):
+    def plain(self, name, *shape, dtype=None):
         a = self.rng.normal(scale=0.05, size=shape).astype(np.float32)
-        self.tensors[name] = a.astype(dtype)
+        self.tensors[name] = a.astype(self.stored if dtype is None else dtype)
 
     def linear(self, name, rows, cols, grid=None, quantized=True):
         """A weight, quantized in blocks of 128 where the checkpoint is."""
+        self.matrix(name + ".weight", rows, cols, grid=grid, quantized=quantized)
+
+    def matrix(self, name, *shape, grid=None, quantized=True):
+        """As linear, under its whole name. A third axis in front counts matrices."""
         if not (self.quantized and quantized):
-            self.plain(name + ".weight", rows, cols)
+            self.plain(name, *shape)
             return
-        codes = self.rng.integers(0, 127, (rows, cols), np.uint8) | self.rng.integers(0, 2, (rows, cols), np.uint8) << 7
-        self.tensors[name + ".weight"] = codes.astype(np.uint8).view(FP8)
-        grid = grid or (-(-rows // 128), -(-cols // 128))
-        self.tensors[name + ".weight_scale_inv"] = self.scales(grid)
+        self.codes(name, *shape)
+        grid = grid or (*shape[:-2], -(-shape[-2] // 128), -(-shape[-1] // 128))
+        self.tensors[name + "_scale_inv"] = self.scales(grid)
+
+    def codes(self, name, *shape):
+        """Codes of E4M3, without NaN."""
+        codes = self.rng.integers(0, 127, shape, np.uint8) | self.rng.integers(0, 2, shape, np.uint8) << 7
+        self.tensors[name] = codes.astype(np.uint8).view(FP8)
+
+    def bytes(self, *shape):
+        return self.rng.integers(0, 256, shape, np.uint8)
+
+    def exponents(self, *shape):
+        """Bytes of E8M0, clear of both ends, where the references differ from the format."""
+        return self.rng.integers(112, 126, shape, np.uint8)
 
     def scales(self, shape):
         """Small positive scales, and sometimes an unusual but finite one."""
@@ -84,12 +106,30 @@ class Maker:
         for e in numbers:
             self.gated(f"{name}.{e}", self.inner, quantized, names)
 
-    def attention(self, p, norms=True, o_quantized=True, bias=False):
+    def mxfp4_experts(self, name, codes, scales, names=("gate_proj", "up_proj", "down_proj")):
+        """Experts in MXFP4; codes and scales end the names of its two tensors."""
+        for e in self.random.sample(range(self.experts), self.experts):
+            for x in names:
+                rows, columns = (self.hidden, self.inner) if x == names[2] else (self.inner, self.hidden)
+                self.tensors[f"{name}.{e}.{x}{codes}"] = self.bytes(rows, columns // 2)
+                self.tensors[f"{name}.{e}.{x}{scales}"] = self.exponents(rows, columns // 32)
+
+    def int4_experts(self, name):
+        """Experts in INT4 as compressed-tensors packs them."""
+        for e in self.random.sample(range(self.experts), self.experts):
+            for x in ("gate_proj", "up_proj", "down_proj"):
+                rows, columns = (self.hidden, self.inner) if x == "down_proj" else (self.inner, self.hidden)
+                p = f"{name}.{e}.{x}.weight_"
+                self.tensors[p + "packed"] = self.bytes(rows, columns // 2).view(np.int32)
+                self.plain(p + "scale", rows, columns // 32, dtype=BF16)
+                self.tensors[p + "shape"] = np.array([rows, columns], np.int32)
+
+    def attention(self, p, norms=True, quantized=True, bias=False):
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        self.linear(p + ".q_proj", q, self.hidden)
-        self.linear(p + ".k_proj", kv, self.hidden)
-        self.linear(p + ".v_proj", kv, self.hidden)
-        self.linear(p + ".o_proj", self.hidden, q, quantized=o_quantized)
+        self.linear(p + ".q_proj", q, self.hidden, quantized=quantized)
+        self.linear(p + ".k_proj", kv, self.hidden, quantized=quantized)
+        self.linear(p + ".v_proj", kv, self.hidden, quantized=quantized)
+        self.linear(p + ".o_proj", self.hidden, q, quantized=quantized)
         if norms:
             self.plain(p + ".q_norm.weight", self.head_dim)
             self.plain(p + ".k_norm.weight", self.head_dim)
@@ -104,6 +144,16 @@ class Maker:
         self.plain(prefix + "embed_tokens.weight", self.vocab, self.hidden)
         self.plain(prefix + "norm.weight", self.hidden)
         self.plain(head, self.vocab, self.hidden)
+
+    def vision(self, p, biases=True):
+        """One block of a vision tower."""
+        n = self.pick(16, 24, 40)
+        self.plain(p + ".patch_embed.proj.weight", n, 3, 2, 2)
+        for name, rows, cols in (("attn.qkv", 3 * n, n), ("attn.proj", n, n), ("mlp.linear_fc1", 2 * n, n)):
+            self.plain(f"{p}.blocks.0.{name}.weight", rows, cols)
+            if biases:
+                self.plain(f"{p}.blocks.0.{name}.bias", rows)
+        self.plain(p + ".blocks.0.norm1.weight", n)
 
     def config(self, model_type, architecture, **more):
         c = {
@@ -654,8 +704,8 @@ FAMILIES = {
 DEQUANTIZES = {"deepseek_v3", "deepseek_v32", "kimi_vl", "minimax_m2", "mimo_v2_flash", "mistral3"}
 
 
-def make(family, seed):
-    """The checkpoint of a family for this seed."""
-    quantized = family in DEQUANTIZES or seed % 2 == 0
-    scale = "F32" if family == "minimax_m2" else None
-    return FAMILIES[family](Maker(f"{family} {seed}", scale, quantized))
+def make(family, seed, makers=FAMILIES, dequantizes=DEQUANTIZES, stored=(BF16,)):
+    """The checkpoint of a family for this seed. Where it is not quantized, it has one of these dtypes."""
+    quantized = family in dequantizes or seed % 2 == 0
+    scale = "F32" if family in ("minimax_m2", "mimo_v25", "mimo_v26") else None
+    return makers[family](Maker(f"{family} {seed}", scale, quantized, stored))

@@ -5,8 +5,9 @@ import sys
 
 import adapters
 import checks
-import families
+import groups
 import libraries
+import reference
 import titan
 
 # module, function, seconds that it may take, and the environment if it is not that of the suite
@@ -26,7 +27,9 @@ LOADERS = (
 )
 HEAVY = [("loaders", f, 600) for f in LOADERS]
 HEAVY += [("titan", f, 600) for f in titan.CHILDREN]
-HEAVY += [("reference", f, 600) for f in (*families.FAMILIES, "differs")]
+HEAVY += [("reference", f, 600) for f in (*reference.GROUPS, "differs")]
+HEAVY += [("classes", "all", 600)]
+HEAVY += [("groups", f, 600) for f in ("listing", *groups.CHILDREN)]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
 BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]
@@ -40,10 +43,18 @@ SUITES = {
     "libraries": LIBRARIES + ADAPTERS + LOADS,
     "bench": BENCH,
 }
+CHILDREN = [c for s in SUITES.values() for c in s]
+
+
+def chosen(name):
+    """The children of a suite, or with that name. A family of a group is a child too."""
+    found = SUITES.get(name) or [c for c in CHILDREN if name in c[:2]]
+    return found or [("reference", f, 600) for f in reference.FAMILIES if f == name]
+
 
 if __name__ == "__main__":
     names = sys.argv[1:] or ["light"]
-    children = [c for name in names for c in SUITES.get(name, [c for s in SUITES.values() for c in s if name in c[:2]])]
+    children = [c for name in names for c in chosen(name)]
     if not children:
         sys.exit(f"suites: no suite or check {' '.join(names)}; there are {', '.join(SUITES)}")
     alone = "bench" in names
