@@ -111,23 +111,6 @@ func (f *family) whyNot(layout string) string {
 	return l.Reference + " has no such model"
 }
 
-// refuseUnknownGroups refuses to split grouped experts of a model whose experts are not known.
-func (p *planner) refuseUnknownGroups() error {
-	if !p.layout.splits || p.family.experts != nil {
-		return nil
-	}
-	for i := range p.weights {
-		w := &p.weights[i]
-		if strings.Contains(w.hf, ".experts.") && len(w.shape()) == 3 {
-			return fmt.Errorf("%s: %s: grouped experts of shape %v, and for model_type %q it is "+
-				"not known in which order and along which axes they are joined: give --layout %s, "+
-				"which shows them as they are", w.Shard, w.Key, w.shape(), p.s.modelType(),
-				LayoutHF)
-		}
-	}
-	return nil
-}
-
 // PublishedNative reports whether the layout native of a checkpoint is one of published names,
 // because the reference has no adapter for the model.
 func PublishedNative(c *Checkpoint) bool {
