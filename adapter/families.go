@@ -179,9 +179,10 @@ var families = []family{
 	sarvamMoe,
 	bailingHybrid,
 	mistralLarge4,
-	{name: "llama", types: []string{"llama"}, views: []view{plainNative, titanLlama}},
-
-	{name: "mistral", types: []string{"mistral"}, views: []view{plainNative}},
-	{name: "qwen2", types: []string{"qwen2"}, views: []view{plainNative}},
-	{name: "qwen3", types: []string{"qwen3"}, views: []view{plainNative, titanQwen3}},
+	{name: "llama", types: []string{"llama"}, views: []view{titanLlama}},
+	{name: "mistral", types: []string{"mistral"}},
+	{name: "qwen2", types: []string{"qwen2"}},
+	{name: "qwen3", types: []string{"qwen3"}, views: []view{titanQwen3}},
+	deepSeekOCR2,
+	unlimitedOCR,
 }

@@ -262,7 +262,7 @@ func (f *family) view(l *Layout) (*view, bool) {
 	if i >= 0 {
 		return &f.views[i], true
 	}
-	if l.Name == LayoutNative && f.experts == nil && f.noNative == "" {
+	if l.Name == LayoutNative && f.experts == nil && f.noNative == "" && f.lacking[l.Name] == "" {
 		return &view{layout: l.Name}, true
 	}
 	return nil, false

@@ -115,7 +115,7 @@ func (m mimoQKV) shards(p *planner, w *weight) (int64, error) {
 	if p.c.tensorParallel == unreadable {
 		return 0, unreadableIndex(w.Key)
 	}
-	n, from := int64(max(p.c.tensorParallel, 1)), "tp_size of "+indexName
+	n, from := int64(max(p.c.tensorParallel, 1)), "tp_size of "+indexName+", or 1 without it"
 	if !m.apart {
 		var err error
 		from = "num_key_value_heads of config.json"
@@ -124,8 +124,8 @@ func (m mimoQKV) shards(p *planner, w *weight) (int64, error) {
 		}
 	}
 	if !scaledInShards(w, n) {
-		return 0, fmt.Errorf("its scales do not begin again at each of %d shards, the number by "+
-			"%s: restore the published files", n, from)
+		return 0, fmt.Errorf("its scales are not those of %d shards with grids of their own, the "+
+			"number by %s: restore the published files", n, from)
 	}
 	return n, nil
 }

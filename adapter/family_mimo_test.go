@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -196,4 +197,122 @@ func TestMiMoV2FlashRefusesValuesWithoutTheirKeys(t *testing.T) {
 	c.Tensors = []synth.Tensor{v, vs}
 	equal(t, dict(t, opened(t, c), Options{Layout: "hf"}),
 		[]synth.Tensor{values(v, func(i, j int64) float32 { return number32(vs, i/128*2+j/128) })})
+}
+
+// mimoFusedLayer is a layer of MiMo-V2 under an architecture. Its index may give the number of shards.
+func mimoFusedLayer(t *testing.T, architecture string, tp int, window bool, lines string) *synth.Checkpoint {
+	s := filled(t, `{"model_type": "mimo_v2", "num_hidden_layers": 1, "num_attention_heads": 8,
+		"num_key_value_heads": 2, "head_dim": 20, "v_head_dim": 10, "swa_num_attention_heads": 4,
+		"swa_num_key_value_heads": 4, "swa_head_dim": 30, "swa_v_head_dim": 20,
+		"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}`, lines)
+	s.Config["architectures"] = []any{architecture}
+	s.Config["hybrid_layer_pattern"] = []any{map[bool]int{true: 1}[window]}
+	if tp > 0 {
+		s.NoIndex = true
+		files := map[string]string{}
+		for _, x := range s.Tensors {
+			files[x.Name] = "model-00001-of-000001.safetensors"
+		}
+		index, err := json.Marshal(map[string]any{"metadata": map[string]any{"tp_size": tp}, "weight_map": files})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Side = map[string][]byte{indexName: index}
+	}
+	return s
+}
+
+// Query, key and value of each shard are put together, with the heads of the layer and the scales
+// of the shard.
+func TestMiMoV2RowsAreInOrder(t *testing.T) {
+	const head, cols = "model.layers.0.self_attn.", 140
+	for _, test := range []struct {
+		architecture string
+		tp           int
+		window       bool
+		shards       int64
+		rows         [3]int64 // of query, key and value in a shard
+	}{
+		{"MiMoV25ForCausalLM", 0, false, 2, [3]int64{80, 20, 10}},
+		{"MiMoV25ForCausalLM", 0, true, 2, [3]int64{60, 60, 40}},
+		{"MiMoV25ForCausalLM", 2, false, 2, [3]int64{80, 20, 10}},
+		{"MiMoV2ForCausalLM", 2, false, 2, [3]int64{80, 20, 10}},
+		{"MiMoV2ForCausalLM", 2, true, 2, [3]int64{60, 60, 40}},
+		{"MiMoV2ForCausalLM", 1, true, 1, [3]int64{120, 120, 80}},
+	} {
+		size := total(test.rows[:])
+		grid := ceilDiv(size, 128)
+		s := mimoFusedLayer(t, test.architecture, test.tp, test.window, fmt.Sprintf(
+			"%sqkv_proj.weight F8_E4M3 %d %d\n%sqkv_proj.weight_scale_inv F32 %d 2",
+			head, test.shards*size, cols, head, test.shards*grid))
+		codes := elements(t, s, head+"qkv_proj.weight")
+		scales := elements(t, s, head+"qkv_proj.weight_scale_inv")
+		var parts []synth.Tensor
+		lo := int64(0)
+		for i, rows := range test.rows {
+			from := lo
+			parts = append(parts, byElement(head+string("qkv"[i])+"_proj.weight", "BF16",
+				[]int64{test.shards * rows, cols}, func(i []int64) float32 {
+					shard, row := i[0]/rows, from+i[0]%rows
+					return codes(shard*size+row, i[1]) * scales(shard*grid+row/128, i[1]/128)
+				}))
+			lo += rows
+		}
+		if test.architecture == "MiMoV25ForCausalLM" {
+			whole := synth.Tensor{Name: head + "qkv_proj.weight", DType: "BF16",
+				Shape: []int64{test.shards * size, cols}}
+			for _, x := range parts {
+				whole.Data = append(whole.Data, x.Data...)
+			}
+			parts = []synth.Tensor{whole}
+		}
+		c := opened(t, s)
+		equal(t, dict(t, c, Options{Layout: LayoutNative}), parts)
+
+		// A save of layout hf has an index that says how its rows lie.
+		d := dict(t, c, Options{Layout: LayoutHF})
+		if got := int64(d.Plan.TensorParallel); got != test.shards {
+			t.Errorf("%v: tp_size %d of layout hf, want %d", test, got, test.shards)
+		}
+		saved := mimoFusedLayer(t, test.architecture, int(test.shards), test.window,
+			fmt.Sprintf("%sqkv_proj.weight BF16 %d %d", head, test.shards*size, cols))
+		saved.Tensors = tensorsOf(t, d)
+		delete(saved.Config, "quantization_config")
+		equal(t, dict(t, opened(t, saved), Options{Layout: LayoutNative}), parts)
+	}
+}
+
+// The reference saves V2.5 in BF16 with its rows in order, and V2.6 with query, key and value apart.
+func TestMiMoV2SavesOfTheReference(t *testing.T) {
+	s := mimoFusedLayer(t, "MiMoV25ForCausalLM", 0, false, "model.layers.0.self_attn.qkv_proj.weight BF16 220 6")
+	equal(t, dict(t, opened(t, s), Options{Layout: LayoutNative}), s.Tensors)
+	s = mimoFusedLayer(t, "MiMoV2ForCausalLM", 0, false,
+		"model.layers.0.self_attn.{q_proj,k_proj,v_proj}.weight BF16 40 6")
+	equal(t, dict(t, opened(t, s), Options{Layout: LayoutNative}), s.Tensors)
+}
+
+func TestMiMoV2RefusesRowsThatItCannotPlace(t *testing.T) {
+	const key = "model.layers.0.self_attn.qkv_proj.weight"
+	layer := func(architecture string, tp, rows, grid int) *synth.Checkpoint {
+		return mimoFusedLayer(t, architecture, tp, false, fmt.Sprintf(
+			"%s F8_E4M3 %d 140\n%s_scale_inv F32 %d 2", key, rows, key, grid))
+	}
+	// The grid is that of two shards, but the index has no tp_size.
+	wantRefused(t, layer("MiMoV2ForCausalLM", 0, 440, 4), LayoutNative, key, "1 shards", "tp_size")
+	wantRefused(t, layer("MiMoV2ForCausalLM", 0, 222, 2), LayoutNative, key, "1 shards", "tp_size")
+	wantRefused(t, layer("MiMoV2ForCausalLM", 2, 222, 2), LayoutNative, key, "[222 140]", "2 shards")
+	wantRefused(t, layer("MiMoV2ForCausalLM", 3, 330, 3), LayoutNative, key, "8 heads", "3 shards")
+	wantRefused(t, layer("MiMoV25ForCausalLM", 4, 220, 4), LayoutNative, key, "2 shards", "num_key_value_heads")
+
+	s := layer("MiMoV25ForCausalLM", 0, 220, 2)
+	s.Config["hybrid_layer_pattern"] = []any{}
+	wantRefused(t, s, LayoutNative, key, "hybrid_layer_pattern is []")
+	s.Config["hybrid_layer_pattern"] = []any{"full"}
+	wantRefused(t, s, LayoutNative, key, "hybrid_layer_pattern is [\"full\"]")
+	s.Config["hybrid_layer_pattern"] = []any{1}
+	delete(s.Config, "swa_head_dim")
+	wantRefused(t, s, LayoutNative, key, "swa_head_dim is missing")
+	s = layer("Other", 0, 220, 2)
+	wantRefused(t, s, LayoutNative, "mimo_v2", "no layout native")
+	mustTensor(t, dict(t, opened(t, s), Options{Layout: LayoutHF}), key)
 }

@@ -15,9 +15,12 @@ import (
 var update = flag.Bool("update", false,
 	"write testdata/plans, testdata/hostile/errors.txt and testdata/partitions/refused.txt again")
 
-// listed are small sources, one for each family: a config.json and lines "key dtype shape".
-// "FP8" stands for F8_E4M3 with its scale in F32 beside it.
-var listed = map[string]struct{ config, tensors string }{
+// listing is a small source: a config.json and lines "key dtype shape". "FP8" stands for F8_E4M3
+// with its scale in F32 beside it.
+type listing struct{ config, tensors string }
+
+// listed are small sources, one for each family.
+var listed = map[string]listing{
 	"deepseek_v3": {
 		`{"model_type": "deepseek_v3", "num_hidden_layers": 2, "n_routed_experts": 2, "num_nextn_predict_layers": 1}`, `
 		model.embed_tokens.weight BF16 16 8
@@ -119,10 +122,9 @@ var listed = map[string]struct{ config, tensors string }{
 		mtp.pre_fc_norm_hidden.weight BF16 8`,
 	},
 	"qwen3_8_flash_next": {
-		`{"model_type": "qwen4_exp", "text_config": {"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 2, "mtp_num_hidden_layers": 1, "split_ngram_parts": 3}}`, `
+		`{"model_type": "qwen4_exp", "text_config": {"model_type": "qwen4_exp_text", "num_hidden_layers": 1, "num_experts": 2, "mtp_num_hidden_layers": 1, "split_ngram_parts": 11}}`, `
 		model.language_model.layers.0.linear_attn.{A_log,dt_bias} F32 4
 		model.language_model.layers.0.linear_attn.in_proj_qkv.weight BF16 8 8
-		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2}.weight BF16 4 6
 		model.language_model.layers.0.ple.ple_embedding.ngram_embedding.shard_{0,1,2,3,4,5,6,7,8,9,10}.weight BF16 4 6
 		model.language_model.layers.0.ple.ple_embedding.value_proj.weight BF16 6 4
 		{model.language_model.layers.0,mtp.layers.0}.mlp.experts.gate_up_proj BF16 2 8 6
@@ -796,6 +798,38 @@ var listed = map[string]struct{ config, tensors string }{
 		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
 		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
 	},
+	"deepseek_ocr2": {
+		`{"model_type": "deepseek_ocr2", "text_config": {"model_type": "deepseek_ocr2_text", "num_hidden_layers": 1, "n_routed_experts": 2}}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.mlp.gate.weight BF16 2 8
+		model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
+		model.norm.weight BF16 8
+		model.projector.layers.{weight,bias} BF16 8 4
+		model.qwen2_model.model.model.layers.0.mlp.up_proj.weight BF16 4 4
+		model.qwen2_model.model.model.norm.weight BF16 4
+		model.qwen2_model.{query_768,query_1024}.weight BF16 4 4
+		model.sam_model.blocks.0.{attn.qkv,mlp.lin1,norm1,norm2}.weight BF16 4 4
+		model.sam_model.neck.{0,1,2,3}.weight BF16 4
+		model.sam_model.{net_2,net_3,patch_embed.proj}.weight BF16 4 4 3 3
+		model.sam_model.pos_embed BF16 1 2 2 4
+		model.view_seperator BF16 8
+		lm_head.weight BF16 16 8`,
+	},
+	"unlimited_ocr": {
+		`{"model_type": "unlimited_ocr", "text_config": {"model_type": "unlimited_ocr_text", "num_hidden_layers": 1, "n_routed_experts": 2}}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.self_attn.{q_proj,k_proj,v_proj}.weight BF16 8 8
+		model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
+		model.projector.layers.{weight,bias} BF16 8 4
+		model.sam_model.blocks.0.attn.qkv.weight BF16 12 4
+		model.vision_model.pre_layrnorm.weight BF16 4
+		model.vision_model.transformer.layers.0.self_attn.qkv_proj.{weight,bias} BF16 12
+		model.vision_model.transformer.layers.0.self_attn.out_proj.weight BF16 4 4
+		{model.image_newline,model.view_seperator} BF16 8
+		lm_head.weight BF16 16 8`,
+	},
 	"llama": {
 		`{"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": true, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `
 		model.embed_tokens.weight BF16 16 8
@@ -863,40 +897,55 @@ func expanded(key string) []string {
 	return all
 }
 
+// listedGoldens are the goldens that are listed for families without a small source, by the name
+// of the family.
+var listedGoldens = map[string]string{}
+
 // Every layout of every family, as a listing that a person can check and a change shows up in.
 func TestPlansOfTheFamilies(t *testing.T) {
 	for name, s := range listed {
 		t.Run(name, func(t *testing.T) {
-			c := opened(t, synthetic(t, s.config, s.tensors))
-			var got strings.Builder
-			for _, layout := range append(Layouts(c), "hf-fp8") {
-				p, err := NewPlan(c, Options{Layout: layout})
-				if err != nil {
-					t.Fatalf("%s: %v", layout, err)
-				}
-				write(&got, layout, p)
-			}
-			path := filepath.Join("..", "testdata", "plans", name+".txt")
-			if *update {
-				if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.String() != string(want) {
-				t.Errorf("not as in %s (go test ./adapter -update writes it again):\n%s", path,
-					got.String())
-			}
+			wantPlans(t, name, opened(t, synthetic(t, s.config, s.tensors)))
+		})
+	}
+	for name, golden := range listedGoldens {
+		t.Run(name, func(t *testing.T) {
+			wantPlans(t, name, openedAt(t, "../testdata/golden/families/"+golden))
 		})
 	}
 	for _, f := range families {
-		_, ok := listed[f.name]
-		if _, byType := listed[f.types[0]]; !ok && !byType && f.experts != nil {
+		_, byName := listed[f.name]
+		_, byType := listed[f.types[0]]
+		if _, asGolden := listedGoldens[f.name]; !byName && !byType && !asGolden {
 			t.Errorf("%s: no listing", f.name)
 		}
+	}
+}
+
+// wantPlans compares the plans of a checkpoint with their listing.
+func wantPlans(t *testing.T, name string, c *Checkpoint) {
+	t.Helper()
+	var got strings.Builder
+	for _, layout := range append(Layouts(c), "hf-fp8") {
+		p, err := NewPlan(c, Options{Layout: layout})
+		if err != nil {
+			t.Fatalf("%s: %v", layout, err)
+		}
+		write(&got, layout, p)
+	}
+	path := filepath.Join("..", "testdata", "plans", name+".txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != string(want) {
+		t.Errorf("not as in %s (go test ./adapter -update writes it again):\n%s", path,
+			got.String())
 	}
 }
 

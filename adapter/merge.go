@@ -265,8 +265,7 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 		p.acc.dropWeight(g.weight, "experts of other expert-parallel ranks")
 		return nil
 	case p.layout.splits && !k.isSplit():
-		return fmt.Errorf("%s: %s: layout %s: %s: give --layout %s, which shows them as they are "+
-			"published", g.Shard, g.Key, p.layout.Name, k.whole, LayoutHF)
+		return p.unsplit(g.weight, k.whole)
 	case p.layout.splits || p.layout.quantizes && k.isSplit() && len(k.groups) == 0:
 	case k.grouped == g.layout.Name:
 		n, err := rankOf(p.node(g.weight), lo, hi)

@@ -20,14 +20,12 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
-// The goldens are what from_hf of the reference's adapters made of small checkpoints.
+// The goldens are what from_hf of the reference's adapters made of small checkpoints. Those of the
+// families are compared in package fs.
 func TestNativeEqualsTheAdapters(t *testing.T) {
-	paths, err := filepath.Glob("../testdata/golden/*/*/expected.json")
+	paths, err := filepath.Glob("../testdata/golden/formats/*/expected.json")
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("%d goldens, error %v", len(paths), err)
-	}
-	for _, name := range []string{"mistral4_bf16", "nemotron_h", "nemotron_h_dense"} {
-		paths = append(paths, "../testdata/golden/families/native/"+name+"/expected.json")
 	}
 	tried := 0
 	for _, path := range paths {
@@ -41,7 +39,7 @@ func TestNativeEqualsTheAdapters(t *testing.T) {
 			equalNative(t, d, path)
 		})
 	}
-	if tried < 27 {
+	if tried < 24 {
 		t.Errorf("%d goldens with a layout native, want more", tried)
 	}
 }

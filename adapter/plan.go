@@ -183,6 +183,9 @@ func (p *planner) pass(w *weight, at place) error {
 		return nil
 	}
 	name := p.name(w.hf, at)
+	if err := p.refuseUnsplit(w, name); err != nil {
+		return err
+	}
 	if n, err = p.special(w.hf, name, n); err != nil {
 		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 	}

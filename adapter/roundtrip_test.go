@@ -3,6 +3,7 @@ package adapter
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,15 +12,52 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
+// sample is a published checkpoint.
+type sample struct {
+	open func(t *testing.T) *Checkpoint
+
+	// refused are words of the error with which one layout is refused, if the sample lacks what it
+	// needs.
+	refused map[string]string
+}
+
+// layouts lists the layouts of the opened sample. Those that are refused are tried and left out.
+func (s sample) layouts(t *testing.T, c *Checkpoint) []string {
+	t.Helper()
+	return slices.DeleteFunc(Layouts(c), func(layout string) bool {
+		words, ok := s.refused[layout]
+		if !ok {
+			return false
+		}
+		if _, err := NewPlan(c, Options{Layout: layout}); err == nil ||
+			!strings.Contains(err.Error(), words) {
+			t.Errorf("%s: error %v does not say %q", layout, err, words)
+		}
+		return true
+	})
+}
+
+// noHeads is the defect of samples of Kimi-K2.5 that were made for other layouts.
+var noHeads = map[string]string{
+	LayoutTransformers: "vision_config has no num_attention_heads",
+}
+
+// refusedViews are the views that samples lack.
+var refusedViews = map[string]map[string]string{
+	"formats/kimi_k25_int4":        noHeads,
+	"formats/trap_stale_config":    noHeads,
+	"families/torchtitan/kimi_k25": noHeads,
+}
+
 // publishedSamples are published checkpoints, by name: the listings with random contents, the
 // goldens of the families, and those of the formats. Together they have every view of every row.
-func publishedSamples(t *testing.T) map[string]func(t *testing.T) *Checkpoint {
+func publishedSamples(t *testing.T) map[string]sample {
 	t.Helper()
-	all := map[string]func(t *testing.T) *Checkpoint{}
+	all := map[string]sample{}
 	for name := range listed {
-		all["listed/"+name] = func(t *testing.T) *Checkpoint {
+		all["listed/"+name] = sample{open: func(t *testing.T) *Checkpoint {
 			return opened(t, asPublished(randomListed(t, name)))
-		}
+		}}
 	}
 	for _, pattern := range []string{"formats/*", "families/[nt]*/*"} {
 		dirs, err := filepath.Glob("../testdata/golden/" + pattern)
@@ -28,10 +66,35 @@ func publishedSamples(t *testing.T) map[string]func(t *testing.T) *Checkpoint {
 		}
 		for _, dir := range dirs {
 			name, _ := strings.CutPrefix(filepath.ToSlash(dir), "../testdata/golden/")
-			all[name] = func(t *testing.T) *Checkpoint { return openedAt(t, dir) }
+			open := func(t *testing.T) *Checkpoint { return openedAt(t, dir) }
+			all[name] = sample{open, refusedViews[name]}
 		}
 	}
 	return all
+}
+
+// Every view of every row has a sample, so that it is tested.
+func TestEveryViewHasASample(t *testing.T) {
+	seen := map[string]bool{}
+	for name, sample := range publishedSamples(t) {
+		t.Run(name, func(t *testing.T) {
+			c := sample.open(t)
+			f := familyOf(c.Config.fields())
+			if f == nil {
+				return
+			}
+			for _, v := range f.views {
+				seen[fmt.Sprint(f.name, v.layout, v.types)] = true
+			}
+		})
+	}
+	for _, f := range families {
+		for _, v := range f.views {
+			if !seen[fmt.Sprint(f.name, v.layout, v.types)] {
+				t.Errorf("%s, %s: no sample of %q", f.name, v.layout, v.types)
+			}
+		}
+	}
 }
 
 // asPublished changes what a listing has and no published checkpoint: values behind the decays of
@@ -49,9 +112,9 @@ func asPublished(s *synth.Checkpoint) *synth.Checkpoint {
 	return s
 }
 
-// storedLayouts lists the layouts of a checkpoint's row in which checkpoints are also saved.
-func storedLayouts(c *Checkpoint) (names []string) {
-	for _, name := range Layouts(c) {
+// storedLayouts keeps the layouts in which checkpoints are also saved.
+func storedLayouts(all []string) (names []string) {
+	for _, name := range all {
 		if l, _ := layoutNamed(name); l.stored {
 			names = append(names, name)
 		}
@@ -87,8 +150,9 @@ func TestEveryViewGoesBack(t *testing.T) {
 	found := map[string][]string{}
 	for name, sample := range publishedSamples(t) {
 		t.Run(name, func(t *testing.T) {
-			c := sample(t)
-			for _, layout := range storedLayouts(c) {
+			c := sample.open(t)
+			all := sample.layouts(t, c)
+			for _, layout := range storedLayouts(all) {
 				t.Run(layout, func(t *testing.T) {
 					key := familyOf(c.Config.fields()).name + " " + layout
 					found[key] = append(found[key], goBack(t, c, layout)...)
@@ -133,23 +197,22 @@ func goBack(t *testing.T, c *Checkpoint, layout string) (reasons []string) {
 	return reasons
 }
 
-// publishedLayoutsOf lists the layouts of a checkpoint with published names that do not quantize.
-// Rows that are published both ways, grouped and split, show a save grouped in layout hf. So hf is
-// not compared if the checkpoint is split.
+// publishedLayoutsOf lists the layouts with published names that a save is compared in. Rows that
+// are published both ways, grouped and split, show a save grouped in layout hf. So hf is left out
+// if the checkpoint is split.
 func publishedLayoutsOf(c *Checkpoint) []string {
 	k := familyOf(c.Config.fields()).expertKeys()
 	isSplit := func(x *Stored) bool {
-		if k == nil {
-			return false
-		}
 		_, ok := k.splitExpert(locate(x.Key).rest)
 		return ok
 	}
-	bothWays := k.groupsAndSplits() && slices.ContainsFunc(c.Tensors(), isSplit)
-	return slices.DeleteFunc(Layouts(c), func(name string) bool {
-		l, _ := layoutNamed(name)
-		return !l.published || l.quantizes || bothWays && !l.splits
-	})
+	switch {
+	case k == nil, k.whole != "":
+		return []string{LayoutHF}
+	case k.groupsAndSplits() && slices.ContainsFunc(c.Tensors(), isSplit):
+		return []string{LayoutSplit}
+	}
+	return []string{LayoutHF, LayoutSplit}
 }
 
 // saved is a checkpoint that holds exactly what a view shows.
@@ -251,13 +314,14 @@ func isMade(view, back *Plan, name string) bool {
 func TestEveryViewShowsTheOthers(t *testing.T) {
 	for name, sample := range publishedSamples(t) {
 		t.Run(name, func(t *testing.T) {
-			c := sample(t)
-			for _, layout := range storedLayouts(c) {
+			c := sample.open(t)
+			all := sample.layouts(t, c)
+			for _, layout := range storedLayouts(all) {
 				if noInverse[familyOf(c.Config.fields()).name+" "+layout] != nil {
 					continue
 				}
 				saved := resaved(t, c, Options{Layout: layout, MTP: MTPKeep})
-				for _, other := range Layouts(c) {
+				for _, other := range all {
 					if l, _ := layoutNamed(other); l.published {
 						continue // see TestEveryViewGoesBack
 					}

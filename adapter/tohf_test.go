@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"regexp"
@@ -345,89 +344,19 @@ func comesBack(c *Checkpoint) bool {
 		func(reason string) bool { return reason != injects })
 }
 
-// Published, native, published again: the same for every family that goes both ways.
-func TestFamiliesGoThereAndBack(t *testing.T) {
-	for name, l := range listed {
-		t.Run(name, func(t *testing.T) {
-			c := opened(t, synthetic(t, l.config, l.tensors))
-			if !comesBack(c) {
-				return
-			}
-			native := nativeTensors(t, c)
-			s, err := parseSettings(c.Config.Raw)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !recognized(c, native) {
-				return // not to be told from a published one
-			}
-			config := maps.Clone(s)
-			delete(config, "quantization_config")
-			back := dict(t, opened(t, &synth.Checkpoint{Config: config, Tensors: native}),
-				Options{Layout: "hf"})
-			want := throughNative(t, c, dict(t, c, Options{Layout: "hf"}))
-			// Its head goes to the top, and its prediction layer's experts get grouped.
-			if name == "qwen3_5_moe" {
-				return
-			}
-			equal(t, back, want)
-		})
-	}
-}
-
-// A native save of a checkpoint shows in each layout what the checkpoint itself shows, byte for
-// byte.
-func TestNativeSourcesShowEveryLayout(t *testing.T) {
-	for name, l := range listed {
-		if name == "qwen3_5_moe" { // see TestFamiliesGoThereAndBack
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			s := synthetic(t, l.config, l.tensors)
-			rng := rand.New(rand.NewPCG(3, 4))
-			for i := range s.Tensors {
-				s.Tensors[i].Data = synth.Random(rng, s.Tensors[i].DType, s.Tensors[i].Shape)
-				if name == "kimi_k3" && strings.HasSuffix(s.Tensors[i].Name, ".A_log") {
-					clear(s.Tensors[i].Data[3*4:]) // published with zeros behind its three heads
-				}
-			}
-			c := opened(t, s)
-			if !comesBack(c) {
-				return
-			}
-			native := nativeTensors(t, c)
-			if !recognized(c, native) {
-				return // not to be told from a published one
-			}
-			back := opened(t, regrouped(s, native))
-			for _, layout := range Layouts(c) {
-				d := dict(t, c, Options{Layout: layout, MTP: MTPKeep})
-				want := tensorsOf(t, d)
-				if layout != LayoutNative {
-					want = throughNative(t, c, d)
-				}
-				equal(t, dict(t, back, Options{Layout: layout, MTP: MTPKeep}), want)
-			}
-		})
-	}
-}
-
 // Each native tensor alone becomes the published ones that the view of a whole native checkpoint
 // has.
 func TestTensorsOfEveryFamilyConvertAlone(t *testing.T) {
 	for name := range listed {
-		if name == "ling_v2" || name == "nemotron_omni_radio" || name == "mimo_v2" {
+		if name == "ling_v2" || name == "nemotron_omni_radio" {
 			continue // fused matrices keep their native names
 		}
 		for _, o := range []Options{{Layout: LayoutHF}, {Layout: LayoutHF, EP: EP{1, 2}},
 			{Layout: LayoutHFFP8}} {
 			t.Run(name+" "+o.Layout, func(t *testing.T) {
 				c := opened(t, randomListed(t, name))
-				if !comesBack(c) {
-					return
-				}
 				native := nativeTensors(t, c)
-				if !recognized(c, native) {
+				if !comesBack(c) || !recognized(c, native) {
 					return // the view would not take it for a native one
 				}
 				config, err := parseSettings(c.Config.Raw)
@@ -454,47 +383,14 @@ func TestTensorsOfEveryFamilyConvertAlone(t *testing.T) {
 	}
 }
 
-// nativeTensors reads the native view of a checkpoint, prediction layers too. It is nil if there is none.
+// nativeTensors reads the native view of a checkpoint, prediction layers too. It is nil if there is
+// none.
 func nativeTensors(t *testing.T, c *Checkpoint) []synth.Tensor {
 	t.Helper()
 	if !slices.Contains(Layouts(c), LayoutNative) {
 		return nil
 	}
 	return tensorsOf(t, dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep}))
-}
-
-// throughNative gives the tensors of a view what the native layout changes for good: dtypes of
-// single tensors, tensors that it drops, and zeros that the source does not have.
-func throughNative(t *testing.T, c *Checkpoint, d *StateDict) []synth.Tensor {
-	t.Helper()
-	native, ts := dict(t, c, Options{Layout: LayoutNative, MTP: MTPKeep}), tensorsOf(t, d)
-	keys := map[string]string{} // in the source
-	for _, a := range d.Plan.Account {
-		for _, name := range a.Into {
-			keys[name] = a.Key
-		}
-	}
-	into, from, dropped := map[string]string{}, map[string]bool{}, map[string]bool{}
-	for _, a := range native.Plan.Account {
-		dropped[a.Key] = a.Fate == Dropped
-		for _, name := range a.Into {
-			into[a.Key], from[name] = name, true
-		}
-	}
-	ts = slices.DeleteFunc(ts, func(x synth.Tensor) bool { return dropped[keys[x.Name]] })
-	for i, x := range ts {
-		l, ok := native.Tensor(into[keys[x.Name]])
-		if ok && l.DType().String() != x.DType && product(l.Shape()) == product(x.Shape) {
-			ts[i].DType, ts[i].Data = l.DType().String(), content(t, l)
-		}
-	}
-	for l := range native.All() {
-		if !from[l.Name()] {
-			ts = append(ts, synth.Tensor{Name: strings.TrimPrefix(l.Name(), "model."), DType: "F32",
-				Shape: l.Shape(), Data: make([]byte, l.Size())})
-		}
-	}
-	return ts
 }
 
 // A native checkpoint as TorchTitan reads it, with groups made by hand of the published experts.

@@ -16,8 +16,8 @@ func inEveryView(t *testing.T, check func(t *testing.T, c *Checkpoint, layout st
 	t.Helper()
 	for name, sample := range publishedSamples(t) {
 		t.Run(name, func(t *testing.T) {
-			c := sample(t)
-			for _, layout := range Layouts(c) {
+			c := sample.open(t)
+			for _, layout := range sample.layouts(t, c) {
 				t.Run(layout, func(t *testing.T) { check(t, c, layout) })
 			}
 		})

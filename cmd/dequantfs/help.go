@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,7 @@ var topicFiles embed.FS
 // topic is one page. Its first line is "# NAME: SHORT".
 type topic struct{ name, short, body string }
 
-// topics lists the pages in alphabetical order.
+// topics lists the pages in alphabetical order. One of them is not a file: that about the families.
 func topics() []topic {
 	files, err := topicFiles.ReadDir("help")
 	if err != nil {
@@ -33,6 +34,8 @@ func topics() []topic {
 		}
 		all = append(all, parseTopic(strings.TrimSuffix(f.Name(), ".md"), string(text)))
 	}
+	all = append(all, familiesTopic())
+	slices.SortFunc(all, func(a, b topic) int { return strings.Compare(a.name, b.name) })
 	return all
 }
 

@@ -5,6 +5,7 @@ import sys
 
 import adapters
 import checks
+import groups
 import libraries
 import reference
 import titan
@@ -28,6 +29,7 @@ HEAVY = [("loaders", f, 600) for f in LOADERS]
 HEAVY += [("titan", f, 600) for f in titan.CHILDREN]
 HEAVY += [("reference", f, 600) for f in (*reference.GROUPS, "differs")]
 HEAVY += [("classes", "all", 600)]
+HEAVY += [("groups", f, 600) for f in ("listing", *groups.CHILDREN)]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
 BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]

@@ -250,7 +250,7 @@ def qwen3_vl_moe(sizes, config):
 
 
 def qwen4_exp_text(sizes, text):
-    """A layer with embeddings of n-grams, which are stored in parts, and attention with an index."""
+    """A layer with a table of n-grams, which is stored in parts, and attention with an index."""
     text |= {
         "ple_layer_ids": [1 + text["layer_types"].index("linear_attention")],
         "indexer_n_heads": 2,

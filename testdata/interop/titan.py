@@ -9,7 +9,6 @@ import ast
 import dataclasses
 import functools
 import importlib
-import os
 import pathlib
 import sys
 import tempfile
@@ -18,27 +17,24 @@ import typing
 
 import numpy as np
 
+import adapters
 import families
 import oracle
 import reference
 from checks import check, expect
 from container import write_checkpoint
+from families import BF16, F16, F32
 from mounts import mount
 
-F16, F32 = np.dtype(np.float16), np.dtype(np.float32)
-FIRST = int(os.environ.get("DEQUANTFS_SEED") or 0)  # it changes with each commit
-SEEDS = range(FIRST, FIRST + reference.CONFIGURATIONS)
+SEEDS = reference.SEEDS
 
 
 class Maker(families.Maker):
-    """Random tensors for TorchTitan's models, in one of three dtypes where they are not quantized."""
+    """Random tensors for TorchTitan's models. Those that are not quantized have one dtype."""
 
     def __init__(self, seed, quantized):
         super().__init__(seed, quantized=quantized)
-        self.stored = self.pick(families.BF16, families.BF16, F16, F32)
-
-    def plain(self, name, *shape, dtype=None):
-        super().plain(name, *shape, dtype=self.stored if dtype is None else dtype)
+        self.stored = self.pick(BF16, BF16, F16, F32)
 
     def both(self, name, rows, cols):
         """A weight and its bias, not quantized."""
@@ -77,9 +73,9 @@ def mla(m, rank, p):
         m.linear(p + ".q_proj", 72, m.hidden)
 
 
-def deepseek(m, prefix="model.", mtp=True):
+def deepseek(m, prefix="model."):
     rank = m.pick(0, 8)
-    families.deepseek_layers(m, prefix + "model." if prefix != "model." else prefix, lambda m, p: mla(m, rank, p), mtp=mtp)
+    families.deepseek_layers(m, prefix, lambda m, p: mla(m, rank, p))
     return families.deepseek_config(m, "deepseek_v3", q_lora_rank=rank or None)
 
 
@@ -121,7 +117,7 @@ def moon_vision(m, projector, names):
 
 def kimi(m, model_type, architecture, projector, names):
     m.mtp = 0
-    inner = deepseek(m, "language_model.")
+    inner = deepseek(m, "language_model.model.")
     m.ends("language_model.model.", "language_model.lm_head.weight")
     return whole(inner, model_type, architecture, vision_config=moon_vision(m, projector, names))
 
@@ -328,7 +324,7 @@ def every_class():
 
 @functools.cache
 def without_model(module):
-    """Lets an adapter be imported whose model needs kernels of a GPU. Its configuration is a type."""
+    """Lets an adapter be imported whose model needs kernels of a GPU."""
     package = types.ModuleType(f"torchtitan.{module}")
     package.__path__ = [str(pathlib.Path(importlib.import_module("torchtitan.models").__path__[0]) / "qwen3_5")]
     model = types.SimpleNamespace(Qwen35Model=types.SimpleNamespace(Config=object))
@@ -352,7 +348,7 @@ def adapter(row, config):
         rope=row.rope and object.__new__(getattr(ropes, row.rope).Config),
         n_heads=text["num_attention_heads"],
         n_kv_heads=text.get("num_key_value_heads"),
-        head_dim=text["head_dim"],
+        head_dim=text.get("head_dim"),
     )
     moe = row.experts and namespace(num_experts=text[row.experts])
     layer = namespace(attention=attention, moe=moe or None, delta_net=namespace(in_proj_q=q, in_proj_v=v))
@@ -400,11 +396,14 @@ def wanted(row, config, source, dtype):
     titan = adapter(row, config)
     if row.make is gpt_oss:
         return titan.from_hf(blocks(titan.get_hf_storage_reader(source, from_quantized=True), source, dtype))
-    tensors = reference.dequantize_pairs(reference.load(source), dtype)
+    return named(titan, reference.dequantize_pairs(reference.load(source), dtype), dtype)
+
+
+def named(titan, tensors, dtype):
+    """The adapter's result for dequantized tensors, with grouped experts in a dtype."""
     # Its prediction layers share the model's embedding and head. Its map has no names for copies.
-    # Of tables of rotations it has names in some models.
-    named = titan.from_hf({k: v for k, v in tensors.items() if not copied(k)})
-    return {k: v.to(dtype) if ".inner_experts." in k else v for k, v in named.items()}
+    out = titan.from_hf({k: v for k, v in tensors.items() if not copied(k)})
+    return {k: v.to(dtype) if ".inner_experts." in k else v for k, v in out.items()}
 
 
 def copied(key):
@@ -449,6 +448,24 @@ def row(name):
             one(name, seed)
 
 
+# Goldens in other formats, which TorchTitan does not read, and the rows of their models.
+FORMATS = {"kimi_k25_int4": "kimi_k25", "kimi_k2_int4": "deepseek_v3"}
+FORMATS |= {name: "qwen3_moe" for name, case in adapters.CASES.items() if case[0] == adapters.QWEN}
+
+
+def formats():
+    """Over the tensors of the view hf, whose values libraries.py checks."""
+    kinds = list(reference.dtypes().items())
+    for name, of in FORMATS.items():
+        for seed in SEEDS:
+            with check(f"torchtitan {name} {seed}: the view equals from_hf"), tempfile.TemporaryDirectory() as source:
+                config = adapters.case(name, seed, source).config
+                flag, dtype = kinds[seed % 3]
+                with mount(source, "--layout", "hf,torchtitan", "--dtype", flag) as point:
+                    want = named(adapter(ROWS[of], config), reference.load(point / "hf"), dtype)
+                    reference.compare(want, reference.load(point / "torchtitan"))
+
+
 def transformers_backend():
     """Its adapter only puts a prefix before the published names, so it reads the layout hf."""
     import torch
@@ -462,7 +479,7 @@ def transformers_backend():
             config = source_of(name, seed, source)
             titan = adapter(Row(BACKEND, ROWS[name].make), config)
             tensors = reference.dequantize_pairs(reference.load(source), torch.bfloat16)
-            # What a model in memory asks the reader for. A tied head is not among it.
+            # What a model in memory asks the reader for. A tied head is not part of that.
             asked = titan.to_hf(titan.from_hf(dict(tensors)))
             with mount(source, "--layout", "hf", "--dtype", "bf16") as point:
                 got = reference.load(point)
@@ -473,7 +490,7 @@ def transformers_backend():
             reference.compare(asked, got)
 
 
-# `titan.llama3()` and so on, one child process for each row.
+# `titan.view_llama()` and so on, one child process for each row.
 for _name in ROWS:
     setattr(sys.modules[__name__], "view_" + _name, functools.partial(row, _name))
-CHILDREN = ("every_class", "transformers_backend", *("view_" + name for name in ROWS))
+CHILDREN = ("every_class", "formats", "transformers_backend", *("view_" + name for name in ROWS))

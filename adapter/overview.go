@@ -1,0 +1,106 @@
+package adapter
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// FamilyInfo describes a row of the table of families, for lists.
+type FamilyInfo struct {
+	Types         []string // values of the outermost model_type
+	Inside        string   // the model_type that the language model inside must have; "": any
+	Architectures []string // the first architecture must be one of these; nil: any
+
+	Layouts  []LayoutInfo // besides those that every model has
+	NoNative string       // why a family without experts lacks the layout native
+}
+
+// LayoutInfo describes a layout of a family.
+type LayoutInfo struct {
+	Layout    string
+	Types     []string // that have it; nil: all of the family
+	Sometimes bool     // only some configurations have it
+	Published bool     // with the published names, since the reference has no adapter
+	Changes   []string // the tensors that are left out or made
+}
+
+// Families describes the table of families, in its order.
+func Families() []FamilyInfo {
+	all := make([]FamilyInfo, len(families))
+	for i := range families {
+		all[i] = families[i].info()
+	}
+	return all
+}
+
+func (f *family) info() FamilyInfo {
+	o := FamilyInfo{
+		Types: f.types, Inside: f.inside, Architectures: f.architectures, NoNative: f.noNative,
+	}
+	for i := range layouts {
+		l := &layouts[i]
+		switch v, ok := f.view(l); {
+		case !ok || l.published && !(l.splits && f.expertKeys().groupsAndSplits()):
+		default:
+			o.Layouts = append(o.Layouts, LayoutInfo{
+				Layout: l.Name, Types: v.types, Sometimes: v.lacks != nil,
+				Published: !l.published && !f.hasView(l.Name), Changes: v.changes(),
+			})
+		}
+	}
+	return o
+}
+
+// hasView reports whether the row itself says what a layout has.
+func (f *family) hasView(layout string) bool {
+	return slices.ContainsFunc(f.views, func(v view) bool { return v.layout == layout })
+}
+
+// changes lists the tensors that the view leaves out or makes.
+func (v *view) changes() (all []string) {
+	keys := map[string][]string{}
+	for _, d := range v.drops {
+		keys[d.reason] = append(keys[d.reason], bare(d.key))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(keys)) {
+		all = append(all, "no "+enumerated(keys[reason], "and")+" ("+reason+")")
+	}
+	if layers := droppedLayers[v.mtp]; layers != "" {
+		all = append(all, "no "+layers)
+	}
+	for _, b := range v.blanks {
+		all = append(all, bare(b.key)+" of zeros if it is missing")
+	}
+	for _, c := range v.padded {
+		all = append(all, bare(c.name)+" cut to the size in config.json")
+	}
+	for _, s := range v.steps {
+		if t, ok := s.(teller); ok && !slices.Contains(all, t.tells()) {
+			all = append(all, t.tells())
+		}
+	}
+	return all
+}
+
+// teller is a step that leaves tensors out, or makes some of others.
+type teller interface{ tells() string }
+
+func (t tied) tells() string { return t.to + " of the embeddings if it is missing" }
+
+func (m scaledBy) tells() string {
+	return bare(m.key) + " times " + bare(m.by) + ", which is left out"
+}
+
+// droppedLayers says which prediction layers a view leaves out, unless --mtp says otherwise.
+var droppedLayers = map[mtp]string{
+	dropMTP:   "prediction layers",
+	dropAfter: "prediction layers behind the model's own",
+	countMTP:  "prediction layers beyond their number in config.json",
+	anyMTP:    "prediction layers if config.json counts none",
+}
+
+// bare is a pattern of a key without the marks of its ends.
+func bare(key string) string {
+	return strings.Trim(strings.TrimSuffix(strings.TrimPrefix(key, "^"), "$"), ".")
+}

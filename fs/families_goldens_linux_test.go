@@ -1,0 +1,7 @@
+package fs
+
+import "testing"
+
+func TestEveryMountedFamilyEqualsItsLibrary(t *testing.T) {
+	wantMountedGoldens(t, familyGoldens(t), "pread")
+}
