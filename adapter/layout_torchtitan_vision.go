@@ -35,8 +35,8 @@ var titanKimi = view{
 	hooks: hooks{reshape: titanFlat},
 }
 
-// titanQwen35 is TorchTitan's qwen3_5 without experts. Its rule for experts takes the axes of
-// published ones the other way around, so there is no view of those.
+// titanQwen35 is TorchTitan's qwen3_5 without experts. Models with experts do not have the view,
+// since its rule takes the axes of published experts the other way around.
 var titanQwen35 = view{
 	layout: LayoutTorchTitan, types: []string{"qwen3_5"}, mtp: dropMTP,
 	steps: []step{

@@ -56,16 +56,24 @@ var kernelMarks = []string{".self_attn.forget_gate.", ".self_attn.conv1d.weight$
 // and key the order that transformers turns. from is the end of the fused key without "weight" or
 // "bias", and to is what begins the names of the parts.
 func visionQKV(from, to string) []step {
-	var steps []step
-	var turned []string
+	return append(fusedQKV("", from, to), swapped{
+		ends: []string{
+			to + "q_proj.weight", to + "k_proj.weight", to + "q_proj.bias", to + "k_proj.bias",
+		},
+		heads: visionHeads,
+	})
+}
+
+// fusedQKV takes apart the fused query, key and value of keys with a beginning.
+func fusedQKV(under, from, to string) (steps []step) {
 	for _, kind := range []string{"weight", "bias"} {
-		f := fused{from: from + kind, rows: equalParts(3)}
+		f := fused{under: under, from: from + kind, rows: equalParts(3)}
 		for _, part := range []string{"q_proj.", "k_proj.", "v_proj."} {
 			f.to = append(f.to, to+part+kind)
 		}
-		steps, turned = append(steps, f), append(turned, f.to[:2]...)
+		steps = append(steps, f)
 	}
-	return append(steps, swapped{ends: turned, heads: visionHeads})
+	return steps
 }
 
 // visionHeadFields give the number of attention heads in vision_config. The second and third are

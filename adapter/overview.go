@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -59,49 +60,44 @@ func (f *family) hasView(layout string) bool {
 // changes lists the tensors that the view leaves out or makes.
 func (v *view) changes() (all []string) {
 	keys := map[string][]string{}
-	var reasons []string
 	for _, d := range v.drops {
-		if keys[d.reason] == nil {
-			reasons = append(reasons, d.reason)
-		}
 		keys[d.reason] = append(keys[d.reason], bare(d.key))
 	}
-	for _, r := range reasons {
-		all = append(all, "leaves out "+strings.Join(keys[r], ", ")+": "+r)
+	for _, reason := range slices.Sorted(maps.Keys(keys)) {
+		all = append(all, "no "+enumerated(keys[reason], "and")+" ("+reason+")")
 	}
-	if text := droppedLayers[v.mtp]; text != "" {
-		all = append(all, "leaves out "+text)
+	if layers := droppedLayers[v.mtp]; layers != "" {
+		all = append(all, "no "+layers)
 	}
 	for _, b := range v.blanks {
-		all = append(all, "makes "+bare(b.key)+" of zeros if it is missing")
+		all = append(all, bare(b.key)+" of zeros if it is missing")
 	}
 	for _, c := range v.padded {
-		all = append(all, "cuts "+bare(c.name)+" to the size in config.json")
+		all = append(all, bare(c.name)+" cut to the size in config.json")
 	}
 	for _, s := range v.steps {
-		if t, ok := s.(teller); ok {
+		if t, ok := s.(teller); ok && !slices.Contains(all, t.tells()) {
 			all = append(all, t.tells())
 		}
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	return all
 }
 
 // teller is a step that leaves tensors out, or makes some of others.
 type teller interface{ tells() string }
 
-func (t tied) tells() string { return "makes " + t.to + " of the embeddings if it is missing" }
+func (t tied) tells() string { return t.to + " of the embeddings if it is missing" }
 
 func (m scaledBy) tells() string {
-	return "multiplies " + bare(m.key) + " by " + bare(m.by) + ", which it leaves out"
+	return bare(m.key) + " times " + bare(m.by) + ", which is left out"
 }
 
 // droppedLayers says which prediction layers a view leaves out, unless --mtp says otherwise.
 var droppedLayers = map[mtp]string{
 	dropMTP:   "prediction layers",
-	dropAfter: "prediction layers behind the model's own layers",
-	countMTP:  "prediction layers beyond the number in config.json",
-	anyMTP:    "prediction layers if config.json says that there are none",
+	dropAfter: "prediction layers behind the model's own",
+	countMTP:  "prediction layers beyond their number in config.json",
+	anyMTP:    "prediction layers if config.json counts none",
 }
 
 // bare is a pattern of a key without the marks of its ends.

@@ -102,6 +102,7 @@ func (p *planner) weightOf(hf string) *weight {
 // fused takes apart a matrix that holds the rows of several matrices.
 type fused struct {
 	under string   // the beginning of its key
+	axis  int      // along which the parts lie; 0: the rows
 	from  string   // end of its key
 	to    []string // ends of the keys of the parts, top to bottom
 	rows  rowsRule // of the parts
@@ -122,7 +123,7 @@ func (f fused) do(p *planner) error {
 		}
 		parts := make([]weight, len(rows))
 		for i, lo := 0, int64(0); i < len(rows); i++ {
-			n, err := expr.Slice(p.node(w), 0, lo, lo+rows[i])
+			n, err := expr.Slice(p.node(w), f.axis, lo, lo+rows[i])
 			if err != nil {
 				return nil, err
 			}
@@ -135,14 +136,15 @@ func (f fused) do(p *planner) error {
 
 // rowsOf gives the rows of each part, which must be all rows of the matrix.
 func (f fused) rowsOf(w *weight, s settings) ([]int64, error) {
-	if len(w.shape()) == 0 {
-		return nil, fmt.Errorf("it has no rows to divide into %d parts", len(f.to))
+	if len(w.shape()) <= f.axis {
+		return nil, fmt.Errorf("shape %v: it has no rows to divide into %d parts", w.shape(),
+			len(f.to))
 	}
-	rows, err := f.rows(s, w.shape()[0])
+	rows, err := f.rows(s, w.shape()[f.axis])
 	if err != nil {
 		return nil, err
 	}
-	if total(rows) != w.shape()[0] || len(rows) != len(f.to) {
+	if total(rows) != w.shape()[f.axis] || len(rows) != len(f.to) {
 		return nil, fmt.Errorf("shape %v, but the parts by config.json have %d rows together",
 			w.shape(), total(rows))
 	}
@@ -188,7 +190,7 @@ func (f fused) join(p *planner, head string) (one weight, err error) {
 	if err != nil {
 		return one, err
 	}
-	n, err := expr.Concat(0, nodes...)
+	n, err := expr.Concat(f.axis, nodes...)
 	if err != nil {
 		return one, err
 	}

@@ -7,8 +7,8 @@ import (
 )
 
 // A model without a row has the published names. They are its layout native too, as in the
-// reference, which has adapters only for the models that need one. This is not certain for a model
-// that may have experts, or whose adapter has no row here.
+// reference, which has adapters only for the models that need one, and all of those have a row. This
+// is not certain for a model that may have experts.
 
 // row returns the row of the checkpoint, or one that describes a model without a row.
 func (c *Checkpoint) row(s settings) *family {
@@ -24,9 +24,6 @@ func (c *Checkpoint) row(s settings) *family {
 	return f
 }
 
-// adapted are values of model_type without a row for which the reference has an adapter.
-var adapted = []string{}
-
 // whyNoNative says why a model without a row does not have the layout native. It returns "" if the
 // model has it.
 func (c *Checkpoint) whyNoNative(s settings, f *family) string {
@@ -35,8 +32,6 @@ func (c *Checkpoint) whyNoNative(s settings, f *family) string {
 	switch {
 	case s.modelType() == "":
 		return "config.json has no model_type"
-	case slices.Contains(adapted, s.modelType()):
-		return automodel + " has an adapter for it, whose rules are not known here"
 	case slices.ContainsFunc(families, ofRow):
 		return "the rules for its model_type are those of another architecture or language model"
 	case f.experts != nil:

@@ -189,8 +189,8 @@ func TestModelsWithAnAdapterAreNotTakenForOthers(t *testing.T) {
 			hasRow := slices.ContainsFunc(families, func(f family) bool {
 				return slices.Contains(f.types, modelType)
 			})
-			if hasRow == slices.Contains(adapted, modelType) {
-				t.Errorf("%s: %s has a row: %v", name, modelType, hasRow)
+			if !hasRow {
+				t.Errorf("%s: %s has no row", name, modelType)
 			}
 			s := settings{"model_type": modelType, "text_config": map[string]any{"model_type": "?"}}
 			if f := new(Checkpoint).row(s); f.unknown && f.noNative == "" {

@@ -151,9 +151,15 @@ func examineLayouts(c *adapter.Checkpoint, log *slog.Logger) (found []finding) {
 		plans = append(plans, p)
 		says := fmt.Sprintf("%d tensors, %s in %s", len(p.Tensors), formatSize(planSize(p)),
 			strings.ToLower(p.Options.DType.String()))
+		if layout == adapter.LayoutNative && adapter.PublishedNative(c) {
+			says += ", with the published names"
+		}
 		found = append(found, ok("layout "+layout, "%s", says))
 	}
 	sayNotes(log, plans...)
+	if why := adapter.OnlyPublished(c); why != "" {
+		found = append(found, ok("other layouts", "%s", why))
+	}
 	return found
 }
 

@@ -86,6 +86,9 @@ func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
 	show := e.reporter(c, dir)
 	if !e.json {
 		e.view.sayLayout(logger(c), s.checkpoint)
+		if len(e.view.layouts) > 0 {
+			e.view.sayNative(logger(c), s.checkpoint)
+		}
 		e.view.sayDType(logger(c), s.checkpoint)
 	}
 	if share.of > 1 {

@@ -20,10 +20,14 @@ func familiesTopic() topic {
 	}
 	b.WriteString(familiesMiddle)
 	for _, r := range familyRows() {
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", strings.Join(r.models, ", "), r.layouts, r.changes)
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", strings.Join(r.models, ", "), r.layouts,
+			literal.Replace(r.changes))
 	}
 	return topic{"families", "models, their layouts, and the references of these", b.String()}
 }
+
+// literal keeps keys of tensors from being read as marks of Markdown.
+var literal = strings.NewReplacer("_", `\_`, "*", `\*`)
 
 const familiesHead = `The outermost ` + "`model_type`" + ` of config.json decides. Every model has the layouts ` +
 	"`hf`, `split`" + ` and
@@ -52,7 +56,8 @@ type familyRow struct {
 
 // familyRows joins the families that have the same text.
 func familyRows() (rows []familyRow) {
-	for _, f := range adapter.Families() {
+	families := adapter.Families()
+	for _, f := range families {
 		r := familyRow{layouts: layoutsText(f), changes: changesText(f)}
 		i := slices.IndexFunc(rows, func(o familyRow) bool {
 			return o.layouts == r.layouts && o.changes == r.changes
@@ -61,26 +66,29 @@ func familyRows() (rows []familyRow) {
 			i = len(rows)
 			rows = append(rows, r)
 		}
-		for _, m := range modelNames(f) {
-			if !slices.Contains(rows[i].models, m) {
-				rows[i].models = append(rows[i].models, m)
-			}
-		}
+		rows[i].models = append(rows[i].models, modelNames(f, families)...)
 	}
-	for _, r := range rows {
-		slices.Sort(r.models)
+	for i := range rows {
+		slices.Sort(rows[i].models)
+		rows[i].models = slices.Compact(rows[i].models)
 	}
 	return rows
 }
 
-// modelNames names the models of a family by their types, and by what else they need.
-func modelNames(f adapter.FamilyInfo) (names []string) {
+// modelNames names the models of a family by their types. If another family with other layouts has
+// a type too, the name says what else the model needs.
+func modelNames(f adapter.FamilyInfo, all []adapter.FamilyInfo) (names []string) {
 	for _, t := range f.Types {
+		other := func(o adapter.FamilyInfo) bool {
+			return slices.Contains(o.Types, t) &&
+				(layoutsText(o) != layoutsText(f) || changesText(o) != changesText(f))
+		}
 		switch {
+		case !slices.ContainsFunc(all, other):
 		case f.Inside != "":
 			t += " around " + f.Inside
 		case len(f.Architectures) > 0:
-			t += " (" + strings.Join(f.Architectures, " or ") + ")"
+			t += " as " + strings.Join(f.Architectures, " or ")
 		}
 		names = append(names, t)
 	}
@@ -92,37 +100,37 @@ func layoutsText(f adapter.FamilyInfo) string {
 	var all []string
 	for _, l := range f.Layouts {
 		text := "`" + l.Layout + "`"
+		var limits []string
 		if l.Published {
-			text += ", published names"
-		}
-		if l.Sometimes {
-			text += ", not every configuration"
+			limits = append(limits, "published names")
 		}
 		if len(l.Types) > 0 {
-			text += ", only " + strings.Join(l.Types, ", ")
+			limits = append(limits, "only "+strings.Join(l.Types, ", "))
+		}
+		if l.Sometimes {
+			limits = append(limits, "not every configuration")
+		}
+		if limits != nil {
+			text += " (" + strings.Join(limits, "; ") + ")"
 		}
 		all = append(all, text)
 	}
 	if f.NoNative != "" {
 		all = append(all, "no `native`: "+f.NoNative)
 	}
-	return strings.Join(all, "; ")
+	if all == nil {
+		return "no others"
+	}
+	return strings.Join(all, ", ")
 }
 
 // changesText lists what the layouts of a family leave out or make.
 func changesText(f adapter.FamilyInfo) string {
-	in := map[string][]string{}
-	var changes []string
+	var all []string
 	for _, l := range f.Layouts {
-		for _, c := range l.Changes {
-			if in[c] == nil {
-				changes = append(changes, c)
-			}
-			in[c] = append(in[c], "`"+l.Layout+"`")
+		if len(l.Changes) > 0 {
+			all = append(all, "`"+l.Layout+"`: "+strings.Join(l.Changes, "; "))
 		}
 	}
-	for i, c := range changes {
-		changes[i] = strings.Join(in[c], " and ") + " " + c
-	}
-	return strings.Join(changes, "; ")
+	return strings.Join(all, ". ")
 }

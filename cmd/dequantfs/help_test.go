@@ -28,6 +28,8 @@ func TestTopicsAreTheFiles(t *testing.T) {
 	for i, f := range files {
 		files[i] = strings.TrimSuffix(filepath.Base(f), ".md")
 	}
+	files = append(files, "families") // made of the table
+	slices.Sort(files)
 	if got := topicNames(); !slices.Equal(got, files) {
 		t.Errorf("topics %v, files %v", got, files)
 	}
@@ -47,6 +49,9 @@ func TestTopicsAreTheFiles(t *testing.T) {
 // Every file begins with "# NAME: SHORT".
 func TestTopicsHaveTitles(t *testing.T) {
 	for _, topic := range topics() {
+		if topic.name == "families" {
+			continue
+		}
 		text, err := os.ReadFile(filepath.Join("help", topic.name+".md"))
 		if err != nil {
 			t.Fatal(err)

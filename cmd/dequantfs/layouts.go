@@ -23,6 +23,9 @@ func readersOf(layout string, c *adapter.Checkpoint) string {
 			"mistral --load-format mistral"
 	}
 	l, _ := adapter.LayoutNamed(layout)
+	if layout == adapter.LayoutNative && adapter.PublishedNative(c) {
+		return l.Reference + ", with the published names"
+	}
 	return l.Readers
 }
 

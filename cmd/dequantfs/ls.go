@@ -58,6 +58,7 @@ func (l *lsFlags) run(c *cobra.Command, name string) error {
 		return writeSummary(c.OutOrStdout(), s.checkpoint, l.json)
 	}
 	l.view.sayLayout(logger(c), s.checkpoint)
+	l.view.sayNative(logger(c), s.checkpoint)
 	listings, err := list(s)
 	switch {
 	case err != nil:

@@ -81,7 +81,6 @@ func newRoot() *cobra.Command {
 		Long: "dequantfs mounts a quantized checkpoint (such as FP8 DeepSeek-V3) and shows\n" +
 			"the dequantized, expert-merged checkpoint, computed only where it is read.",
 		Example: "  dequantfs demo\n" +
-			"  dequantfs ls ~/models/DeepSeek-V3\n" +
 			"  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3\n" +
 			"  dequantfs umount /mnt/v3",
 		Args: noSuchCommand,

@@ -308,6 +308,7 @@ func (m *mountFlags) mount(
 	if len(m.view.layouts) == 0 {
 		mounted.sayReaders(logger(c))
 	}
+	m.view.sayNative(logger(c), s.checkpoint)
 	m.view.sayDType(logger(c), s.checkpoint)
 	if line, err := summaryOf(s.checkpoint); err == nil { // planning went well without one
 		log.Debug(line)

@@ -87,7 +87,8 @@ func TestLinksInPagesResolve(t *testing.T) {
 		}
 	}
 	for _, topic := range topics() {
-		if !strings.Contains(readme(t), "(cmd/dequantfs/help/"+topic.name+".md)") {
+		made := topic.name == "families" && strings.Contains(readme(t), "dequantfs help families")
+		if !made && !strings.Contains(readme(t), "(cmd/dequantfs/help/"+topic.name+".md)") {
 			t.Errorf("the README has no link to the topic %s", topic.name)
 		}
 	}

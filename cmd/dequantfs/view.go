@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -119,6 +120,21 @@ func (v *viewFlags) sayLayout(log *slog.Logger, c *adapter.Checkpoint) {
 	if len(v.layouts) == 0 && !v.every {
 		log.Info("layout " + standardLayout + ", for " + readersOf(standardLayout, c) +
 			"; --layout names another")
+	}
+}
+
+// sayNative logs that the layout native has the published names, or why a checkpoint has no layouts
+// but those of published checkpoints. It says nothing about layouts that were not requested.
+func (v *viewFlags) sayNative(log *slog.Logger, c *adapter.Checkpoint) {
+	if len(v.layouts) > 0 && !slices.Contains(v.layouts, adapter.LayoutNative) {
+		return
+	}
+	native, _ := adapter.LayoutNamed(adapter.LayoutNative)
+	if adapter.PublishedNative(c) {
+		log.Info("layout native has the published names: " + native.Reference +
+			" has no adapter for this model")
+	} else if why := adapter.OnlyPublished(c); why != "" {
+		log.Info(why)
 	}
 }
 

@@ -9,7 +9,6 @@ import ast
 import dataclasses
 import functools
 import importlib
-import os
 import pathlib
 import sys
 import tempfile
@@ -24,22 +23,18 @@ import oracle
 import reference
 from checks import check, expect
 from container import write_checkpoint
+from families import BF16, F16, F32
 from mounts import mount
 
-F16, F32 = np.dtype(np.float16), np.dtype(np.float32)
-FIRST = int(os.environ.get("DEQUANTFS_SEED") or 0)  # it changes with each commit
-SEEDS = range(FIRST, FIRST + reference.CONFIGURATIONS)
+SEEDS = reference.SEEDS
 
 
 class Maker(families.Maker):
-    """Random tensors for TorchTitan's models, in one of three dtypes where they are not quantized."""
+    """Random tensors for TorchTitan's models. Those that are not quantized have one dtype."""
 
     def __init__(self, seed, quantized):
         super().__init__(seed, quantized=quantized)
-        self.stored = self.pick(families.BF16, families.BF16, F16, F32)
-
-    def plain(self, name, *shape, dtype=None):
-        super().plain(name, *shape, dtype=self.stored if dtype is None else dtype)
+        self.stored = self.pick(BF16, BF16, F16, F32)
 
     def both(self, name, rows, cols):
         """A weight and its bias, not quantized."""
@@ -329,7 +324,7 @@ def every_class():
 
 @functools.cache
 def without_model(module):
-    """Lets an adapter be imported whose model needs kernels of a GPU. Its configuration is a type."""
+    """Lets an adapter be imported whose model needs kernels of a GPU."""
     package = types.ModuleType(f"torchtitan.{module}")
     package.__path__ = [str(pathlib.Path(importlib.import_module("torchtitan.models").__path__[0]) / "qwen3_5")]
     model = types.SimpleNamespace(Qwen35Model=types.SimpleNamespace(Config=object))
