@@ -12,7 +12,7 @@ var gemma4 = family{
 		grouped: LayoutTransformers,
 	},
 	views: []view{{
-		layout: LayoutNative, path: "moe.experts.",
+		layout: LayoutNative, empty: true, path: "moe.experts.",
 		steps:   []step{gemma4Scale},
 		renames: gemma4Router,
 		hooks:   hooks{groupPrefix: gemma4GroupPrefix},
@@ -31,7 +31,7 @@ var diffusionGemma = family{
 		grouped: LayoutTransformers, prefixes: []string{"model.decoder."},
 	},
 	views: []view{{
-		layout: LayoutNative, path: "moe.experts.",
+		layout: LayoutNative, empty: true, path: "moe.experts.",
 		steps: []step{
 			gemma4Scale,
 			tied{from: "model.decoder.embed_tokens.weight", to: "lm_head.weight"},
@@ -44,7 +44,9 @@ var diffusionGemma = family{
 }
 
 // gemma4Scale multiplies the scale of each expert into its down projection.
-var gemma4Scale = scaledBy{key: ".experts.down_proj", by: ".router.per_expert_scale"}
+var gemma4Scale = scaledBy{
+	path: ".experts.", key: "down_proj", each: "down_proj.weight", by: ".router.per_expert_scale",
+}
 
 // gemma4Router renames the router.
 var gemma4Router = []rename{

@@ -42,6 +42,23 @@ func TestGemma4ScalesAreMultipliedIn(t *testing.T) {
 	}
 }
 
+// Experts that are apart have the same scales.
+func TestGemma4ScalesOfSplitExperts(t *testing.T) {
+	for _, scales := range []string{"BF16", "F32"} {
+		s := gemma4Layer(t, "model.language_model.", scales)
+		c := opened(t, s)
+		split := opened(t, regrouped(s, tensorsOf(t, dict(t, c, Options{Layout: LayoutSplit}))))
+		for _, o := range []Options{{Layout: LayoutNative}, {Layout: LayoutNative, EP: EP{1, 2}}} {
+			equal(t, dict(t, split, o), tensorsOf(t, dict(t, c, o)))
+		}
+		delete(s.Config["text_config"].(map[string]any), "num_experts")
+		x := s.Find("model.language_model.layers.0.router.per_expert_scale")
+		x.Shape, x.Data = []int64{2}, x.Data[:len(x.Data)/3*2]
+		short := tensorsOf(t, dict(t, opened(t, s), Options{Layout: LayoutSplit}))
+		wantRefused(t, regrouped(s, short), LayoutNative, "experts.2.down_proj.weight", "entry 2")
+	}
+}
+
 // Layouts with published names keep the scales, of all experts, as the router does.
 func TestGemma4ScalesStayInPublishedNames(t *testing.T) {
 	s := gemma4Layer(t, "model.language_model.", "F32")

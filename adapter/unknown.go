@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// A model without a row has the published names. They are its layout native too, as in the
-// reference, which has adapters only for the models that need one, and all of those have a row. This
-// is not certain for a model that may have experts.
+// A model without a row has the published names. They are its layout native too, because the
+// reference takes them where it has no adapter, and all models with an adapter have a row. This is
+// not certain for a model that may have experts.
 
 // row returns the row of the checkpoint, or one that describes a model without a row.
 func (c *Checkpoint) row(s settings) *family {
