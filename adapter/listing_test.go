@@ -291,38 +291,6 @@ var listed = map[string]listing{
 		model.layers.0.mlp.experts.fc2.weight BF16 2 4 6
 		lm_head.weight BF16 16 6`,
 	},
-	"deepseek_ocr2": {
-		`{"model_type": "deepseek_ocr2", "text_config": {"model_type": "deepseek_ocr2_text", "num_hidden_layers": 1, "n_routed_experts": 1}}`, `
-		model.embed_tokens.weight BF16 16 8
-		model.layers.0.mlp.gate.weight F32 1 8
-		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
-		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
-		model.norm.weight BF16 8
-		model.projector.layers.{weight,bias} BF16 8
-		model.view_seperator BF16 8
-		model.sam_model.pos_embed BF16 1 2 2 4
-		model.sam_model.patch_embed.proj.weight BF16 4 3 2 2
-		model.sam_model.blocks.0.{norm1,norm2,attn.qkv,mlp.lin1}.weight BF16 4 4
-		model.sam_model.{neck.0,neck.1,neck.2,neck.3,net_2,net_3}.weight BF16 4 4
-		model.qwen2_model.model.model.layers.0.self_attn.q_proj.weight BF16 4 4
-		model.qwen2_model.model.model.norm.weight BF16 4
-		model.qwen2_model.{query_768,query_1024}.weight BF16 3 4
-		lm_head.weight BF16 16 8`,
-	},
-	"unlimited_ocr": {
-		`{"model_type": "unlimited_ocr", "text_config": {"model_type": "unlimited_ocr_text", "num_hidden_layers": 1, "n_routed_experts": 1}}`, `
-		model.embed_tokens.weight BF16 16 8
-		model.layers.0.self_attn.{q,k,v}_proj.weight BF16 8 8
-		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
-		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4
-		model.norm.weight BF16 8
-		model.sam_model.blocks.0.norm1.weight BF16 4
-		model.vision_model.embeddings.class_embedding BF16 4
-		model.vision_model.transformer.layers.0.self_attn.qkv_proj.weight BF16 6 4
-		model.vision_model.transformer.layers.0.self_attn.qkv_proj.bias BF16 6
-		model.vision_model.pre_layrnorm.weight BF16 4
-		lm_head.weight BF16 16 8`,
-	},
 	"qwen3_vl_moe": {
 		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 2, "num_experts": 2}}`, `
 		model.language_model.embed_tokens.weight BF16 16 6
