@@ -29,7 +29,7 @@ TYPES = (
     *("afmoe", "axk1", "axk2", "bailing_hybrid", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32"),
     *("deepseek_v4", "dots1", "ernie4_5_moe", "exaone_moe", "flex_olmo", "flint", "glm4_moe", "glm4_moe_lite"),
     *("glm4v_moe", "glm5_next", "glm_moe_dsa", "granitemoe", "granitemoehybrid", "granitemoeshared"),
-    *("hunyuan_v1_moe", "hy_v3", "jamba", "kimi_k25", "kimi_linear", "kolibri1", "laguna", "lfm2_moe"),
+    *("hunyuan_v1_moe", "hy_v3", "inkling_mm_model", "jamba", "kimi_k25", "kimi_linear", "kolibri1", "laguna", "lfm2_moe"),
     *("longcat_flash", "mellum", "mimo_v2_flash", "minimax", "minimax_m2", "minimax_m3_vl", "mistral_large4"),
     *("mixtral", "nemotron_h", "olmoe", "phimoe", "qwen2_moe", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_moe"),
     *("qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_thinker", "qwen3_vl_moe", "qwen4_exp", "qwen4_exp_text"),
@@ -38,11 +38,10 @@ TYPES = (
 # Entries of the table that no view here follows.
 LEFT_OUT = {
     "ernie4_5_vl_moe": "text and vision experts of two sizes are numbered through, and become two groups",
-    "Dots3NoteTextModel": "image and audio encoders of its own",
-    "dots3_note_vision_encoder": "image and audio encoders of its own",
-    "inkling_mm_model": "gate and up alternate",
-    "inkling2_text": "gate and up alternate",
-    "inkling2_loop_text": "gate and up alternate",
+    "Dots3NoteTextModel": "its image encoder has experts of its own, of another number in each layer",
+    "dots3_note_vision_encoder": "experts of an image encoder, of another number in each layer",
+    "inkling2_text": "no row knows this later model",
+    "inkling2_loop_text": "no row knows this later model",
     "nemo_speechlm": "published as NeMo's own grouped experts",
 }
 DTYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
@@ -78,6 +77,8 @@ PUBLISHED_GROUPED |= dict.fromkeys(("granitemoeshared", "granitemoehybrid"), PUB
 SAVED_APART = ("qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp", "qwen4_exp_text")
 PUBLISHED_GROUPED |= dict.fromkeys((*SAVED_APART, "qwen3_vl_moe"), PUBLISHED_GROUPED["qwen3_5_moe"])
 PUBLISHED_GROUPED["aria_text"] = PUBLISHED_GROUPED["aria"]
+# Published with rows of gate and up in turn, which the program does not take apart.
+NEVER_SPLIT = ("inkling_mm_model",)
 # The axes of a group are swapped in releases of these. transformers turns those of Qwen3-VL back.
 TURNED = ("aria", "aria_text", "qwen3_vl_moe")
 # Releases of these give the number of experts in a field that the library reads but does not write.
@@ -251,16 +252,19 @@ def one(model_type, seed):
             state = case.state()
         if case is None:
             return
+        layouts = "hf,transformers" if model_type in NEVER_SPLIT else "hf,split,transformers"
         with check(f"{name}: views of the published checkpoint"):
             expect(any(".experts." in k and v.ndim == 3 for k, v in state.items()), "the model has no experts")
-            with mount(source, "--layout", "hf,split,transformers", "--dtype", case.flag) as point:
+            with mount(source, "--layout", layouts, "--dtype", case.flag) as point:
                 reference.compare(state, widened(reference.load(point / "transformers"), state, tensors))
                 same("hf", tensors, read(point / "hf"))
-                same("split", apart(model_type, tensors), read(point / "split"))
+                if "split" in layouts:
+                    same("split", apart(model_type, tensors), read(point / "split"))
         with check(f"{name}: views of the checkpoint with grouped experts"):
-            with mount(case.scratch / "grouped", "--layout", "hf,split,transformers", "--dtype", case.flag) as point:
+            with mount(case.scratch / "grouped", "--layout", layouts, "--dtype", case.flag) as point:
                 same("hf", case.hf(), read(point / "hf"))
-                same("split", apart(model_type, case.hf()), read(point / "split"))
+                if "split" in layouts:
+                    same("split", apart(model_type, case.hf()), read(point / "split"))
                 same("transformers", case.grouped, read(point / "transformers"))
 
 

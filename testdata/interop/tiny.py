@@ -228,6 +228,14 @@ def glm5_next(sizes, config):
     config["text_config"]["layer_types"] = sizes.layer_list("layer_types", ["linear_attention", "full_attention"])
 
 
+def inkling_mm_model(sizes, config):
+    text, inner = config["text_config"], {"text_hidden_size": sizes.hidden}
+    text |= {"swa_num_attention_heads": 2, "swa_num_key_value_heads": 1, "swa_head_dim": 8, "d_rel": 4}
+    text |= {"rel_extent": 16, "sliding_window_size": 16, "unpadded_vocab_size": text["vocab_size"] - 3}
+    config["vision_config"] |= inner | {"patch_size": 2, "n_layers": 3}
+    config["audio_config"] |= inner | {"n_mel_bins": 4, "mel_vocab_size": 8}
+
+
 def lfm2_moe(sizes, config):
     config["layer_types"] = sizes.layer_list("layer_types", ["conv", "full_attention"])
 
@@ -272,6 +280,7 @@ CHANGES = {
     "dots3_note": dots3_note,
     "ernie4_5_vl_moe": ernie4_5_vl_moe,
     "glm5_next": glm5_next,
+    "inkling_mm_model": inkling_mm_model,
     "lfm2_moe": lfm2_moe,
     "qwen3_omni_moe": qwen3_omni_moe,
     "qwen3_vl_moe": qwen3_vl_moe,
