@@ -14,7 +14,7 @@ var gemma4 = family{
 		grouped: LayoutTransformers,
 	},
 	views: []view{{
-		layout: LayoutNative, path: "moe.experts.",
+		layout: LayoutNative, empty: true, path: "moe.experts.",
 		steps:   []step{gemma4Spelling, gemma4Scale},
 		renames: gemma4Router,
 		hooks:   hooks{groupPrefix: gemma4GroupPrefix},
@@ -33,7 +33,7 @@ var diffusionGemma = family{
 		grouped: LayoutTransformers, prefixes: []string{"model.decoder."},
 	},
 	views: []view{{
-		layout: LayoutNative, path: "moe.experts.",
+		layout: LayoutNative, empty: true, path: "moe.experts.",
 		steps: []step{
 			gemma4Scale,
 			tied{from: "model.decoder.embed_tokens.weight", to: "lm_head.weight"},

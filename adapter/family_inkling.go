@@ -28,7 +28,7 @@ var inkling = family{
 
 // inklingNative has the matrices of MLPs turned.
 var inklingNative = view{
-	layout: LayoutNative, mtp: dropMTP,
+	layout: LayoutNative, empty: true, mtp: dropMTP,
 	marks: []string{"._fp32_params.", ".mlp.gate_up_proj$", ".mlp.shared_experts.gate_up_proj$"},
 	steps: []step{turned{cast: true, ends: []string{
 		".mlp.shared_experts.shared_w13_weight", ".mlp.shared_experts.shared_w2_weight",

@@ -17,7 +17,7 @@ var qwen3VLMoe = family{
 		},
 	},
 	views: []view{
-		{layout: LayoutNative, hooks: hooks{rekey: qwen3VLKey}}, plainTransformers,
+		{layout: LayoutNative, empty: true, hooks: hooks{rekey: qwen3VLKey}}, plainTransformers,
 	},
 }
 

@@ -13,7 +13,7 @@ var step3p5 = family{
 	types:   []string{"step3p5"},
 	plain:   step3Plain,
 	experts: step3Experts,
-	views: []view{{layout: LayoutNative, renames: []rename{
+	views: []view{{layout: LayoutNative, empty: true, renames: []rename{
 		{".moe.router_bias$", ".moe.gate.e_score_correction_bias"},
 	}}},
 }
@@ -26,9 +26,9 @@ var step3p7 = family{
 	plain:   step3Plain,
 	experts: step3Experts,
 	views: []view{{
-		layout: LayoutNative,
-		marks:  []string{"^model.vit_large_projector."},
-		steps:  []step{step3Predictions{}},
+		layout: LayoutNative, empty: true,
+		marks: []string{"^model.vit_large_projector."},
+		steps: []step{step3Predictions{}},
 		prefixes: []rename{
 			{"^model.embed_tokens.", "model.language_model.embed_tokens."},
 			{"^model.layers.", "model.language_model.layers."},

@@ -27,7 +27,7 @@ var errAlone = errors.New("without the other parts of the same matrix")
 func (p *planner) take() error {
 	for _, s := range p.view.steps {
 		if err := s.do(p); err != nil {
-			return err
+			return fmt.Errorf("%w: give --layout %s, which does not need this", err, LayoutHF)
 		}
 	}
 	return nil
@@ -191,10 +191,28 @@ func (f fused) join(p *planner, head string) (one weight, err error) {
 		return one, err
 	}
 	n, err := expr.Concat(f.axis, nodes...)
-	if err != nil {
-		return one, err
+	if err == nil {
+		one = p.made(head+f.from, n, ws...)
+		err = f.divides(&one, ws, p.s)
 	}
-	return p.made(head+f.from, n, ws...), nil
+	return one, err
+}
+
+// divides checks that the joined matrix can be taken apart into its parts again.
+func (f fused) divides(one *weight, parts []*weight, s settings) error {
+	if f.rows == nil {
+		return nil
+	}
+	rows, err := f.rowsOf(one, s)
+	if err != nil {
+		return err
+	}
+	for i, w := range parts {
+		if w.shape()[f.axis] != rows[i] {
+			return fmt.Errorf("%s has shape %v: expected %d rows", w.Key, w.shape(), rows[i])
+		}
+	}
+	return nil
 }
 
 // alike returns the nodes of weights that are joined. If their dtypes differ, all get that of
