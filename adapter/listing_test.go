@@ -724,6 +724,24 @@ var listed = map[string]listing{
 		model.layers.0.block_sparse_moe.experts.0.{w1,w3}.weight BF16 4 8
 		model.layers.0.block_sparse_moe.experts.0.w2.weight BF16 8 4`,
 	},
+	"aria": {
+		`{"model_type": "aria", "text_config": {"model_type": "aria_text", "num_hidden_layers": 2, "moe_num_experts": 2}}`, `
+		language_model.model.embed_tokens.weight BF16 16 6
+		language_model.model.layers.{0,1}.mlp.router.weight BF16 2 6
+		language_model.model.layers.{0,1}.mlp.experts.fc1.weight BF16 2 6 8
+		language_model.model.layers.{0,1}.mlp.experts.fc2.weight BF16 2 4 6
+		language_model.model.layers.0.mlp.shared_experts.up_proj.weight BF16 4 6
+		language_model.lm_head.weight BF16 16 6
+		vision_tower.embeddings.patch_embedding.weight BF16 8 3 2 2
+		multi_modal_projector.query BF16 4 6`,
+	},
+	"aria_text": {
+		`{"model_type": "aria_text", "num_hidden_layers": 1, "moe_num_experts": 2}`, `
+		model.layers.0.mlp.router.weight BF16 2 6
+		model.layers.0.mlp.experts.fc1.weight BF16 2 6 8
+		model.layers.0.mlp.experts.fc2.weight BF16 2 4 6
+		lm_head.weight BF16 16 6`,
+	},
 	"granitemoe": {
 		`{"model_type": "granitemoehybrid", "num_hidden_layers": 1, "num_local_experts": 2}`, `
 		model.layers.0.block_sparse_moe.router.layer.weight BF16 2 6
