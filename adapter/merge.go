@@ -256,6 +256,27 @@ func (x *expertLayer) with(r role) (groupedWeight, bool) {
 	return groupedWeight{}, false
 }
 
+// keepsApart reports whether the source groups the experts of a part beside the language model that
+// the view does not group. All ranks have all of them.
+func (p *planner) keepsApart(x *expertLayer) bool {
+	has := func(v *view) bool {
+		return v != nil && slices.ContainsFunc(v.others, func(o otherExperts) bool {
+			return o.prefix == x.prefix
+		})
+	}
+	return has(p.back) && !has(p.view)
+}
+
+// showApart shows a tensor of a part beside the language model as it is published.
+func (p *planner) showApart(w *weight, at place, x *expertLayer) error {
+	for _, g := range x.grouped {
+		if g.weight == w {
+			return p.takeApart(g, at, x, 0, p.experts(x))
+		}
+	}
+	return p.pass(w, at)
+}
+
 // single shows an expert's tensor in a layout without groups. A split one keeps its own key, a
 // grouped one is taken apart.
 func (p *planner) single(w *weight, at place, x *expertLayer) error {

@@ -138,6 +138,8 @@ func (p *planner) emit() error {
 		switch {
 		case x < 0:
 			err = p.pass(w, at)
+		case p.keepsApart(p.layers[x]):
+			err = p.showApart(w, at, p.layers[x])
 		case p.layout.apart():
 			err = p.single(w, at, p.layers[x])
 		case !merged[x]:
