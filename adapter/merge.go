@@ -11,7 +11,7 @@ import (
 // merge makes the grouped tensors of a layer, of the rank's own experts. A rank without experts has
 // none.
 func (p *planner) merge(x *expertLayer) error {
-	lo, hi := p.o.EP.Range(p.experts(x))
+	lo, hi := p.rangeOf(x)
 	p.leaveOut(x, lo, hi)
 	if lo == hi && (x.isSplit() || !p.view.empty) {
 		return nil
@@ -259,7 +259,7 @@ func (x *expertLayer) with(r role) (groupedWeight, bool) {
 // single shows an expert's tensor in a layout without groups. A split one keeps its own key, a
 // grouped one is taken apart.
 func (p *planner) single(w *weight, at place, x *expertLayer) error {
-	lo, hi := p.o.EP.Range(p.experts(x))
+	lo, hi := p.rangeOf(x)
 	if e, ok := p.family.experts.expertOf(at.rest); ok {
 		if e < lo || e >= hi {
 			p.acc.dropWeight(w, "expert of another expert-parallel rank")
