@@ -27,7 +27,8 @@ var families = []family{
 		larger:  []string{".weight"},
 		experts: mlpExperts("n_routed_experts"),
 		views: []view{
-			plainNative, {layout: LayoutTransformers, types: []string{"deepseek_v3"}}, titanDeepSeek,
+			plainNative, titanDeepSeek,
+			{layout: LayoutTransformers, types: []string{"deepseek_v3"}},
 		},
 	},
 	{
@@ -108,7 +109,7 @@ var families = []family{
 		types:   []string{"hy_v3", "hy_mt2"},
 		experts: mlpExperts("num_experts"),
 		views: []view{
-			{layout: LayoutNative, mtp: dropMTP, renames: []rename{
+			{layout: LayoutNative, mtp: dropAfter, renames: []rename{
 				{".mlp.expert_bias$", ".mlp.gate.e_score_correction_bias"},
 				{".mlp.router.gate.weight$", ".mlp.gate.weight"},
 				{".mlp.shared_mlp.", ".mlp.shared_experts."},
@@ -174,6 +175,7 @@ var families = []family{
 	mixtral,
 	phimoe,
 	graniteMoe,
+	aria,
 	lfm2Moe,
 	jamba,
 	sarvamMoe,

@@ -29,13 +29,21 @@ func TestFamilyTable(t *testing.T) {
 		if f.experts != nil {
 			lintExperts(t, f)
 		}
-		var layouts []string
+		seen := map[string]bool{}
 		for _, v := range f.views {
-			if _, ok := layoutNamed(v.layout); !ok || v.layout == LayoutHF ||
-				slices.Contains(layouts, v.layout) {
-				t.Errorf("%s: layout %q unknown, hf, or twice", f.name, v.layout)
+			if _, ok := layoutNamed(v.layout); !ok || v.layout == LayoutHF {
+				t.Errorf("%s: layout %q unknown or hf", f.name, v.layout)
 			}
-			layouts = append(layouts, v.layout)
+			types := v.types
+			if len(types) == 0 {
+				types = f.types
+			}
+			for _, m := range types {
+				if seen[v.layout+" of "+m] {
+					t.Errorf("%s: layout %s of %s twice", f.name, v.layout, m)
+				}
+				seen[v.layout+" of "+m] = true
+			}
 			lintView(t, f, v)
 		}
 	}

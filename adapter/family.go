@@ -99,8 +99,8 @@ type expertKeys struct {
 // view describes a family in one layout.
 type view struct {
 	layout string
-	types  []string              // the values of model_type that have the layout; empty: all of the row
-	lacks  func(settings) string // why a configuration does not have the layout; nil: all have it
+	types  []string              // values of model_type that have it; empty: all of the row
+	lacks  func(settings) string // why a configuration does not have it; nil: all have it
 	path   string                // of the grouped tensors within a layer; empty: the experts' own
 	groups []group               // the grouped tensors, if they are not those of the layout
 

@@ -42,6 +42,44 @@ func TestGemma4ScalesAreMultipliedIn(t *testing.T) {
 	}
 }
 
+// Experts that are apart have the same scales.
+func TestGemma4ScalesOfSplitExperts(t *testing.T) {
+	for _, scales := range []string{"BF16", "F32"} {
+		s := gemma4Layer(t, "model.language_model.", scales)
+		c := opened(t, s)
+		split := opened(t, regrouped(s, tensorsOf(t, dict(t, c, Options{Layout: LayoutSplit}))))
+		for _, o := range []Options{{Layout: LayoutNative}, {Layout: LayoutNative, EP: EP{1, 2}}} {
+			equal(t, dict(t, split, o), tensorsOf(t, dict(t, c, o)))
+		}
+		delete(s.Config["text_config"].(map[string]any), "num_experts")
+		x := s.Find("model.language_model.layers.0.router.per_expert_scale")
+		x.Shape, x.Data = []int64{2}, x.Data[:len(x.Data)/3*2]
+		short := tensorsOf(t, dict(t, opened(t, s), Options{Layout: LayoutSplit}))
+		wantRefused(t, regrouped(s, short), LayoutNative, "experts.2.down_proj.weight", "entry 2")
+	}
+}
+
+// The reference reads experts under other names, too.
+func TestGemma4SpellingsOfExperts(t *testing.T) {
+	s := gemma4Layer(t, "model.language_model.", "F32")
+	want := tensorsOf(t, dict(t, opened(t, s), Options{Layout: LayoutNative}))
+	const path = "model.language_model.layers.0."
+	for _, scale := range []string{"moe.per_expert_scale", "experts.per_expert_scale"} {
+		other := regrouped(s, nil)
+		for _, x := range s.Tensors {
+			x.Name = map[string]string{
+				path + "experts.gate_up_proj":    path + "moe.gate_up_proj",
+				path + "experts.down_proj":       path + "moe.down_proj",
+				path + "router.per_expert_scale": path + scale,
+			}[x.Name]
+			other.Tensors = append(other.Tensors, x)
+		}
+		equal(t, dict(t, opened(t, other), Options{Layout: LayoutNative}), want)
+		with(other, path+"router.per_expert_scale", "F32", 3)
+		wantRefused(t, other, LayoutNative, scale, "remove one")
+	}
+}
+
 // Layouts with published names keep the scales, of all experts, as the router does.
 func TestGemma4ScalesStayInPublishedNames(t *testing.T) {
 	s := gemma4Layer(t, "model.language_model.", "F32")

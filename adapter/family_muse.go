@@ -1,13 +1,13 @@
 package adapter
 
-// museGlimmer is Muse Glimmer. Checkpoints of its earlier architecture have the native names, so
-// only the later one is renamed.
+// museGlimmer is Muse Glimmer, which the reference takes a configuration without architectures for
+// too. Checkpoints of its earlier architecture have the native names.
 var museGlimmer = family{
 	name:          "muse_glimmer",
 	types:         []string{"muse_glimmer"},
 	inner:         []string{"muse_glimmer_text"},
 	plain:         []string{"vision_adapter."},
-	architectures: []string{"MuseGlimmerForConditionalGeneration"},
+	architectures: []string{"MuseGlimmerForConditionalGeneration", ""},
 	views: []view{{
 		layout: LayoutNative,
 		prefixes: []rename{

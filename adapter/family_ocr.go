@@ -6,6 +6,7 @@ import "slices"
 var deepSeekOCR2 = family{
 	name: "deepseek_ocr2", types: []string{"deepseek_ocr2"},
 	inner:   []string{"deepseek_ocr2_text"},
+	plain:   ocrPlain,
 	experts: mlpExperts(routedExperts...),
 	views: []view{{
 		layout: LayoutTransformers, marks: []string{"^model.language_model."},
@@ -21,6 +22,7 @@ var deepSeekOCR2 = family{
 var unlimitedOCR = family{
 	name: "unlimited_ocr", types: []string{"unlimited_ocr"},
 	inner:   []string{"unlimited_ocr_text"},
+	plain:   ocrPlain,
 	experts: mlpExperts(routedExperts...),
 	views: []view{{
 		layout: LayoutTransformers, marks: []string{"^model.language_model."},
@@ -31,6 +33,9 @@ var unlimitedOCR = family{
 		}),
 	}},
 }
+
+// ocrPlain are parts of keys outside the language model.
+var ocrPlain = []string{".sam_model.", ".qwen2_model.", ".vision_model.", ".projector."}
 
 // ocrModules are the beginnings of the names of the language model, and of what is between it and
 // the image encoders.

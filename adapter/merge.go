@@ -11,7 +11,7 @@ import (
 // merge makes the grouped tensors of a layer, of the rank's own experts. A rank without experts has
 // none.
 func (p *planner) merge(x *expertLayer) error {
-	lo, hi := p.o.EP.Range(p.experts(x))
+	lo, hi := p.rangeOf(x)
 	p.leaveOut(x, lo, hi)
 	if lo == hi && (x.isSplit() || !p.view.empty) {
 		return nil
@@ -97,9 +97,10 @@ func (p *planner) groupNode(x *expertLayer, g *group, parts []role, lo, hi int) 
 func (p *planner) joinExpert(x *expertLayer, g *group, parts []role, e, like int) (
 	expr.Node, error,
 ) {
-	joined := make([]expr.Node, 0, len(parts))
+	joined, ws := make([]expr.Node, 0, len(parts)), make([]*weight, 0, len(parts))
 	for _, r := range parts {
 		w := x.split[r][e]
+		ws = append(ws, w)
 		if one := x.split[r][like]; !slices.Equal(w.shape(), one.shape()) {
 			return nil, fmt.Errorf("%s: %s: shape %v, but %s has %v",
 				w.Shard, w.Key, w.shape(), one.Key, one.shape())
@@ -113,11 +114,25 @@ func (p *planner) joinExpert(x *expertLayer, g *group, parts []role, e, like int
 		}
 		joined = append(joined, n)
 	}
+	if err := sameShape(joined, ws); err != nil {
+		return nil, err
+	}
 	n, err := join(g.axis(), joined)
 	if err != nil {
 		return nil, fmt.Errorf("%s: expert %d: %w", p.groupName(x, g), e, err)
 	}
 	return n, nil
+}
+
+// sameShape refuses gate and up of different sizes, which nobody could take apart again.
+func sameShape(nodes []expr.Node, ws []*weight) error {
+	for i, n := range nodes {
+		if !slices.Equal(n.Shape(), nodes[0].Shape()) {
+			return fmt.Errorf("%s: %s: shape %v, but %s has %v: expected the same", ws[i].Shard,
+				ws[i].Key, ws[i].shape(), ws[0].Key, ws[0].shape())
+		}
+	}
+	return nil
 }
 
 // orient swaps the last two axes if asked to.
@@ -151,14 +166,18 @@ func (p *planner) regroup(x *expertLayer, g *group, parts []role, lo, hi int) (
 	for _, r := range parts {
 		src, ok := x.with(r)
 		if !ok {
-			return nil, nil, fmt.Errorf("%s: the source has no tensor with the %s projections of "+
-				"layer %d", p.groupName(x, g), r, x.number)
+			w := x.grouped[0]
+			return nil, nil, fmt.Errorf("%s: %s: expected a tensor with the %s projections of layer "+
+				"%d beside it: the checkpoint may be incomplete", w.Shard, w.Key, r, x.number)
 		}
 		n, err := p.partOf(src, r, g, lo, hi)
 		if err != nil {
 			return nil, nil, p.inGroup(x, g, err)
 		}
 		nodes, ws = append(nodes, n), append(ws, src.weight)
+	}
+	if err := sameShape(nodes, ws); err != nil {
+		return nil, nil, err
 	}
 	n, err := join(1+g.axis(), nodes)
 	return n, ws, p.inGroup(x, g, err)
@@ -240,7 +259,7 @@ func (x *expertLayer) with(r role) (groupedWeight, bool) {
 // single shows an expert's tensor in a layout without groups. A split one keeps its own key, a
 // grouped one is taken apart.
 func (p *planner) single(w *weight, at place, x *expertLayer) error {
-	lo, hi := p.o.EP.Range(p.experts(x))
+	lo, hi := p.rangeOf(x)
 	if e, ok := p.family.experts.expertOf(at.rest); ok {
 		if e < lo || e >= hi {
 			p.acc.dropWeight(w, "expert of another expert-parallel rank")

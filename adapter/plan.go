@@ -57,7 +57,7 @@ type planner struct {
 func NewPlan(c *Checkpoint, o Options) (*Plan, error) {
 	p := &planner{c: c, o: o, buckets: map[string]*bucket{}, byLayer: map[layerID]int32{}}
 	for _, step := range []func() error{
-		p.configure, p.checkAbsent, p.pair, p.refuseUnknownGroups, p.publish, p.take, p.collect, p.check, p.emit, p.settle,
+		p.configure, p.checkAbsent, p.pair, p.publish, p.take, p.collect, p.check, p.emit, p.settle,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -138,7 +138,7 @@ func (p *planner) emit() error {
 		switch {
 		case x < 0:
 			err = p.pass(w, at)
-		case p.layout.apart():
+		case p.layout.apart() || !p.sharesExperts(p.layers[x].prefix):
 			err = p.single(w, at, p.layers[x])
 		case !merged[x]:
 			merged[x] = true

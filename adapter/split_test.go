@@ -45,6 +45,13 @@ var publishedGroups = map[string][]publishedGroup{
 	"qwen3_vl_moe":       gateUpThenDown("mlp.experts.", true),
 	"step3p5":            eachApart,
 	"step3p7":            eachApart,
+	"aria": {
+		{
+			"mlp.experts.fc1.weight", []string{"gate_proj.weight", "up_proj.weight"},
+			"mlp.experts.", true,
+		},
+		{"mlp.experts.fc2.weight", []string{"down_proj.weight"}, "mlp.experts.", true},
+	},
 	"granitemoe": {
 		{
 			"block_sparse_moe.input_linear.weight",

@@ -27,7 +27,7 @@ var errAlone = errors.New("without the other parts of the same matrix")
 func (p *planner) take() error {
 	for _, s := range p.view.steps {
 		if err := s.do(p); err != nil {
-			return err
+			return fmt.Errorf("%w: give --layout %s, which does not need this", err, LayoutHF)
 		}
 	}
 	return nil
@@ -191,10 +191,28 @@ func (f fused) join(p *planner, head string) (one weight, err error) {
 		return one, err
 	}
 	n, err := expr.Concat(f.axis, nodes...)
-	if err != nil {
-		return one, err
+	if err == nil {
+		one = p.made(head+f.from, n, ws...)
+		err = f.divides(&one, ws, p.s)
 	}
-	return p.made(head+f.from, n, ws...), nil
+	return one, err
+}
+
+// divides checks that the joined matrix can be taken apart into its parts again.
+func (f fused) divides(one *weight, parts []*weight, s settings) error {
+	if f.rows == nil {
+		return nil
+	}
+	rows, err := f.rowsOf(one, s)
+	if err != nil {
+		return err
+	}
+	for i, w := range parts {
+		if w.shape()[f.axis] != rows[i] {
+			return fmt.Errorf("%s has shape %v: expected %d rows", w.Key, w.shape(), rows[i])
+		}
+	}
+	return nil
 }
 
 // alike returns the nodes of weights that are joined. If their dtypes differ, all get that of
@@ -310,13 +328,17 @@ func (t tied) do(p *planner) error {
 func (t tied) undo(*planner) error { return nil }
 
 // scaledBy multiplies the entries of a tensor by those of a vector, which is then left out. The
-// product is rounded to the promoted dtype of both.
-type scaledBy struct{ key, by string } // ends of keys in one layer
+// product is rounded to the promoted dtype of both. Each entry may also be a tensor of its own.
+type scaledBy struct {
+	path, key string // of the tensor in its layer: ".experts." and "down_proj"
+	each      string // key of one entry behind its number and dot
+	by        string // key of the vector in the layer
+}
 
 func (m scaledBy) do(p *planner) error {
 	vectors := map[string]*weight{}
 	err := p.replace(func(w *weight) ([]weight, error) {
-		head, ok := strings.CutSuffix(w.hf, m.key)
+		head, entry, ok := m.matches(w.hf)
 		if !ok {
 			return nil, nil
 		}
@@ -325,7 +347,7 @@ func (m scaledBy) do(p *planner) error {
 			return nil, fmt.Errorf("expected %s beside it", head+m.by)
 		}
 		vectors[v.hf] = v
-		n, err := expr.Product(p.node(w), p.node(v))
+		n, err := m.product(p.node(w), p.node(v), entry)
 		return []weight{p.made(w.hf, n, w, v)}, err
 	})
 	if err != nil {
@@ -337,10 +359,41 @@ func (m scaledBy) do(p *planner) error {
 		case vectors[w.hf] != nil:
 			return []weight{}, nil
 		case ok:
-			return nil, fmt.Errorf("expected %s beside it", head+m.key)
+			return nil, fmt.Errorf("expected %s beside it", head+m.path+m.key)
 		}
 		return nil, nil
 	})
+}
+
+// matches splits the key of the tensor, or of one of its entries. entry is -1 for the whole tensor.
+func (m scaledBy) matches(key string) (head string, entry int, ok bool) {
+	head, rest, ok := strings.Cut(key, m.path)
+	if !ok || rest == m.key {
+		return head, -1, ok
+	}
+	entry, rest, ok = number(rest)
+	return head, entry, ok && rest == "."+m.each
+}
+
+// product multiplies a tensor by a vector, or by the value of a vector for one entry.
+func (m scaledBy) product(n, by expr.Node, entry int) (expr.Node, error) {
+	if entry < 0 {
+		return expr.Product(n, by)
+	}
+	if s := by.Shape(); len(s) != 1 || int64(entry) >= s[0] {
+		return nil, fmt.Errorf("%s has shape %v: expected a value for entry %d", by, s, entry)
+	}
+	one, err := expr.Slice(by, 0, int64(entry), int64(entry)+1)
+	if err != nil {
+		return nil, err
+	}
+	if n, err = expr.Stack(n); err != nil {
+		return nil, err
+	}
+	if n, err = expr.Product(n, one); err != nil {
+		return nil, err
+	}
+	return expr.Index(n, 0)
 }
 
 func (m scaledBy) undo(*planner) error { return errNoInverse }

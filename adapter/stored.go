@@ -26,7 +26,7 @@ func (p *planner) publish() error {
 	for _, s := range slices.Backward(v.steps) {
 		if err := s.undo(p); err != nil {
 			return fmt.Errorf("the checkpoint is in layout %s, and layout %s cannot be made of "+
-				"it: %w", v.layout, p.layout.Name, err)
+				"it: %w: give --layout %s", v.layout, p.layout.Name, err, v.layout)
 		}
 	}
 	return nil

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// A model without a row has the published names. They are its layout native too, as in the
-// reference, which has adapters only for the models that need one, and all of those have a row. This
-// is not certain for a model that may have experts.
+// A model without a row has the published names. They are its layout native too, because the
+// reference takes them where it has no adapter, and all models with an adapter have a row. This is
+// not certain for a model that may have experts.
 
 // row returns the row of the checkpoint, or one that describes a model without a row.
 func (c *Checkpoint) row(s settings) *family {
@@ -109,23 +109,6 @@ func (f *family) whyNot(layout string) string {
 		return l.Reference + " merges nothing in it"
 	}
 	return l.Reference + " has no such model"
-}
-
-// refuseUnknownGroups refuses to split grouped experts of a model whose experts are not known.
-func (p *planner) refuseUnknownGroups() error {
-	if !p.layout.splits || p.family.experts != nil {
-		return nil
-	}
-	for i := range p.weights {
-		w := &p.weights[i]
-		if strings.Contains(w.hf, ".experts.") && len(w.shape()) == 3 {
-			return fmt.Errorf("%s: %s: grouped experts of shape %v, and for model_type %q it is "+
-				"not known in which order and along which axes they are joined: give --layout %s, "+
-				"which shows them as they are", w.Shard, w.Key, w.shape(), p.s.modelType(),
-				LayoutHF)
-		}
-	}
-	return nil
 }
 
 // PublishedNative reports whether the layout native of a checkpoint is one of published names,

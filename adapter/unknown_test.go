@@ -34,7 +34,8 @@ func TestDenseModelsWithoutAnAdapterHaveTheirPublishedNames(t *testing.T) {
 		if said := OnlyPublished(c); said != "" {
 			t.Errorf("%s: %s", config, said)
 		}
-		equal(t, dict(t, c, Options{Layout: LayoutNative}), tensorsOf(t, dict(t, c, Options{Layout: LayoutHF})))
+		published := dict(t, c, Options{Layout: LayoutHF})
+		equal(t, dict(t, c, Options{Layout: LayoutNative}), tensorsOf(t, published))
 	}
 }
 
@@ -91,7 +92,8 @@ func TestExpertsOfUnknownTypesAreNotTakenApart(t *testing.T) {
 		apart = append(apart, fmt.Sprintf("model.layers.0.mlp.experts.%d.w.weight BF16 4 6", e))
 	}
 	c := novel(t, apart...)
-	equal(t, dict(t, c, Options{Layout: LayoutSplit}), tensorsOf(t, dict(t, c, Options{Layout: LayoutHF})))
+	published := dict(t, c, Options{Layout: LayoutHF})
+	equal(t, dict(t, c, Options{Layout: LayoutSplit}), tensorsOf(t, published))
 
 	for tensor, refused := range map[string]bool{
 		"model.layers.0.mlp.experts.gate_up_proj BF16 3 4 6":    true,

@@ -11,8 +11,8 @@ func (p *planner) refuseUnsplit(w *weight, name string) error {
 	if !p.layout.splits || !holdsExperts(w) || p.leftOut(name) != "" {
 		return nil
 	}
-	why := fmt.Sprintf("it holds the experts of a layer, shape %v, and for model_type %q nothing "+
-		"says which axes and rows are those of one", w.shape(), p.s.modelType())
+	why := fmt.Sprintf("grouped experts of shape %v, and for model_type %q it is not known in which "+
+		"order and along which axes they are joined", w.shape(), p.s.modelType())
 	if k := p.family.expertKeys(); k != nil && k.whole != "" {
 		why = k.whole
 	}
@@ -21,14 +21,14 @@ func (p *planner) refuseUnsplit(w *weight, name string) error {
 
 // unsplit is the error about experts that layout split cannot show, and why.
 func (p *planner) unsplit(w *weight, why string) error {
-	return fmt.Errorf("%s: %s: layout %s: %s: give --layout %s, which shows it as it is published",
+	return fmt.Errorf("%s: %s: layout %s: %s: give --layout %s, which shows them as they are",
 		w.Shard, w.Key, p.layout.Name, why, LayoutHF)
 }
 
 // holdsExperts reports whether a weight seems to hold the matrices of all experts of a layer, by
 // its key and axes.
 func holdsExperts(w *weight) bool {
-	if len(w.shape()) < 2 {
+	if len(w.shape()) < 2 || strings.HasSuffix(w.hf, "bias") {
 		return false
 	}
 	parts := strings.Split(w.hf, ".")

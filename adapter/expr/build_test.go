@@ -115,7 +115,8 @@ func TestRecipesThatMakeNoSenseAreRefusedByName(t *testing.T) {
 			return Product(mustLoad(t, "layers.0.weight", bf16), mustLoad(t, "by", bf16, 1))
 		},
 		"product of integers": func() (Node, error) {
-			return Product(mustLoad(t, "layers.0.weight", safetensors.I32, 6), mustLoad(t, "by", bf16, 6))
+			return Product(mustLoad(t, "layers.0.weight", safetensors.I32, 6),
+				mustLoad(t, "by", bf16, 6))
 		},
 		"product by F64":            func() (Node, error) { return Product(w, mustLoad(t, "by", safetensors.F64, 6)) },
 		"product of packed":         func() (Node, error) { return Product(packed, mustLoad(t, "by", bf16, 6)) },

@@ -120,16 +120,19 @@ var recipes = []struct {
 	}},
 	{"product of rank 3", func(m *maker) both { return m.load(bf16, 5, 6, 7).product(m.load(bf16, 5)) }},
 	{"product of rank 3, transposed", func(m *maker) both {
-		return m.load(bf16, 5, 6, 7).product(m.load(bf16, 5)).transpose().slice(0, 1, 4).slice(2, 1, 5)
+		return m.load(bf16, 5, 6, 7).product(m.load(bf16, 5)).transpose().slice(0, 1,
+			4).slice(2, 1, 5)
 	}},
 	{"product of rank 3, one", func(m *maker) both {
-		return m.load(bf16, 5, 6, 7).product(m.load(f32, 5)).index(3).slice(0, 1, 5).transpose().index(2)
+		return m.load(bf16, 5, 6, 7).product(m.load(f32, 5)).index(3).slice(0, 1,
+			5).transpose().index(2)
 	}},
 	{"product of rank 4", func(m *maker) both { return m.load(f16, 3, 2, 4, 5).product(m.load(f16, 3)).slice(1, 1, 2).index(1) }},
 	{"product, transposed", func(m *maker) both { return m.load(bf16, 30, 20).product(m.load(bf16, 30)).transpose() }},
 	{"product of nothing", func(m *maker) both { return m.load(bf16, 0, 20).product(m.load(bf16, 0)) }},
 	{"product of codes", func(m *maker) both {
-		return m.dequantize(quantized{block: [2]int64{16, 16}}, 3, 20, 40).product(m.load(bf16, 3)).cast(f16)
+		q := quantized{block: [2]int64{16, 16}}
+		return m.dequantize(q, 3, 20, 40).product(m.load(bf16, 3)).cast(f16)
 	}},
 	{"product by a slice", func(m *maker) both {
 		return m.load(bf16, 6, 40).product(m.load(bf16, 6, 9).transpose().index(3)).slice(0, 1, 5)

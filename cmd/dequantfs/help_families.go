@@ -15,7 +15,7 @@ func familiesTopic() topic {
 	b.WriteString("| layout | names and shapes of |\n|---|---|\n")
 	for _, l := range adapter.KnownLayouts() {
 		if l.Reference != "" {
-			fmt.Fprintf(&b, "| `%s` | %s |\n", l.Name, l.Reference)
+			fmt.Fprintf(&b, "| %s | %s |\n", l.Name, l.Reference)
 		}
 	}
 	b.WriteString(familiesMiddle)
@@ -23,24 +23,25 @@ func familiesTopic() topic {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", strings.Join(r.models, ", "), r.layouts,
 			literal.Replace(r.changes))
 	}
-	return topic{"families", "models, their layouts, and the references of these", b.String()}
+	return topic{"families", "models, their layouts, and the references of these",
+		strings.TrimPrefix(b.String(), "\n")}
 }
 
 // literal keeps keys of tensors from being read as marks of Markdown.
 var literal = strings.NewReplacer("_", `\_`, "*", `\*`)
 
-const familiesHead = `The outermost ` + "`model_type`" + ` of config.json decides. Every model has the layouts ` +
-	"`hf`, `split`" + ` and
-` + "`hf-fp8`" + `, with the published names. The others follow a program and its version:
+const familiesHead = `
+The outermost model_type of config.json decides. Every model has the layouts hf, split and hf-fp8,
+with the published names. The others follow a program and its version:
 
 `
 
 const familiesMiddle = `
-A dense model that is not in the list below has ` + "`native`" + ` too, with the published names, because
-NeMo AutoModel has no adapter for it. So has a model around a dense language model. A model that is
-not in the list and may have experts has the three layouts that every model has.
+A dense model that is not in the list below has native too, with the published names, because NeMo
+AutoModel has no adapter for it. So has a model around a dense language model. A model that is not
+in the list and may have experts has only the layouts that every model has.
 
-` + "`split`" + ` is named where experts are published grouped. For the other models it equals ` + "`hf`" + `.
+The list names split where experts are published grouped. For the other models it equals hf.
 
 ## Models
 
@@ -99,7 +100,7 @@ func modelNames(f adapter.FamilyInfo, all []adapter.FamilyInfo) (names []string)
 func layoutsText(f adapter.FamilyInfo) string {
 	var all []string
 	for _, l := range f.Layouts {
-		text := "`" + l.Layout + "`"
+		text := l.Layout
 		var limits []string
 		if l.Published {
 			limits = append(limits, "published names")
@@ -116,7 +117,7 @@ func layoutsText(f adapter.FamilyInfo) string {
 		all = append(all, text)
 	}
 	if f.NoNative != "" {
-		all = append(all, "no `native`: "+f.NoNative)
+		all = append(all, "no native: "+f.NoNative)
 	}
 	if all == nil {
 		return "no others"
@@ -129,7 +130,7 @@ func changesText(f adapter.FamilyInfo) string {
 	var all []string
 	for _, l := range f.Layouts {
 		if len(l.Changes) > 0 {
-			all = append(all, "`"+l.Layout+"`: "+strings.Join(l.Changes, "; "))
+			all = append(all, l.Layout+": "+strings.Join(l.Changes, "; "))
 		}
 	}
 	return strings.Join(all, ". ")

@@ -293,15 +293,28 @@ def config(model_type, seed):
     return made(**fields)
 
 
+def auto(config):
+    """The class of the library that makes models of a configuration."""
+    import transformers
+
+    return next(a for a in (getattr(transformers, name) for name in AUTO) if type(config) in a._model_mapping)
+
+
+def loaded(directory, dtype):
+    """The model of a folder, and what the library says of its keys."""
+    from transformers import AutoConfig
+
+    found = auto(AutoConfig.from_pretrained(directory))
+    return found.from_pretrained(directory, dtype=dtype, output_loading_info=True)
+
+
 def model(model_type, seed, dtype):
     """A model with random weights, norms, biases and buffers."""
     import torch
-    import transformers
 
     torch.manual_seed(seed)
     made = config(model_type, seed)
-    auto = next(a for a in (getattr(transformers, name) for name in AUTO) if type(made) in a._model_mapping)
-    out = auto.from_config(made, dtype=dtype)
+    out = auto(made).from_config(made, dtype=dtype)
     with torch.no_grad():
         for p in out.state_dict().values():
             if p.is_floating_point():
