@@ -176,7 +176,6 @@ var families = []family{
 	phimoe,
 	graniteMoe,
 	aria,
-	unlimitedOCR,
 	lfm2Moe,
 	jamba,
 	sarvamMoe,

@@ -3,7 +3,7 @@ package adapter
 // aria is Aria, whose experts are grouped with swapped axes both as published and in memory.
 var aria = family{
 	name: "aria", types: []string{"aria", "aria_text"}, inner: []string{"aria_text"},
-	plain: []string{"vision_tower.", "multi_modal_projector."},
+	plain: []string{"vision_tower.", "multi_modal_projector.", ".router."},
 	experts: &expertKeys{
 		path: "mlp.experts.", proj: mlpProj, count: []string{"moe_num_experts"},
 		grouped: LayoutHF,

@@ -359,6 +359,27 @@ func unreadableIndex(key string) error {
 		"the scales of %s lie: take out what is not tp_size", indexName, key)
 }
 
+// inShards gives the scales of a weight in shards, if those of each shard follow those of the one
+// before. Readers of published checkpoints know such grids and no other.
+func (w *weight) inShards() (grid *expr.Source, ok bool) {
+	d, ok := w.decoder.(*partedWeight)
+	if !ok || len(d.runs) == 0 || w.DType != safetensors.F8E4M3 ||
+		!floating(d.runs[0].scales.DType) {
+		return nil, false
+	}
+	all := *d.runs[0].scales
+	rows, next := int64(0), all.Offset
+	for _, r := range d.runs {
+		s := r.scales
+		if r.block != [2]int64{BlockSize, BlockSize} || s.File != all.File || s.Offset != next {
+			return nil, false
+		}
+		rows, next = rows+s.Shape[0], next+product(s.Shape)*int64(s.DType.Bits()/8)
+	}
+	all.Shape = []int64{rows, all.Shape[1]}
+	return &all, true
+}
+
 // shownShards is tp_size of a view that shows fused matrices as they are published; otherwise 0.
 func (p *planner) shownShards() int {
 	switch {

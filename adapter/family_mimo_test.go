@@ -269,6 +269,8 @@ func TestMiMoV2RowsAreInOrder(t *testing.T) {
 		c := opened(t, s)
 		equal(t, dict(t, c, Options{Layout: LayoutNative}), parts)
 
+		equal(t, dict(t, c, Options{Layout: LayoutHFFP8}), s.Tensors)
+
 		// A save of layout hf has an index that says how its rows lie.
 		d := dict(t, c, Options{Layout: LayoutHF})
 		if got := int64(d.Plan.TensorParallel); got != test.shards {

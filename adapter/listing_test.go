@@ -274,6 +274,23 @@ var listed = map[string]listing{
 		layers.0.self_attn.q_proj.weight BF16 4 8
 		norm.weight BF16 8`,
 	},
+	"aria": {
+		`{"model_type": "aria", "text_config": {"model_type": "aria_text", "num_hidden_layers": 1, "moe_num_experts": 2}, "vision_config": {"model_type": "idefics3_vision"}}`, `
+		language_model.model.embed_tokens.weight BF16 16 6
+		language_model.model.layers.0.mlp.router.weight BF16 2 6
+		language_model.model.layers.0.mlp.experts.fc1.weight BF16 2 6 8
+		language_model.model.layers.0.mlp.experts.fc2.weight BF16 2 4 6
+		language_model.lm_head.weight BF16 16 6
+		vision_tower.encoder.layers.0.self_attn.q_proj.weight BF16 2 2
+		multi_modal_projector.query BF16 4 2`,
+	},
+	"aria_text": {
+		`{"model_type": "aria_text", "num_hidden_layers": 1, "moe_num_experts": 2}`, `
+		model.embed_tokens.weight BF16 16 6
+		model.layers.0.mlp.experts.fc1.weight BF16 2 6 8
+		model.layers.0.mlp.experts.fc2.weight BF16 2 4 6
+		lm_head.weight BF16 16 6`,
+	},
 	"qwen3_vl_moe": {
 		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 2, "num_experts": 2}}`, `
 		model.language_model.embed_tokens.weight BF16 16 6
@@ -724,24 +741,6 @@ var listed = map[string]listing{
 		model.layers.0.block_sparse_moe.experts.0.{w1,w3}.weight BF16 4 8
 		model.layers.0.block_sparse_moe.experts.0.w2.weight BF16 8 4`,
 	},
-	"aria": {
-		`{"model_type": "aria", "text_config": {"model_type": "aria_text", "num_hidden_layers": 2, "moe_num_experts": 2}}`, `
-		language_model.model.embed_tokens.weight BF16 16 6
-		language_model.model.layers.{0,1}.mlp.router.weight BF16 2 6
-		language_model.model.layers.{0,1}.mlp.experts.fc1.weight BF16 2 6 8
-		language_model.model.layers.{0,1}.mlp.experts.fc2.weight BF16 2 4 6
-		language_model.model.layers.0.mlp.shared_experts.up_proj.weight BF16 4 6
-		language_model.lm_head.weight BF16 16 6
-		vision_tower.embeddings.patch_embedding.weight BF16 8 3 2 2
-		multi_modal_projector.query BF16 4 6`,
-	},
-	"aria_text": {
-		`{"model_type": "aria_text", "num_hidden_layers": 1, "moe_num_experts": 2}`, `
-		model.layers.0.mlp.router.weight BF16 2 6
-		model.layers.0.mlp.experts.fc1.weight BF16 2 6 8
-		model.layers.0.mlp.experts.fc2.weight BF16 2 4 6
-		lm_head.weight BF16 16 6`,
-	},
 	"granitemoe": {
 		`{"model_type": "granitemoehybrid", "num_hidden_layers": 1, "num_local_experts": 2}`, `
 		model.layers.0.block_sparse_moe.router.layer.weight BF16 2 6
@@ -815,38 +814,6 @@ var listed = map[string]listing{
 		model.layers.0.ple.ple_embedding.layer_multipliers I64 2
 		model.layers.0.mlp.experts.0.{gate_proj,up_proj}.weight BF16 4 8
 		model.layers.0.mlp.experts.0.down_proj.weight BF16 8 4`,
-	},
-	"deepseek_ocr2": {
-		`{"model_type": "deepseek_ocr2", "text_config": {"model_type": "deepseek_ocr2_text", "num_hidden_layers": 1, "n_routed_experts": 2}}`, `
-		model.embed_tokens.weight BF16 16 8
-		model.layers.0.mlp.gate.weight BF16 2 8
-		model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight BF16 4 8
-		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
-		model.norm.weight BF16 8
-		model.projector.layers.{weight,bias} BF16 8 4
-		model.qwen2_model.model.model.layers.0.mlp.up_proj.weight BF16 4 4
-		model.qwen2_model.model.model.norm.weight BF16 4
-		model.qwen2_model.{query_768,query_1024}.weight BF16 4 4
-		model.sam_model.blocks.0.{attn.qkv,mlp.lin1,norm1,norm2}.weight BF16 4 4
-		model.sam_model.neck.{0,1,2,3}.weight BF16 4
-		model.sam_model.{net_2,net_3,patch_embed.proj}.weight BF16 4 4 3 3
-		model.sam_model.pos_embed BF16 1 2 2 4
-		model.view_seperator BF16 8
-		lm_head.weight BF16 16 8`,
-	},
-	"unlimited_ocr": {
-		`{"model_type": "unlimited_ocr", "text_config": {"model_type": "unlimited_ocr_text", "num_hidden_layers": 1, "n_routed_experts": 2}}`, `
-		model.embed_tokens.weight BF16 16 8
-		model.layers.0.self_attn.{q_proj,k_proj,v_proj}.weight BF16 8 8
-		model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight BF16 4 8
-		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
-		model.projector.layers.{weight,bias} BF16 8 4
-		model.sam_model.blocks.0.attn.qkv.weight BF16 12 4
-		model.vision_model.pre_layrnorm.weight BF16 4
-		model.vision_model.transformer.layers.0.self_attn.qkv_proj.{weight,bias} BF16 12
-		model.vision_model.transformer.layers.0.self_attn.out_proj.weight BF16 4 4
-		{model.image_newline,model.view_seperator} BF16 8
-		lm_head.weight BF16 16 8`,
 	},
 	"llama": {
 		`{"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": true, "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}`, `

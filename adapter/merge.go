@@ -11,7 +11,7 @@ import (
 // merge makes the grouped tensors of a layer, of the rank's own experts. A rank without experts has
 // none.
 func (p *planner) merge(x *expertLayer) error {
-	lo, hi := p.o.EP.Range(p.experts(x))
+	lo, hi := p.rangeOf(x)
 	p.leaveOut(x, lo, hi)
 	if lo == hi && (x.isSplit() || !p.view.empty) {
 		return nil
@@ -256,31 +256,10 @@ func (x *expertLayer) with(r role) (groupedWeight, bool) {
 	return groupedWeight{}, false
 }
 
-// keepsApart reports whether the source groups the experts of a part beside the language model that
-// the view does not group. All ranks have all of them.
-func (p *planner) keepsApart(x *expertLayer) bool {
-	has := func(v *view) bool {
-		return v != nil && slices.ContainsFunc(v.others, func(o otherExperts) bool {
-			return o.prefix == x.prefix
-		})
-	}
-	return has(p.back) && !has(p.view)
-}
-
-// showApart shows a tensor of a part beside the language model as it is published.
-func (p *planner) showApart(w *weight, at place, x *expertLayer) error {
-	for _, g := range x.grouped {
-		if g.weight == w {
-			return p.takeApart(g, at, x, 0, p.experts(x))
-		}
-	}
-	return p.pass(w, at)
-}
-
 // single shows an expert's tensor in a layout without groups. A split one keeps its own key, a
 // grouped one is taken apart.
 func (p *planner) single(w *weight, at place, x *expertLayer) error {
-	lo, hi := p.o.EP.Range(p.experts(x))
+	lo, hi := p.rangeOf(x)
 	if e, ok := p.family.experts.expertOf(at.rest); ok {
 		if e < lo || e >= hi {
 			p.acc.dropWeight(w, "expert of another expert-parallel rank")

@@ -61,6 +61,9 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 		return false, nil
 	}
 	grid, ok := w.inBlocks()
+	if !ok && p.shownShards() > 0 {
+		grid, ok = w.inShards()
+	}
 	if !ok {
 		return false, nil
 	}

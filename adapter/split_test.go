@@ -46,7 +46,10 @@ var publishedGroups = map[string][]publishedGroup{
 	"step3p5":            eachApart,
 	"step3p7":            eachApart,
 	"aria": {
-		{"mlp.experts.fc1.weight", []string{"gate_proj.weight", "up_proj.weight"}, "mlp.experts.", true},
+		{
+			"mlp.experts.fc1.weight", []string{"gate_proj.weight", "up_proj.weight"},
+			"mlp.experts.", true,
+		},
 		{"mlp.experts.fc2.weight", []string{"down_proj.weight"}, "mlp.experts.", true},
 	},
 	"granitemoe": {

@@ -26,7 +26,6 @@ from checks import check
 from mounts import mount
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "formats"
-SEEDS = reference.CONFIGURATIONS
 ALL = ("bf16", "f16", "f32")
 QWEN = "qwen3_moe.state_dict_adapter:Qwen3MoeStateDictAdapter"
 V4 = "deepseek_v4.state_dict_adapter:DeepSeekV4StateDictAdapter"
@@ -114,7 +113,7 @@ def case(name, seed, directory):
 def run(name):
     """All seeds of one golden, in turn in each dtype, and the ranks of an expert-parallel group."""
     _, dtypes, decodes = CASES[name]
-    for seed in range(SEEDS):
+    for seed in reference.SEEDS:
         with check(f"native {name} {seed}: the view equals from_hf"), tempfile.TemporaryDirectory() as source:
             made = case(name, seed, source)
             one(made, source, dtypes[seed % len(dtypes)], decodes)

@@ -9,7 +9,6 @@ of the reference that covers.
 import functools
 import importlib
 import itertools
-import os
 import pathlib
 import sys
 import tempfile
@@ -18,15 +17,14 @@ import types
 import families
 import oracle
 import packed_families
+import size
 import text_families
 import vision_families
 from checks import check, expect
 from container import write_checkpoint
 from mounts import mount
 
-CONFIGURATIONS = int(os.environ.get("DEQUANTFS_CONFIGURATIONS", "20"))
-FIRST = int(os.environ.get("DEQUANTFS_SEED") or 0)  # it changes with each commit
-SEEDS = range(FIRST, FIRST + CONFIGURATIONS)
+SEEDS = size.seeds()
 MODELS = "nemo_automodel.components.models."
 TABLES = (families, text_families, vision_families, packed_families)
 FAMILIES = {name: table for table in TABLES for name in table.FAMILIES}

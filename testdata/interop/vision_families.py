@@ -245,8 +245,8 @@ def gemma_experts(m, p):
     m.plain(p + ".post_feedforward_layernorm_1.weight", m.hidden)
 
 
-def gemma4(m):
-    sparse = m.pick(True, True, False)
+def gemma4_dense(m, sparse=False):
+    """The adapter is that of the sparse model. It changes nothing here."""
     dense_layers(m, TEXT, names=GEMMA_NORMS)
     if sparse:
         for layer in range(m.layers):
@@ -259,8 +259,11 @@ def gemma4(m):
     if not sparse:
         text["num_experts"] = None
     config = nested(m, "gemma4", "Gemma4ForConditionalGeneration", text, tie_word_embeddings=True)
-    name = adapter("gemma4_moe", "Gemma4MoE")
-    return Case(config, m.tensors, name if sparse else "", m.experts if sparse else 0, m.quantized)
+    return Case(config, m.tensors, adapter("gemma4_moe", "Gemma4MoE"), m.experts if sparse else 0, m.quantized)
+
+
+def gemma4(m):
+    return gemma4_dense(m, sparse=True)
 
 
 def diffusion_gemma(m):
@@ -508,6 +511,7 @@ FAMILIES = {
     "qwen3_8_flash_next": qwen3_8_flash_next,
     "step3p7": step3p7,
     "gemma4": gemma4,
+    "gemma4_dense": gemma4_dense,
     "diffusion_gemma": diffusion_gemma,
     "gemma4_unified": gemma4_unified,
     "inkling": inkling,
