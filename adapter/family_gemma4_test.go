@@ -113,7 +113,7 @@ func TestGemma4RefusesIncompleteLayers(t *testing.T) {
 	for missing, texts := range map[string][]string{
 		"router.per_expert_scale": {path + "experts.down_proj", path + "router.per_expert_scale"},
 		"experts.down_proj":       {path + "router.per_expert_scale", path + "experts.down_proj"},
-		"experts.gate_up_proj":    {path + "moe.experts.gate_and_up_projs", "gate"},
+		"experts.gate_up_proj":    {path + "experts.down_proj", "gate projections of layer 0"},
 	} {
 		s := gemma4Layer(t, "model.language_model.", "F32")
 		for i, x := range s.Tensors {
