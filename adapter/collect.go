@@ -230,8 +230,8 @@ func (p *planner) otherExperts(prefix string) (o otherExperts, ok bool) {
 	return o, false
 }
 
-// sharesExperts reports whether the view groups the experts of layers with a prefix, and ranks share
-// them.
+// sharesExperts reports whether the view groups the experts of layers with a prefix, and ranks
+// share them.
 func (p *planner) sharesExperts(prefix string) bool {
 	return language[prefix] || slices.Contains(p.family.experts.prefixes, prefix) ||
 		slices.ContainsFunc(p.view.others, func(o otherExperts) bool { return o.prefix == prefix })

@@ -41,7 +41,8 @@ var diffusionGemma = family{
 		},
 		prefixes: []rename{{"^model.decoder.", "model."}},
 		renames:  gemma4Router,
-		drops:    []drop{{"^model.encoder.", "part of the encoder, whose weights are the decoder's"}},
+		drops: []drop{{"^model.encoder.",
+			"part of the encoder, whose weights are the decoder's"}},
 	}},
 }
 

@@ -28,7 +28,8 @@ func TestGemma4ScalesAreMultipliedIn(t *testing.T) {
 		}
 		for dtype, d := range dtypes {
 			for rank := range 2 {
-				view := dict(t, opened(t, s), Options{Layout: LayoutNative, DType: d, EP: EP{rank, 2}})
+				view := dict(t, opened(t, s),
+					Options{Layout: LayoutNative, DType: d, EP: EP{rank, 2}})
 				lo, hi := EP{rank, 2}.Range(3)
 				wantTensor(t, view, byElement(path+"moe.experts.down_projs", dtype,
 					[]int64{int64(hi - lo), 4, 6}, func(i []int64) float32 {
@@ -158,9 +159,11 @@ func TestDiffusionGemmaLayers(t *testing.T) {
 	const path = "model.decoder.layers.0."
 	s := filled(t, `{"model_type": "diffusion_gemma", "text_config": {"model_type": "diffusion_gemma_text", "num_hidden_layers": 1, "num_experts": 2}}`,
 		path+"experts.gate_up_proj BF16 2 8 6\n"+path+"experts.down_proj BF16 2 6 4\n"+
-			path+"router.per_expert_scale F32 2\nmodel.encoder.language_model.layers.0.layer_scalar BF16 1")
+			path+"router.per_expert_scale F32 2\n"+
+			"model.encoder.language_model.layers.0.layer_scalar BF16 1")
 	d := dict(t, opened(t, s), Options{Layout: LayoutNative, DType: dtypes["F32"], EP: EP{1, 2}})
-	down, scale := elements(t, s, path+"experts.down_proj"), elements(t, s, path+"router.per_expert_scale")
+	down, scale := elements(t, s, path+"experts.down_proj"),
+		elements(t, s, path+"router.per_expert_scale")
 	wantTensor(t, d, byElement("model.layers.0.moe.experts.down_projs", "F32", []int64{1, 4, 6},
 		func(i []int64) float32 { return down(1, i[2], i[1]) * scale(1) }))
 	for _, x := range d.Plan.Tensors {

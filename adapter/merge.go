@@ -124,7 +124,7 @@ func (p *planner) joinExpert(x *expertLayer, g *group, parts []role, e, like int
 	return n, nil
 }
 
-// sameShape refuses gate and up of different sizes, which nobody could take apart again.
+// sameShape refuses gate and up of different sizes, since they could not be taken apart again.
 func sameShape(nodes []expr.Node, ws []*weight) error {
 	for i, n := range nodes {
 		if !slices.Equal(n.Shape(), nodes[0].Shape()) {
@@ -167,8 +167,9 @@ func (p *planner) regroup(x *expertLayer, g *group, parts []role, lo, hi int) (
 		src, ok := x.with(r)
 		if !ok {
 			w := x.grouped[0]
-			return nil, nil, fmt.Errorf("%s: %s: expected a tensor with the %s projections of layer "+
-				"%d beside it: the checkpoint may be incomplete", w.Shard, w.Key, r, x.number)
+			return nil, nil,
+				fmt.Errorf("%s: %s: expected a tensor with the %s projections of layer "+
+					"%d beside it: the checkpoint may be incomplete", w.Shard, w.Key, r, x.number)
 		}
 		n, err := p.partOf(src, r, g, lo, hi)
 		if err != nil {
