@@ -291,6 +291,38 @@ var listed = map[string]listing{
 		model.layers.0.mlp.experts.fc2.weight BF16 2 4 6
 		lm_head.weight BF16 16 6`,
 	},
+	"deepseek_ocr2": {
+		`{"model_type": "deepseek_ocr2", "text_config": {"model_type": "deepseek_ocr2_text", "num_hidden_layers": 1, "n_routed_experts": 2}}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.mlp.gate.weight BF16 2 8
+		model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
+		model.norm.weight BF16 8
+		model.projector.layers.{weight,bias} BF16 8 4
+		model.qwen2_model.model.model.layers.0.mlp.up_proj.weight BF16 4 4
+		model.qwen2_model.model.model.norm.weight BF16 4
+		model.qwen2_model.{query_768,query_1024}.weight BF16 4 4
+		model.sam_model.blocks.0.{attn.qkv,mlp.lin1,norm1,norm2}.weight BF16 4 4
+		model.sam_model.neck.{0,1,2,3}.weight BF16 4
+		model.sam_model.{net_2,net_3,patch_embed.proj}.weight BF16 4 4 3 3
+		model.sam_model.pos_embed BF16 1 2 2 4
+		model.view_seperator BF16 8
+		lm_head.weight BF16 16 8`,
+	},
+	"unlimited_ocr": {
+		`{"model_type": "unlimited_ocr", "text_config": {"model_type": "unlimited_ocr_text", "num_hidden_layers": 1, "n_routed_experts": 2}}`, `
+		model.embed_tokens.weight BF16 16 8
+		model.layers.0.self_attn.{q_proj,k_proj,v_proj}.weight BF16 8 8
+		model.layers.0.mlp.experts.{0,1}.{gate_proj,up_proj}.weight BF16 4 8
+		model.layers.0.mlp.experts.{0,1}.down_proj.weight BF16 8 4
+		model.projector.layers.{weight,bias} BF16 8 4
+		model.sam_model.blocks.0.attn.qkv.weight BF16 12 4
+		model.vision_model.pre_layrnorm.weight BF16 4
+		model.vision_model.transformer.layers.0.self_attn.qkv_proj.{weight,bias} BF16 12
+		model.vision_model.transformer.layers.0.self_attn.out_proj.weight BF16 4 4
+		{model.image_newline,model.view_seperator} BF16 8
+		lm_head.weight BF16 16 8`,
+	},
 	"qwen3_vl_moe": {
 		`{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 2, "num_experts": 2}}`, `
 		model.language_model.embed_tokens.weight BF16 16 6
