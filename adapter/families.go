@@ -186,4 +186,5 @@ var families = []family{
 	{name: "qwen2", types: []string{"qwen2"}},
 	{name: "qwen3", types: []string{"qwen3"}, views: []view{titanQwen3}},
 	deepSeekOCR2,
+	unlimitedOCR,
 }

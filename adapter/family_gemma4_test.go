@@ -59,6 +59,27 @@ func TestGemma4ScalesOfSplitExperts(t *testing.T) {
 	}
 }
 
+// The reference reads experts under other names, too.
+func TestGemma4SpellingsOfExperts(t *testing.T) {
+	s := gemma4Layer(t, "model.language_model.", "F32")
+	want := tensorsOf(t, dict(t, opened(t, s), Options{Layout: LayoutNative}))
+	const path = "model.language_model.layers.0."
+	for _, scale := range []string{"moe.per_expert_scale", "experts.per_expert_scale"} {
+		other := regrouped(s, nil)
+		for _, x := range s.Tensors {
+			x.Name = map[string]string{
+				path + "experts.gate_up_proj":    path + "moe.gate_up_proj",
+				path + "experts.down_proj":       path + "moe.down_proj",
+				path + "router.per_expert_scale": path + scale,
+			}[x.Name]
+			other.Tensors = append(other.Tensors, x)
+		}
+		equal(t, dict(t, opened(t, other), Options{Layout: LayoutNative}), want)
+		with(other, path+"router.per_expert_scale", "F32", 3)
+		wantRefused(t, other, LayoutNative, scale, "remove one")
+	}
+}
+
 // Layouts with published names keep the scales, of all experts, as the router does.
 func TestGemma4ScalesStayInPublishedNames(t *testing.T) {
 	s := gemma4Layer(t, "model.language_model.", "F32")
@@ -92,7 +113,7 @@ func TestGemma4RefusesIncompleteLayers(t *testing.T) {
 	for missing, texts := range map[string][]string{
 		"router.per_expert_scale": {path + "experts.down_proj", path + "router.per_expert_scale"},
 		"experts.down_proj":       {path + "router.per_expert_scale", path + "experts.down_proj"},
-		"experts.gate_up_proj":    {path + "moe.experts.gate_and_up_projs", "gate"},
+		"experts.gate_up_proj":    {path + "experts.down_proj", "gate projections of layer 0"},
 	} {
 		s := gemma4Layer(t, "model.language_model.", "F32")
 		for i, x := range s.Tensors {
