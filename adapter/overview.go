@@ -96,6 +96,9 @@ func (v *view) changes() (all []string) {
 			all = append(all, t.tells())
 		}
 	}
+	if v.note != "" {
+		all = append(all, v.note)
+	}
 	return all
 }
 
