@@ -230,6 +230,22 @@ func (p *planner) otherExperts(prefix string) (o otherExperts, ok bool) {
 	return o, false
 }
 
+// sharesExperts reports whether the view groups the experts of layers with a prefix, and ranks
+// share them.
+func (p *planner) sharesExperts(prefix string) bool {
+	return language[prefix] || slices.Contains(p.family.experts.prefixes, prefix) ||
+		slices.ContainsFunc(p.view.others, func(o otherExperts) bool { return o.prefix == prefix })
+}
+
+// rangeOf gives the experts [lo, hi) of a layer that the view shows: those of the rank, or all if
+// ranks do not share them.
+func (p *planner) rangeOf(x *expertLayer) (lo, hi int) {
+	if !p.sharesExperts(x.prefix) {
+		return 0, p.experts(x)
+	}
+	return p.o.EP.Range(p.experts(x))
+}
+
 // countIn is the number of experts of a layer with a prefix, by the configuration; -1 if it does
 // not say.
 func (p *planner) countIn(prefix string) (int, error) {
@@ -270,7 +286,7 @@ func (p *planner) check() error {
 		if err := p.checkLayer(x); err != nil {
 			return err
 		}
-		lo, hi := p.o.EP.Range(p.experts(x))
+		lo, hi := p.rangeOf(x)
 		x.missing(p.family.experts, lo, hi, &m)
 	}
 	err := m.err(p.o.EP)

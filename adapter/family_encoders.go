@@ -25,8 +25,8 @@ var crossEncoders = family{
 
 var encoderTypes = []string{"llama_bidirec", "ministral3_bidirec", "mistral3_bidirec"}
 
-// mistral3Reranker is Mistral 3 with a head that ranks texts. Published checkpoints have the head in
-// the language model, where vLLM expects it.
+// mistral3Reranker is Mistral 3 with a head that ranks texts. Published checkpoints have the head
+// in the language model, where vLLM expects it.
 var mistral3Reranker = family{
 	name:  "mistral3_reranker",
 	types: []string{"mistral3", "mistral3_bidirec"},

@@ -1,5 +1,7 @@
 package adapter
 
+import "fmt"
+
 // gemma4 is Gemma 4, with experts or without. A scale for each expert is multiplied into its down
 // projection.
 var gemma4 = family{
@@ -13,7 +15,7 @@ var gemma4 = family{
 	},
 	views: []view{{
 		layout: LayoutNative, empty: true, path: "moe.experts.",
-		steps:   []step{gemma4Scale},
+		steps:   []step{gemma4Spelling, gemma4Scale},
 		renames: gemma4Router,
 		hooks:   hooks{groupPrefix: gemma4GroupPrefix},
 	}},
@@ -39,7 +41,8 @@ var diffusionGemma = family{
 		},
 		prefixes: []rename{{"^model.decoder.", "model."}},
 		renames:  gemma4Router,
-		drops:    []drop{{"^model.encoder.", "part of the encoder, whose weights are the decoder's"}},
+		drops: []drop{{"^model.encoder.",
+			"part of the encoder, whose weights are the decoder's"}},
 	}},
 }
 
@@ -47,6 +50,32 @@ var diffusionGemma = family{
 var gemma4Scale = scaledBy{
 	path: ".experts.", key: "down_proj", each: "down_proj.weight", by: ".router.per_expert_scale",
 }
+
+// gemma4Spelling are names of experts that the reference reads besides the published ones.
+var gemma4Spelling = spelled{
+	{".moe.gate_up_proj$", ".experts.gate_up_proj"},
+	{".moe.down_proj$", ".experts.down_proj"},
+	{".moe.per_expert_scale$", ".router.per_expert_scale"},
+	{".experts.per_expert_scale$", ".router.per_expert_scale"},
+}
+
+// spelled gives tensors the names that published checkpoints have for them.
+type spelled []rename
+
+func (s spelled) do(p *planner) error {
+	return p.replace(func(w *weight) ([]weight, error) {
+		to := *w
+		if to.hf = firstOf(s, w.hf); to.hf == w.hf {
+			return nil, nil
+		}
+		if p.weightOf(to.hf) != nil {
+			return nil, fmt.Errorf("the same as %s: remove one of them", to.hf)
+		}
+		return []weight{to}, nil
+	})
+}
+
+func (spelled) undo(*planner) error { return nil }
 
 // gemma4Router renames the router.
 var gemma4Router = []rename{

@@ -28,7 +28,8 @@ func TestGemma4ScalesAreMultipliedIn(t *testing.T) {
 		}
 		for dtype, d := range dtypes {
 			for rank := range 2 {
-				view := dict(t, opened(t, s), Options{Layout: LayoutNative, DType: d, EP: EP{rank, 2}})
+				view := dict(t, opened(t, s),
+					Options{Layout: LayoutNative, DType: d, EP: EP{rank, 2}})
 				lo, hi := EP{rank, 2}.Range(3)
 				wantTensor(t, view, byElement(path+"moe.experts.down_projs", dtype,
 					[]int64{int64(hi - lo), 4, 6}, func(i []int64) float32 {
@@ -56,6 +57,27 @@ func TestGemma4ScalesOfSplitExperts(t *testing.T) {
 		x.Shape, x.Data = []int64{2}, x.Data[:len(x.Data)/3*2]
 		short := tensorsOf(t, dict(t, opened(t, s), Options{Layout: LayoutSplit}))
 		wantRefused(t, regrouped(s, short), LayoutNative, "experts.2.down_proj.weight", "entry 2")
+	}
+}
+
+// The reference reads experts under other names, too.
+func TestGemma4SpellingsOfExperts(t *testing.T) {
+	s := gemma4Layer(t, "model.language_model.", "F32")
+	want := tensorsOf(t, dict(t, opened(t, s), Options{Layout: LayoutNative}))
+	const path = "model.language_model.layers.0."
+	for _, scale := range []string{"moe.per_expert_scale", "experts.per_expert_scale"} {
+		other := regrouped(s, nil)
+		for _, x := range s.Tensors {
+			x.Name = map[string]string{
+				path + "experts.gate_up_proj":    path + "moe.gate_up_proj",
+				path + "experts.down_proj":       path + "moe.down_proj",
+				path + "router.per_expert_scale": path + scale,
+			}[x.Name]
+			other.Tensors = append(other.Tensors, x)
+		}
+		equal(t, dict(t, opened(t, other), Options{Layout: LayoutNative}), want)
+		with(other, path+"router.per_expert_scale", "F32", 3)
+		wantRefused(t, other, LayoutNative, scale, "remove one")
 	}
 }
 
@@ -92,7 +114,7 @@ func TestGemma4RefusesIncompleteLayers(t *testing.T) {
 	for missing, texts := range map[string][]string{
 		"router.per_expert_scale": {path + "experts.down_proj", path + "router.per_expert_scale"},
 		"experts.down_proj":       {path + "router.per_expert_scale", path + "experts.down_proj"},
-		"experts.gate_up_proj":    {path + "moe.experts.gate_and_up_projs", "gate"},
+		"experts.gate_up_proj":    {path + "experts.down_proj", "gate projections of layer 0"},
 	} {
 		s := gemma4Layer(t, "model.language_model.", "F32")
 		for i, x := range s.Tensors {
@@ -137,9 +159,11 @@ func TestDiffusionGemmaLayers(t *testing.T) {
 	const path = "model.decoder.layers.0."
 	s := filled(t, `{"model_type": "diffusion_gemma", "text_config": {"model_type": "diffusion_gemma_text", "num_hidden_layers": 1, "num_experts": 2}}`,
 		path+"experts.gate_up_proj BF16 2 8 6\n"+path+"experts.down_proj BF16 2 6 4\n"+
-			path+"router.per_expert_scale F32 2\nmodel.encoder.language_model.layers.0.layer_scalar BF16 1")
+			path+"router.per_expert_scale F32 2\n"+
+			"model.encoder.language_model.layers.0.layer_scalar BF16 1")
 	d := dict(t, opened(t, s), Options{Layout: LayoutNative, DType: dtypes["F32"], EP: EP{1, 2}})
-	down, scale := elements(t, s, path+"experts.down_proj"), elements(t, s, path+"router.per_expert_scale")
+	down, scale := elements(t, s, path+"experts.down_proj"),
+		elements(t, s, path+"router.per_expert_scale")
 	wantTensor(t, d, byElement("model.layers.0.moe.experts.down_projs", "F32", []int64{1, 4, 6},
 		func(i []int64) float32 { return down(1, i[2], i[1]) * scale(1) }))
 	for _, x := range d.Plan.Tensors {

@@ -9,7 +9,8 @@ var gemma4Unified = family{
 	views: []view{{
 		layout:   LayoutNative,
 		prefixes: append(gemma4UnifiedRenames("model."), gemma4UnifiedRenames("")...),
-		marks:    []string{"embed_vision.patch_", "embed_vision.pos_", "embed_vision.multimodal_embedder."},
+		marks: []string{"embed_vision.patch_", "embed_vision.pos_",
+			"embed_vision.multimodal_embedder."},
 	}},
 }
 

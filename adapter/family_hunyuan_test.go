@@ -28,7 +28,8 @@ func TestHunyuanHalvesAreUpAndGate(t *testing.T) {
 // Layouts with published names show the halves together, also of a native save.
 func TestHunyuanHalvesStayTogether(t *testing.T) {
 	s := hunyuan(t)
-	saved := opened(t, regrouped(s, tensorsOf(t, dict(t, opened(t, s), Options{Layout: LayoutNative}))))
+	saved := opened(t,
+		regrouped(s, tensorsOf(t, dict(t, opened(t, s), Options{Layout: LayoutNative}))))
 	for _, o := range []Options{{Layout: LayoutHF}, {Layout: LayoutSplit},
 		{Layout: LayoutHF, EP: EP{0, 2}}, {Layout: LayoutHF, EP: EP{1, 2}}} {
 		var want []synth.Tensor

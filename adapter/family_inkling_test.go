@@ -29,7 +29,8 @@ func TestInklingMatricesAreTurnedAndCast(t *testing.T) {
 			return at(first+i[0], i[2], i[1])
 		})
 	}
-	codes, scale := elements(t, s, from+"w2_md.weight"), elements(t, s, from+"w2_md.weight_scale_inv")
+	codes, scale := elements(t, s, from+"w2_md.weight"),
+		elements(t, s, from+"w2_md.weight_scale_inv")
 	bias := *s.Find(from + "gate.bias")
 	bias.Name = to + "gate._fp32_params.e_score_correction_bias"
 	for dtype, d := range dtypes {
@@ -69,7 +70,8 @@ func TestInklingGateAndUpInTransformers(t *testing.T) {
 		model.llm.layers.1.mlp.w13_dn.weight BF16 8 6
 		model.llm.layers.1.mlp.w2_md.weight BF16 6 4
 		model.llm.layers.1.attn_sconv.weight BF16 6 1 4`)
-	both, shared := elements(t, s, from+"experts.w13_weight"), elements(t, s, from+"shared_experts.shared_w13_weight")
+	both, shared := elements(t, s, from+"experts.w13_weight"),
+		elements(t, s, from+"shared_experts.shared_w13_weight")
 	dense := elements(t, s, from+"w13_dn.weight")
 	renamed := func(key, name string) synth.Tensor {
 		x := *s.Find(key)

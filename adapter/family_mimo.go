@@ -130,7 +130,8 @@ func (m mimoQKV) shards(p *planner, w *weight) (int64, error) {
 	return n, nil
 }
 
-// scaledInShards reports whether the scales of a matrix may be those of n shards with their own grids.
+// scaledInShards reports whether the scales of a matrix may be those of n shards with their own
+// grids.
 func scaledInShards(w *weight, n int64) bool {
 	if len(w.shape()) == 0 {
 		return true // refused later

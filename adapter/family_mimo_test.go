@@ -199,8 +199,10 @@ func TestMiMoV2FlashRefusesValuesWithoutTheirKeys(t *testing.T) {
 		[]synth.Tensor{values(v, func(i, j int64) float32 { return number32(vs, i/128*2+j/128) })})
 }
 
-// mimoFusedLayer is a layer of MiMo-V2 under an architecture. Its index may give the number of shards.
-func mimoFusedLayer(t *testing.T, architecture string, tp int, window bool, lines string) *synth.Checkpoint {
+// mimoFusedLayer is a layer of MiMo-V2 under an architecture. Its index may give the number of
+// shards.
+func mimoFusedLayer(t *testing.T, architecture string, tp int, window bool,
+	lines string) *synth.Checkpoint {
 	s := filled(t, `{"model_type": "mimo_v2", "num_hidden_layers": 1, "num_attention_heads": 8,
 		"num_key_value_heads": 2, "head_dim": 20, "v_head_dim": 10, "swa_num_attention_heads": 4,
 		"swa_num_key_value_heads": 4, "swa_head_dim": 30, "swa_v_head_dim": 20,
@@ -213,7 +215,8 @@ func mimoFusedLayer(t *testing.T, architecture string, tp int, window bool, line
 		for _, x := range s.Tensors {
 			files[x.Name] = "model-00001-of-000001.safetensors"
 		}
-		index, err := json.Marshal(map[string]any{"metadata": map[string]any{"tp_size": tp}, "weight_map": files})
+		index, err := json.Marshal(map[string]any{"metadata": map[string]any{"tp_size": tp},
+			"weight_map": files})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,9 +287,11 @@ func TestMiMoV2RowsAreInOrder(t *testing.T) {
 	}
 }
 
-// The reference saves V2.5 in BF16 with its rows in order, and V2.6 with query, key and value apart.
+// The reference saves V2.5 in BF16 with its rows in order, and V2.6 with query, key and value
+// apart.
 func TestMiMoV2SavesOfTheReference(t *testing.T) {
-	s := mimoFusedLayer(t, "MiMoV25ForCausalLM", 0, false, "model.layers.0.self_attn.qkv_proj.weight BF16 220 6")
+	s := mimoFusedLayer(t, "MiMoV25ForCausalLM", 0, false,
+		"model.layers.0.self_attn.qkv_proj.weight BF16 220 6")
 	equal(t, dict(t, opened(t, s), Options{Layout: LayoutNative}), s.Tensors)
 	s = mimoFusedLayer(t, "MiMoV2ForCausalLM", 0, false,
 		"model.layers.0.self_attn.{q_proj,k_proj,v_proj}.weight BF16 40 6")
@@ -302,9 +307,11 @@ func TestMiMoV2RefusesRowsThatItCannotPlace(t *testing.T) {
 	// The grid is that of two shards, but the index has no tp_size.
 	wantRefused(t, layer("MiMoV2ForCausalLM", 0, 440, 4), LayoutNative, key, "1 shards", "tp_size")
 	wantRefused(t, layer("MiMoV2ForCausalLM", 0, 222, 2), LayoutNative, key, "1 shards", "tp_size")
-	wantRefused(t, layer("MiMoV2ForCausalLM", 2, 222, 2), LayoutNative, key, "[222 140]", "2 shards")
+	wantRefused(t, layer("MiMoV2ForCausalLM", 2, 222, 2), LayoutNative, key, "[222 140]",
+		"2 shards")
 	wantRefused(t, layer("MiMoV2ForCausalLM", 3, 330, 3), LayoutNative, key, "8 heads", "3 shards")
-	wantRefused(t, layer("MiMoV25ForCausalLM", 4, 220, 4), LayoutNative, key, "2 shards", "num_key_value_heads")
+	wantRefused(t, layer("MiMoV25ForCausalLM", 4, 220, 4), LayoutNative, key, "2 shards",
+		"num_key_value_heads")
 
 	s := layer("MiMoV25ForCausalLM", 0, 220, 2)
 	s.Config["hybrid_layer_pattern"] = []any{}

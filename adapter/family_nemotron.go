@@ -30,8 +30,9 @@ var transformersNemotronH = view{
 // nemotronOmni is Nemotron 3 Nano Omni: Nemotron 3 with a vision tower and a sound encoder.
 var nemotronOmni = nemotronOmniFamily("nemotron_omni", nil)
 
-// nemotronOmniRadio is a model like it. Its vision tower has other names in memory than in published
-// checkpoints, which hold those of timm. As in the reference, the architecture tells the two apart.
+// nemotronOmniRadio is a model like it. Its vision tower has other names in memory than in
+// published checkpoints, which hold those of timm. As in the reference, the architecture tells the
+// two apart.
 var nemotronOmniRadio = func() family {
 	f := nemotronOmniFamily("nemotron_omni_radio", []rename{
 		{radioPatches + "video_embedder", "vision_model.embeddings.video_patch_projection"},

@@ -5,9 +5,9 @@ package adapter
 var qwen2Moe = family{
 	name: "qwen2_moe",
 	types: []string{
-		"qwen2_moe", "afmoe", "beam", "cohere2_moe", "deepseek_v2", "dots1", "flex_olmo",
-		"glm4v_moe", "glm4v_moe_text", "hunyuan_v1_moe", "longcat_flash", "mellum", "olmoe",
-		"sarvam_mla", "solar_open",
+		"qwen2_moe", "afmoe", "beam", "cohere2_moe", "deepseek_v2", "dots1", "dots3_note_text",
+		"flex_olmo", "glm4v_moe", "glm4v_moe_text", "hunyuan_v1_moe", "longcat_flash", "mellum",
+		"olmoe", "sarvam_mla", "solar_open",
 	},
 	experts: mlpExperts(routedExperts...),
 	views:   []view{{layout: LayoutTransformers, lacks: zeroExperts}},

@@ -19,8 +19,6 @@ var qwen38FlashNext = family{
 			".ple.ple_embedding.ngram_embedding.shard_*.weight$",
 			"shard of the table of n-grams, which the reference loads by itself",
 		}},
-		note: "without the table of n-grams, which NeMo AutoModel reads from the published " +
-			"checkpoint",
 	}, transformersQwen4Exp},
 }
 

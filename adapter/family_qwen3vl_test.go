@@ -8,7 +8,8 @@ const qwen3VLConfig = `{"model_type": "qwen3_vl_moe", "text_config": {"model_typ
 // layout.
 func TestQwen3VLGroupsAreReadBothWays(t *testing.T) {
 	const path = "model.language_model.layers.0.mlp.experts."
-	published := filled(t, qwen3VLConfig, path+"gate_up_proj BF16 3 6 8\n"+path+"down_proj BF16 3 4 6")
+	published := filled(t, qwen3VLConfig,
+		path+"gate_up_proj BF16 3 6 8\n"+path+"down_proj BF16 3 4 6")
 	saved := filled(t, qwen3VLConfig, path+"gate_up_proj BF16 3 8 6\n"+path+"down_proj BF16 3 6 4")
 	for i, name := range []string{"gate_up_proj", "down_proj"} {
 		at := elements(t, published, path+name)
@@ -34,7 +35,8 @@ func TestQwen3VLGroupsAreReadBothWays(t *testing.T) {
 // One group that tells the order of the axes decides for all. Where both axes have the hidden size,
 // it is the published order.
 func TestQwen3VLGroupsLieTheSameWay(t *testing.T) {
-	const one, two = "model.language_model.layers.0.mlp.experts.", "model.language_model.layers.1.mlp.experts."
+	const one, two = "model.language_model.layers.0.mlp.experts.",
+		"model.language_model.layers.1.mlp.experts."
 	square := filled(t, qwen3VLConfig, one+"gate_up_proj BF16 3 6 6\n"+one+"down_proj BF16 3 6 3")
 	at := elements(t, square, one+"gate_up_proj")
 	wantTensor(t, dict(t, opened(t, square), Options{Layout: LayoutNative}),
@@ -47,10 +49,12 @@ func TestQwen3VLGroupsLieTheSameWay(t *testing.T) {
 		byElement(one+"down_projs", "BF16", []int64{3, 6, 6},
 			func(i []int64) float32 { return at(i...) }))
 
-	wantRefused(t, synthetic(t, qwen3VLConfig, one+"gate_up_proj BF16 3 6 8\n"+one+"down_proj BF16 3 4 6\n"+
-		two+"gate_up_proj BF16 3 8 6\n"+two+"down_proj BF16 3 6 4"), LayoutHF,
+	wantRefused(t,
+		synthetic(t, qwen3VLConfig, one+"gate_up_proj BF16 3 6 8\n"+one+"down_proj BF16 3 4 6\n"+
+			two+"gate_up_proj BF16 3 8 6\n"+two+"down_proj BF16 3 6 4"), LayoutHF,
 		two+"down_proj", one+"down_proj", "the same way")
-	wantRefused(t, synthetic(t, qwen3VLConfig, one+"gate_up_proj BF16 3 7 8\n"+one+"down_proj BF16 3 4 7"),
+	wantRefused(t,
+		synthetic(t, qwen3VLConfig, one+"gate_up_proj BF16 3 7 8\n"+one+"down_proj BF16 3 4 7"),
 		LayoutHF, one+"down_proj", "hidden_size", "6 in config.json")
 	wantRefused(t, synthetic(t, `{"model_type": "qwen3_vl_moe", "num_experts": 3}`,
 		one+"gate_up_proj BF16 3 6 8\n"+one+"down_proj BF16 3 4 6"), LayoutNative,

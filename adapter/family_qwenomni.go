@@ -2,8 +2,8 @@ package adapter
 
 import "slices"
 
-// qwen3Omni is Qwen3-Omni. Its native layout has the names of the model that listens and thinks, the
-// thinker. The talker stays as it is, with a number of experts of its own.
+// qwen3Omni is Qwen3-Omni. Its native layout has the names of the model that listens and thinks,
+// the thinker. The talker stays as it is, with a number of experts of its own.
 var qwen3Omni = family{
 	name:    "qwen3_omni_moe",
 	types:   []string{"qwen3_omni_moe"},

@@ -59,7 +59,8 @@ func TestStep3PredictionLayersStayAsTheyAre(t *testing.T) {
 		for n := range int64(5) {
 			from := "model.layers." + string(rune('0'+n)) + ".moe."
 			if n < first || n >= first+2 {
-				mustTensor(t, d, "model.language_model.layers."+from[13:]+"gate.e_score_correction_bias")
+				mustTensor(t, d,
+					"model.language_model.layers."+from[13:]+"gate.e_score_correction_bias")
 				down := elements(t, s, from+"down_proj.weight")
 				wantTensor(t, d, byElement("model.language_"+from+"experts.down_projs", "BF16",
 					[]int64{1, 4, 6}, func(i []int64) float32 { return down(1, i[2], i[1]) }))

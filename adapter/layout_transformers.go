@@ -52,9 +52,9 @@ var hyperConnections = []rename{
 // kernelMarks are keys that only the layout transformers of models with these modules has.
 var kernelMarks = []string{".self_attn.forget_gate.", ".self_attn.conv1d.weight$"}
 
-// visionQKV takes apart the fused query, key and value of a vision tower. It gives the rows of query
-// and key the order that transformers turns. from is the end of the fused key without "weight" or
-// "bias", and to is what begins the names of the parts.
+// visionQKV takes apart the fused query, key and value of a vision tower. It gives the rows of
+// query and key the order that transformers turns. from is the end of the fused key without
+// "weight" or "bias", and to is what begins the names of the parts.
 func visionQKV(from, to string) []step {
 	return append(fusedQKV("", from, to), swapped{
 		ends: []string{

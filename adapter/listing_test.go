@@ -870,7 +870,7 @@ var listed = map[string]listing{
 }
 
 // synthetic makes the checkpoint that lines describe, filled with zeros.
-func synthetic(t *testing.T, config, lines string) *synth.Checkpoint {
+func synthetic(t testing.TB, config, lines string) *synth.Checkpoint {
 	t.Helper()
 	s, err := parseSettings([]byte(config))
 	if err != nil {

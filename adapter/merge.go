@@ -11,7 +11,7 @@ import (
 // merge makes the grouped tensors of a layer, of the rank's own experts. A rank without experts has
 // none.
 func (p *planner) merge(x *expertLayer) error {
-	lo, hi := p.o.EP.Range(p.experts(x))
+	lo, hi := p.rangeOf(x)
 	p.leaveOut(x, lo, hi)
 	if lo == hi && (x.isSplit() || !p.view.empty) {
 		return nil
@@ -124,7 +124,7 @@ func (p *planner) joinExpert(x *expertLayer, g *group, parts []role, e, like int
 	return n, nil
 }
 
-// sameShape refuses gate and up of different sizes, which nobody could take apart again.
+// sameShape refuses gate and up of different sizes, since they could not be taken apart again.
 func sameShape(nodes []expr.Node, ws []*weight) error {
 	for i, n := range nodes {
 		if !slices.Equal(n.Shape(), nodes[0].Shape()) {
@@ -167,8 +167,9 @@ func (p *planner) regroup(x *expertLayer, g *group, parts []role, lo, hi int) (
 		src, ok := x.with(r)
 		if !ok {
 			w := x.grouped[0]
-			return nil, nil, fmt.Errorf("%s: %s: expected a tensor with the %s projections of layer "+
-				"%d beside it: the checkpoint may be incomplete", w.Shard, w.Key, r, x.number)
+			return nil, nil,
+				fmt.Errorf("%s: %s: expected a tensor with the %s projections of layer "+
+					"%d beside it: the checkpoint may be incomplete", w.Shard, w.Key, r, x.number)
 		}
 		n, err := p.partOf(src, r, g, lo, hi)
 		if err != nil {
@@ -259,7 +260,7 @@ func (x *expertLayer) with(r role) (groupedWeight, bool) {
 // single shows an expert's tensor in a layout without groups. A split one keeps its own key, a
 // grouped one is taken apart.
 func (p *planner) single(w *weight, at place, x *expertLayer) error {
-	lo, hi := p.o.EP.Range(p.experts(x))
+	lo, hi := p.rangeOf(x)
 	if e, ok := p.family.experts.expertOf(at.rest); ok {
 		if e < lo || e >= hi {
 			p.acc.dropWeight(w, "expert of another expert-parallel rank")

@@ -40,9 +40,7 @@ func (f *family) info() FamilyInfo {
 	}
 	for i := range layouts {
 		l := &layouts[i]
-		switch v, ok := f.view(l); {
-		case !ok || l.published && !(l.splits && f.expertKeys().groupsAndSplits()):
-		default:
+		for _, v := range f.viewsOf(l) {
 			o.Layouts = append(o.Layouts, LayoutInfo{
 				Layout: l.Name, Types: v.types, Sometimes: v.lacks != nil,
 				Published: !l.published && !f.hasView(l.Name), Changes: v.changes(),
@@ -50,6 +48,24 @@ func (f *family) info() FamilyInfo {
 		}
 	}
 	return o
+}
+
+// viewsOf returns the views of a layout that the list names. There are several if the types of the
+// row differ.
+func (f *family) viewsOf(l *Layout) (all []view) {
+	for _, v := range f.views {
+		if v.layout == l.Name {
+			all = append(all, v)
+		}
+	}
+	if all != nil {
+		return all
+	}
+	v, ok := f.view(l)
+	if !ok || l.published && !(l.splits && f.expertKeys().groupsAndSplits()) {
+		return nil
+	}
+	return []view{*v}
 }
 
 // hasView reports whether the row itself says what a layout has.
@@ -79,6 +95,9 @@ func (v *view) changes() (all []string) {
 		if t, ok := s.(teller); ok && !slices.Contains(all, t.tells()) {
 			all = append(all, t.tells())
 		}
+	}
+	if v.note != "" {
+		all = append(all, v.note)
 	}
 	return all
 }

@@ -138,7 +138,7 @@ func (p *planner) emit() error {
 		switch {
 		case x < 0:
 			err = p.pass(w, at)
-		case p.layout.apart():
+		case p.layout.apart() || !p.sharesExperts(p.layers[x].prefix):
 			err = p.single(w, at, p.layers[x])
 		case !merged[x]:
 			merged[x] = true

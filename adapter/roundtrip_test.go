@@ -270,7 +270,9 @@ func wantShownAgain(t *testing.T, view, want, got *StateDict) (reasons []string)
 // sameRows reports whether two contents of a matrix have the same rows in some order.
 func sameRows(a, b []byte, l *Lazy) bool {
 	size := len(a) / int(l.Shape()[0])
-	sorted := func(all []byte) [][]byte { return slices.SortedFunc(slices.Chunk(all, size), bytes.Compare) }
+	sorted := func(all []byte) [][]byte {
+		return slices.SortedFunc(slices.Chunk(all, size), bytes.Compare)
+	}
 	return slices.EqualFunc(sorted(a), sorted(b), bytes.Equal)
 }
 

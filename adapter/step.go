@@ -73,8 +73,8 @@ func (p *planner) replace(by func(w *weight) ([]weight, error)) error {
 	return nil
 }
 
-// change replaces the values of the weights whose keys have one of the endings. Without a new value,
-// a weight stays.
+// change replaces the values of the weights whose keys have one of the endings. Without a new
+// value, a weight stays.
 func (p *planner) change(ends []string, by func(w *weight) (expr.Node, error)) error {
 	return p.replace(func(w *weight) ([]weight, error) {
 		if !endsIn(ends, w.hf) {

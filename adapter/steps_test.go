@@ -31,24 +31,28 @@ var defectsOfSteps = map[string]defectOfSteps{
 	"fused rows without a number of heads": {"ling_v2", LayoutNative, func(c *synth.Checkpoint) {
 		delete(c.Config, "num_attention_heads")
 	}, []string{"needs num_attention_heads"}},
-	"fused rows without a size of heads": {"sarvam_moe", LayoutTransformers, func(c *synth.Checkpoint) {
-		delete(c.Config, "head_dim")
-	}, []string{"head_dim"}},
-	"fused rows of a number without axes": {"sarvam_moe", LayoutTransformers, func(c *synth.Checkpoint) {
-		reshaped(c, "model.layers.0.attention.query_key_value.weight", "BF16")
-	}, []string{"no rows", "3 parts"}},
+	"fused rows without a size of heads": {"sarvam_moe", LayoutTransformers,
+		func(c *synth.Checkpoint) {
+			delete(c.Config, "head_dim")
+		}, []string{"head_dim"}},
+	"fused rows of a number without axes": {"sarvam_moe", LayoutTransformers,
+		func(c *synth.Checkpoint) {
+			reshaped(c, "model.layers.0.attention.query_key_value.weight", "BF16")
+		}, []string{"no rows", "3 parts"}},
 	"thirds of a number of rows": {"kimi_k25", LayoutTransformers, func(c *synth.Checkpoint) {
 		reshaped(c, "vision_tower.encoder.blocks.0.wqkv.weight", "BF16", 25, 8)
 	}, []string{"25 rows", "3 equal parts"}},
-	"heads that do not divide the rows": {"kimi_k25", LayoutTransformers, func(c *synth.Checkpoint) {
-		inConfig(c, "vision_config")["vt_num_attention_heads"] = 3
-	}, []string{"[8 8]", "3 heads"}},
+	"heads that do not divide the rows": {"kimi_k25", LayoutTransformers,
+		func(c *synth.Checkpoint) {
+			inConfig(c, "vision_config")["vt_num_attention_heads"] = 3
+		}, []string{"[8 8]", "3 heads"}},
 	"heads of an odd number of rows": {"llama", LayoutTorchTitan, func(c *synth.Checkpoint) {
 		reshaped(c, "model.layers.0.self_attn.k_proj.weight", "BF16", 3, 8)
 	}, []string{"[3 8]", "even number of rows"}},
-	"no number of heads of the language model": {"llama", LayoutTorchTitan, func(c *synth.Checkpoint) {
-		delete(c.Config, "num_attention_heads")
-	}, []string{"config.json", "num_attention_heads"}},
+	"no number of heads of the language model": {"llama", LayoutTorchTitan,
+		func(c *synth.Checkpoint) {
+			delete(c.Config, "num_attention_heads")
+		}, []string{"config.json", "num_attention_heads"}},
 	"a number of heads that is text": {"llama", LayoutTorchTitan, func(c *synth.Checkpoint) {
 		c.Config["num_attention_heads"] = "two"
 	}, []string{"num_attention_heads is \"two\"", "whole number"}},
@@ -76,9 +80,10 @@ var defectsOfSteps = map[string]defectOfSteps{
 	"a shard of the table missing": {"qwen4_exp", LayoutTransformers, func(c *synth.Checkpoint) {
 		without(c, `shard_1`)
 	}, []string{"expected model.layers.0.ple.ple_embedding.ngram_embedding.shard_1.weight"}},
-	"the last shard of the table missing": {"qwen4_exp", LayoutTransformers, func(c *synth.Checkpoint) {
-		without(c, `shard_2`)
-	}, []string{"2 such tensors", "split_ngram_parts = 3"}},
+	"the last shard of the table missing": {"qwen4_exp", LayoutTransformers,
+		func(c *synth.Checkpoint) {
+			without(c, `shard_2`)
+		}, []string{"2 such tensors", "split_ngram_parts = 3"}},
 	"a shard of another width": {"qwen4_exp", LayoutTransformers, func(c *synth.Checkpoint) {
 		reshaped(c, "model.layers.0.ple.ple_embedding.ngram_embedding.shard_1.weight", "BF16", 4, 3)
 	}, []string{"[4 3]", "[4 2]"}},
@@ -100,12 +105,14 @@ var defectsOfSteps = map[string]defectOfSteps{
 	"groups with two axes": {"gemma4", LayoutNative, func(c *synth.Checkpoint) {
 		reshaped(c, "model.language_model.layers.0.experts.gate_up_proj", "BF16", 16, 6)
 	}, []string{"[16 6]", "three axes"}},
-	"groups of another number of experts": {"qwen3_vl_moe", LayoutNative, func(c *synth.Checkpoint) {
-		reshaped(c, "model.language_model.layers.0.mlp.experts.down_proj", "BF16", 3, 4, 6)
-	}, []string{"[3 4 6]", "expected 2"}},
-	"groups that do not divide into gate and up": {"qwen3_5_moe", LayoutSplit, func(c *synth.Checkpoint) {
-		reshaped(c, "model.language_model.layers.0.mlp.experts.gate_up_proj", "BF16", 2, 7, 6)
-	}, []string{"[2 7 6]", "2 projections"}},
+	"groups of another number of experts": {"qwen3_vl_moe", LayoutNative,
+		func(c *synth.Checkpoint) {
+			reshaped(c, "model.language_model.layers.0.mlp.experts.down_proj", "BF16", 3, 4, 6)
+		}, []string{"[3 4 6]", "expected 2"}},
+	"groups that do not divide into gate and up": {"qwen3_5_moe", LayoutSplit,
+		func(c *synth.Checkpoint) {
+			reshaped(c, "model.language_model.layers.0.mlp.experts.gate_up_proj", "BF16", 2, 7, 6)
+		}, []string{"[2 7 6]", "2 projections"}},
 	"a group missing": {"step3p5", LayoutNative, func(c *synth.Checkpoint) {
 		without(c, `moe.up_proj`)
 	}, []string{"moe.down_proj.weight", "up projections of layer 1", "incomplete"}},

@@ -331,7 +331,9 @@ func recognized(c *Checkpoint, native []synth.Tensor) bool {
 	v, ok := familyOf(c.Config.fields()).viewNamed(LayoutNative)
 	return ok && slices.ContainsFunc(native, func(x synth.Tensor) bool {
 		return strings.HasSuffix(x.Name, "_projs") ||
-			slices.ContainsFunc(v.marks, func(m string) bool { return drop{key: m}.matches(x.Name) })
+			slices.ContainsFunc(v.marks, func(m string) bool {
+				return drop{key: m}.matches(x.Name)
+			})
 	})
 }
 

@@ -11,7 +11,8 @@ func (p *planner) refuseUnsplit(w *weight, name string) error {
 	if !p.layout.splits || !holdsExperts(w) || p.leftOut(name) != "" {
 		return nil
 	}
-	why := fmt.Sprintf("grouped experts of shape %v, and for model_type %q it is not known in which "+
+	why := fmt.Sprintf("grouped experts of shape %v, and for model_type %q it is not known in "+
+		"which "+
 		"order and along which axes they are joined", w.shape(), p.s.modelType())
 	if k := p.family.expertKeys(); k != nil && k.whole != "" {
 		why = k.whole

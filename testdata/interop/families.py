@@ -705,7 +705,7 @@ DEQUANTIZES = {"deepseek_v3", "deepseek_v32", "kimi_vl", "minimax_m2", "mimo_v2_
 
 
 def make(family, seed, makers=FAMILIES, dequantizes=DEQUANTIZES, stored=(BF16,)):
-    """The checkpoint of a family for this seed. Where it is not quantized, it has one of these dtypes."""
+    """The checkpoint of a family for this seed, in one of the dtypes stored if not quantized."""
     quantized = family in dequantizes or seed % 2 == 0
     scale = "F32" if family in ("minimax_m2", "mimo_v25", "mimo_v26") else None
     return makers[family](Maker(f"{family} {seed}", scale, quantized, stored))
