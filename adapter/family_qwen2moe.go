@@ -17,7 +17,7 @@ var qwen2Moe = family{
 // of such a model have different numbers of experts, and it reads no checkpoint.
 func zeroExperts(s settings) string {
 	if n, ok := s.integer("zero_expert_num"); s.modelType() == "longcat_flash" && (!ok || n != 0) {
-		return "zero_expert_num is not 0, and transformers reads no such checkpoint"
+		return "zero_expert_num is not 0, which transformers does not read"
 	}
 	return ""
 }
