@@ -346,6 +346,10 @@ func (m scaledBy) do(p *planner) error {
 		if v == nil {
 			return nil, fmt.Errorf("expected %s beside it", head+m.by)
 		}
+		if s := v.shape(); entry >= 0 && p.count >= 0 && len(s) == 1 && s[0] != int64(p.count) {
+			return nil, fmt.Errorf("%s has shape %v: expected a value for each of %d experts",
+				v.hf, s, p.count)
+		}
 		vectors[v.hf] = v
 		n, err := m.product(p.node(w), p.node(v), entry)
 		return []weight{p.made(w.hf, n, w, v)}, err
