@@ -317,6 +317,9 @@ func (t tied) do(p *planner) error {
 	if p.weightOf(t.to) != nil || t.when != nil && !t.when(p.s) {
 		return nil
 	}
+	if t.when == nil && p.c.isPart() {
+		return nil // another file may have it
+	}
 	return p.replace(func(w *weight) ([]weight, error) {
 		if w.hf != t.from {
 			return nil, nil
