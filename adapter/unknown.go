@@ -2,7 +2,6 @@ package adapter
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -20,6 +19,7 @@ func (c *Checkpoint) row(s settings) *family {
 		f = new(family)
 	}
 	f.unknown = true
+	f.unfit = unfit(s)
 	f.noNative = c.whyNoNative(s, f)
 	return f
 }
@@ -28,12 +28,11 @@ func (c *Checkpoint) row(s settings) *family {
 // model has it.
 func (c *Checkpoint) whyNoNative(s settings, f *family) string {
 	const unsure = "and no reference says how they are grouped"
-	ofRow := func(f family) bool { return slices.Contains(f.types, s.modelType()) }
 	switch {
 	case s.modelType() == "":
 		return "config.json has no model_type"
-	case slices.ContainsFunc(families, ofRow):
-		return "the rules for its model_type are those of another architecture or language model"
+	case f.unfit != "":
+		return f.unfit
 	case f.experts != nil:
 		return "the language model inside has experts, and no reference has the whole model"
 	}
@@ -93,48 +92,4 @@ func expertField(path string, v any, word string, named bool) string {
 		return path
 	}
 	return ""
-}
-
-// whyNot says why a model lacks a layout.
-func (f *family) whyNot(layout string) string {
-	l, _ := layoutNamed(layout)
-	switch {
-	case f.lacking[layout] != "":
-		return f.lacking[layout]
-	case layout == LayoutNative && f.noNative != "":
-		return f.noNative
-	case layout == LayoutTransformers && f.experts != nil:
-		return l.Reference + " has no rule to merge its experts"
-	case layout == LayoutTransformers:
-		return l.Reference + " merges nothing in it"
-	}
-	return l.Reference + " has no such model"
-}
-
-// PublishedNative reports whether the layout native of a checkpoint is one of published names,
-// because the reference has no adapter for the model.
-func PublishedNative(c *Checkpoint) bool {
-	f := c.row(c.Config.fields())
-	_, ok := f.viewNamed(LayoutNative)
-	return ok && !f.hasView(LayoutNative)
-}
-
-// OnlyPublished says why a checkpoint has no layouts but those of published checkpoints. It returns
-// "" if it has others, or no model_type.
-func OnlyPublished(c *Checkpoint) string {
-	s := c.Config.fields()
-	f := c.row(s)
-	if _, ok := f.viewNamed(LayoutNative); ok || s.modelType() == "" {
-		return ""
-	}
-	var absent []string
-	for i := range layouts {
-		if _, ok := f.view(&layouts[i]); ok && !layouts[i].published {
-			return ""
-		} else if !ok {
-			absent = append(absent, layouts[i].Name)
-		}
-	}
-	return fmt.Sprintf("there are no layouts %s: %s", strings.Join(absent, ", "),
-		f.whyNot(LayoutNative))
 }

@@ -123,17 +123,19 @@ func (v *viewFlags) sayLayout(log *slog.Logger, c *adapter.Checkpoint) {
 	}
 }
 
-// sayNative logs that the layout native has the published names, or why a checkpoint has no layouts
-// but those of published checkpoints. It says nothing about layouts that were not requested.
+// sayNative logs that the layout native has the published names, and which layouts a checkpoint
+// lacks. It says nothing about layouts that were not requested.
 func (v *viewFlags) sayNative(log *slog.Logger, c *adapter.Checkpoint) {
 	if len(v.layouts) > 0 && !slices.Contains(v.layouts, adapter.LayoutNative) {
 		return
 	}
 	native, _ := adapter.LayoutNamed(adapter.LayoutNative)
 	if adapter.PublishedNative(c) {
+		_, similar := adapter.Unknown(c)
 		log.Info("layout native has the published names: " + native.Reference +
-			" has no adapter for this model")
-	} else if why := adapter.OnlyPublished(c); why != "" {
+			" has no adapter for this model" + didYouMean(similar))
+	}
+	if why := adapter.Missing(c); why != "" && len(v.layouts) == 0 {
 		log.Info(why)
 	}
 }
