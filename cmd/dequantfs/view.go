@@ -90,9 +90,16 @@ func (v *viewFlags) checkLayouts() error {
 }
 
 // changed reports whether a flag was given that selects what is shown.
-func (v *viewFlags) changed() (changed bool) {
-	v.set.VisitAll(func(f *pflag.Flag) { changed = changed || f.Changed && f.Name != followLinks })
-	return changed
+func (v *viewFlags) changed() bool { return len(v.given()) > 0 }
+
+// given are the names of the given flags that select what is shown.
+func (v *viewFlags) given() (names []string) {
+	v.set.VisitAll(func(f *pflag.Flag) {
+		if f.Changed && f.Name != followLinks {
+			names = append(names, f.Name)
+		}
+	})
+	return names
 }
 
 // arguments returns the given flags for another process. They always name the layout, because the
