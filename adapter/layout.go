@@ -126,7 +126,7 @@ func LayoutNamed(name string) (l Layout, ok bool) {
 func Layouts(c *Checkpoint) []string {
 	f := c.row(c.Config.fields())
 	names := f.layouts()
-	if slices.Contains(names, LayoutSplit) && c.showsApart(f) {
+	if slices.Contains(names, LayoutSplit) && !c.holdsGroups(f) {
 		names = slices.DeleteFunc(names, func(name string) bool { return name == LayoutSplit })
 	}
 	return names

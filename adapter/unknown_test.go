@@ -177,7 +177,7 @@ func TestMessagesNameNoSplitThatIsRefused(t *testing.T) {
 	}
 }
 
-// The default is without split if the source has its experts apart: then it equals hf.
+// The default is without split if the source has no grouped experts: then it equals hf.
 func TestSplitIsShownWhereItDiffersFromHF(t *testing.T) {
 	for _, test := range []struct {
 		modelType string
@@ -188,7 +188,7 @@ func TestSplitIsShownWhereItDiffersFromHF(t *testing.T) {
 		{"qwen3_5_moe", []string{"mlp.experts.gate_and_up_projs BF16 2 6 8", "mlp.experts.down_projs BF16 2 4 6"}, true},
 		{"qwen3_5_moe", []string{"mlp.experts.0.up_proj.weight BF16 4 6"}, false},
 		{"qwen3_5_moe", []string{"mlp.experts.0.up_proj.weight BF16 4 6", "mlp.experts.down_proj BF16 2 6 4"}, true},
-		{"qwen3_5_moe", []string{"input_layernorm.weight BF16 6"}, true},
+		{"qwen3_5_moe", []string{"input_layernorm.weight BF16 6"}, false},
 		{"step3p5", []string{"moe.gate_proj.weight BF16 2 4 6"}, true},
 		{"step3p5", []string{"moe.experts.0.gate_proj.weight BF16 4 6"}, false},
 		{"qwen3_moe", []string{"mlp.experts.gate_up_proj BF16 2 8 6"}, false},

@@ -36,18 +36,13 @@ func (c *Checkpoint) refusesSplit(f *family) bool {
 	})
 }
 
-// showsApart reports whether layout hf of a checkpoint has its experts apart, although others of
-// the family have them grouped. Then it equals layout split.
-func (c *Checkpoint) showsApart(f *family) (apart bool) {
-	for _, t := range c.Tensors() {
-		rest := f.locate(t.Key).rest
-		if _, _, grouped := f.groupedExperts(rest); grouped {
-			return false
-		}
-		_, _, single := f.experts.ofExpert(rest)
-		apart = apart || single
-	}
-	return apart
+// holdsGroups reports whether a checkpoint has grouped experts. If it has none, layouts hf and split
+// are equal. One without tensors counts as published.
+func (c *Checkpoint) holdsGroups(f *family) bool {
+	return len(c.Tensors()) == 0 || slices.ContainsFunc(c.Tensors(), func(t *Stored) bool {
+		_, _, grouped := f.groupedExperts(f.locate(t.Key).rest)
+		return grouped || holdsExperts(t.Key, t.Shape)
+	})
 }
 
 // holdsExperts reports whether a weight seems to hold the matrices of all experts of a layer, by
