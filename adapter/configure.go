@@ -17,7 +17,7 @@ func (p *planner) configure() (err error) {
 	if err := p.onlyHF(); err != nil {
 		return err
 	}
-	if p.layout, p.view, err = choose(p.family, p.s, p.o.Layout); err != nil {
+	if err := p.choose(p.o.Layout); err != nil {
 		return err
 	}
 	p.gated = p.s.gated()
@@ -100,28 +100,16 @@ func choice(name string, value *string, values ...string) error {
 }
 
 // choose finds a layout and the family's view of it. The error says which there are.
-func choose(f *family, s settings, name string) (*Layout, *view, error) {
+func (p *planner) choose(name string) error {
 	l, ok := layoutNamed(name)
 	if !ok {
-		return nil, nil, fmt.Errorf("%w %q: there are %s", ErrUnknownLayout, name, f.allLayouts())
+		return fmt.Errorf("%w %q: there are %s", ErrUnknownLayout, name,
+			p.c.allLayouts(p.family))
 	}
-	if v, ok := f.view(l); ok {
-		return l, v, nil
+	v, ok := p.family.view(l)
+	if !ok {
+		return p.c.lacks(p.family, p.s, l)
 	}
-	return nil, nil, lacks(f, s, name)
-}
-
-// lacks is the error for a layout that the model does not have.
-func lacks(f *family, s settings, layout string) error {
-	if s.modelType() == "" {
-		return fmt.Errorf("layout %s needs the model_type of a config.json, and there is none: "+
-			"give --layout %s, which works for every model", layout, LayoutHF)
-	}
-	model := fmt.Sprintf("model_type %q", s.modelType())
-	if types := s.modelTypes(); f.unknown && len(types) > 1 {
-		model += fmt.Sprintf(" around %q", types[1])
-	}
-	text := fmt.Sprintf("config.json: %s has no layout %s: %s; it has %s", model, layout,
-		f.whyNot(layout), f.allLayouts())
-	return &LayoutError{layout, text}
+	p.layout, p.view = l, v
+	return nil
 }

@@ -53,3 +53,25 @@ func (p *planner) ofRank(at place, n expr.Node) (expr.Node, error) {
 	}
 	return rankOf(n, lo, hi)
 }
+
+// noteRank keeps a line about a rank that has all tensors, or no experts.
+func (p *planner) noteRank() {
+	shared, most := false, 0
+	for _, x := range p.layers {
+		if !p.sharesExperts(x.prefix) {
+			continue
+		}
+		if lo, hi := p.rangeOf(x); lo < hi {
+			return
+		}
+		shared, most = true, max(most, p.experts(x))
+	}
+	switch e := p.o.EP; {
+	case e.Size < 2:
+	case !shared:
+		p.note("ep: there are no experts that ranks could share, so each rank has all tensors")
+	default:
+		p.note(fmt.Sprintf("ep: rank %d of %d has no experts, since layers have at most %d",
+			e.Rank, e.Size, most))
+	}
+}

@@ -1,6 +1,11 @@
 package adapter
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
 
 func TestRanksShareExpertsAsDivmodDoes(t *testing.T) {
 	for _, test := range []struct {
@@ -34,6 +39,35 @@ func TestRanksThatDoNotExistAreRefused(t *testing.T) {
 	for _, e := range []EP{{}, {0, 1}, {3, 4}} {
 		if err := e.check(); err != nil {
 			t.Errorf("%+v: %v", e, err)
+		}
+	}
+}
+
+// A user who asks for ranks learns where they make no difference, and which ranks are empty.
+func TestRanksThatAreWholeOrEmptyAreNoted(t *testing.T) {
+	const whole, empty = "no experts that ranks could share", "has no experts"
+	dense := synthetic(t, `{"model_type": "llama"}`, "model.norm.weight BF16 8")
+	for _, test := range []struct {
+		source *synth.Checkpoint
+		ep     EP
+		want   string
+	}{
+		{dense, EP{}, ""},
+		{dense, EP{0, 1}, ""},
+		{dense, EP{0, 2}, whole},
+		{synth.DeepSeek(small(synth.Options{Experts: 2})), EP{1, 2}, ""},
+		{synth.DeepSeek(small(synth.Options{Experts: 2})), EP{1, 7}, ""},
+		{synth.DeepSeek(small(synth.Options{Experts: 2})), EP{6, 7}, "rank 6 of 7 " + empty},
+	} {
+		for _, layout := range []string{LayoutNative, LayoutHF} {
+			p, err := NewPlan(opened(t, test.source), Options{Layout: layout, EP: test.ep})
+			if err != nil {
+				t.Fatal(err)
+			}
+			notes := strings.Join(p.Notes, "\n")
+			if !strings.Contains(notes, test.want) || test.want == "" && strings.Contains(notes, "ep:") {
+				t.Errorf("%v in layout %s: notes %q, want %q", test.ep, layout, notes, test.want)
+			}
 		}
 	}
 }

@@ -50,8 +50,13 @@ type family struct {
 	// views are the layouts of the family, besides those that every model has.
 	views []view
 
-	// lacking says why the configuration does not have layouts that the row has.
+	// absent says why the row lacks layouts although their references have the model.
+	absent map[string]string
+
+	// lacking says why the configuration does not have layouts that the row has. only are the
+	// values of model_type that have a layout, if the configuration's does not.
 	lacking map[string]string
+	only    map[string][]string
 
 	// noNative says why a family without experts lacks the layout native. If it is empty, such a
 	// family has it: with the published names, as for every model that the reference has no adapter
@@ -59,8 +64,10 @@ type family struct {
 	noNative string
 
 	// unknown: the model has no row. The row of the language model inside says how its weights and
-	// experts are stored. See Checkpoint.row.
+	// experts are stored. See Checkpoint.row. unfit says what a row needs that has the model's type,
+	// but is not for this configuration.
 	unknown bool
+	unfit   string
 }
 
 // expertKeys has the names of the experts of a layer in a checkpoint.
@@ -186,6 +193,7 @@ func familyOf(s settings) *family {
 		if f := rowOf(l); f != nil {
 			inside := *f
 			inside.views, inside.noNative = nil, ""
+			inside.absent, inside.lacking, inside.only = nil, nil, nil
 			return &inside
 		}
 	}
@@ -204,7 +212,7 @@ func rowOf(s settings) *family {
 // of returns the row with the views that a configuration has.
 func (f *family) of(s settings) *family {
 	own := *f
-	own.views, own.lacking = nil, map[string]string{}
+	own.views, own.lacking, own.only = nil, map[string]string{}, map[string][]string{}
 	for _, v := range f.views {
 		reason := ""
 		if v.lacks != nil {
@@ -212,6 +220,7 @@ func (f *family) of(s settings) *family {
 		}
 		switch {
 		case len(v.types) > 0 && !slices.Contains(v.types, s.modelType()):
+			own.only[v.layout] = append(own.only[v.layout], v.types...)
 		case reason != "":
 			own.lacking[v.layout] = reason
 		default:
@@ -224,12 +233,16 @@ func (f *family) of(s settings) *family {
 // matches reports whether the row is for a configuration. The outermost model_type decides. Only
 // types that the row lists may be below it.
 func (f *family) matches(s settings) bool {
-	if !slices.Contains(f.types, s.modelType()) {
-		return false
-	}
-	if len(f.architectures) > 0 && !slices.Contains(f.architectures, s.architecture()) {
-		return false
-	}
+	return slices.Contains(f.types, s.modelType()) && f.isArchitecture(s) && f.fitsInside(s)
+}
+
+// isArchitecture reports whether the row is for the first architecture of a configuration.
+func (f *family) isArchitecture(s settings) bool {
+	return len(f.architectures) == 0 || slices.Contains(f.architectures, s.architecture())
+}
+
+// fitsInside reports whether the row is for the models inside a configuration.
+func (f *family) fitsInside(s settings) bool {
 	if f.inside != "" && !slices.Contains(s.modelTypes(), f.inside) {
 		return false
 	}
@@ -300,15 +313,4 @@ func (f *family) layouts() []string {
 		}
 	}
 	return names
-}
-
-// allLayouts lists all layouts of the family, for messages.
-func (f *family) allLayouts() string {
-	var names []string
-	for i := range layouts {
-		if _, ok := f.view(&layouts[i]); ok {
-			names = append(names, layouts[i].Name)
-		}
-	}
-	return enumerated(names, "and")
 }

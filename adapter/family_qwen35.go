@@ -21,6 +21,10 @@ var qwen35Moe = family{
 		},
 		plainTransformers,
 	},
+	absent: map[string]string{
+		LayoutTorchTitan: "TorchTitan 0.3.0 has it, but takes the axes of the published experts " +
+			"the other way round",
+	},
 }
 
 // qwen35 is Qwen 3.5 without experts.

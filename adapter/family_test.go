@@ -108,19 +108,44 @@ func TestLayoutsThatAModelLacksAreRefused(t *testing.T) {
 		want           []string
 	}{
 		{LayoutNative, `{"model_type": "internvl", "text_config": {"model_type": "deepseek_v3"}}`, []string{
-			`"internvl" around "deepseek_v3" has no layout native`, "the language model inside has experts", published,
+			`"internvl" around "deepseek_v3" is not known, so it has no layout native`, "the language model inside has experts", published,
 		}},
 		{LayoutNative, `{"model_type": "mistral3", "text_config": {"model_type": "llama4"}}`, []string{
-			`"mistral3" around "llama4"`, "another architecture or language model", published,
+			`"mistral3" around "llama4" has no layout native: it is known only with text_config.model_type `,
+			`"mistral", "ministral3" or "mistral4", and config.json has "llama4"`, published,
 		}},
-		{LayoutNative, `{"text_config": {"model_type": "deepseek_v3"}}`, []string{"needs the model_type", "give --layout hf"}},
+		{LayoutNative, `{"text_config": {"model_type": "deepseek_v3"}}`, []string{"config.json has no model_type, which says what layout native is like: give --layout hf"}},
 		{LayoutNative, `{"model_type": "novel", "ffn_config": {"moe_num_experts": 16}}`, []string{
-			`"novel" has no layout native`, "by ffn_config.moe_num_experts in config.json it may have experts", published,
+			`"novel" is not known, so it has no layout native`, "by ffn_config.moe_num_experts in config.json it may have experts", published,
 		}},
 		{LayoutNative, `{"model_type": "mixtral"}`, []string{"NeMo AutoModel 0.7.0 has no such model"}},
-		{LayoutTransformers, `{"model_type": "llama"}`, []string{"merges nothing in it", "it has native, hf, split, torchtitan and hf-fp8"}},
-		{LayoutTransformers, `{"model_type": "kimi_k2"}`, []string{"transformers 5.24.0 has no rule to merge its experts"}},
-		{LayoutTorchTitan, `{"model_type": "novel"}`, []string{"TorchTitan 0.3.0 has no such model", "it has native, hf, split and hf-fp8"}},
+		{LayoutTransformers, `{"model_type": "llama"}`, []string{"transformers 5.24.0 merges nothing in it", "it has native, hf, split, torchtitan and hf-fp8"}},
+		{LayoutTransformers, `{"model_type": "kimi_k2"}`, []string{`transformers 5.24.0 has it only for model_type "deepseek_v3"`}},
+		{LayoutTransformers, `{"model_type": "kimi_k3"}`, []string{"transformers 5.24.0 has no rule to merge its experts"}},
+		{LayoutTorchTitan, `{"model_type": "novel"}`, []string{
+			`model_type "novel" is not known, so it has no layout torchtitan: dequantfs has no rule for it; `,
+			"it has native, hf, split and hf-fp8",
+		}},
+		{LayoutTorchTitan, `{"model_type": "mixtral"}`, []string{"TorchTitan 0.3.0 has no such model"}},
+		{LayoutNative, `{"model_type": "qwen3-moe", "num_experts": 4}`, []string{
+			`model_type "qwen3-moe" is not known (did you mean "qwen3_moe"?), so it has no layout native: by num_experts`,
+		}},
+		{LayoutTorchTitan, `{"model_type": "qwen3_5_moe"}`, []string{"TorchTitan 0.3.0 has it, but takes the axes", "the other way round"}},
+		{LayoutTorchTitan, `{"model_type": "qwen3_5_text"}`, []string{`TorchTitan 0.3.0 has it only for model_type "qwen3_5"; it has`}},
+		{LayoutTorchTitan, `{"model_type": "internvl", "text_config": {"model_type": "qwen3_5_moe"}}`, []string{"dequantfs has no rule for it"}},
+		{LayoutNative, `{"model_type": "mimo_v2", "architectures": ["Mine"]}`, []string{
+			`NeMo AutoModel 0.7.0 has it only for architectures "MiMoV25ForCausalLM" or "MiMoV2ForCausalLM", and config.json has "Mine"`,
+		}},
+		{LayoutNative, `{"model_type": "mimo_v2"}`, []string{`"MiMoV2ForCausalLM", and config.json has none`}},
+		{LayoutNative, `{"model_type": "muse_glimmer", "architectures": ["Mine"]}`, []string{
+			`it is known only with architectures "MuseGlimmerForConditionalGeneration", and config.json has "Mine"`,
+		}},
+		{LayoutTransformers, `{"model_type": "mistral3", "text_config": {"model_type": "qwen3"}}`, []string{
+			`it is known only with text_config.model_type "mistral", "ministral3" or "mistral4", and config.json has "qwen3"`,
+		}},
+		{LayoutNative, `{"model_type": "qwen3_moe", "llm_config": {"text_config": {"model_type": "x"}}}`, []string{
+			`it is known only with llm_config.text_config.model_type "qwen3_moe", and config.json has "x"`,
+		}},
 	} {
 		c := opened(t, synthetic(t, test.config, "model.norm.weight BF16 8"))
 		_, err := NewPlan(c, Options{Layout: test.layout})

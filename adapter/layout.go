@@ -146,8 +146,15 @@ func ReadersOf(c *Checkpoint, layout string) string {
 }
 
 // Layouts returns the forward layouts of the checkpoint's family, native first. Every model has
-// "hf".
-func Layouts(c *Checkpoint) []string { return c.row(c.Config.fields()).layouts() }
+// "hf". "split" is among them only if it differs from "hf".
+func Layouts(c *Checkpoint) []string {
+	f := c.row(c.Config.fields())
+	names := f.layouts()
+	if slices.Contains(names, LayoutSplit) && !c.holdsGroups(f) {
+		names = slices.DeleteFunc(names, func(name string) bool { return name == LayoutSplit })
+	}
+	return names
+}
 
 // layoutNamed finds the row of a layout.
 func layoutNamed(name string) (*Layout, bool) {

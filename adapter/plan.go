@@ -282,6 +282,7 @@ func (p *planner) settle() error {
 			", nothing is left out: begin it with .* to match anywhere")
 	}
 	p.noteEmpty()
+	p.noteRank()
 	return nil
 }
 

@@ -167,11 +167,11 @@ func TestWrongSourcesAreRefused(t *testing.T) {
 		},
 		"unknown family": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "native"},
-			[]string{`"novel" has no layout native`, "by n_routed_experts in config.json it may have experts", "it has hf, split and hf-fp8"},
+			[]string{`"novel" is not known, so it has no layout native`, "by n_routed_experts in config.json it may have experts", "it has hf, split and hf-fp8"},
 		},
 		"no family": {
 			func(c *synth.Checkpoint) { delete(c.Config, "model_type") }, Options{Layout: "native"},
-			[]string{"layout native needs the model_type of a config.json", "--layout hf, which works for every model"},
+			[]string{"config.json has no model_type, which says what layout native is like", "--layout hf, which works for every model"},
 		},
 		"rank of an unknown family": {
 			func(c *synth.Checkpoint) { c.Config["model_type"] = "novel" }, Options{Layout: "hf", EP: EP{0, 2}},

@@ -23,6 +23,7 @@ func (c *Checkpoint) row(s settings) *family {
 		f = new(family)
 	}
 	f.unknown = true
+	f.unfit = unfit(s)
 	f.noNative = c.whyNoNative(s, f)
 	return f
 }
@@ -30,12 +31,11 @@ func (c *Checkpoint) row(s settings) *family {
 // whyNoNative says why a model without a row does not have the layout native. It returns "" if the
 // model has it.
 func (c *Checkpoint) whyNoNative(s settings, f *family) string {
-	ofRow := func(f family) bool { return slices.Contains(f.types, s.modelType()) }
 	switch {
 	case s.modelType() == "":
 		return "config.json has no model_type"
-	case slices.ContainsFunc(families, ofRow):
-		return "the rules for its model_type are those of another architecture or language model"
+	case f.unfit != "":
+		return f.unfit
 	case f.experts != nil:
 		return "the language model inside has experts, and no reference has the whole model"
 	}
@@ -118,48 +118,4 @@ func expertField(path string, v any, word string, named bool) string {
 		return path
 	}
 	return ""
-}
-
-// whyNot says why a model lacks a layout.
-func (f *family) whyNot(layout string) string {
-	l, _ := layoutNamed(layout)
-	switch {
-	case f.lacking[layout] != "":
-		return f.lacking[layout]
-	case layout == LayoutNative && f.noNative != "":
-		return f.noNative
-	case layout == LayoutTransformers && f.experts != nil:
-		return l.Reference + " has no rule to merge its experts"
-	case layout == LayoutTransformers:
-		return l.Reference + " merges nothing in it"
-	}
-	return l.Reference + " has no such model"
-}
-
-// PublishedNative reports whether the layout native of a checkpoint is one of published names,
-// because the reference has no adapter for the model.
-func PublishedNative(c *Checkpoint) bool {
-	f := c.row(c.Config.fields())
-	_, ok := f.viewNamed(LayoutNative)
-	return ok && !f.hasView(LayoutNative)
-}
-
-// OnlyPublished says why a checkpoint has no layouts but those of published checkpoints. It returns
-// "" if it has others, or no model_type.
-func OnlyPublished(c *Checkpoint) string {
-	s := c.Config.fields()
-	f := c.row(s)
-	if _, ok := f.viewNamed(LayoutNative); ok || s.modelType() == "" {
-		return ""
-	}
-	var absent []string
-	for i := range layouts {
-		if _, ok := f.view(&layouts[i]); ok && !layouts[i].published {
-			return ""
-		} else if !ok {
-			absent = append(absent, layouts[i].Name)
-		}
-	}
-	return fmt.Sprintf("there are no layouts %s: %s", strings.Join(absent, ", "),
-		f.whyNot(LayoutNative))
 }

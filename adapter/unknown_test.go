@@ -31,7 +31,7 @@ func TestDenseModelsWithoutAnAdapterHaveTheirPublishedNames(t *testing.T) {
 		if !PublishedNative(c) {
 			t.Errorf("%s: native is not published", config)
 		}
-		if said := OnlyPublished(c); said != "" {
+		if said := Missing(c); said != "" {
 			t.Errorf("%s: %s", config, said)
 		}
 		published := dict(t, c, Options{Layout: LayoutHF})
@@ -53,7 +53,7 @@ func TestModelsThatMayHaveExpertsAreNotDense(t *testing.T) {
 		if got := Layouts(c); !slices.Equal(got, want) {
 			t.Errorf("%s: layouts %v, want %v", key, got, want)
 		}
-		said := OnlyPublished(c)
+		said := Missing(c)
 		if one := len(want) == 1; one != strings.Contains(said, key) || !one && said != "" {
 			t.Errorf("%s: said %q", key, said)
 		}
@@ -64,22 +64,39 @@ func TestModelsThatMayHaveExpertsAreNotDense(t *testing.T) {
 }
 
 // Nothing is said where another message says it, or where there are more layouts.
-func TestOnlyPublishedIsSaidOfModelsThatLackLayouts(t *testing.T) {
+func TestMissingLayoutsAreSaidWithTheirReasons(t *testing.T) {
 	for config, want := range map[string]string{
-		`{}`:                            "",
-		`{"model_type": "novel"}`:       "",
-		`{"model_type": "mixtral"}`:     "",
-		`{"model_type": "qwen3_moe"}`:   "",
-		`{"model_type": "glm4_moe"}`:    "",
-		`{"model_type": "novel_moe"}`:   "",
-		`{"model_type": "n", "moe": 2}`: "there are no layouts native, transformers, torchtitan: by moe in config.json",
+		`{}`:                          "",
+		`{"model_type": "novel"}`:     "",
+		`{"model_type": "mixtral"}`:   "",
+		`{"model_type": "qwen3_moe"}`: "",
+		`{"model_type": "glm4_moe"}`:  "",
+		`{"model_type": "novel_moe"}`: "",
+		`{"model_type": "n", "moe": 2}`: `model_type "n" is not known: no layout native: by moe in ` +
+			"config.json it may have experts, and no reference says how they are grouped; " +
+			"no layouts transformers and torchtitan: dequantfs has no rule for it",
+		`{"model_type": "qwen3-moe", "moe": 2}`: `model_type "qwen3-moe" is not known (did you mean "qwen3_moe"?): no layout`,
+		`{"model_type": "bagel"}`: "no layout native: NeMo AutoModel has two for it, one for each stage of training, " +
+			"and config.json does not say which; no layout transformers: transformers 5.24.0 merges nothing in it; " +
+			"no layout torchtitan: TorchTitan 0.3.0 has no such model",
+		`{"model_type": "longcat_flash", "zero_expert_num": 4}`: "no layouts native and torchtitan: " +
+			"NeMo AutoModel 0.7.0 and TorchTitan 0.3.0 have no such model; no layout transformers: zero_expert_num is not 0",
+		`{"model_type": "longcat_flash", "zero_expert_num": 0}`: "",
+		`{"model_type": "step3p7"}`:                             "no layout transformers: vision_config has no num_attention_heads",
+		`{"model_type": "kimi_k25", "vision_config": {"num_attention_heads": 0}}`: "no layout transformers: " +
+			"vision_config has no num_attention_heads",
+		`{"model_type": "kimi_k25", "vision_config": {"num_attention_heads": 4}}`: "",
+		`{"model_type": "qwen3_5_moe"}`:                                           "",
+		`{"model_type": "mimo_v2"}`:                                               "no layout native: NeMo AutoModel 0.7.0 has it only for architectures",
+		`{"model_type": "deepseek_v3", "text_config": {"model_type": "x"}}`: "no layouts native, transformers " +
+			`and torchtitan: it is known only with text_config.model_type "kimi_k2", and config.json has "x"`,
 	} {
 		c := &Checkpoint{Config: &Config{Raw: []byte(config)}}
-		if got := OnlyPublished(c); !strings.HasPrefix(got, want) || want == "" && got != "" {
+		if got := Missing(c); !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("%s: %q, want %q", config, got, want)
 		}
 	}
-	if got := OnlyPublished(&Checkpoint{Config: &Config{}}); got != "" {
+	if got := Missing(&Checkpoint{Config: &Config{}}); got != "" {
 		t.Errorf("without config.json: %q", got)
 	}
 }
@@ -127,6 +144,63 @@ func TestRanksOfUnknownDenseModelsAreWhole(t *testing.T) {
 	s.Config["model_type"] = "novel"
 	if _, err := NewPlan(opened(t, s), Options{EP: EP{1, 2}}); err == nil {
 		t.Error("a rank of unknown experts was planned")
+	}
+}
+
+// A message that lists the layouts of a model leaves split out where it is refused.
+func TestMessagesNameNoSplitThatIsRefused(t *testing.T) {
+	const grouped, apart = "mlp.experts.gate_up_proj BF16 2 8 6", "mlp.experts.0.up_proj.weight BF16 8 6"
+	for _, test := range []struct {
+		modelType, tensor string
+		split             bool
+	}{
+		{"novel", grouped, false},
+		{"novel", apart, true},
+		{"llama", grouped, false},
+		{"gpt_oss", "mlp.router.weight BF16 8 6", false},
+		{"inkling_mm_model", "mlp.router.weight BF16 8 6", false},
+		{"qwen3_5_moe", grouped, true},
+		{"qwen3_moe", grouped, true},
+	} {
+		c := opened(t, synthetic(t, `{"model_type": "`+test.modelType+`", "num_experts": 2}`,
+			"model.layers.0."+test.tensor))
+		for layout, list := range map[string]string{"gguf": "there are ", LayoutTorchTitan: "it has "} {
+			_, err := NewPlan(c, Options{Layout: layout})
+			if f := c.row(c.Config.fields()); layout != "gguf" && f.hasView(layout) {
+				continue
+			}
+			_, names, _ := strings.Cut(err.Error(), list)
+			if !strings.Contains(names, "hf") || strings.Contains(names, "split") != test.split {
+				t.Errorf("%v: %v", test, err)
+			}
+		}
+	}
+}
+
+// The default is without split if the source has no grouped experts: then it equals hf.
+func TestSplitIsShownWhereItDiffersFromHF(t *testing.T) {
+	for _, test := range []struct {
+		modelType string
+		tensors   []string
+		want      bool
+	}{
+		{"qwen3_5_moe", []string{"mlp.experts.gate_up_proj BF16 2 8 6", "mlp.experts.down_proj BF16 2 6 4"}, true},
+		{"qwen3_5_moe", []string{"mlp.experts.gate_and_up_projs BF16 2 6 8", "mlp.experts.down_projs BF16 2 4 6"}, true},
+		{"qwen3_5_moe", []string{"mlp.experts.0.up_proj.weight BF16 4 6"}, false},
+		{"qwen3_5_moe", []string{"mlp.experts.0.up_proj.weight BF16 4 6", "mlp.experts.down_proj BF16 2 6 4"}, true},
+		{"qwen3_5_moe", []string{"input_layernorm.weight BF16 6"}, false},
+		{"step3p5", []string{"moe.gate_proj.weight BF16 2 4 6"}, true},
+		{"step3p5", []string{"moe.experts.0.gate_proj.weight BF16 4 6"}, false},
+		{"qwen3_moe", []string{"mlp.experts.gate_up_proj BF16 2 8 6"}, false},
+	} {
+		var tensors []string
+		for _, x := range test.tensors {
+			tensors = append(tensors, "model.layers.0."+x)
+		}
+		c := opened(t, synthetic(t, `{"model_type": "`+test.modelType+`"}`, strings.Join(tensors, "\n")))
+		if got := slices.Contains(Layouts(c), LayoutSplit); got != test.want {
+			t.Errorf("%v: split is shown: %v", test, got)
+		}
 	}
 }
 

@@ -157,7 +157,7 @@ func examineLayouts(c *adapter.Checkpoint, log *slog.Logger) (found []finding) {
 		found = append(found, ok("layout "+layout, "%s", says))
 	}
 	sayNotes(log, plans...)
-	if why := adapter.OnlyPublished(c); why != "" {
+	if why := adapter.Missing(c); why != "" {
 		found = append(found, ok("other layouts", "%s", why))
 	}
 	return found
@@ -184,6 +184,9 @@ func familyOf(c *adapter.Checkpoint) string {
 		return "unknown: Mistral's own layout, with params.json in place of config.json"
 	case c.Config.Missing():
 		return "unknown: config.json is missing"
+	}
+	if model, similar := adapter.Unknown(c); model != "" {
+		return "unknown: " + model + didYouMean(similar)
 	}
 	return cmp.Or(c.Config.ModelType, "unknown: config.json has no model_type")
 }

@@ -46,3 +46,11 @@ func checkLayouts(names []string) error {
 	}
 	return nil
 }
+
+// didYouMean asks whether a known model_type is meant. It returns "" if there is none.
+func didYouMean(similar string) string {
+	if similar == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", similar)
+}

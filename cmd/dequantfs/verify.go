@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -54,7 +57,7 @@ func (v *verifyFlags) run(c *cobra.Command, dir string) error {
 	var found *export.Verification
 	var against string
 	err := interruptible(c.Context(), func() (err error) {
-		found, against, err = v.verify(c, dir)
+		found, dir, against, err = v.verify(c, dir)
 		return err
 	})
 	if err != nil {
@@ -78,41 +81,80 @@ type verifyJSON struct {
 	*export.Verification
 }
 
-// verify checks against the manifest or a source. It also returns which of them.
+// verify checks against the manifest or a source. It also returns the directory that it checked,
+// and against which of them.
 func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verification,
-	against string, err error) {
+	checked, against string, err error) {
 	r, err := v.view.check()
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
-	o := export.VerifyOptions{Jobs: v.jobs}
-	e := expectation{source: v.source}
-	if v.source == "" || !v.view.changed() { // else the flags say all, and dir may be unreadable
-		if e, err = v.expected(c, dir); err != nil {
-			return nil, "", err
-		}
-	}
+	e, err := v.expected(c, dir)
 	switch {
-	case e.source == "" && e.manifest != nil:
-		found, err = e.manifest.Verify(c.Context(), dir, o)
-		return found, "its manifest", err
-	case e.source == "":
-		found, err = export.Verify(c.Context(), dir, o) // its error says how dir is not an export
-		return found, "its manifest", err
+	case err == nil:
+		dir = v.narrow(&e, dir)
+	case v.source == "" || !v.view.changed():
+		return nil, "", "", err
+	default: // the flags say all, and dir may be unreadable
+		e = expectation{source: v.source}
+	}
+	if e.source == "" {
+		found, err = v.againstManifest(c, dir, e.manifest)
+		return found, dir, "its manifest", err
 	}
 	s, err := openSource(c.Context(), e.source, fs.Options{Logger: logger(c)}, r.follow,
-		v.plan(c, r, e.views))
+		v.plan(c, r, e))
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	defer s.Close()
-	found, err = export.VerifyTree(c.Context(), s.fs, dir, o)
-	return found, cmp.Or(e.name, e.source), err
+	found, err = export.VerifyTree(c.Context(), s.fs, dir, export.VerifyOptions{Jobs: v.jobs})
+	return found, dir, cmp.Or(e.name, e.source), err
+}
+
+// againstManifest checks an export against its manifest, which has all its views.
+func (v *verifyFlags) againstManifest(
+	c *cobra.Command, dir string, m *export.Manifest,
+) (*export.Verification, error) {
+	o := export.VerifyOptions{Jobs: v.jobs}
+	switch given := v.view.given(); {
+	case m == nil: // the error says how dir is not an export
+		return export.Verify(c.Context(), dir, o)
+	case len(given) > 0:
+		return nil, usageError{fmt.Errorf("--%s needs --source: without it, the files of an export "+
+			"are compared with its manifest", given[0])}
+	}
+	return m.Verify(c.Context(), dir, o)
+}
+
+// narrow limits an expectation to the layout that the flags request, and returns its directory, if
+// dir has layouts in subdirectories. Else it returns dir.
+func (v *verifyFlags) narrow(e *expectation, dir string) string {
+	if len(v.view.layouts) != 1 {
+		return dir
+	}
+	layout := v.view.layouts[0]
+	var inside []export.ViewRecord
+	for _, r := range e.views {
+		if first, rest, _ := strings.Cut(r.Dir, "/"); first == layout {
+			r.Dir = rest
+			inside = append(inside, r)
+		}
+	}
+	if len(inside) == 0 {
+		return dir
+	}
+	e.views, e.narrowed = inside, true
+	return filepath.Join(dir, layout)
 }
 
 // plan returns the views to compare with: the recorded ones unless flags request others.
-func (v *verifyFlags) plan(c *cobra.Command, r *request, views []export.ViewRecord) planner {
-	if len(views) == 0 || v.view.changed() {
+func (v *verifyFlags) plan(c *cobra.Command, r *request, e expectation) planner {
+	given, views := v.view.given(), e.views
+	if e.narrowed && slices.Equal(given, []string{"layout"}) {
+		given = nil
+	}
+	if len(views) == 0 || len(given) > 0 {
 		return func(checkpoint *adapter.Checkpoint) ([]fs.View, error) {
 			v.view.sayLayout(logger(c), checkpoint)
 			return r.views(checkpoint)
@@ -129,6 +171,7 @@ type expectation struct {
 	name     string // of the source in messages; empty: source
 	manifest *export.Manifest
 	views    []export.ViewRecord
+	narrowed bool // to the views of one layout, which the flags name
 }
 
 // expected finds the expectation for dir. The views are those of the manifest of an export, or of
@@ -148,7 +191,7 @@ func (v *verifyFlags) expected(c *cobra.Command, dir string) (expectation, error
 			source: cmp.Or(mount.Folder, mount.Source), name: mount.Source, views: mount.Views,
 		}, err
 	}
-	if err != nil { // an export without its manifest can still be compared
+	if err != nil && !v.view.changed() { // an export without its manifest can still be compared
 		logger(c).Warn("if this is a mount, name its views by flags: its record cannot be read",
 			"err", err)
 	}

@@ -90,9 +90,16 @@ func (v *viewFlags) checkLayouts() error {
 }
 
 // changed reports whether a flag was given that selects what is shown.
-func (v *viewFlags) changed() (changed bool) {
-	v.set.VisitAll(func(f *pflag.Flag) { changed = changed || f.Changed && f.Name != followLinks })
-	return changed
+func (v *viewFlags) changed() bool { return len(v.given()) > 0 }
+
+// given are the names of the given flags that select what is shown.
+func (v *viewFlags) given() (names []string) {
+	v.set.VisitAll(func(f *pflag.Flag) {
+		if f.Changed && f.Name != followLinks {
+			names = append(names, f.Name)
+		}
+	})
+	return names
 }
 
 // arguments returns the given flags for another process. They always name the layout, because the
@@ -123,17 +130,19 @@ func (v *viewFlags) sayLayout(log *slog.Logger, c *adapter.Checkpoint) {
 	}
 }
 
-// sayNative logs that the layout native has the published names, or why a checkpoint has no layouts
-// but those of published checkpoints. It says nothing about layouts that were not requested.
+// sayNative logs that the layout native has the published names, and which layouts a checkpoint
+// lacks. It says nothing about layouts that were not requested.
 func (v *viewFlags) sayNative(log *slog.Logger, c *adapter.Checkpoint) {
 	if len(v.layouts) > 0 && !slices.Contains(v.layouts, adapter.LayoutNative) {
 		return
 	}
 	native, _ := adapter.LayoutNamed(adapter.LayoutNative)
 	if adapter.PublishedNative(c) {
+		_, similar := adapter.Unknown(c)
 		log.Info("layout native has the published names: " + native.Reference +
-			" has no adapter for this model")
-	} else if why := adapter.OnlyPublished(c); why != "" {
+			" has no adapter for this model" + didYouMean(similar))
+	}
+	if why := adapter.Missing(c); why != "" && len(v.layouts) == 0 {
 		log.Info(why)
 	}
 }
