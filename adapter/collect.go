@@ -349,9 +349,9 @@ func (p *planner) refuseTurned(x *expertLayer) error {
 	if layout == p.family.experts.grouped {
 		layout = LayoutHF
 	}
-	return fmt.Errorf("%s: %s: shape %v: its last two axes are swapped, since hidden_size is %d in "+
-		"config.json: give --layout %s, which shows it as it is", g.Shard, g.Key, g.shape(), hidden,
-		layout)
+	return fmt.Errorf("%s: %s: shape %v: its last two axes are swapped, since hidden_size is %d "+
+		"in config.json: give --layout %s, which shows it as it is", g.Shard, g.Key, g.shape(),
+		hidden, layout)
 }
 
 // keeps reports whether the view shows a grouped tensor as it is.
