@@ -323,5 +323,41 @@ func (p *planner) checkLayer(x *expertLayer) error {
 				g.Shard, g.Key, g.shape(), g.shape()[0], n)
 		}
 	}
-	return nil
+	return p.refuseTurned(x)
+}
+
+// refuseTurned refuses groups whose axes are certainly swapped. The size of one projection and that
+// of two together cannot both be the hidden size.
+func (p *planner) refuseTurned(x *expertLayer) error {
+	hidden, found, err := p.s.whole("hidden_size")
+	if err != nil || !found || hidden == 0 || !language[x.prefix] || !p.gated {
+		return nil
+	}
+	var two, one bool
+	for _, g := range x.grouped {
+		s, axis := g.shape(), g.hidden()
+		if s[axis] == int64(hidden) || s[3-axis] != int64(hidden) || p.keeps(g) {
+			return nil
+		}
+		two, one = two || len(g.group.parts) == 2, one || len(g.group.parts) == 1
+	}
+	if !two || !one {
+		return nil
+	}
+	g := x.grouped[0]
+	layout := g.layout.Name
+	if layout == p.family.experts.grouped {
+		layout = LayoutHF
+	}
+	return fmt.Errorf("%s: %s: shape %v: its last two axes are swapped, since hidden_size is %d "+
+		"in config.json: give --layout %s, which shows it as it is", g.Shard, g.Key, g.shape(),
+		hidden, layout)
+}
+
+// keeps reports whether the view shows a grouped tensor as it is.
+func (p *planner) keeps(g groupedWeight) bool {
+	if p.layout.published {
+		return !p.layout.splits && p.family.experts.grouped == g.layout.Name
+	}
+	return p.layout.Name == g.layout.Name
 }

@@ -65,8 +65,40 @@ func TestRanksThatAreWholeOrEmptyAreNoted(t *testing.T) {
 				t.Fatal(err)
 			}
 			notes := strings.Join(p.Notes, "\n")
-			if !strings.Contains(notes, test.want) || test.want == "" && strings.Contains(notes, "ep:") {
+			if !strings.Contains(notes, test.want) || test.want == "" &&
+				strings.Contains(notes, "ep:") {
 				t.Errorf("%v in layout %s: notes %q, want %q", test.ep, layout, notes, test.want)
+			}
+		}
+	}
+}
+
+// Ranks share the experts of checkpoints that are stored in a layout, also if the language model
+// has another prefix there than in published checkpoints.
+func TestRanksShareTheExpertsOfStoredCheckpoints(t *testing.T) {
+	const two = "model.language_model.model.layers.0.mlp.experts."
+	const mtp = "model.language_model.mtp.layers.0.transformer_layer.mlp.experts."
+	native, transformers := [2]string{"gate_and_up_projs", "down_projs"},
+		[2]string{"gate_up_proj", "down_proj"}
+	for _, test := range []struct {
+		config, layout, path string
+		groups               [2]string
+	}{
+		{`{"model_type": "kimi_k25"}`, LayoutNative, two, native},
+		{`{"model_type": "kimi_vl"}`, LayoutNative, two, native},
+		{`{"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}`, LayoutNative, two, native},
+		{`{"model_type": "qwen3_omni_moe"}`, LayoutTransformers, "thinker.model.language_model.layers.0.mlp.experts.", transformers},
+		{`{"model_type": "minimax_m3_vl"}`, LayoutTransformers, mtp, transformers},
+	} {
+		c := opened(t, filled(t, test.config, test.path+test.groups[0]+" BF16 3 8 8\n"+
+			test.path+test.groups[1]+" BF16 3 8 8"))
+		for rank, want := range []int64{2, 1} {
+			d := dict(t, c, Options{Layout: test.layout, EP: EP{rank, 2}})
+			for _, name := range test.groups {
+				if got := mustTensor(t, d, test.path+name).Shape()[0]; got != want {
+					t.Errorf("%s: rank %d has %d experts in %s, want %d", test.config, rank, got,
+						name, want)
+				}
 			}
 		}
 	}

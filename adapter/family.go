@@ -64,8 +64,8 @@ type family struct {
 	noNative string
 
 	// unknown: the model has no row. The row of the language model inside says how its weights and
-	// experts are stored. See Checkpoint.row. unfit says what a row needs that has the model's type,
-	// but is not for this configuration.
+	// experts are stored. See Checkpoint.row. unfit says what a row needs that has the model's
+	// type, but is not for this configuration.
 	unknown bool
 	unfit   string
 }

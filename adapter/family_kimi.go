@@ -86,7 +86,7 @@ const kimiK3Log = ".self_attn._fp32_params.A_log"
 // kimiK3Heads returns the number of heads with a decay.
 func kimiK3Heads(s settings) (int64, error) {
 	n, ok := s.object("linear_attn_config").integer("num_heads")
-	if !ok || n < 0 {
+	if !ok || n < 1 {
 		return 0, fmt.Errorf("config.json: linear_attn_config has no num_heads, " +
 			"which says how many values belong to a head")
 	}

@@ -24,7 +24,9 @@ func miniMaxM3Family(name string, prefixes ...rename) family {
 		plain: []string{".index_q_proj.", ".index_k_proj.", "patch_merge_mlp."},
 		experts: &expertKeys{
 			path: "block_sparse_moe.experts.", proj: wProj, count: []string{"num_local_experts"},
-			prefixes: []string{"model.mtp.", "language_model.model.mtp."},
+			prefixes: []string{
+				"model.mtp.", "language_model.model.mtp.", "model.language_model.mtp.",
+			},
 		},
 		mtpBlock: "transformer_layer.",
 		views: []view{{

@@ -79,3 +79,39 @@ func TestDenseRowsMayNotHaveExperts(t *testing.T) {
 		wantRefused(t, c, LayoutNative, "has no layout native", want)
 	}
 }
+
+// Groups whose axes are swapped, by the hidden size, are not taken for others. Layouts that keep
+// them show them.
+func TestSwappedGroupsAreNotTakenApart(t *testing.T) {
+	const path = "model.layers.0.mlp.experts."
+	swapped := "gate_up_proj BF16 2 4 16\n" + path + "down_proj BF16 2 8 4"
+	s := filled(t, `{"model_type": "qwen3_moe", "hidden_size": 4}`, path+swapped)
+	for _, layout := range []string{LayoutNative, LayoutHF, LayoutSplit, LayoutTorchTitan,
+		LayoutHFFP8} {
+		wantRefused(t, s, layout, path+"down_proj", "[2 8 4]", "swapped", "hidden_size is 4",
+			"give --layout transformers")
+	}
+	equal(t, dict(t, opened(t, s), Options{Layout: LayoutTransformers}), s.Tensors)
+
+	s = filled(t, `{"model_type": "qwen3_5_moe", "hidden_size": 4}`, path+swapped)
+	wantRefused(t, s, LayoutSplit, "swapped", "give --layout hf")
+	equal(t, dict(t, opened(t, s), Options{Layout: LayoutHF}), s.Tensors)
+
+	// Two of an expert's sizes may be the same.
+	for _, sound := range []string{
+		"gate_up_proj BF16 2 8 4\n" + path + "down_proj BF16 2 4 4",
+		"gate_up_proj BF16 2 4 4\n" + path + "down_proj BF16 2 4 2",
+		"gate_up_proj BF16 2 4 6\n" + path + "down_proj BF16 2 6 2", // a latent size
+		"gate_up_proj BF16 2 8 6\n" + path + "down_proj BF16 2 6 4", // the same
+	} {
+		s = filled(t, `{"model_type": "qwen3_moe", "hidden_size": 4}`, path+sound)
+		dict(t, opened(t, s), Options{Layout: LayoutNative})
+	}
+}
+
+// A model without heads would lose the decays of all.
+func TestDecaysOfNoHeadsAreRefused(t *testing.T) {
+	const key = "language_model.model.layers.0.self_attn.A_log"
+	wantRefused(t, synthetic(t, `{"model_type": "kimi_k3", "linear_attn_config": {"num_heads": 0}}`,
+		key+" F32 8"), LayoutNative, key, "num_heads")
+}

@@ -29,7 +29,8 @@ func TestReadersDependOnTheExperts(t *testing.T) {
 		for layout, want := range layouts {
 			got := ReadersOf(c, layout)
 			if !strings.Contains(got, want[0]) || strings.Contains(got, want[1]) {
-				t.Errorf("%s: %s is for %q, not %q and %q", modelType, layout, got, want[0], want[1])
+				t.Errorf("%s: %s is for %q, not %q and %q", modelType, layout, got, want[0],
+					want[1])
 			}
 		}
 	}

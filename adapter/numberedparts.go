@@ -101,7 +101,8 @@ func (j numberedParts) undo(p *planner) error {
 		if err != nil {
 			return nil, err
 		}
-		if !found || n < 1 || n > mostParts || len(w.shape()) == 0 || (partRows(w, n)*int64(n-1) >= w.shape()[0]) {
+		if !found || n < 1 || n > mostParts || len(w.shape()) == 0 ||
+			(partRows(w, n)*int64(n-1) >= w.shape()[0]) {
 			return nil, fmt.Errorf("shape %v: expected rows for as many parts as config.json has "+
 				"in %s", w.shape(), j.count)
 		}

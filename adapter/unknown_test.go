@@ -72,15 +72,19 @@ func TestMissingLayoutsAreSaidWithTheirReasons(t *testing.T) {
 		`{"model_type": "qwen3_moe"}`: "",
 		`{"model_type": "glm4_moe"}`:  "",
 		`{"model_type": "novel_moe"}`: "",
-		`{"model_type": "n", "moe": 2}`: `model_type "n" is not known: no layout native: by moe in ` +
-			"config.json it may have experts, and no reference says how they are grouped; " +
+		`{"model_type": "n", "moe": 2}`: `model_type "n" is not known: no layout native: by moe ` +
+			"in config.json it may have experts, and no reference says how they are grouped; " +
 			"no layouts transformers and torchtitan: dequantfs has no rule for it",
 		`{"model_type": "qwen3-moe", "moe": 2}`: `model_type "qwen3-moe" is not known (did you mean "qwen3_moe"?): no layout`,
-		`{"model_type": "bagel"}`: "no layout native: NeMo AutoModel has two for it, one for each stage of training, " +
-			"and config.json does not say which; no layout transformers: transformers 5.24.0 merges nothing in it; " +
+		`{"model_type": "bagel"}`: "no layout native: NeMo AutoModel has two for it, one for " +
+			"each stage of training, " +
+			"and config.json does not say which; no layout transformers: transformers 5.24.0 " +
+			"merges nothing in it; " +
 			"no layout torchtitan: TorchTitan 0.3.0 has no such model",
-		`{"model_type": "longcat_flash", "zero_expert_num": 4}`: "no layouts native and torchtitan: " +
-			"NeMo AutoModel 0.7.0 and TorchTitan 0.3.0 have no such model; no layout transformers: zero_expert_num is not 0",
+		`{"model_type": "longcat_flash", "zero_expert_num": 4}`: "no layouts native and " +
+			"torchtitan: " +
+			"NeMo AutoModel 0.7.0 and TorchTitan 0.3.0 have no such model; no layout " +
+			"transformers: zero_expert_num is not 0",
 		`{"model_type": "longcat_flash", "zero_expert_num": 0}`: "",
 		`{"model_type": "step3p7"}`:                             "no layout transformers: vision_config has no num_attention_heads",
 		`{"model_type": "kimi_k25", "vision_config": {"num_attention_heads": 0}}`: "no layout transformers: " +
@@ -149,7 +153,8 @@ func TestRanksOfUnknownDenseModelsAreWhole(t *testing.T) {
 
 // A message that lists the layouts of a model leaves split out where it is refused.
 func TestMessagesNameNoSplitThatIsRefused(t *testing.T) {
-	const grouped, apart = "mlp.experts.gate_up_proj BF16 2 8 6", "mlp.experts.0.up_proj.weight BF16 8 6"
+	const grouped, apart = "mlp.experts.gate_up_proj BF16 2 8 6",
+		"mlp.experts.0.up_proj.weight BF16 8 6"
 	for _, test := range []struct {
 		modelType, tensor string
 		split             bool
@@ -164,7 +169,8 @@ func TestMessagesNameNoSplitThatIsRefused(t *testing.T) {
 	} {
 		c := opened(t, synthetic(t, `{"model_type": "`+test.modelType+`", "num_experts": 2}`,
 			"model.layers.0."+test.tensor))
-		for layout, list := range map[string]string{"gguf": "there are ", LayoutTorchTitan: "it has "} {
+		for layout, list := range map[string]string{"gguf": "there are ",
+			LayoutTorchTitan: "it has "} {
 			_, err := NewPlan(c, Options{Layout: layout})
 			if f := c.row(c.Config.fields()); layout != "gguf" && f.hasView(layout) {
 				continue
@@ -197,7 +203,8 @@ func TestSplitIsShownWhereItDiffersFromHF(t *testing.T) {
 		for _, x := range test.tensors {
 			tensors = append(tensors, "model.layers.0."+x)
 		}
-		c := opened(t, synthetic(t, `{"model_type": "`+test.modelType+`"}`, strings.Join(tensors, "\n")))
+		c := opened(t, synthetic(t, `{"model_type": "`+test.modelType+`"}`,
+			strings.Join(tensors, "\n")))
 		if got := slices.Contains(Layouts(c), LayoutSplit); got != test.want {
 			t.Errorf("%v: split is shown: %v", test, got)
 		}

@@ -36,8 +36,8 @@ func (c *Checkpoint) refusesSplit(f *family) bool {
 	})
 }
 
-// holdsGroups reports whether a checkpoint has grouped experts. If it has none, layouts hf and split
-// are equal. One without tensors counts as published.
+// holdsGroups reports whether a checkpoint has grouped experts. If it has none, layouts hf and
+// split are equal. One without tensors counts as published.
 func (c *Checkpoint) holdsGroups(f *family) bool {
 	return len(c.Tensors()) == 0 || slices.ContainsFunc(c.Tensors(), func(t *Stored) bool {
 		_, _, grouped := f.groupedExperts(f.locate(t.Key).rest)

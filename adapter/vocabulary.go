@@ -11,6 +11,7 @@ var innerConfigs = []string{"text_config", "language_config", "llm_config", "thi
 var language = map[string]bool{
 	"": true, "model.": true, "language_model.": true,
 	"model.language_model.": true, "language_model.model.": true,
+	"model.language_model.model.": true, "thinker.model.language_model.": true,
 	"backbone.": true, "language_model.backbone.": true, "thinker.model.": true,
 }
 
@@ -20,6 +21,7 @@ const predictionPrefix = "mtp."
 // predictionPrefixes begin the keys of prediction layers, and of what belongs to them.
 var predictionPrefixes = []string{
 	predictionPrefix, "model.mtp", "language_model.mtp.", "language_model.model.mtp.",
+	"model.language_model.mtp.",
 }
 
 // predictionFields give the number of prediction layers.

@@ -48,9 +48,10 @@ func parseTopic(name, text string) topic {
 // word.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
-		Use:               "help [COMMAND | TOPIC]",
-		Short:             "explain a command or a topic",
-		Example:           "  dequantfs help mount\n  dequantfs help loaders\n  dequantfs help families qwen3_moe",
+		Use:   "help [COMMAND | TOPIC]",
+		Short: "explain a command or a topic",
+		Example: "  dequantfs help mount\n  dequantfs help loaders\n" +
+			"  dequantfs help families qwen3_moe",
 		RunE:              runHelp,
 		ValidArgsFunction: completeHelp,
 	}

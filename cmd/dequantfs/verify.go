@@ -121,8 +121,8 @@ func (v *verifyFlags) againstManifest(
 	case m == nil: // the error says how dir is not an export
 		return export.Verify(c.Context(), dir, o)
 	case len(given) > 0:
-		return nil, usageError{fmt.Errorf("--%s needs --source: without it, the files of an export "+
-			"are compared with its manifest", given[0])}
+		return nil, usageError{fmt.Errorf("--%s needs --source: without it, the files of an "+
+			"export are compared with its manifest", given[0])}
 	}
 	return m.Verify(c.Context(), dir, o)
 }
