@@ -1,5 +1,7 @@
 package adapter
 
+import "slices"
+
 // Account records the fate of one source key.
 type Account struct {
 	Key    string
@@ -43,9 +45,9 @@ func (a accounts) use(w *weight, fate Fate, into []string) {
 	for _, i := range w.parts {
 		a[i].Fate, a[i].Reason = fate, ""
 		if a[i].Into == nil {
-			a[i].Into = into
+			a[i].Into = slices.Clip(into) // other keys may share it, so appending must copy
 		} else {
-			a[i].Into = append(a[i].Into[:len(a[i].Into):len(a[i].Into)], into...)
+			a[i].Into = append(a[i].Into, into...)
 		}
 	}
 }

@@ -18,7 +18,7 @@ type blank struct {
 func (p *planner) addBlanks(w *weight, at place) error {
 	for _, m := range p.view.blanks {
 		head, ok := strings.CutSuffix(w.hf, m.beside)
-		if !ok || p.weightOf(head+m.key) != nil {
+		if !ok || p.weightOf(head+m.key) != nil || p.c.isPart() { // another file may have it
 			continue
 		}
 		if p.count < 0 {

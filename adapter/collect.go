@@ -104,6 +104,7 @@ func (g *groupedWeight) turn() {
 const (
 	maxExperts = 1 << 16 // in a layer
 	maxSlots   = 1 << 24 // in all layers, three for each expert
+	maxGrouped = 1 << 21 // in all groups, one for each projection of each expert
 )
 
 // believe refuses an expert whose number cannot be right.
@@ -147,6 +148,20 @@ func (p *planner) collectExpert(i int, w *weight) error {
 			w.Shard, w.Key, w.shape())
 	}
 	x.grouped = append(x.grouped, groupedWeight{w, l, g})
+	return p.believeGroup(w, g)
+}
+
+// believeGroup refuses a group with a number of experts that cannot be right. Axes of size 0 let a
+// small file claim very many.
+func (p *planner) believeGroup(w *weight, g *group) error {
+	n := w.shape()[0]
+	if n <= maxExperts {
+		p.grouped += int(n) * len(g.parts)
+	}
+	if n > maxExperts || p.grouped > maxGrouped {
+		return fmt.Errorf("%s: %s: shape %v holds more experts than are planned", w.Shard, w.Key,
+			w.shape())
+	}
 	return nil
 }
 

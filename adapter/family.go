@@ -44,6 +44,9 @@ type family struct {
 	// with other layers: "transformer_layer.".
 	mtpPrefix, mtpBlock string
 
+	// unclear are endings of keys that two layouts have in common, with other axes.
+	unclear []string
+
 	// views are the layouts of the family, besides those that every model has.
 	views []view
 

@@ -15,6 +15,7 @@ var deepSeekV4 = family{
 	mtpPrefix: predictionPrefix,
 	views: []view{{
 		layout: LayoutNative, path: "mlp.experts.", mtp: countMTP, mtpPath: predictionPrefix,
+		marks: []string{"^mtp.layers."},
 		renames: slices.Concat([]rename{
 			{"^embed.", "model.embed_tokens."},
 			{"^norm.", "model.norm."},
@@ -77,7 +78,7 @@ var deepSeekV4Layers = []rename{
 // layers the same names under their own prefix.
 var transformersDeepSeekV4 = view{
 	layout: LayoutTransformers, path: "mlp.experts.",
-	marks: []string{"^model.layers.*.self_attn.sinks$"},
+	marks: []string{"^model.layers.*.self_attn.sinks$", "^mtp.*.self_attn.sinks$"},
 	prefixes: []rename{
 		{"^embed.", "model.embed_tokens."},
 		{"^norm.", "model.norm."},

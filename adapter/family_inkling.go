@@ -23,7 +23,8 @@ var inkling = family{
 		prefixes: []string{"model.llm."},
 		whole:    "the rows of gate and up alternate in it",
 	},
-	views: []view{inklingNative, inklingTransformers},
+	unclear: []string{".mlp.shared_experts.down_proj"},
+	views:   []view{inklingNative, inklingTransformers},
 }
 
 // inklingNative has the matrices of MLPs turned.

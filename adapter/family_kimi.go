@@ -22,7 +22,7 @@ var kimiK25 = family{
 // transformersKimiK25 takes apart the fused matrices of the vision tower.
 var transformersKimiK25 = view{
 	layout: LayoutTransformers, lacks: noVisionHeads,
-	marks: []string{"^model.vision_tower.layers.*.attn.q_proj."},
+	marks: []string{"^model.vision_tower.layers."}, // any of them, since a shard may hold few
 	steps: visionQKV(".wqkv.", ".attn."),
 	prefixes: []rename{
 		{"^language_model.model.", "model.language_model."},

@@ -17,7 +17,7 @@ var qwen2Moe = family{
 // of such a model have different numbers of experts, and it reads no checkpoint.
 func zeroExperts(s settings) string {
 	if n, ok := s.integer("zero_expert_num"); s.modelType() == "longcat_flash" && (!ok || n != 0) {
-		return "zero_expert_num is not 0, and transformers reads no such checkpoint"
+		return "zero_expert_num is not 0, which transformers does not read"
 	}
 	return ""
 }
@@ -28,8 +28,8 @@ var (
 		rename{".mlp.e_score_correction_bias$", ".mlp.gate.e_score_correction_bias"})
 	flint = transformersOnly("flint",
 		rename{".self_attn.softmax_offset$", ".self_attn.sinks"})
-	axk1 = transformersOnly("axk1",
-		rename{".post_mlp_layernorm.", ".mlp.post_mlp_layernorm."})
+	axk1 = marked(transformersOnly("axk1",
+		rename{".post_mlp_layernorm.", ".mlp.post_mlp_layernorm."}), ".mlp.post_mlp_layernorm.")
 	axk2 = transformersOnly("axk2",
 		rename{".W_down.", ".mlp.fc1."},
 		rename{".W_up.", ".mlp.fc2."},
@@ -39,6 +39,12 @@ var (
 		rename{".post_attn_norm.", ".post_self_attn_layernorm."},
 		rename{".post_ffn_norm.", ".post_mlp_layernorm."})
 )
+
+// marked adds marks to the only view of a family.
+func marked(f family, marks ...string) family {
+	f.views[0].marks = marks
+	return f
+}
 
 // transformersOnly is a family whose experts are named as in most checkpoints, and that only
 // transformers has.

@@ -14,7 +14,10 @@ var qwen3Omni = family{
 		{layout: LayoutNative, prefixes: qwenThinker},
 		{
 			layout: LayoutTransformers, prefixes: below("thinker.", qwenThinkerModules),
-			marks:  []string{"^thinker.model.language_model."},
+			marks: []string{
+				"^thinker.model.language_model.", "^thinker.model.visual.",
+				"^thinker.model.audio_tower.",
+			},
 			others: []otherExperts{{"talker.model.", "talker_config"}},
 		},
 	},
@@ -28,7 +31,7 @@ var qwen3OmniThinker = family{
 	experts: mlpExperts(routedExperts...),
 	views: []view{plainNative, {
 		layout: LayoutTransformers, prefixes: below("", qwenThinkerModules),
-		marks: []string{"^model.language_model."},
+		marks: []string{"^model.language_model.", "^model.visual.", "^model.audio_tower."},
 	}},
 }
 

@@ -21,7 +21,11 @@ const automodel = "NeMo AutoModel"
 // Layout is one way to show a checkpoint: its names, and how the experts of a layer are arranged.
 type Layout struct {
 	Name    string // for [Options], and of the subdirectory of its views
-	Readers string // the programs that read it, for messages
+	Readers string // the programs that read it, for messages; see ReadersOf
+
+	// expertReaders and besideSplit take the place of Readers for a model with experts, and beside
+	// the layout split. They are often empty.
+	expertReaders, besideSplit string
 
 	// Reference is the program and its version whose names and shapes the layout has. It is empty
 	// if these are the published ones.
@@ -67,9 +71,10 @@ type group struct {
 //	torchtitan    w1_EFD, w3_EFD [E, I, D], w2_EDF [E, D, I]
 var layouts = []Layout{
 	{
-		Name: LayoutNative, Readers: "NeMo AutoModel and training code with grouped experts",
-		Reference: automodel + " 0.7.0",
-		Forward:   true, Plans: 1, stored: true,
+		Name: LayoutNative, Readers: automodel,
+		expertReaders: automodel + " and training code with grouped experts",
+		Reference:     automodel + " 0.7.0",
+		Forward:       true, Plans: 1, stored: true,
 		groups: []group{
 			{name: "gate_and_up_projs", parts: []role{gate, up}, transposed: true},
 			{name: "down_projs", parts: []role{down}, transposed: true},
@@ -79,6 +84,8 @@ var layouts = []Layout{
 		Name: LayoutHF,
 		Readers: "transformers, vLLM, SGLang, llama.cpp and all else that reads a plain Hugging " +
 			"Face checkpoint",
+		besideSplit: "transformers, llama.cpp and all else that reads the experts as they are " +
+			"published",
 		Forward: true, Plans: 1, published: true,
 	},
 	{
@@ -87,9 +94,10 @@ var layouts = []Layout{
 		Forward: true, Plans: 1, published: true, splits: true,
 	},
 	{
-		Name: LayoutTransformers, Readers: "transformers v5 with grouped experts",
-		Reference: "transformers 5.24.0",
-		Forward:   true, Plans: 1, stored: true,
+		Name: LayoutTransformers, Readers: "transformers v5",
+		expertReaders: "transformers v5 with grouped experts",
+		Reference:     "transformers 5.24.0",
+		Forward:       true, Plans: 1, stored: true,
 		groups: []group{
 			{name: "gate_up_proj", parts: []role{gate, up}},
 			{name: "down_proj", parts: []role{down}},
@@ -119,6 +127,22 @@ func LayoutNamed(name string) (l Layout, ok bool) {
 		return *found, true
 	}
 	return Layout{}, false
+}
+
+// ReadersOf names the programs that read a layout of a checkpoint.
+func ReadersOf(c *Checkpoint, layout string) string {
+	l, ok := layoutNamed(layout)
+	if !ok {
+		return ""
+	}
+	k := c.row(c.Config.fields()).expertKeys()
+	switch {
+	case k.groupsAndSplits() && l.besideSplit != "":
+		return l.besideSplit
+	case k != nil && l.expertReaders != "":
+		return l.expertReaders
+	}
+	return l.Readers
 }
 
 // Layouts returns the forward layouts of the checkpoint's family, native first. Every model has

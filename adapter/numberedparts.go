@@ -15,6 +15,9 @@ type numberedParts struct {
 	count    string // the field of the configuration with the number of parts
 }
 
+// mostParts limits the number of parts, since memory is allocated for each.
+const mostParts = 1 << 16
+
 // part reads the number of a part, and what its key has before the end that parts share.
 func (j numberedParts) part(key string) (head string, n int, ok bool) {
 	before, after, _ := strings.Cut(j.from, "*")
@@ -98,7 +101,7 @@ func (j numberedParts) undo(p *planner) error {
 		if err != nil {
 			return nil, err
 		}
-		if !found || n < 1 || len(w.shape()) == 0 || (partRows(w, n)*int64(n-1) >= w.shape()[0]) {
+		if !found || n < 1 || n > mostParts || len(w.shape()) == 0 || (partRows(w, n)*int64(n-1) >= w.shape()[0]) {
 			return nil, fmt.Errorf("shape %v: expected rows for as many parts as config.json has "+
 				"in %s", w.shape(), j.count)
 		}

@@ -14,15 +14,16 @@ type FamilyInfo struct {
 
 	Layouts  []LayoutInfo // besides those that every model has
 	NoNative string       // why a family without experts lacks the layout native
+	NoSplit  string       // why grouped experts of the family are not shown split
 }
 
 // LayoutInfo describes a layout of a family.
 type LayoutInfo struct {
 	Layout    string
-	Types     []string // that have it; nil: all of the family
-	Sometimes bool     // only some configurations have it
-	Published bool     // with the published names, since the reference has no adapter
-	Changes   []string // the tensors that are left out or made
+	Types     []string          // that have it; nil: all of the family
+	Lacking   map[string]string // by type: the condition under which a model lacks it
+	Published bool              // with the published names, since the reference has no adapter
+	Changes   []string          // the tensors that are left out or made
 }
 
 // Families describes the table of families, in its order.
@@ -38,11 +39,14 @@ func (f *family) info() FamilyInfo {
 	o := FamilyInfo{
 		Types: f.types, Inside: f.inside, Architectures: f.architectures, NoNative: f.noNative,
 	}
+	if k := f.expertKeys(); k != nil {
+		o.NoSplit = k.whole
+	}
 	for i := range layouts {
 		l := &layouts[i]
 		for _, v := range f.viewsOf(l) {
 			o.Layouts = append(o.Layouts, LayoutInfo{
-				Layout: l.Name, Types: v.types, Sometimes: v.lacks != nil,
+				Layout: l.Name, Types: v.types, Lacking: v.conditions(f.types),
 				Published: !l.published && !f.hasView(l.Name), Changes: v.changes(),
 			})
 		}
@@ -71,6 +75,20 @@ func (f *family) viewsOf(l *Layout) (all []view) {
 // hasView reports whether the row itself says what a layout has.
 func (f *family) hasView(layout string) bool {
 	return slices.ContainsFunc(f.views, func(v view) bool { return v.layout == layout })
+}
+
+// conditions say by type why a model lacks the view if its configuration says nothing else.
+func (v *view) conditions(types []string) map[string]string {
+	if v.lacks == nil {
+		return nil
+	}
+	all := map[string]string{}
+	for _, t := range types {
+		if why := v.lacks(settings{"model_type": t}); why != "" {
+			all[t] = why
+		}
+	}
+	return all
 }
 
 // changes lists the tensors that the view leaves out or makes.
@@ -113,10 +131,10 @@ func (m scaledBy) tells() string {
 
 // droppedLayers says which prediction layers a view leaves out, unless --mtp says otherwise.
 var droppedLayers = map[mtp]string{
-	dropMTP:   "prediction layers",
-	dropAfter: "prediction layers behind the model's own",
-	countMTP:  "prediction layers beyond their number in config.json",
-	anyMTP:    "prediction layers if config.json counts none",
+	dropMTP:   "prediction layers (MTP)",
+	dropAfter: "prediction layers (MTP) after the last layer",
+	countMTP:  "prediction layers (MTP) beyond their number in config.json",
+	anyMTP:    "prediction layers (MTP) if config.json counts none",
 }
 
 // bare is a pattern of a key without the marks of its ends.

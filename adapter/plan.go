@@ -31,6 +31,7 @@ type planner struct {
 	expert  []int32     // of the weights: 1 + position in layers; 0: it is not an expert
 	layers  []*expertLayer
 	slots   int // in all layers, one for each projection of each expert
+	grouped int // the same in grouped tensors
 	byLayer map[layerID]int32
 
 	back    *view      // in whose layout the source is; nil: it is a published checkpoint

@@ -375,6 +375,19 @@ func formatBytes(n int64) string {
 
 var numbered = regexp.MustCompile(`^(.*-)(\d{1,6})(-of-(\d{1,6})\.safetensors)$`)
 
+// isPart reports whether the checkpoint is one file of several, by its name.
+func (c *Checkpoint) isPart() bool {
+	if !c.single || len(c.Shards()) == 0 {
+		return false
+	}
+	m := numbered.FindStringSubmatch(c.Shards()[0])
+	if m == nil {
+		return false
+	}
+	last, err := strconv.Atoi(m[4])
+	return err != nil || last > 1
+}
+
 // withSiblings adds the shards that a name such as model-00001-of-00163.safetensors implies. A set
 // with a shard 0 is counted from 0 and ends one earlier, unless the last one is present too.
 func withSiblings(names []string) []string {

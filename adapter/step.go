@@ -317,6 +317,9 @@ func (t tied) do(p *planner) error {
 	if p.weightOf(t.to) != nil || t.when != nil && !t.when(p.s) {
 		return nil
 	}
+	if t.when == nil && p.c.isPart() {
+		return nil // another file may have it
+	}
 	return p.replace(func(w *weight) ([]weight, error) {
 		if w.hf != t.from {
 			return nil, nil
@@ -345,6 +348,10 @@ func (m scaledBy) do(p *planner) error {
 		v := p.weightOf(head + m.by)
 		if v == nil {
 			return nil, fmt.Errorf("expected %s beside it", head+m.by)
+		}
+		if s := v.shape(); entry >= 0 && p.count >= 0 && len(s) == 1 && s[0] != int64(p.count) {
+			return nil, fmt.Errorf("%s has shape %v: expected a value for each of %d experts",
+				v.hf, s, p.count)
 		}
 		vectors[v.hf] = v
 		n, err := m.product(p.node(w), p.node(v), entry)

@@ -11,7 +11,7 @@ import (
 func (p *planner) publish() error {
 	v := p.storedAs()
 	if v == nil {
-		return nil
+		return p.refuseUnclear()
 	}
 	if p.layout.Name == v.layout {
 		p.view = &view{
@@ -27,6 +27,18 @@ func (p *planner) publish() error {
 		if err := s.undo(p); err != nil {
 			return fmt.Errorf("the checkpoint is in layout %s, and layout %s cannot be made of "+
 				"it: %w: give --layout %s", v.layout, p.layout.Name, err, v.layout)
+		}
+	}
+	return nil
+}
+
+// refuseUnclear refuses a part of a checkpoint without a key that tells in which of two layouts it
+// is, if it matters.
+func (p *planner) refuseUnclear() error {
+	for i := range p.weights {
+		if w := &p.weights[i]; endsIn(p.family.unclear, w.hf) {
+			return fmt.Errorf("%s: %s: its axes depend on the layout in which the checkpoint is "+
+				"stored, and no other key tells it: show the whole checkpoint", w.Shard, w.Key)
 		}
 	}
 	return nil
@@ -73,6 +85,9 @@ func (p *planner) isIn(l *Layout, v *view) bool {
 	}
 	for i := range p.weights {
 		key := p.weights[i].hf
+		if endsIn(p.family.unclear, key) {
+			continue
+		}
 		for _, m := range v.marks {
 			if (drop{key: m}).matches(key) {
 				return true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -105,6 +106,9 @@ func noSuchCommand(c *cobra.Command, args []string) error {
 		return nil
 	}
 	err := fmt.Errorf("there is no command %q", args[0])
+	if slices.Contains(topicNames(), args[0]) {
+		return usageError{withHint(err, "it is a topic: see %s help %s", c.CommandPath(), args[0])}
+	}
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		return usageError{withHint(err, "did you mean %s?", strings.Join(near, " or "))}
 	}

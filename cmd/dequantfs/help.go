@@ -50,20 +50,18 @@ func newHelp() *cobra.Command {
 	return &cobra.Command{
 		Use:               "help [COMMAND | TOPIC]",
 		Short:             "explain a command or a topic",
-		Example:           "  dequantfs help mount\n  dequantfs help loaders",
+		Example:           "  dequantfs help mount\n  dequantfs help loaders\n  dequantfs help families qwen3_moe",
 		RunE:              runHelp,
 		ValidArgsFunction: completeHelp,
 	}
 }
 
 func runHelp(c *cobra.Command, args []string) error {
-	if len(args) == 1 {
-		for _, t := range topics() {
-			if t.name == args[0] {
-				_, err := io.WriteString(c.OutOrStdout(), topicText(t))
-				return err
-			}
+	if t, ok, err := topicOf(args); ok || err != nil {
+		if err == nil {
+			_, err = io.WriteString(c.OutOrStdout(), topicText(t))
 		}
+		return err
 	}
 	found, rest, err := c.Root().Find(args)
 	if err != nil || len(rest) > 0 {
@@ -73,16 +71,48 @@ func runHelp(c *cobra.Command, args []string) error {
 	return found.Help()
 }
 
-// noSuchTopic refuses a word that is neither a command nor a topic, and lists both.
+// topicOf returns the page that the arguments of help name. The page of the families may be asked
+// for one model_type.
+func topicOf(args []string) (t topic, ok bool, err error) {
+	if len(args) == 2 && args[0] == familiesName {
+		t, err = familyTopic(args[1])
+		return t, true, err
+	}
+	all := topics()
+	i := slices.IndexFunc(all, func(t topic) bool { return len(args) == 1 && t.name == args[0] })
+	if i < 0 {
+		return topic{}, false, nil
+	}
+	return all[i], true, nil
+}
+
+// noSuchTopic refuses a word that is neither a command nor a topic. It says where the word is
+// explained, or which names look like it, or lists all names.
 func noSuchTopic(root *cobra.Command, word string) error {
-	return usageError{withHint(fmt.Errorf("there is no command or topic %q", word),
-		"commands: %s; topics: %s", firstWords(commandChoices(root)), firstWords(topicChoices()))}
+	err := fmt.Errorf("there is no command or topic %q", word)
+	commands, topics := firstWords(commandChoices(root)), topicNames()
+	near := similar(word, slices.Concat(commands, topics))
+	switch {
+	case slices.Contains(layoutNames(), word):
+		err = withHint(err, "it is a layout: see dequantfs help layouts")
+	case slices.Contains(modelTypes(), word):
+		err = withHint(err, "it is a model_type: see dequantfs help families %s", word)
+	case len(near) > 0:
+		err = withHint(err, "did you mean %s?", strings.Join(near, " or "))
+	default:
+		err = withHint(err, "commands: %s; topics: %s", strings.Join(commands, ", "),
+			strings.Join(topics, ", "))
+	}
+	return usageError{err}
 }
 
 // completeHelp offers commands and topics.
 func completeHelp(c *cobra.Command, args []string,
 	_ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
+	switch {
+	case len(args) == 1 && args[0] == familiesName:
+		return modelTypes(), cobra.ShellCompDirectiveNoFileComp
+	case len(args) > 0:
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return append(commandChoices(c.Root()), topicChoices()...), cobra.ShellCompDirectiveNoFileComp
@@ -104,13 +134,16 @@ func topicChoices() (all []cobra.Completion) {
 	return all
 }
 
-// firstWords joins the names of completions, without their descriptions.
-func firstWords(all []cobra.Completion) string {
+// topicNames are the names of the topics in alphabetical order.
+func topicNames() []string { return firstWords(topicChoices()) }
+
+// firstWords returns the names of completions, without their descriptions.
+func firstWords(all []cobra.Completion) []string {
 	names := make([]string, len(all))
 	for i, c := range all {
 		names[i], _, _ = strings.Cut(c, "\t")
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 // listTopics returns the list of topics for dequantfs --help.

@@ -12,14 +12,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// topicNames are the names in the order of the list.
-func topicNames() (names []string) {
-	for _, t := range topics() {
-		names = append(names, t.name)
-	}
-	return names
-}
-
 func TestTopicsAreTheFiles(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("help", "*.md"))
 	if err != nil {

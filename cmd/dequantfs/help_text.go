@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -56,7 +57,7 @@ func (w *textWriter) list(n *blackfriday.Node, indent string) {
 		number++
 		mark := "* "
 		if n.ListFlags&blackfriday.ListTypeOrdered != 0 {
-			mark = string(rune('0'+number)) + ". "
+			mark = strconv.Itoa(number) + ". "
 		}
 		first, deeper := indent+mark, indent+strings.Repeat(" ", len(mark))
 		for b := item.FirstChild; b != nil; b = b.Next {

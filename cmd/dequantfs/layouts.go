@@ -22,18 +22,23 @@ func readersOf(layout string, c *adapter.Checkpoint) string {
 		return "programs that read Mistral's own layout, such as vLLM with --config-format " +
 			"mistral --load-format mistral"
 	}
-	l, _ := adapter.LayoutNamed(layout)
-	if layout == adapter.LayoutNative && adapter.PublishedNative(c) {
-		return l.Reference + ", with the published names"
+	return adapter.ReadersOf(c, layout)
+}
+
+// noSuchLayout refuses a name that is not a layout, and names those that look like it.
+func noSuchLayout(name string) error {
+	err := flagError("layout", name, "one of "+strings.Join(layoutNames(), ", "))
+	if near := similar(name, layoutNames()); len(near) > 0 {
+		return usageError{withHint(err, "did you mean %s?", strings.Join(near, " or "))}
 	}
-	return l.Readers
+	return err
 }
 
 // checkLayouts refuses names that are not layouts, and names that are given twice.
 func checkLayouts(names []string) error {
 	for i, name := range names {
 		if !slices.Contains(layoutNames(), name) {
-			return flagError("layout", name, "one of "+strings.Join(layoutNames(), ", "))
+			return noSuchLayout(name)
 		}
 		if slices.Contains(names[:i], name) {
 			return usageError{fmt.Errorf("--layout %s is given twice", name)}

@@ -305,9 +305,7 @@ func (m *mountFlags) mount(
 		return nil, err
 	}
 	mounted.place = r.to.FsName
-	if len(m.view.layouts) == 0 {
-		mounted.sayReaders(logger(c))
-	}
+	mounted.sayReaders(logger(c))
 	m.view.sayNative(logger(c), s.checkpoint)
 	m.view.sayDType(logger(c), s.checkpoint)
 	if line, err := summaryOf(s.checkpoint); err == nil { // planning went well without one
@@ -316,18 +314,27 @@ func (m *mountFlags) mount(
 	return mounted, nil
 }
 
-// sayReaders logs which programs read each subdirectory whose layout was not requested by name.
-// With the wrong layout, a loader may start with random experts and only a warning.
+// sayReaders logs which programs read each layout. With the wrong one, a loader may start with
+// random experts and only a warning.
 func (m *mounted) sayReaders(log *slog.Logger) {
 	said := map[string]bool{}
 	for _, v := range m.views {
 		layout := v.Plan.Options.Layout
 		if !said[layout] {
-			log.Info(filepath.Join(m.mountpoint, layout) + "/ is for " +
+			log.Info(folderOf(m.mountpoint, layout, v.Dir) + "/ is for " +
 				readersOf(layout, m.checkpoint))
 		}
 		said[layout] = true
 	}
+}
+
+// folderOf returns the folder of a layout: the mountpoint itself if the folders of its views are
+// not in one with its name.
+func folderOf(mountpoint, layout, dir string) string {
+	if first, _, _ := strings.Cut(dir, "/"); first != layout {
+		return mountpoint
+	}
+	return filepath.Join(mountpoint, layout)
 }
 
 // isDescriptor reports whether a mountpoint is a descriptor of FUSE that the caller has mounted.

@@ -84,7 +84,7 @@ func flagValues() map[string][]cobra.Completion {
 // checkLayouts refuses a --layout without a name, and names that are wrong.
 func (v *viewFlags) checkLayouts() error {
 	if len(v.layouts) == 0 && v.set.Lookup("layout").Changed {
-		return flagError("layout", "", "one of "+strings.Join(layoutNames(), ", "))
+		return noSuchLayout("")
 	}
 	return checkLayouts(v.layouts)
 }
@@ -147,9 +147,13 @@ func (v *viewFlags) sayNative(log *slog.Logger, c *adapter.Checkpoint) {
 	}
 }
 
-// sayDType logs the dtype of a command with neither --layout nor --dtype, and where it is from.
+// sayDType logs the dtype of computed tensors if no --dtype was given, and where it is from. Codes
+// have none. A command that shows one layout says nothing if it was requested.
 func (v *viewFlags) sayDType(log *slog.Logger, c *adapter.Checkpoint) {
-	if len(v.layouts) > 0 || !strings.EqualFold(v.dtype, autoDType) {
+	if len(v.layouts) > 0 && !v.every || !strings.EqualFold(v.dtype, autoDType) {
+		return
+	}
+	if len(v.layouts) > 0 && !slices.ContainsFunc(v.layouts, isForward) {
 		return
 	}
 	which := "computed"
@@ -162,6 +166,12 @@ func (v *viewFlags) sayDType(log *slog.Logger, c *adapter.Checkpoint) {
 		why = "as the configuration says"
 	}
 	log.Info(fmt.Sprintf("%s tensors get dtype %s, %s; --dtype names another", which, d, why))
+}
+
+// isForward reports whether a layout has dequantized tensors.
+func isForward(layout string) bool {
+	l, _ := adapter.LayoutNamed(layout)
+	return l.Forward
 }
 
 // autoDType is the value of --dtype that leaves the dtype to the source's configuration.

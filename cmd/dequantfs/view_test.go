@@ -128,3 +128,14 @@ func TestReadersAreNamedForEveryLayout(t *testing.T) {
 		}
 	}
 }
+
+// The folder of a layout is the mountpoint if only one layout is shown, also if there are ranks.
+func TestFoldersOfLayouts(t *testing.T) {
+	for dir, want := range map[string]string{
+		"": "/mnt", "rank-0-of-2": "/mnt", "hf": "/mnt/hf", "hf/rank-0-of-2": "/mnt/hf",
+	} {
+		if got := folderOf("/mnt", "hf", dir); got != want {
+			t.Errorf("%q: %s, want %s", dir, got, want)
+		}
+	}
+}

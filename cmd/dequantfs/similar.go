@@ -1,0 +1,20 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// similarity is the largest number of edits between a word and a name that looks like it. It is
+// smaller for words of up to three letters.
+const similarity = 2
+
+// similar returns the names that look like a word: those few edits away, and those that begin with
+// it. It leaves the comparison to cobra, which makes it for commands.
+func similar(word string, names []string) []string {
+	if word == "" {
+		return nil
+	}
+	c := &cobra.Command{SuggestionsMinimumDistance: min(similarity, len(word)/2)}
+	for _, name := range names {
+		c.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
+	}
+	return c.SuggestionsFor(word)
+}
