@@ -136,6 +136,9 @@ func ReadersOf(c *Checkpoint, layout string) string {
 		return ""
 	}
 	k := c.row(c.Config.fields()).expertKeys()
+	if l.splits && k == nil { // without experts it equals hf
+		l, _ = layoutNamed(LayoutHF)
+	}
 	switch {
 	case k.groupsAndSplits() && l.besideSplit != "":
 		return l.besideSplit

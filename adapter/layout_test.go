@@ -12,6 +12,7 @@ func TestReadersDependOnTheExperts(t *testing.T) {
 	for modelType, layouts := range map[string]map[string][2]string{ // what is said, and what not
 		"llama": {
 			LayoutNative: {automodel, "grouped"}, LayoutHF: {"vLLM, SGLang", "grouped"},
+			LayoutSplit: {"plain Hugging Face", "experts"},
 		},
 		"olmoe": {
 			LayoutNative: {"with grouped experts", "published"}, LayoutHF: {"vLLM, SGLang", "grouped"},

@@ -179,15 +179,19 @@ PUBLISHED = {
         (r"\.attn\.norm\.", ".attn.kv_norm."),
     ]
 }
+# Qwen3-VL is published with the last axes of grouped experts swapped. transformers reads both.
+SWAPPED = {"qwen3_vl_moe": re.compile(r".*\.experts\.\w+_proj$")}
 
 
 def published(model_type, tensors):
     """The arrays that transformers saves, under their published names."""
     out = {}
     for key, a in tensors.items():
+        if model_type in SWAPPED and SWAPPED[model_type].match(key):
+            a = a.swapaxes(1, 2)
         for pattern, name in PUBLISHED.get(model_type, ()):
             key = re.sub(pattern, name, key)
-        out[key] = np.array(a)
+        out[key] = np.array(a, order="C")
     return out
 
 
