@@ -72,8 +72,8 @@ func TestMissingLayoutsAreSaidWithTheirReasons(t *testing.T) {
 		`{"model_type": "qwen3_moe"}`: "",
 		`{"model_type": "glm4_moe"}`:  "",
 		`{"model_type": "novel_moe"}`: `model_type "novel_moe" is not known: no layout native: by model_type in config.json`,
-		`{"model_type": "n", "moe": 2}`: `model_type "n" is not known: no layout native: by moe in ` +
-			"config.json it may have experts, and no reference says how they are grouped; " +
+		`{"model_type": "n", "moe": 2}`: `model_type "n" is not known: no layout native: by moe ` +
+			"in config.json it may have experts, and no reference says how they are grouped; " +
 			"no layouts transformers and torchtitan: dequantfs has no rule for it",
 		`{"model_type": "qwen3-moe", "moe": 2}`: `model_type "qwen3-moe" is not known (did you mean "qwen3_moe"?): no layout`,
 		`{"model_type": "bagel"}`: "no layout native: NeMo AutoModel has two for it, one for " +
