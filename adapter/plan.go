@@ -271,7 +271,9 @@ func isLoad(n expr.Node, w *weight) bool {
 func (p *planner) settle() error {
 	for i := range p.acc {
 		if a := &p.acc[i]; a.Fate != Dropped && a.Into == nil {
-			return fmt.Errorf("%s: no rule says what becomes of this key", a.Key)
+			return fmt.Errorf("%s: %s: no rule says what becomes of this key in layout %s: "+
+				"remove it if the checkpoint holds the same values under other keys",
+				p.c.Tensors()[i].Shard, a.Key, p.layout.Name)
 		}
 	}
 	if p.o.MTP == MTPDrop && !p.sawMTP {

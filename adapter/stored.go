@@ -16,6 +16,7 @@ func (p *planner) publish() error {
 	if p.layout.Name == v.layout {
 		p.view = &view{
 			layout: v.layout, path: v.path, groups: v.groups, mtp: v.mtp, others: v.others,
+			empty: v.empty,
 		}
 		return nil
 	}
