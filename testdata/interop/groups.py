@@ -218,11 +218,15 @@ def write(directory, config, tensors, shards=1):
 
 
 def in_fp8(tensors, flag):
-    """Weights of matrices in FP8, and the same checkpoint dequantized by NumPy."""
+    """Weights of matrices in FP8, and the same checkpoint dequantized by NumPy.
+
+    A weight that the module keeps in F32 is not quantized.
+    """
     quantized, plain = {}, {}
     for key, a in tensors.items():
         quantized[key] = plain[key] = a
-        if a.ndim not in (2, 3) or not LINEAR.search(key) or "visual" in key or "vision" in key:
+        kept = a.dtype == np.float32 and flag != "f32"
+        if a.ndim not in (2, 3) or kept or not LINEAR.search(key) or "visual" in key or "vision" in key:
             continue
         parts = [models.quantize(m, BLOCK) for m in a.reshape(-1, *a.shape[-2:])]
         shape = a.shape[:-2]
