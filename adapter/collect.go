@@ -59,17 +59,22 @@ func (p *planner) ways() (published, saved *weight, err error) {
 			if g.layout.Name != LayoutHF {
 				continue
 			}
+			if !found && p.layout.published && !p.layout.splits {
+				continue // shown as they are
+			}
 			if !found {
 				return nil, nil, fmt.Errorf("%s: %s: config.json: hidden_size is missing, which "+
-					"tells the order of its axes", g.Shard, g.Key)
+					"tells the order of its axes: give --layout %s, which shows them as they are",
+					g.Shard, g.Key, LayoutHF)
 			}
 			s, axis := g.shape(), g.hidden()
 			is, other := s[axis] == int64(hidden), s[3-axis] == int64(hidden)
 			switch {
+			case !is && !other && p.layout.published && !p.layout.splits: // shown as they are
 			case !is && !other:
 				return nil, nil, fmt.Errorf("%s: %s: shape %v: expected an axis of hidden_size, "+
-					"which is %d in config.json: it tells the order of the axes", g.Shard, g.Key,
-					s, hidden)
+					"which is %d in config.json: it tells the order of the axes: give --layout "+
+					"%s, which shows them as they are", g.Shard, g.Key, s, hidden, LayoutHF)
 			case is && !other && published == nil:
 				published = g.weight
 			case other && !is && saved == nil:

@@ -1,6 +1,9 @@
 package adapter
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 const qwen3VLConfig = `{"model_type": "qwen3_vl_moe", "text_config": {"model_type": "qwen3_vl_moe_text", "hidden_size": 6, "num_hidden_layers": 2, "num_experts": 3}}`
 
@@ -53,9 +56,18 @@ func TestQwen3VLGroupsLieTheSameWay(t *testing.T) {
 		synthetic(t, qwen3VLConfig, one+"gate_up_proj BF16 3 6 8\n"+one+"down_proj BF16 3 4 6\n"+
 			two+"gate_up_proj BF16 3 8 6\n"+two+"down_proj BF16 3 6 4"), LayoutHF,
 		two+"down_proj", one+"down_proj", "the same way")
-	wantRefused(t,
-		synthetic(t, qwen3VLConfig, one+"gate_up_proj BF16 3 7 8\n"+one+"down_proj BF16 3 4 7"),
-		LayoutHF, one+"down_proj", "hidden_size", "6 in config.json")
+	untold := synthetic(t, qwen3VLConfig,
+		one+"gate_up_proj BF16 3 7 8\n"+one+"down_proj BF16 3 4 7")
+	for _, layout := range []string{LayoutNative, LayoutSplit, LayoutTransformers} {
+		wantRefused(t, untold, layout, one+"down_proj", "hidden_size", "6 in config.json",
+			"--layout hf")
+	}
+	d := dict(t, opened(t, untold), Options{Layout: LayoutHF}) // as the source has them
+	for key, want := range map[string][]int64{"gate_up_proj": {3, 7, 8}, "down_proj": {3, 4, 7}} {
+		if got := mustTensor(t, d, one+key).Shape(); !slices.Equal(got, want) {
+			t.Errorf("%s: shape %v, want %v", key, got, want)
+		}
+	}
 	wantRefused(t, synthetic(t, `{"model_type": "qwen3_vl_moe", "num_experts": 3}`,
 		one+"gate_up_proj BF16 3 6 8\n"+one+"down_proj BF16 3 4 6"), LayoutNative,
 		one+"down_proj", "hidden_size is missing")
