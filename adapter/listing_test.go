@@ -15,7 +15,7 @@ import (
 var update = flag.Bool("update", false,
 	"write testdata/plans, testdata/hostile/errors.txt and testdata/partitions/refused.txt again")
 
-// listing is a small source: a config.json and lines "key dtype shape". "FP8" stands for F8_E4M3
+// listing is a small source: a config.json and lines "key dtype shape". "FP8" means F8_E4M3
 // with its scale in F32 beside it.
 type listing struct{ config, tensors string }
 
