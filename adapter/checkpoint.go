@@ -406,7 +406,7 @@ func (r *shardReader) read(head *shardHead) error {
 		}
 		r.c.kernelOrder[f.Name()] = true
 	}
-	cut(f, h)
+	cutAtTensors(f, h)
 	stored := make([]Stored, len(h.Tensors))
 	r.c.tensors = slices.Grow(r.c.tensors, len(stored))
 	for i, t := range h.Tensors {
@@ -420,8 +420,8 @@ func (r *shardReader) read(head *shardHead) error {
 	return nil
 }
 
-// cut tells a file that fetches whole sections where its tensors begin.
-func cut(f source.File, h *safetensors.Header) {
+// cutAtTensors tells a file that fetches whole sections where its tensors begin.
+func cutAtTensors(f source.File, h *safetensors.Header) {
 	s, ok := f.(source.Sectioned)
 	if !ok {
 		return
