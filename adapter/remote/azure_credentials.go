@@ -140,7 +140,7 @@ func azureTokens(c *client) func(context.Context) (string, time.Duration, error)
 	case os.Getenv("IDENTITY_ENDPOINT") != "":
 		return c.managedIdentity(os.Getenv("IDENTITY_ENDPOINT"), "2019-08-01", id,
 			"X-IDENTITY-HEADER", os.Getenv("IDENTITY_HEADER"))
-	case os.Getenv("AZURE_USE_MANAGED_IDENTITY") != "":
+	case id != "" || onAzure():
 		return c.managedIdentity("http://169.254.169.254/metadata/identity/oauth2/token",
 			"2018-02-01", id, "Metadata", "true")
 	}
@@ -148,6 +148,13 @@ func azureTokens(c *client) func(context.Context) (string, time.Duration, error)
 		return func(ctx context.Context) (string, time.Duration, error) { return azToken(ctx, az) }
 	}
 	return nil
+}
+
+// onAzure reports whether this is a machine of Azure. All of them have this asset tag, so no network
+// is needed to find out.
+func onAzure() bool {
+	tag, err := os.ReadFile("/sys/class/dmi/id/chassis_asset_tag")
+	return err == nil && strings.TrimSpace(string(tag)) == "7783-7084-3265-9085-8269-3286-77"
 }
 
 // assertToken changes the token of a Kubernetes service account, which is renewed in its file, for
