@@ -13,19 +13,21 @@ const module = "github.com/dequantfs/dequantfs/"
 // arrows are the imports of our own that each package may have. fs alone may import
 // go-fuse, and cmd alone what only people need.
 var arrows = map[string][]string{
-	"fp8":                 {},
-	"adapter/safetensors": {},
-	"adapter/readback":    {},
-	"adapter/source":      {},
-	"adapter/expr":        {"fp8", "adapter/safetensors", "adapter/source"},
-	"adapter":             {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
-	"fs/mounts":           {},
-	"fs/units":            {"adapter/expr"},
+	"fp8":                      {},
+	"adapter/safetensors":      {},
+	"adapter/readback":         {},
+	"adapter/source":           {},
+	"adapter/remote":           {"adapter/source", "adapter/remote/diskcache"},
+	"adapter/remote/diskcache": {},
+	"adapter/expr":             {"fp8", "adapter/safetensors", "adapter/source"},
+	"adapter":                  {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
+	"fs/mounts":                {},
+	"fs/units":                 {"adapter/expr"},
 	"fs": {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter",
 		"fs/mounts", "fs/units"},
 	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs": {"cmd/dequantfs/startup", "fp8", "adapter/safetensors",
+	"cmd/dequantfs": {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/remote",
 		"adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export"},
 }
 
@@ -42,8 +44,8 @@ var onlyIn = map[string][]string{
 	"github.com/x448/float16":       {"fp8"},
 	"github.com/dustin/go-humanize": {"cmd/dequantfs"},
 	"unsafe":                        {"fp8", "cmd/dequantfs"},
-	"net":                           {"cmd/dequantfs"},
-	"net/http":                      {"cmd/dequantfs"},
+	"net":                           {"adapter/remote", "cmd/dequantfs"},
+	"net/http":                      {"adapter/remote", "cmd/dequantfs"},
 }
 
 type listedPackage struct {
