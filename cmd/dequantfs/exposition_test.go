@@ -186,8 +186,9 @@ func compareHistograms(t *testing.T, f *dto.MetricFamily, want map[string]fs.His
 	t.Helper()
 	got := map[string]fs.Histogram{}
 	for _, m := range f.GetMetric() {
-		h := fs.Histogram{Sum: m.GetHistogram().GetSampleSum(), Count: m.GetHistogram().GetSampleCount()}
-		buckets, before := m.GetHistogram().GetBucket(), uint64(0)
+		read := m.GetHistogram()
+		h := fs.Histogram{Sum: read.GetSampleSum(), Count: read.GetSampleCount()}
+		buckets, before := read.GetBucket(), uint64(0)
 		for i, b := range buckets {
 			h.Counts = append(h.Counts, b.GetCumulativeCount()-before)
 			before = b.GetCumulativeCount()

@@ -70,13 +70,14 @@ func TestVersionFlag(t *testing.T) {
 		"--version --novel":    "dequantfs: unknown flag: --novel\n",
 	} {
 		var out, errs bytes.Buffer
+		wantOut, wantStatus := versionLine()+"\n", 0
+		if want != "" {
+			wantOut, wantStatus = "", 2
+		}
 		status := run(t.Context(), strings.Fields(line), strings.NewReader(""), &out, &errs)
-		if want == "" {
-			if status != 0 || out.String() != versionLine()+"\n" || errs.Len() > 0 {
-				t.Errorf("%s: status %d, %q, %q", line, status, out.String(), errs.String())
-			}
-		} else if status != 2 || out.Len() > 0 || !strings.HasPrefix(errs.String(), want) {
-			t.Errorf("%s: status %d, %q, %q; want %q", line, status, out.String(), errs.String(), want)
+		if status != wantStatus || out.String() != wantOut ||
+			!strings.HasPrefix(errs.String(), want) || (want == "") != (errs.Len() == 0) {
+			t.Errorf("%s: status %d, %q, %q; want %q", line, status, &out, &errs, want)
 		}
 	}
 }

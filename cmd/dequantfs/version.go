@@ -28,8 +28,8 @@ func runVersion(c *cobra.Command, _ []string) error {
 	return err
 }
 
-// versionArguments leaves out a word after a leading --version. Such a line prints the version, even
-// if the word is a command.
+// versionArguments leaves out a word after a leading --version. Such a command line prints the
+// version, even if the word is a command.
 func versionArguments(args []string) []string {
 	if len(args) > 1 && slices.Contains([]string{"--version", "-v"}, args[0]) &&
 		!strings.HasPrefix(args[1], "-") {
@@ -38,9 +38,9 @@ func versionArguments(args []string) []string {
 	return args
 }
 
-// addVersionFlag adds --version, which takes the place of what the command does. The flag of cobra
-// has no other words for the line than those of a template. Templates make the binary large, since
-// they keep every method.
+// addVersionFlag adds --version, which prints the version in place of what the command does.
+// cobra's own flag prints another line, unless it has a template. A template makes the binary
+// large, since it keeps every method.
 func addVersionFlag(c *cobra.Command) {
 	flags := c.Flags()
 	asked := flags.BoolP("version", "v", false, "version for "+c.Name())
