@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,19 +16,11 @@ import (
 // exposition is the type of the text that Prometheus reads.
 const exposition = "text/plain; version=0.0.4; charset=utf-8"
 
-// expose answers with the statistics of a filesystem, and then with those of the process. All
-// statistics of one answer are from the same moment.
-func expose(stats func() fs.Stats) http.HandlerFunc {
-	victoria.ExposeMetadata(true)
-	return func(w http.ResponseWriter, _ *http.Request) {
-		var page bytes.Buffer
-		s := stats()
-		writeStats(&page, &s)
-		victoria.WriteFDMetrics(&page)
-		victoria.WriteProcessMetrics(&page)
-		w.Header().Set("Content-Type", exposition)
-		_, _ = page.WriteTo(w) // the client is gone if that fails
-	}
+// writePage writes the statistics of a filesystem, and then those of Go and of the process.
+func writePage(w io.Writer, s *fs.Stats) {
+	writeStats(w, s)
+	victoria.WriteFDMetrics(w)
+	victoria.WriteProcessMetrics(w)
 }
 
 // metric is one statistic in the form of Prometheus.

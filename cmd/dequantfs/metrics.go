@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	victoria "github.com/VictoriaMetrics/metrics"
 
 	"github.com/dequantfs/dequantfs/fs"
 )
@@ -98,6 +101,18 @@ func (m *metricsServer) serve(stats func() fs.Stats) {
 	mux.HandleFunc("GET /metrics", expose(stats))
 	m.server.Handler = onlyKnownHosts(mux)
 	go m.server.Serve(m.listener)
+}
+
+// expose answers with the metrics. All statistics of one answer are from the same moment.
+func expose(stats func() fs.Stats) http.HandlerFunc {
+	victoria.ExposeMetadata(true)
+	return func(w http.ResponseWriter, _ *http.Request) {
+		var page bytes.Buffer
+		s := stats()
+		writePage(&page, &s)
+		w.Header().Set("Content-Type", exposition)
+		_, _ = page.WriteTo(w) // if that fails, the client is gone
+	}
 }
 
 // Close closes the server, if there is one.
