@@ -3,6 +3,7 @@ package stores
 import (
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -39,15 +40,28 @@ func Files(t TB, dir string, o FileOptions) *Server {
 	if o.Log != nil {
 		h = o.Log.Handler(h)
 	}
-	server := httptest.NewUnstartedServer(h)
-	t.Cleanup(server.Close)
-	if o.Authority == nil {
-		server.Start()
-		return &Server{URL: server.URL, kind: folder(dir)}
+	server := &Server{URL: serve(t, h, o.Authority), kind: folder(dir)}
+	if o.Authority != nil {
+		server.ca = o.Authority.File
 	}
-	server.TLS = o.Authority.config()
+	return server
+}
+
+// serve starts a server in this process; with an authority, it serves https.
+func serve(t TB, h http.Handler, a *Authority) (url string) {
+	server := httptest.NewUnstartedServer(h)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that hang up are part of tests
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	if a == nil {
+		server.Start()
+		return server.URL
+	}
+	server.TLS = a.config()
 	server.StartTLS()
-	return &Server{URL: server.URL, kind: folder(dir), ca: o.Authority.File}
+	return server.URL
 }
 
 type files struct {
