@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -22,6 +23,7 @@ type client struct {
 	guarded  http.RoundTripper // connects to public addresses only
 	proxy    func(*http.Request) (*url.URL, error)
 	closers  []*http.Transport
+	logger   *slog.Logger
 	certs    *tls.Config // nil outside of tests
 }
 
@@ -34,7 +36,10 @@ const (
 // newClient makes a client. Certificates are the system's, or those of SSL_CERT_FILE and
 // SSL_CERT_DIR. Proxies are those of the environment.
 func newClient(o Options) *client {
-	c := &client{proxy: http.ProxyFromEnvironment}
+	c := &client{proxy: http.ProxyFromEnvironment, logger: o.Logger}
+	if c.logger == nil {
+		c.logger = slog.New(slog.DiscardHandler)
+	}
 	c.http = &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}

@@ -93,6 +93,9 @@ func Open(ctx context.Context, name string, o Options) (s source.Store, single s
 		c.close()
 		return nil, "", err
 	}
+	if w, ok := b.(interface{ want(name string) }); ok {
+		w.want(single)
+	}
 	return newStore(b, c, o), single, nil
 }
 
