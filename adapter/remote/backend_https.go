@@ -42,8 +42,8 @@ func openHTTPS(_ context.Context, a address, c *client) (backend, error) {
 	keepSecret(pair)
 	h.auth = "Basic " + pair
 	if base.Scheme == "http" {
-		c.logger.Warn("the password of " + base.Hostname() + " goes over the network in the clear: " +
-			"use https://")
+		c.logger.Warn("the password goes over the network in the clear: use https://",
+			"host", base.Hostname())
 	}
 	return h, nil
 }
@@ -52,13 +52,14 @@ func openHTTPS(_ context.Context, a address, c *client) (backend, error) {
 // processes, so it must not have a credential.
 func folderURL(a address) (*url.URL, error) {
 	host, _, _ := strings.Cut(a.rest, "/")
-	const instead = "put the user and the password into ~/.netrc: machine HOST login USER password PASSWORD"
+	const seen = "which every user of this machine would see: "
+	const instead = "put the user and the password into ~/.netrc: " +
+		"machine HOST login USER password PASSWORD"
 	switch {
 	case strings.Contains(host, "@"):
-		return nil, errors.New("the address has a user name, which every user of this machine would " +
-			"see: " + instead)
+		return nil, errors.New("the address has a user name, " + seen + instead)
 	case strings.ContainsAny(a.rest, "?#"):
-		return nil, errors.New("the address has a query, which every user of this machine would see: " +
+		return nil, errors.New("the address has a query, " + seen +
 			"leave out the ? and what follows; " + instead)
 	}
 	u, err := url.Parse(a.scheme + "://" + a.rest)
@@ -91,7 +92,8 @@ func (h *https) at(name string) string {
 }
 
 // ask sends a request and follows redirects.
-func (h *https) ask(ctx context.Context, address string, header http.Header) (*http.Response, error) {
+func (h *https) ask(ctx context.Context, address string, header http.Header) (
+	*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, clean(err)
@@ -131,8 +133,7 @@ func (h *https) list(ctx context.Context, folder string, most int) ([]object, er
 	var objects []object
 	switch {
 	case len(entries) > min(most, mostFiles):
-		return nil, fmt.Errorf("%s has more than %d files: it is not a checkpoint's folder", h.name(),
-			min(most, mostFiles))
+		return nil, h.tooLarge("%d files", min(most, mostFiles))
 	case folder != "." && !listed:
 		return nil, source.ErrMissing
 	case listed && (folder != "." || hasModel(entries, h.single)):
@@ -182,8 +183,7 @@ func (h *https) index(ctx context.Context, folder string) (list []entry, listed 
 	case errors.As(err, new(*errStatus)):
 		return nil, false, nil // the server has no page for folders
 	case len(page) > mostIndex:
-		return nil, false, fmt.Errorf("%s: its page has more than %d bytes: it is not a checkpoint's "+
-			"folder", h.name(), mostIndex)
+		return nil, false, h.tooLarge("a page of %d bytes", mostIndex)
 	}
 	list = indexEntries(string(page))
 	for i := range list {
@@ -192,11 +192,17 @@ func (h *https) index(ctx context.Context, folder string) (list []entry, listed 
 	return list, listed, err
 }
 
+// tooLarge refuses a folder that has more than a checkpoint may have.
+func (h *https) tooLarge(format string, most int) error {
+	return fmt.Errorf("%s has more than "+format+": it is not a checkpoint's folder", h.name(),
+		most)
+}
+
 // hasModel reports whether a page names a model. Many servers answer with a page of another kind.
 func hasModel(list []entry, single string) bool {
 	return slices.ContainsFunc(list, func(e entry) bool {
-		return e.name == single || single == "" && (e.name == "config.json" || e.name == "params.json" ||
-			strings.HasSuffix(e.name, ".safetensors"))
+		return e.name == single || single == "" && (e.name == "config.json" ||
+			e.name == "params.json" || strings.HasSuffix(e.name, ".safetensors"))
 	})
 }
 
@@ -206,8 +212,8 @@ func (h *https) usable(folder string, objects []object) error {
 		return nil
 	}
 	if len(objects) == 0 {
-		return fmt.Errorf("%s: %w: the server lists no files there, and has none of the usual names: "+
-			"name the folder that has config.json", h.name(), source.ErrMissing)
+		return fmt.Errorf("%s: %w: the server lists no files there, and has none of the usual "+
+			"names: name the folder that has config.json", h.name(), source.ErrMissing)
 	}
 	var whole error
 	for _, o := range objects {
@@ -231,8 +237,8 @@ func (h *https) explain(err error) error {
 		return err
 	}
 	file := cmp.Or(netrcFile(), "~/.netrc")
-	way := "if you have a password, put \"machine " + h.base.Hostname() + " login USER password PASSWORD\" " +
-		"into " + file
+	way := "if you have a password, put \"machine " + h.base.Hostname() +
+		" login USER password PASSWORD\" into " + file
 	if h.auth != "" {
 		way = "correct the user or the password in " + file
 	}

@@ -158,11 +158,11 @@ func explain(host string, err error) error {
 	)
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return wayOut{"there is no server " + host + ": correct the name, or set HTTPS_PROXY if this " +
-			"network needs a proxy", err}
+		return wayOut{"there is no server " + host + ": correct the name, or set HTTPS_PROXY if " +
+			"this network needs a proxy", err}
 	case errors.As(err, &tlsFail):
-		return wayOut{"its certificate is not trusted: put that of its authority into a file and set " +
-			"SSL_CERT_FILE to the file", err}
+		return wayOut{"its certificate is not trusted: put that of its authority into a file and " +
+			"set SSL_CERT_FILE to the file", err}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return wayOut{"nothing answers there: correct the address, or start the server", err}
 	case errors.As(err, new(tls.RecordHeaderError)):

@@ -26,7 +26,8 @@ var pages = map[string]string{
 </ul>
 </body>
 </html>`,
-	"nginx": "<html>\r\n<head><title>Index of /m/</title></head>\r\n<body>\r\n<h1>Index of /m/</h1><hr><pre>" +
+	"nginx": "<html>\r\n<head><title>Index of /m/</title></head>\r\n" +
+		"<body>\r\n<h1>Index of /m/</h1><hr><pre>" +
 		"<a href=\"../\">../</a>\r\n<a href=\"sub/\">sub/</a>    30-Nov-2026 20:00       -\r\n" +
 		"<a href=\"a%20b+%25.txt\">a b+%.txt</a>  30-Nov-2026 20:00       7\r\n" +
 		"<a href=\"config.json\">config.json</a>  30-Nov-2026 20:00     123\r\n" +

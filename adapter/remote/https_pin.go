@@ -21,13 +21,14 @@ const mostPinned = 64
 
 // Why a file of a web server cannot be read.
 var (
-	errNoRanges  = errors.New("the server sends whole files only (it answers 200 to a request for a range)")
-	errNoVersion = errors.New("the server gives neither a strong ETag nor Last-Modified, so a change " +
-		"while it is read would not be noticed: download the file, or use another server")
+	errNoRanges = errors.New("the server sends whole files only (it answers 200 to a request for " +
+		"a range)")
+	errNoVersion = errors.New("the server gives neither a strong ETag nor Last-Modified, so a " +
+		"change while it is read would not be noticed: download the file, or use another server")
 )
 
-const unseenSecond = "its server tells versions apart by size and time only: reads do not notice a " +
-	"change that keeps the size and is made in the same second; use a server that sends strong ETags"
+const unseenSecond = "its server tells versions apart by size and time only: reads do not notice " +
+	"a change in the same second that keeps the size; use a server that sends strong ETags"
 
 // pinAll asks for the first byte of each file. The answers give its size and version, and show that
 // the server has ranges. Files that are missing are left out. Some servers answer 403 instead of
@@ -106,8 +107,8 @@ func pinned(a *http.Response, name string) *object {
 		return o
 	}
 	if e := a.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		o.refused = fmt.Errorf("the server compresses it (Content-Encoding %q), so its ranges are not "+
-			"those of the file: turn that off for this folder", e)
+		o.refused = fmt.Errorf("the server compresses it (Content-Encoding %q), so its ranges are "+
+			"not those of the file: turn that off for this folder", e)
 	}
 	modified, err := http.ParseTime(a.Header.Get("Last-Modified"))
 	if err == nil {
@@ -151,8 +152,8 @@ func isStrong(etag string) bool {
 	return len(etag) >= 2 && etag[0] == '"' && strings.IndexByte(etag[1:], '"') == len(etag)-2
 }
 
-// weakVersion is the time of the last change, and the ETag if there is one. Some servers make a weak
-// ETag strong after a while.
+// weakVersion is the time of the last change, and the ETag if there is one. Some servers make a
+// weak ETag strong after a while.
 func weakVersion(h http.Header) string {
 	return h.Get("Last-Modified") + "\n" + strings.TrimPrefix(h.Get("ETag"), "W/")
 }
@@ -170,7 +171,8 @@ func (o *object) condition(h http.Header) {
 // compareWeak compares an answer with the version of an object that has no strong ETag.
 func (o *object) compareWeak(h http.Header) error {
 	if now := weakVersion(h); o.etag == "" && now != o.weak {
-		return fmt.Errorf("%w: its time and ETag are %q, and were %q", source.ErrChanged, now, o.weak)
+		return fmt.Errorf("%w: its time and ETag are %q, and were %q", source.ErrChanged, now,
+			o.weak)
 	}
 	return nil
 }

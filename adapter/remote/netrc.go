@@ -75,7 +75,7 @@ func findMachine(r io.Reader, host string) (user, password string, ok bool, err 
 			}
 			words = words[1:]
 		default:
-			return "", "", false, fmt.Errorf("a keyword is not one of machine, default, login, password")
+			return "", "", false, errors.New("an unknown keyword")
 		}
 	}
 	return user, password, ok, nil

@@ -16,7 +16,8 @@ var netrcs = []struct{ file, host, want string }{
 	{"", "a.test", ""},
 	{"machine a.test login me password word\n", "a.test", "me word"},
 	{"machine a.test\n\tlogin me\n\tpassword word\n", "a.test", "me word"},
-	{"machine b.test login you password other\nmachine a.test login me password word\n", "a.test", "me word"},
+	{"machine b.test login you password other\nmachine a.test login me password word\n", "a.test",
+		"me word"},
 	{"machine a.test login me password word\nmachine a.test login you password other", "b.test", ""},
 	{"machine a.test account x password word login me", "a.test", "me word"},
 	{"machine b.test login you password other\ndefault login me password word\n", "a.test", "me word"},
@@ -40,7 +41,8 @@ func TestPasswordsAreFoundInNetrc(t *testing.T) {
 			t.Errorf("%q has %q for %s (%v)", c.file, got, c.host, err)
 		}
 	}
-	if _, _, ok, _ := findMachine(strings.NewReader("machine A.test login me password word"), "a.TEST"); !ok {
+	upper := strings.NewReader("machine A.test login me password word")
+	if _, _, ok, _ := findMachine(upper, "a.TEST"); !ok {
 		t.Error("upper and lower case differ")
 	}
 }
@@ -77,7 +79,8 @@ for name, host in zip(sys.argv[1::2], sys.argv[2::2]):
 }
 
 func TestNetrcThatIsRefused(t *testing.T) {
-	for _, file := range []string{"machine", "machine a.test login", "machine a.test user SECRET password x",
+	for _, file := range []string{"machine", "machine a.test login",
+		"machine a.test user SECRET password x",
 		"SECRET", `machine a.test password "SECRET`, `machine a.test password "SECRET\`} {
 		_, _, _, err := findMachine(strings.NewReader(file), "a.test")
 		if err == nil || strings.Contains(err.Error(), "SECRET") {
