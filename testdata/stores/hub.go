@@ -242,10 +242,3 @@ func (h *Hub) Limit(requests, seconds int) {
 	defer h.mu.Unlock()
 	h.limited, h.reset = requests, seconds
 }
-
-// StorageRemove removes a large file from the storage, by the name it has in the head of main.
-func (h *Hub) StorageRemove(t TB, id, name string) {
-	t.Helper()
-	r := h.repository(id)
-	h.o.Storage.Remove(t, r.commits[r.refs["main"]][name].object())
-}
