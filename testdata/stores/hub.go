@@ -48,7 +48,7 @@ type HubOptions struct {
 }
 
 // Hub is a stand-in for the Hugging Face Hub: listings, commits, and files by redirect. The client
-// huggingface_hub judges it in testdata/interop/hub.py.
+// huggingface_hub judges it in testdata/interop/stand_in.py.
 type Hub struct {
 	URL string
 	Log faultproxy.Log // of requests to the Hub, not to the storage

@@ -26,8 +26,8 @@ import (
 type options struct {
 	prefix, ref    string
 	expiry         time.Duration
-	access         string
-	page           int
+	access, old    string
+	limit, page    int
 	plan           faultproxy.Plan
 	perConn, total float64
 	kinds          string
@@ -38,6 +38,8 @@ func main() {
 	flag.StringVar(&o.prefix, "prefix", "org/model", "prefix of the objects, or the repository")
 	flag.DurationVar(&o.expiry, "expiry", time.Hour, "how long the signed URLs of a hub are valid")
 	flag.StringVar(&o.access, "access", "public", "who may read the repository of a hub: public, gated, private")
+	flag.StringVar(&o.old, "old", "", "an old name of the repository of a hub")
+	flag.IntVar(&o.limit, "limit", 0, "requests to a hub that are refused first, because of the rate")
 	flag.IntVar(&o.page, "page", 1000, "entries of one page of a hub's listing")
 	flag.DurationVar(&o.plan.Delay, "delay", 0, "delay of each request")
 	flag.Float64Var(&o.perConn, "per-connection", 0, "bytes per second of one connection")
@@ -124,7 +126,12 @@ func hub(t *run, o options, folder string) ([]string, string) {
 	storage := stores.S3(t, "")
 	h := stores.StartHub(t, stores.HubOptions{Storage: storage.At(o.through(t, storage.URL, nil)),
 		Expiry: o.expiry, Page: o.page})
+	if o.old != "" {
+		h.Put(t, o.old, t.TempDir())
+		h.Rename(o.old, o.prefix)
+	}
 	h.Put(t, o.prefix, folder)
+	h.Limit(o.limit, 1)
 	h.Restrict(o.prefix, map[string]stores.Access{"gated": stores.Gated, "private": stores.Private}[o.access])
 	return h.Env(), h.Source(o.prefix)
 }
