@@ -20,12 +20,12 @@ func (t *table) ahead(off, n int64) bool {
 	t.asked = now.UnixNano()
 	f.streams[t] = true
 	f.age(now)
+	defer f.schedule()
 	for _, s := range t.spans(off, max(end-off, 0)) {
 		if !f.early(t.block(s)) {
 			return false
 		}
 	}
-	f.schedule()
 	return true
 }
 
