@@ -57,6 +57,7 @@ type Options struct {
 var schemes = map[string]func(ctx context.Context, a address, c *client) (backend, error){
 	"https": openHTTPS,
 	"http":  openHTTPS,
+	"s3":    openS3,
 }
 
 // Is reports whether a name is that of a remote source: it begins with a scheme.
