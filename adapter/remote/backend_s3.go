@@ -9,13 +9,9 @@ import (
 	"net/url"
 	"os"
 	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/minio/minio-go/v7/pkg/signer"
 
@@ -75,7 +71,7 @@ func splitS3(rest string) (bucket, prefix string, err error) {
 		return bucket, "", nil
 	}
 	for part := range strings.SplitSeq(prefix, "/") {
-		if !isPlainName(part) {
+		if !isName(part) {
 			return "", "", fmt.Errorf("s3://%s: the folder has the part %q, which cannot be the "+
 				"name of a file", bucket, part)
 		}
@@ -84,13 +80,6 @@ func splitS3(rest string) (bucket, prefix string, err error) {
 }
 
 var bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$`)
-
-// isPlainName reports whether part of a key may be the name of a file or folder.
-func isPlainName(part string) bool {
-	return part != "" && part != "." && part != ".." && len(part) <= 255 &&
-		utf8.ValidString(part) && !strings.ContainsFunc(part, unicode.IsControl) &&
-		!strings.ContainsAny(part, `/\`)
-}
 
 func (s *s3) name() string { return "s3://" + s.bucket + "/" + s.prefix }
 
@@ -112,25 +101,17 @@ type s3Page struct {
 	NextContinuationToken string
 }
 
-const s3PageSize = 1000 // the most that S3 gives
-
-// list lists a folder. It counts what it leaves out too, so a listing of any size comes to its end.
+// list lists a folder.
 func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error) {
-	l := s3Listing{under: s.prefix, prefix: s.prefix, seen: map[string]bool{}}
-	if folder != "." {
-		l.prefix += folder + "/"
-	}
-	query := url.Values{"list-type": {"2"}, "delimiter": {"/"}, "prefix": {l.prefix},
-		"encoding-type": {"url"}}
-	for l.count < most {
-		query.Set("max-keys", strconv.Itoa(min(s3PageSize, most-l.count)))
+	l := lister{under: s.prefix, most: most}
+	query := url.Values{"list-type": {"2"}, "delimiter": {"/"}, "prefix": {l.in(folder)},
+		"encoding-type": {"url"}, "max-keys": {"1000"}}
+	for !l.full() {
 		page, err := s.page(ctx, query)
-		if err == nil {
-			err = l.add(page)
-		}
 		if err != nil {
 			return nil, fmt.Errorf("listing s3://%s/%s: %w", s.bucket, l.prefix, err)
 		}
+		page.addTo(&l)
 		next := page.NextContinuationToken
 		if !page.IsTruncated || next == "" || next == query.Get("continuation-token") {
 			break
@@ -141,8 +122,7 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 		return nil, fmt.Errorf("%w: s3://%s has no objects below %q", source.ErrMissing, s.bucket,
 			l.prefix)
 	}
-	slices.SortFunc(l.objects, func(a, b object) int { return strings.Compare(a.name, b.name) })
-	return l.objects[:min(len(l.objects), most)], nil
+	return l.objects, l.err
 }
 
 // page asks for one page of a listing. It asks again while the store wants that.
@@ -164,13 +144,12 @@ func (s *s3) page(ctx context.Context, query url.Values) (*s3Page, error) {
 
 // onePage asks for one page once.
 func (s *s3) onePage(ctx context.Context, query url.Values) (*s3Page, error) {
-	const mostBytes = 32 << 20
 	r, err := s.ask(ctx, "", query, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(r.Body, mostBytes))
+	body, err := io.ReadAll(io.LimitReader(r.Body, mostListing))
 	if err != nil {
 		return nil, &delay{err: err}
 	}
@@ -182,69 +161,31 @@ func (s *s3) onePage(ctx context.Context, query url.Values) (*s3Page, error) {
 	return page, nil
 }
 
-// s3Listing collects the objects of a folder.
-type s3Listing struct {
-	under   string // the prefix of the source
-	prefix  string // of the folder
-	objects []object
-	seen    map[string]bool
-	count   int // of keys and folders, with those that were left out
-}
-
-// add adds a page. Objects come before folders, so a file hides a folder of its name.
-func (l *s3Listing) add(p *s3Page) error {
+// addTo adds the objects of a page. They come before folders, so a file hides a folder of its name.
+func (p *s3Page) addTo(l *lister) {
 	for _, c := range p.Contents {
-		key, err := p.decode(c.Key)
-		if err != nil || c.Size < 0 {
-			return fmt.Errorf("the listing has the key %q of %d bytes", c.Key, c.Size)
-		}
 		etag := quoted(c.ETag)
-		o := object{size: c.Size, version: etag, etag: etag}
-		o.modified, _ = time.Parse(time.RFC3339, c.LastModified)
+		o := object{name: p.decode(c.Key), size: c.Size, version: etag, etag: etag}
+		o.modified, _ = time.Parse(time.RFC3339, c.LastModified) // shown, and compared without an ETag
 		if etag == "" {
-			o.version = fmt.Sprint(c.LastModified, " ", c.Size)
+			o.version = c.LastModified
 			o.unseen = "the store gives no ETag, so an object that is replaced within a second by " +
 				"one of the same size is not noticed: use a store with ETags"
 		}
-		if err := l.put(key, o); err != nil {
-			return err
-		}
+		l.add(o)
 	}
 	for _, c := range p.CommonPrefixes {
-		key, err := p.decode(c.Prefix)
-		if err != nil {
-			return fmt.Errorf("the listing has the folder %q", c.Prefix)
-		}
-		if err := l.put(strings.TrimSuffix(key, "/"), object{dir: true}); err != nil {
-			return err
-		}
+		l.folder(p.decode(c.Prefix))
 	}
-	return nil
 }
 
-// put adds an object by its key. The object with the name of the folder marks the folder, and is
-// left out. So are keys that cannot be names of files.
-func (l *s3Listing) put(key string, o object) error {
-	l.count++
-	rest, below := strings.CutPrefix(key, l.prefix)
-	if !below {
-		return fmt.Errorf("the listing has the key %q, which is not below %q", key, l.prefix)
+// decode undoes the encoding of a key, which lets XML carry every character. A key that is not
+// encoded is taken as it is.
+func (p *s3Page) decode(key string) string {
+	if plain, err := url.QueryUnescape(key); p.EncodingType == "url" && err == nil {
+		return plain
 	}
-	if !isPlainName(rest) || l.seen[rest] {
-		return nil
-	}
-	l.seen[rest] = true
-	o.name = key[len(l.under):]
-	l.objects = append(l.objects, o)
-	return nil
-}
-
-// decode undoes the encoding of a key, which lets XML carry every character.
-func (p *s3Page) decode(key string) (string, error) {
-	if p.EncodingType == "url" {
-		return url.QueryUnescape(key)
-	}
-	return key, nil
+	return key
 }
 
 // quoted is an ETag as it is in a header. Some stores leave out the quotes.
@@ -257,7 +198,7 @@ func quoted(etag string) string {
 
 // get asks for bytes of the pinned version of an object.
 func (s *s3) get(ctx context.Context, o *object, off, n int64) (*http.Response, error) {
-	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+n-1)}}
+	header := http.Header{"Range": {rangeOf(off, n)}}
 	if o.etag != "" {
 		header.Set("If-Match", o.etag)
 	} else {

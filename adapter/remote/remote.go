@@ -58,6 +58,8 @@ var schemes = map[string]func(ctx context.Context, a address, c *client) (backen
 	"https": openHTTPS,
 	"http":  openHTTPS,
 	"s3":    openS3,
+	"gs":    openGCS,
+	"az":    openAzure,
 }
 
 // Is reports whether a name is that of a remote source: it begins with a scheme.
