@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -162,5 +163,57 @@ func TestHTTPSNeedsItsAuthority(t *testing.T) {
 	}
 	if !strings.HasPrefix(strings.Join(s.Env(), " "), "SSL_CERT_FILE=/") {
 		t.Error(s.Env())
+	}
+}
+
+// Ranges have no If-Match here: this server knows only generations.
+func TestGCSServesWhatWasPut(t *testing.T) {
+	s := GCS(t)
+	p := faultproxy.New(t, s.URL, faultproxy.Plan{})
+	dir, files := folderOf(t)
+	s.Put(t, "org/model", dir)
+	for name, want := range files {
+		name = "org/model/" + name
+		object := p.URL + "/storage/v1/b/" + Bucket + "/o/" + url.PathEscape(name)
+		resp, body := get(t, http.DefaultClient, object+"?alt=media", "Range", "bytes=1-2")
+		generation := resp.Header.Get("X-Goog-Generation")
+		if resp.StatusCode != 206 || !bytes.Equal(body, want[1:3]) || generation == "" {
+			t.Fatalf("%s: %s %q %v", name, resp.Status, body, resp.Header)
+		}
+		s.Write(t, name, append([]byte("x"), want[1:]...))
+		resp, _ = get(t, http.DefaultClient, object+"?alt=media&generation="+generation)
+		if resp.StatusCode != 404 {
+			t.Errorf("%s was overwritten, but its generation gives %s", name, resp.Status)
+		}
+		s.Remove(t, name)
+		if resp, _ = get(t, http.DefaultClient, object); resp.StatusCode != 404 {
+			t.Errorf("%s was removed, but gives %s", name, resp.Status)
+		}
+	}
+}
+
+func TestAzureServesWhatWasPut(t *testing.T) {
+	s := Azure(t)
+	p := faultproxy.New(t, s.URL, faultproxy.Plan{})
+	dir, files := folderOf(t)
+	s.Put(t, "org/model", dir)
+	sas := AzureSAS("rl", time.Now().Add(time.Hour))
+	for name, want := range files {
+		url := func(name string) string {
+			return p.URL + "/" + AzureAccount + "/" + Bucket + "/" + awsEscape(name, "/") + "?" + sas
+		}
+		checkObject(t, s, http.DefaultClient, url, "org/model/"+name, want)
+	}
+	url := p.URL + "/" + AzureAccount + "/" + Bucket + "?restype=container&comp=list&"
+	if resp, body := get(t, http.DefaultClient, url+AzureSAS("rl", time.Now().Add(-time.Minute))); resp.StatusCode != 403 {
+		t.Errorf("with an expired signature: %s %s", resp.Status, body)
+	}
+}
+
+func TestServersEndWithTheTest(t *testing.T) {
+	var s *Server
+	t.Run("test", func(t *testing.T) { s = S3(t, "") })
+	if _, err := http.Get(s.URL); err == nil {
+		t.Error("the server answers after its test")
 	}
 }
