@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -215,52 +216,70 @@ func (s *s3) get(ctx context.Context, o *object, off, n int64) (*http.Response, 
 }
 
 // ask sends a signed request for an object, or for the bucket if the key is empty. It sends it
-// again once for another region, and once with new credentials if they had expired.
+// again once for another region, once with new credentials if they had expired, and where a redirect
+// leads. Requests to other origins than that of the endpoint are not signed.
 func (s *s3) ask(ctx context.Context, key string, query url.Values, header http.Header) (*http.Response, error) {
-	moved, renewed := false, false
+	moved, renewed, steps := false, false, 0
+	var at *place
 	for {
 		keys, err := s.keys.get(ctx)
 		if err != nil {
 			return nil, err
 		}
 		region := *s.region.Load()
-		r, err := s.send(ctx, region, key, query, header, keys)
+		r, err := s.request(ctx, at, region, key, query)
 		if err != nil {
 			return nil, err
 		}
-		if r.StatusCode == http.StatusOK || r.StatusCode == http.StatusPartialContent {
-			return r, nil
+		maps.Copy(r.Header, header)
+		if at == nil || origin(at.url) == origin(s.site.url(region, s.bucket, key, nil)) {
+			r = keys.sign(r, region)
 		}
-		f := readS3Failure(r, keys)
-		switch to := f.region; {
-		case to != "" && to != region && !moved:
-			moved = true
-			s.region.Store(&to)
+		a, err := s.client.do(r)
+		if err != nil {
+			return nil, err
+		}
+		if a.StatusCode == http.StatusOK || a.StatusCode == http.StatusPartialContent {
+			return a, nil
+		}
+		f := readS3Failure(a)
+		to, err := redirect(a)
+		switch {
+		case f.region != "" && f.region != signingRegion(region) && !moved:
+			moved, at = true, nil
+			s.region.Store(&f.region)
 		case f.expired() && !renewed && s.keys.renew(keys):
 			renewed = true
+		case err != nil:
+			return nil, fmt.Errorf("bucket %s: %w", s.bucket, err)
+		case to != nil && steps < mostRedirects:
+			at, steps = to, steps+1
 		default:
 			return nil, s.explain(f, key, keys)
 		}
 	}
 }
 
-// send signs and sends a request.
-func (s *s3) send(ctx context.Context, region, key string, query url.Values, header http.Header,
-	keys *s3Key) (*http.Response, error) {
-	r := (&http.Request{Method: http.MethodGet, URL: s.site.url(region, s.bucket, key, query),
-		Header: http.Header{}}).WithContext(ctx)
-	for name, values := range header {
-		r.Header[name] = values
+// request makes a request to the address of an object, or to where a redirect has led.
+func (s *s3) request(ctx context.Context, at *place, region, key string, query url.Values) (*http.Request, error) {
+	if at != nil {
+		return at.request(ctx, http.MethodGet)
 	}
-	if s.payer != "" {
+	u := s.site.url(region, s.bucket, key, query)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err == nil && s.payer != "" {
 		r.Header.Set("X-Amz-Request-Payer", s.payer)
 	}
-	if !keys.anonymous() {
-		r.Header.Set("X-Amz-Content-Sha256", emptySHA256)
-		r = signer.SignV4(*r, keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken,
-			signingRegion(region))
+	return r, clean(err)
+}
+
+// sign signs a request, which has no body.
+func (k *s3Key) sign(r *http.Request, region string) *http.Request {
+	if k.anonymous() {
+		return r
 	}
-	return s.client.do(r)
+	r.Header.Set("X-Amz-Content-Sha256", emptySHA256)
+	return signer.SignV4(*r, k.AccessKeyID, k.SecretAccessKey, k.SessionToken, signingRegion(region))
 }
 
 // emptySHA256 is the SHA-256 of the body of a request without one.

@@ -17,12 +17,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/minio/minio-go/v7/pkg/credentials"
+	minio "github.com/minio/minio-go/v7/pkg/credentials"
 )
 
 // s3Key is what requests are signed with.
 type s3Key struct {
-	credentials.Value
+	minio.Value
 	from  string   // for messages
 	tried []string // if there are none: why
 }
@@ -83,6 +83,8 @@ func (k *s3Keys) get(ctx context.Context) (*s3Key, error) {
 		}
 		return nil, fmt.Errorf("credentials for S3: %w", err)
 	}
+	keepSecret(fresh.SecretAccessKey)
+	keepSecret(fresh.SessionToken)
 	k.keep(fresh, renewalOf(fresh.Expiration))
 	return fresh, nil
 }
@@ -184,7 +186,7 @@ func withoutAddress(err error) error {
 
 // environment reads keys from variables.
 func (c *s3Chain) environment(context.Context) (*s3Key, string, error) {
-	v := credentials.Value{AccessKeyID: os.Getenv("AWS_ACCESS_KEY_ID"),
+	v := minio.Value{AccessKeyID: os.Getenv("AWS_ACCESS_KEY_ID"),
 		SecretAccessKey: os.Getenv("AWS_SECRET_ACCESS_KEY"), SessionToken: os.Getenv("AWS_SESSION_TOKEN")}
 	switch {
 	case v.AccessKeyID == "" && v.SecretAccessKey == "":
@@ -204,7 +206,7 @@ func (c *s3Chain) webIdentity(ctx context.Context) (*s3Key, string, error) {
 	if os.Getenv("AWS_ROLE_ARN") == "" {
 		return nil, "", errors.New("AWS_WEB_IDENTITY_TOKEN_FILE is set: set AWS_ROLE_ARN too")
 	}
-	p := &credentials.IAM{Endpoint: c.sts(), Region: c.region}
+	p := &minio.IAM{Endpoint: c.sts(), Region: c.region}
 	return c.from(ctx, p, "the role of AWS_WEB_IDENTITY_TOKEN_FILE")
 }
 
@@ -214,7 +216,7 @@ func (c *s3Chain) sts() string {
 		return e
 	}
 	if c.region == "" {
-		return credentials.DefaultSTSRoleEndpoint
+		return minio.DefaultSTSRoleEndpoint
 	}
 	return "https://sts." + c.region + "." + partition(c.region)
 }
@@ -223,10 +225,10 @@ func (c *s3Chain) sts() string {
 const servicePatience = 30 * time.Second
 
 // from asks a provider for keys.
-func (c *s3Chain) from(ctx context.Context, p credentials.Provider, name string) (*s3Key, string, error) {
+func (c *s3Chain) from(ctx context.Context, p minio.Provider, name string) (*s3Key, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, servicePatience)
 	defer cancel()
-	v, err := p.RetrieveWithCredContext(&credentials.CredContext{Client: c.client, Context: ctx})
+	v, err := p.RetrieveWithCredContext(&minio.CredContext{Client: c.client, Context: ctx})
 	switch {
 	case err != nil:
 		return nil, "", fmt.Errorf("%s: %w", name, err)
@@ -260,14 +262,14 @@ func (c *s3Chain) ofProfile(ctx context.Context, profile string, depth int) (*s3
 		return c.role(ctx, profile, depth)
 	}
 	if id, secret, token := c.files.static(profile); id != "" {
-		return &s3Key{Value: credentials.Value{AccessKeyID: id, SecretAccessKey: secret,
+		return &s3Key{Value: minio.Value{AccessKeyID: id, SecretAccessKey: secret,
 			SessionToken: token}, from: name}, nil
 	}
 	switch {
 	case c.files.hasAny(profile, "aws_access_key_id", "aws_secret_access_key"):
 		return nil, errors.New("it needs both aws_access_key_id and aws_secret_access_key")
 	case c.files.hasAny(profile, "sso_session", "sso_start_url", "sso_role_name", "sso_account_id"):
-		key, _, err := c.from(ctx, &credentials.FileAWSCredentials{Profile: profile}, name)
+		key, _, err := c.from(ctx, &minio.FileAWSCredentials{Profile: profile}, name)
 		return key, err
 	case get("credential_process") != "":
 		return c.process(ctx, get("credential_process"), name)
@@ -287,8 +289,8 @@ func (c *s3Chain) role(ctx context.Context, profile string, depth int) (*s3Key, 
 			"\"$(aws configure export-credentials --profile %s --format env)\"", profile)
 	}
 	if file := get("web_identity_token_file"); file != "" {
-		p := &credentials.STSWebIdentity{STSEndpoint: c.sts(), RoleARN: get("role_arn")}
-		credentials.WithWebIdentityTokenFile(file)(p)
+		p := &minio.STSWebIdentity{STSEndpoint: c.sts(), RoleARN: get("role_arn")}
+		minio.WithWebIdentityTokenFile(file)(p)
 		key, _, err := c.from(ctx, p, name)
 		return key, err
 	}
@@ -299,8 +301,8 @@ func (c *s3Chain) role(ctx context.Context, profile string, depth int) (*s3Key, 
 	if key == nil || key.anonymous() {
 		return nil, errors.New("its source_profile or credential_source gives no keys")
 	}
-	key, _, err = c.from(ctx, &credentials.STSAssumeRole{STSEndpoint: c.sts(),
-		Options: credentials.STSAssumeRoleOptions{
+	key, _, err = c.from(ctx, &minio.STSAssumeRole{STSEndpoint: c.sts(),
+		Options: minio.STSAssumeRoleOptions{
 			AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey, SessionToken: key.SessionToken,
 			Location: signingRegion(c.region), RoleARN: get("role_arn"), ExternalID: get("external_id"),
 			RoleSessionName: cmp.Or(get("role_session_name"), "dequantfs"),
@@ -312,7 +314,7 @@ func (c *s3Chain) role(ctx context.Context, profile string, depth int) (*s3Key, 
 func (c *s3Chain) source(ctx context.Context, profile string, depth int) (key *s3Key, err error) {
 	if from := c.files.of(profile, "source_profile"); from == profile {
 		id, secret, token := c.files.static(profile)
-		return &s3Key{Value: credentials.Value{AccessKeyID: id, SecretAccessKey: secret,
+		return &s3Key{Value: minio.Value{AccessKeyID: id, SecretAccessKey: secret,
 			SessionToken: token}}, nil
 	} else if from != "" {
 		return c.ofProfile(ctx, from, depth+1)
@@ -353,7 +355,7 @@ func (c *s3Chain) process(ctx context.Context, command, name string) (*s3Key, er
 		v.SecretAccessKey == "" {
 		return nil, errors.New("credential_process printed no keys of Version 1: run it by hand")
 	}
-	return &s3Key{Value: credentials.Value{AccessKeyID: v.AccessKeyId, SecretAccessKey: v.SecretAccessKey,
+	return &s3Key{Value: minio.Value{AccessKeyID: v.AccessKeyId, SecretAccessKey: v.SecretAccessKey,
 		SessionToken: v.SessionToken, Expiration: v.Expiration}, from: name}, nil
 }
 
@@ -365,7 +367,7 @@ var local = &http.Client{Transport: &http.Transport{
 
 // container asks the service of a container for keys of its role.
 func (c *s3Chain) container(ctx context.Context) (*s3Key, string, error) {
-	p := &credentials.IAM{Client: local}
+	p := &minio.IAM{Client: local}
 	if os.Getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") == "" {
 		full := os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
 		if full == "" {
@@ -410,7 +412,7 @@ func (c *s3Chain) instance(ctx context.Context) (*s3Key, string, error) {
 	}
 	short, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	key, _, err := c.from(short, &credentials.IAM{Client: local,
+	key, _, err := c.from(short, &minio.IAM{Client: local,
 		Endpoint: os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")}, "the role of the instance")
 	switch {
 	case ctx.Err() != nil:

@@ -16,13 +16,12 @@ import (
 
 // s3Failure is an answer of S3 that has no bytes.
 type s3Failure struct {
-	status   int
-	code     string // of S3, such as NoSuchKey
-	text     string // that the store sent along, without secrets
-	region   string // where the bucket is, if the store tells
-	after    time.Duration
-	skew     time.Duration // of this machine's clock
-	redirect string        // host
+	status int
+	code   string // of S3, such as NoSuchKey
+	text   string // that the store sent along, without secrets
+	region string // where the bucket is, if the store tells
+	after  time.Duration
+	skew   time.Duration // of this machine's clock
 }
 
 func (f *s3Failure) Error() string {
@@ -38,13 +37,13 @@ func (f *s3Failure) Error() string {
 
 // readS3Failure reads and closes an answer. It takes the code and the message only, since other
 // elements have parts of the signature.
-func readS3Failure(r *http.Response, key *s3Key) *s3Failure {
+func readS3Failure(r *http.Response) *s3Failure {
 	defer r.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(r.Body, 64<<10))
+	body, _ := io.ReadAll(io.LimitReader(r.Body, mostBody))
 	var x struct{ Code, Message, Region, Endpoint string }
 	_ = xml.Unmarshal(body, &x) // proxies answer otherwise
 	f := &s3Failure{status: r.StatusCode, code: x.Code, after: retryAfter(r.Header),
-		text: key.clean(x.Message)}
+		text: oneLine(scrub(x.Message))}
 	if !codeName.MatchString(f.code) {
 		f.code = ""
 	}
@@ -54,9 +53,6 @@ func readS3Failure(r *http.Response, key *s3Key) *s3Failure {
 			f.region = region
 			break
 		}
-	}
-	if to, err := r.Location(); err == nil {
-		f.redirect = to.Host
 	}
 	if now, err := http.ParseTime(r.Header.Get("Date")); err == nil {
 		f.skew = time.Until(now)
@@ -74,18 +70,6 @@ func regionIn(address string) string {
 		return m[1]
 	}
 	return ""
-}
-
-// clean returns a message on one short line. It is empty if the message has a secret.
-func (k *s3Key) clean(text string) string {
-	for _, secret := range []string{k.AccessKeyID, k.SecretAccessKey, k.SessionToken, "Signature=",
-		"Credential="} {
-		if secret != "" && strings.Contains(text, secret) {
-			return ""
-		}
-	}
-	line := strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
-	return strings.ToValidUTF8(line[:min(len(line), 200)], "")
 }
 
 // expired reports whether new credentials may help.
@@ -124,8 +108,8 @@ func (s *s3) explain(f *s3Failure, key string, keys *s3Key) error {
 		return fmt.Errorf("the clock of this machine is %s off: set it right, such as by timedatectl "+
 			"set-ntp true: %w", f.skew.Abs().Round(time.Second), f)
 	case f.status/100 == 3:
-		return fmt.Errorf("the bucket is at another address (%s): set AWS_REGION, or AWS_ENDPOINT_URL_S3 "+
-			"for a store that is not Amazon's: %w", f.redirect, f)
+		return fmt.Errorf("bucket %s is at another address: set AWS_REGION, or AWS_ENDPOINT_URL_S3 for a "+
+			"store that is not Amazon's: %w", s.bucket, f)
 	case strings.Contains(f.text, "Server Side Encryption") && f.status == http.StatusBadRequest:
 		return fmt.Errorf("the object is encrypted with a key of the customer (SSE-C), which is not "+
 			"supported: copy it to one without: %w", f)
