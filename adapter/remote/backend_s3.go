@@ -29,6 +29,7 @@ type s3 struct {
 	client *client
 	keys   *s3Keys
 	region atomic.Pointer[string] // for signatures, and the host if it is Amazon's
+	worked atomic.Bool            // an object could be read
 }
 
 // openS3 opens s3://bucket/prefix. It looks for the credentials and the endpoint in the places
@@ -197,22 +198,28 @@ func quoted(etag string) string {
 	return `"` + etag + `"`
 }
 
-// get asks for bytes of the pinned version of an object.
+// get asks for bytes of the pinned version of an object. Without an ETag, its time is compared.
 func (s *s3) get(ctx context.Context, o *object, off, n int64) (*http.Response, error) {
 	header := http.Header{"Range": {rangeOf(off, n)}}
 	if o.etag != "" {
 		header.Set("If-Match", o.etag)
-	} else {
-		header.Set("If-Unmodified-Since", o.modified.UTC().Format(http.TimeFormat))
+	} else { // a second later, since some stores compare parts of a second that they do not list
+		header.Set("If-Unmodified-Since", o.modified.UTC().Add(time.Second).Format(http.TimeFormat))
 	}
-	r, err := s.ask(ctx, s.prefix+o.name, nil, header)
+	a, err := s.ask(ctx, s.prefix+o.name, nil, header)
 	if err != nil {
 		return nil, err
 	}
-	if etag := r.Header.Get("ETag"); etag != "" {
-		r.Header.Set("ETag", quoted(etag))
+	if o.etag == "" && a.Header.Get("Last-Modified") != o.modified.UTC().Format(http.TimeFormat) {
+		a.Body.Close()
+		return nil, fmt.Errorf("%w: it is of %s, and was of %s", source.ErrChanged,
+			a.Header.Get("Last-Modified"), o.modified.UTC().Format(http.TimeFormat))
 	}
-	return r, nil
+	s.worked.Store(true)
+	if etag := a.Header.Get("ETag"); etag != "" {
+		a.Header.Set("ETag", quoted(etag))
+	}
+	return a, nil
 }
 
 // ask sends a signed request for an object, or for the bucket if the key is empty. It sends it

@@ -86,6 +86,7 @@ var s3Ways = map[string]string{
 	"NoSuchBucket":                 "there is no such bucket: check its name and the endpoint",
 	"InvalidBucketName":            "there is no such bucket: check its name and the endpoint",
 	"InvalidAccessKeyId":           "the store does not know the key from %s: check it and the endpoint",
+	"XAdminUserNotFound":           "the store does not know the key from %s: check it and the endpoint",
 	"SignatureDoesNotMatch":        "the secret key from %s is not the right one, or a proxy changes requests",
 	"ExpiredToken":                 "the credentials from %s have expired: renew them, such as by aws sso login",
 	"InvalidToken":                 "the session token from %s is not valid: renew the credentials",
@@ -122,7 +123,7 @@ func (s *s3) explain(f *s3Failure, key string, keys *s3Key) error {
 	}
 	switch {
 	case f.status == http.StatusForbidden || f.status == http.StatusUnauthorized:
-		return s.denied(f, keys)
+		return s.denied(f, key, keys)
 	case key != "" && (f.status == http.StatusPreconditionFailed || f.status == http.StatusNotFound ||
 		f.status == http.StatusGone || f.status == http.StatusRequestedRangeNotSatisfiable):
 		return fmt.Errorf("%w: %w", source.ErrChanged, f)
@@ -132,9 +133,10 @@ func (s *s3) explain(f *s3Failure, key string, keys *s3Key) error {
 	return f
 }
 
-// denied explains a refusal. One without a code of S3 may be a mistake of something in between.
-func (s *s3) denied(f *s3Failure, keys *s3Key) error {
-	if f.code == "" {
+// denied explains a refusal. It may be a mistake if it has no code of S3, or if objects could be read
+// before.
+func (s *s3) denied(f *s3Failure, key string, keys *s3Key) error {
+	if f.code == "" || key != "" && s.worked.Load() {
 		return &delay{f, f.after, false}
 	}
 	if !keys.anonymous() {
@@ -149,9 +151,8 @@ func (s *s3) denied(f *s3Failure, keys *s3Key) error {
 // mayPass reports whether a request is worth sending again, and how long to wait for that.
 func mayPass(err error) (after time.Duration, again bool) {
 	var d *delay
-	var transport *url.Error
 	if errors.As(err, &d) {
 		return d.after, true
 	}
-	return 0, errors.As(err, &transport)
+	return 0, errors.As(err, new(*url.Error)) && !errors.As(err, new(wayOut))
 }
