@@ -25,6 +25,7 @@ type lister struct {
 
 	prefix string // of the folder that is listed
 	seen   map[string]bool
+	count  int // of what was added, with what was left out
 }
 
 // in begins with a folder of the source, and returns its prefix in the store.
@@ -36,8 +37,9 @@ func (l *lister) in(folder string) string {
 	return l.prefix
 }
 
-// full reports whether no more objects are wanted.
-func (l *lister) full() bool { return l.err != nil || len(l.objects) >= l.most }
+// full reports whether no more objects are wanted. What is left out counts too, so that every
+// listing comes to an end.
+func (l *lister) full() bool { return l.err != nil || l.count >= l.most }
 
 // folder adds a folder by its prefix in the store.
 func (l *lister) folder(prefix string) {
@@ -47,9 +49,11 @@ func (l *lister) folder(prefix string) {
 // add adds an object by its name in the store. Stores mark folders with empty objects, which are
 // left out. A name from elsewhere makes the listing fail, since it is not to be trusted.
 func (l *lister) add(o object) {
-	switch rest, below := strings.CutPrefix(o.name, l.prefix); {
-	case l.full():
+	if l.full() {
 		return
+	}
+	l.count++
+	switch rest, below := strings.CutPrefix(o.name, l.prefix); {
 	case !below:
 		l.err = fmt.Errorf("the listing has %q, which is not below %q", o.name, l.prefix)
 		return
