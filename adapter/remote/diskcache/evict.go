@@ -40,7 +40,7 @@ func (c *Cache) reserve(size int64) (temp string, ok bool) {
 
 // makeRoom removes blocks if there is no room for a file. c.mu is locked.
 func (c *Cache) makeRoom(size int64, now time.Time) error {
-	if c.index.due(now, c.limit) {
+	if c.index.due(now, c.limit, size) {
 		if err := c.refresh(now); err != nil {
 			return err
 		}

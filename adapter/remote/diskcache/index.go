@@ -54,12 +54,12 @@ func (x *index) add(b block, bytes int64) {
 
 // due reports whether the index has to be refreshed before a block is added. It is refreshed more
 // often the less room is left, since other processes may be adding blocks too.
-func (x *index) due(now time.Time, limit int64) bool {
+func (x *index) due(now time.Time, limit, size int64) bool {
 	age := now.Sub(x.checked)
 	if limit <= 0 {
 		return age > time.Minute
 	}
-	return age > time.Second || age < 0 || x.added >= (limit-x.total)/16
+	return age > time.Second || age < 0 || x.added+size > (limit-x.total)/16
 }
 
 // refresh lists what has changed. c.mu is locked.
