@@ -30,7 +30,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +37,8 @@ import (
 
 // Options change a cache. The zero value suits most programs.
 type Options struct {
-	Size   int64        // bytes of all files; 0: as far as a tenth of the disk stays free
+	Size   int64        // bytes of all files; 0: as far as the disk has room
+	Free   int64        // bytes of the disk that stay free; 0: a tenth of it
 	Logger *slog.Logger // receives warnings; nil discards them
 }
 
@@ -50,7 +50,7 @@ type Cache struct {
 	folder *folder
 	limit  int64
 	log    *slog.Logger
-	space  func(*os.File) (free, all int64, ok bool) // other disks in tests
+	free   int64 // bytes of the disk that stay free; 0: a tenth
 	closed atomic.Bool
 
 	mu       sync.Mutex
@@ -68,7 +68,7 @@ func Open(dir string, o Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cache{folder: f, limit: o.Size, log: o.Logger, space: space,
+	c := &Cache{folder: f, limit: o.Size, free: o.Free, log: o.Logger,
 		writing: map[string]int64{}, said: map[string]time.Time{}}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

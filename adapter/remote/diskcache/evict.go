@@ -10,7 +10,7 @@ import (
 
 var (
 	// errFull is a disk that is too full for a cache.
-	errFull = errors.New("less than a tenth of the disk is free")
+	errFull = errors.New("the disk is too full")
 
 	errLocked = errors.New("another process removes blocks")
 )
@@ -55,7 +55,9 @@ func (c *Cache) makeRoom(size int64, now time.Time) error {
 		c.nextFree = now.Add(settled) // some file systems take a while to free space
 	}
 	if c.index.total == c.index.temps && c.disk(size) > 0 {
-		return errFull
+		free, all, _ := space(c.folder.dir)
+		return fmt.Errorf("%w: %d of %d MiB are free, and a tenth stays so", errFull, free>>20,
+			all>>20)
 	}
 	return nil
 }
@@ -81,11 +83,15 @@ func (c *Cache) inFlight() (n int64) {
 
 // disk is how many bytes have to be freed on the disk before a file can be written.
 func (c *Cache) disk(size int64) int64 {
-	free, all, ok := c.space(c.folder.dir)
+	free, all, ok := space(c.folder.dir)
 	if !ok {
 		return 0
 	}
-	return all/10 + size + c.inFlight() - free
+	keep := c.free
+	if keep <= 0 {
+		keep = all / 10
+	}
+	return keep + size + c.inFlight() - free
 }
 
 // reserveShare is the share of the cache that is freed at once, so that this happens rarely.

@@ -126,18 +126,14 @@ func (w *warnings) want(t testing.TB, texts ...string) {
 	}
 }
 
-// roomy is a disk that is never full.
-func roomy(*os.File) (free, all int64, ok bool) { return 1 << 50, 1 << 50, true }
-
-// openCache opens a cache until the test ends, on a disk that is never full.
+// openCache opens a cache until the test ends. The disk may be rather full.
 func openCache(t testing.TB, dir string, size int64) (*Cache, *warnings) {
 	t.Helper()
 	w := &warnings{}
-	c, err := Open(dir, Options{Size: size, Logger: slog.New(w)})
+	c, err := Open(dir, Options{Size: size, Free: 1, Logger: slog.New(w)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.space = roomy
 	t.Cleanup(func() { c.Close() })
 	return c, w
 }
