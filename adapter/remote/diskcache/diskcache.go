@@ -38,7 +38,7 @@ import (
 // Options change a cache. The zero value suits most programs.
 type Options struct {
 	Size   int64        // bytes of all files; 0: as far as the disk has room
-	Free   int64        // bytes of the disk that stay free; 0: a tenth of it
+	Free   int64        // bytes of the disk that stay free; 0: a tenth of it; negative: none
 	Logger *slog.Logger // receives warnings; nil discards them
 }
 
@@ -50,7 +50,7 @@ type Cache struct {
 	folder *folder
 	limit  int64
 	log    *slog.Logger
-	free   int64 // bytes of the disk that stay free; 0: a tenth
+	free   int64 // as in Options
 	closed atomic.Bool
 
 	mu       sync.Mutex
@@ -109,7 +109,7 @@ func (c *Cache) Read(k Key, off, n int64, p []byte, at int64) bool {
 		c.discard(b, err)
 	default:
 		c.mu.Lock()
-		c.say(err)
+		c.say(fmt.Errorf("blocks cannot be read: %w", err))
 		c.mu.Unlock()
 	}
 	return false

@@ -84,11 +84,11 @@ func (c *Cache) inFlight() (n int64) {
 // disk is how many bytes have to be freed on the disk before a file can be written.
 func (c *Cache) disk(size int64) int64 {
 	free, all, ok := space(c.folder.dir)
-	if !ok {
+	if !ok || c.free < 0 {
 		return 0
 	}
 	keep := c.free
-	if keep <= 0 {
+	if keep == 0 {
 		keep = all / 10
 	}
 	return keep + size + c.inFlight() - free
