@@ -184,7 +184,8 @@ func TestExcerptsOfFailedAnswers(t *testing.T) {
 			`<StringToSign>SECRET</StringToSign></Error>`,
 			"SignatureDoesNotMatch: The signature does not match."},
 		{"application/xml", "\ufeff<?xml version=\"1.0\"?><Error>" +
-			"<Code>AuthenticationFailed</Code><Message>No.\nRequestId:1</Message><AuthenticationErrorDetail>SECRET" +
+			"<Code>AuthenticationFailed</Code><Message>No.\nRequestId:1</Message>" +
+			"<AuthenticationErrorDetail>SECRET" +
 			"</AuthenticationErrorDetail></Error>", "AuthenticationFailed: No."},
 		{"application/json", `{"error":"Access to model a/b is restricted."}`,
 			"Access to model a/b is restricted."},
