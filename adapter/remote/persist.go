@@ -14,9 +14,9 @@ import (
 
 // How often a question about objects is asked, and the pauses in between.
 const (
-	mostAsked    = 5
-	firstPause   = 200 * time.Millisecond
-	mostPause = 30 * time.Second
+	mostAsked  = 5
+	firstPause = 200 * time.Millisecond
+	mostPause  = 30 * time.Second
 )
 
 // persist asks a question about objects again while that may help. Reading their bytes has its own

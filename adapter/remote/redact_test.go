@@ -13,6 +13,9 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 // dirty are texts with secrets, of all kinds of stores. Each has the word SECRET in all places that
@@ -208,4 +211,61 @@ func TestExcerptsOfFailedAnswers(t *testing.T) {
 			t.Errorf("%s\ngives %q, not %q", c.body, got, c.want)
 		}
 	}
+}
+
+// leaky is a store whose errors have secrets.
+type leaky struct{ err error }
+
+func (leaky) name() string              { return "leaky://" }
+func (leaky) public() bool              { return true }
+func (leaky) download() source.Download { return source.Download{} }
+
+func (l leaky) list(_ context.Context, folder string, _ int) ([]object, error) {
+	if folder != "." {
+		return nil, l.err
+	}
+	return []object{{name: "a", size: 10, version: "1"}, {name: "b", refused: l.err}}, nil
+}
+
+func (l leaky) get(context.Context, *object, int64, int64) (*http.Response, error) {
+	return nil, l.err
+}
+
+// Whatever a backend returns, the source shows no secret.
+func TestSourcesShowNoSecretOfTheirBackends(t *testing.T) {
+	signed := &url.Error{Op: "Get", URL: "https://h.kept/x?sig=SECRET", Err: io.ErrUnexpectedEOF}
+	all := []error{signed, fmt.Errorf("x: %w", signed), &delay{signed, 0, false}}
+	for _, text := range dirty {
+		all = append(all, errors.New(text), &errStatus{400, text})
+	}
+	o := Options{Tries: 1, Patience: time.Millisecond}
+	for _, leak := range all {
+		schemes["leaky"] = func(context.Context, address, *client) (backend, error) {
+			return leaky{leak}, nil
+		}
+		s, _, err := Open(t.Context(), "leaky://x", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, listErr := s.List(t.Context(), "sub", 10)
+		_, openErr := s.Open(t.Context(), "b")
+		f, err := s.Open(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, readErr := f.ReadAt(t.Context(), make([]byte, 5), 0)
+		schemes["leaky"] = func(context.Context, address, *client) (backend, error) {
+			return nil, leak
+		}
+		_, _, failErr := Open(t.Context(), "leaky://x", o)
+		for from, err := range map[string]error{"List": listErr, "Open": openErr, "ReadAt": readErr,
+			"the source": failErr} {
+			if err == nil || strings.Contains(shows(err), "SECRET") {
+				t.Errorf("%s: %v", from, err)
+			}
+		}
+		_ = f.Close()
+		_ = s.Close()
+	}
+	delete(schemes, "leaky")
 }
