@@ -88,6 +88,31 @@ func TestKnownCredentialsAreRemovedInEveryForm(t *testing.T) {
 	}
 }
 
+func TestNamesOfSourcesAreShownWithoutCredentials(t *testing.T) {
+	for name, want := range map[string]string{
+		"https://host.test/a/b/":              "https://host.test/a/b/",
+		"https://host.test:8443/a@b/":         "https://host.test:8443/a@b/",
+		"https://[::1]:80/a":                  "https://[::1]:80/a",
+		"https://[::1]/a":                     "https://[::1]/a",
+		"https://me:SECRET@host.test/a/":      "https://host.test/a/",
+		"https://me:SE/CRET@host.test/a/":     "https://[removed]",
+		"https://me:SE@CRET@host.test/a/":     "https://host.test/a/",
+		"https://SECRET@host.test/a/":         "https://host.test/a/",
+		"https://host.test/a/?sig=SECRET":     "https://host.test/a/",
+		"https://host.test/a/#SECRET":         "https://host.test/a/",
+		"az://acc/c/p?sv=1&sig=SECRET":        "az://acc/c/p",
+		"s3://AKIASECRETSECRET12:SECRET@b/p":  "s3://b/p",
+		"hf://org/name@main":                  "hf://org/name@main",
+		"hf://hf_SECRETSECRET@org/name@main":  "hf://org/name@main",
+		"hf://org/name@hf_SECRETSECRETSECRET": "hf://org/name@[removed]",
+		"s3://bucket/with spaces/and\x1b[31m": "s3://bucket/with spaces/and [31m",
+	} {
+		if got := Shown(name); got != want {
+			t.Errorf("%s is shown as %s, not %s", name, got, want)
+		}
+	}
+}
+
 // shows is every way in which an error comes into a log or onto a terminal.
 func shows(err error) string {
 	var all strings.Builder
