@@ -182,7 +182,7 @@ func TestTLSOfAnAuthorityThatIsTrusted(t *testing.T) {
 	}
 	c.certs = newNetwork().client(t).certs
 	c.certs.RootCAs, c.certs.ServerName = authority.Pool, ""
-	c.connect(newDialer(), time.Minute)
+	c.connect(newDialer())
 	if l, err := h.list(t.Context(), ".", 100); err != nil || len(l) == 0 {
 		t.Errorf("with the authority: %v", err)
 	}
