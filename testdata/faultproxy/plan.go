@@ -75,6 +75,7 @@ func (d *decisions) decide(p *Plan, r *http.Request) (Kind, *rand.Rand) {
 	return k, rng
 }
 
+// draw gives the fault of a request that matches.
 func (d *decisions) draw(p *Plan, r *http.Request, rng *rand.Rand) Kind {
 	if p.Script != nil {
 		return p.Script(d.matched, r)
@@ -97,6 +98,7 @@ func (d *decisions) draw(p *Plan, r *http.Request, rng *rand.Rand) Kind {
 	return k
 }
 
+// random gives the same numbers for the same seed and request.
 func random(seed uint64, key string, nth int) *rand.Rand {
 	h := fnv.New64a()
 	fmt.Fprint(h, key, nth)
