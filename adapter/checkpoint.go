@@ -79,6 +79,10 @@ type OpenOptions struct {
 	Logger      *slog.Logger // receives warnings; nil discards them
 	FollowLinks bool         // follow symlinks out of the source's root
 
+	// Single is the name of one shard of the store. Then only that shard is opened. Only OpenStore
+	// uses it.
+	Single string
+
 	// Fits is called before that many bytes of JSON are read. An error refuses the source. nil
 	// accepts every size within the limits of the package.
 	Fits func(bytes int64) error
@@ -109,7 +113,7 @@ func Open(ctx context.Context, name string, o OpenOptions) (*Checkpoint, error) 
 // OpenStore opens the checkpoint in the folder of a store, as Open does. It takes the store over:
 // Close closes it.
 func OpenStore(ctx context.Context, s source.Store, o OpenOptions) (*Checkpoint, error) {
-	return openStore(ctx, s, s.Name(), "", o)
+	return openStore(ctx, s, s.Name(), o.Single, o)
 }
 
 // openLocal opens the store that a name means, and says which file of it is meant, if one is.
@@ -402,6 +406,7 @@ func (r *shardReader) read(head *shardHead) error {
 		}
 		r.c.kernelOrder[f.Name()] = true
 	}
+	cutAtTensors(f, h)
 	stored := make([]Stored, len(h.Tensors))
 	r.c.tensors = slices.Grow(r.c.tensors, len(stored))
 	for i, t := range h.Tensors {
@@ -413,6 +418,20 @@ func (r *shardReader) read(head *shardHead) error {
 		}
 	}
 	return nil
+}
+
+// cutAtTensors tells a file that fetches whole sections where its tensors begin.
+func cutAtTensors(f source.File, h *safetensors.Header) {
+	s, ok := f.(source.Sectioned)
+	if !ok {
+		return
+	}
+	begins := make([]int64, len(h.Tensors))
+	for i, t := range h.Tensors {
+		begins[i] = h.DataOffset + t.Begin
+	}
+	slices.Sort(begins)
+	s.Cut(begins)
 }
 
 // add checks the key of a tensor and adds the tensor. If the index lists the key in another shard,

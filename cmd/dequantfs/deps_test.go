@@ -13,20 +13,22 @@ const module = "github.com/dequantfs/dequantfs/"
 // arrows are the imports of our own that each package may have. fs alone may import
 // go-fuse, and cmd alone what only people need.
 var arrows = map[string][]string{
-	"fp8":                 {},
-	"adapter/safetensors": {},
-	"adapter/readback":    {},
-	"adapter/source":      {},
-	"adapter/expr":        {"fp8", "adapter/safetensors", "adapter/source"},
-	"adapter":             {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
-	"fs/mounts":           {},
-	"fs/units":            {"adapter/expr"},
+	"fp8":                      {},
+	"adapter/safetensors":      {},
+	"adapter/readback":         {},
+	"adapter/source":           {},
+	"adapter/remote":           {"adapter/source", "adapter/remote/diskcache"},
+	"adapter/remote/diskcache": {},
+	"adapter/expr":             {"fp8", "adapter/safetensors", "adapter/source"},
+	"adapter":                  {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
+	"fs/mounts":                {},
+	"fs/units":                 {"adapter/expr"},
 	"fs": {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter",
 		"fs/mounts", "fs/units"},
 	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},
-	"cmd/dequantfs": {"cmd/dequantfs/startup", "fp8", "adapter/safetensors",
-		"adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export"},
+	"cmd/dequantfs": {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/remote",
+		"adapter/remote/diskcache", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export"},
 }
 
 // onlyIn says which packages may import a module.
@@ -36,13 +38,16 @@ var onlyIn = map[string][]string{
 	"github.com/spf13/":             {"cmd/dequantfs"},
 	"github.com/cpuguy83/":          {"cmd/dequantfs"},
 	"github.com/russross/":          {"cmd/dequantfs"},
-	"github.com/prometheus/":        {"cmd/dequantfs"},
+	"github.com/VictoriaMetrics/":   {"cmd/dequantfs"},
+	"github.com/prometheus/":        {}, // it is large, so only tests may
 	"github.com/vbauerster/":        {"cmd/dequantfs"},
 	"github.com/x448/float16":       {"fp8"},
 	"github.com/dustin/go-humanize": {"cmd/dequantfs"},
+	"github.com/minio/minio-go/":   {"adapter/remote"},
+	"gopkg.in/ini.v1":              {"adapter/remote"},
 	"unsafe":                        {"fp8", "cmd/dequantfs"},
-	"net":                           {"cmd/dequantfs"},
-	"net/http":                      {"cmd/dequantfs"},
+	"net":                           {"adapter/remote", "cmd/dequantfs"},
+	"net/http":                      {"adapter/remote", "cmd/dequantfs"},
 }
 
 type listedPackage struct {

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/remote"
 	"github.com/dequantfs/dequantfs/fs"
 )
 
@@ -25,12 +25,15 @@ func openCheckpoint(
 	ctx context.Context, name string, log *slog.Logger, follow bool,
 ) (*adapter.Checkpoint, error) {
 	o := adapter.OpenOptions{Logger: log, FollowLinks: follow, Fits: fs.CheckReading}
-	c, err := adapter.Open(ctx, name, o)
-	if errors.Is(err, os.ErrNotExist) && strings.Contains(name, "://") {
-		return nil, withHint(err, "nothing is downloaded: hf download ORG/NAME fetches a "+
-			"repository, and then SOURCE is ORG/NAME")
+	if !remote.Is(name) {
+		return adapter.Open(ctx, name, o)
 	}
-	return c, err
+	store, single, err := remote.Open(ctx, name, remote.Options{Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	o.Single = single
+	return adapter.OpenStore(ctx, store, o)
 }
 
 // planner makes views of a checkpoint.

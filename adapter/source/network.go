@@ -1,0 +1,46 @@
+package source
+
+// Ahead is a File whose bytes come over a network. The interface is optional: it only makes reading
+// faster.
+type Ahead interface {
+	File
+
+	// Ahead begins to fetch [off, off+n), and returns at once. It reports whether all of the range
+	// is in memory, on its way, or was begun. If there is no room it is false.
+	Ahead(off, n int64) bool
+
+	// Distance is how many bytes ahead of a reader are worth fetching. It grows with the rate of the
+	// store and with the time that an answer takes.
+	Distance() int64
+}
+
+// Sectioned is a File that fetches and keeps whole sections. The interface is optional.
+type Sectioned interface {
+	File
+
+	// Cut tells where tensors begin, in order, so that a section holds no tensor that is not asked
+	// for. It is called before data is read, and at most once.
+	Cut(begins []int64)
+}
+
+// Networked is a Store that is read over a network.
+type Networked interface {
+	Store
+	Traffic() Traffic
+}
+
+// Traffic counts what was transferred from a store since it was opened.
+type Traffic struct {
+	Bytes     int64   // received, of files
+	Requests  int64   // sent
+	Retries   int64   // of them, requests for bytes that an earlier one did not bring
+	Throttled int64   // answers that asked for fewer requests
+	InFlight  int64   // requests now
+	AtOnce    int64   // requests that may be in flight at once
+	Rate      float64 // bytes per second, of the last seconds
+
+	Memory, MemoryLimit int64 // bytes of files that are held in memory, and the most
+
+	CacheHits, CacheMisses int64 // blocks found and not found in the disk cache
+	CacheBytes             int64 // read from the disk cache
+}
