@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -209,6 +210,17 @@ func TestFaultsInARowEnd(t *testing.T) {
 	for i, k := range got {
 		if (k == None) != (i%3 == 2) {
 			t.Fatalf("%q", got)
+		}
+	}
+}
+
+func TestFaultsInARowOfAContinuedBodyEnd(t *testing.T) {
+	d := decisions{asked: map[string]int{}, inARow: map[string]int{}}
+	for i := range 9 {
+		r := httptest.NewRequest("GET", "/a", nil)
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-99", i))
+		if k, _ := d.decide(&Plan{Rate: 1, InARow: 2}, r); (k == None) != (i%3 == 2) {
+			t.Errorf("request %d: %q", i, k)
 		}
 	}
 }

@@ -235,19 +235,23 @@ func compress(a *answer, _ *rand.Rand) {
 var identifying = []string{"X-Goog-Generation", "X-Goog-Metageneration", "X-Goog-Hash",
 	"X-Goog-Stored-Content-Length", "X-Amz-Version-Id", "Content-MD5"}
 
-// other has an ETag that looks like the right one: of the same length and alphabet.
+// other has an ETag and a generation that look like the right ones.
 func other(a *answer, _ *rand.Rand) {
-	tag := a.header.Get("ETag")
+	before := a.header.Clone()
 	otherNoETag(a, nil)
-	if tag == "" {
-		return
-	}
-	a.header.Set("ETag", strings.Map(func(r rune) rune {
-		if '0' <= r && r <= '8' || 'a' <= r && r <= 'e' {
-			return r + 1
+	for _, name := range []string{"ETag", "X-Goog-Generation"} {
+		if v := before.Get(name); v != "" {
+			a.header.Set(name, strings.Map(next, v))
 		}
-		return r
-	}, tag))
+	}
+}
+
+// next keeps the length and the alphabet of an ETag.
+func next(r rune) rune {
+	if '0' <= r && r <= '8' || 'a' <= r && r <= 'e' {
+		return r + 1
+	}
+	return r
 }
 
 // otherNoETag leaves only Last-Modified to tell that this is another object.
