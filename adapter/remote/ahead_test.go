@@ -178,3 +178,14 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 		t.Error("no block was kept")
 	}
 }
+
+func TestMemoryIsFreedWhenNothingIsRead(t *testing.T) {
+	s := serve(t, 16<<20, Options{Patience: 20 * time.Millisecond}, nil)
+	tab := s.shard()
+	p := make([]byte, 4<<20)
+	eventually(t, "a read succeeds", func() bool {
+		_, err := tab.read(t.Context(), p, 0)
+		return err == nil
+	})
+	eventually(t, "memory is free", func() bool { return s.traffic().Memory == 0 })
+}

@@ -19,15 +19,19 @@ func BenchmarkFetch(b *testing.B) {
 	const n, readers = 256 << 20, 16
 	s := serve(b, n, Options{}, nil)
 	link := faultproxy.New(b, s.server.URL, faultproxy.Plan{Delay: 30 * time.Millisecond, PerConnection: 67e6})
-	var plain, fetched time.Duration
-	b.SetBytes(n)
-	for b.Loop() {
-		plain += timed(func() { s.plain(b, link.URL, readers) })
-		fetched += timed(func() { s.fetched(b, link.URL, readers) })
+	for _, ahead := range []bool{false, true} {
+		b.Run(fmt.Sprint("ahead ", ahead), func(b *testing.B) {
+			var plain, fetched time.Duration
+			b.SetBytes(n)
+			for b.Loop() {
+				plain += timed(func() { s.plain(b, link.URL, readers) })
+				fetched += timed(func() { s.fetched(b, link.URL, readers, ahead) })
+			}
+			b.ReportMetric(n*float64(b.N)/1e6/plain.Seconds(), "plainMB/s")
+			b.ReportMetric(n*float64(b.N)/1e6/fetched.Seconds(), "fetchMB/s")
+			b.ReportMetric(plain.Seconds()/fetched.Seconds(), "ratio")
+		})
 	}
-	b.ReportMetric(n*float64(b.N)/1e6/plain.Seconds(), "plainMB/s")
-	b.ReportMetric(n*float64(b.N)/1e6/fetched.Seconds(), "fetchMB/s")
-	b.ReportMetric(plain.Seconds()/fetched.Seconds(), "ratio")
 }
 
 func timed(f func()) time.Duration {
@@ -71,7 +75,7 @@ func (s *served) plain(b *testing.B, url string, readers int) {
 	})
 }
 
-func (s *served) fetched(b *testing.B, url string, readers int) {
+func (s *served) fetched(b *testing.B, url string, readers int, ahead bool) {
 	c := newClient(Options{})
 	defer c.close()
 	f := newFetcher(&servedBackend{url + "/file", c}, Options{})
@@ -82,6 +86,9 @@ func (s *served) fetched(b *testing.B, url string, readers int) {
 	each(s.object.size, blockSize, readers, func(off, n int64) {
 		buf := buffers.Get().(*[blockSize]byte)
 		defer buffers.Put(buf)
+		if ahead {
+			tab.ahead(off+n, f.distance())
+		}
 		if _, err := tab.read(context.Background(), buf[:n], off); err != nil {
 			b.Error(err)
 		}

@@ -36,6 +36,7 @@ type fetcher struct {
 	resume   *time.Timer     // schedules again after a pause
 	resumes  time.Time       // when it does
 	tables   map[*table]bool // of open files
+	resting  *time.Timer     // frees memory when there is nothing to do
 	streams  map[*table]bool // that were read ahead lately
 	writes   writes
 
@@ -243,8 +244,10 @@ func (f *fetcher) close() {
 	f.mu.Lock()
 	f.closed = true
 	f.end()
-	if f.resume != nil {
-		f.resume.Stop()
+	for _, t := range []*time.Timer{f.resume, f.resting} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	for t := range f.tables {
 		t.failAll()

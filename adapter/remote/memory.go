@@ -58,11 +58,18 @@ func roomy(n int64) int64 {
 	return (n + step - 1) / step * step
 }
 
+// spentShare is the share of the budget above which blocks that were read to the end give up their
+// memory, although there is more. Memory that is used again needs not be cleared by the kernel.
+const spentShare = 4
+
 // take returns a buffer of at least n bytes, or nil if it has to wait. A buffer that is larger than
 // the whole budget is given if it is the only one.
 func (f *fetcher) take(n int64, ahead bool) []byte {
 	m := f.memory
 	n = roomy(n)
+	if b := at(m.spent.Front()); b != nil && m.used+n > m.most/spentShare {
+		f.drop(b)
+	}
 	for {
 		if l := m.free[n]; len(l) > 0 {
 			m.free[n] = l[:len(l)-1]
@@ -98,6 +105,16 @@ func (m *memory) dropFree() {
 		m.freeBytes -= n
 		return
 	}
+}
+
+// rest frees the memory that readers are unlikely to need.
+func (f *fetcher) rest() {
+	m := f.memory
+	for b := at(m.spent.Front()); b != nil; b = at(m.spent.Front()) {
+		f.drop(b)
+	}
+	clear(m.free)
+	m.freeBytes = 0
 }
 
 // give takes a buffer back.
