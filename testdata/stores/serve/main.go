@@ -24,10 +24,10 @@ import (
 
 // options are the flags.
 type options struct {
-	prefix, ref    string
+	prefix         string
 	expiry         time.Duration
-	access         string
-	page           int
+	access, old    string
+	limit, page    int
 	plan           faultproxy.Plan
 	perConn, total float64
 	kinds          string
@@ -37,7 +37,10 @@ func main() {
 	var o options
 	flag.StringVar(&o.prefix, "prefix", "org/model", "prefix of the objects, or the repository")
 	flag.DurationVar(&o.expiry, "expiry", time.Hour, "how long the signed URLs of a hub are valid")
-	flag.StringVar(&o.access, "access", "public", "who may read the repository of a hub: public, gated, private")
+	flag.StringVar(&o.access, "access", "public",
+		"who may read the repository of a hub: public, gated, private")
+	flag.StringVar(&o.old, "old", "", "an old name of the repository of a hub")
+	flag.IntVar(&o.limit, "limit", 0, "requests to a hub that are refused first, with 429")
 	flag.IntVar(&o.page, "page", 1000, "entries of one page of a hub's listing")
 	flag.DurationVar(&o.plan.Delay, "delay", 0, "delay of each request")
 	flag.Float64Var(&o.perConn, "per-connection", 0, "bytes per second of one connection")
@@ -47,7 +50,8 @@ func main() {
 	flag.Uint64Var(&o.plan.Seed, "seed", 1, "seed of the faults")
 	flag.IntVar(&o.plan.InARow, "in-a-row", 3, "faults in a row of one request; 0: no limit")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: serve [flags] s3|moto|gcs|azure|http|https|hub FOLDER")
+		fmt.Fprintln(flag.CommandLine.Output(),
+			"usage: serve [flags] s3|moto|gcs|azure|http|https|hub FOLDER")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -119,13 +123,20 @@ func https(t *run, o options, folder string) ([]string, string) {
 	return s.Env(), s.Source(o.prefix)
 }
 
+var accesses = map[string]stores.Access{"gated": stores.Gated, "private": stores.Private}
+
 // hub puts the proxy before the storage, where the bytes come from.
 func hub(t *run, o options, folder string) ([]string, string) {
 	storage := stores.S3(t, "")
 	h := stores.StartHub(t, stores.HubOptions{Storage: storage.At(o.through(t, storage.URL, nil)),
 		Expiry: o.expiry, Page: o.page})
+	if o.old != "" {
+		h.Put(t, o.old, t.TempDir())
+		h.Rename(o.old, o.prefix)
+	}
 	h.Put(t, o.prefix, folder)
-	h.Restrict(o.prefix, map[string]stores.Access{"gated": stores.Gated, "private": stores.Private}[o.access])
+	h.Limit(o.limit, 1)
+	h.Restrict(o.prefix, accesses[o.access])
 	return h.Env(), h.Source(o.prefix)
 }
 
