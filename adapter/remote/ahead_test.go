@@ -189,3 +189,28 @@ func TestMemoryIsFreedWhenNothingIsRead(t *testing.T) {
 	})
 	eventually(t, "memory is free", func() bool { return s.traffic().Memory == 0 })
 }
+
+// Readers read small pieces. A block stays until its last piece was read, although others are
+// fetched ahead.
+func TestABlockThatIsReadInPiecesIsNotEvictedForBlocksAhead(t *testing.T) {
+	for _, fetched := range []bool{false, true} {
+		s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+		tab := s.shard()
+		if fetched {
+			tab.ahead(0, 1<<20)
+		}
+		s.check(t, tab, 0, 1000)
+		tab.ahead(4<<20, 8<<20)
+		eventually(t, "the block is there", func() bool { return s.traffic().Bytes == 4<<20 })
+		for off := int64(1000); off < 1<<20; off += 100_000 {
+			s.check(t, tab, off, min(100_000, 1<<20-off))
+			tab.ahead(4<<20, 8<<20)
+		}
+		if got := s.traffic().Bytes; got > 5<<20 {
+			t.Errorf("transferred %d bytes", got)
+		}
+		if got := s.ranges()[0]; got != "bytes=0-1048575" {
+			t.Errorf("the first request is %s", got)
+		}
+	}
+}

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// kept is a disk cache in memory.
-type kept struct {
+// diskInMemory is a disk cache in memory.
+type diskInMemory struct {
 	mu     sync.Mutex
 	blocks map[int64][]byte
 	writes atomic.Int32
@@ -17,7 +17,7 @@ type kept struct {
 	fails  bool      // reads find nothing
 }
 
-func (k *kept) Read(_ *object, off, n int64, p []byte) bool {
+func (k *diskInMemory) Read(_ *object, off, n int64, p []byte) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	b := k.blocks[off]
@@ -29,7 +29,7 @@ func (k *kept) Read(_ *object, off, n int64, p []byte) bool {
 	return true
 }
 
-func (k *kept) Write(_ *object, off int64, p []byte) {
+func (k *diskInMemory) Write(_ *object, off int64, p []byte) {
 	if k.gate != nil {
 		<-k.gate
 	}
@@ -41,7 +41,7 @@ func (k *kept) Write(_ *object, off int64, p []byte) {
 
 func TestBlocksComeFromTheDiskCache(t *testing.T) {
 	goroutines(t)
-	c := &kept{blocks: map[int64][]byte{}}
+	c := &diskInMemory{blocks: map[int64][]byte{}}
 	s := serve(t, 16<<20, Options{}, nil)
 	s.fetcher.cache = c
 	tab := s.shard()
@@ -66,7 +66,7 @@ func TestBlocksComeFromTheDiskCache(t *testing.T) {
 }
 
 func TestAMissInTheDiskCacheIsFetched(t *testing.T) {
-	c := &kept{blocks: map[int64][]byte{}, fails: true}
+	c := &diskInMemory{blocks: map[int64][]byte{}, fails: true}
 	s := serve(t, 16<<20, Options{Memory: 3 << 20}, nil)
 	s.fetcher.cache = c
 	tab := s.shard()
@@ -79,7 +79,7 @@ func TestAMissInTheDiskCacheIsFetched(t *testing.T) {
 // A disk that never finishes a write takes the memory of the blocks that are being written, and no
 // other.
 func TestASlowDiskDoesNotStopReaders(t *testing.T) {
-	c := &kept{blocks: map[int64][]byte{}, gate: make(chan bool)}
+	c := &diskInMemory{blocks: map[int64][]byte{}, gate: make(chan bool)}
 	s := serve(t, 32<<20, Options{Memory: 4 << 20}, nil)
 	s.fetcher.cache = c
 	tab := s.shard()

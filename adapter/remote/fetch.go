@@ -165,24 +165,13 @@ func (f *fetcher) settle(b *block) {
 	case b.index == exactIndex:
 		f.drop(b)
 	case b.state == full:
-		b.move(f.memory.list(b), false)
+		f.memory.idle(b, time.Now())
 	case b.wanted():
 	case b.state == queued, b.state == delayed:
 		f.drop(b)
 	case b.state == flying:
 		b.flight.cancelUnwanted()
 	}
-}
-
-// list is where a block waits for its eviction.
-func (m *memory) list(b *block) *list.List {
-	switch {
-	case b.spent():
-		return m.spent
-	case b.early:
-		return m.early
-	}
-	return m.part
 }
 
 // drop takes a block out of its table. Its memory is free as soon as no copy needs it, and its
@@ -231,7 +220,7 @@ func (f *fetcher) publish(b *block, have int64) {
 
 // finish marks a block as full.
 func (f *fetcher) finish(b *block) {
-	b.state, b.whole, b.retry, b.flight = full, time.Now(), retry{}, nil
+	b.state, b.retry, b.flight = full, retry{}, nil
 	if b.dropped {
 		f.release(b)
 		return
