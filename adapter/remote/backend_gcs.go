@@ -199,8 +199,9 @@ func (g *gcs) ask(ctx context.Context, path string, query url.Values, h http.Hea
 	if g.tokens != nil {
 		token, err := g.tokens.Token()
 		if err != nil {
-			return nil, fmt.Errorf("credentials of Google: %w", err)
+			return nil, fmt.Errorf("credentials of Google: %w", clean(err))
 		}
+		keepSecret(token.AccessToken)
 		token.SetAuthHeader(r)
 	}
 	return g.client.do(r)
