@@ -50,9 +50,11 @@ func openS3(ctx context.Context, a address, c *client) (backend, error) {
 	region := regionOf(files)
 	s.region.Store(&region)
 	s.keys = newS3Keys(&s3Chain{files: files, region: region, client: c.http})
-	if _, err := s.keys.get(ctx); err != nil {
+	key, err := s.keys.get(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name(), err)
 	}
+	s.keys.unsigned = key.anonymous()
 	return s, nil
 }
 
@@ -85,8 +87,8 @@ var bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$`)
 
 func (s *s3) name() string { return "s3://" + s.bucket + "/" + s.prefix }
 
-// public reports whether requests are not signed.
-func (s *s3) public() bool { return s.keys.anonymous() }
+// public reports whether requests are not signed. This does not change.
+func (s *s3) public() bool { return s.keys.unsigned }
 
 func (s *s3) download() source.Download { return source.Download{} }
 
