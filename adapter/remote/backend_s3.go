@@ -131,7 +131,10 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 
 // page asks for one page of a listing. It asks again while the store wants that.
 func (s *s3) page(ctx context.Context, query url.Values) (*s3Page, error) {
-	const tries = 5
+	const (
+		tries   = 5
+		longest = 30 * time.Second
+	)
 	for try, wait := 1, 200*time.Millisecond; ; try, wait = try+1, 2*wait {
 		page, err := s.onePage(ctx, query)
 		after, again := mayPass(err)
@@ -141,7 +144,7 @@ func (s *s3) page(ctx context.Context, query url.Values) (*s3Page, error) {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(max(wait, after)):
+		case <-time.After(max(wait, min(after, longest))):
 		}
 	}
 }
