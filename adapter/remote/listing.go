@@ -3,6 +3,7 @@ package remote
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"path"
 	"strings"
 	"unicode"
@@ -75,6 +76,15 @@ func isName(name string) bool {
 	return name != "." && name != ".." && len(name) <= 255 && utf8.ValidString(name) &&
 		path.Base(name) == name && !strings.ContainsFunc(name, unicode.IsControl) &&
 		!strings.Contains(name, `\`)
+}
+
+// escaped writes a name with slashes as the path of a URL.
+func escaped(name string) string {
+	parts := strings.Split(name, "/")
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	return strings.Join(parts, "/")
 }
 
 // rangeOf is the value of the header Range.

@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},
 	"cmd/dequantfs": {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/remote",
-		"adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export"},
+		"adapter/remote/diskcache", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export"},
 }
 
 // onlyIn says which packages may import a module.

@@ -48,7 +48,7 @@ type HubOptions struct {
 }
 
 // Hub is a stand-in for the Hugging Face Hub: listings, commits, and files by redirect. The client
-// huggingface_hub judges it in testdata/interop/hub.py.
+// huggingface_hub judges it in testdata/interop/stand_in.py.
 type Hub struct {
 	URL string
 	Log faultproxy.Log // of requests to the Hub, not to the storage
@@ -241,11 +241,4 @@ func (h *Hub) Limit(requests, seconds int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.limited, h.reset = requests, seconds
-}
-
-// StorageRemove removes a large file from the storage, by the name it has in the head of main.
-func (h *Hub) StorageRemove(t TB, id, name string) {
-	t.Helper()
-	r := h.repository(id)
-	h.o.Storage.Remove(t, r.commits[r.refs["main"]][name].object())
 }

@@ -3,11 +3,13 @@ package stores
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -143,6 +145,27 @@ func TestFileServersServeAFolder(t *testing.T) {
 	}
 }
 
+func TestHTTPSGoesThroughAProxy(t *testing.T) {
+	a := NewAuthority(t)
+	s := Files(t, "", FileOptions{Authority: a})
+	s.Write(t, "m/a", []byte("abc"))
+	p := faultproxy.NewTLS(t, s.URL, faultproxy.Plan{}, a.Certificate, a.Pool)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool}}}
+	resp, body := get(t, client, s.At(p.URL).Source("m")+"a", "Range", "bytes=1-1")
+	if resp.StatusCode != 206 || string(body) != "b" || p.Counts()[faultproxy.None] != 1 {
+		t.Errorf("%s %s %v", resp.Status, body, p.Counts())
+	}
+	p.Set(faultproxy.Plan{Script: faultproxy.Always(faultproxy.Cut)})
+	resp, err := client.Get(p.URL + "/m/a")
+	if err == nil {
+		_, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+	}
+	if err == nil {
+		t.Error("the connection was not cut")
+	}
+}
+
 func TestFileServersCanDoLess(t *testing.T) {
 	dir, files := folderOf(t)
 	s := Files(t, dir, FileOptions{NoETag: true, NoListing: true, NoRanges: true})
@@ -215,5 +238,44 @@ func TestServersEndWithTheTest(t *testing.T) {
 	t.Run("test", func(t *testing.T) { s = S3(t, "") })
 	if _, err := http.Get(s.URL); err == nil {
 		t.Error("the server answers after its test")
+	}
+}
+
+const killedEnv = "DEQUANTFS_TEST_KILLED"
+
+// TestServersEndWithAKilledTest runs itself once more, as the test that is killed.
+func TestServersEndWithAKilledTest(t *testing.T) {
+	if os.Getenv(killedEnv) != "" {
+		fmt.Println("url", S3(t, "").URL)
+		select {}
+	}
+	program(t, "versitygw")
+	c := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
+	c.Env = append(os.Environ(), killedEnv+"=1")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var url string
+	if _, err := fmt.Fscanf(out, "url %s\n", &url); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	_ = c.Process.Kill()
+	_ = c.Wait()
+	for deadline := time.Now().Add(patience); err == nil; time.Sleep(10 * time.Millisecond) {
+		if resp, err = http.Get(url); err == nil {
+			resp.Body.Close()
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the server outlives a killed test")
+		}
 	}
 }
