@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"hash"
 	"io"
 	"maps"
 	"os"
@@ -94,7 +93,8 @@ func StartHub(t TB, o HubOptions) *Hub {
 	}
 	// The storage has another host name too, not only another port.
 	o.Storage = o.Storage.At(strings.Replace(o.Storage.URL, "127.0.0.1", "localhost", 1))
-	h := &Hub{o: o, home: t.TempDir(), repos: map[string]*repository{}, renamed: map[string]string{}}
+	h := &Hub{o: o, home: t.TempDir(), repos: map[string]*repository{},
+		renamed: map[string]string{}}
 	h.URL = serve(t, h.Log.Handler(h), o.Authority)
 	return h
 }
@@ -184,7 +184,7 @@ func safetensorsHeader(f io.ReadSeeker, size int64) json.RawMessage {
 
 // gitID is the SHA-1 that git gives to an object.
 func gitID(kind string, content []byte) string {
-	var h hash.Hash = sha1.New()
+	h := sha1.New()
 	fmt.Fprintf(h, "%s %d\x00", kind, len(content))
 	h.Write(content)
 	return hex.EncodeToString(h.Sum(nil))

@@ -2,7 +2,6 @@ package stores
 
 import (
 	"bytes"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -106,10 +105,12 @@ func TestPresignedURLsOfS3ExpireAndAreBoundToTheirHost(t *testing.T) {
 	s.Write(t, "a", []byte("abc"))
 	p := faultproxy.New(t, s.URL, faultproxy.Plan{})
 	url := s.At(p.URL).Presigned("a", time.Second)
-	if resp, body := get(t, http.DefaultClient, url); resp.StatusCode != 200 || string(body) != "abc" {
+	resp, body := get(t, http.DefaultClient, url)
+	if resp.StatusCode != 200 || string(body) != "abc" {
 		t.Fatalf("through the proxy: %s %s", resp.Status, body)
 	}
-	if resp, _ := get(t, http.DefaultClient, strings.Replace(url, p.URL, s.URL, 1)); resp.StatusCode != 403 {
+	direct := strings.Replace(url, p.URL, s.URL, 1)
+	if resp, _ := get(t, http.DefaultClient, direct); resp.StatusCode != 403 {
 		t.Fatalf("signed for the proxy, but the server says %s", resp.Status)
 	}
 	time.Sleep(2100 * time.Millisecond)
@@ -133,7 +134,7 @@ func TestAPublishedBucketNeedsNoCredentials(t *testing.T) {
 
 func TestFileServersServeAFolder(t *testing.T) {
 	a := NewAuthority(t)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool}}}
+	client := a.Client()
 	for _, o := range []FileOptions{{}, {Authority: a}} {
 		s := Files(t, "", o)
 		dir, files := folderOf(t)
@@ -150,7 +151,7 @@ func TestHTTPSGoesThroughAProxy(t *testing.T) {
 	s := Files(t, "", FileOptions{Authority: a})
 	s.Write(t, "m/a", []byte("abc"))
 	p := faultproxy.NewTLS(t, s.URL, faultproxy.Plan{}, a.Certificate, a.Pool)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool}}}
+	client := a.Client()
 	resp, body := get(t, client, s.At(p.URL).Source("m")+"a", "Range", "bytes=1-1")
 	if resp.StatusCode != 206 || string(body) != "b" || p.Counts()[faultproxy.None] != 1 {
 		t.Errorf("%s %s %v", resp.Status, body, p.Counts())
@@ -223,12 +224,13 @@ func TestAzureServesWhatWasPut(t *testing.T) {
 	sas := AzureSAS("rl", time.Now().Add(time.Hour))
 	for name, want := range files {
 		url := func(name string) string {
-			return p.URL + "/" + AzureAccount + "/" + Bucket + "/" + awsEscape(name, "/") + "?" + sas
+			return p.URL + awsEscape("/"+AzureAccount+"/"+Bucket+"/"+name, "/") + "?" + sas
 		}
 		checkObject(t, s, http.DefaultClient, url, "org/model/"+name, want)
 	}
-	url := p.URL + "/" + AzureAccount + "/" + Bucket + "?restype=container&comp=list&"
-	if resp, body := get(t, http.DefaultClient, url+AzureSAS("rl", time.Now().Add(-time.Minute))); resp.StatusCode != 403 {
+	url := p.URL + "/" + AzureAccount + "/" + Bucket + "?restype=container&comp=list&" +
+		AzureSAS("rl", time.Now().Add(-time.Minute))
+	if resp, body := get(t, http.DefaultClient, url); resp.StatusCode != 403 {
 		t.Errorf("with an expired signature: %s %s", resp.Status, body)
 	}
 }

@@ -24,7 +24,7 @@ import (
 
 // options are the flags.
 type options struct {
-	prefix, ref    string
+	prefix         string
 	expiry         time.Duration
 	access, old    string
 	limit, page    int
@@ -37,9 +37,10 @@ func main() {
 	var o options
 	flag.StringVar(&o.prefix, "prefix", "org/model", "prefix of the objects, or the repository")
 	flag.DurationVar(&o.expiry, "expiry", time.Hour, "how long the signed URLs of a hub are valid")
-	flag.StringVar(&o.access, "access", "public", "who may read the repository of a hub: public, gated, private")
+	flag.StringVar(&o.access, "access", "public",
+		"who may read the repository of a hub: public, gated, private")
 	flag.StringVar(&o.old, "old", "", "an old name of the repository of a hub")
-	flag.IntVar(&o.limit, "limit", 0, "requests to a hub that are refused first, because of the rate")
+	flag.IntVar(&o.limit, "limit", 0, "requests to a hub that are refused first, with 429")
 	flag.IntVar(&o.page, "page", 1000, "entries of one page of a hub's listing")
 	flag.DurationVar(&o.plan.Delay, "delay", 0, "delay of each request")
 	flag.Float64Var(&o.perConn, "per-connection", 0, "bytes per second of one connection")
@@ -49,7 +50,8 @@ func main() {
 	flag.Uint64Var(&o.plan.Seed, "seed", 1, "seed of the faults")
 	flag.IntVar(&o.plan.InARow, "in-a-row", 3, "faults in a row of one request; 0: no limit")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: serve [flags] s3|moto|gcs|azure|http|https|hub FOLDER")
+		fmt.Fprintln(flag.CommandLine.Output(),
+			"usage: serve [flags] s3|moto|gcs|azure|http|https|hub FOLDER")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -121,6 +123,8 @@ func https(t *run, o options, folder string) ([]string, string) {
 	return s.Env(), s.Source(o.prefix)
 }
 
+var accesses = map[string]stores.Access{"gated": stores.Gated, "private": stores.Private}
+
 // hub puts the proxy before the storage, where the bytes come from.
 func hub(t *run, o options, folder string) ([]string, string) {
 	storage := stores.S3(t, "")
@@ -132,7 +136,7 @@ func hub(t *run, o options, folder string) ([]string, string) {
 	}
 	h.Put(t, o.prefix, folder)
 	h.Limit(o.limit, 1)
-	h.Restrict(o.prefix, map[string]stores.Access{"gated": stores.Gated, "private": stores.Private}[o.access])
+	h.Restrict(o.prefix, accesses[o.access])
 	return h.Env(), h.Source(o.prefix)
 }
 
