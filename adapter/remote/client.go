@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -23,6 +24,14 @@ type client struct {
 	proxy    func(*http.Request) (*url.URL, error)
 	closers  []*http.Transport
 	certs    *tls.Config // nil outside of tests
+	logger   *slog.Logger
+}
+
+// warn tells what is left out or not as usual.
+func (c *client) warn(text string) {
+	if c.logger != nil {
+		c.logger.Warn(text)
+	}
 }
 
 // Bounds of a client.
@@ -34,7 +43,7 @@ const (
 // newClient makes a client. Certificates are the system's, or those of SSL_CERT_FILE and
 // SSL_CERT_DIR. Proxies are those of the environment.
 func newClient(o Options) *client {
-	c := &client{proxy: http.ProxyFromEnvironment}
+	c := &client{proxy: http.ProxyFromEnvironment, logger: o.Logger}
 	c.http = &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}

@@ -161,7 +161,7 @@ func (k *s3Keys) renew(expired *s3Key) bool {
 // s3Chain finds credentials in the order of the AWS CLI. It takes the first kind that is there. If
 // that kind fails, its error is returned, and no other kind is tried.
 type s3Chain struct {
-	files  *profiles
+	files  *awsProfiles
 	region string
 	client *http.Client // for services of Amazon
 }
@@ -171,7 +171,7 @@ func (c *s3Chain) find(ctx context.Context) (*s3Key, error) {
 	if files, err := readProfiles(); err == nil { // a tool may have put new keys there
 		c = &s3Chain{files, c.region, c.client}
 	}
-	if unsigned() {
+	if wantsUnsigned() {
 		return &s3Key{from: "AWS_NO_SIGN_REQUEST", tried: []string{"AWS_NO_SIGN_REQUEST is set"}}, nil
 	}
 	var tried []string
@@ -187,8 +187,8 @@ func (c *s3Chain) find(ctx context.Context) (*s3Key, error) {
 	return &s3Key{from: "no credentials", tried: tried}, nil
 }
 
-// unsigned reports whether the environment asks for requests without signatures.
-func unsigned() bool {
+// wantsUnsigned reports whether the environment asks for requests without signatures.
+func wantsUnsigned() bool {
 	switch strings.ToLower(os.Getenv("AWS_NO_SIGN_REQUEST")) {
 	case "1", "true", "yes", "on":
 		return true
@@ -385,15 +385,15 @@ func (c *s3Chain) process(ctx context.Context, command, name string) (*s3Key, er
 		SessionToken: v.SessionToken, Expiration: v.Expiration}, from: name}, nil
 }
 
-// local sends requests to services of this machine, past any proxy.
-var local = &http.Client{Transport: &http.Transport{
+// metadata sends requests to services of this machine, past any proxy.
+var metadata = &http.Client{Transport: &http.Transport{
 	DialContext:       (&net.Dialer{Timeout: time.Second}).DialContext,
 	DisableKeepAlives: true,
 }, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // container asks the service of a container for keys of its role.
 func (c *s3Chain) container(ctx context.Context) (*s3Key, string, error) {
-	p := &minio.IAM{Client: local}
+	p := &minio.IAM{Client: metadata}
 	if os.Getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") == "" {
 		full := os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
 		if full == "" {
@@ -438,7 +438,7 @@ func (c *s3Chain) instance(ctx context.Context) (*s3Key, string, error) {
 	}
 	short, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	key, _, err := c.from(short, &minio.IAM{Client: local,
+	key, _, err := c.from(short, &minio.IAM{Client: metadata,
 		Endpoint: os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")}, "the role of the instance")
 	switch {
 	case ctx.Err() != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -46,7 +47,7 @@ func failing(status int, code, message string, header ...string) http.HandlerFun
 }
 
 func TestAnswersOfS3AreErrorsOfTheirKind(t *testing.T) {
-	const changed, busy, later, final = "changed", "busy", "later", "final"
+	const changed, busy, later, never = "changed", "busy", "later", "never"
 	for _, c := range []struct {
 		status        int
 		code, message string
@@ -58,7 +59,7 @@ func TestAnswersOfS3AreErrorsOfTheirKind(t *testing.T) {
 		{404, "", "", changed, "404"},
 		{410, "", "", changed, "410"},
 		{416, "InvalidRange", "", changed, "InvalidRange"},
-		{404, "NoSuchBucket", "", final, "there is no such bucket"},
+		{404, "NoSuchBucket", "", never, "there is no such bucket"},
 		{503, "SlowDown", "Please reduce your request rate.", busy, "reduce"},
 		{503, "", "", busy, "503"},
 		{429, "TooManyRequests", "", busy, "429"},
@@ -67,19 +68,19 @@ func TestAnswersOfS3AreErrorsOfTheirKind(t *testing.T) {
 		{408, "", "", later, "408"},
 		{502, "", "", later, "502"},
 		{403, "", "", later, "403"}, // of something in between
-		{403, "AccessDenied", "Access Denied", final, "ask for s3:ListBucket and s3:GetObject"},
-		{401, "Unauthorized", "", final, "credentials from AWS_ACCESS_KEY_ID"},
-		{403, "InvalidObjectState", "The operation is not valid", final, "restore it first"},
+		{403, "AccessDenied", "Access Denied", later, "ask for s3:ListBucket and s3:GetObject"},
+		{401, "Unauthorized", "", later, "credentials from AWS_ACCESS_KEY_ID"},
+		{403, "InvalidObjectState", "The operation is not valid", never, "restore it first"},
 		{400, "InvalidRequest", "The object was stored using a form of Server Side Encryption. The " +
-			"correct parameters must be provided.", final, "SSE-C"},
-		{403, "SignatureDoesNotMatch", "The request signature we calculated", final, "secret key from AWS_ACCESS_KEY_ID"},
-		{403, "InvalidAccessKeyId", "", final, "does not know the key from AWS_ACCESS_KEY_ID"},
-		{400, "ExpiredToken", "", final, "have expired: renew them"},
-		{400, "AuthorizationHeaderMalformed", "", final, "set AWS_REGION"},
-		{403, "RequestTimeTooSkewed", "", final, "the clock of this machine is"},
+			"correct parameters must be provided.", never, "SSE-C"},
+		{403, "SignatureDoesNotMatch", "The request signature we calculated", never, "secret key from AWS_ACCESS_KEY_ID"},
+		{403, "InvalidAccessKeyId", "", never, "does not know the key from AWS_ACCESS_KEY_ID"},
+		{400, "ExpiredToken", "", never, "have expired: renew them"},
+		{400, "AuthorizationHeaderMalformed", "", never, "set AWS_REGION"},
+		{403, "RequestTimeTooSkewed", "", never, "the clock of this machine is"},
 		{501, "NotImplemented", "", later, "NotImplemented"},
-		{405, "MethodNotAllowed", "", final, "check the endpoint"},
-		{400, "Strange", "something else", final, "something else"},
+		{405, "MethodNotAllowed", "", never, "check the endpoint"},
+		{400, "Strange", "something else", never, "something else"},
 	} {
 		t.Run(fmt.Sprint(c.status, c.code), func(t *testing.T) {
 			b := fakeS3(t, failing(c.status, c.code, c.message, "Retry-After", "7"))
@@ -87,7 +88,7 @@ func TestAnswersOfS3AreErrorsOfTheirKind(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("%v; want %q", err, c.want)
 			}
-			kind := final
+			kind := never
 			var d *delay
 			switch {
 			case errors.Is(err, source.ErrChanged):
@@ -96,6 +97,9 @@ func TestAnswersOfS3AreErrorsOfTheirKind(t *testing.T) {
 				kind = busy
 			case errors.As(err, &d):
 				kind = later
+			}
+			if kind == never && !final(err) {
+				t.Errorf("it is asked for again: %v", err)
 			}
 			if kind != c.kind || d != nil && d.after != 7*time.Second {
 				t.Errorf("it is %s, not %s: %v", kind, c.kind, err)
@@ -123,30 +127,27 @@ func TestMessagesOfS3HaveNoSecrets(t *testing.T) {
 	}
 }
 
-// After a success, a refusal of an object is more likely a mistake of the store.
-func TestARefusalAfterASuccessMayPass(t *testing.T) {
-	denied := false
-	b := fakeS3(t, func(w http.ResponseWriter, r *http.Request) {
-		if denied {
-			failing(403, "AccessDenied", "Access Denied")(w, r)
-			return
-		}
-		w.Header().Set("ETag", "bare")
+// The bucket could be listed, so a refusal of an object is more likely a mistake.
+func TestARefusalOfAnObjectMayPass(t *testing.T) {
+	b := fakeS3(t, failing(403, "AccessDenied", "Access Denied"))
+	if _, err := b.get(t.Context(), &object{name: "x", size: 1, etag: `"e"`}, 0, 1); !errors.As(err, new(*delay)) {
+		t.Errorf("%v", err)
+	}
+	if _, err := b.list(t.Context(), ".", 1); err == nil || errors.As(err, new(*delay)) || !final(err) {
+		t.Errorf("a listing: %v", err)
+	}
+}
+
+func TestETagsOfS3HaveQuotes(t *testing.T) {
+	b := fakeS3(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("ETag", "bare-2")
 		w.WriteHeader(http.StatusPartialContent)
 	})
-	o := &object{name: "x", size: 1, etag: `"bare"`}
-	a, err := b.get(t.Context(), o, 0, 1)
-	if err != nil || a.Header.Get("ETag") != `"bare"` {
+	a, err := b.get(t.Context(), &object{name: "x", size: 1, etag: `"bare-2"`}, 0, 1)
+	if err != nil || a.Header.Get("ETag") != `"bare-2"` {
 		t.Fatalf("%v", err)
 	}
 	a.Body.Close()
-	denied = true
-	if _, err := b.get(t.Context(), o, 0, 1); !errors.As(err, new(*delay)) {
-		t.Errorf("%v", err)
-	}
-	if _, err := b.list(t.Context(), ".", 1); err == nil || errors.As(err, new(*delay)) {
-		t.Errorf("a listing: %v", err)
-	}
 }
 
 const onePage = "<ListBucketResult><Contents><Key>m/x</Key><Size>1</Size><ETag>e</ETag></Contents></ListBucketResult>"
@@ -293,9 +294,14 @@ func TestHostileNamesInListingsOfS3AreLeftOut(t *testing.T) {
 			"<CommonPrefixes><Prefix>m/../</Prefix></CommonPrefixes><CommonPrefixes><Prefix>m/ok/</Prefix>"+
 			"</CommonPrefixes><CommonPrefixes><Prefix>m/sub/</Prefix></CommonPrefixes></ListBucketResult>")
 	})
+	var log strings.Builder
+	b.client.logger = slog.New(slog.NewTextHandler(&log, nil))
 	l, err := b.list(t.Context(), ".", 100)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "s3://bucket/m/: 8 names") || strings.Contains(log.String(), "\x00") {
+		t.Errorf("the warning is %s", log.String())
 	}
 	var got []string
 	for _, o := range l {

@@ -7,14 +7,14 @@ import (
 )
 
 // siteFor is the place of a bucket with an environment and files.
-func siteFor(t *testing.T, bucket, config string, env ...string) (site, string, error) {
+func siteFor(t *testing.T, bucket, config string, env ...string) (s3Site, string, error) {
 	t.Helper()
 	noAWS(t)
 	awsFiles(t, config, "")
 	setenv(t, env...)
 	files, err := readProfiles()
 	if err != nil {
-		return site{}, "", err
+		return s3Site{}, "", err
 	}
 	s, err := siteOf(files, bucket)
 	return s, regionOf(files), err
