@@ -234,9 +234,10 @@ type s3Try struct {
 }
 
 // ask sends a signed request for an object, or for the bucket if the key is empty. It sends it
-// again once for another region, once with new credentials if they had expired, and where a redirect
-// leads. Requests to other origins than that of the endpoint are not signed.
-func (s *s3) ask(ctx context.Context, key string, query url.Values, header http.Header) (*http.Response, error) {
+// again once for another region, once with new credentials if they had expired, and where a
+// redirect leads. Requests to other origins than that of the endpoint are not signed.
+func (s *s3) ask(ctx context.Context, key string, query url.Values, header http.Header) (
+	*http.Response, error) {
 	for try := (s3Try{}); ; {
 		keys, err := s.keys.get(ctx)
 		if err != nil {
@@ -284,7 +285,8 @@ func (s *s3) again(try *s3Try, f *s3Failure, to *place, region string, keys *s3K
 }
 
 // request makes a request to the address of an object, or to where a redirect has led.
-func (s *s3) request(ctx context.Context, at *place, region, key string, query url.Values) (*http.Request, error) {
+func (s *s3) request(ctx context.Context, at *place, region, key string, query url.Values) (
+	*http.Request, error) {
 	if at != nil {
 		return at.request(ctx, http.MethodGet)
 	}

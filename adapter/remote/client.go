@@ -23,15 +23,8 @@ type client struct {
 	guarded  http.RoundTripper // connects to public addresses only
 	proxy    func(*http.Request) (*url.URL, error)
 	closers  []*http.Transport
-	certs    *tls.Config // nil outside of tests
 	logger   *slog.Logger
-}
-
-// warn tells what is left out or not as usual.
-func (c *client) warn(text string) {
-	if c.logger != nil {
-		c.logger.Warn(text)
-	}
+	certs    *tls.Config // nil outside of tests
 }
 
 // Bounds of a client.
@@ -44,6 +37,9 @@ const (
 // SSL_CERT_DIR. Proxies are those of the environment.
 func newClient(o Options) *client {
 	c := &client{proxy: http.ProxyFromEnvironment, logger: o.Logger}
+	if c.logger == nil {
+		c.logger = slog.New(slog.DiscardHandler)
+	}
 	c.http = &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
@@ -162,11 +158,11 @@ func explain(host string, err error) error {
 	)
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return wayOut{"there is no server " + host + ": correct the name, or set HTTPS_PROXY if this " +
-			"network needs a proxy", err}
+		return wayOut{"there is no server " + host + ": correct the name, or set HTTPS_PROXY if " +
+			"this network needs a proxy", err}
 	case errors.As(err, &tlsFail):
-		return wayOut{"its certificate is not trusted: put that of its authority into a file and set " +
-			"SSL_CERT_FILE to the file", err}
+		return wayOut{"its certificate is not trusted: put that of its authority into a file and " +
+			"set SSL_CERT_FILE to the file", err}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return wayOut{"nothing answers there: correct the address, or start the server", err}
 	case errors.As(err, new(tls.RecordHeaderError)):
