@@ -110,7 +110,7 @@ func (z *azure) list(ctx context.Context, folder string, most int) ([]object, er
 		}
 		query.Set("marker", page.NextMarker)
 	}
-	return l.objects, l.err
+	return l.result(z.client, z.name())
 }
 
 // archived refuses blobs that have to be brought back before they can be read.
