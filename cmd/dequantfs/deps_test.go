@@ -43,6 +43,8 @@ var onlyIn = map[string][]string{
 	"github.com/vbauerster/":        {"cmd/dequantfs"},
 	"github.com/x448/float16":       {"fp8"},
 	"github.com/dustin/go-humanize": {"cmd/dequantfs"},
+	"github.com/minio/minio-go/":   {"adapter/remote"},
+	"gopkg.in/ini.v1":              {"adapter/remote"},
 	"unsafe":                        {"fp8", "cmd/dequantfs"},
 	"net":                           {"adapter/remote", "cmd/dequantfs"},
 	"net/http":                      {"adapter/remote", "cmd/dequantfs"},
