@@ -121,7 +121,7 @@ func (g *gcs) list(ctx context.Context, folder string, most int) ([]object, erro
 		}
 		query.Set("pageToken", page.NextPageToken)
 	}
-	return l.objects, l.err
+	return l.result(g.client, g.name())
 }
 
 // recoded refuses objects that are stored compressed. A server may decompress such an object as it

@@ -172,7 +172,7 @@ func TestTLSOfAnAuthorityThatIsTrusted(t *testing.T) {
 	c := newClient(Options{})
 	defer c.close()
 	_, rest, _ := strings.Cut(server.URL, "://")
-	h, err := openHTTPS(t.Context(), address{"https", rest}, c)
+	h, err := openHTTPS(t.Context(), address{scheme: "https", rest: rest}, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func oddServer(t *testing.T, odd shape) (*https, *httptest.Server) {
 	c := newClient(Options{})
 	t.Cleanup(c.close)
 	_, rest, _ := strings.Cut(s.URL, "://")
-	b, err := openHTTPS(t.Context(), address{"http", rest}, c)
+	b, err := openHTTPS(t.Context(), address{scheme: "http", rest: rest}, c)
 	if err != nil {
 		t.Fatal(err)
 	}
