@@ -44,6 +44,7 @@ type object struct {
 	sha256   string // of the content, in hexadecimal, if the publisher tells it
 	modified time.Time
 	unseen   string // changes that would not be noticed, and the fix
+	refused  error  // why the object cannot be read
 }
 
 // delay is an error that may pass.

@@ -57,6 +57,8 @@ type Options struct {
 var schemes = map[string]func(ctx context.Context, a address, c *client) (backend, error){
 	"https": openHTTPS,
 	"http":  openHTTPS,
+	"gs":    openGCS,
+	"az":    openAzure,
 }
 
 // Is reports whether a name is that of a remote source: it begins with a scheme.

@@ -105,6 +105,8 @@ func (s *store) Open(ctx context.Context, name string) (source.File, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case o.refused != nil:
+		return nil, o.refused
 	case o.dir:
 		return nil, fmt.Errorf("a folder where a regular file should be")
 	}

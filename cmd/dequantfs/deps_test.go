@@ -38,7 +38,8 @@ var onlyIn = map[string][]string{
 	"github.com/spf13/":             {"cmd/dequantfs"},
 	"github.com/cpuguy83/":          {"cmd/dequantfs"},
 	"github.com/russross/":          {"cmd/dequantfs"},
-	"github.com/prometheus/":        {"cmd/dequantfs"},
+	"github.com/VictoriaMetrics/":   {"cmd/dequantfs"},
+	"github.com/prometheus/":        {}, // it is large, so only tests may
 	"github.com/vbauerster/":        {"cmd/dequantfs"},
 	"github.com/x448/float16":       {"fp8"},
 	"github.com/dustin/go-humanize": {"cmd/dequantfs"},

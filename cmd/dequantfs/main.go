@@ -19,7 +19,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -67,7 +66,7 @@ func endings() []os.Signal {
 // run runs the command and returns the exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(versionArguments(args))
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -87,14 +86,13 @@ func newRoot() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return wrongUsage(c, "a command is missing")
 		},
-		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 
 		SuggestionsMinimumDistance: similarity,
 	}
-	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))
+	addVersionFlag(root)
+	root.SetUsageFunc(usage)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return wrongUsage(c, "%v", err)
 	})
@@ -105,17 +103,6 @@ func newRoot() *cobra.Command {
 	}
 	root.SetHelpCommand(newHelp())
 	return root
-}
-
-// usageTemplate makes cobra's template fit a screen of 80 columns.
-func usageTemplate(standard string) string {
-	wrapped := func(c *cobra.Command) string { return c.LocalFlags().FlagUsagesWrapped(80) }
-	cobra.AddTemplateFunc("wrapped", wrapped)
-	cobra.AddTemplateFunc("topics", listTopics)
-	more := "{{if .HasAvailableSubCommands}}\n\nUse "
-	standard = strings.Replace(standard, more,
-		"{{if not .HasParent}}\n\n{{topics}}{{else "+more[2:], 1)
-	return strings.ReplaceAll(standard, ".LocalFlags.FlagUsages", "wrapped .")
 }
 
 // arguments returns the command line after argv[0]. If it is installed as mount.fuse.dequantfs,

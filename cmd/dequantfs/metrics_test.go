@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/fs"
-	"github.com/dequantfs/dequantfs/fs/units"
 	trial "github.com/dequantfs/dequantfs/testdata/size"
 )
 
@@ -57,39 +56,6 @@ func get(t *testing.T, m *metricsServer, host string) (int, string) {
 		t.Fatal(err)
 	}
 	return answer.StatusCode, string(body)
-}
-
-func TestMetricsSayWhatStatsSay(t *testing.T) {
-	m := serveMetrics(t, ":0", fs.Stats{
-		Bytes:         12345,
-		Stats:         units.Stats{SourceBytes: 678, Hits: 3, Fills: 4, Evictions: 5, Waiting: 6},
-		OldestRequest: 1500 * time.Millisecond,
-		ErrorKinds:    map[string]int64{"EIO": 2},
-		Latency: map[string]fs.Histogram{"dequantize": {
-			Bounds: []float64{0.1, 1}, Counts: []uint64{2, 3, 1}, Count: 6, Sum: 4.5}},
-	})
-	status, body := get(t, m, "localhost")
-	if status != 200 {
-		t.Fatalf("status %d: %s", status, body)
-	}
-	for _, line := range []string{
-		"dequantfs_served_bytes_total 12345",
-		"dequantfs_source_read_bytes_total 678",
-		"dequantfs_cache_hits_total 3",
-		"dequantfs_cache_fills_total 4",
-		"dequantfs_cache_evictions_total 5",
-		"dequantfs_waiting_readers 6",
-		"dequantfs_oldest_request_seconds 1.5",
-		`dequantfs_errors_total{kind="EIO"} 2`,
-		`dequantfs_read_seconds_bucket{recipe="dequantize",le="0.1"} 2`,
-		`dequantfs_read_seconds_bucket{recipe="dequantize",le="1"} 5`,
-		`dequantfs_read_seconds_bucket{recipe="dequantize",le="+Inf"} 6`,
-		`dequantfs_read_seconds_sum{recipe="dequantize"} 4.5`,
-	} {
-		if !strings.Contains(body, line+"\n") {
-			t.Errorf("no line %s", line)
-		}
-	}
 }
 
 // A web page must not read the metrics by a name that resolves to this machine.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -17,10 +19,48 @@ func newVersion() *cobra.Command {
 		Short:   "print the version",
 		Example: "  dequantfs version",
 		Args:    arity(0, 0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(c.OutOrStdout(), versionLine())
-			return err
-		},
+		RunE:    runVersion,
+	}
+}
+
+func runVersion(c *cobra.Command, _ []string) error {
+	_, err := fmt.Fprintln(c.OutOrStdout(), versionLine())
+	return err
+}
+
+// versionArguments leaves out a word after a leading --version. Such a command line prints the
+// version, even if the word is a command.
+func versionArguments(args []string) []string {
+	if len(args) > 1 && slices.Contains([]string{"--version", "-v"}, args[0]) &&
+		!strings.HasPrefix(args[1], "-") {
+		return slices.Delete(slices.Clone(args), 1, 2)
+	}
+	return args
+}
+
+// addVersionFlag adds --version, which prints the version in place of what the command does.
+// cobra's own flag prints another line, unless it has a template. A template makes the binary
+// large, since it keeps every method.
+func addVersionFlag(c *cobra.Command) {
+	flags := c.Flags()
+	asked := flags.BoolP("version", "v", false, "version for "+c.Name())
+	// Nothing completes a command line with this flag, as with that of cobra.
+	if err := flags.SetAnnotation("version", cobra.FlagSetByCobraAnnotation,
+		[]string{"true"}); err != nil {
+		panic(err) // the flag is there
+	}
+	args, run := c.Args, c.RunE
+	c.Args = func(c *cobra.Command, rest []string) error {
+		if *asked {
+			return nil
+		}
+		return args(c, rest)
+	}
+	c.RunE = func(c *cobra.Command, rest []string) error {
+		if *asked {
+			return runVersion(c, rest)
+		}
+		return run(c, rest)
 	}
 }
 

@@ -16,7 +16,7 @@ import oracle
 import quantized
 from checks import check, expect
 from container import differences, read_all, same, write_checkpoint
-from mounts import mount
+from mounts import command, mount
 
 SEEDS = range(6)
 
@@ -36,15 +36,50 @@ def agree(want, got):
     expect(not lines, f"{len(lines)} differences: " + "; ".join(lines[:6]))
 
 
+# What a mount of kimi_k2 says about the layout, without the version of the library.
+NO_TRANSFORMERS = (
+    'config.json: model_type "kimi_k2" has no layout transformers: transformers ',
+    ' has it only for model_type "deepseek_v3"; it has native, hf, split, torchtitan and hf-fp8\n',
+    "hint: the library transformers reads layout hf\n",
+)
+
+
+def refused(directory, layout, parts):
+    """A mount with this layout fails, says all parts, and mounts nothing."""
+    with tempfile.TemporaryDirectory() as scratch:
+        point = pathlib.Path(scratch) / "mnt"
+        p = command("mount", directory, point, "--layout", layout, check=False)
+        mounted = point.is_mount()
+        if mounted:
+            command("umount", point)
+    expect(p.returncode == 1 and not mounted, f"exit status {p.returncode}, mounted: {mounted}")
+    for part in parts:
+        expect(part in p.stderr, f"it says {p.stderr!r}, not {part!r}")
+
+
 def views():
-    """Every layout and dtype of DeepSeek-V3, raw, against the NumPy computation."""
+    """Every layout and dtype of DeepSeek-V3, raw, against the NumPy computation.
+
+    transformers groups experts of deepseek_v3 only. So kimi_k2 is refused there, with the ways out.
+    """
+    types = set()
     for seed in SEEDS:
         dtype = ("bf16", "f32", "f16")[seed % 3]
-        with check(f"views {seed} in {dtype}"), source("deepseek_v3", seed) as (directory, case):
-            with mount(directory, "--layout", "hf,native,transformers", "--dtype", dtype) as point:
-                agree(oracle.hf(case.tensors, dtype), read_all(point / "hf"))
-                for layout in ("native", "transformers"):
-                    agree(oracle.grouped(case.tensors, dtype, layout), read_all(point / layout))
+        with source("deepseek_v3", seed) as (directory, case):
+            types.add(case.config["model_type"])
+            layouts = ["native"]
+            if case.config["model_type"] == "deepseek_v3":
+                layouts.append("transformers")
+            else:
+                with check(f"views {seed}: kimi_k2 has no layout transformers"):
+                    refused(directory, "transformers", NO_TRANSFORMERS)
+            with check(f"views {seed} in {dtype}"):
+                with mount(directory, "--layout", ",".join(["hf", *layouts]), "--dtype", dtype) as point:
+                    agree(oracle.hf(case.tensors, dtype), read_all(point / "hf"))
+                    for layout in layouts:
+                        agree(oracle.grouped(case.tensors, dtype, layout), read_all(point / layout))
+    with check("views: types with the layout transformers and without it"):
+        expect(types == {"deepseek_v3", "kimi_k2"}, f"the seeds make only {types}")
 
 
 def families_hf():

@@ -155,8 +155,8 @@ def moe_config(case):
         inter_dim=inner.get("intermediate_size", 1),
         moe_inter_dim=size[0] if isinstance(size, list) else size,
         norm_topk_prob=True,
-        # Nemotron's experts have no gate.
-        expert_activation="relu2" if inner["model_type"] == "nemotron_h" else "swiglu",
+        # Nemotron's experts have no gate. The language model inside MiniMax-M3 names no type.
+        expert_activation="relu2" if inner.get("model_type") == "nemotron_h" else "swiglu",
     )
 
 

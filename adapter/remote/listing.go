@@ -1,0 +1,86 @@
+package remote
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
+)
+
+// mostListing is how many bytes one page of a listing may have.
+const mostListing = 64 << 20
+
+// lister collects the objects of a folder from the pages of an object store. Stores give whole
+// names, and the names below other folders end in a slash.
+type lister struct {
+	under   string // the folder of the source: empty, or with a slash at its end
+	most    int
+	objects []object
+	err     error
+
+	prefix string // of the folder that is listed
+	seen   map[string]bool
+}
+
+// in begins with a folder of the source, and returns its prefix in the store.
+func (l *lister) in(folder string) string {
+	l.prefix, l.seen = l.under, map[string]bool{}
+	if folder != "." {
+		l.prefix += folder + "/"
+	}
+	return l.prefix
+}
+
+// full reports whether no more objects are wanted.
+func (l *lister) full() bool { return l.err != nil || len(l.objects) >= l.most }
+
+// folder adds a folder by its prefix in the store.
+func (l *lister) folder(prefix string) {
+	l.add(object{name: strings.TrimSuffix(prefix, "/"), dir: true})
+}
+
+// add adds an object by its name in the store. Stores mark folders with empty objects, which are
+// left out. A name from elsewhere makes the listing fail, since it is not to be trusted.
+func (l *lister) add(o object) {
+	switch rest, below := strings.CutPrefix(o.name, l.prefix); {
+	case l.full():
+		return
+	case !below:
+		l.err = fmt.Errorf("the listing has %q, which is not below %q", o.name, l.prefix)
+		return
+	case rest == "" || strings.HasSuffix(rest, "/"):
+		return
+	case !isName(rest) || l.seen[rest]:
+		return
+	case o.size < 0:
+		l.err = fmt.Errorf("the listing says that %q has %d bytes", o.name, o.size)
+		return
+	default:
+		l.seen[rest] = true
+	}
+	o.name = o.name[len(l.under):]
+	l.objects = append(l.objects, o)
+}
+
+// isName reports whether a name in a listing may be the name of a file. Others are left out.
+func isName(name string) bool {
+	return name != "." && name != ".." && len(name) <= 255 && utf8.ValidString(name) &&
+		path.Base(name) == name && !strings.ContainsFunc(name, unicode.IsControl) &&
+		!strings.Contains(name, `\`)
+}
+
+// rangeOf is the value of the header Range.
+func rangeOf(off, n int64) string { return fmt.Sprintf("bytes=%d-%d", off, off+n-1) }
+
+// unpinned turns an error about an object into one about what has no version, such as a bucket.
+func unpinned(err error) error {
+	var s *errStatus
+	if errors.Is(err, source.ErrChanged) && errors.As(err, &s) {
+		return s
+	}
+	return err
+}
