@@ -2,59 +2,175 @@ package remote
 
 import (
 	"cmp"
-	"io"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
 	"net/http"
-	"strings"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"syscall"
 	"time"
 )
 
-// client sends requests. It never follows a redirect by itself: the backend decides.
+// client sends requests by HTTP/1.1. HTTP/2 would put all requests to a host on one connection,
+// which halves the rate. A client never follows a redirect by itself: see redirect.go.
 type client struct {
-	http      *http.Client
-	transport *http.Transport // that the client made
+	http     *http.Client // for libraries; it sends by do, and returns redirects as they are
+	anywhere http.RoundTripper
+	guarded  http.RoundTripper // connects to public addresses only
+	proxy    func(*http.Request) (*url.URL, error)
+	closers  []*http.Transport
+	certs    *tls.Config // nil outside of tests
 }
 
 // Bounds of a client.
 const (
 	mostConnections = 256
-	headerPatience  = 30 * time.Second
+	defaultPatience = 10 * time.Second
 )
 
+// newClient makes a client. Certificates are the system's, or those of SSL_CERT_FILE and
+// SSL_CERT_DIR. Proxies are those of the environment.
 func newClient(o Options) *client {
-	t := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		MaxConnsPerHost:       mostConnections,
-		MaxIdleConns:          mostConnections,
-		MaxIdleConnsPerHost:   mostConnections,
-		IdleConnTimeout:       90 * time.Second,
-		TLSHandshakeTimeout:   10 * time.Second,
-		DisableCompression:    true,
-		ReadBufferSize:        64 << 10,
-		ForceAttemptHTTP2:     false,
-		ResponseHeaderTimeout: headerPatience,
-	}
-	c := &client{transport: t, http: &http.Client{
-		Transport: cmp.Or[http.RoundTripper](o.Transport, t),
-		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse
-		},
+	c := &client{proxy: http.ProxyFromEnvironment}
+	c.http = &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
 	}}
+	if o.Transport != nil {
+		c.anywhere, c.guarded = o.Transport, o.Transport
+		return c
+	}
+	c.connect(newDialer(), 3*cmp.Or(o.Patience, defaultPatience))
 	return c
 }
 
-// do sends a request.
+// connect makes the transports of a client. patience is how long the first byte of an answer may
+// take.
+func (c *client) connect(d *dialer, patience time.Duration) {
+	anywhere, guarded := c.newTransport(d.dial, patience), c.newTransport(d.dialGuarded, patience)
+	anywhere.Proxy = func(r *http.Request) (*url.URL, error) { return c.proxy(r) }
+	c.anywhere, c.guarded = anywhere, guarded
+	c.closers = []*http.Transport{anywhere, guarded}
+}
+
+// dialContext is how a transport connects.
+type dialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
+func (c *client) newTransport(dial dialContext, patience time.Duration) *http.Transport {
+	t := &http.Transport{
+		DialContext:           dial,
+		TLSClientConfig:       c.certs,
+		Protocols:             new(http.Protocols),
+		MaxConnsPerHost:       mostConnections,
+		MaxIdleConns:          2 * mostConnections,
+		MaxIdleConnsPerHost:   mostConnections,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: patience,
+		DisableCompression:    true,
+		ReadBufferSize:        64 << 10,
+	}
+	t.Protocols.SetHTTP1(true)
+	return t
+}
+
+// trail is what is known about the connection that brought an answer.
+type trail struct {
+	guarded bool // it may not lead to a private address
+	private bool // the server has a private address
+}
+
+type trailKey struct{}
+
+// trailOf returns the trail of a request that was sent or is to be sent.
+func trailOf(ctx context.Context) trail {
+	if t, ok := ctx.Value(trailKey{}).(*trail); ok {
+		return *t
+	}
+	return trail{}
+}
+
+// do sends a request. Its errors hold no secret. If the request leads away from a public server,
+// it is only sent to public addresses: see place.request.
 func (c *client) do(r *http.Request) (*http.Response, error) {
+	t := &trail{trailOf(r.Context()).guarded, isPrivateHost(r.URL.Hostname())}
+	ctx := context.WithValue(r.Context(), trailKey{}, t)
+	proxy, err := c.proxy(r)
+	if err != nil {
+		return nil, failed(r, err)
+	}
+	if proxy == nil { // else the address is the proxy's
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			GotConn: func(i httptrace.GotConnInfo) { t.private = isPrivateConn(i.Conn) }})
+	}
+	r = r.Clone(ctx)
 	r.Header.Set("Accept-Encoding", "identity")
-	r.Header.Set("User-Agent", "dequantfs")
-	return c.http.Do(r)
+	if r.Header.Get("User-Agent") == "" {
+		r.Header.Set("User-Agent", "dequantfs")
+	}
+	send := c.anywhere
+	if t.guarded && proxy == nil {
+		send = c.guarded
+	}
+	a, err := send.RoundTrip(r)
+	if err != nil {
+		return nil, failed(r, err)
+	}
+	return a, nil
 }
 
-func (c *client) close() { c.transport.CloseIdleConnections() }
-
-// excerpt reads and closes the body of a failed answer, and returns its beginning on one line.
-func excerpt(r *http.Response) string {
-	defer r.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(r.Body, 4<<10))
-	line := strings.Join(strings.Fields(strings.ToValidUTF8(string(text), "")), " ")
-	return line[:min(len(line), 300)]
+// failed describes a request that brought no answer.
+func failed(r *http.Request, err error) error {
+	return clean(&url.Error{Op: r.Method, URL: r.URL.String(), Err: explain(r.URL.Hostname(), err)})
 }
+
+// RoundTrip is do, for libraries that want an [http.RoundTripper].
+func (c *client) RoundTrip(r *http.Request) (*http.Response, error) { return c.do(r) }
+
+func (c *client) close() {
+	for _, t := range c.closers {
+		t.CloseIdleConnections()
+	}
+}
+
+// isPrivateConn reports whether the other end of a connection has a private address. An address
+// that is not known counts as public, because these may do less.
+func isPrivateConn(conn net.Conn) bool {
+	if conn == nil || conn.RemoteAddr() == nil {
+		return false
+	}
+	a, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	return err == nil && isPrivate(a.Addr())
+}
+
+// explain puts the way out before errors of the transport that users can mend.
+func explain(host string, err error) error {
+	var (
+		dns     *net.DNSError
+		tlsFail *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return wayOut{"there is no server " + host + ": correct the name, or set HTTPS_PROXY if this " +
+			"network needs a proxy", err}
+	case errors.As(err, &tlsFail):
+		return wayOut{"its certificate is not trusted: put that of its authority into a file and set " +
+			"SSL_CERT_FILE to the file", err}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return wayOut{"nothing answers there: correct the address, or start the server", err}
+	case errors.As(err, new(tls.RecordHeaderError)):
+		return wayOut{"the server does not speak TLS: use http://", err}
+	}
+	return err
+}
+
+// wayOut is an error with the way out.
+type wayOut struct {
+	text string
+	err  error
+}
+
+func (w wayOut) Error() string { return w.text + " (" + w.err.Error() + ")" }
+func (w wayOut) Unwrap() error { return w.err }

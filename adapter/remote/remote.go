@@ -57,6 +57,8 @@ type Options struct {
 var schemes = map[string]func(ctx context.Context, a address, c *client) (backend, error){
 	"https": openHTTPS,
 	"http":  openHTTPS,
+	"hf":    openHub,
+	"s3":    openS3,
 	"gs":    openGCS,
 	"az":    openAzure,
 }
@@ -79,7 +81,13 @@ type address struct {
 // The name may end in a .safetensors file. Then single is the file's name in the store. Credentials
 // are those that other programs for the store use, from the environment and from their files.
 func Open(ctx context.Context, name string, o Options) (s source.Store, single string, err error) {
+	if name, err = hubName(name); err != nil {
+		return nil, "", err
+	}
 	scheme, rest, _ := strings.Cut(name, "://")
+	if variable := hubOffline(); variable != "" && scheme == "hf" {
+		return openDownloaded(rest, variable, o)
+	}
 	open := schemes[scheme]
 	if open == nil {
 		return nil, "", fmt.Errorf("%s:// is not a kind of source: %s", scheme, known())
@@ -92,6 +100,11 @@ func Open(ctx context.Context, name string, o Options) (s source.Store, single s
 	if err != nil {
 		c.close()
 		return nil, "", err
+	}
+	if n, ok := b.(interface{ notes() []string }); ok && o.Logger != nil {
+		for _, note := range n.notes() {
+			o.Logger.WarnContext(ctx, note)
+		}
 	}
 	return newStore(b, c, o), single, nil
 }

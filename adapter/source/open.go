@@ -2,6 +2,7 @@ package source
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,6 +29,27 @@ func Open(name string, o Options) (s Store, single string, err error) {
 		return nil, "", err
 	}
 	return d, single, nil
+}
+
+// OpenHub opens a repository in the local cache of the Hub. An empty revision is main.
+func OpenHub(id, revision string, o Options) (Store, error) {
+	name := id
+	if revision != "" {
+		name += "@" + revision
+	}
+	repo, ok := parseRepository(name)
+	if !ok {
+		return nil, fmt.Errorf("%q is not the name of a repository: write org/name", name)
+	}
+	folder, err := repo.locate()
+	if err != nil {
+		return nil, err
+	}
+	d, err := openFolder(folder, o)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // find finds the folder to open. If the name is that of one file, it also returns the file's name.

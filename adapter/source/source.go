@@ -4,8 +4,8 @@
 // packages read through these two interfaces. A new kind of place needs one implementation and no
 // other change.
 //
-// There are two stores. [OpenFolder] opens a local folder. [OpenHub] opens a repository in the
-// local cache of the Hugging Face Hub. Neither opens a network connection.
+// [Open] opens a local folder, or a repository in the local cache of the Hugging Face Hub.
+// [OpenHub] opens only the latter. Neither opens a network connection.
 //
 // # Reading
 //
