@@ -25,8 +25,8 @@ func bucket(t *testing.T, answer http.HandlerFunc) backend {
 	return b
 }
 
-// pages answers a listing with fixed pages.
-func pages(list ...string) http.HandlerFunc {
+// gcsPages answers a listing with fixed pages.
+func gcsPages(list ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		n := 0
 		_, _ = fmt.Sscan(r.URL.Query().Get("pageToken"), &n)
@@ -39,7 +39,7 @@ func pages(list ...string) http.HandlerFunc {
 }
 
 func TestGCSListsPagesAndFolders(t *testing.T) {
-	b := bucket(t, pages(
+	b := bucket(t, gcsPages(
 		`"prefixes": ["org/m/sub/"], "items": [
 			{"name": "org/m/", "size": "0", "generation": "1"},
 			{"name": "org/m/a", "size": "9007199254740993", "generation": "1700000000000000"}]`,
@@ -69,7 +69,7 @@ func TestGCSRefusesListingsThatCannotBeRight(t *testing.T) {
 		"a negative size":       `"items": [{"name": "org/m/b", "size": "-1", "generation": "1"}]`,
 		"no JSON":               `"items": `,
 	} {
-		if got, err := bucket(t, pages(page)).list(t.Context(), ".", 100); err == nil {
+		if got, err := bucket(t, gcsPages(page)).list(t.Context(), ".", 100); err == nil {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

@@ -78,8 +78,8 @@ func openStore(t *testing.T, name string) source.Store {
 	return s
 }
 
-// names lists a folder of a store.
-func names(t *testing.T, s source.Store, folder string) (list []string) {
+// namesIn lists a folder of a store.
+func namesIn(t *testing.T, s source.Store, folder string) (list []string) {
 	t.Helper()
 	l, err := s.List(t.Context(), folder, 1<<20)
 	if err != nil {
@@ -138,8 +138,8 @@ func TestACheckpointInS3IsTheLocalOne(t *testing.T) {
 	})
 }
 
-// content reads a tensor.
-func content(t *testing.T, s *adapter.Stored) []byte {
+// tensorBytes reads a tensor.
+func tensorBytes(t *testing.T, s *adapter.Stored) []byte {
 	t.Helper()
 	size, err := safetensors.Size(s.DType, s.Shape)
 	if err != nil {
@@ -254,7 +254,7 @@ func TestAListingOfS3HasEveryObject(t *testing.T) {
 	writeText(t, filepath.Join(folder, "sub", "y"), "y")
 	useS3(t, s)
 	store := openStore(t, s.Source("many"))
-	got := names(t, store, ".")
+	got := namesIn(t, store, ".")
 	if len(got) != count+1 || got[0] != "sub/" || got[count] != "x-02099.safetensors" {
 		t.Errorf("%d names", len(got))
 	}
@@ -262,7 +262,7 @@ func TestAListingOfS3HasEveryObject(t *testing.T) {
 	if err != nil || len(l.Entries) != 1500 {
 		t.Errorf("at most 1500: %d, %v", len(l.Entries), err)
 	}
-	if got := names(t, store, "sub"); len(got) != 1 || got[0] != "y" {
+	if got := namesIn(t, store, "sub"); len(got) != 1 || got[0] != "y" {
 		t.Errorf("a folder inside: %v", got)
 	}
 }
@@ -287,13 +287,13 @@ func TestAFolderOfS3IsAWholeName(t *testing.T) {
 			"org":    "m/ m2/ model",
 			"":       "org/ top",
 		} {
-			if got := strings.Join(names(t, openStore(t, s.Source(name)), "."), " "); got != want {
+			if got := strings.Join(namesIn(t, openStore(t, s.Source(name)), "."), " "); got != want {
 				t.Errorf("%q: %s; want %s", name, got, want)
 			}
 		}
 		store := openStore(t, s.Source("org/m"))
 		for folder, want := range map[string]string{"sub": "deep/", "sub/deep": "x", "marked": ""} {
-			if got := strings.Join(names(t, store, folder), " "); got != want {
+			if got := strings.Join(namesIn(t, store, folder), " "); got != want {
 				t.Errorf("%q: %s; want %s", folder, got, want)
 			}
 		}
@@ -414,7 +414,7 @@ func TestAListingOfS3IsAskedForAgain(t *testing.T) {
 	p := faultproxy.New(t, s.URL, faultproxy.Plan{Script: faultproxy.Once(faultproxy.SlowDown,
 		faultproxy.Closed, faultproxy.Truncated, faultproxy.Forbidden)})
 	useS3(t, s.At(p.URL))
-	if got := names(t, openStore(t, s.Source("m")), "."); len(got) != 1 {
+	if got := namesIn(t, openStore(t, s.Source("m")), "."); len(got) != 1 {
 		t.Errorf("%v", got)
 	}
 	if n := p.Faults(); n != 4 {

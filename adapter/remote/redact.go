@@ -93,7 +93,8 @@ func scrub(text string) string {
 
 // redactURL is an address without its user and query, which may be credentials.
 func redactURL(u *url.URL) string {
-	return scrub((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String())
+	bare := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
+	return scrub(bare.String())
 }
 
 // clean returns an error without secrets: no user, query or token is in its text, nor in that of an

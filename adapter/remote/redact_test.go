@@ -16,7 +16,7 @@ import (
 )
 
 // dirty are texts with secrets, of all kinds of stores. Each has the word SECRET in all places that
-// nobody may see, and the word kept in one that helps.
+// must stay hidden, and the word kept in one that helps.
 var dirty = []string{
 	`Get "https://cdn.kept/file?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=SECRET%2F2026&X-Amz-Signature=SECRET": EOF`,
 	`Get "https://bucket.kept/a/b?X-Goog-Signature=SECRET&x=1": connection reset by peer`,
@@ -91,9 +91,8 @@ func shows(err error) string {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		fmt.Fprintf(&all, "%v %+v %#v %q %s\n", e, e, e, e, e)
 	}
-	for _, h := range []slog.Handler{slog.NewTextHandler(&all, nil), slog.NewJSONHandler(&all, nil)} {
-		slog.New(h).Error("failed", "error", err)
-	}
+	slog.New(slog.NewTextHandler(&all, nil)).Error("failed", "error", err)
+	slog.New(slog.NewJSONHandler(&all, nil)).Error("failed", "error", err)
 	text, _ := json.Marshal(map[string]any{"error": err.Error()})
 	all.Write(text)
 	func() {
@@ -184,9 +183,9 @@ func TestExcerptsOfFailedAnswers(t *testing.T) {
 			`<Message>The signature does not match.</Message><AWSAccessKeyId>SECRET</AWSAccessKeyId>` +
 			`<StringToSign>SECRET</StringToSign></Error>`,
 			"SignatureDoesNotMatch: The signature does not match."},
-		{"application/xml", "\ufeff<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>" +
-			"No.\nRequestId:1</Message><AuthenticationErrorDetail>SECRET</AuthenticationErrorDetail></Error>",
-			"AuthenticationFailed: No."},
+		{"application/xml", "\ufeff<?xml version=\"1.0\"?><Error>" +
+			"<Code>AuthenticationFailed</Code><Message>No.\nRequestId:1</Message><AuthenticationErrorDetail>SECRET" +
+			"</AuthenticationErrorDetail></Error>", "AuthenticationFailed: No."},
 		{"application/json", `{"error":"Access to model a/b is restricted."}`,
 			"Access to model a/b is restricted."},
 		{"application/json", `{"error":{"code":404,"message":"No such object: b/o"}}`,

@@ -106,6 +106,9 @@ func Open(ctx context.Context, name string, o Options) (s source.Store, single s
 			o.Logger.WarnContext(ctx, note)
 		}
 	}
+	if w, ok := b.(interface{ want(name string) }); ok {
+		w.want(single)
+	}
 	return newStore(b, c, o), single, nil
 }
 
