@@ -33,9 +33,13 @@ func (s *sourceFlags) register(flags *pflag.FlagSet) {
 		"follow symlinks that lead out of the source")
 	flags.Var(&s.memory, "remote-memory",
 		"memory for a source over a network (default a tenth, at most 1GiB)")
-	flags.StringVar(&s.cache, "disk-cache", "", "keep what comes over a network in `DIR`")
+	flags.StringVar(&s.cache, "disk-cache", "",
+		"keep remote bytes in `DIR`: see help remote")
 	flags.Var(&s.cacheSize, "disk-cache-size",
 		"most bytes in it (default all but a tenth of the disk)")
+	for _, rare := range []string{"remote-memory", "disk-cache-size"} {
+		_ = flags.MarkHidden(rare) // the topic has them; it fails only for an unknown flag
+	}
 }
 
 // opening says how SOURCE is opened.
