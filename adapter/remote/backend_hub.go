@@ -60,6 +60,10 @@ func openHub(ctx context.Context, a address, c *client) (backend, error) {
 		return nil, err
 	}
 	h.everyone = t.text == "" || i.public()
+	if t.text != "" && h.inClear() {
+		h.remarks = append(h.remarks, fmt.Sprintf(
+			"the token is sent to %s without encryption: set HF_ENDPOINT to an https address", h.endpoint))
+	}
 	return h, h.listAll(ctx, i)
 }
 
@@ -76,6 +80,12 @@ func newHub(at repository, c *client) (*hub, error) {
 		backoff: 200 * time.Millisecond, locations: map[string]*location{}}, nil
 }
 
+// inClear reports whether other machines of a network could read what is sent to the endpoint.
+func (h *hub) inClear() bool {
+	u, err := url.Parse(h.endpoint)
+	return err == nil && u.Scheme == "http" && !isPrivateHost(u.Hostname())
+}
+
 // listAll lists the files at the commit.
 func (h *hub) listAll(ctx context.Context, i *info) error {
 	t, err := h.tree(ctx, i)
@@ -83,7 +93,12 @@ func (h *hub) listAll(ctx context.Context, i *info) error {
 		return err
 	}
 	root := cmp.Or(h.at.folder, ".")
-	if t.kinds[root] != "directory" {
+	switch t.kinds[root] {
+	case "directory":
+	case "file":
+		return fmt.Errorf("%s: %q is a file, but no shard: name its folder, or a .safetensors file",
+			h.repository(), root)
+	default:
 		return &said{source.ErrMissing, fmt.Sprintf("%s has no folder %q", h.repository(), root)}
 	}
 	h.folders = t.below(root)

@@ -120,6 +120,9 @@ func renewal(signed *url.URL, server, now time.Time) time.Time {
 		}
 		life = end.Sub(server)
 	}
+	if life <= 0 { // a clock is wrong
+		life = assumedLife
+	}
 	return now.Add(life - min(life/10, time.Minute))
 }
 
