@@ -172,12 +172,14 @@ func (z *azure) get(ctx context.Context, o *object, off, n int64) (*http.Respons
 
 // ask sends a GET for a blob, or for the container if there is no blob.
 func (z *azure) ask(ctx context.Context, blob string, query url.Values, h http.Header) (*http.Response, error) {
-	u := z.endpoint.JoinPath(z.container)
+	address := strings.TrimSuffix(z.endpoint.String(), "/") + "/" + escaped(z.container)
 	if blob != "" {
-		u = z.endpoint.JoinPath(z.container, blob)
+		address += "/" + escaped(blob)
 	}
-	u.RawQuery = query.Encode()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}

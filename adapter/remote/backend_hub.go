@@ -294,7 +294,7 @@ func (h *hub) locate(ctx context.Context, o *object, off, n int64) (signed *plac
 		return nil, until, nil, err
 	}
 	if signed == nil {
-		return nil, until, part(a, o, off, n), nil
+		return nil, until, cutOut(a, o, off, n), nil
 	}
 	server, _ := http.ParseTime(a.Header.Get("Date")) // without it the local clock counts
 	return signed, renewal(signed.url, server, time.Now()), nil, nil
@@ -344,8 +344,8 @@ func plainETag(s string) string { return strings.Trim(strings.TrimPrefix(s, "W/"
 
 const mostWhole = 64 << 20 // bytes of a file of which the endpoint may send more than was asked for
 
-// part cuts the range out of an answer that has a whole small file. Other answers stay.
-func part(a *http.Response, o *object, off, n int64) *http.Response {
+// cutOut cuts the range out of an answer that has a whole small file. Other answers stay.
+func cutOut(a *http.Response, o *object, off, n int64) *http.Response {
 	whole := a.StatusCode == http.StatusOK && a.ContentLength == o.size && o.size <= mostWhole &&
 		a.Header.Get("Content-Encoding") == ""
 	if !whole || n == o.size {

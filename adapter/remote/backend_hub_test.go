@@ -68,8 +68,8 @@ func readRemote(t *testing.T, s source.Store, name string, off, n int64) ([]byte
 	return p[:got], err
 }
 
-// checkpoint writes a quantized checkpoint into a folder.
-func checkpoint(t *testing.T, o synth.Options) string {
+// quantizedFolder writes a quantized checkpoint into a folder.
+func quantizedFolder(t *testing.T, o synth.Options) string {
 	t.Helper()
 	dir := t.TempDir()
 	o.Hidden, o.ExpertIntermediate, o.DenseIntermediate, o.Vocab = 128, 128, 128, 128
@@ -93,23 +93,6 @@ func sameTensors(t *testing.T, remote, local *adapter.Checkpoint) {
 	}
 }
 
-func content(t *testing.T, s *adapter.Stored) []byte {
-	t.Helper()
-	p := make([]byte, size(s))
-	if n, err := s.File.ReadAt(t.Context(), p, s.Offset); n != len(p) || err != nil && err != io.EOF {
-		t.Fatalf("%s: %d bytes: %v", s.Key, n, err)
-	}
-	return p
-}
-
-func size(s *adapter.Stored) int64 {
-	n := int64(s.DType.Bits() / 8)
-	for _, d := range s.Shape {
-		n *= d
-	}
-	return n
-}
-
 func openBoth(t *testing.T, name, dir string) (remote, local *adapter.Checkpoint) {
 	t.Helper()
 	s, single, err := Open(t.Context(), name, Options{})
@@ -130,7 +113,7 @@ func openBoth(t *testing.T, name, dir string) (remote, local *adapter.Checkpoint
 func TestTheHubGivesTheTensorsOfTheFolder(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{Page: 3})
 	useHub(t, h, "")
-	dir := checkpoint(t, synth.Options{Shards: 4})
+	dir := quantizedFolder(t, synth.Options{Shards: 4})
 	oid := h.Put(t, "org/model", dir)
 	h.Tag("org/model", "v1", oid)
 	h.Tag("org/model", "refs/pr/3", oid)
@@ -157,7 +140,7 @@ func TestTheHubGivesTheTensorsOfTheFolder(t *testing.T) {
 func TestAFolderOfARepositoryIsASource(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
-	dir, top := checkpoint(t, synth.Options{Single: true}), t.TempDir()
+	dir, top := quantizedFolder(t, synth.Options{Single: true}), t.TempDir()
 	if err := os.Rename(dir, filepath.Join(top, "a b%")); err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +162,7 @@ func TestALargeRepositoryIsOpenedByFewRequests(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{Storage: s3.At(storage.URL)})
 	useHub(t, h, "")
 	const shards = 163
-	dir := checkpoint(t, synth.Options{Shards: shards, Layers: 12})
+	dir := quantizedFolder(t, synth.Options{Shards: shards, Layers: 12})
 	h.Put(t, "org/model", dir)
 	storage.Log.Reset()
 	remote, local := openBoth(t, "hf://org/model", dir)
@@ -207,7 +190,7 @@ func TestTheTokenStaysAtTheEndpoint(t *testing.T) {
 	s3 := stores.S3(t, "")
 	storage := faultproxy.New(t, s3.URL, faultproxy.Plan{})
 	h := stores.StartHub(t, stores.HubOptions{Storage: s3.At(storage.URL)})
-	dir := checkpoint(t, synth.Options{Single: true})
+	dir := quantizedFolder(t, synth.Options{Single: true})
 	h.Put(t, "org/old", dir)
 	h.Restrict("org/old", stores.Private)
 	h.Rename("org/old", "org/new")

@@ -1,111 +1,265 @@
 package remote
 
 import (
+	"container/list"
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"strconv"
-	"strings"
-	"sync/atomic"
-
-	"github.com/dequantfs/dequantfs/adapter/source"
+	"log/slog"
+	"sync"
+	"time"
 )
 
-// fetcher asks a backend for bytes.
+// fetcher asks a backend for blocks, and keeps them.
+//
+// Readers and calls of ahead put blocks into queues. schedule begins requests as far as the limit of
+// requests and the budget of memory allow. Each request is a flight with a goroutine of its own.
+// When a flight ends, its blocks are full, or are queued again, or fail. One lock guards all of it,
+// and is never held while bytes are copied or received.
 type fetcher struct {
 	backend backend
-	options Options
+	cache   blockCache // nil: none
+	logger  *slog.Logger
+	times   times
+	tries   int
 	ctx     context.Context
 	end     context.CancelFunc
+	group   sync.WaitGroup // of all goroutines
 
-	bytes, requests atomic.Int64
+	mu       sync.Mutex
+	closed   bool
+	memory   *memory
+	limit    *limit
+	looks    queue // blocks that may be in the disk cache
+	requests queue // blocks that are asked for over the network
+	looking  int   // reads of the disk cache
+	flights  map[*flight]bool
+	ticking  bool
+	resume   *time.Timer     // schedules again after a pause
+	resumes  time.Time       // when it does
+	tables   map[*table]bool // of open files
+	streams  map[*table]bool // that were read ahead lately
+	writes   writes
+
+	speeds speeds
+	meter  meter
+	last   time.Time // when the last byte arrived
+	counts counts
 }
 
+// counts are the numbers of source.Traffic that are counted.
+type counts struct{ bytes, requests, retries, throttled, hits, misses, cacheBytes int64 }
+
 func newFetcher(b backend, o Options) *fetcher {
-	f := &fetcher{backend: b, options: o}
+	f := &fetcher{
+		backend: b, logger: o.Logger, times: timesOf(o), tries: triesOf(o),
+		memory: newMemory(memoryOf(o)), limit: newLimit(o.AtOnce, timesOf(o)),
+		looks: newQueue(), requests: newQueue(),
+		flights: map[*flight]bool{}, tables: map[*table]bool{}, streams: map[*table]bool{},
+	}
 	f.ctx, f.end = context.WithCancel(context.Background())
 	return f
 }
 
-// fetch fills p with bytes of an object by one request.
-func (f *fetcher) fetch(ctx context.Context, o *object, p []byte, off int64) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
+// queue is the blocks that wait for a turn. Those that readers wait for come first.
+type queue struct{ demand, ahead *list.List }
+
+func newQueue() queue { return queue{list.New(), list.New()} }
+
+// queueOf returns the queue that a block waits in next.
+func (f *fetcher) queueOf(b *block) *queue {
+	if f.cache != nil && !b.looked {
+		return &f.looks
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(f.ctx, cancel)()
-	f.requests.Add(1)
-	r, err := f.backend.get(ctx, o, off, int64(len(p)))
-	if err != nil {
-		return 0, err
-	}
-	defer r.Body.Close()
-	if err := compare(r, o, off, int64(len(p))); err != nil {
-		return 0, err
-	}
-	n, err := io.ReadFull(r.Body, p)
-	f.bytes.Add(int64(n))
-	return n, err
+	return &f.requests
 }
 
-// errAnswer is an answer that does not fit its request.
-var errAnswer = errors.New("the server's answer does not fit the request")
+// enqueue makes a block wait for its turn. One that had its turn before goes to the front.
+func (f *fetcher) enqueue(b *block, again bool) {
+	b.state = queued
+	q := f.queueOf(b)
+	if len(b.waiting) == 0 && b.early {
+		b.move(q.ahead, again)
+		return
+	}
+	b.move(q.demand, again)
+}
 
-// compare checks that an answer has the bytes [off, off+n) of the pinned version of an object.
-func compare(r *http.Response, o *object, off, n int64) error {
-	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return fmt.Errorf("%w: it is compressed (Content-Encoding %q)", errAnswer, e)
+// next takes the next block off a queue, with memory. It is nil if there is none, or no memory.
+func (f *fetcher) next(q *queue) *block {
+	b := at(q.demand.Front())
+	if b == nil {
+		b = at(q.ahead.Front())
 	}
-	if e := r.Header.Get("ETag"); o.etag != "" && e != "" && e != o.etag {
-		return fmt.Errorf("%w: its ETag is %s, and was %s", source.ErrChanged, e, o.etag)
-	}
-	if r.StatusCode == http.StatusOK {
-		if off != 0 || n != o.size || r.ContentLength != o.size {
-			return fmt.Errorf("%w: it has the whole object (status 200)", errAnswer)
-		}
+	if b == nil || !f.reserve(b) {
 		return nil
 	}
-	begin, last, total, err := contentRange(r.Header.Get("Content-Range"))
+	b.move(nil, false)
+	return b
+}
+
+// reserve gives a block memory.
+func (f *fetcher) reserve(b *block) bool {
+	if b.buf == nil {
+		b.buf = f.take(b.n, b.in == nil || b.in != f.looks.demand && b.in != f.requests.demand)
+	}
+	return b.buf != nil
+}
+
+// schedule begins what may begin now.
+func (f *fetcher) schedule() {
+	if f.closed {
+		return
+	}
+	for f.looking < mostLooks {
+		b := f.next(&f.looks)
+		if b == nil {
+			break
+		}
+		f.look(b)
+	}
+	for f.mayAsk() {
+		b := f.next(&f.requests)
+		if b == nil {
+			break
+		}
+		f.launch(b)
+	}
+}
+
+// mayAsk reports whether one more request may be sent now, if there is one to send.
+func (f *fetcher) mayAsk() bool {
+	if f.requests.demand.Len()+f.requests.ahead.Len() == 0 {
+		return false
+	}
+	if time.Until(f.limit.until) > 0 {
+		f.resumeAt(f.limit.until)
+		return false
+	}
+	if len(f.flights) >= f.limit.size {
+		f.limit.full = true
+		return false
+	}
+	return true
+}
+
+// resumeAt schedules again later.
+func (f *fetcher) resumeAt(at time.Time) {
 	switch {
-	case err != nil:
-		return err
-	case total != o.size:
-		return fmt.Errorf("%w: it has %d bytes, and had %d", source.ErrChanged, total, o.size)
-	case begin != off || last != off+n-1:
-		return fmt.Errorf("%w: bytes %d-%d instead of %d-%d", errAnswer, begin, last, off, off+n-1)
-	case r.ContentLength >= 0 && r.ContentLength != n:
-		return fmt.Errorf("%w: Content-Length %d instead of %d", errAnswer, r.ContentLength, n)
+	case f.resumes.Equal(at):
+		return
+	case f.resume != nil:
+		f.resume.Stop()
 	}
-	return nil
+	f.resumes = at
+	f.resume = time.AfterFunc(time.Until(at), func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.schedule()
+	})
 }
 
-// contentRange reads "bytes 0-9/100".
-func contentRange(s string) (begin, last, total int64, err error) {
-	rest, ok := strings.CutPrefix(s, "bytes ")
-	span, size, ok2 := strings.Cut(rest, "/")
-	from, to, ok3 := strings.Cut(span, "-")
-	if !ok || !ok2 || !ok3 {
-		return 0, 0, 0, fmt.Errorf("%w: Content-Range %q", errAnswer, s)
+// settle puts a block where it belongs once a reader has left it, or its state has changed.
+func (f *fetcher) settle(b *block) {
+	switch {
+	case b.dropped || !b.unused():
+	case b.index == exactIndex:
+		f.drop(b)
+	case b.state == full:
+		b.move(f.memory.list(b), false)
+	case b.wanted():
+	case b.state == queued, b.state == delayed:
+		f.drop(b)
+	case b.state == flying:
+		b.flight.cancelUnwanted()
 	}
-	var errs [3]error
-	begin, errs[0] = strconv.ParseInt(from, 10, 64)
-	last, errs[1] = strconv.ParseInt(to, 10, 64)
-	total, errs[2] = strconv.ParseInt(size, 10, 64)
-	if errors.Join(errs[:]...) != nil {
-		return 0, 0, 0, fmt.Errorf("%w: Content-Range %q", errAnswer, s)
-	}
-	return begin, last, total, nil
 }
 
-// distance is how far ahead of a reader bytes are worth fetching.
-func (f *fetcher) distance() int64 { return 64 << 20 }
-
-func (f *fetcher) traffic() source.Traffic {
-	return source.Traffic{Bytes: f.bytes.Load(), Requests: f.requests.Load()}
+// list is where a block waits for its eviction.
+func (m *memory) list(b *block) *list.List {
+	switch {
+	case b.spent():
+		return m.spent
+	case b.early:
+		return m.early
+	}
+	return m.part
 }
 
-// close ends all requests.
-func (f *fetcher) close() { f.end() }
+// drop takes a block out of its table. Its memory is free as soon as no copy needs it, and its
+// request has ended.
+func (f *fetcher) drop(b *block) {
+	b.dropped = true
+	b.move(nil, false)
+	b.table.forget(b)
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+	if b.flight != nil {
+		b.flight.cancelUnwanted()
+	}
+	f.release(b)
+}
+
+// release frees the memory of a block that was dropped.
+func (f *fetcher) release(b *block) {
+	if !b.dropped || b.pins > 0 || b.buf == nil || b.flight != nil || b.state == looking {
+		return
+	}
+	f.memory.give(b.buf)
+	b.buf = nil
+}
+
+// fail ends the reads that wait for a block.
+func (f *fetcher) fail(b *block, err error) {
+	for _, p := range b.waiting {
+		p.reader.err = err
+		p.reader.notify()
+	}
+	b.waiting, b.early, b.keep = nil, false, false
+	f.drop(b)
+}
+
+// publish tells readers that bytes of a block have arrived.
+func (f *fetcher) publish(b *block, have int64) {
+	b.have = have
+	for _, p := range b.waiting {
+		if p.ready() {
+			p.reader.notify()
+		}
+	}
+}
+
+// finish marks a block as full.
+func (f *fetcher) finish(b *block) {
+	b.state, b.whole, b.retry, b.flight = full, time.Now(), retry{}, nil
+	if b.dropped {
+		f.release(b)
+		return
+	}
+	f.settle(b)
+}
+
+// close ends all requests and reads. It waits for goroutines, but not for a disk that hangs.
+func (f *fetcher) close() {
+	f.mu.Lock()
+	f.closed = true
+	f.end()
+	if f.resume != nil {
+		f.resume.Stop()
+	}
+	for t := range f.tables {
+		t.failAll()
+	}
+	f.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		f.group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(closePatience):
+	}
+}
+
+// closePatience is how long close waits. Requests end at once, since they have the context.
+const closePatience = 2 * time.Second

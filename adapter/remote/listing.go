@@ -3,6 +3,7 @@ package remote
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"path"
 	"strings"
 	"unicode"
@@ -24,6 +25,7 @@ type lister struct {
 
 	prefix string // of the folder that is listed
 	seen   map[string]bool
+	count  int // of what was added, with what was left out
 }
 
 // in begins with a folder of the source, and returns its prefix in the store.
@@ -35,8 +37,9 @@ func (l *lister) in(folder string) string {
 	return l.prefix
 }
 
-// full reports whether no more objects are wanted.
-func (l *lister) full() bool { return l.err != nil || len(l.objects) >= l.most }
+// full reports whether no more objects are wanted. What is left out counts too, so that every
+// listing comes to an end.
+func (l *lister) full() bool { return l.err != nil || l.count >= l.most }
 
 // folder adds a folder by its prefix in the store.
 func (l *lister) folder(prefix string) {
@@ -46,9 +49,11 @@ func (l *lister) folder(prefix string) {
 // add adds an object by its name in the store. Stores mark folders with empty objects, which are
 // left out. A name from elsewhere makes the listing fail, since it is not to be trusted.
 func (l *lister) add(o object) {
-	switch rest, below := strings.CutPrefix(o.name, l.prefix); {
-	case l.full():
+	if l.full() {
 		return
+	}
+	l.count++
+	switch rest, below := strings.CutPrefix(o.name, l.prefix); {
 	case !below:
 		l.err = fmt.Errorf("the listing has %q, which is not below %q", o.name, l.prefix)
 		return
@@ -71,6 +76,15 @@ func isName(name string) bool {
 	return name != "." && name != ".." && len(name) <= 255 && utf8.ValidString(name) &&
 		path.Base(name) == name && !strings.ContainsFunc(name, unicode.IsControl) &&
 		!strings.Contains(name, `\`)
+}
+
+// escaped writes a name with slashes as the path of a URL.
+func escaped(name string) string {
+	parts := strings.Split(name, "/")
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	return strings.Join(parts, "/")
 }
 
 // rangeOf is the value of the header Range.

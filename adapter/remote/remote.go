@@ -58,6 +58,7 @@ var schemes = map[string]func(ctx context.Context, a address, c *client) (backen
 	"https": openHTTPS,
 	"http":  openHTTPS,
 	"hf":    openHub,
+	"s3":    openS3,
 	"gs":    openGCS,
 	"az":    openAzure,
 }

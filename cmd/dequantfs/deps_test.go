@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
 	"cmd/dequantfs/startup": {},
 	"cmd/dequantfs": {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/remote",
-		"adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export"},
+		"adapter/remote/diskcache", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export"},
 }
 
 // onlyIn says which packages may import a module.
@@ -43,6 +43,8 @@ var onlyIn = map[string][]string{
 	"github.com/vbauerster/":        {"cmd/dequantfs"},
 	"github.com/x448/float16":       {"fp8"},
 	"github.com/dustin/go-humanize": {"cmd/dequantfs"},
+	"github.com/minio/minio-go/":   {"adapter/remote"},
+	"gopkg.in/ini.v1":              {"adapter/remote"},
 	"unsafe":                        {"fp8", "cmd/dequantfs"},
 	"net":                           {"adapter/remote", "cmd/dequantfs"},
 	"net/http":                      {"adapter/remote", "cmd/dequantfs"},

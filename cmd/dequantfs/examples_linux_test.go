@@ -12,6 +12,7 @@ import (
 var prepare = map[string]string{
 	"umount": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3",
 	"status": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3",
+	"cache":  "mkdir -p /data/cache",
 	"verify": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf\n" +
 		"dequantfs export ~/models/DeepSeek-V3 /data/v3-bf16 --layout hf",
 }

@@ -35,6 +35,7 @@ var commands = []func() *cobra.Command{
 	newExport,
 	newVerify,
 	newBench,
+	newCache,
 	newDoctor,
 	newDemo,
 	newVersion,

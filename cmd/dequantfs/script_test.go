@@ -51,6 +51,7 @@ func (h hearing) Run() int {
 //	used MOUNTPOINT           wait until a process uses the mount
 //	[!] signal NAME MOUNTPOINT  send a signal to the process behind the mount, which ends or stays
 //	json FILE                 the file is JSON
+//	cached DIR SOURCE OBJECTS  fill a disk cache, see scriptCached
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("..", "..", "testdata", "script"),
@@ -64,6 +65,7 @@ func TestScripts(t *testing.T) {
 			"signal":     scriptSignal,
 			"json":       scriptJSON,
 			"used":       scriptUsed,
+			"cached":     scriptCached,
 		},
 	})
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +75,9 @@ func (s seen) partial() bool {
 		s.header.Get("ETag") == tag
 }
 
+// begins says that a part of the body came, and not all of it.
+func (s seen) begins() bool { return len(s.body) < len(want) && bytes.HasPrefix(want, s.body) }
+
 func (s seen) is(status int, text string) bool {
 	return s.err == nil && s.status == status && strings.Contains(string(s.body), text)
 }
@@ -105,25 +110,27 @@ var looks = map[Kind]func(seen) bool{
 		return s.err != nil && strings.Contains(s.err.Error(), "connection reset")
 	},
 	Truncated: func(s seen) bool {
-		return s.partial() && errors.Is(s.err, io.ErrUnexpectedEOF) && bytes.HasPrefix(want, s.body)
+		return s.partial() && s.begins() && errors.Is(s.err, io.ErrUnexpectedEOF)
 	},
 	HangBody: func(s seen) bool {
-		return s.partial() && errors.Is(s.err, context.DeadlineExceeded) && bytes.HasPrefix(want, s.body)
+		return s.partial() && s.begins() && errors.Is(s.err, context.DeadlineExceeded)
 	},
 	Short: func(s seen) bool {
-		return s.partial() && s.err == nil && len(s.body) < len(want) && bytes.HasPrefix(want, s.body)
+		return s.partial() && s.begins() && s.err == nil
 	},
 	Long: func(s seen) bool { return s.partial() && s.err == nil && bytes.Equal(s.body, want) },
 	LongLength: func(s seen) bool {
 		return s.partial() && s.err == nil && len(s.body) == 2000 && bytes.HasPrefix(s.body, want)
 	},
 	WrongBegin: func(s seen) bool {
-		return s.status == 206 && s.otherBytes() && strings.HasSuffix(s.header.Get("Content-Range"), "/1048576") &&
-			!strings.HasPrefix(s.header.Get("Content-Range"), "bytes 5000-")
+		r := s.header.Get("Content-Range")
+		return s.status == 206 && s.otherBytes() && !strings.HasPrefix(r, "bytes 5000-") &&
+			strings.HasSuffix(r, "/1048576")
 	},
 	WrongTotal: func(s seen) bool {
-		return s.status == 206 && s.otherBytes() && !strings.HasSuffix(s.header.Get("Content-Range"), "/1048576") &&
-			strings.HasPrefix(s.header.Get("Content-Range"), "bytes 5000-5999/")
+		r := s.header.Get("Content-Range")
+		return s.status == 206 && s.otherBytes() && !strings.HasSuffix(r, "/1048576") &&
+			strings.HasPrefix(r, "bytes 5000-5999/")
 	},
 	Whole: func(s seen) bool { return s.is(200, "") && bytes.Equal(s.body, object) },
 	Gzip: func(s seen) bool {
@@ -167,5 +174,153 @@ func TestKindsAreComplete(t *testing.T) {
 	}
 	if len(All) != len(faults)-1 { // WithoutETags
 		t.Errorf("%d kinds, %d of them in All", len(faults), len(All))
+	}
+}
+
+// sequence gives the faults of requests for three objects, each asked for ten times.
+func sequence(t *testing.T, plan Plan, order []string) map[string][]Kind {
+	t.Helper()
+	d, got := decisions{asked: map[string]int{}, inARow: map[string]int{}}, map[string][]Kind{}
+	for _, path := range order {
+		k, _ := d.decide(&plan, httptest.NewRequest("GET", path, nil))
+		got[path] = append(got[path], k)
+	}
+	return got
+}
+
+func TestFaultsDependOnTheSeedAndNotOnTheOrderOfRequests(t *testing.T) {
+	a, b := strings.Split(strings.Repeat("/a /b /c ", 10), " "), strings.Repeat("/a ", 10)
+	a = a[:30]
+	other := strings.Fields(strings.Repeat("/c ", 10) + b + strings.Repeat("/b ", 10))
+	plan := Plan{Seed: 5, Rate: 0.5}
+	first := sequence(t, plan, a)
+	if !maps.EqualFunc(first, sequence(t, plan, other), slices.Equal) {
+		t.Error("another order, other faults")
+	}
+	plan.Seed = 6
+	if maps.EqualFunc(first, sequence(t, plan, a), slices.Equal) {
+		t.Error("another seed, the same faults")
+	}
+}
+
+func TestFaultsInARowEnd(t *testing.T) {
+	got := sequence(t, Plan{Rate: 1, InARow: 2}, strings.Fields(strings.Repeat("/a ", 9)))["/a"]
+	for i, k := range got {
+		if (k == None) != (i%3 == 2) {
+			t.Fatalf("%q", got)
+		}
+	}
+}
+
+func TestStormsHitManyRequestsAlike(t *testing.T) {
+	plan := Plan{Rate: 0.2, Kinds: []Kind{SlowDown}, Storm: 5}
+	got := sequence(t, plan, strings.Fields(strings.Repeat("/a ", 200)))["/a"]
+	for i := 0; i < len(got)-5; i++ {
+		if (i == 0 || got[i-1] == None) && got[i] != None && slices.Contains(got[i:i+5], None) {
+			t.Fatalf("a storm of fewer than 5 from %d: %q", i, got)
+		}
+	}
+	if !slices.Contains(got, SlowDown) || !slices.Contains(got, None) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestScriptsAndMatchesChooseRequests(t *testing.T) {
+	get := func(r *http.Request) bool { return r.URL.Path != "/b" }
+	got := sequence(t, Plan{Script: Once(Cut, Gzip), Match: get}, strings.Fields("/b /a /b /a /a"))
+	if !slices.Equal(got["/a"], []Kind{Cut, Gzip, None}) ||
+		!slices.Equal(got["/b"], []Kind{None, None}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestTheProxyKeepsHostAndHeaderAndRecordsThem(t *testing.T) {
+	p := New(t, upstream(t), Plan{})
+	r, err := http.NewRequest("GET", p.URL+"/a/b?x=1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer secret")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || !bytes.Equal(body, object) {
+		t.Fatalf("%d bytes, %v", len(body), err)
+	}
+	if host := resp.Header.Get("X-Host"); "http://"+host != p.URL {
+		t.Errorf("the server saw the host %s, not %s", host, p.URL)
+	}
+	list := p.Log.Requests()
+	if len(list) != 1 || p.Log.Bytes() != int64(len(object)) {
+		t.Fatalf("%+v", list)
+	}
+	if e := list[0]; !e.Authorized() || e.Path != "/a/b" || e.Query != "x=1" || e.Range() != "" ||
+		e.Status != 200 {
+		t.Errorf("%+v", e)
+	}
+	p.Log.Reset()
+	if p.Log.Count(Request.Authorized) != 0 {
+		t.Error("nothing was forgotten")
+	}
+}
+
+func TestDelayAndRatesAreLowerBounds(t *testing.T) {
+	up := upstream(t)
+	for name, plan := range map[string]Plan{
+		"delay":          {Delay: 100 * time.Millisecond},
+		"per connection": {PerConnection: 8 << 20},
+		"total":          {Total: 8 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, begin := New(t, up, plan), time.Now()
+			resp, err := http.Get(p.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begin); took < 100*time.Millisecond { // of 125, with 20 of slack
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+func TestPlansChangeWhileTheProxyRuns(t *testing.T) {
+	p := New(t, upstream(t), Plan{Script: Always(Forbidden)})
+	first := ask(t, p.URL)
+	p.Set(Plan{})
+	if second := ask(t, p.URL); first.status != 403 || second.status != 206 || p.Faults() != 1 {
+		t.Errorf("%d, then %d; %v", first.status, second.status, p.Counts())
+	}
+}
+
+func TestAHangEndsWithTheProxy(t *testing.T) {
+	for _, k := range []Kind{Hang, HangBody} {
+		var failed chan error
+		t.Run(string(k), func(t *testing.T) {
+			p := New(t, upstream(t), Plan{Script: Always(k)})
+			failed = make(chan error)
+			go func() {
+				resp, err := http.Get(p.URL)
+				if err == nil {
+					_, err = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+				failed <- err
+			}()
+			for p.Faults() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		})
+		if err := <-failed; err == nil {
+			t.Errorf("%s: the client got everything", k)
+		}
 	}
 }

@@ -42,7 +42,7 @@ const (
 	WrongBegin Kind = "wrong begin" // other bytes; Content-Range says another range than asked for
 	WrongTotal Kind = "wrong total" // other bytes; Content-Range says an object of another size
 	Whole      Kind = "whole"       // 200 and the whole object, although a range was asked for
-	Gzip       Kind = "gzip"        // compressed, although nobody asked for that
+	Gzip       Kind = "gzip"        // compressed, although that was not asked for
 
 	// Another object under the same name, of the same size. Its bytes differ in every place.
 	Other        Kind = "other object"
@@ -72,8 +72,9 @@ var faults = map[Kind]fault{
 	Unavailable: {instead: status(http.StatusServiceUnavailable, "")},
 	SlowDown: {instead: status(http.StatusServiceUnavailable,
 		s3Error("SlowDown", "Please reduce your request rate."))},
-	Forbidden:    {instead: status(http.StatusForbidden, "")},
-	Expired:      {instead: status(http.StatusForbidden, s3Error("AccessDenied", "Request has expired"))},
+	Forbidden: {instead: status(http.StatusForbidden, "")},
+	Expired: {instead: status(http.StatusForbidden,
+		s3Error("AccessDenied", "Request has expired"))},
 	Hang:         {instead: func(x *exchange) { x.hang() }},
 	Garbage:      {instead: garbage},
 	Closed:       {instead: func(x *exchange) { x.hijack().Close() }},

@@ -8,6 +8,7 @@ import checks
 import groups
 import libraries
 import reference
+import stand_in
 import titan
 
 # module, function, seconds that it may take, and the environment if it is not that of the suite
@@ -29,6 +30,7 @@ HEAVY = [("loaders", f, 600) for f in LOADERS]
 HEAVY += [("titan", f, 600) for f in titan.CHILDREN]
 HEAVY += [("reference", f, 600) for f in (*reference.GROUPS, "differs")]
 HEAVY += [("classes", "all", 600)]
+HEAVY += [("stand_in", f, 600) for f in stand_in.CHILDREN]
 HEAVY += [("groups", f, 600) for f in ("listing", *groups.CHILDREN)]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]

@@ -22,6 +22,8 @@ const (
 
 const azureVersion = "2021-12-02"
 
+var versionHeader = map[string]string{"X-Ms-Version": azureVersion}
+
 // azure is a server with the interface of Azure Blob Storage.
 type azure struct{ url string }
 
@@ -30,10 +32,11 @@ func Azure(t TB) *Server {
 	t.Helper()
 	exe := program(t, "azurite-blob")
 	k := azure{start(t, func(port int) *exec.Cmd {
-		return exec.Command(exe, "--silent", "--blobHost", "127.0.0.1", "--blobPort", strconv.Itoa(port),
-			"--inMemoryPersistence", "--skipApiVersionCheck", "--disableProductStyleUrl", "--disableTelemetry")
+		return exec.Command(exe, "--blobHost", "127.0.0.1", "--blobPort", strconv.Itoa(port),
+			"--inMemoryPersistence", "--skipApiVersionCheck", "--disableProductStyleUrl",
+			"--disableTelemetry", "--silent")
 	})}
-	err := request("PUT", k.blob("")+"&restype=container", nil, 0, map[string]string{"X-Ms-Version": azureVersion})
+	err := request("PUT", k.blob("")+"&restype=container", nil, 0, versionHeader)
 	if err != nil {
 		t.Fatalf("make the container: %v", err)
 	}
@@ -64,16 +67,17 @@ func (k azure) put(name string, content io.Reader, size int64) error {
 }
 
 func (k azure) remove(name string) error {
-	return request("DELETE", k.blob(name), nil, 0, map[string]string{"X-Ms-Version": azureVersion})
+	return request("DELETE", k.blob(name), nil, 0, versionHeader)
 }
 
 // AzureSAS makes a shared access signature of the account: a query that grants permissions, such as
 // "rl" for reading and listing, until it expires.
 func AzureSAS(permissions string, expires time.Time) string {
-	const services, resources, begin, addresses, protocols, scope = "b", "sco", "", "", "https,http", ""
+	const services, resources, protocols = "b", "sco", "https,http"
+	const begin, addresses, scope = "", "", ""
 	end := expires.UTC().Format("2006-01-02T15:04:05Z")
-	text := strings.Join([]string{AzureAccount, permissions, services, resources, begin, end, addresses,
-		protocols, azureVersion, scope, ""}, "\n")
+	text := strings.Join([]string{AzureAccount, permissions, services, resources, begin, end,
+		addresses, protocols, azureVersion, scope, ""}, "\n")
 	key, err := base64.StdEncoding.DecodeString(AzureKey)
 	if err != nil {
 		panic(err)

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -25,13 +26,14 @@ type Authority struct {
 // NewAuthority makes an authority, and a certificate for servers on loopback.
 func NewAuthority(t TB) *Authority {
 	t.Helper()
-	ca, caKey, err := certificate(&x509.Certificate{Subject: pkix.Name{CommonName: "test authority"},
+	ca, caKey, err := certificate(&x509.Certificate{Subject: pkix.Name{CommonName: "test"},
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
 	if err != nil {
 		t.Fatalf("authority: %v", err)
 	}
 	leaf, key, err := certificate(&x509.Certificate{Subject: pkix.Name{CommonName: "localhost"},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		DNSNames:    []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, ca, caKey)
 	if err != nil {
 		t.Fatalf("certificate: %v", err)
@@ -47,7 +49,13 @@ func NewAuthority(t TB) *Authority {
 }
 
 func (a *Authority) config() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{*a.Certificate}, NextProtos: []string{"http/1.1"}}
+	return &tls.Config{Certificates: []tls.Certificate{*a.Certificate},
+		NextProtos: []string{"http/1.1"}}
+}
+
+// Client is a client that trusts the authority.
+func (a *Authority) Client() *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool}}}
 }
 
 // certificate signs a certificate with a new key; without a parent, by itself.

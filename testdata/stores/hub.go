@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"hash"
 	"io"
 	"maps"
 	"os"
@@ -48,7 +47,7 @@ type HubOptions struct {
 }
 
 // Hub is a stand-in for the Hugging Face Hub: listings, commits, and files by redirect. The client
-// huggingface_hub judges it in testdata/interop/hub.py.
+// huggingface_hub judges it in testdata/interop/stand_in.py.
 type Hub struct {
 	URL string
 	Log faultproxy.Log // of requests to the Hub, not to the storage
@@ -94,7 +93,8 @@ func StartHub(t TB, o HubOptions) *Hub {
 	}
 	// The storage has another host name too, not only another port.
 	o.Storage = o.Storage.At(strings.Replace(o.Storage.URL, "127.0.0.1", "localhost", 1))
-	h := &Hub{o: o, home: t.TempDir(), repos: map[string]*repository{}, renamed: map[string]string{}}
+	h := &Hub{o: o, home: t.TempDir(), repos: map[string]*repository{},
+		renamed: map[string]string{}}
 	h.URL = serve(t, h.Log.Handler(h), o.Authority)
 	return h
 }
@@ -184,7 +184,7 @@ func safetensorsHeader(f io.ReadSeeker, size int64) json.RawMessage {
 
 // gitID is the SHA-1 that git gives to an object.
 func gitID(kind string, content []byte) string {
-	var h hash.Hash = sha1.New()
+	h := sha1.New()
 	fmt.Fprintf(h, "%s %d\x00", kind, len(content))
 	h.Write(content)
 	return hex.EncodeToString(h.Sum(nil))
@@ -241,11 +241,4 @@ func (h *Hub) Limit(requests, seconds int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.limited, h.reset = requests, seconds
-}
-
-// StorageRemove removes a large file from the storage, by the name it has in the head of main.
-func (h *Hub) StorageRemove(t TB, id, name string) {
-	t.Helper()
-	r := h.repository(id)
-	h.o.Storage.Remove(t, r.commits[r.refs["main"]][name].object())
 }

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// call is one request to the Hub, by its parts: /api/models/ID/OP/REV/REST, or /ID/resolve/REV/REST.
+// call is one request to the Hub, by its parts: /api/models/ID/OP/REV/REST or
+// /ID/resolve/REV/REST.
 type call struct {
 	w              http.ResponseWriter
 	r              *http.Request
@@ -149,11 +150,12 @@ func (c *call) allowed(repo *repository) bool {
 		}
 		return false
 	case repo.access == Gated && content && token != Token:
-		why, status := "Access to model "+c.id+" is restricted", http.StatusForbidden
+		status := http.StatusForbidden
 		if !given {
 			status = http.StatusUnauthorized
 		}
-		c.fail(status, "GatedRepo", why+". You must have access to it and be authenticated to access it.")
+		c.fail(status, "GatedRepo", "Access to model "+c.id+" is restricted. You must have access"+
+			" to it and be authenticated to access it.")
 		return false
 	}
 	c.access = repo.access
@@ -197,7 +199,8 @@ func (c *call) info() {
 		if b := c.files[name]; c.r.URL.Query().Get("blobs") == "true" {
 			s["size"], s["blobId"] = b.size, b.oid
 			if b.sha256 != "" {
-				s["lfs"] = map[string]any{"sha256": b.sha256, "size": b.size, "pointerSize": b.pointer}
+				s["lfs"] = map[string]any{"sha256": b.sha256, "size": b.size,
+					"pointerSize": b.pointer}
 			}
 		}
 		siblings = append(siblings, s)
@@ -206,10 +209,10 @@ func (c *call) info() {
 	if c.access == Gated {
 		gated = "manual"
 	}
-	c.json(http.StatusOK, map[string]any{"id": c.id, "modelId": c.id, "sha": c.oid, "siblings": siblings,
-		"private": c.access == Private, "gated": gated, "disabled": false, "tags": []string{},
-		"downloads": 0, "likes": 0, "lastModified": "2026-01-01T00:00:00.000Z",
-		"createdAt": "2026-01-01T00:00:00.000Z"})
+	const at = "2026-01-01T00:00:00.000Z"
+	c.json(http.StatusOK, map[string]any{"id": c.id, "modelId": c.id, "sha": c.oid,
+		"siblings": siblings, "private": c.access == Private, "gated": gated, "disabled": false,
+		"tags": []string{}, "downloads": 0, "likes": 0, "lastModified": at, "createdAt": at})
 }
 
 func (c *call) entry(name string) map[string]any {
@@ -315,8 +318,8 @@ func (c *call) headers() {
 		}
 		found[shard] = b.header
 	}
-	i.Map = nil
-	c.json(http.StatusOK, map[string]any{"index": map[string]any{"metadata": i.Metadata}, "headers": found})
+	c.json(http.StatusOK, map[string]any{"headers": found,
+		"index": map[string]any{"metadata": i.Metadata}})
 }
 
 // resolve sends a small file, or redirects to the storage.

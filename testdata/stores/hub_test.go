@@ -2,6 +2,7 @@ package stores
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -36,7 +37,8 @@ func TestTheHubListsPageByPage(t *testing.T) {
 			Size       int
 			LFS        struct{ OID string }
 		}](t, body) {
-			if e.Type == "file" && e.Size == len(files[e.Path]) && (e.LFS.OID != "") == (e.Path == "model.safetensors") {
+			large := e.Path == "model.safetensors"
+			if e.Type == "file" && e.Size == len(files[e.Path]) && (e.LFS.OID != "") == large {
 				seen++
 			}
 		}
@@ -56,9 +58,11 @@ func TestTheHubRedirectsToAnotherOriginThatNeverSeesTheToken(t *testing.T) {
 	h := StartHub(t, HubOptions{Storage: s3.At(storage.URL), Expiry: time.Second})
 	dir, files := folderOf(t)
 	oid := h.Put(t, "org/model", dir)
-	resp, _ := get(t, still, h.URL+"/org/model/resolve/main/model.safetensors", "Authorization", "Bearer "+Token)
+	resp, _ := get(t, still, h.URL+"/org/model/resolve/main/model.safetensors",
+		"Authorization", "Bearer "+Token)
 	to := resp.Header.Get("Location")
-	if resp.StatusCode != 302 || resp.Header.Get("X-Repo-Commit") != oid || !strings.HasPrefix(to, "http://localhost:") {
+	if resp.StatusCode != 302 || resp.Header.Get("X-Repo-Commit") != oid ||
+		!strings.HasPrefix(to, "http://localhost:") {
 		t.Fatalf("%s %v", resp.Status, resp.Header)
 	}
 	if resp, body := get(t, still, to, "Range", "bytes=7-9"); resp.StatusCode != 206 ||
@@ -81,7 +85,8 @@ func TestTheHubRedirectsToAnotherOriginThatNeverSeesTheToken(t *testing.T) {
 
 func TestTheHubRefusesAsTheRealOneDoes(t *testing.T) {
 	h := StartHub(t, HubOptions{})
-	for id, a := range map[string]Access{"o/public": Public, "o/gated": Gated, "o/private": Private} {
+	repositories := map[string]Access{"o/public": Public, "o/gated": Gated, "o/private": Private}
+	for id, a := range repositories {
 		h.Write(t, id, "config.json", []byte("{}"))
 		h.Restrict(id, a)
 	}
@@ -116,8 +121,8 @@ func TestTheHubRefusesAsTheRealOneDoes(t *testing.T) {
 			header = []string{"Authorization", "Bearer " + c.token}
 		}
 		resp, body := get(t, still, h.URL+c.path, header...)
-		if resp.StatusCode != c.status || resp.Header.Get("X-Error-Code") != c.code {
-			t.Errorf("%s with %q: %s %q %s", c.path, c.token, resp.Status, resp.Header.Get("X-Error-Code"), body)
+		if code := resp.Header.Get("X-Error-Code"); resp.StatusCode != c.status || code != c.code {
+			t.Errorf("%s with %q: %s %q %s", c.path, c.token, resp.Status, code, body)
 		}
 	}
 	resp, _ := get(t, still, h.URL+"/api/models/o/old/tree/main?recursive=true")
@@ -154,10 +159,12 @@ func TestTheHubKeepsOldCommits(t *testing.T) {
 func TestTheHubGivesTheHeadersOfAllShards(t *testing.T) {
 	h := StartHub(t, HubOptions{})
 	header := `{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`
-	h.Write(t, "o/m", "a.safetensors", []byte(string(rune(len(header)))+"\x00\x00\x00\x00\x00\x00\x00"+header+"x"))
+	shard := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
+	h.Write(t, "o/m", "a.safetensors", append(append(shard, header...), 'x'))
 	h.Write(t, "o/m", "i.json", []byte(`{"metadata":{"total_size":1},"weight_map":{"w":"a.safetensors"}}`))
 	_, body := get(t, still, h.URL+"/api/models/o/m/safetensors-metadata/i.json")
-	if want := `{"headers":{"a.safetensors":` + header + `},"index":{"metadata":{"total_size":1}}}`; string(body) != want {
+	want := `{"headers":{"a.safetensors":` + header + `},"index":{"metadata":{"total_size":1}}}`
+	if string(body) != want {
 		t.Errorf("got %s, want %s", body, want)
 	}
 }

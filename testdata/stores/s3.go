@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -53,7 +54,8 @@ func Moto(t TB) *Server {
 func newS3(t TB, command func(port int) *exec.Cmd) *Server {
 	t.Helper()
 	k := s3{start(t, command)}
-	if err := request("PUT", k.presign("PUT", k.url, "", nil, time.Minute), nil, 0, nil); err != nil {
+	to := k.presign("PUT", k.url, "", nil, time.Minute)
+	if err := request("PUT", to, nil, 0, nil); err != nil {
 		t.Fatalf("make the bucket: %v", err)
 	}
 	return &Server{URL: k.url, kind: k}
@@ -61,7 +63,8 @@ func newS3(t TB, command func(port int) *exec.Cmd) *Server {
 
 func (k s3) env(url string) map[string]string {
 	return map[string]string{"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": AccessKey,
-		"AWS_SECRET_ACCESS_KEY": SecretKey, "AWS_REGION": Region, "AWS_EC2_METADATA_DISABLED": "true"}
+		"AWS_SECRET_ACCESS_KEY": SecretKey, "AWS_REGION": Region,
+		"AWS_EC2_METADATA_DISABLED": "true"}
 }
 
 func (k s3) source(_, prefix string) string { return "s3://" + Bucket + "/" + prefix }
@@ -101,23 +104,21 @@ func (k s3) presign(method, endpoint, name string, query url.Values, expires tim
 	now := time.Now().UTC()
 	day, at := now.Format("20060102"), now.Format("20060102T150405Z")
 	scope := day + "/" + Region + "/s3/aws4_request"
-	all := url.Values{"X-Amz-Algorithm": {"AWS4-HMAC-SHA256"}, "X-Amz-Credential": {AccessKey + "/" + scope},
-		"X-Amz-Date": {at}, "X-Amz-Expires": {strconv.Itoa(int(expires.Seconds()))},
-		"X-Amz-SignedHeaders": {"host"}}
-	for name, values := range query {
-		all[name] = values
-	}
-	resource := strings.TrimSuffix("/"+Bucket+"/"+name, "/")
-	canonicalPath, canonicalQuery := awsEscape(resource, "/"), awsQuery(all)
-	canonical := strings.Join([]string{method, canonicalPath, canonicalQuery, "host:" + u.Host, "",
-		"host", "UNSIGNED-PAYLOAD"}, "\n")
+	all := url.Values{"X-Amz-Algorithm": {"AWS4-HMAC-SHA256"}, "X-Amz-Date": {at},
+		"X-Amz-Credential": {AccessKey + "/" + scope}, "X-Amz-SignedHeaders": {"host"},
+		"X-Amz-Expires": {strconv.Itoa(int(expires.Seconds()))}}
+	maps.Copy(all, query)
+	path := awsEscape(strings.TrimSuffix("/"+Bucket+"/"+name, "/"), "/")
+	canonical := strings.Join([]string{method, path, awsQuery(all), "host:" + u.Host, "", "host",
+		"UNSIGNED-PAYLOAD"}, "\n")
 	sum := sha256.Sum256([]byte(canonical))
 	text := strings.Join([]string{"AWS4-HMAC-SHA256", at, scope, hex.EncodeToString(sum[:])}, "\n")
 	key := []byte("AWS4" + SecretKey)
 	for _, part := range []string{day, Region, "s3", "aws4_request", text} {
 		key = hmacSHA256(key, part)
 	}
-	return endpoint + canonicalPath + "?" + canonicalQuery + "&X-Amz-Signature=" + hex.EncodeToString(key)
+	all.Set("X-Amz-Signature", hex.EncodeToString(key))
+	return endpoint + path + "?" + awsQuery(all)
 }
 
 func hmacSHA256(key []byte, text string) []byte {

@@ -2,12 +2,13 @@ package stores
 
 import (
 	"bytes"
-	"crypto/tls"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -104,10 +105,12 @@ func TestPresignedURLsOfS3ExpireAndAreBoundToTheirHost(t *testing.T) {
 	s.Write(t, "a", []byte("abc"))
 	p := faultproxy.New(t, s.URL, faultproxy.Plan{})
 	url := s.At(p.URL).Presigned("a", time.Second)
-	if resp, body := get(t, http.DefaultClient, url); resp.StatusCode != 200 || string(body) != "abc" {
+	resp, body := get(t, http.DefaultClient, url)
+	if resp.StatusCode != 200 || string(body) != "abc" {
 		t.Fatalf("through the proxy: %s %s", resp.Status, body)
 	}
-	if resp, _ := get(t, http.DefaultClient, strings.Replace(url, p.URL, s.URL, 1)); resp.StatusCode != 403 {
+	direct := strings.Replace(url, p.URL, s.URL, 1)
+	if resp, _ := get(t, http.DefaultClient, direct); resp.StatusCode != 403 {
 		t.Fatalf("signed for the proxy, but the server says %s", resp.Status)
 	}
 	time.Sleep(2100 * time.Millisecond)
@@ -131,7 +134,7 @@ func TestAPublishedBucketNeedsNoCredentials(t *testing.T) {
 
 func TestFileServersServeAFolder(t *testing.T) {
 	a := NewAuthority(t)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool}}}
+	client := a.Client()
 	for _, o := range []FileOptions{{}, {Authority: a}} {
 		s := Files(t, "", o)
 		dir, files := folderOf(t)
@@ -140,6 +143,27 @@ func TestFileServersServeAFolder(t *testing.T) {
 			url := func(name string) string { return s.Source("") + awsEscape(name, "/") }
 			checkObject(t, s, client, url, "model/"+name, want)
 		}
+	}
+}
+
+func TestHTTPSGoesThroughAProxy(t *testing.T) {
+	a := NewAuthority(t)
+	s := Files(t, "", FileOptions{Authority: a})
+	s.Write(t, "m/a", []byte("abc"))
+	p := faultproxy.NewTLS(t, s.URL, faultproxy.Plan{}, a.Certificate, a.Pool)
+	client := a.Client()
+	resp, body := get(t, client, s.At(p.URL).Source("m")+"a", "Range", "bytes=1-1")
+	if resp.StatusCode != 206 || string(body) != "b" || p.Counts()[faultproxy.None] != 1 {
+		t.Errorf("%s %s %v", resp.Status, body, p.Counts())
+	}
+	p.Set(faultproxy.Plan{Script: faultproxy.Always(faultproxy.Cut)})
+	resp, err := client.Get(p.URL + "/m/a")
+	if err == nil {
+		_, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+	}
+	if err == nil {
+		t.Error("the connection was not cut")
 	}
 }
 
@@ -200,12 +224,13 @@ func TestAzureServesWhatWasPut(t *testing.T) {
 	sas := AzureSAS("rl", time.Now().Add(time.Hour))
 	for name, want := range files {
 		url := func(name string) string {
-			return p.URL + "/" + AzureAccount + "/" + Bucket + "/" + awsEscape(name, "/") + "?" + sas
+			return p.URL + awsEscape("/"+AzureAccount+"/"+Bucket+"/"+name, "/") + "?" + sas
 		}
 		checkObject(t, s, http.DefaultClient, url, "org/model/"+name, want)
 	}
-	url := p.URL + "/" + AzureAccount + "/" + Bucket + "?restype=container&comp=list&"
-	if resp, body := get(t, http.DefaultClient, url+AzureSAS("rl", time.Now().Add(-time.Minute))); resp.StatusCode != 403 {
+	url := p.URL + "/" + AzureAccount + "/" + Bucket + "?restype=container&comp=list&" +
+		AzureSAS("rl", time.Now().Add(-time.Minute))
+	if resp, body := get(t, http.DefaultClient, url); resp.StatusCode != 403 {
 		t.Errorf("with an expired signature: %s %s", resp.Status, body)
 	}
 }
@@ -215,5 +240,44 @@ func TestServersEndWithTheTest(t *testing.T) {
 	t.Run("test", func(t *testing.T) { s = S3(t, "") })
 	if _, err := http.Get(s.URL); err == nil {
 		t.Error("the server answers after its test")
+	}
+}
+
+const killedEnv = "DEQUANTFS_TEST_KILLED"
+
+// TestServersEndWithAKilledTest runs itself once more, as the test that is killed.
+func TestServersEndWithAKilledTest(t *testing.T) {
+	if os.Getenv(killedEnv) != "" {
+		fmt.Println("url", S3(t, "").URL)
+		select {}
+	}
+	program(t, "versitygw")
+	c := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
+	c.Env = append(os.Environ(), killedEnv+"=1")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var url string
+	if _, err := fmt.Fscanf(out, "url %s\n", &url); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	_ = c.Process.Kill()
+	_ = c.Wait()
+	for deadline := time.Now().Add(patience); err == nil; time.Sleep(10 * time.Millisecond) {
+		if resp, err = http.Get(url); err == nil {
+			resp.Body.Close()
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the server outlives a killed test")
+		}
 	}
 }

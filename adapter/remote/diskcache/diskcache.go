@@ -1,34 +1,194 @@
 // Package diskcache keeps blocks of remote objects in files of a local folder. Several processes
-// and nodes may share the folder.
+// and nodes may share the folder, and any of them may be killed at any moment.
+//
+// # Files
+//
+// A block is one file, DIR/v1/ab/HASH/OFFSET-LENGTH. HASH is the SHA-256 of the origin, the object
+// and its version, and ab its first two digits. So a block never has to be invalidated. The file
+// begins with the bytes of the block. Then come the CRC32C of each 32 KiB and a footer, which
+// repeats what the name says and has a CRC of its own.
+//
+// A file is written under another name in DIR/v1/tmp and then renamed. It is not synced, so after a
+// crash it may have other bytes. Each read checks the footer and the CRC of every byte that it
+// returns. If one is wrong, the file is removed, and the cache does not have the block.
+//
+// # Size
+//
+// Blocks that were not read for the longest time are removed once there is no room. Reading a block
+// sets its time of modification, at most once a minute. One process removes blocks at a time: it
+// has the lock of DIR/lock. Each process knows the bytes below DIR by the names there. It lists a
+// directory again when its time of modification has changed.
+//
+// # Trust
+//
+// A CRC is not a signature. So DIR and all files must belong to this user or to root, and others
+// must not be able to write to them.
 package diskcache
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // Options change a cache. The zero value suits most programs.
 type Options struct {
-	Size   int64        // bytes of all files; 0: as far as a tenth of the disk stays free
+	Size   int64        // bytes of all files; 0: as far as the disk has room
+	Free   int64        // bytes of the disk that stay free; 0: a tenth of it; negative: none
 	Logger *slog.Logger // receives warnings; nil discards them
 }
 
-// Key identifies one version of an object.
+// Key identifies one version of an object. Objects without a version are not kept.
 type Key struct{ Origin, Object, Version string }
 
 // Cache is a folder of blocks. It is safe for concurrent use.
-type Cache struct{}
+type Cache struct {
+	folder *folder
+	limit  int64
+	log    *slog.Logger
+	free   int64 // as in Options
+	closed atomic.Bool
 
-// Open opens the cache in a folder, which it makes if it is missing.
-func Open(dir string, o Options) (*Cache, error) { return nil, errors.ErrUnsupported }
+	mu       sync.Mutex
+	index    index
+	writing  map[string]int64 // bytes of the temporary files of this process, by name
+	resume   time.Time        // when blocks are kept again
+	said     map[string]time.Time
+	nextFree time.Time // when blocks are removed again because the disk is full
+}
+
+// Open opens the cache in a folder, which it makes if it is missing. It refuses a folder that other
+// users can write to.
+func Open(dir string, o Options) (*Cache, error) {
+	f, err := openFolder(dir, true)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cache{folder: f, limit: o.Size, free: o.Free, log: o.Logger,
+		writing: map[string]int64{}, said: map[string]time.Time{}}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	go c.list()
+	return c, nil
+}
+
+// list counts the blocks that are there already.
+func (c *Cache) list() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.refresh(time.Now()); err != nil && !c.closed.Load() {
+		c.say(fmt.Errorf("listing blocks: %w", err))
+	}
+}
+
+// touchAfter is how old the time of modification may be before a read sets it.
+const touchAfter = time.Minute
 
 // Read fills p with bytes of a block of n bytes at offset off of an object, from offset at of the
-// block on. It reports whether the cache has them and they are right.
-func (c *Cache) Read(k Key, off, n int64, p []byte, at int64) bool { return false }
+// block on. It reports whether the cache has them and they are right. If not, p may have been
+// overwritten.
+func (c *Cache) Read(k Key, off, n int64, p []byte, at int64) bool {
+	b := block{k, off, n}
+	if !b.valid() || at < 0 || at > n || int64(len(p)) > n-at || c.closed.Load() {
+		return false
+	}
+	used, err := c.folder.read(b, p, at)
+	switch {
+	case err == nil:
+		if now := time.Now(); now.Sub(used) > touchAfter {
+			c.folder.root.Chtimes(b.path(), now, now) // without it, the block is removed earlier
+		}
+		return true
+	case errors.Is(err, fs.ErrNotExist) || c.closed.Load():
+	case errors.Is(err, errDamaged):
+		c.discard(b, err)
+	default:
+		c.mu.Lock()
+		c.say(fmt.Errorf("blocks cannot be read: %w", err))
+		c.mu.Unlock()
+	}
+	return false
+}
 
-// Write keeps a block. It returns once the bytes are copied or written, so the caller may change
-// them. Errors are only logged: a block that is not kept is fetched again.
-func (c *Cache) Write(k Key, off int64, block []byte) {}
+// discard removes a damaged block.
+func (c *Cache) discard(b block, why error) {
+	err := c.folder.root.Remove(b.path())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.say(fmt.Errorf("a block was damaged and is fetched again: %w", why))
+	if err == nil {
+		c.index.add(b, -onDisk(b.n))
+	}
+}
 
-// Close waits for blocks that are being written.
-func (c *Cache) Close() error { return nil }
+// Write keeps a block, unless it is there already. It returns once the block is written, or if it
+// cannot be kept. Errors are only logged: a block that is not kept is fetched again.
+func (c *Cache) Write(k Key, off int64, data []byte) {
+	b := block{k, off, int64(len(data))}
+	if !b.valid() || c.closed.Load() || c.folder.has(b) {
+		return
+	}
+	temp, ok := c.reserve(onDisk(b.n))
+	if !ok {
+		return
+	}
+	err := c.folder.fill(temp, b, data)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		err = c.folder.place(temp, b)
+	}
+	delete(c.writing, temp)
+	switch {
+	case err == nil:
+		c.index.add(b, onDisk(b.n))
+	case !c.closed.Load():
+		c.pause(err)
+	}
+}
+
+// pauseTime is how long no block is kept after an error.
+const pauseTime = time.Minute
+
+// pause keeps no blocks for a while. c.mu is locked.
+func (c *Cache) pause(err error) {
+	c.resume = time.Now().Add(pauseTime)
+	c.say(fmt.Errorf("blocks are not kept for now: %w", err))
+}
+
+// sayAgain is how long the same warning is not repeated.
+const sayAgain = time.Hour
+
+// say warns of an error, but not of the same kind again and again. c.mu is locked.
+func (c *Cache) say(err error) {
+	kind := kindOf(err)
+	if now := time.Now(); now.Sub(c.said[kind]) > sayAgain {
+		c.said[kind] = now
+		c.log.Warn(fmt.Sprintf("disk cache %s: %v", c.folder.name, err))
+	}
+}
+
+// kindOf is an error without the name of the file.
+func kindOf(err error) string {
+	for _, kind := range []error{errDamaged, errFull} {
+		if errors.Is(err, kind) {
+			return kind.Error()
+		}
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err.Error()
+	}
+	return err.Error()
+}
+
+// Close ends the use of the cache. Reads that follow find nothing.
+func (c *Cache) Close() error {
+	c.closed.Store(true)
+	return c.folder.close()
+}

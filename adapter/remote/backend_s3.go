@@ -1,0 +1,293 @@
+package remote
+
+import (
+	"context"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/minio/minio-go/v7/pkg/signer"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
+)
+
+// s3 is a folder of a bucket of Amazon S3, or of a store with the same interface. Objects are
+// pinned by their ETag, which every request demands (If-Match).
+type s3 struct {
+	bucket string
+	prefix string // empty, or with a slash at its end
+	site   site
+	payer  string // who pays for requests, if not the owner of the bucket
+	client *client
+	keys   *s3Keys
+	region atomic.Pointer[string] // for signatures, and the host if it is Amazon's
+	worked atomic.Bool            // an object could be read
+}
+
+// openS3 opens s3://bucket/prefix. It looks for the credentials and the endpoint in the places
+// where the AWS CLI does.
+func openS3(ctx context.Context, a address, c *client) (backend, error) {
+	bucket, prefix, err := splitS3(a.rest)
+	if err != nil {
+		return nil, err
+	}
+	files, err := readProfiles()
+	if err != nil {
+		return nil, err
+	}
+	s := &s3{bucket: bucket, prefix: prefix, client: c, payer: os.Getenv("AWS_REQUEST_PAYER")}
+	if s.site, err = siteOf(files, bucket); err != nil {
+		return nil, err
+	}
+	region := regionOf(files)
+	s.region.Store(&region)
+	s.keys = newS3Keys(&s3Chain{files: files, region: region, client: c.http})
+	if _, err := s.keys.get(ctx); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name(), err)
+	}
+	return s, nil
+}
+
+// splitS3 takes bucket/prefix apart. A prefix with and without a slash at its end is the same
+// folder.
+func splitS3(rest string) (bucket, prefix string, err error) {
+	bucket, prefix, _ = strings.Cut(rest, "/")
+	prefix = strings.TrimRight(prefix, "/")
+	switch {
+	case bucket == "":
+		return "", "", fmt.Errorf("s3://%s names no bucket: write s3://BUCKET/FOLDER", rest)
+	case strings.HasPrefix(bucket, "arn:"), strings.HasSuffix(bucket, "--x-s3"):
+		return "", "", fmt.Errorf("s3://%s: access points and directory buckets are not supported: "+
+			"name a general purpose bucket", bucket)
+	case !bucketName.MatchString(bucket) || strings.Contains(bucket, ".."):
+		return "", "", fmt.Errorf("%q is not the name of a bucket: write s3://BUCKET/FOLDER", bucket)
+	case prefix == "":
+		return bucket, "", nil
+	}
+	for part := range strings.SplitSeq(prefix, "/") {
+		if !isName(part) {
+			return "", "", fmt.Errorf("s3://%s: the folder has the part %q, which cannot be the "+
+				"name of a file", bucket, part)
+		}
+	}
+	return bucket, prefix + "/", nil
+}
+
+var bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$`)
+
+func (s *s3) name() string { return "s3://" + s.bucket + "/" + s.prefix }
+
+// public reports whether requests are not signed.
+func (s *s3) public() bool { return s.keys.anonymous() }
+
+func (s *s3) download() source.Download { return source.Download{} }
+
+// s3Page is one page of a listing.
+type s3Page struct {
+	XMLName  xml.Name `xml:"ListBucketResult"`
+	Contents []struct {
+		Key, ETag, LastModified string
+		Size                    int64
+	}
+	CommonPrefixes        []struct{ Prefix string }
+	EncodingType          string
+	IsTruncated           bool
+	NextContinuationToken string
+}
+
+// list lists a folder.
+func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error) {
+	l := lister{under: s.prefix, most: most}
+	query := url.Values{"list-type": {"2"}, "delimiter": {"/"}, "prefix": {l.in(folder)},
+		"encoding-type": {"url"}, "max-keys": {"1000"}}
+	for !l.full() {
+		page, err := s.page(ctx, query)
+		if err != nil {
+			return nil, fmt.Errorf("listing s3://%s/%s: %w", s.bucket, l.prefix, err)
+		}
+		page.addTo(&l)
+		next := page.NextContinuationToken
+		if !page.IsTruncated || next == "" || next == query.Get("continuation-token") {
+			break
+		}
+		query.Set("continuation-token", next)
+	}
+	if l.count == 0 {
+		return nil, fmt.Errorf("%w: s3://%s has no objects below %q", source.ErrMissing, s.bucket,
+			l.prefix)
+	}
+	return l.objects, l.err
+}
+
+// page asks for one page of a listing. It asks again while the store wants that.
+func (s *s3) page(ctx context.Context, query url.Values) (*s3Page, error) {
+	const tries = 5
+	for try, wait := 1, 200*time.Millisecond; ; try, wait = try+1, 2*wait {
+		page, err := s.onePage(ctx, query)
+		after, again := mayPass(err)
+		if !again || try == tries {
+			return page, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(max(wait, after)):
+		}
+	}
+}
+
+// onePage asks for one page once.
+func (s *s3) onePage(ctx context.Context, query url.Values) (*s3Page, error) {
+	r, err := s.ask(ctx, "", query, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(r.Body, mostListing))
+	if err != nil {
+		return nil, &delay{err: err}
+	}
+	page := &s3Page{}
+	if err := xml.Unmarshal(body, page); err != nil {
+		return nil, fmt.Errorf("the answer of %s is not a listing of S3: check the endpoint",
+			r.Request.URL.Host)
+	}
+	return page, nil
+}
+
+// addTo adds the objects of a page. They come before folders, so a file hides a folder of its name.
+func (p *s3Page) addTo(l *lister) {
+	for _, c := range p.Contents {
+		etag := quoted(c.ETag)
+		o := object{name: p.decode(c.Key), size: c.Size, version: etag, etag: etag}
+		o.modified, _ = time.Parse(time.RFC3339, c.LastModified) // shown, and compared without an ETag
+		if etag == "" {
+			o.version = c.LastModified
+			o.unseen = "the store gives no ETag, so an object that is replaced within a second by " +
+				"one of the same size is not noticed: use a store with ETags"
+		}
+		l.add(o)
+	}
+	for _, c := range p.CommonPrefixes {
+		l.folder(p.decode(c.Prefix))
+	}
+}
+
+// decode undoes the encoding of a key, which lets XML carry every character. A key that is not
+// encoded is taken as it is.
+func (p *s3Page) decode(key string) string {
+	if plain, err := url.QueryUnescape(key); p.EncodingType == "url" && err == nil {
+		return plain
+	}
+	return key
+}
+
+// quoted is an ETag as it is in a header. Some stores leave out the quotes.
+func quoted(etag string) string {
+	if etag == "" || strings.HasSuffix(etag, `"`) {
+		return etag
+	}
+	return `"` + etag + `"`
+}
+
+// get asks for bytes of the pinned version of an object. Without an ETag, its time is compared.
+func (s *s3) get(ctx context.Context, o *object, off, n int64) (*http.Response, error) {
+	header := http.Header{"Range": {rangeOf(off, n)}}
+	if o.etag != "" {
+		header.Set("If-Match", o.etag)
+	} else { // a second later, since some stores compare parts of a second that they do not list
+		header.Set("If-Unmodified-Since", o.modified.UTC().Add(time.Second).Format(http.TimeFormat))
+	}
+	a, err := s.ask(ctx, s.prefix+o.name, nil, header)
+	if err != nil {
+		return nil, err
+	}
+	if o.etag == "" && a.Header.Get("Last-Modified") != o.modified.UTC().Format(http.TimeFormat) {
+		a.Body.Close()
+		return nil, fmt.Errorf("%w: it is of %s, and was of %s", source.ErrChanged,
+			a.Header.Get("Last-Modified"), o.modified.UTC().Format(http.TimeFormat))
+	}
+	s.worked.Store(true)
+	if etag := a.Header.Get("ETag"); etag != "" {
+		a.Header.Set("ETag", quoted(etag))
+	}
+	return a, nil
+}
+
+// ask sends a signed request for an object, or for the bucket if the key is empty. It sends it
+// again once for another region, once with new credentials if they had expired, and where a redirect
+// leads. Requests to other origins than that of the endpoint are not signed.
+func (s *s3) ask(ctx context.Context, key string, query url.Values, header http.Header) (*http.Response, error) {
+	moved, renewed, steps := false, false, 0
+	var at *place
+	for {
+		keys, err := s.keys.get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		region := *s.region.Load()
+		r, err := s.request(ctx, at, region, key, query)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(r.Header, header)
+		if at == nil || origin(at.url) == origin(s.site.url(region, s.bucket, key, nil)) {
+			r = keys.sign(r, region)
+		}
+		a, err := s.client.do(r)
+		if err != nil {
+			return nil, err
+		}
+		if a.StatusCode == http.StatusOK || a.StatusCode == http.StatusPartialContent {
+			return a, nil
+		}
+		f := readS3Failure(a)
+		to, err := redirect(a)
+		switch {
+		case f.region != "" && f.region != signingRegion(region) && !moved:
+			moved, at = true, nil
+			s.region.Store(&f.region)
+		case f.expired() && !renewed && s.keys.renew(keys):
+			renewed = true
+		case err != nil:
+			return nil, fmt.Errorf("bucket %s: %w", s.bucket, err)
+		case to != nil && steps < mostRedirects:
+			at, steps = to, steps+1
+		default:
+			return nil, s.explain(f, key, keys)
+		}
+	}
+}
+
+// request makes a request to the address of an object, or to where a redirect has led.
+func (s *s3) request(ctx context.Context, at *place, region, key string, query url.Values) (*http.Request, error) {
+	if at != nil {
+		return at.request(ctx, http.MethodGet)
+	}
+	u := s.site.url(region, s.bucket, key, query)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err == nil && s.payer != "" {
+		r.Header.Set("X-Amz-Request-Payer", s.payer)
+	}
+	return r, clean(err)
+}
+
+// sign signs a request, which has no body.
+func (k *s3Key) sign(r *http.Request, region string) *http.Request {
+	if k.anonymous() {
+		return r
+	}
+	r.Header.Set("X-Amz-Content-Sha256", emptySHA256)
+	return signer.SignV4(*r, k.AccessKeyID, k.SecretAccessKey, k.SessionToken, signingRegion(region))
+}
+
+// emptySHA256 is the SHA-256 of the body of a request without one.
+const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

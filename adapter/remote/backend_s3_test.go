@@ -1,0 +1,423 @@
+package remote
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7/pkg/signer"
+
+	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/adapter/source"
+	"github.com/dequantfs/dequantfs/testdata/faultproxy"
+	"github.com/dequantfs/dequantfs/testdata/stores"
+	"github.com/dequantfs/dequantfs/testdata/synth"
+)
+
+// noAWS hides the credentials and settings of this machine.
+func noAWS(t *testing.T) {
+	t.Helper()
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "AWS_") {
+			t.Setenv(name, "")
+		}
+	}
+	dir := t.TempDir()
+	t.Setenv("AWS_CONFIG_FILE", filepath.Join(dir, "config"))
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", filepath.Join(dir, "credentials"))
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+}
+
+// setenv sets variables given as name, value, name, value.
+func setenv(t *testing.T, pairs ...string) {
+	t.Helper()
+	for i := 0; i < len(pairs); i += 2 {
+		t.Setenv(pairs[i], pairs[i+1])
+	}
+}
+
+// useS3 makes a server the endpoint of S3, with its credentials.
+func useS3(t *testing.T, s *stores.Server) {
+	t.Helper()
+	noAWS(t)
+	stores.Setenv(t, s.Env())
+}
+
+// eachS3 runs a test with each server, as its endpoint.
+func eachS3(t *testing.T, test func(t *testing.T, s *stores.Server)) {
+	for name, start := range map[string]func(*testing.T) *stores.Server{
+		"versitygw": func(t *testing.T) *stores.Server { return stores.S3(t, "") },
+		"moto":      func(t *testing.T) *stores.Server { return stores.Moto(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t)
+			useS3(t, s)
+			test(t, s)
+		})
+	}
+}
+
+// openStore opens a source that must open.
+func openStore(t *testing.T, name string) source.Store {
+	t.Helper()
+	s, _, err := Open(t.Context(), name, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// names lists a folder of a store.
+func names(t *testing.T, s source.Store, folder string) (list []string) {
+	t.Helper()
+	l, err := s.List(t.Context(), folder, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range l.Entries {
+		if e.Dir {
+			e.Name += "/"
+		}
+		list = append(list, e.Name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// openFile opens an object that must open.
+func openFile(t *testing.T, s source.Store, name string) source.File {
+	t.Helper()
+	f, err := s.Open(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// random is some bytes.
+func random(n int, seed byte) []byte {
+	p := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(p)
+	return p
+}
+
+func TestACheckpointInS3IsTheLocalOne(t *testing.T) {
+	dir := t.TempDir()
+	if err := synth.DeepSeek(synth.Options{Shards: 3}).Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	local, err := adapter.Open(t.Context(), dir, adapter.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	eachS3(t, func(t *testing.T, s *stores.Server) {
+		s.Put(t, "org/model", dir)
+		store := openStore(t, s.Source("org/model"))
+		c, err := adapter.OpenStore(t.Context(), store, adapter.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		sameTensors(t, c, local)
+		if len(c.SideFiles()) != len(local.SideFiles()) {
+			t.Errorf("%d files, not %d", len(c.SideFiles()), len(local.SideFiles()))
+		}
+	})
+}
+
+// content reads a tensor.
+func content(t *testing.T, s *adapter.Stored) []byte {
+	t.Helper()
+	size, err := safetensors.Size(s.DType, s.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, size)
+	if n, err := s.File.ReadAt(t.Context(), p, s.Offset); n != len(p) {
+		t.Fatalf("%s: %v", s.Key, err)
+	}
+	return p
+}
+
+// amazon sends a signed request to a server, and returns the answer's header and body.
+func amazon(t *testing.T, method, url string, body []byte) (http.Header, string) {
+	t.Helper()
+	r, err := http.NewRequest(method, url, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
+	r = signer.SignV4(*r, stores.AccessKey, stores.SecretKey, "", stores.Region)
+	a, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(a.Body)
+	if err != nil || a.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s %v: %s", method, url, a.Status, err, text)
+	}
+	return a.Header, string(text)
+}
+
+// uploadParts makes an object of several parts.
+func uploadParts(t *testing.T, s *stores.Server, key string, parts ...[]byte) {
+	t.Helper()
+	at := s.URL + "/" + stores.Bucket + "/" + key
+	_, text := amazon(t, "POST", at+"?uploads=", nil)
+	_, rest, _ := strings.Cut(text, "<UploadId>")
+	id, _, _ := strings.Cut(rest, "</UploadId>")
+	list := ""
+	for i, p := range parts {
+		h, _ := amazon(t, "PUT", fmt.Sprintf("%s?partNumber=%d&uploadId=%s", at, i+1, id), p)
+		list += fmt.Sprintf("<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>", i+1, h.Get("ETag"))
+	}
+	amazon(t, "POST", at+"?uploadId="+id,
+		[]byte("<CompleteMultipartUpload>"+list+"</CompleteMultipartUpload>"))
+}
+
+func TestAnObjectOfManyPartsIsReadAcrossThem(t *testing.T) {
+	const part = 5 << 20
+	whole := random(2*part+12345, 1)
+	eachS3(t, func(t *testing.T, s *stores.Server) {
+		uploadParts(t, s, "m/x.bin", whole[:part], whole[part:2*part], whole[2*part:])
+		f := openFile(t, openStore(t, s.Source("m")), "x.bin")
+		if f.Size() != int64(len(whole)) || f.ModTime().IsZero() {
+			t.Fatalf("%d bytes of %s", f.Size(), f.ModTime())
+		}
+		for _, r := range [][2]int{{0, 1}, {part - 3, 7}, {part, 1}, {2*part - 1, 2}, {0, len(whole)},
+			{len(whole) - 1, 1}} {
+			p := make([]byte, r[1])
+			if n, err := f.ReadAt(t.Context(), p, int64(r[0])); n != len(p) || err != nil && err != io.EOF {
+				t.Errorf("%v: %d bytes, %v", r, n, err)
+			}
+			if !bytes.Equal(p, whole[r[0]:r[0]+r[1]]) {
+				t.Errorf("%v: other bytes", r)
+			}
+		}
+	})
+}
+
+func TestAnObjectOfS3ThatChangesIsNotRead(t *testing.T) {
+	eachS3(t, func(t *testing.T, s *stores.Server) {
+		for _, name := range []string{"m/replaced", "m/longer", "m/removed", "m/same"} {
+			s.Write(t, name, random(1000, 1))
+		}
+		store := openStore(t, s.Source("m"))
+		var files []source.File
+		for _, name := range []string{"replaced", "longer", "removed"} {
+			files = append(files, openFile(t, store, name))
+		}
+		same := openFile(t, store, "same")
+		s.Write(t, "m/replaced", random(1000, 2))
+		s.Write(t, "m/longer", random(2000, 1))
+		s.Remove(t, "m/removed")
+		for _, f := range files {
+			p := make([]byte, 10)
+			if _, err := f.ReadAt(t.Context(), p, 0); !errors.Is(err, source.ErrChanged) {
+				t.Errorf("%s: %v", f.Name(), err)
+			}
+			if !bytes.Equal(p, make([]byte, 10)) {
+				t.Errorf("%s: bytes of another version", f.Name())
+			}
+		}
+		if _, err := same.ReadAt(t.Context(), make([]byte, 10), 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAListingOfS3HasEveryObject(t *testing.T) {
+	const count = 2100
+	dir := t.TempDir()
+	s := stores.S3(t, dir)
+	folder := filepath.Join(dir, stores.Bucket, "many")
+	if err := os.MkdirAll(filepath.Join(folder, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range count {
+		writeText(t, filepath.Join(folder, fmt.Sprintf("x-%05d.safetensors", i)), "x")
+	}
+	writeText(t, filepath.Join(folder, "sub", "y"), "y")
+	useS3(t, s)
+	store := openStore(t, s.Source("many"))
+	got := names(t, store, ".")
+	if len(got) != count+1 || got[0] != "sub/" || got[count] != "x-02099.safetensors" {
+		t.Errorf("%d names", len(got))
+	}
+	l, err := openStore(t, s.Source("many")).List(t.Context(), ".", 1500)
+	if err != nil || len(l.Entries) != 1500 {
+		t.Errorf("at most 1500: %d, %v", len(l.Entries), err)
+	}
+	if got := names(t, store, "sub"); len(got) != 1 || got[0] != "y" {
+		t.Errorf("a folder inside: %v", got)
+	}
+}
+
+func writeText(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAFolderOfS3IsAWholeName(t *testing.T) {
+	eachS3(t, func(t *testing.T, s *stores.Server) {
+		for _, key := range []string{"org/m/a b+c%20&=~é.txt", "org/m/config.json", "org/m/sub/deep/x",
+			"org/m2/other", "org/model", "top"} {
+			s.Write(t, key, []byte(key))
+		}
+		amazon(t, "PUT", s.URL+"/"+stores.Bucket+"/org/m/marked/", nil)
+		for name, want := range map[string]string{
+			"org/m":  "a b+c%20&=~é.txt config.json marked/ sub/",
+			"org/m/": "a b+c%20&=~é.txt config.json marked/ sub/",
+			"org":    "m/ m2/ model",
+			"":       "org/ top",
+		} {
+			if got := strings.Join(names(t, openStore(t, s.Source(name)), "."), " "); got != want {
+				t.Errorf("%q: %s; want %s", name, got, want)
+			}
+		}
+		store := openStore(t, s.Source("org/m"))
+		for folder, want := range map[string]string{"sub": "deep/", "sub/deep": "x", "marked": ""} {
+			if got := strings.Join(names(t, store, folder), " "); got != want {
+				t.Errorf("%q: %s; want %s", folder, got, want)
+			}
+		}
+		const special = "a b+c%20&=~é.txt"
+		p := make([]byte, len("org/m/"+special))
+		if _, err := openFile(t, store, special).ReadAt(t.Context(), p, 0); string(p) != "org/m/"+special {
+			t.Errorf("%q, %v", p, err)
+		}
+		for _, name := range []string{"org/mod", "org/m/config.json/x", "absent"} {
+			_, err := openStore(t, s.Source(name)).List(t.Context(), ".", 10)
+			if !errors.Is(err, source.ErrMissing) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if got := openStore(t, "s3://"+stores.Bucket).Name(); got != "s3://"+stores.Bucket+"/" {
+			t.Errorf("the name of the bucket is %s", got)
+		}
+	})
+}
+
+func TestRefusalsOfS3SayWhatToDo(t *testing.T) {
+	s := stores.S3(t, "")
+	s.Write(t, "m/x", []byte("x"))
+	for name, c := range map[string]struct {
+		source string
+		env    []string
+		want   string
+	}{
+		"another secret": {"", []string{"AWS_SECRET_ACCESS_KEY", "wrongsecret"},
+			"the secret key from AWS_ACCESS_KEY_ID is not the right one"},
+		"an unknown key": {"", []string{"AWS_ACCESS_KEY_ID", "AKIAUNKNOWN"},
+			"the store does not know the key from AWS_ACCESS_KEY_ID"},
+		"no bucket": {"s3://absent/m", nil, "there is no such bucket"},
+		"no credentials": {"", []string{"AWS_ACCESS_KEY_ID", "", "AWS_SECRET_ACCESS_KEY", ""},
+			"no credentials were found (AWS_ACCESS_KEY_ID is not set"},
+		"unsigned by request": {"", []string{"AWS_NO_SIGN_REQUEST", "true"}, "AWS_NO_SIGN_REQUEST is set"},
+		"nothing there": {"", []string{"AWS_ENDPOINT_URL", "http://127.0.0.1:1"},
+			"nothing answers there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			useS3(t, s)
+			setenv(t, c.env...)
+			if c.source == "" {
+				c.source = s.Source("m")
+			}
+			_, err := openStore(t, c.source).List(t.Context(), ".", 10)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("%v; want %q", err, c.want)
+			}
+			for _, secret := range []string{stores.SecretKey, "wrongsecret", "Signature=", "AWS4-HMAC"} {
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("the error has %q: %v", secret, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAPublicBucketNeedsNoCredentials(t *testing.T) {
+	s := stores.S3(t, "")
+	s.Write(t, "m/x", []byte("public"))
+	s.Publish(t)
+	useS3(t, s)
+	for _, c := range []struct {
+		env  []string
+		mode os.FileMode
+	}{
+		{nil, 0o400},
+		{[]string{"AWS_NO_SIGN_REQUEST", "yes"}, 0o444},
+		{[]string{"AWS_NO_SIGN_REQUEST", "", "AWS_ACCESS_KEY_ID", "", "AWS_SECRET_ACCESS_KEY", ""}, 0o444},
+	} {
+		setenv(t, c.env...)
+		f := openFile(t, openStore(t, s.Source("m")), "x")
+		p := make([]byte, 6)
+		if _, err := f.ReadAt(t.Context(), p, 0); string(p) != "public" {
+			t.Errorf("%v: %q, %v", c.env, p, err)
+		}
+		if f.Mode() != c.mode {
+			t.Errorf("%v: mode %o, not %o", c.env, f.Mode(), c.mode)
+		}
+	}
+}
+
+// Objects that were not uploaded through the gateway have no ETag there.
+func TestAnObjectWithoutETagIsComparedByItsTime(t *testing.T) {
+	dir := t.TempDir()
+	s := stores.S3(t, dir)
+	path := filepath.Join(dir, stores.Bucket, "m", "x")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, path, "first")
+	useS3(t, s)
+	store := openStore(t, s.Source("m"))
+	f := openFile(t, store, "x")
+	if f.Unseen() == "" {
+		t.Fatal("the test needs an object without an ETag")
+	}
+	p := make([]byte, 5)
+	if _, err := f.ReadAt(t.Context(), p, 0); string(p) != "first" {
+		t.Fatalf("%q, %v", p, err)
+	}
+	for _, later := range []time.Duration{-time.Hour, 2 * time.Second} {
+		at := f.ModTime().Add(later)
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+		unread := openFile(t, store, "x") // what f has read is in memory
+		if _, err := unread.ReadAt(t.Context(), p, 0); !errors.Is(err, source.ErrChanged) {
+			t.Errorf("changed %s later: %v", later, err)
+		}
+	}
+}
+
+func TestAListingOfS3IsAskedForAgain(t *testing.T) {
+	s := stores.S3(t, "")
+	s.Write(t, "m/x", []byte("x"))
+	p := faultproxy.New(t, s.URL, faultproxy.Plan{Script: faultproxy.Once(faultproxy.SlowDown,
+		faultproxy.Closed, faultproxy.Truncated, faultproxy.Forbidden)})
+	useS3(t, s.At(p.URL))
+	if got := names(t, openStore(t, s.Source("m")), "."); len(got) != 1 {
+		t.Errorf("%v", got)
+	}
+	if n := p.Faults(); n != 4 {
+		t.Errorf("%d faults", n)
+	}
+}

@@ -1,0 +1,332 @@
+package diskcache
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dequantfs/dequantfs/testdata/size"
+)
+
+// even has blocks of one size, of which any cache in these tests has room for some.
+var even = world{objects: 6, blocks: 1, length: 2 * pieceSize}
+
+// unit is what a block of even takes.
+var unit = onDisk(even.length)
+
+// used sets when the block of an object was used.
+func used(t *testing.T, c *Cache, i int64, ago time.Duration) {
+	t.Helper()
+	off, n := even.block(i, 0)
+	when := time.Now().Add(-ago)
+	if err := c.folder.root.Chtimes(block{even.key(i), off, n}.path(), when, when); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kept lists the objects whose block is there.
+func kept(t *testing.T, c *Cache) (all string) {
+	t.Helper()
+	for i := range even.objects {
+		off, n := even.block(i, 0)
+		if c.folder.has(block{even.key(i), off, n}) {
+			all += fmt.Sprint(i)
+		}
+	}
+	return all
+}
+
+func TestTheLeastRecentlyUsedBlocksAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	c, w := openCache(t, dir, 4*unit)
+	for i := range int64(4) {
+		even.write(c, i, 0)
+	}
+	for i, hours := range []time.Duration{2, 4, 1, 3} {
+		used(t, c, int64(i), hours*time.Hour)
+	}
+	even.write(c, 4, 0) // removes one more than needed, so that this happens rarely
+	if got := kept(t, c); got != "024" {
+		t.Errorf("objects %s are kept, want 024", got)
+	}
+	if !even.readAll(t, c, 0, 0) { // so it is not the oldest any more
+		t.Error("object 0 is missed")
+	}
+	even.write(c, 1, 0)
+	even.write(c, 5, 0)
+	if got := kept(t, c); got != "015" && got != "0145" {
+		t.Errorf("objects %s are kept, want 0, 1, 5 and perhaps 4", got)
+	}
+	if dirs, _ := filepath.Glob(filepath.Join(dir, "v1", "??", "*")); len(dirs) != len(kept(t, c)) {
+		t.Errorf("empty directories are left: %v", dirs)
+	}
+	w.want(t)
+}
+
+func TestAReadTouchesABlockOnceAMinute(t *testing.T) {
+	c, _ := openCache(t, t.TempDir(), 0)
+	even.write(c, 0, 0)
+	off, n := even.block(0, 0)
+	name := block{even.key(0), off, n}.path()
+	for _, ago := range []time.Duration{59 * time.Second, 61 * time.Second, 1000 * time.Hour} {
+		when := time.Now().Add(-ago)
+		if err := c.folder.root.Chtimes(name, when, when); err != nil {
+			t.Fatal(err)
+		}
+		even.readWant(t, c, 0, 0, 5, 1)
+		info, err := c.folder.root.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if touched := !info.ModTime().Equal(when.Truncate(time.Nanosecond)); touched != (ago > touchAfter) {
+			t.Errorf("last used %v ago: touched is %v", ago, touched)
+		}
+	}
+}
+
+func TestABlockLargerThanTheCacheRemovesNothing(t *testing.T) {
+	c, w := openCache(t, t.TempDir(), 2*unit)
+	even.write(c, 0, 0)
+	c.Write(Key{"o", "large", "v"}, 0, make([]byte, 3*unit))
+	if got := kept(t, c); got != "0" {
+		t.Errorf("objects %q are kept, want 0", got)
+	}
+	w.want(t)
+}
+
+// bound is the bytes of the files of a cache, whatever they are.
+func bound(t testing.TB, dir string) (total int64) {
+	t.Helper()
+	filepath.WalkDir(filepath.Join(dir, "v1"), func(_ string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			if info, err := e.Info(); err == nil {
+				total += info.Size()
+			}
+		}
+		return nil
+	})
+	return total
+}
+
+// Writers and readers of two caches work in one folder with room for a fifth of the blocks. Each
+// read is right, and the folder is never above its size by more than the blocks in flight.
+func TestEvictionUnderLoad(t *testing.T) {
+	const workers = 3 // of each cache
+	eachSeed(t, func(t *testing.T, r *rand.Rand) {
+		w := world{objects: 10, blocks: 6, length: 4 * pieceSize}
+		limit := 12 * onDisk(4*pieceSize)
+		dir := t.TempDir()
+		var caches []*Cache
+		for range 2 {
+			c, said := openCache(t, dir, limit)
+			caches = append(caches, c)
+			defer said.want(t)
+		}
+		var all sync.WaitGroup
+		var hits, ended atomic.Int64
+		for i := range 2 * workers {
+			c, r := caches[i%2], rand.New(rand.NewPCG(r.Uint64(), uint64(i)))
+			all.Go(func() {
+				defer ended.Add(1)
+				for range size.Count(150, 5000) {
+					i, j := r.Int64N(w.objects), r.Int64N(w.blocks)
+					if w.readAll(t, c, i, j) {
+						hits.Add(1)
+					} else {
+						w.write(c, i, j)
+					}
+				}
+			})
+		}
+		most := limit + 2*workers*onDisk(4*pieceSize)
+		for ended.Load() < 2*workers {
+			if n := bound(t, dir); n > most {
+				t.Errorf("%d bytes, above the limit of %d by more than is in flight", n, limit)
+				break
+			}
+		}
+		all.Wait()
+		if n := bound(t, dir); n > limit || n < limit/4 {
+			t.Errorf("%d bytes are left, limit %d", n, limit)
+		}
+		if hits.Load() == 0 {
+			t.Error("no read was a hit")
+		}
+	})
+}
+
+// A cache sees what others add and remove, also within the time in which the time of modification
+// of a directory does not change.
+func TestTheIndexFollowsOtherProcesses(t *testing.T) {
+	eachSeed(t, func(t *testing.T, r *rand.Rand) {
+		dir := t.TempDir()
+		first, _ := openCache(t, dir, 0)
+		second, _ := openCache(t, dir, 0)
+		for step := range size.Count(100, 3000) {
+			c := first
+			if r.IntN(2) == 0 {
+				c = second
+			}
+			i, j := r.Int64N(small.objects), r.Int64N(small.blocks)
+			off, n := small.block(i, j)
+			switch b := (block{small.key(i), off, n}); r.IntN(4) {
+			case 0:
+				c.discard(b, errDamaged)
+			case 1:
+				os.Remove(filepath.Join(dir, b.path()))
+			case 2:
+				if r.IntN(10) == 0 {
+					os.RemoveAll(filepath.Join(dir, b.key.dir()))
+				}
+			default:
+				small.write(c, i, j)
+			}
+			for _, c := range []*Cache{first, second} {
+				if r.IntN(3) > 0 {
+					wantTotal(t, c, fmt.Sprint("step ", step))
+				}
+			}
+		}
+	})
+}
+
+// wantTotal compares the index of a cache with a list of its files.
+func wantTotal(t *testing.T, c *Cache, when string) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.refresh(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	files, err := c.folder.files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want int64
+	for _, f := range files {
+		want += f.size
+	}
+	if c.index.total != want {
+		t.Fatalf("%s: the index has %d bytes, the folder %d", when, c.index.total, want)
+	}
+}
+
+// A directory that has not changed for a while is not listed again.
+func TestTheIndexListsWhatHasChanged(t *testing.T) {
+	dir := t.TempDir()
+	c, _ := openCache(t, dir, 0)
+	small.fill(c)
+	old := time.Now().Add(-time.Minute)
+	dirs, err := filepath.Glob(filepath.Join(dir, "v1", "??", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		if err := os.Chtimes(d, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantTotal(t, c, "settled")
+	for _, f := range c.index.fans {
+		for _, s := range f.objects {
+			if !s.modified.Equal(old) {
+				t.Errorf("a directory is of %v, not of %v", s.modified, old)
+			}
+			s.bytes++ // stays if it is not listed again
+		}
+	}
+	before := c.index.total
+	c.mu.Lock()
+	c.refresh(time.Now())
+	c.mu.Unlock()
+	if got := c.index.total - before; got != small.objects {
+		t.Errorf("%d of %d directories were not listed again", got, small.objects)
+	}
+}
+
+func TestOldTemporaryFilesAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	c, _ := openCache(t, dir, 0)
+	even.write(c, 0, 0)
+	temps := map[string]time.Duration{"4096-dead": 61 * time.Minute, "8192-alive": 59 * time.Minute,
+		"not ours": 100 * time.Hour}
+	for name, age := range temps {
+		name, when := filepath.Join(dir, "v1", "tmp", name), time.Now().Add(-age)
+		if err := os.WriteFile(name, []byte("torn"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(name, when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, _ = openCache(t, dir, 0)
+	c.list()
+	left, err := os.ReadDir(filepath.Join(dir, "v1", "tmp"))
+	if err != nil || len(left) != 2 || left[0].Name() != "8192-alive" {
+		t.Errorf("left: %v (%v)", left, err)
+	}
+	if c.index.temps != 8192 || c.index.total != 8192+unit {
+		t.Errorf("bytes of temporary files %d, of all %d", c.index.temps, c.index.total)
+	}
+}
+
+// Files that are not blocks are neither counted nor removed.
+func TestForeignFilesAreLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	hash := strings.Repeat("ab", 32)
+	foreign := []string{"notes", "v1/notes", "v1/ab/notes", "v1/ab/" + hash + "/notes", "v1/xy/file", "v1/abc/file",
+		"v1/ab/" + hash + "/0-1.part"}
+	for _, name := range foreign {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, make([]byte, unit), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, w := openCache(t, dir, 2*unit)
+	for i := range even.objects {
+		even.write(c, i, 0)
+	}
+	if got := kept(t, c); got != "5" && got != "45" {
+		t.Errorf("objects %q are kept, want the last", got)
+	}
+	for _, name := range foreign {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	w.want(t)
+}
+
+// While another process removes blocks, none are added above the limit.
+func TestOneProcessRemovesBlocks(t *testing.T) {
+	dir := t.TempDir()
+	first, _ := openCache(t, dir, 2*unit)
+	second, w := openCache(t, dir, 2*unit)
+	even.write(first, 0, 0)
+	even.write(first, 1, 0)
+	unlock, err := first.folder.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	even.write(second, 2, 0)
+	if got := kept(t, second); got != "01" {
+		t.Errorf("objects %q are kept, want 01", got)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	even.write(second, 2, 0)
+	if got := kept(t, second); !strings.Contains(got, "2") {
+		t.Errorf("objects %q are kept, want 2 too", got)
+	}
+	w.want(t)
+}

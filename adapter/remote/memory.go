@@ -1,0 +1,150 @@
+package remote
+
+import (
+	"container/list"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// mostMemory is the most memory that is used for blocks by default.
+const mostMemory = 1 << 30
+
+// defaultMemory returns a tenth of the machine's memory, at most mostMemory.
+func defaultMemory(read func(string) ([]byte, error)) int64 {
+	data, _ := read("/proc/meminfo")
+	for line := range strings.Lines(string(data)) {
+		rest, ok := strings.CutPrefix(line, "MemTotal:")
+		kb, err := strconv.ParseInt(strings.Fields(rest + " 0")[0], 10, 64)
+		if ok && err == nil && kb > 0 {
+			return min(kb<<10/10, mostMemory)
+		}
+	}
+	return mostMemory / 2
+}
+
+func memoryOf(o Options) int64 {
+	if o.Memory > 0 {
+		return o.Memory
+	}
+	return defaultMemory(os.ReadFile)
+}
+
+// memory is the budget of all blocks. Blocks that no reader uses are evicted in this order: those
+// that were read to the end, those that were read in part, and those that were fetched ahead and not
+// read. The last are evicted only for a reader that waits.
+type memory struct {
+	most int64
+	used int64 // of blocks
+
+	free      map[int64][][]byte // buffers without a block, by size
+	freeBytes int64
+
+	spent, part, early *list.List // full blocks that no reader uses
+}
+
+func newMemory(most int64) *memory {
+	return &memory{most: most, free: map[int64][][]byte{},
+		spent: list.New(), part: list.New(), early: list.New()}
+}
+
+// roomy rounds the size of a buffer up, so that it fits more blocks later.
+func roomy(n int64) int64 {
+	step := int64(4 << 10)
+	for step*16 < n {
+		step *= 2
+	}
+	return (n + step - 1) / step * step
+}
+
+// take returns a buffer of at least n bytes, or nil if it has to wait. A buffer that is larger than
+// the whole budget is given if it is the only one.
+func (f *fetcher) take(n int64, ahead bool) []byte {
+	m := f.memory
+	n = roomy(n)
+	for {
+		if l := m.free[n]; len(l) > 0 {
+			m.free[n] = l[:len(l)-1]
+			m.freeBytes -= n
+			m.used += n
+			return l[len(l)-1]
+		}
+		switch {
+		case m.used+m.freeBytes+n <= m.most:
+			m.used += n
+			return make([]byte, n)
+		case m.freeBytes > 0:
+			m.dropFree()
+		case f.evict(ahead):
+		case m.used == 0 && !ahead:
+			m.used += n
+			return make([]byte, n)
+		default:
+			return nil
+		}
+	}
+}
+
+// dropFree leaves one buffer to the garbage collector.
+func (m *memory) dropFree() {
+	for n, l := range m.free {
+		if len(l) == 0 {
+			delete(m.free, n)
+			continue
+		}
+		l[len(l)-1] = nil
+		m.free[n] = l[:len(l)-1]
+		m.freeBytes -= n
+		return
+	}
+}
+
+// give takes a buffer back.
+func (m *memory) give(buf []byte) {
+	n := int64(len(buf))
+	m.used -= n
+	if m.used+m.freeBytes+n > m.most {
+		return
+	}
+	m.free[n] = append(m.free[n], buf)
+	m.freeBytes += n
+}
+
+// evict frees one block, and reports whether there was one.
+func (f *fetcher) evict(ahead bool) bool {
+	m := f.memory
+	victim := at(m.spent.Front())
+	if victim == nil {
+		victim = at(m.part.Front())
+	}
+	if victim == nil && !ahead {
+		victim = f.latestAhead()
+	}
+	if victim == nil {
+		return false
+	}
+	f.drop(victim)
+	return true
+}
+
+// latestAhead returns the block that was fetched ahead last, since it is needed last. Blocks that
+// only wait for a request come first.
+func (f *fetcher) latestAhead() *block {
+	for _, q := range []*queue{&f.requests, &f.looks} {
+		if b := at(q.ahead.Back()); b != nil {
+			return b
+		}
+	}
+	return at(f.memory.early.Back())
+}
+
+// age makes blocks that were fetched ahead, but not read since, ordinary ones. Otherwise those of a
+// reader that has stopped would take up the memory.
+func (f *fetcher) age(now time.Time) {
+	m := f.memory
+	for b := at(m.early.Front()); b != nil && now.Sub(b.whole) > f.times.stale; b = at(m.early.Front()) {
+		b.early = false
+		b.move(m.part, false)
+	}
+}

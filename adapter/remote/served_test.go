@@ -1,0 +1,155 @@
+package remote
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
+)
+
+// served is a web server with one object, and a store that reads it.
+type served struct {
+	*fetcher
+	data   []byte
+	object *object
+	server *httptest.Server
+
+	mu     sync.Mutex
+	asked  []string                                                 // the ranges of all requests
+	answer func(i int, w http.ResponseWriter, r *http.Request) bool // true: it has answered
+}
+
+const servedTag = `"v1"`
+
+// serve starts a server with random bytes. A nil answer is that of an ordinary file server.
+func serve(t testing.TB, size int, o Options, answer func(int, http.ResponseWriter, *http.Request) bool) *served {
+	t.Helper()
+	s := &served{data: make([]byte, size), answer: answer}
+	r := rand.NewChaCha8([32]byte{byte(size)})
+	_, _ = r.Read(s.data)
+	s.server = httptest.NewServer(s)
+	t.Cleanup(s.server.Close)
+	s.object = &object{name: "x.safetensors", size: int64(size), etag: servedTag}
+	s.fetcher = s.open(o)
+	t.Cleanup(s.fetcher.close)
+	return s
+}
+
+// open opens the store once more.
+func (s *served) open(o Options) *fetcher {
+	o.Patience = cmp.Or(o.Patience, 10*time.Second)
+	c := newClient(o)
+	return newFetcher(&servedBackend{s.server.URL + "/file?X-Signature=secret", c}, o)
+}
+
+func (s *served) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	i := len(s.asked)
+	s.asked = append(s.asked, r.Header.Get("Range"))
+	answer := s.answer
+	s.mu.Unlock()
+	w.Header().Set("ETag", servedTag)
+	if answer == nil || !answer(i, w, r) {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.data))
+	}
+}
+
+// ranges returns what was asked for until now.
+func (s *served) ranges() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.asked...)
+}
+
+// check compares a read with the data.
+func (s *served) check(t testing.TB, tab *table, off, n int64) {
+	t.Helper()
+	p := make([]byte, n)
+	if k, err := tab.read(context.Background(), p, off); err != nil || int64(k) != n {
+		t.Errorf("read of [%d, %d): %d, %v", off, off+n, k, err)
+	} else if !bytes.Equal(p, s.data[off:off+n]) {
+		t.Errorf("read of [%d, %d): wrong bytes", off, off+n)
+	}
+}
+
+// servedBackend asks a server for ranges.
+type servedBackend struct {
+	url    string
+	client *client
+}
+
+func (b *servedBackend) name() string              { return b.url }
+func (b *servedBackend) public() bool              { return true }
+func (b *servedBackend) download() source.Download { return source.Download{} }
+func (b *servedBackend) list(context.Context, string, int) ([]object, error) {
+	return nil, io.ErrUnexpectedEOF
+}
+
+func (b *servedBackend) get(ctx context.Context, o *object, off, n int64) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	a, err := b.client.do(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := statusError(a); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// checkpoint makes up where tensors begin: large ones, and small ones.
+func checkpoint(r *rand.Rand, size int64) []int64 {
+	begins := []int64{1 + r.Int64N(100_000)}
+	for {
+		n := 1 + r.Int64N(20_000)
+		if r.IntN(3) > 0 {
+			n = 1 + r.Int64N(min(size/3, 12<<20))
+		}
+		next := begins[len(begins)-1] + n
+		if next >= size {
+			return begins
+		}
+		begins = append(begins, next)
+	}
+}
+
+// goroutines fails a test that leaves goroutines behind. It is called first.
+func goroutines(t *testing.T) {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		var now int
+		for range 500 {
+			if now = runtime.NumGoroutine(); now <= before {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		buf := make([]byte, 1<<20)
+		stacks := string(buf[:runtime.Stack(buf, true)])
+		t.Errorf("%d goroutines before, %d after:\n%s", before, now, stacks[:min(len(stacks), 5000)])
+	})
+}
+
+// noSecrets fails if an error has the signature of the address.
+func noSecrets(t *testing.T, err error) {
+	t.Helper()
+	if err != nil && strings.Contains(err.Error(), "secret") {
+		t.Errorf("the error has a signed address: %v", err)
+	}
+}
