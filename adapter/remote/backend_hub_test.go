@@ -162,7 +162,7 @@ func TestALargeRepositoryIsOpenedByFewRequests(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{Storage: s3.At(storage.URL)})
 	useHub(t, h, "")
 	const shards = 163
-	dir := quantizedFolder(t, synth.Options{Shards: shards, Layers: 12})
+	dir := quantizedFolder(t, synth.Options{Shards: shards, Layers: 8})
 	h.Put(t, "org/model", dir)
 	storage.Log.Reset()
 	remote, local := openBoth(t, "hf://org/model", dir)

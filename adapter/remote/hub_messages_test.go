@@ -229,7 +229,7 @@ func TestOnlyWhatEveryoneMayReadIsPublic(t *testing.T) {
 func TestAMirrorIsUsedInsteadOfTheHub(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
-	dir := checkpoint(t, synth.Options{Single: true})
+	dir := quantizedFolder(t, synth.Options{Single: true})
 	oid := h.Put(t, "org/model", dir)
 	to, err := url.Parse(h.URL)
 	if err != nil {
@@ -281,7 +281,7 @@ func TestOfflineReadsTheLocalCache(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(snapshot), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	dir := checkpoint(t, synth.Options{Single: true})
+	dir := quantizedFolder(t, synth.Options{Single: true})
 	if err := os.Rename(dir, snapshot); err != nil {
 		t.Fatal(err)
 	}
