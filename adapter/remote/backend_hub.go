@@ -332,8 +332,8 @@ func (h *hub) same(a *http.Response, o *object, away bool) error {
 		case c.got != "":
 			return fmt.Errorf("%w: %s is %s, and was %s", source.ErrChanged, c.header, oneLine(c.got), c.want)
 		case c.needed:
-			return fmt.Errorf("%s does not send %s: set HF_ENDPOINT to a mirror that does, or unset it",
-				h.endpoint, c.header)
+			return &answered{fmt.Errorf("%s does not send %s: set HF_ENDPOINT to a mirror that does, or unset it",
+				h.endpoint, c.header), &errStatus{code: a.StatusCode}}
 		}
 	}
 	return nil

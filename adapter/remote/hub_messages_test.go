@@ -74,6 +74,9 @@ func TestTheHubsRefusalsTellTheWayOut(t *testing.T) {
 					t.Errorf("got  %v\nwant %s", err, part)
 				}
 			}
+			if strings.Contains(err.Error(), "tries") {
+				t.Errorf("it was asked for again: %v", err)
+			}
 			if strings.Contains(err.Error(), "\n") || c.token != "" && strings.Contains(err.Error(), c.token) {
 				t.Errorf("several lines, or the token: %q", err)
 			}

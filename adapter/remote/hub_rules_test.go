@@ -248,6 +248,9 @@ func TestAnswersAboutAnotherFileAreAChange(t *testing.T) {
 			if n := f.ranges.Load(); n != 0 {
 				t.Errorf("%d ranges were asked for", n)
 			}
+			if !c.changed && !final(err) {
+				t.Errorf("it would be asked for again: %v", err)
+			}
 		})
 	}
 	t.Run("a small file of another content", func(t *testing.T) {
