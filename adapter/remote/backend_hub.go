@@ -207,18 +207,15 @@ func isRefused(status int) bool {
 	return status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
-// compared compares the ETag of an answer of the data host with that of its first one.
+// compared compares the ETag of an answer of the data host with that of its first one. The listing
+// does not tell it. The first answer of a shard is its header, which is checked by itself.
 func (h *hub) compared(a *http.Response, l *location, signed *place) (*http.Response, error) {
 	if err := statusError(a); err != nil {
 		return nil, err
 	}
-	etag := a.Header.Get("ETag")
-	if etag == "" {
-		return a, nil
-	}
-	if was := l.pin(origin(signed.url), etag); was != etag {
+	if err := l.pin(origin(signed.url), a.Header.Get("ETag")); err != nil {
 		_ = a.Body.Close()
-		return nil, fmt.Errorf("%w: its ETag is %s, and was %s", source.ErrChanged, oneLine(etag), oneLine(was))
+		return nil, err
 	}
 	return a, nil
 }
@@ -332,8 +329,8 @@ func (h *hub) same(a *http.Response, o *object, away bool) error {
 		case c.got != "":
 			return fmt.Errorf("%w: %s is %s, and was %s", source.ErrChanged, c.header, oneLine(c.got), c.want)
 		case c.needed:
-			return &answered{fmt.Errorf("%s does not send %s: set HF_ENDPOINT to a mirror that does, or unset it",
-				h.endpoint, c.header), &errStatus{code: a.StatusCode}}
+			return fmt.Errorf("%w: %s does not send %s: set HF_ENDPOINT to a mirror that does, or unset it",
+				errAnswer, h.endpoint, c.header)
 		}
 	}
 	return nil

@@ -160,8 +160,8 @@ func (h *hub) fetchOnce(ctx context.Context, address string, most int64, into an
 		return "", 0, fmt.Errorf("an answer of %s has more than %d bytes", h.endpoint, most)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return "", 0, fmt.Errorf("an answer of %s is not what the Hub sends (%w): is HF_ENDPOINT right?",
-			h.endpoint, err)
+		return "", 0, &delay{err: fmt.Errorf("an answer of %s is not what the Hub sends (%w): is HF_ENDPOINT right?",
+			h.endpoint, err)}
 	}
 	next, err := nextPage(r)
 	return next, int64(len(text)), err

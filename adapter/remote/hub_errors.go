@@ -129,7 +129,12 @@ func (h *hub) noRepository(_ refusal, t token) error {
 		h.endpoint, h.at.id, way)}
 }
 
+// forbidden is about a 403. One without a reason is not of the Hub, but of a proxy or a guard in
+// between, and may pass.
 func (h *hub) forbidden(a refusal, t token) error {
+	if a.code == "" && a.message == "" {
+		return &delay{err: fmt.Errorf("%s: %w", h.endpoint, &errStatus{code: a.status})}
+	}
 	text := fmt.Sprintf("%s forbids reading %s", h.endpoint, h.repository())
 	if a.message != "" {
 		text += " (" + a.message + ")"
