@@ -113,6 +113,7 @@ func (h *Hub) admit(w http.ResponseWriter) bool {
 	return false
 }
 
+// fail refuses a call. The code is what huggingface_hub makes its exceptions of.
 func (c *call) fail(status int, code, message string) {
 	if code != "" {
 		c.w.Header().Set("X-Error-Code", code)
@@ -121,6 +122,7 @@ func (c *call) fail(status int, code, message string) {
 	c.json(status, map[string]string{"error": message})
 }
 
+// json answers with a value.
 func (c *call) json(status int, value any) {
 	b, err := json.Marshal(value)
 	if err != nil {
@@ -175,8 +177,10 @@ func (c *call) commit(repo *repository) bool {
 	return true
 }
 
+// names lists the files of the commit in order.
 func (c *call) names() []string { return slices.Sorted(maps.Keys(c.files)) }
 
+// info describes a commit.
 func (c *call) info() {
 	var siblings []map[string]any
 	for _, name := range c.names() {
@@ -200,6 +204,7 @@ func (c *call) info() {
 		"tags": []string{}, "downloads": 0, "likes": 0, "lastModified": at, "createdAt": at})
 }
 
+// entry describes a file.
 func (c *call) entry(name string) map[string]any {
 	b := c.files[name]
 	e := map[string]any{"type": "file", "path": name, "oid": b.oid, "size": b.size}
