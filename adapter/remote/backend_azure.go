@@ -52,6 +52,10 @@ func openAzure(_ context.Context, a address, c *client) (backend, error) {
 func (z *azure) name() string {
 	return "az://" + z.account + "/" + z.container + "/" + z.prefix
 }
+
+// server is the endpoint of the account.
+func (z *azure) server() string { return serverName(z.endpoint) }
+
 func (z *azure) public() bool              { return z.sign == nil }
 func (z *azure) download() source.Download { return source.Download{} }
 

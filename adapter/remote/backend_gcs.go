@@ -28,6 +28,9 @@ type gcs struct {
 	project string             // that pays for requests; empty: the bucket's
 }
 
+// googleStorage is the usual base.
+const googleStorage = "https://storage.googleapis.com"
+
 // openGCS opens gs://bucket/prefix. Credentials are Google's application default credentials. An
 // emulator (STORAGE_EMULATOR_HOST) gets none.
 func openGCS(ctx context.Context, a address, c *client) (backend, error) {
@@ -35,7 +38,7 @@ func openGCS(ctx context.Context, a address, c *client) (backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &gcs{base: "https://storage.googleapis.com", bucket: bucket, prefix: prefix, client: c,
+	g := &gcs{base: googleStorage, bucket: bucket, prefix: prefix, client: c,
 		project: os.Getenv("GOOGLE_CLOUD_QUOTA_PROJECT")}
 	if host := os.Getenv("STORAGE_EMULATOR_HOST"); host != "" {
 		if !strings.Contains(host, "://") {
@@ -73,6 +76,14 @@ func bucketOf(a address) (bucket, prefix string, err error) {
 		prefix += "/"
 	}
 	return bucket, prefix, nil
+}
+
+// server is the address of an emulator.
+func (g *gcs) server() string {
+	if g.base == googleStorage {
+		return ""
+	}
+	return g.base
 }
 
 func (g *gcs) name() string              { return "gs://" + g.bucket + "/" + g.prefix }
