@@ -187,7 +187,8 @@ func (c *call) branches() {
 				"targetCommit": repo.refs[name]})
 		}
 	}
-	c.json(http.StatusOK, map[string]any{"branches": branches, "tags": []any{}, "converts": []any{}})
+	c.json(http.StatusOK,
+		map[string]any{"branches": branches, "tags": []any{}, "converts": []any{}})
 }
 
 func (c *call) names() []string { return slices.Sorted(maps.Keys(c.files)) }
