@@ -28,6 +28,9 @@ type gcs struct {
 	project string             // that pays for requests; empty: the bucket's
 }
 
+// googleStorage is the usual base.
+const googleStorage = "https://storage.googleapis.com"
+
 // openGCS opens gs://bucket/prefix. Credentials are Google's application default credentials. An
 // emulator (STORAGE_EMULATOR_HOST) gets none.
 func openGCS(ctx context.Context, a address, c *client) (backend, error) {
@@ -35,7 +38,7 @@ func openGCS(ctx context.Context, a address, c *client) (backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &gcs{base: "https://storage.googleapis.com", bucket: bucket, prefix: prefix, client: c,
+	g := &gcs{base: googleStorage, bucket: bucket, prefix: prefix, client: c,
 		project: os.Getenv("GOOGLE_CLOUD_QUOTA_PROJECT")}
 	if host := os.Getenv("STORAGE_EMULATOR_HOST"); host != "" {
 		if !strings.Contains(host, "://") {
@@ -73,6 +76,14 @@ func bucketOf(a address) (bucket, prefix string, err error) {
 		prefix += "/"
 	}
 	return bucket, prefix, nil
+}
+
+// server is the address of an emulator.
+func (g *gcs) server() string {
+	if g.base == googleStorage {
+		return ""
+	}
+	return g.base
 }
 
 func (g *gcs) name() string              { return "gs://" + g.bucket + "/" + g.prefix }
@@ -121,7 +132,7 @@ func (g *gcs) list(ctx context.Context, folder string, most int) ([]object, erro
 		}
 		query.Set("pageToken", page.NextPageToken)
 	}
-	return l.objects, l.err
+	return l.result(g.client, g.name())
 }
 
 // recoded refuses objects that are stored compressed. A server may decompress such an object as it
@@ -199,8 +210,9 @@ func (g *gcs) ask(ctx context.Context, path string, query url.Values, h http.Hea
 	if g.tokens != nil {
 		token, err := g.tokens.Token()
 		if err != nil {
-			return nil, fmt.Errorf("credentials of Google: %w", err)
+			return nil, fmt.Errorf("credentials of Google: %w", clean(err))
 		}
+		keepSecret(token.AccessToken)
 		token.SetAuthHeader(r)
 	}
 	return g.client.do(r)

@@ -18,7 +18,7 @@ func bucket(t *testing.T, answer http.HandlerFunc) backend {
 	s := httptest.NewServer(answer)
 	t.Cleanup(s.Close)
 	t.Setenv("STORAGE_EMULATOR_HOST", strings.TrimPrefix(s.URL, "http://"))
-	b, err := openGCS(t.Context(), address{"gs", "models/org/m/"}, newClient(Options{}))
+	b, err := openGCS(t.Context(), address{scheme: "gs", rest: "models/org/m/"}, newClient(Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestCredentialsOfGoogleThatCannotBeReadAreNamed(t *testing.T) {
 		if text != "" {
 			write(t, file, text)
 		}
-		_, err := openGCS(t.Context(), address{"gs", "b/x"}, newClient(Options{}))
+		_, err := openGCS(t.Context(), address{scheme: "gs", rest: "b/x"}, newClient(Options{}))
 		if err == nil || !strings.Contains(err.Error(), "GOOGLE_APPLICATION_CREDENTIALS") ||
 			strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", text, err)
@@ -132,7 +132,7 @@ func TestGCSUsesTheCredentialsOfAUser(t *testing.T) {
 		"refresh_token": "r"}`)
 	t.Setenv("STORAGE_EMULATOR_HOST", "")
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
-	b, err := openGCS(t.Context(), address{"gs", "b/x"}, newClient(Options{}))
+	b, err := openGCS(t.Context(), address{scheme: "gs", rest: "b/x"}, newClient(Options{}))
 	if err != nil || b.public() {
 		t.Fatalf("%v, %v", b, err)
 	}
@@ -142,12 +142,12 @@ func TestAnObjectOfABucketIsNamedByBucketAndFolder(t *testing.T) {
 	for rest, want := range map[string][2]string{
 		"b": {"b", ""}, "b/": {"b", ""}, "b/x": {"b", "x/"}, "b/x/y/": {"b", "x/y/"},
 	} {
-		bucket, prefix, err := bucketOf(address{"gs", rest})
+		bucket, prefix, err := bucketOf(address{scheme: "gs", rest: rest})
 		if err != nil || [2]string{bucket, prefix} != want {
 			t.Errorf("%s: %s %s %v", rest, bucket, prefix, err)
 		}
 	}
-	if _, _, err := bucketOf(address{"gs", "/x"}); err == nil {
+	if _, _, err := bucketOf(address{scheme: "gs", rest: "/x"}); err == nil {
 		t.Error("no bucket: no error")
 	}
 }

@@ -32,7 +32,7 @@ func openHTTPS(_ context.Context, a address, c *client) (backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &https{base: base, client: c}
+	h := &https{base: base, single: a.single, client: c}
 	user, password, ok, err := netrc(base.Hostname())
 	if err != nil || !ok {
 		return h, err
@@ -72,9 +72,6 @@ func folderURL(a address) (*url.URL, error) {
 	}
 	return u, nil
 }
-
-// want names the one file that is wanted. A server that lists no files is asked for it.
-func (h *https) want(name string) { h.single = name }
 
 func (h *https) name() string { return h.base.String() }
 func (h *https) public() bool { return h.auth == "" }

@@ -27,7 +27,6 @@ type hub struct {
 	at       repository
 	commit   string
 	everyone bool // may read it
-	remarks  []string
 	folders  map[string][]object
 	backoff  time.Duration // before a request of the API is sent again
 
@@ -52,7 +51,7 @@ func openHub(ctx context.Context, a address, c *client) (backend, error) {
 	}
 	h.commit = i.SHA
 	if isRepositoryID(i.ID) && i.ID != h.at.id {
-		h.remarks = append(h.remarks, fmt.Sprintf("hf://%s has a new name: use hf://%s", h.at.id, i.ID))
+		h.client.logger.Warn(fmt.Sprintf("hf://%s has a new name: use hf://%s", h.at.id, i.ID))
 		h.at.id = i.ID
 	}
 	t, err := hubToken()
@@ -60,6 +59,10 @@ func openHub(ctx context.Context, a address, c *client) (backend, error) {
 		return nil, err
 	}
 	h.everyone = t.text == "" || i.public()
+	if t.text != "" && h.inClear() {
+		h.client.logger.Warn(fmt.Sprintf(
+			"the token is sent to %s without encryption: set HF_ENDPOINT to an https address", h.endpoint))
+	}
 	return h, h.listAll(ctx, i)
 }
 
@@ -76,6 +79,12 @@ func newHub(at repository, c *client) (*hub, error) {
 		backoff: 200 * time.Millisecond, locations: map[string]*location{}}, nil
 }
 
+// inClear reports whether other machines of a network could read what is sent to the endpoint.
+func (h *hub) inClear() bool {
+	u, err := url.Parse(h.endpoint)
+	return err == nil && u.Scheme == "http" && !isPrivateHost(u.Hostname())
+}
+
 // listAll lists the files at the commit.
 func (h *hub) listAll(ctx context.Context, i *info) error {
 	t, err := h.tree(ctx, i)
@@ -83,7 +92,12 @@ func (h *hub) listAll(ctx context.Context, i *info) error {
 		return err
 	}
 	root := cmp.Or(h.at.folder, ".")
-	if t.kinds[root] != "directory" {
+	switch t.kinds[root] {
+	case "directory":
+	case "file":
+		return fmt.Errorf("%s: %q is a file, but no shard: name its folder, or a .safetensors file",
+			h.repository(), root)
+	default:
 		return &said{source.ErrMissing, fmt.Sprintf("%s has no folder %q", h.repository(), root)}
 	}
 	h.folders = t.below(root)
@@ -109,9 +123,6 @@ func (h *hub) name() string {
 	}
 	return name
 }
-
-// notes are remarks for the user.
-func (h *hub) notes() []string { return h.remarks }
 
 func (h *hub) public() bool { return h.everyone }
 
@@ -192,18 +203,15 @@ func isRefused(status int) bool {
 	return status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
-// compared compares the ETag of an answer of the data host with that of its first one.
+// compared compares the ETag of an answer of the data host with that of its first one. The listing
+// does not tell it. The first answer of a shard is its header, which is checked by itself.
 func (h *hub) compared(a *http.Response, l *location, signed *place) (*http.Response, error) {
 	if err := statusError(a); err != nil {
 		return nil, err
 	}
-	etag := a.Header.Get("ETag")
-	if etag == "" {
-		return a, nil
-	}
-	if was := l.pin(origin(signed.url), etag); was != etag {
+	if err := l.pin(origin(signed.url), a.Header.Get("ETag")); err != nil {
 		_ = a.Body.Close()
-		return nil, fmt.Errorf("%w: its ETag is %s, and was %s", source.ErrChanged, oneLine(etag), oneLine(was))
+		return nil, err
 	}
 	return a, nil
 }
@@ -317,8 +325,8 @@ func (h *hub) same(a *http.Response, o *object, away bool) error {
 		case c.got != "":
 			return fmt.Errorf("%w: %s is %s, and was %s", source.ErrChanged, c.header, oneLine(c.got), c.want)
 		case c.needed:
-			return fmt.Errorf("%s does not send %s: set HF_ENDPOINT to a mirror that does, or unset it",
-				h.endpoint, c.header)
+			return fmt.Errorf("%w: %s does not send %s: set HF_ENDPOINT to a mirror that does, or unset it",
+				errAnswer, h.endpoint, c.header)
 		}
 	}
 	return nil

@@ -17,9 +17,8 @@ import (
 
 // Bounds of the Hub's answers.
 const (
-	mostPages    = 400       // of a listing
-	mostAPIBytes = 128 << 20 // of all pages of a listing, and of any other answer
-	apiTries     = 3
+	mostPages = 400 // of a listing
+	apiTries  = 3
 )
 
 // info is what the Hub tells about a repository at a revision.
@@ -161,8 +160,8 @@ func (h *hub) fetchOnce(ctx context.Context, address string, most int64, into an
 		return "", 0, fmt.Errorf("an answer of %s has more than %d bytes", h.endpoint, most)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return "", 0, fmt.Errorf("an answer of %s is not what the Hub sends (%w): is HF_ENDPOINT right?",
-			h.endpoint, err)
+		return "", 0, &delay{err: fmt.Errorf("an answer of %s is not what the Hub sends (%w): is HF_ENDPOINT right?",
+			h.endpoint, err)}
 	}
 	next, err := nextPage(r)
 	return next, int64(len(text)), err
@@ -189,7 +188,7 @@ func nextPage(r *http.Response) (string, error) {
 func (h *hub) repo(ctx context.Context) (*info, error) {
 	i := &info{}
 	address := h.api("revision", h.at.at())
-	_, _, err := h.fetch(ctx, address, mostAPIBytes, i)
+	_, _, err := h.fetch(ctx, address, mostListing, i)
 	switch {
 	case errors.Is(err, errRevision):
 		return nil, h.missingRevision(ctx)
@@ -213,7 +212,7 @@ func (h *hub) api(what, revision string) string {
 func (h *hub) tree(ctx context.Context, i *info) (*tree, error) {
 	t := newTree(i.Modified)
 	asked := map[string]bool{}
-	left := int64(mostAPIBytes)
+	left := int64(mostListing)
 	for next := h.api("tree", h.commit) + "?recursive=true"; next != ""; {
 		if asked[next] || len(asked) == mostPages {
 			return nil, fmt.Errorf("the listing of %s does not end: %d pages", h.repository(), len(asked))
@@ -245,7 +244,7 @@ const namedRefs = 8 // in a message
 func (h *hub) missingRevision(ctx context.Context) error {
 	text := fmt.Sprintf("%s has no revision %q", h.at.id, h.at.at())
 	var all refs
-	if _, _, err := h.fetch(ctx, h.endpoint+"/api/models/"+h.at.id+"/refs", mostAPIBytes, &all); err == nil {
+	if _, _, err := h.fetch(ctx, h.endpoint+"/api/models/"+h.at.id+"/refs", mostListing, &all); err == nil {
 		var names []string
 		for _, r := range append(all.Branches, all.Tags...) {
 			if isRevision(r.Name) && len(names) < namedRefs {

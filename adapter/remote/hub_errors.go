@@ -38,16 +38,24 @@ const (
 	disabled = "Access to this resource is disabled."
 )
 
+// answered is an error about an answer with a status, which tells that asking again is of no use.
+type answered struct {
+	error
+	status *errStatus
+}
+
+func (a *answered) Unwrap() []error { return []error{a.error, a.status} }
+
 // refused returns the error for an answer of the Hub. It closes the body.
 func (h *hub) refused(r *http.Response, t token) error {
 	_ = r.Body.Close()
 	a := refusal{r.StatusCode, r.Header.Get("X-Error-Code"), oneLine(scrub(r.Header.Get("X-Error-Message")))}
+	status := &errStatus{a.status, a.message}
 	for _, rule := range refusals {
 		if rule.is(a) {
-			return rule.err(h, a, t)
+			return &answered{rule.err(h, a, t), status}
 		}
 	}
-	status := error(&errStatus{a.status, a.message})
 	wait := hubWait(r.Header)
 	switch {
 	case a.status == http.StatusTooManyRequests:
@@ -121,7 +129,12 @@ func (h *hub) noRepository(_ refusal, t token) error {
 		h.endpoint, h.at.id, way)}
 }
 
+// forbidden is about a 403. One without a reason is not of the Hub, but of a proxy or a guard in
+// between, and may pass.
 func (h *hub) forbidden(a refusal, t token) error {
+	if a.code == "" && a.message == "" {
+		return &delay{err: fmt.Errorf("%s: %w", h.endpoint, &errStatus{code: a.status})}
+	}
 	text := fmt.Sprintf("%s forbids reading %s", h.endpoint, h.repository())
 	if a.message != "" {
 		text += " (" + a.message + ")"

@@ -3,11 +3,14 @@ package remote
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 // location is where the content of a file is. The endpoint is asked once for the signed address of
@@ -93,17 +96,25 @@ func (l *location) inVain(now time.Time) {
 	l.useless = now
 }
 
-// pin returns the ETag that an answer of a host must have: that of its first answer.
-func (l *location) pin(host, etag string) string {
+// pin compares the ETag of an answer with that of the first answer of the same host. An answer
+// without one may be of any version, unless the first had none either.
+func (l *location) pin(host, etag string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.etags == nil {
 		l.etags = map[string]string{}
 	}
-	if l.etags[host] == "" {
+	was, known := l.etags[host]
+	switch {
+	case !known:
 		l.etags[host] = etag
+	case was == etag:
+	case was == "" || etag == "":
+		return fmt.Errorf("%w: its ETag is %q, and was %q", errAnswer, oneLine(etag), oneLine(was))
+	default:
+		return fmt.Errorf("%w: its ETag is %s, and was %s", source.ErrChanged, oneLine(etag), oneLine(was))
 	}
-	return l.etags[host]
+	return nil
 }
 
 // assumedLife is for an address that does not tell when it expires. Those of the Hub live for an
@@ -119,6 +130,9 @@ func renewal(signed *url.URL, server, now time.Time) time.Time {
 			server = now
 		}
 		life = end.Sub(server)
+	}
+	if life <= 0 { // a clock is wrong
+		life = assumedLife
 	}
 	return now.Add(life - min(life/10, time.Minute))
 }

@@ -23,6 +23,14 @@ type Sectioned interface {
 	Cut(begins []int64)
 }
 
+// Published is a File whose publisher tells a hash of its content. The interface is optional.
+type Published interface {
+	File
+
+	// SHA256 is the hash in hexadecimal; empty if the publisher does not tell it.
+	SHA256() string
+}
+
 // Networked is a Store that is read over a network.
 type Networked interface {
 	Store
