@@ -19,7 +19,6 @@ func (t *table) ahead(off, n int64) bool {
 	now := time.Now()
 	t.asked = now.UnixNano()
 	f.streams[t] = true
-	f.age(now)
 	defer f.schedule()
 	for _, s := range t.spans(off, max(end-off, 0)) {
 		if !f.early(t.block(s)) {
@@ -35,6 +34,10 @@ func (f *fetcher) early(b *block) bool {
 		return true
 	}
 	if b.buf = f.take(b.n, true); b.buf == nil {
+		f.age(time.Now())
+		b.buf = f.take(b.n, true)
+	}
+	if b.buf == nil {
 		b.table.forget(b)
 		return false
 	}

@@ -35,7 +35,7 @@ type azureSigner interface {
 // openAzure opens az://account/container/prefix.
 func openAzure(_ context.Context, a address, c *client) (backend, error) {
 	account, rest, _ := strings.Cut(a.rest, "/")
-	container, prefix, err := bucketOf(address{a.scheme, rest})
+	container, prefix, err := bucketOf(address{scheme: a.scheme, rest: rest})
 	if account == "" || err != nil {
 		return nil, fmt.Errorf("give az://ACCOUNT/CONTAINER/FOLDER")
 	}
@@ -110,7 +110,7 @@ func (z *azure) list(ctx context.Context, folder string, most int) ([]object, er
 		}
 		query.Set("marker", page.NextMarker)
 	}
-	return l.objects, l.err
+	return l.result(z.client, z.name())
 }
 
 // archived refuses blobs that have to be brought back before they can be read.

@@ -121,7 +121,7 @@ func (g *gcs) list(ctx context.Context, folder string, most int) ([]object, erro
 		}
 		query.Set("pageToken", page.NextPageToken)
 	}
-	return l.objects, l.err
+	return l.result(g.client, g.name())
 }
 
 // recoded refuses objects that are stored compressed. A server may decompress such an object as it
@@ -199,8 +199,9 @@ func (g *gcs) ask(ctx context.Context, path string, query url.Values, h http.Hea
 	if g.tokens != nil {
 		token, err := g.tokens.Token()
 		if err != nil {
-			return nil, fmt.Errorf("credentials of Google: %w", err)
+			return nil, fmt.Errorf("credentials of Google: %w", clean(err))
 		}
+		keepSecret(token.AccessToken)
 		token.SetAuthHeader(r)
 	}
 	return g.client.do(r)

@@ -18,15 +18,15 @@ func bucket(t *testing.T, answer http.HandlerFunc) backend {
 	s := httptest.NewServer(answer)
 	t.Cleanup(s.Close)
 	t.Setenv("STORAGE_EMULATOR_HOST", strings.TrimPrefix(s.URL, "http://"))
-	b, err := openGCS(t.Context(), address{"gs", "models/org/m/"}, newClient(Options{}))
+	b, err := openGCS(t.Context(), address{scheme: "gs", rest: "models/org/m/"}, newClient(Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-// pages answers a listing with fixed pages.
-func pages(list ...string) http.HandlerFunc {
+// gcsPages answers a listing with fixed pages.
+func gcsPages(list ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		n := 0
 		_, _ = fmt.Sscan(r.URL.Query().Get("pageToken"), &n)
@@ -39,7 +39,7 @@ func pages(list ...string) http.HandlerFunc {
 }
 
 func TestGCSListsPagesAndFolders(t *testing.T) {
-	b := bucket(t, pages(
+	b := bucket(t, gcsPages(
 		`"prefixes": ["org/m/sub/"], "items": [
 			{"name": "org/m/", "size": "0", "generation": "1"},
 			{"name": "org/m/a", "size": "9007199254740993", "generation": "1700000000000000"}]`,
@@ -69,7 +69,7 @@ func TestGCSRefusesListingsThatCannotBeRight(t *testing.T) {
 		"a negative size":       `"items": [{"name": "org/m/b", "size": "-1", "generation": "1"}]`,
 		"no JSON":               `"items": `,
 	} {
-		if got, err := bucket(t, pages(page)).list(t.Context(), ".", 100); err == nil {
+		if got, err := bucket(t, gcsPages(page)).list(t.Context(), ".", 100); err == nil {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -118,7 +118,7 @@ func TestCredentialsOfGoogleThatCannotBeReadAreNamed(t *testing.T) {
 		if text != "" {
 			write(t, file, text)
 		}
-		_, err := openGCS(t.Context(), address{"gs", "b/x"}, newClient(Options{}))
+		_, err := openGCS(t.Context(), address{scheme: "gs", rest: "b/x"}, newClient(Options{}))
 		if err == nil || !strings.Contains(err.Error(), "GOOGLE_APPLICATION_CREDENTIALS") ||
 			strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", text, err)
@@ -132,7 +132,7 @@ func TestGCSUsesTheCredentialsOfAUser(t *testing.T) {
 		"refresh_token": "r"}`)
 	t.Setenv("STORAGE_EMULATOR_HOST", "")
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
-	b, err := openGCS(t.Context(), address{"gs", "b/x"}, newClient(Options{}))
+	b, err := openGCS(t.Context(), address{scheme: "gs", rest: "b/x"}, newClient(Options{}))
 	if err != nil || b.public() {
 		t.Fatalf("%v, %v", b, err)
 	}
@@ -142,12 +142,12 @@ func TestAnObjectOfABucketIsNamedByBucketAndFolder(t *testing.T) {
 	for rest, want := range map[string][2]string{
 		"b": {"b", ""}, "b/": {"b", ""}, "b/x": {"b", "x/"}, "b/x/y/": {"b", "x/y/"},
 	} {
-		bucket, prefix, err := bucketOf(address{"gs", rest})
+		bucket, prefix, err := bucketOf(address{scheme: "gs", rest: rest})
 		if err != nil || [2]string{bucket, prefix} != want {
 			t.Errorf("%s: %s %s %v", rest, bucket, prefix, err)
 		}
 	}
-	if _, _, err := bucketOf(address{"gs", "/x"}); err == nil {
+	if _, _, err := bucketOf(address{scheme: "gs", rest: "/x"}); err == nil {
 		t.Error("no bucket: no error")
 	}
 }

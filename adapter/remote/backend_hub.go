@@ -27,7 +27,6 @@ type hub struct {
 	at       repository
 	commit   string
 	everyone bool // may read it
-	remarks  []string
 	folders  map[string][]object
 	backoff  time.Duration // before a request of the API is sent again
 
@@ -52,7 +51,7 @@ func openHub(ctx context.Context, a address, c *client) (backend, error) {
 	}
 	h.commit = i.SHA
 	if isRepositoryID(i.ID) && i.ID != h.at.id {
-		h.remarks = append(h.remarks, fmt.Sprintf("hf://%s has a new name: use hf://%s", h.at.id, i.ID))
+		h.client.logger.Warn(fmt.Sprintf("hf://%s has a new name: use hf://%s", h.at.id, i.ID))
 		h.at.id = i.ID
 	}
 	t, err := hubToken()
@@ -61,7 +60,7 @@ func openHub(ctx context.Context, a address, c *client) (backend, error) {
 	}
 	h.everyone = t.text == "" || i.public()
 	if t.text != "" && h.inClear() {
-		h.remarks = append(h.remarks, fmt.Sprintf("the token is sent to %s without encryption: "+
+		h.client.logger.Warn(fmt.Sprintf("the token is sent to %s without encryption: "+
 			"set HF_ENDPOINT to an https address", h.endpoint))
 	}
 	return h, h.listAll(ctx, i)
@@ -124,9 +123,6 @@ func (h *hub) name() string {
 	}
 	return name
 }
-
-// notes are remarks for the user.
-func (h *hub) notes() []string { return h.remarks }
 
 func (h *hub) public() bool { return h.everyone }
 

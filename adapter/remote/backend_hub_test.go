@@ -95,7 +95,7 @@ func sameTensors(t *testing.T, remote, local *adapter.Checkpoint) {
 	for i, want := range local.Tensors() {
 		got := remote.Tensors()[i]
 		same := got.Key == want.Key && got.Shard == want.Shard
-		if !same || !bytes.Equal(content(t, got), content(t, want)) {
+		if !same || !bytes.Equal(tensorBytes(t, got), tensorBytes(t, want)) {
 			t.Fatalf("%s of %s is not %s of %s", got.Key, got.Shard, want.Key, want.Shard)
 		}
 	}

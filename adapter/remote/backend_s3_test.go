@@ -20,6 +20,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/testdata/faultproxy"
+	"github.com/dequantfs/dequantfs/testdata/size"
 	"github.com/dequantfs/dequantfs/testdata/stores"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
@@ -78,8 +79,8 @@ func openStore(t *testing.T, name string) source.Store {
 	return s
 }
 
-// names lists a folder of a store.
-func names(t *testing.T, s source.Store, folder string) (list []string) {
+// namesIn lists a folder of a store.
+func namesIn(t *testing.T, s source.Store, folder string) (list []string) {
 	t.Helper()
 	l, err := s.List(t.Context(), folder, 1<<20)
 	if err != nil {
@@ -138,8 +139,8 @@ func TestACheckpointInS3IsTheLocalOne(t *testing.T) {
 	})
 }
 
-// content reads a tensor.
-func content(t *testing.T, s *adapter.Stored) []byte {
+// tensorBytes reads a tensor.
+func tensorBytes(t *testing.T, s *adapter.Stored) []byte {
 	t.Helper()
 	size, err := safetensors.Size(s.DType, s.Shape)
 	if err != nil {
@@ -254,7 +255,7 @@ func TestAListingOfS3HasEveryObject(t *testing.T) {
 	writeText(t, filepath.Join(folder, "sub", "y"), "y")
 	useS3(t, s)
 	store := openStore(t, s.Source("many"))
-	got := names(t, store, ".")
+	got := namesIn(t, store, ".")
 	if len(got) != count+1 || got[0] != "sub/" || got[count] != "x-02099.safetensors" {
 		t.Errorf("%d names", len(got))
 	}
@@ -262,7 +263,7 @@ func TestAListingOfS3HasEveryObject(t *testing.T) {
 	if err != nil || len(l.Entries) != 1500 {
 		t.Errorf("at most 1500: %d, %v", len(l.Entries), err)
 	}
-	if got := names(t, store, "sub"); len(got) != 1 || got[0] != "y" {
+	if got := namesIn(t, store, "sub"); len(got) != 1 || got[0] != "y" {
 		t.Errorf("a folder inside: %v", got)
 	}
 }
@@ -287,13 +288,13 @@ func TestAFolderOfS3IsAWholeName(t *testing.T) {
 			"org":    "m/ m2/ model",
 			"":       "org/ top",
 		} {
-			if got := strings.Join(names(t, openStore(t, s.Source(name)), "."), " "); got != want {
+			if got := strings.Join(namesIn(t, openStore(t, s.Source(name)), "."), " "); got != want {
 				t.Errorf("%q: %s; want %s", name, got, want)
 			}
 		}
 		store := openStore(t, s.Source("org/m"))
 		for folder, want := range map[string]string{"sub": "deep/", "sub/deep": "x", "marked": ""} {
-			if got := strings.Join(names(t, store, folder), " "); got != want {
+			if got := strings.Join(namesIn(t, store, folder), " "); got != want {
 				t.Errorf("%q: %s; want %s", folder, got, want)
 			}
 		}
@@ -414,10 +415,94 @@ func TestAListingOfS3IsAskedForAgain(t *testing.T) {
 	p := faultproxy.New(t, s.URL, faultproxy.Plan{Script: faultproxy.Once(faultproxy.SlowDown,
 		faultproxy.Closed, faultproxy.Truncated, faultproxy.Forbidden)})
 	useS3(t, s.At(p.URL))
-	if got := names(t, openStore(t, s.Source("m")), "."); len(got) != 1 {
+	if got := namesIn(t, openStore(t, s.Source("m")), "."); len(got) != 1 {
 		t.Errorf("%v", got)
 	}
 	if n := p.Faults(); n != 4 {
 		t.Errorf("%d faults", n)
+	}
+}
+
+func TestReadsOfS3OutliveFaults(t *testing.T) {
+	const length = 1 << 20
+	whole := random(length, 3)
+	s := stores.S3(t, "")
+	s.Write(t, "m/x", whole)
+	kinds := slices.DeleteFunc(slices.Clone(faultproxy.All), func(k faultproxy.Kind) bool {
+		return k == faultproxy.Other || k == faultproxy.OtherNoETag // they are changes
+	})
+	for _, seed := range size.Seeds(t) {
+		p := faultproxy.New(t, s.URL, faultproxy.Plan{Seed: seed, Rate: 0.3, InARow: 2, Kinds: kinds,
+			Match: func(r *http.Request) bool { return r.Header.Get("Range") != "" }})
+		useS3(t, s.At(p.URL))
+		rng := rand.New(rand.NewPCG(seed, 0))
+		for range 25 { // each store asks anew
+			off := rng.IntN(length - 1)
+			readThrough(t, s.Source("m"), whole, off, 1+rng.IntN(length-off))
+		}
+		if p.Faults() == 0 {
+			t.Error("there were no faults")
+		}
+		t.Logf("seed %d: %d faults", seed, p.Faults())
+	}
+}
+
+// readThrough reads a range of the object x by a store of its own.
+func readThrough(t *testing.T, name string, whole []byte, off, n int) {
+	t.Helper()
+	store, _, err := Open(t.Context(), name, Options{Patience: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	part := make([]byte, n)
+	got, err := openFile(t, store, "x").ReadAt(t.Context(), part, int64(off))
+	switch {
+	case got != n:
+		t.Errorf("[%d, %d): %d bytes, %v", off, off+n, got, err)
+	case !bytes.Equal(part, whole[off:off+n]):
+		t.Errorf("[%d, %d): other bytes", off, off+n)
+	}
+}
+
+// amazonAt sends what is for hosts of Amazon to a server.
+type amazonAt struct {
+	t    *testing.T
+	host string // host and port of the server
+
+	hosts []string // that were asked
+}
+
+func (a *amazonAt) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" || !strings.HasSuffix(r.URL.Host, ".amazonaws.com") {
+		a.t.Errorf("asked for %s", r.URL)
+	}
+	if signed := r.Header.Get("Authorization"); strings.Contains(signed, "range") {
+		a.t.Errorf("proxies may not change the range: %s", signed)
+	}
+	r = r.Clone(r.Context())
+	a.hosts = append(a.hosts, r.URL.Host)
+	r.Host = r.URL.Host // which is signed, and names the bucket
+	r.URL.Scheme, r.URL.Host = "http", a.host
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+func TestABucketAtAmazonIsNamedByItsHost(t *testing.T) {
+	s := stores.Moto(t)
+	s.Write(t, "m/x y", []byte("text"))
+	useS3(t, s)
+	t.Setenv("AWS_ENDPOINT_URL", "")
+	to := &amazonAt{t: t, host: strings.TrimPrefix(s.URL, "http://")}
+	store, _, err := Open(t.Context(), "s3://"+stores.Bucket+"/m", Options{Transport: to})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	p := make([]byte, 4)
+	if _, err := openFile(t, store, "x y").ReadAt(t.Context(), p, 0); string(p) != "text" {
+		t.Errorf("%q, %v", p, err)
+	}
+	if slices.Contains(to.hosts, "s3.us-east-1.amazonaws.com") || len(to.hosts) != 2 {
+		t.Errorf("asked at %v", to.hosts)
 	}
 }

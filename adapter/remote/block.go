@@ -20,11 +20,11 @@ type block struct {
 	pins    int     // copies of bytes that are under way
 	dropped bool    // it has left the table
 
-	early  bool      // fetched ahead, and not read yet
+	early  bool      // fetched ahead, and not read to its end yet
 	keep   bool      // fetched to the end even if no reader waits
 	read   int64     // bytes that were copied to readers
 	ended  bool      // a reader has read its last byte
-	whole  time.Time // when its last byte arrived
+	used   time.Time // when it was last used, or was full
 	looked bool      // the disk cache was asked
 
 	retry  retry

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -22,6 +23,7 @@ type client struct {
 	guarded  http.RoundTripper // connects to public addresses only
 	proxy    func(*http.Request) (*url.URL, error)
 	closers  []*http.Transport
+	logger   *slog.Logger
 	certs    *tls.Config // nil outside of tests
 }
 
@@ -34,7 +36,10 @@ const (
 // newClient makes a client. Certificates are the system's, or those of SSL_CERT_FILE and
 // SSL_CERT_DIR. Proxies are those of the environment.
 func newClient(o Options) *client {
-	c := &client{proxy: http.ProxyFromEnvironment}
+	c := &client{proxy: http.ProxyFromEnvironment, logger: o.Logger}
+	if c.logger == nil {
+		c.logger = slog.New(slog.DiscardHandler)
+	}
 	c.http = &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
@@ -153,11 +158,11 @@ func explain(host string, err error) error {
 	)
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return wayOut{"there is no server " + host + ": correct the name, or set HTTPS_PROXY if this " +
-			"network needs a proxy", err}
+		return wayOut{"there is no server " + host + ": correct the name, or set HTTPS_PROXY if " +
+			"this network needs a proxy", err}
 	case errors.As(err, &tlsFail):
-		return wayOut{"its certificate is not trusted: put that of its authority into a file and set " +
-			"SSL_CERT_FILE to the file", err}
+		return wayOut{"its certificate is not trusted: put that of its authority into a file and " +
+			"set SSL_CERT_FILE to the file", err}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return wayOut{"nothing answers there: correct the address, or start the server", err}
 	case errors.As(err, new(tls.RecordHeaderError)):

@@ -24,7 +24,8 @@ import (
 func TestRequestsAreHTTP1AndUncompressed(t *testing.T) {
 	n := newNetwork()
 	n.serve(t, "https", "store.test", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%s %s %s", r.Proto, r.Header.Get("Accept-Encoding"), r.Header.Get("User-Agent"))
+		h := r.Header
+		fmt.Fprintf(w, "%s %s %s", r.Proto, h.Get("Accept-Encoding"), h.Get("User-Agent"))
 	}, "203.0.113.1")
 	a, err := n.client(t).do(request(t, "https://store.test/"))
 	if err != nil {
@@ -161,7 +162,8 @@ func TestASilentAddressIsPassedOver(t *testing.T) {
 	released := make(chan struct{})
 	d := &dialer{names: map[string]*resolved{},
 		lookup: func(context.Context, string) ([]netip.Addr, error) {
-			return []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.1")}, nil
+			silent, good := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.1")
+			return []netip.Addr{silent, good}, nil
 		},
 		to: func(ctx context.Context, _, address string) (net.Conn, error) {
 			if strings.HasPrefix(address, "[") {
@@ -216,7 +218,8 @@ func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 	}, "203.0.113.1")
 	defer close(end)
 	c := n.client(t)
-	c.connect(&dialer{names: map[string]*resolved{}, lookup: n.lookup, to: n.dial}, 20*time.Millisecond)
+	d := &dialer{names: map[string]*resolved{}, lookup: n.lookup, to: n.dial}
+	c.connect(d, 20*time.Millisecond)
 	_, err := c.do(request(t, "http://store.test/"))
 	var timeout net.Error
 	if !errors.As(err, &timeout) || !timeout.Timeout() {

@@ -51,7 +51,8 @@ func (d *dialer) dialGuarded(ctx context.Context, network, address string) (net.
 	return d.connect(ctx, network, address, true)
 }
 
-func (d *dialer) connect(ctx context.Context, network, address string, guard bool) (net.Conn, error) {
+func (d *dialer) connect(ctx context.Context, network, address string, guard bool) (
+	net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err

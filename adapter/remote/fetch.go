@@ -36,6 +36,7 @@ type fetcher struct {
 	resume   *time.Timer     // schedules again after a pause
 	resumes  time.Time       // when it does
 	tables   map[*table]bool // of open files
+	resting  *time.Timer     // frees memory when there is nothing to do
 	streams  map[*table]bool // that were read ahead lately
 	writes   writes
 
@@ -164,24 +165,13 @@ func (f *fetcher) settle(b *block) {
 	case b.index == exactIndex:
 		f.drop(b)
 	case b.state == full:
-		b.move(f.memory.list(b), false)
+		f.memory.idle(b, time.Now())
 	case b.wanted():
 	case b.state == queued, b.state == delayed:
 		f.drop(b)
 	case b.state == flying:
 		b.flight.cancelUnwanted()
 	}
-}
-
-// list is where a block waits for its eviction.
-func (m *memory) list(b *block) *list.List {
-	switch {
-	case b.spent():
-		return m.spent
-	case b.early:
-		return m.early
-	}
-	return m.part
 }
 
 // drop takes a block out of its table. Its memory is free as soon as no copy needs it, and its
@@ -230,7 +220,7 @@ func (f *fetcher) publish(b *block, have int64) {
 
 // finish marks a block as full.
 func (f *fetcher) finish(b *block) {
-	b.state, b.whole, b.retry, b.flight = full, time.Now(), retry{}, nil
+	b.state, b.retry, b.flight = full, retry{}, nil
 	if b.dropped {
 		f.release(b)
 		return
@@ -243,8 +233,10 @@ func (f *fetcher) close() {
 	f.mu.Lock()
 	f.closed = true
 	f.end()
-	if f.resume != nil {
-		f.resume.Stop()
+	for _, t := range []*time.Timer{f.resume, f.resting} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	for t := range f.tables {
 		t.failAll()

@@ -62,7 +62,7 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	n, err := f.blocks.read(ctx, p, off)
 	if err != nil {
-		return n, fmt.Errorf("%s: %w", f.object.name, err)
+		return n, fmt.Errorf("%s: %w", f.object.name, clean(err))
 	}
 	return n, end
 }

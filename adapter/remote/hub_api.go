@@ -113,8 +113,8 @@ func (h *hub) fetch(ctx context.Context, address string, most int64, into any) (
 	return next, n, err
 }
 
-// longestPause is how long an answer of the API is waited for. A longer wait is left to the user.
-const longestPause = 10 * time.Second
+// longestAPIWait is how long an answer of the API is waited for. A longer wait is left to the user.
+const longestAPIWait = 10 * time.Second
 
 // pause waits before a request is sent again. It reports whether it should be.
 func (h *hub) pause(ctx context.Context, try int, err error) bool {
@@ -127,7 +127,7 @@ func (h *hub) pause(ctx context.Context, try int, err error) bool {
 	default:
 		return false
 	}
-	if wait > longestPause {
+	if wait > longestAPIWait {
 		return false
 	}
 	select {

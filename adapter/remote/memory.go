@@ -32,8 +32,9 @@ func memoryOf(o Options) int64 {
 }
 
 // memory is the budget of all blocks. Blocks that no reader uses are evicted in this order: those
-// that were read to the end, those that were read in part, and those that were fetched ahead and not
-// read. The last are evicted only for a reader that waits.
+// that were read to their ends, those that were read in part, and those that were fetched ahead.
+// Blocks are fetched ahead only in place of the first, and of the second if these were not used for
+// a while. A reader that waits may have the memory of all.
 type memory struct {
 	most int64
 	used int64 // of blocks
@@ -58,11 +59,18 @@ func roomy(n int64) int64 {
 	return (n + step - 1) / step * step
 }
 
+// spentShare is the share of the budget above which blocks that were read to the end give up their
+// memory, although there is more. Memory that is used again needs not be cleared by the kernel.
+const spentShare = 4
+
 // take returns a buffer of at least n bytes, or nil if it has to wait. A buffer that is larger than
 // the whole budget is given if it is the only one.
 func (f *fetcher) take(n int64, ahead bool) []byte {
 	m := f.memory
 	n = roomy(n)
+	if b := at(m.spent.Front()); b != nil && m.used+n > m.most/spentShare {
+		f.drop(b)
+	}
 	for {
 		if l := m.free[n]; len(l) > 0 {
 			m.free[n] = l[:len(l)-1]
@@ -100,6 +108,29 @@ func (m *memory) dropFree() {
 	}
 }
 
+// idle puts a full block where it waits for its eviction.
+func (m *memory) idle(b *block, now time.Time) {
+	b.used = now
+	switch {
+	case b.spent():
+		b.move(m.spent, false)
+	case b.early:
+		b.move(m.early, b.read > 0) // the end of the list is evicted first
+	default:
+		b.move(m.part, false)
+	}
+}
+
+// rest frees the memory that readers are unlikely to need.
+func (f *fetcher) rest() {
+	m := f.memory
+	for b := at(m.spent.Front()); b != nil; b = at(m.spent.Front()) {
+		f.drop(b)
+	}
+	clear(m.free)
+	m.freeBytes = 0
+}
+
 // give takes a buffer back.
 func (m *memory) give(buf []byte) {
 	n := int64(len(buf))
@@ -117,6 +148,9 @@ func (f *fetcher) evict(ahead bool) bool {
 	victim := at(m.spent.Front())
 	if victim == nil {
 		victim = at(m.part.Front())
+		if ahead && victim != nil && time.Since(victim.used) < f.times.recent {
+			return false
+		}
 	}
 	if victim == nil && !ahead {
 		victim = f.latestAhead()
@@ -139,12 +173,16 @@ func (f *fetcher) latestAhead() *block {
 	return at(f.memory.early.Back())
 }
 
-// age makes blocks that were fetched ahead, but not read since, ordinary ones. Otherwise those of a
+// age makes blocks that were fetched ahead, but not used since, ordinary ones. Otherwise those of a
 // reader that has stopped would take up the memory.
 func (f *fetcher) age(now time.Time) {
 	m := f.memory
-	for b := at(m.early.Front()); b != nil && now.Sub(b.whole) > f.times.stale; b = at(m.early.Front()) {
-		b.early = false
-		b.move(m.part, false)
+	for e := m.early.Front(); e != nil; {
+		b := at(e)
+		e = e.Next()
+		if now.Sub(b.used) > f.times.stale {
+			b.early = false
+			b.move(m.part, true)
+		}
 	}
 }

@@ -27,7 +27,8 @@ func newNetwork() *network {
 }
 
 // serve starts a server for a name at addresses. It has the usual port of its scheme.
-func (n *network) serve(t *testing.T, scheme, name string, h http.HandlerFunc, addresses ...string) {
+func (n *network) serve(t *testing.T, scheme, name string, h http.HandlerFunc,
+	addresses ...string) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
 	port := "80"

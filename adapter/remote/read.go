@@ -96,7 +96,6 @@ func (t *table) join(r *reader, p []byte, off int64) error {
 func (f *fetcher) want(p *part) {
 	b := p.block
 	b.waiting = append(b.waiting, p)
-	b.early = false
 	switch b.state {
 	case idle:
 		f.enqueue(b, false)

@@ -102,7 +102,8 @@ func (c *client) steps(r *http.Request, steps *int) (*http.Response, *place, err
 			return a, nil, failedIf(r, err)
 		}
 		if *steps++; *steps > mostRedirects {
-			return nil, nil, failed(r, fmt.Errorf("%w: more than %d times", errRedirect, mostRedirects))
+			return nil, nil, failed(r, fmt.Errorf("%w: more than %d times", errRedirect,
+				mostRedirects))
 		}
 		if origin(p.url) != origin(r.URL) {
 			return a, p, nil

@@ -87,7 +87,8 @@ func TestLeavingTheOriginIsTold(t *testing.T) {
 	if err != nil || p == nil {
 		t.Fatal(p, err)
 	}
-	if a.Request.URL.Path != "/new" || p.url.String() != "https://cdn.test/file?X-Amz-Signature=0123" {
+	const signed = "https://cdn.test/file?X-Amz-Signature=0123"
+	if a.Request.URL.Path != "/new" || p.url.String() != signed {
 		t.Errorf("%v leads to %v", a.Request.URL, p.url)
 	}
 	if !p.guarded {
@@ -147,7 +148,8 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 func TestAPrivateServerIsNotAskedForAPublicOne(t *testing.T) {
 	n := newNetwork()
 	asked := 0
-	n.serve(t, "http", "inside.test", func(http.ResponseWriter, *http.Request) { asked++ }, "192.168.1.1")
+	count := func(http.ResponseWriter, *http.Request) { asked++ }
+	n.serve(t, "http", "inside.test", count, "192.168.1.1")
 	n.serve(t, "http", "public.test", lead("http://inside.test/"), "203.0.113.1")
 	c := n.client(t)
 	// A connection for an ordinary request is there already.
@@ -230,8 +232,10 @@ func TestPrivateAddresses(t *testing.T) {
 			t.Errorf("%s is private: %v", address, got)
 		}
 	}
-	for host, want := range map[string]bool{"localhost": true, "LOCALHOST.": true, "a.localhost": true,
-		"10.0.0.1": true, "8.8.8.8": false, "localhost.example": false, "store.test": false} {
+	for host, want := range map[string]bool{
+		"localhost": true, "LOCALHOST.": true, "a.localhost": true, "10.0.0.1": true,
+		"8.8.8.8": false, "localhost.example": false, "store.test": false,
+	} {
 		if got := isPrivateHost(host); got != want {
 			t.Errorf("%s is private: %v", host, got)
 		}

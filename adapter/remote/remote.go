@@ -69,7 +69,8 @@ func Is(name string) bool { return strings.Contains(name, "://") }
 // address is the name of a source, taken apart.
 type address struct {
 	scheme string
-	rest   string // what follows "://"
+	rest   string // what follows "://", without the name of a single shard
+	single string // that is asked for; empty: all
 }
 
 // Open opens a remote source by its name:
@@ -96,15 +97,10 @@ func Open(ctx context.Context, name string, o Options) (s source.Store, single s
 		return nil, "", err
 	}
 	c := newClient(o)
-	b, err := open(ctx, address{scheme, rest}, c)
+	b, err := open(ctx, address{scheme, rest, single}, c)
 	if err != nil {
 		c.close()
-		return nil, "", err
-	}
-	if n, ok := b.(interface{ notes() []string }); ok && o.Logger != nil {
-		for _, note := range n.notes() {
-			o.Logger.WarnContext(ctx, note)
-		}
+		return nil, "", clean(err)
 	}
 	return newStore(b, c, o), single, nil
 }

@@ -37,6 +37,7 @@ type times struct {
 	longest  time.Duration // pause, also if the store wants a longer one
 	silent   time.Duration // a read fails if the whole store is silent for that long
 	stale    time.Duration // age of unread blocks that are not kept for their reader any more
+	recent   time.Duration // age of blocks that are being read in small pieces
 	tick     time.Duration // between looks at the requests
 }
 
@@ -53,6 +54,7 @@ func timesOf(o Options) times {
 		longest:  3 * p,
 		silent:   4 * p * time.Duration(triesOf(o)),
 		stale:    3 * p,
+		recent:   p / 10,
 		tick:     max(p/40, time.Millisecond),
 	}
 }

@@ -52,7 +52,7 @@ func (s *store) objects(ctx context.Context, folder string, most int) ([]object,
 	}
 	l, err := s.backend.list(ctx, folder, most)
 	if err != nil {
-		return nil, err
+		return nil, clean(err)
 	}
 	s.folders[folder] = l
 	return l, nil
@@ -106,7 +106,7 @@ func (s *store) Open(ctx context.Context, name string) (source.File, error) {
 	case err != nil:
 		return nil, err
 	case o.refused != nil:
-		return nil, o.refused
+		return nil, clean(o.refused)
 	case o.dir:
 		return nil, fmt.Errorf("a folder where a regular file should be")
 	}

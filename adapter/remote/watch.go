@@ -6,6 +6,9 @@ import "time"
 func (f *fetcher) startTicking() {
 	if !f.ticking {
 		f.ticking = true
+		if f.resting != nil {
+			f.resting.Stop()
+		}
 		f.limit.begin(time.Now(), f.counts.bytes)
 		f.group.Go(f.tick)
 	}
@@ -37,5 +40,19 @@ func (f *fetcher) watch(now time.Time) bool {
 	f.limit.step(now, f.counts.bytes)
 	f.schedule()
 	f.ticking = len(f.flights) > 0
+	if !f.ticking {
+		f.restLater()
+	}
 	return f.ticking
+}
+
+// restLater frees memory once no request was sent for a while.
+func (f *fetcher) restLater() {
+	f.resting = time.AfterFunc(2*f.times.stale, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.flights) == 0 {
+			f.rest()
+		}
+	})
 }

@@ -29,17 +29,20 @@ type answer struct {
 	body   io.Reader
 }
 
+// resize announces another size of the body.
 func (a *answer) resize(n int64) {
 	a.size = n
 	a.header.Set("Content-Length", strconv.FormatInt(n, 10))
 }
 
+// writeHeader writes what comes before the body, on a connection that was taken over.
 func (a *answer) writeHeader(c net.Conn) {
 	fmt.Fprintf(c, "HTTP/1.1 %d %s\r\n", a.status, http.StatusText(a.status))
 	_ = a.header.Write(c)
 	_, _ = io.WriteString(c, "\r\n")
 }
 
+// run answers the request, with its fault if the answer can have it.
 func (x *exchange) run() {
 	f := faults[x.kind]
 	if f.instead != nil {

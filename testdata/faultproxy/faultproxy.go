@@ -84,6 +84,7 @@ func NewTLS(t TB, upstream string, plan Plan, cert *tls.Certificate, roots *x509
 	return p
 }
 
+// http1 is what remote sources speak. Faults are made of its messages.
 func http1() *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
@@ -129,6 +130,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.run()
 }
 
+// count counts a request that is answered now.
 func (p *Proxy) count(k Kind) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -151,7 +153,7 @@ func (x *exchange) sleep(d time.Duration) bool {
 	return false
 }
 
-// ask passes the request on to the server. The whole object is asked for if the fault needs it.
+// ask passes the request on to the server, with a header that the fault may have changed.
 func (p *Proxy) ask(r *http.Request, change func(http.Header)) (*http.Response, error) {
 	out := r.Clone(r.Context())
 	out.RequestURI = ""

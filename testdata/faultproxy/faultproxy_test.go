@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -142,6 +143,7 @@ var looks = map[Kind]func(seen) bool{
 		return s.otherBytes() && s.header.Get("ETag") == "" &&
 			s.header.Get("Last-Modified") == "Sun, 09 Sep 2001 01:46:41 GMT"
 	},
+	Slow:         func(s seen) bool { return s.partial() && s.err == nil && bytes.Equal(s.body, want) },
 	WithoutETags: func(s seen) bool { return s.header.Get("ETag") == "" && bytes.Equal(s.body, want) },
 }
 
@@ -172,7 +174,7 @@ func TestKindsAreComplete(t *testing.T) {
 			t.Errorf("%q is not made", k)
 		}
 	}
-	if len(All) != len(faults)-1 { // WithoutETags
+	if len(All) != len(faults)-2 { // WithoutETags, Slow
 		t.Errorf("%d kinds, %d of them in All", len(faults), len(All))
 	}
 }
@@ -208,6 +210,17 @@ func TestFaultsInARowEnd(t *testing.T) {
 	for i, k := range got {
 		if (k == None) != (i%3 == 2) {
 			t.Fatalf("%q", got)
+		}
+	}
+}
+
+func TestFaultsInARowOfAContinuedBodyEnd(t *testing.T) {
+	d := decisions{asked: map[string]int{}, inARow: map[string]int{}}
+	for i := range 9 {
+		r := httptest.NewRequest("GET", "/a", nil)
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-99", i))
+		if k, _ := d.decide(&Plan{Rate: 1, InARow: 2}, r); (k == None) != (i%3 == 2) {
+			t.Errorf("request %d: %q", i, k)
 		}
 	}
 }

@@ -48,9 +48,14 @@ const (
 	Other        Kind = "other object"
 	OtherNoETag  Kind = "other object without ETag"
 	WithoutETags Kind = "no ETag" // the right object
+
+	Slow Kind = "slow" // the right body, at SlowRate
 )
 
-// All has every kind but None and WithoutETags, which is not a fault.
+// SlowRate is how many bytes per second an answer of the kind Slow sends.
+const SlowRate = 64 << 10
+
+// All has every kind that a client must notice. Of None, WithoutETags and Slow it gets right bytes.
 var All = []Kind{Throttled, Unavailable, SlowDown, Forbidden, Expired, Hang, Garbage, Closed, Cut,
 	Truncated, HangBody, Short, Long, LongLength, WrongBegin, WrongTotal, Whole, Gzip, Other,
 	OtherNoETag}
@@ -91,13 +96,16 @@ var faults = map[Kind]fault{
 	Other:        {needs: isObject, change: other},
 	OtherNoETag:  {needs: isObject, change: otherNoETag},
 	WithoutETags: {needs: isObject, change: withoutETag},
+	Slow:         {needs: hasBody, raw: slow},
 }
 
+// s3Error is the body of an error as S3 sends it.
 func s3Error(code, message string) string {
 	return fmt.Sprintf(`<?xml version="1.0" encoding="UTF-8"?>`+
 		"\n<Error><Code>%s</Code><Message>%s</Message></Error>", code, message)
 }
 
+// status answers with an error, and announces when to come again if the plan says so.
 func status(code int, body string) func(*exchange) {
 	return func(x *exchange) {
 		h := x.w.Header()
@@ -113,20 +121,24 @@ func status(code int, body string) func(*exchange) {
 	}
 }
 
+// garbage answers in no protocol that a client knows.
 func garbage(x *exchange) {
 	c := x.hijack()
 	defer c.Close()
 	_, _ = io.WriteString(c, "HTTQ/9.9 banana\r\nX: y\r\n\r\nno HTTP")
 }
 
+// hasBody tells answers that have something to cut or change. A body of unknown size has not.
 func hasBody(r *http.Request, a *answer) bool {
 	return r.Method == http.MethodGet && a.status/100 == 2 && a.size > 0
 }
 
+// isRange tells answers that have a Content-Range.
 func isRange(r *http.Request, a *answer) bool {
 	return hasBody(r, a) && a.status == http.StatusPartialContent
 }
 
+// isWhole tells whole objects that were not asked for.
 func isWhole(r *http.Request, a *answer) bool {
 	return hasBody(r, a) && a.status == http.StatusOK && r.Header.Get("Range") != ""
 }
@@ -143,24 +155,41 @@ func sendPart(x *exchange, c net.Conn, a *answer, middle int64) {
 	x.entry.Bytes = n
 }
 
+// cut resets the connection. What is on its way may be lost with it.
 func cut(x *exchange, c net.Conn, a *answer, middle int64) {
 	sendPart(x, c, a, middle)
 	reset(c)
 }
 
+// hangBody keeps the connection open, and sends no more on it.
 func hangBody(x *exchange, c net.Conn, a *answer, middle int64) {
 	sendPart(x, c, a, middle)
 	x.untilGone(c)
 }
 
+// long sends bytes that a client which reuses the connection takes for the next answer.
 func long(x *exchange, c net.Conn, a *answer, _ int64) {
 	sendPart(x, c, a, a.size)
 	_, _ = c.Write(make([]byte, 1000))
 }
 
+// slow sends the body in small pieces.
+func slow(x *exchange, c net.Conn, a *answer, _ int64) {
+	a.writeHeader(c)
+	const pieces = 50 // in a second
+	for x.sleep(time.Second / pieces) {
+		n, err := io.CopyN(c, a.body, SlowRate/pieces)
+		x.entry.Bytes += n
+		if err != nil {
+			return
+		}
+	}
+}
+
 // short sends fewer bytes. The header announces so many.
 func short(a *answer, rng *rand.Rand) { a.resize(rng.Int64N(a.size)) }
 
+// longLength sends more bytes. The header announces them, but its Content-Range does not.
 func longLength(a *answer, _ *rand.Rand) {
 	a.body = io.MultiReader(a.body, bytes.NewReader(make([]byte, 1000)))
 	a.resize(a.size + 1000)
@@ -177,18 +206,21 @@ func (a *answer) contentRange(change func(n *[3]int64)) {
 	a.header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", n[0], n[1], n[2]))
 }
 
+// wrongBegin answers with another range than was asked for.
 func wrongBegin(a *answer, rng *rand.Rand) {
 	by := 1 + rng.Int64N(4096)
 	a.contentRange(func(n *[3]int64) { n[0], n[1], n[2] = n[0]+by, n[1]+by, max(n[2], n[1]+by+1) })
 	a.body = flipped{a.body}
 }
 
+// wrongTotal answers with an object of another size.
 func wrongTotal(a *answer, rng *rand.Rand) {
 	by := 1 + rng.Int64N(4096)
 	a.contentRange(func(n *[3]int64) { n[2] += by })
 	a.body = flipped{a.body}
 }
 
+// compress sends the body in gzip, although Content-Range speaks of the plain bytes.
 func compress(a *answer, _ *rand.Rand) {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -203,20 +235,26 @@ func compress(a *answer, _ *rand.Rand) {
 var identifying = []string{"X-Goog-Generation", "X-Goog-Metageneration", "X-Goog-Hash",
 	"X-Goog-Stored-Content-Length", "X-Amz-Version-Id", "Content-MD5"}
 
+// other has an ETag and a generation that look like the right ones.
 func other(a *answer, _ *rand.Rand) {
-	tag := a.header.Get("ETag")
+	before := a.header.Clone()
 	otherNoETag(a, nil)
-	if tag == "" {
-		return
-	}
-	a.header.Set("ETag", strings.Map(func(r rune) rune {
-		if '0' <= r && r <= '8' || 'a' <= r && r <= 'e' {
-			return r + 1
+	for _, name := range []string{"ETag", "X-Goog-Generation"} {
+		if v := before.Get(name); v != "" {
+			a.header.Set(name, strings.Map(next, v))
 		}
-		return r
-	}, tag))
+	}
 }
 
+// next keeps the length and the alphabet of an ETag.
+func next(r rune) rune {
+	if '0' <= r && r <= '8' || 'a' <= r && r <= 'e' {
+		return r + 1
+	}
+	return r
+}
+
+// otherNoETag leaves only Last-Modified to tell that this is another object.
 func otherNoETag(a *answer, rng *rand.Rand) {
 	withoutETag(a, rng)
 	a.body = flipped{a.body}
@@ -225,6 +263,7 @@ func otherNoETag(a *answer, rng *rand.Rand) {
 	}
 }
 
+// withoutETag removes whatever else says which object this is, too.
 func withoutETag(a *answer, _ *rand.Rand) {
 	a.header.Del("ETag")
 	for name := range a.header {

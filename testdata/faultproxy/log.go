@@ -78,11 +78,13 @@ func (l *Log) Handler(h http.Handler) http.Handler {
 	})
 }
 
+// newRequest notes what was asked.
 func newRequest(r *http.Request) Request {
 	return Request{Method: r.Method, Host: r.Host, Path: r.URL.Path, Query: r.URL.RawQuery,
 		Header: r.Header.Clone()}
 }
 
+// counter notes what is answered.
 type counter struct {
 	http.ResponseWriter
 	status int

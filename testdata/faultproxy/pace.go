@@ -37,6 +37,7 @@ type pacedListener struct {
 	proxy *Proxy
 }
 
+// Accept waits for the next connection.
 func (l pacedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
@@ -45,12 +46,14 @@ func (l pacedListener) Accept() (net.Conn, error) {
 	return &pacedConn{Conn: c, proxy: l.proxy}, nil
 }
 
+// pacedConn is a connection with a pace of its own, besides that of all connections.
 type pacedConn struct {
 	net.Conn
 	proxy *Proxy
 	pace  pace
 }
 
+// Write writes as fast as the plan allows at that moment.
 func (c *pacedConn) Write(b []byte) (written int, err error) {
 	for first := true; first || len(b) > 0; first = false {
 		plan := c.proxy.plan.Load()
@@ -72,5 +75,5 @@ func (c *pacedConn) Write(b []byte) (written int, err error) {
 	return written, nil
 }
 
-// NetConn is the connection below.
+// NetConn is the connection below, which can be reset.
 func (c *pacedConn) NetConn() net.Conn { return c.Conn }

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -16,7 +17,8 @@ type Plan struct {
 	Seed  uint64
 	Rate  float64
 	Kinds []Kind
-	// InARow is after how many faults the same request is passed on; 0: no limit.
+	// InARow is after how many faults the same request is passed on; 0: no limit. One that
+	// continues a body that was cut is the same: its range has the same end.
 	InARow int
 	// Storm is how many requests a kind of Storms hits, once it hits one; 0: one.
 	Storm int
@@ -50,7 +52,7 @@ func Once(kinds ...Kind) func(int, *http.Request) Kind {
 type decisions struct {
 	matched int            // requests
 	asked   map[string]int // how often, by method, path and range
-	inARow  map[string]int // faults
+	inARow  map[string]int // faults, by method, path and end of the range
 	storm   Kind
 	left    int // requests that the storm still hits
 }
@@ -65,16 +67,19 @@ func (d *decisions) decide(p *Plan, r *http.Request) (Kind, *rand.Rand) {
 	}
 	k := d.draw(p, r, rng)
 	d.matched++
-	if p.Script == nil && k != None && p.InARow > 0 && d.inARow[key] >= p.InARow {
+	_, end, _ := strings.Cut(r.Header.Get("Range"), "-")
+	same := r.Method + " " + r.URL.Path + " " + end
+	if p.Script == nil && k != None && p.InARow > 0 && d.inARow[same] >= p.InARow {
 		k = None
 	}
-	d.inARow[key]++
+	d.inARow[same]++
 	if k == None {
-		d.inARow[key] = 0
+		d.inARow[same] = 0
 	}
 	return k, rng
 }
 
+// draw gives the fault of a request that matches.
 func (d *decisions) draw(p *Plan, r *http.Request, rng *rand.Rand) Kind {
 	if p.Script != nil {
 		return p.Script(d.matched, r)
@@ -97,6 +102,7 @@ func (d *decisions) draw(p *Plan, r *http.Request, rng *rand.Rand) Kind {
 	return k
 }
 
+// random gives the same numbers for the same seed and request.
 func random(seed uint64, key string, nth int) *rand.Rand {
 	h := fnv.New64a()
 	fmt.Fprint(h, key, nth)

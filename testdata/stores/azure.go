@@ -51,6 +51,7 @@ func (azure) env(url string) map[string]string {
 		protocol, AzureAccount, AzureKey, url)}
 }
 
+// source names the account, since a bucket's name alone is not unique.
 func (azure) source(_, prefix string) string {
 	return "az://" + AzureAccount + "/" + Bucket + "/" + prefix
 }
@@ -61,6 +62,7 @@ func (k azure) blob(name string) string {
 	return k.url + awsEscape(resource, "/") + "?" + AzureSAS("rwdlac", time.Now().Add(time.Hour))
 }
 
+// put makes a block blob by one request, which a folder of the test is small enough for.
 func (k azure) put(name string, content io.Reader, size int64) error {
 	return request("PUT", k.blob(name), content, size,
 		map[string]string{"X-Ms-Version": azureVersion, "X-Ms-Blob-Type": "BlockBlob"})

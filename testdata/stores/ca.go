@@ -48,6 +48,7 @@ func NewAuthority(t TB) *Authority {
 	return a
 }
 
+// config is what a server of this authority needs.
 func (a *Authority) config() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{*a.Certificate},
 		NextProtos: []string{"http/1.1"}}

@@ -64,6 +64,7 @@ func serve(t TB, h http.Handler, a *Authority) (url string) {
 	return server.URL
 }
 
+// files serves a folder, and leaves out what the options say.
 type files struct {
 	dir   string
 	o     FileOptions
@@ -88,6 +89,7 @@ func (f files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // folder is the folder of a file server.
 type folder string
 
+// env is empty: the URL says it all.
 func (folder) env(string) map[string]string { return map[string]string{} }
 
 func (folder) source(url, prefix string) string {

@@ -30,6 +30,7 @@ func GCS(t TB) *Server {
 	return &Server{URL: k.url, kind: k}
 }
 
+// env names the scheme too, which some clients insist on.
 func (gcs) env(url string) map[string]string {
 	return map[string]string{"STORAGE_EMULATOR_HOST": url}
 }
@@ -43,6 +44,7 @@ func (k gcs) put(name string, content io.Reader, size int64) error {
 		map[string]string{"Content-Type": "application/octet-stream"})
 }
 
+// remove escapes slashes: a name is one part of the path in this interface.
 func (k gcs) remove(name string) error {
 	return request("DELETE", k.url+"/storage/v1/b/"+Bucket+"/o/"+url.PathEscape(name), nil, 0, nil)
 }

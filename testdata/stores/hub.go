@@ -61,6 +61,7 @@ type Hub struct {
 	reset   int               // seconds that the refusal announces
 }
 
+// repository is one that was put, with all its commits.
 type repository struct {
 	access  Access
 	commits map[string]commit
@@ -70,6 +71,7 @@ type repository struct {
 // commit is the files of a commit by name.
 type commit map[string]*blob
 
+// blob is one file of a commit.
 type blob struct {
 	oid     string // of git: of the content, or of the pointer to a large file
 	size    int64
@@ -208,6 +210,7 @@ func (h *Hub) commit(id string, c commit) (oid string) {
 	return oid
 }
 
+// repository finds one by its present id.
 func (h *Hub) repository(id string) *repository {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -114,6 +114,7 @@ func (h *Hub) admit(w http.ResponseWriter) bool {
 	return false
 }
 
+// fail refuses a call. The code is what huggingface_hub makes its exceptions of.
 func (c *call) fail(status int, code, message string) {
 	if code != "" {
 		c.w.Header().Set("X-Error-Code", code)
@@ -122,6 +123,7 @@ func (c *call) fail(status int, code, message string) {
 	c.json(status, map[string]string{"error": message})
 }
 
+// json answers with a value.
 func (c *call) json(status int, value any) {
 	b, err := json.Marshal(value)
 	if err != nil {
@@ -191,8 +193,10 @@ func (c *call) branches() {
 		map[string]any{"branches": branches, "tags": []any{}, "converts": []any{}})
 }
 
+// names lists the files of the commit in order.
 func (c *call) names() []string { return slices.Sorted(maps.Keys(c.files)) }
 
+// info describes a commit.
 func (c *call) info() {
 	var siblings []map[string]any
 	for _, name := range c.names() {
@@ -216,6 +220,7 @@ func (c *call) info() {
 		"tags": []string{}, "downloads": 0, "likes": 0, "lastModified": at, "createdAt": at})
 }
 
+// entry describes a file.
 func (c *call) entry(name string) map[string]any {
 	b := c.files[name]
 	e := map[string]any{"type": "file", "path": name, "oid": b.oid, "size": b.size}

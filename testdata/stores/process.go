@@ -109,6 +109,7 @@ func answers(url string, ended <-chan struct{}) bool {
 	return false
 }
 
+// freePort gives a port that was free a moment ago.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -118,7 +119,7 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// output keeps what a server prints.
+// output keeps what a server prints, in case that it does not start.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -5,4 +5,5 @@ import (
 	"syscall"
 )
 
+// endWithParent lets the kernel kill a process when the thread that started it ends.
 func endWithParent(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

@@ -51,6 +51,7 @@ func Moto(t TB) *Server {
 	})
 }
 
+// newS3 starts a server and makes the bucket.
 func newS3(t TB, command func(port int) *exec.Cmd) *Server {
 	t.Helper()
 	k := s3{start(t, command)}
@@ -121,6 +122,7 @@ func (k s3) presign(method, endpoint, name string, query url.Values, expires tim
 	return endpoint + path + "?" + awsQuery(all)
 }
 
+// hmacSHA256 is one step of the derivation of a signing key.
 func hmacSHA256(key []byte, text string) []byte {
 	h := hmac.New(sha256.New, key)
 	h.Write([]byte(text))

@@ -77,6 +77,7 @@ func (s *Server) Env() []string {
 	return environ(env)
 }
 
+// environ gives variables as a process gets them, in order.
 func environ(env map[string]string) (list []string) {
 	for name, value := range env {
 		list = append(list, name+"="+value)

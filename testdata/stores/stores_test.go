@@ -167,6 +167,22 @@ func TestHTTPSGoesThroughAProxy(t *testing.T) {
 	}
 }
 
+func TestS3GoesThroughHTTPS(t *testing.T) {
+	s, a := S3(t, ""), NewAuthority(t)
+	s.Write(t, "a", []byte("abc"))
+	p := faultproxy.NewTLS(t, s.URL, faultproxy.Plan{}, a.Certificate, nil)
+	s = s.At(p.URL).Trusting(a.File)
+	if _, body := get(t, a.Client(), s.Presigned("a", time.Minute)); string(body) != "abc" {
+		t.Errorf("%s", body)
+	}
+	Setenv(t, s.Env())
+	for name, want := range map[string]string{"SSL_CERT_FILE": a.File, "AWS_ENDPOINT_URL": p.URL} {
+		if got := os.Getenv(name); got != want {
+			t.Errorf("%s is %s, not %s", name, got, want)
+		}
+	}
+}
+
 func TestFileServersCanDoLess(t *testing.T) {
 	dir, files := folderOf(t)
 	s := Files(t, dir, FileOptions{NoETag: true, NoListing: true, NoRanges: true})

@@ -2,6 +2,7 @@ package diskcache
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,7 @@ func (f *folder) lock() (unlock func() error, err error) {
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		file.Close()
-		return nil, errLocked
+		return nil, fmt.Errorf("%w: another process makes it", errNoRoom)
 	}
 	return file.Close, nil
 }

@@ -9,6 +9,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -112,22 +113,6 @@ func tempSize(name string) (int64, bool) {
 	return size, found && err == nil && size > 0 && random != ""
 }
 
-// fill writes a block to a temporary file.
-func (f *folder) fill(temp string, b block, data []byte) error {
-	file, err := f.create(path.Join(tempDir, temp))
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	if err == nil {
-		_, err = file.Write(b.trailer(data))
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		f.root.Remove(path.Join(tempDir, temp))
-	}
-	return err
-}
-
 // create makes a file and its directory.
 func (f *folder) create(name string) (*os.File, error) {
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
@@ -160,17 +145,26 @@ func (f *folder) place(temp string, b block) error {
 	return err
 }
 
-// names lists a directory. A directory that is missing has none.
+// names lists a directory. A directory that is missing, or that is removed meanwhile, has none.
 func (f *folder) names(dir string) ([]string, error) {
 	d, err := f.root.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, err
+		return nil, unlessGone(err)
 	}
 	defer d.Close()
-	return d.Readdirnames(-1)
+	names, err := d.Readdirnames(-1)
+	return names, unlessGone(err)
+}
+
+// isGone reports whether an error is that a file was removed. On NFS, an open file may be too.
+func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESTALE) }
+
+// unlessGone is an error, unless it is that a file was removed.
+func unlessGone(err error) error {
+	if isGone(err) {
+		return nil
+	}
+	return err
 }
 
 // directory describes a directory, but not what a symlink leads to.

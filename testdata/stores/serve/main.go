@@ -33,6 +33,7 @@ type options struct {
 	kinds          string
 }
 
+// main reads the flags.
 func main() {
 	var o options
 	flag.StringVar(&o.prefix, "prefix", "org/model", "prefix of the objects, or the repository")
@@ -106,6 +107,7 @@ var starters = map[string]func(t *run, o options, folder string) (env []string, 
 	"hub":   hub,
 }
 
+// store makes a starter of a store that can be put behind a proxy as it is.
 func store(start func(*run) *stores.Server) func(*run, options, string) ([]string, string) {
 	return func(t *run, o options, folder string) ([]string, string) {
 		s := start(t)
@@ -115,6 +117,7 @@ func store(start func(*run) *stores.Server) func(*run, options, string) ([]strin
 	}
 }
 
+// https has a proxy with a certificate of the same authority.
 func https(t *run, o options, folder string) ([]string, string) {
 	a := stores.NewAuthority(t)
 	s := stores.Files(t, "", stores.FileOptions{Authority: a})
@@ -185,6 +188,7 @@ func (t *run) TempDir() string {
 	return dir
 }
 
+// end does in reverse what is to be done at the end.
 func (t *run) end() {
 	for i := len(t.cleanups) - 1; i >= 0; i-- {
 		t.cleanups[i]()

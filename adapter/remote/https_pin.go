@@ -1,0 +1,178 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"path"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
+)
+
+// mostPinned is how many files are asked for at once.
+const mostPinned = 64
+
+// Why a file of a web server cannot be read.
+var (
+	errNoRanges = errors.New("the server sends whole files only (it answers 200 to a request for " +
+		"a range)")
+	errNoVersion = errors.New("the server gives neither a strong ETag nor Last-Modified, so a " +
+		"change while it is read would not be noticed: download the file, or use another server")
+)
+
+const unseenSecond = "its server tells versions apart by size and time only: reads do not notice " +
+	"a change in the same second that keeps the size; use a server that sends strong ETags"
+
+// pinAll asks for the first byte of each file. The answers give its size and version, and show that
+// the server has ranges. Files that are missing are left out. Some servers answer 403 instead of
+// 404, so a forbidden file counts as missing too if it is not listed and others can be read.
+func (h *https) pinAll(ctx context.Context, list []entry, listed bool) ([]object, error) {
+	pinned, errs := make([]*object, len(list)), make([]error, len(list))
+	var all errgroup.Group
+	all.SetLimit(mostPinned)
+	for i, e := range list {
+		if e.dir {
+			pinned[i] = &object{name: e.name, dir: true}
+			continue
+		}
+		all.Go(func() error {
+			pinned[i], errs[i] = h.pin(ctx, e.name)
+			if !hasStatus(errs[i], http.StatusForbidden) {
+				return errs[i]
+			}
+			if listed {
+				pinned[i] = &object{name: e.name, refused: h.explain(errs[i])}
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return nil, h.explain(err)
+	}
+	var objects []object
+	for _, o := range pinned {
+		if o != nil {
+			objects = append(objects, *o)
+		}
+	}
+	if len(objects) == 0 {
+		return nil, h.explain(cmp.Or(errs...))
+	}
+	return objects, nil
+}
+
+// pin asks for the first byte of a file. The object is nil if the file is missing.
+func (h *https) pin(ctx context.Context, name string) (o *object, err error) {
+	err = persist(ctx, func() error {
+		a, err := h.ask(ctx, h.at(name), http.Header{"Range": {rangeOf(0, 1)}})
+		if err != nil {
+			return err
+		}
+		defer a.Body.Close()
+		switch c := a.StatusCode; {
+		case c == http.StatusNotFound, c == http.StatusGone, c == http.StatusOK && isPage(a, name):
+			return nil
+		case c == http.StatusOK, c == http.StatusPartialContent,
+			c == http.StatusRequestedRangeNotSatisfiable:
+			_, _ = io.CopyN(io.Discard, a.Body, 2) // so that the connection can be used again
+			o = pinned(a, name)
+			return nil
+		}
+		return statusError(a)
+	})
+	return o, err
+}
+
+// isPage reports whether an answer is a page for people instead of the file.
+func isPage(a *http.Response, name string) bool {
+	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
+	end := strings.ToLower(path.Ext(name))
+	return kind == "text/html" && end != ".html" && end != ".htm"
+}
+
+// pinned reads the version of a file from an answer with its first byte.
+func pinned(a *http.Response, name string) *object {
+	o := &object{name: name, dir: strings.HasSuffix(a.Request.URL.Path, "/")}
+	if o.dir {
+		return o
+	}
+	if o.size, o.refused = sizeOf(a); o.refused != nil {
+		return o
+	}
+	if e := a.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		o.refused = fmt.Errorf("the server compresses it (Content-Encoding %q), so its ranges are "+
+			"not those of the file: turn that off for this folder", e)
+	}
+	modified, err := http.ParseTime(a.Header.Get("Last-Modified"))
+	if err == nil {
+		o.modified = modified
+	}
+	switch etag := a.Header.Get("ETag"); {
+	case isStrong(etag):
+		o.etag, o.version = etag, etag
+	case err == nil:
+		o.weak, o.unseen = weakVersion(a.Header), unseenSecond
+	case o.refused == nil:
+		o.refused = errNoVersion
+	}
+	return o
+}
+
+// sizeOf reads the size of a file from an answer with its first byte.
+func sizeOf(a *http.Response) (int64, error) {
+	text := a.Header.Get("Content-Range")
+	switch a.StatusCode {
+	case http.StatusOK:
+		if a.ContentLength == 0 || a.ContentLength == 1 {
+			return a.ContentLength, nil
+		}
+		return 0, errNoRanges
+	case http.StatusRequestedRangeNotSatisfiable:
+		if text == "bytes */0" {
+			return 0, nil
+		}
+		return 0, fmt.Errorf("%w: status 416, Content-Range %q", errAnswer, text)
+	}
+	begin, last, size, err := contentRange(text)
+	if err == nil && (begin != 0 || last != 0 || size < 1) {
+		err = fmt.Errorf("%w: Content-Range %q for the first byte", errAnswer, text)
+	}
+	return size, err
+}
+
+// isStrong reports whether an ETag promises that the bytes are the same.
+func isStrong(etag string) bool {
+	return len(etag) >= 2 && etag[0] == '"' && strings.IndexByte(etag[1:], '"') == len(etag)-2
+}
+
+// weakVersion is the time of the last change, and the ETag if there is one. Some servers make a
+// weak ETag strong after a while.
+func weakVersion(h http.Header) string {
+	return h.Get("Last-Modified") + "\n" + strings.TrimPrefix(h.Get("ETag"), "W/")
+}
+
+// condition makes a request fail for another version.
+func (o *object) condition(h http.Header) {
+	if o.etag != "" {
+		h.Set("If-Match", o.etag)
+		return
+	}
+	modified, _, _ := strings.Cut(o.weak, "\n")
+	h.Set("If-Unmodified-Since", modified)
+}
+
+// compareWeak compares an answer with the version of an object that has no strong ETag.
+func (o *object) compareWeak(h http.Header) error {
+	if now := weakVersion(h); o.etag == "" && now != o.weak {
+		return fmt.Errorf("%w: its time and ETag are %q, and were %q", source.ErrChanged, now,
+			o.weak)
+	}
+	return nil
+}
