@@ -60,8 +60,8 @@ func openHub(ctx context.Context, a address, c *client) (backend, error) {
 	}
 	h.everyone = t.text == "" || i.public()
 	if t.text != "" && h.inClear() {
-		h.client.logger.Warn(fmt.Sprintf(
-			"the token is sent to %s without encryption: set HF_ENDPOINT to an https address", h.endpoint))
+		h.client.logger.Warn(fmt.Sprintf("the token is sent to %s without encryption: "+
+			"set HF_ENDPOINT to an https address", h.endpoint))
 	}
 	return h, h.listAll(ctx, i)
 }

@@ -94,7 +94,8 @@ func sameTensors(t *testing.T, remote, local *adapter.Checkpoint) {
 	}
 	for i, want := range local.Tensors() {
 		got := remote.Tensors()[i]
-		if got.Key != want.Key || got.Shard != want.Shard || !bytes.Equal(tensorBytes(t, got), tensorBytes(t, want)) {
+		same := got.Key == want.Key && got.Shard == want.Shard
+		if !same || !bytes.Equal(tensorBytes(t, got), tensorBytes(t, want)) {
 			t.Fatalf("%s of %s is not %s of %s", got.Key, got.Shard, want.Key, want.Shard)
 		}
 	}
