@@ -37,7 +37,9 @@ func TestBytesAreFetchedAhead(t *testing.T) {
 func TestAheadStaysInsideTheFile(t *testing.T) {
 	s := serve(t, 2<<20, Options{}, nil)
 	tab := s.shard()
-	for _, c := range [][2]int64{{-10, 5}, {-10, 20}, {2<<20 - 1, 100}, {2 << 20, 1}, {3 << 20, 5}, {0, 1 << 40}} {
+	for _, c := range [][2]int64{
+		{-10, 5}, {-10, 20}, {2<<20 - 1, 100}, {2 << 20, 1}, {3 << 20, 5}, {0, 1 << 40},
+	} {
 		if !tab.ahead(c[0], c[1]) {
 			t.Errorf("%v: false", c)
 		}
@@ -127,6 +129,7 @@ func TestTheDistanceIsBounded(t *testing.T) {
 		{1 << 30, 10e9, 1, 1, firstRequests * blockSize},
 		{32 << 20, 10e9, 1, 1, 16 << 20},
 		{256 << 20, 10e9, 1, 4, 32 << 20},
+		{256 << 20, 10e9, 1, 100, 16 << 20},
 		{1, 0, 0, 1, 1},
 	} {
 		f := newFetcher(nil, Options{Memory: c.memory})
@@ -151,7 +154,8 @@ func TestTheDistanceIsBounded(t *testing.T) {
 func TestMemoryStaysWithinTheBudget(t *testing.T) {
 	const budget = 6 << 20
 	var s *served
-	s = serve(t, 48<<20, Options{Memory: budget}, func(int, http.ResponseWriter, *http.Request) bool {
+	o := Options{Memory: budget}
+	s = serve(t, 48<<20, o, func(int, http.ResponseWriter, *http.Request) bool {
 		if m := s.traffic().Memory; m > budget {
 			t.Errorf("%d bytes in memory", m)
 		}

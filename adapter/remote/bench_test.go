@@ -18,7 +18,8 @@ import (
 func BenchmarkFetch(b *testing.B) {
 	const n, readers = 256 << 20, 16
 	s := serve(b, n, Options{}, nil)
-	link := faultproxy.New(b, s.server.URL, faultproxy.Plan{Delay: 30 * time.Millisecond, PerConnection: 67e6})
+	link := faultproxy.New(b, s.server.URL,
+		faultproxy.Plan{Delay: 30 * time.Millisecond, PerConnection: 67e6})
 	for _, ahead := range []bool{false, true} {
 		b.Run(fmt.Sprint("ahead ", ahead), func(b *testing.B) {
 			var plain, fetched time.Duration

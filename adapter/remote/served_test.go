@@ -26,14 +26,23 @@ type served struct {
 	server *httptest.Server
 
 	mu     sync.Mutex
-	asked  []string                                                 // the ranges of all requests
-	answer func(i int, w http.ResponseWriter, r *http.Request) bool // true: it has answered
+	asked  []string // the ranges of all requests
+	answer handler
+}
+
+// handler answers the i-th request, or reports that it has not.
+type handler func(i int, w http.ResponseWriter, r *http.Request) bool
+
+// silent never answers.
+func silent(_ int, _ http.ResponseWriter, r *http.Request) bool {
+	<-r.Context().Done()
+	return true
 }
 
 const servedTag = `"v1"`
 
 // serve starts a server with random bytes. A nil answer is that of an ordinary file server.
-func serve(t testing.TB, size int, o Options, answer func(int, http.ResponseWriter, *http.Request) bool) *served {
+func serve(t testing.TB, size int, o Options, answer handler) *served {
 	t.Helper()
 	s := &served{data: make([]byte, size), answer: answer}
 	r := rand.NewChaCha8([32]byte{byte(size)})
@@ -63,6 +72,12 @@ func (s *served) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if answer == nil || !answer(i, w, r) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.data))
 	}
+}
+
+// file returns the object as a file.
+func (s *served) file() *file {
+	return &file{in: &store{fetcher: s.fetcher}, object: s.object,
+		blocks: newTable(s.fetcher, s.object)}
 }
 
 // ranges returns what was asked for until now.
@@ -141,8 +156,8 @@ func goroutines(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		buf := make([]byte, 1<<20)
-		stacks := string(buf[:runtime.Stack(buf, true)])
-		t.Errorf("%d goroutines before, %d after:\n%s", before, now, stacks[:min(len(stacks), 5000)])
+		stacks := buf[:min(runtime.Stack(buf, true), 5000)]
+		t.Errorf("%d goroutines before, %d after:\n%s", before, now, stacks)
 	})
 }
 
