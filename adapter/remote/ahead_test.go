@@ -178,6 +178,7 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 		<-done
 	}
 	within(t, s.fetcher, budget)
+	s.consistent(t)
 	if s.memory.spent.Len()+s.memory.part.Len()+s.memory.early.Len() == 0 {
 		t.Error("no block was kept")
 	}

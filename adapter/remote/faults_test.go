@@ -58,6 +58,8 @@ func TestNoFaultGivesWrongBytes(t *testing.T) {
 			}
 			group.Wait()
 			faults += p.Faults()
+			p.Set(faultproxy.Plan{})
+			s.consistent(t)
 			t.Log(right.Load(), "reads succeeded; ", p.Counts(), fmt.Sprintf("%+v", s.traffic()))
 			if right.Load() == 0 {
 				t.Error("no read succeeded")
