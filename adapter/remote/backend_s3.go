@@ -86,6 +86,14 @@ var bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$`)
 
 func (s *s3) name() string { return "s3://" + s.bucket + "/" + s.prefix }
 
+// server is the endpoint, unless it is Amazon's.
+func (s *s3) server() string {
+	if s.site.endpoint == nil {
+		return ""
+	}
+	return serverName(s.site.endpoint)
+}
+
 // public reports whether requests are not signed. This does not change.
 func (s *s3) public() bool { return s.keys.unsigned }
 

@@ -13,6 +13,7 @@ import (
 var (
 	_ source.Ahead     = (*file)(nil)
 	_ source.Sectioned = (*file)(nil)
+	_ source.Published = (*file)(nil)
 )
 
 // file is one version of an object.
@@ -43,6 +44,9 @@ func (f *file) Check() error { return nil }
 
 // Unseen names changes that would not be noticed.
 func (f *file) Unseen() string { return f.object.unseen }
+
+// SHA256 is the hash of the content if the publisher tells it.
+func (f *file) SHA256() string { return f.object.sha256 }
 
 // Access is who may read the file.
 func (f *file) Access(*source.Lookup) *source.Access { return f.in.access(f.object.name) }

@@ -102,7 +102,14 @@ func Open(ctx context.Context, name string, o Options) (s source.Store, single s
 		c.close()
 		return nil, "", clean(err)
 	}
-	return newStore(b, c, o), single, nil
+	d, err := openDisk(b, o)
+	if err != nil {
+		c.close()
+		return nil, "", fmt.Errorf("disk cache: %w", err)
+	}
+	store := newStore(b, c, o)
+	store.keep(d)
+	return store, single, nil
 }
 
 // known lists the schemes for messages.

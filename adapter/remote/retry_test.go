@@ -26,6 +26,7 @@ func TestWhatIsAskedForAgain(t *testing.T) {
 		{"a delay", &delay{err: &errStatus{code: 500}}, 0, 6},
 		{"a busy store", &delay{err: &errStatus{code: 503}, busy: true}, 0, 6},
 		{"a final status", &errStatus{code: 401}, 0, 1},
+		{"a redirect that is refused", errRedirect, 0, 1},
 		{"another version", source.ErrChanged, 0, 2},
 		{"a slow request", errSlow, 0, 0},
 	} {

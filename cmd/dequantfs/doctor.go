@@ -19,6 +19,7 @@ import (
 
 func newDoctor() *cobra.Command {
 	var asJSON bool
+	var source sourceFlags
 	c := &cobra.Command{
 		Use:   "doctor [SOURCE]",
 		Short: "say what this machine lacks, and how to fix it",
@@ -29,9 +30,13 @@ func newDoctor() *cobra.Command {
 		Example: "  dequantfs doctor\n  dequantfs doctor ~/models/DeepSeek-V3",
 		Args:    arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
+			how, err := source.check()
+			if err != nil {
+				return err
+			}
 			findings := append(examineMachine(c.Context()), examineProgram()...)
 			if len(args) > 0 {
-				findings = append(findings, examineSource(c, args[0])...)
+				findings = append(findings, examineSource(c, args[0], how)...)
 			}
 			if asJSON {
 				facts := map[string]any{"version": jsonVersion, "findings": findings}
@@ -40,6 +45,7 @@ func newDoctor() *cobra.Command {
 			return errors.Join(writeFindings(c.OutOrStdout(), findings), worst(findings))
 		},
 	}
+	source.register(c.Flags())
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	addQuiet(c)
 	return c
@@ -110,9 +116,9 @@ func examineKernels(implementation, architecture string) finding {
 }
 
 // examineSource opens a checkpoint and plans every view of it.
-func examineSource(c *cobra.Command, name string) []finding {
+func examineSource(c *cobra.Command, name string, how opening) []finding {
 	log := logger(c)
-	checkpoint, err := openCheckpoint(c.Context(), name, log, false)
+	checkpoint, err := openCheckpoint(c.Context(), name, log, how)
 	if err != nil {
 		return []finding{broken("source", err.Error(), hintFor(err))}
 	}

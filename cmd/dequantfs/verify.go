@@ -102,7 +102,7 @@ func (v *verifyFlags) verify(c *cobra.Command, dir string) (found *export.Verifi
 		found, err = v.againstManifest(c, dir, e.manifest)
 		return found, dir, "its manifest", err
 	}
-	s, err := openSource(c.Context(), e.source, fs.Options{Logger: logger(c)}, r.follow,
+	s, err := openSource(c.Context(), e.source, fs.Options{Logger: logger(c)}, r.opening,
 		v.plan(c, r, e))
 	if err != nil {
 		return nil, "", "", err
