@@ -219,3 +219,19 @@ func TestABlockThatIsReadInPiecesIsNotEvictedForBlocksAhead(t *testing.T) {
 		}
 	}
 }
+
+// A reader that skips parts of blocks leaves none of them read to its end.
+func TestBlocksThatWereReadInPartGiveWayAfterAWhile(t *testing.T) {
+	s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+	s.fetcher.times.recent = 20 * time.Millisecond
+	tab := s.shard()
+	tab.ahead(0, 4<<20)
+	for i := range int64(4) {
+		s.check(t, tab, i<<20, 1000)
+	}
+	eventually(t, "there is room again", func() bool { return tab.ahead(8<<20, 4<<20) })
+	s.check(t, tab, 8<<20, 4<<20)
+	if got := s.traffic().Bytes; got != 8<<20 {
+		t.Errorf("transferred %d bytes", got)
+	}
+}

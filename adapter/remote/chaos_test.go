@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -12,8 +13,8 @@ import (
 	"github.com/dequantfs/dequantfs/testdata/size"
 )
 
-// Readers that give up at random moments, files that are closed and opened again, read-ahead, a disk
-// cache and faults together leave right bytes, and the books in order.
+// Readers that give up at random moments, files that are closed and opened again, read-ahead, a
+// disk cache and faults together leave right bytes, and the books in order.
 func TestReadersGiveUpAndFilesCloseAtAnyMoment(t *testing.T) {
 	goroutines(t)
 	for _, seed := range size.Seeds(t) {
@@ -45,7 +46,8 @@ func (s *served) hasten(t *testing.T, r *rand.Rand) {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
 				p := make([]byte, n)
-				if _, err := tab.read(ctx, p, off); err == nil && string(p) != string(s.data[off:off+n]) {
+				_, err := tab.read(ctx, p, off)
+				if err == nil && !bytes.Equal(p, s.data[off:off+n]) {
 					t.Errorf("wrong bytes in [%d, %d)", off, off+n)
 				}
 			})

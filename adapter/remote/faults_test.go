@@ -272,3 +272,20 @@ func TestAStormPasses(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// Slow connections are many, if more of them are faster.
+func TestRequestsAtOnceGrow(t *testing.T) {
+	s := serve(t, 64<<20, Options{}, nil)
+	plan := faultproxy.Plan{PerConnection: 1 << 20}
+	tab, _ := s.through(t, plan, Options{Patience: 2 * time.Second})
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	for i := range int64(64) {
+		group.Go(func() { _, _ = tab.read(ctx, make([]byte, 1<<20), i<<20) })
+	}
+	eventually(t, "more requests are sent at once", func() bool {
+		return s.traffic().InFlight > firstRequests
+	})
+	cancel()
+	group.Wait()
+}
