@@ -365,19 +365,20 @@ func TestManyShardsAreListedInAFewRoundTrips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := stores.HTTP(t, "")
-	server.Put(t, "m", model)
-	gate := newRounds(t, server.URL)
-	proxy := httptest.NewServer(gate)
-	defer proxy.Close()
-	out := s.run("ls", "--summary", server.At(proxy.URL).Source("m"))
-	if out == "" {
-		t.Error("nothing is listed")
-	}
-	requests, rounds := gate.count()
-	t.Logf("%d requests in %d rounds", requests, rounds)
-	if requests > 2*shards+20 || rounds > 16 {
-		t.Errorf("%d requests in %d rounds", requests, rounds)
+	for _, kind := range []string{"http", "s3", "hub"} {
+		url, at := storeKinds[kind](t, model)
+		gate := newRounds(t, url)
+		proxy := httptest.NewServer(gate)
+		defer proxy.Close()
+		p := at(proxy.URL)
+		if out := s.output(p.from(s.command("ls", "--summary", p.source))); out == "" {
+			t.Error("nothing is listed")
+		}
+		requests, rounds := gate.count()
+		t.Logf("%s: %d requests in %d rounds", kind, requests, rounds)
+		if requests > 2*shards+20 || rounds > 16 {
+			t.Errorf("%s: %d requests in %d rounds", kind, requests, rounds)
+		}
 	}
 }
 
