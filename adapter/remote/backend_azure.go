@@ -128,12 +128,19 @@ func archived(tier string) error {
 
 // page reads one page of a listing.
 func (z *azure) page(ctx context.Context, query url.Values, page *azurePage) error {
+	return persist(ctx, func() error {
+		*page = azurePage{}
+		return z.explain(z.pageOnce(ctx, query, page))
+	})
+}
+
+func (z *azure) pageOnce(ctx context.Context, query url.Values, page *azurePage) error {
 	r, err := z.ask(ctx, "", query, nil)
 	if err != nil {
 		return err
 	}
 	if err := statusError(r); err != nil {
-		return z.explain(err)
+		return err
 	}
 	defer r.Body.Close()
 	return xml.NewDecoder(http.MaxBytesReader(nil, r.Body, mostListing)).Decode(page)

@@ -147,12 +147,19 @@ func recoded(encoding string) error {
 
 // page reads one page of a listing.
 func (g *gcs) page(ctx context.Context, query url.Values, page *gcsPage) error {
+	return persist(ctx, func() error {
+		*page = gcsPage{}
+		return g.explain(g.pageOnce(ctx, query, page))
+	})
+}
+
+func (g *gcs) pageOnce(ctx context.Context, query url.Values, page *gcsPage) error {
 	r, err := g.ask(ctx, "/storage/v1/b/"+url.PathEscape(g.bucket)+"/o", query, nil)
 	if err != nil {
 		return err
 	}
 	if err := statusError(r); err != nil {
-		return g.explain(err)
+		return err
 	}
 	defer r.Body.Close()
 	return json.NewDecoder(http.MaxBytesReader(nil, r.Body, mostListing)).Decode(page)
@@ -187,12 +194,22 @@ func (g *gcs) get(ctx context.Context, o *object, off, n int64) (*http.Response,
 	if err := statusError(r); err != nil {
 		return nil, err
 	}
-	if now := r.Header.Get("X-Goog-Generation"); now != "" && now != o.version {
+	if err := sameGeneration(r.Header.Get("X-Goog-Generation"), o.version); err != nil {
 		r.Body.Close()
-		return nil, fmt.Errorf("%w: its generation is %s, and was %s", source.ErrChanged, now,
-			o.version)
+		return nil, err
 	}
 	return r, nil
+}
+
+// sameGeneration compares the generation of an answer. An answer without one may be of any.
+func sameGeneration(now, was string) error {
+	switch now {
+	case was:
+		return nil
+	case "":
+		return fmt.Errorf("%w: it has no generation, and should have %s", errAnswer, was)
+	}
+	return fmt.Errorf("%w: its generation is %s, and was %s", source.ErrChanged, now, was)
 }
 
 // ask sends a GET with the credentials.

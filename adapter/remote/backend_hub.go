@@ -60,8 +60,8 @@ func openHub(ctx context.Context, a address, c *client) (backend, error) {
 	}
 	h.everyone = t.text == "" || i.public()
 	if t.text != "" && h.inClear() {
-		h.client.logger.Warn(fmt.Sprintf(
-			"the token is sent to %s without encryption: set HF_ENDPOINT to an https address", h.endpoint))
+		h.client.logger.Warn(fmt.Sprintf("the token is sent to %s without encryption: "+
+			"set HF_ENDPOINT to an https address", h.endpoint))
 	}
 	return h, h.listAll(ctx, i)
 }
@@ -176,11 +176,12 @@ func (h *hub) location(o *object) *location {
 func (h *hub) get(ctx context.Context, o *object, off, n int64) (*http.Response, error) {
 	l := h.location(o)
 	for renewed := false; ; renewed = true {
-		signed, a, err := h.resolve(ctx, l, o, off, n)
-		if err != nil || a != nil {
-			return a, err
+		f, err := h.resolve(ctx, l, o, off, n)
+		if err != nil || f.answer != nil {
+			return f.answer, err
 		}
-		a, err = h.data(ctx, signed, rangeOf(off, n))
+		signed := f.signed
+		a, err := h.data(ctx, signed, rangeOf(off, n))
 		switch {
 		case err != nil:
 			return nil, err
@@ -193,14 +194,19 @@ func (h *hub) get(ctx context.Context, o *object, off, n int64) (*http.Response,
 		case renewed:
 			l.inVain(time.Now())
 		}
-		return nil, &delay{fmt.Errorf("%s: %w", signed.url.Host, &errStatus{a.StatusCode, excerpt(a)}),
-			retryAfter(a.Header), false}
+		status := &errStatus{a.StatusCode, excerpt(a)}
+		err = fmt.Errorf("%s: %w", signed.url.Host, status)
+		return nil, &delay{err, retryAfter(a.Header), false}
 	}
 }
 
 // isRefused reports whether a status may mean that a signed address has expired.
 func isRefused(status int) bool {
-	return status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden
+	switch status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		return true
+	}
+	return false
 }
 
 // compared compares the ETag of an answer of the data host with that of its first one. The listing
@@ -237,60 +243,67 @@ func (h *hub) data(ctx context.Context, to *place, span string) (*http.Response,
 	return nil, fmt.Errorf("%s redirects more than %d times", to.url.Host, mostRedirects)
 }
 
-// resolve returns the signed address of a file. Readers who need it at the same time ask once. If
-// the endpoint sends the bytes itself, it returns the answer.
-func (h *hub) resolve(ctx context.Context, l *location, o *object, off, n int64) (*place, *http.Response, error) {
+// found is what the endpoint answers about a file: its signed address, or the bytes.
+type found struct {
+	signed *place
+	until  time.Time // when signed is to be renewed
+	answer *http.Response
+}
+
+// resolve finds the signed address of a file. Readers who need it at the same time ask once. If the
+// endpoint sends the bytes itself, each asks for its own.
+func (h *hub) resolve(ctx context.Context, l *location, o *object, off, n int64) (found, error) {
 	for {
 		signed, direct := l.known(time.Now())
 		if signed != nil {
-			return signed, nil, nil
+			return found{signed: signed}, nil
 		}
 		if direct {
-			signed, until, a, err := h.locate(ctx, o, off, n)
-			l.keep(signed, until, err)
-			return signed, a, err
+			f, err := h.locate(ctx, o, off, n)
+			l.keep(f, err)
+			return f, err
 		}
 		q, first := l.ask()
 		if first {
-			signed, until, a, err := h.locate(ctx, o, off, n)
+			f, err := h.locate(ctx, o, off, n)
 			q.left = ctx.Err() != nil
-			l.answer(q, signed, until, err)
-			return signed, a, err
+			l.answer(q, f, err)
+			return f, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, nil, ctx.Err()
+			return found{}, ctx.Err()
 		case <-q.done:
 		}
 		if !q.left && (q.err != nil || q.signed != nil) {
-			return q.signed, nil, q.err
+			return found{signed: q.signed}, q.err
 		}
 	}
 }
 
-// locate asks the endpoint for a range of a file. The answer is the file's signed address, or the
-// bytes. Both must be of the file that was listed.
-func (h *hub) locate(ctx context.Context, o *object, off, n int64) (signed *place, until time.Time, a *http.Response, err error) {
+// locate asks the endpoint for a range of a file. The answer must be about the file that was
+// listed.
+func (h *hub) locate(ctx context.Context, o *object, off, n int64) (f found, err error) {
 	t, err := hubToken()
 	if err != nil {
-		return nil, until, nil, err
+		return f, err
 	}
-	a, signed, err = h.send(ctx, h.address(o), t, rangeOf(off, n))
+	a, signed, err := h.send(ctx, h.address(o), t, rangeOf(off, n))
 	if err != nil {
-		return nil, until, nil, err
+		return f, err
 	}
 	if signed == nil && a.StatusCode != http.StatusOK && a.StatusCode != http.StatusPartialContent {
-		return nil, until, nil, h.refused(a, t)
+		return f, h.refused(a, t)
 	}
 	if err := h.same(a, o, signed != nil); err != nil {
 		_ = a.Body.Close()
-		return nil, until, nil, err
+		return f, err
 	}
 	if signed == nil {
-		return nil, until, cutOut(a, o, off, n), nil
+		return found{answer: cutOut(a, o, off, n)}, nil
 	}
 	server, _ := http.ParseTime(a.Header.Get("Date")) // without it the local clock counts
-	return signed, renewal(signed.url, server, time.Now()), nil, nil
+	return found{signed: signed, until: renewal(signed.url, server, time.Now())}, nil
 }
 
 // address is that of a file at the endpoint.
@@ -323,10 +336,11 @@ func (h *hub) same(a *http.Response, o *object, away bool) error {
 		switch {
 		case c.got == c.want:
 		case c.got != "":
-			return fmt.Errorf("%w: %s is %s, and was %s", source.ErrChanged, c.header, oneLine(c.got), c.want)
+			return fmt.Errorf("%w: %s is %s, and was %s", source.ErrChanged, c.header,
+				oneLine(c.got), c.want)
 		case c.needed:
-			return fmt.Errorf("%w: %s does not send %s: set HF_ENDPOINT to a mirror that does, or unset it",
-				errAnswer, h.endpoint, c.header)
+			return fmt.Errorf("%w: %s does not send %s: set HF_ENDPOINT to a mirror that does, "+
+				"or unset it", errAnswer, h.endpoint, c.header)
 		}
 	}
 	return nil

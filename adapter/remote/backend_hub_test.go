@@ -42,9 +42,9 @@ func useHub(t *testing.T, h *stores.Hub, token string) {
 // clearHub hides what the user has set for the Hub.
 func clearHub(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH",
-		"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "HF_HUB_CACHE",
-		"HUGGINGFACE_HUB_CACHE"} {
+	for _, name := range []string{"HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
+		"HF_TOKEN_PATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN",
+		"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"} {
 		t.Setenv(name, "")
 	}
 	t.Setenv("HF_HOME", t.TempDir())
@@ -94,7 +94,8 @@ func sameTensors(t *testing.T, remote, local *adapter.Checkpoint) {
 	}
 	for i, want := range local.Tensors() {
 		got := remote.Tensors()[i]
-		if got.Key != want.Key || got.Shard != want.Shard || !bytes.Equal(tensorBytes(t, got), tensorBytes(t, want)) {
+		same := got.Key == want.Key && got.Shard == want.Shard
+		if !same || !bytes.Equal(tensorBytes(t, got), tensorBytes(t, want)) {
 			t.Fatalf("%s of %s is not %s of %s", got.Key, got.Shard, want.Key, want.Shard)
 		}
 	}
@@ -106,11 +107,13 @@ func openBoth(t *testing.T, name, dir string) (remote, local *adapter.Checkpoint
 	if err != nil {
 		t.Fatal(err)
 	}
-	if remote, err = adapter.OpenStore(t.Context(), s, adapter.OpenOptions{Single: single}); err != nil {
+	remote, err = adapter.OpenStore(t.Context(), s, adapter.OpenOptions{Single: single})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = remote.Close() })
-	if local, err = adapter.Open(t.Context(), filepath.Join(dir, single), adapter.OpenOptions{}); err != nil {
+	local, err = adapter.Open(t.Context(), filepath.Join(dir, single), adapter.OpenOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = local.Close() })
@@ -173,7 +176,9 @@ func TestALargeRepositoryIsOpenedByFewRequests(t *testing.T) {
 	h.Put(t, "org/model", dir)
 	storage.Log.Reset()
 	remote, local := openBoth(t, "hf://org/model", dir)
-	api := h.Log.Count(func(r faultproxy.Request) bool { return strings.HasPrefix(r.Path, "/api/") })
+	api := h.Log.Count(func(r faultproxy.Request) bool {
+		return strings.HasPrefix(r.Path, "/api/")
+	})
 	resolved := map[string]int{}
 	for _, r := range h.Log.Requests() {
 		if strings.Contains(r.Path, "/resolve/") {
@@ -294,7 +299,8 @@ func TestSignedAddressesAreRenewedBeforeTheyExpire(t *testing.T) {
 	if n := h.Log.Count(isResolve); n != 2 {
 		t.Errorf("%d addresses for two lives of one", n)
 	}
-	if n := storage.Log.Count(func(r faultproxy.Request) bool { return r.Status == http.StatusForbidden }); n != 0 {
+	expired := func(r faultproxy.Request) bool { return r.Status == http.StatusForbidden }
+	if n := storage.Log.Count(expired); n != 0 {
 		t.Errorf("%d addresses had expired", n)
 	}
 }
@@ -336,7 +342,8 @@ func TestRefusedAddressesAreRenewedOnce(t *testing.T) {
 					_ = a.Body.Close()
 				}
 			}
-			if n, m := h.Log.Count(isResolve), len(storage.Log.Requests()); n != c.resolves || m != c.get {
+			n, m := h.Log.Count(isResolve), len(storage.Log.Requests())
+			if n != c.resolves || m != c.get {
 				t.Errorf("%d addresses and %d ranges, want %d and %d", n, m, c.resolves, c.get)
 			}
 		})
@@ -384,9 +391,9 @@ func backendOf(t *testing.T, s source.Store, name string) (backend, *object) {
 
 func asDelay(err error, d **delay) bool { return errors.As(err, d) }
 
-// The Hub and its storage fail in every way that is known. A read gives the right bytes or an error.
-// Once the faults end, every read succeeds. The first answer of a shard has no fault, since nothing
-// but its content, which is a header, tells that it is of another file.
+// The Hub and its storage fail in every way that is known. A read gives the right bytes or an
+// error. Once the faults end, every read succeeds. The first answer of a shard has no fault, since
+// nothing but its content, which is a header, tells that it is of another file.
 func TestTheHubFailsInEveryWay(t *testing.T) {
 	log.SetOutput(io.Discard) // net/http reports the bytes that follow a body
 	t.Cleanup(func() { log.SetOutput(os.Stderr) })
@@ -407,6 +414,7 @@ func TestTheHubFailsInEveryWay(t *testing.T) {
 			front.Set(faultproxy.Plan{})
 			storage.Set(faultproxy.Plan{})
 			before := front.Faults() + storage.Faults()
+			faults := func() int { return front.Faults() + storage.Faults() - before }
 			s, _, err := Open(t.Context(), "hf://org/model", Options{Patience: 400 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
@@ -420,13 +428,13 @@ func TestTheHubFailsInEveryWay(t *testing.T) {
 			for i := range 8 {
 				all.Go(func() {
 					r := rand.New(rand.NewPCG(seed, uint64(i)))
-					for front.Faults()+storage.Faults()-before < size.Count(300, 10_000)/3 && !t.Failed() {
+					for faults() < size.Count(300, 10_000)/3 && !t.Failed() {
 						failed.Add(readers.read(t, r))
 					}
 				})
 			}
 			all.Wait()
-			t.Logf("%d faults, %d reads failed", front.Faults()+storage.Faults()-before, failed.Load())
+			t.Logf("%d faults, %d reads failed", faults(), failed.Load())
 			front.Set(faultproxy.Plan{})
 			storage.Set(faultproxy.Plan{})
 			for r := rand.New(rand.NewPCG(seed, 99)); !t.Failed() && r.IntN(50) > 0; {

@@ -54,20 +54,21 @@ func (l *location) ask() (q *question, first bool) {
 	return l.asking, true
 }
 
-// answer ends a question. The address is kept until it is to be renewed.
-func (l *location) answer(q *question, signed *place, until time.Time, err error) {
-	l.keep(signed, until, err)
+// answer ends a question.
+func (l *location) answer(q *question, f found, err error) {
+	l.keep(f, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q.signed, q.err, l.asking = signed, err, nil
+	q.signed, q.err, l.asking = f.signed, err, nil
 	close(q.done)
 }
 
-func (l *location) keep(signed *place, until time.Time, err error) {
+// keep keeps an address until it is to be renewed.
+func (l *location) keep(f found, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil {
-		l.signed, l.until, l.direct = signed, until, signed == nil
+		l.signed, l.until, l.direct = f.signed, f.until, f.signed == nil
 	}
 }
 
@@ -105,16 +106,17 @@ func (l *location) pin(host, etag string) error {
 		l.etags = map[string]string{}
 	}
 	was, known := l.etags[host]
+	kind := source.ErrChanged
 	switch {
 	case !known:
 		l.etags[host] = etag
+		return nil
 	case was == etag:
+		return nil
 	case was == "" || etag == "":
-		return fmt.Errorf("%w: its ETag is %q, and was %q", errAnswer, oneLine(etag), oneLine(was))
-	default:
-		return fmt.Errorf("%w: its ETag is %s, and was %s", source.ErrChanged, oneLine(etag), oneLine(was))
+		kind = errAnswer
 	}
-	return nil
+	return fmt.Errorf("%w: its ETag is %q, and was %q", kind, oneLine(etag), oneLine(was))
 }
 
 // assumedLife is for an address that does not tell when it expires. Those of the Hub live for an
@@ -166,7 +168,8 @@ func seconds(s string) (int64, bool) {
 
 // policyEnd reads the end of a policy of CloudFront.
 func policyEnd(s string) (int64, bool) {
-	text, err := base64.StdEncoding.DecodeString(strings.NewReplacer("-", "+", "_", "=", "~", "/").Replace(s))
+	s = strings.NewReplacer("-", "+", "_", "=", "~", "/").Replace(s)
+	text, err := base64.StdEncoding.DecodeString(s)
 	if err != nil || s == "" {
 		return 0, false
 	}

@@ -95,7 +95,9 @@ func TestNamesThatAreNotModelsAreRefused(t *testing.T) {
 }
 
 func TestRevisionsAreWrittenAsTheyAreRead(t *testing.T) {
-	for _, revision := range []string{"main", "v1.0", "refs/pr/1", "feature/x", "a/b/c", "100%", "refs/x/1", "é#@1"} {
+	for _, revision := range []string{
+		"main", "v1.0", "refs/pr/1", "feature/x", "a/b/c", "100%", "refs/x/1", "é#@1",
+	} {
 		r := repository{id: "o/n", revision: revision}
 		got, err := parseRepository(strings.TrimPrefix(r.String(), "hf://"))
 		if err != nil || got != r {

@@ -187,7 +187,7 @@ func TestListingsThatDoNotEndAreRefused(t *testing.T) {
 			w.Header().Set("Link", "<"+f.data.URL+`/tree/2>; rel="next"`)
 			fmt.Fprint(w, "[]")
 		}, "refers to another host", 1},
-		{"a redirect to another origin", func(f *fakeHub, _ int, w http.ResponseWriter, r *http.Request) {
+		{"a redirect away", func(f *fakeHub, _ int, w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, f.data.URL+"/tree/2", http.StatusFound)
 		}, "set HF_ENDPOINT to the host that answers", 1},
 		{"redirects without end", func(f *fakeHub, _ int, w http.ResponseWriter, r *http.Request) {
@@ -242,8 +242,11 @@ func TestAnswersAboutAnotherFileAreAChange(t *testing.T) {
 			f.header[c.header] = c.value
 			h, o := f.open(t, "w.safetensors")
 			_, err := getAll(t.Context(), h, o, 0, 8)
-			if err == nil || errors.Is(err, source.ErrChanged) != c.changed || !strings.Contains(err.Error(), c.header) {
+			if err == nil || !strings.Contains(err.Error(), c.header) {
 				t.Errorf("%v", err)
+			}
+			if errors.Is(err, source.ErrChanged) != c.changed {
+				t.Errorf("changed is %v: %v", !c.changed, err)
 			}
 			if n := f.ranges.Load(); n != 0 {
 				t.Errorf("%d ranges were asked for", n)
@@ -417,10 +420,13 @@ func TestALimitedRateIsRespected(t *testing.T) {
 			for range 3 {
 				_, err := getAll(t.Context(), h, o, 0, 8)
 				var d *delay
-				if !errors.As(err, &d) || !d.busy || d.after < 100*time.Second || d.after > 200*time.Second {
+				if !errors.As(err, &d) || !d.busy {
 					t.Fatalf("%#v", err)
 				}
-				if want := "limits the rate of requests: try again in "; !strings.Contains(err.Error(), want) {
+				if d.after < 100*time.Second || d.after > 200*time.Second {
+					t.Errorf("after %v", d.after)
+				}
+				if !strings.Contains(err.Error(), "limits the rate of requests: try again in ") {
 					t.Errorf("%v", err)
 				}
 			}
@@ -444,7 +450,9 @@ func TestSmallFilesAreReadFromTheEndpoint(t *testing.T) {
 			}
 		}},
 		{"whole", func(f *fakeHub) http.HandlerFunc {
-			return func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, f.content) }
+			return func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, f.content)
+			}
 		}},
 		{"redirect", func(f *fakeHub) http.HandlerFunc {
 			return func(w http.ResponseWriter, r *http.Request) {
@@ -469,7 +477,8 @@ func TestSmallFilesAreReadFromTheEndpoint(t *testing.T) {
 			h, o := f.open(t, "config.json")
 			for off := range int64(8) {
 				for n := int64(1); off+n <= 8; n++ {
-					if got, err := getAll(t.Context(), h, o, off, n); got != f.content[off:off+n] || err != nil {
+					got, err := getAll(t.Context(), h, o, off, n)
+					if got != f.content[off:off+n] || err != nil {
 						t.Fatalf("[%d, %d): %q, %v", off, off+n, got, err)
 					}
 				}
@@ -511,8 +520,8 @@ func TestErrorsOfTheHubHaveNoSecrets(t *testing.T) {
 			w.Header().Set("X-Error-Message", leak)
 			w.Header().Set("Content-Type", "application/xml")
 			w.WriteHeader(code)
-			fmt.Fprintf(w, "<Error><Code>No</Code><Message>%s</Message><StringToSign>%s</StringToSign></Error>",
-				strings.ReplaceAll(leak, "&", ""), leak)
+			fmt.Fprintf(w, "<Error><Code>No</Code><Message>%s</Message>"+
+				"<StringToSign>%s</StringToSign></Error>", leak, leak)
 		}
 	}
 	hangUp := func(w http.ResponseWriter, r *http.Request) {
@@ -526,7 +535,9 @@ func TestErrorsOfTheHubHaveNoSecrets(t *testing.T) {
 		}
 	}
 	handlers := map[string]http.HandlerFunc{"hang up": hangUp}
-	for _, code := range []int{300, 400, 401, 403, 404, 409, 410, 412, 416, 418, 429, 451, 500, 502, 503} {
+	for _, code := range []int{
+		300, 400, 401, 403, 404, 409, 410, 412, 416, 418, 429, 451, 500, 502, 503,
+	} {
 		handlers[fmt.Sprint(code)] = status(code)
 	}
 	for _, to := range []string{"", "http://[bad?" + fakeSign, "ftp://host/?" + fakeSign, "http://u:p@host/?" + fakeSign,

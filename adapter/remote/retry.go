@@ -103,7 +103,8 @@ func final(err error) bool {
 	var d *delay
 	var s *errStatus
 	var c *tls.CertificateVerificationError
-	return !errors.As(err, &d) && (errors.As(err, &s) || errors.As(err, &c) || errors.Is(err, errRedirect))
+	return !errors.As(err, &d) &&
+		(errors.As(err, &s) || errors.As(err, &c) || errors.Is(err, errRedirect))
 }
 
 // busy returns the error's wish for fewer requests, or nil.

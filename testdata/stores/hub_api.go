@@ -189,7 +189,8 @@ func (c *call) branches() {
 				"targetCommit": repo.refs[name]})
 		}
 	}
-	c.json(http.StatusOK, map[string]any{"branches": branches, "tags": []any{}, "converts": []any{}})
+	c.json(http.StatusOK,
+		map[string]any{"branches": branches, "tags": []any{}, "converts": []any{}})
 }
 
 // names lists the files of the commit in order.
