@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/fs"
 )
@@ -117,5 +118,25 @@ func TestSourceFlagsAreChecked(t *testing.T) {
 	}
 	if !slices.Equal(names, registered) {
 		t.Errorf("registered: %v", registered)
+	}
+}
+
+func TestHashesOfASourceAreCompared(t *testing.T) {
+	found := judge("hf://o/n@c", []adapter.PublishedFile{
+		{Name: "a", Size: 10, SHA256: "AA", Got: "aa"},
+		{Name: "b", Size: 20, SHA256: "bb", Got: "cc"},
+		{Name: "c", Size: 30, SHA256: "dd", Err: errors.New("it hangs")},
+		{Name: "d", Size: 40},
+	})
+	var out bytes.Buffer
+	if err := found.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	const want = "b: its SHA-256 is cc, and its publisher tells bb\n" +
+		"c: cannot be read: it hangs\n" +
+		"no SHA-256 is published for d\n" +
+		"hf://o/n@c against the SHA-256 of its publisher: 3 files, 60B: 2 differences\n"
+	if out.String() != want {
+		t.Errorf("%s\nwant\n%s", &out, want)
 	}
 }
