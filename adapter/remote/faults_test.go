@@ -58,6 +58,8 @@ func TestNoFaultGivesWrongBytes(t *testing.T) {
 			}
 			group.Wait()
 			faults += p.Faults()
+			p.Set(faultproxy.Plan{})
+			s.consistent(t)
 			t.Log(right.Load(), "reads succeeded; ", p.Counts(), fmt.Sprintf("%+v", s.traffic()))
 			if right.Load() == 0 {
 				t.Error("no read succeeded")
@@ -269,4 +271,21 @@ func TestAStormPasses(t *testing.T) {
 	if got := s.traffic(); got.Throttled != 4 || got.AtOnce >= firstRequests {
 		t.Errorf("%+v", got)
 	}
+}
+
+// Slow connections are many, if more of them are faster.
+func TestRequestsAtOnceGrow(t *testing.T) {
+	s := serve(t, 64<<20, Options{}, nil)
+	plan := faultproxy.Plan{PerConnection: 1 << 20}
+	tab, _ := s.through(t, plan, Options{Patience: 2 * time.Second})
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	for i := range int64(64) {
+		group.Go(func() { _, _ = tab.read(ctx, make([]byte, 1<<20), i<<20) })
+	}
+	eventually(t, "more requests are sent at once", func() bool {
+		return s.traffic().InFlight > firstRequests
+	})
+	cancel()
+	group.Wait()
 }

@@ -44,7 +44,7 @@ type Options struct {
 	Memory   int64         // bytes of blocks in memory; 0: a tenth of the memory, at most 1 GiB
 	AtOnce   int           // most requests at once; 0: 256
 	Patience time.Duration // how long a request may bring no byte; 0: 10 s
-	Tries    int           // how often bytes are asked for before a read fails; 0: 6
+	Tries    int           // how often bytes are asked for in vain before a read fails; 0: 6
 
 	DiskCache     string // folder that keeps blocks; empty: none
 	DiskCacheSize int64  // bytes in it; 0: as far as a tenth of the disk stays free
