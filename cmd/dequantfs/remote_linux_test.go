@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -643,5 +644,45 @@ func TestFstabTakesASourceOverANetwork(t *testing.T) {
 	s.run("umount", s.mnt)
 	if _, err := os.Stat(filepath.Join(s.dir, "cache")); err != nil {
 		t.Error(err)
+	}
+}
+
+// Only a SOURCE that names the network is asked for over it, whatever the environment says.
+func TestOnlyASourceThatNamesTheNetworkUsesIt(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		http.NotFound(w, nil)
+	}))
+	defer server.Close()
+	tempting := place{env: []string{
+		"HF_ENDPOINT=" + server.URL, "HF_TOKEN=hf_x", "AWS_ENDPOINT_URL=" + server.URL,
+		"AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "STORAGE_EMULATOR_HOST=" + server.URL,
+		"HTTP_PROXY=" + server.URL, "HTTPS_PROXY=" + server.URL, "http_proxy=" + server.URL,
+	}}
+	export := filepath.Join(s.dir, "export")
+	for _, args := range [][]string{
+		{"ls", s.source}, {"mount", "--disk-cache", filepath.Join(s.dir, "cache"), s.source, s.mnt},
+		{"status"}, {"verify", s.mnt}, {"umount", s.mnt}, {"export", "--quiet", s.source, export},
+		{"verify", export}, {"demo"},
+	} {
+		s.output(tempting.from(s.command(args...)))
+	}
+	for _, args := range [][]string{{"doctor", s.source}, {"ls", "org/model"}} {
+		_ = tempting.from(s.command(args...)).Run() // it may fail
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("%d requests for local sources", n)
+	}
+	for _, name := range []string{"hf://org/model", "s3://bucket/model", "gs://bucket/model"} {
+		before := asked.Load()
+		if err := tempting.from(s.command("ls", name)).Run(); err == nil {
+			t.Errorf("%s is listed", name)
+		}
+		if asked.Load() == before {
+			t.Errorf("%s is not asked for", name)
+		}
 	}
 }
