@@ -47,7 +47,8 @@ func BenchmarkRead(b *testing.B) {
 	for _, size := range []int{typical, 1 << 20, 128 << 10, 4 << 10} {
 		p := make([]byte, size)
 		at := int64(typical-size) / 2 / pieceSize * pieceSize
-		name := map[int]string{typical: "8MiB", 1 << 20: "1MiB", 128 << 10: "128KiB", 4 << 10: "4KiB"}[size]
+		name := map[int]string{typical: "8MiB", 1 << 20: "1MiB", 128 << 10: "128KiB",
+			4 << 10: "4KiB"}[size]
 		b.Run(name+"/cache", func(b *testing.B) {
 			b.SetBytes(int64(size))
 			processorTime(b)
@@ -69,7 +70,8 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-// BenchmarkReadFromDisk compares blocks of the cache with plain files that are not in the page cache.
+// BenchmarkReadFromDisk compares blocks of the cache with plain files. They are not in the page
+// cache.
 func BenchmarkReadFromDisk(b *testing.B) {
 	const blocks = 16
 	dir := b.TempDir()
@@ -78,7 +80,9 @@ func BenchmarkReadFromDisk(b *testing.B) {
 	data := make([]byte, typical)
 	rand.NewChaCha8([32]byte{}).Read(data)
 	plain := func(i int64) string { return filepath.Join(dir, blockName(i, 1)) }
-	kept := func(i int64) string { return filepath.Join(c.folder.name, block{k, i, typical}.path()) }
+	kept := func(i int64) string {
+		return filepath.Join(c.folder.name, block{k, i, typical}.path())
+	}
 	for i := range int64(blocks) {
 		c.Write(k, i, data)
 		if err := os.WriteFile(plain(i), data, 0o600); err != nil {
@@ -122,7 +126,8 @@ func forget(b *testing.B, name string) {
 		b.Fatal(err)
 	}
 	defer f.Close()
-	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
+	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0,
+		unix.FADV_DONTNEED)); err != nil {
 		b.Fatal(err)
 	}
 }
