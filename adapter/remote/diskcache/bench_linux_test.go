@@ -2,10 +2,13 @@ package diskcache
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -158,4 +161,45 @@ func BenchmarkWrite(b *testing.B) {
 			os.Remove(name)
 		}
 	})
+}
+
+// BenchmarkList lists a cache of 690 GB in 163 objects: all of it, as the first time; again, when
+// nothing has changed; and with the time of each block, as before blocks are removed.
+func BenchmarkList(b *testing.B) {
+	c, _ := openCache(b, b.TempDir(), 0)
+	old := time.Now().Add(-time.Hour)
+	for i := range 163 {
+		dir := Key{"origin", fmt.Sprint(i), "version"}.dir()
+		if err := c.folder.root.MkdirAll(dir, 0o700); err != nil {
+			b.Fatal(err)
+		}
+		for off := range int64(503) {
+			name := path.Join(dir, blockName(off*typical, typical))
+			if err := c.folder.root.WriteFile(name, nil, 0o600); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for _, d := range []string{dir, path.Dir(dir)} {
+			if err := c.folder.root.Chtimes(d, old, old); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for name, list := range map[string]func() error{
+		"first":   func() error { c.index = index{}; return c.refresh(time.Now()) },
+		"again":   func() error { return c.refresh(time.Now()) },
+		"by time": func() error { _, err := c.folder.files(); return err },
+	} {
+		b.Run(name, func(b *testing.B) {
+			processorTime(b)
+			for b.Loop() {
+				if err := list(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	if want := 163 * 503 * onDisk(typical); c.index.total != want {
+		b.Errorf("%d bytes, want %d", c.index.total, want)
+	}
 }

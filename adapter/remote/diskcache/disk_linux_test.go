@@ -90,8 +90,7 @@ func TestATenthOfTheDiskStaysFree(t *testing.T) {
 			t.Errorf("%d of %d bytes are free", free, all)
 		}
 	}
-	w.want(t,
-		"the disk is too full: 0 of 4 MiB are free, and a tenth stays so")
+	w.want(t, "the disk is too full: 0 of 4 MiB are free, and a tenth stays so")
 	if files, _ := filesIn(t, filepath.Join(disk, "cache")); len(files) > 0 {
 		t.Errorf("files %v", files)
 	}

@@ -117,7 +117,7 @@ func TestEvictionUnderLoad(t *testing.T) {
 			c, r := caches[i%2], rand.New(rand.NewPCG(r.Uint64(), uint64(i)))
 			all.Go(func() {
 				defer ended.Add(1)
-				for range size.Count(150, 5000) {
+				for range size.Count(80, 5000) {
 					i, j := r.Int64N(w.objects), r.Int64N(w.blocks)
 					if w.readAll(t, c, i, j) {
 						hits.Add(1)
