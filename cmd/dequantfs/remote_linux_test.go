@@ -365,19 +365,20 @@ func TestManyShardsAreListedInAFewRoundTrips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := stores.HTTP(t, "")
-	server.Put(t, "m", model)
-	gate := newRounds(t, server.URL)
-	proxy := httptest.NewServer(gate)
-	defer proxy.Close()
-	out := s.run("ls", "--summary", server.At(proxy.URL).Source("m"))
-	if out == "" {
-		t.Error("nothing is listed")
-	}
-	requests, rounds := gate.count()
-	t.Logf("%d requests in %d rounds", requests, rounds)
-	if requests > 2*shards+20 || rounds > 16 {
-		t.Errorf("%d requests in %d rounds", requests, rounds)
+	for _, kind := range []string{"http", "s3", "hub"} {
+		url, at := storeKinds[kind](t, model)
+		gate := newRounds(t, url)
+		proxy := httptest.NewServer(gate)
+		defer proxy.Close()
+		p := at(proxy.URL)
+		if out := s.output(p.from(s.command("ls", "--summary", p.source))); out == "" {
+			t.Error("nothing is listed")
+		}
+		requests, rounds := gate.count()
+		t.Logf("%s: %d requests in %d rounds", kind, requests, rounds)
+		if requests > 2*shards+20 || rounds > 16 {
+			t.Errorf("%s: %d requests in %d rounds", kind, requests, rounds)
+		}
 	}
 }
 
@@ -459,4 +460,59 @@ func tensorSizes(t *testing.T, name string) map[string]int64 {
 		sizes[x.Name] = x.End - x.Begin
 	}
 	return sizes
+}
+
+// Verify compares the files of a repository with the hashes that the Hub tells, and says which have
+// none.
+func TestVerifyComparesASourceWithItsPublisher(t *testing.T) {
+	s := newSession(t)
+	url, at := storeKinds["hub"](t, s.source)
+	hub := at(url)
+	out := s.output(hub.from(s.command("verify", "hf://org/model")))
+	if !strings.Contains(out, ": 2 files, ") || !strings.Contains(out, "all as they should be") ||
+		!strings.Contains(out, "no SHA-256 is published for config.json") {
+		t.Error(out)
+	}
+	out = s.output(hub.from(s.command("verify", "--json", "hf://org/model")))
+	var found sourceVerification
+	if err := json.Unmarshal([]byte(out), &found); err != nil || found.Files != 2 ||
+		len(found.Differences) != 0 || len(found.Unpublished) == 0 || found.Bytes == 0 {
+		t.Errorf("%v: %s", err, out)
+	}
+	// A store that tells no hashes.
+	server := stores.HTTP(t, "")
+	server.Put(t, "m", s.source)
+	if out := s.run("verify", server.Source("m")); !strings.Contains(out, "nothing was compared") {
+		t.Error(out)
+	}
+	c := s.command("verify", "--layout", "hf", server.Source("m"))
+	if err := c.Run(); c.ProcessState.ExitCode() != 2 {
+		t.Errorf("with a view flag: %v", err)
+	}
+}
+
+// The doctor says which version and credentials are used, and how the server answers, but no
+// secret.
+func TestTheDoctorExaminesASourceOverANetwork(t *testing.T) {
+	s := newSession(t)
+	for kind, want := range map[string]string{
+		"hub": "none are used", "s3": "keys from", "http": "none are used",
+		"azure": "the key of the account",
+	} {
+		url, at := storeKinds[kind](t, s.source)
+		p := at(url)
+		out, _ := p.from(s.command("doctor", p.source)).Output() // other parts may be broken
+		for _, want := range []string{want, "pinned version", "an answer takes", "complete: "} {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("%s: no %q in\n%s", kind, want, out)
+			}
+		}
+		for _, variable := range p.env {
+			name, value, _ := strings.Cut(variable, "=")
+			secret := strings.Contains(name, "SECRET") || strings.Contains(name, "KEY")
+			if secret && strings.Contains(string(out), value) {
+				t.Errorf("%s: it says %s", kind, name)
+			}
+		}
+	}
 }
