@@ -46,8 +46,10 @@ func TestASecondMountReadsTheDiskCache(t *testing.T) {
 				return s.status().Stats.Network.Bytes
 			}
 			first := mount()
-			patiently(t, "the shards are kept", func() bool { return keptIn(t,
-				cache) >= shardBytes(t, s) })
+			patiently(t, "the shards are kept", func() bool {
+				return keptIn(t,
+					cache) >= shardBytes(t, s)
+			})
 			s.run("umount", s.mnt)
 			if second := mount(); second > first/10 {
 				t.Errorf("the second mount transferred %d bytes, the first %d", second, first)
