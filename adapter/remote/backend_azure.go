@@ -52,6 +52,10 @@ func openAzure(_ context.Context, a address, c *client) (backend, error) {
 func (z *azure) name() string {
 	return "az://" + z.account + "/" + z.container + "/" + z.prefix
 }
+
+// server is the endpoint of the account.
+func (z *azure) server() string { return serverName(z.endpoint) }
+
 func (z *azure) public() bool              { return z.sign == nil }
 func (z *azure) download() source.Download { return source.Download{} }
 
@@ -124,12 +128,19 @@ func archived(tier string) error {
 
 // page reads one page of a listing.
 func (z *azure) page(ctx context.Context, query url.Values, page *azurePage) error {
+	return persist(ctx, func() error {
+		*page = azurePage{}
+		return z.explain(z.pageOnce(ctx, query, page))
+	})
+}
+
+func (z *azure) pageOnce(ctx context.Context, query url.Values, page *azurePage) error {
 	r, err := z.ask(ctx, "", query, nil)
 	if err != nil {
 		return err
 	}
 	if err := statusError(r); err != nil {
-		return z.explain(err)
+		return err
 	}
 	defer r.Body.Close()
 	return xml.NewDecoder(http.MaxBytesReader(nil, r.Body, mostListing)).Decode(page)

@@ -95,6 +95,45 @@ func TestGCSPinsTheGeneration(t *testing.T) {
 	if _, err := b.get(t.Context(), o, 2, 4); !errors.Is(err, source.ErrChanged) {
 		t.Errorf("another generation: %v", err)
 	}
+	answered = ""
+	if _, err := b.get(t.Context(), o, 2, 4); !errors.Is(err, errAnswer) {
+		t.Errorf("no generation: %v", err)
+	}
+}
+
+// Both object stores are asked again for a page of a listing.
+func TestAListingIsAskedForAgain(t *testing.T) {
+	asked := 0
+	answer := func(page string) http.HandlerFunc {
+		asked = 0
+		return func(w http.ResponseWriter, _ *http.Request) {
+			switch asked++; asked {
+			case 1:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case 2:
+				panic(http.ErrAbortHandler) // closes the connection
+			default:
+				fmt.Fprint(w, page)
+			}
+		}
+	}
+	b := bucket(t, answer(`{"items": [{"name": "org/m/a", "size": "1", "generation": "1"}]}`))
+	if got, err := b.list(t.Context(), ".", 9); err != nil || len(got) != 1 {
+		t.Errorf("Google: %v, %v", got, err)
+	}
+	s := httptest.NewServer(answer("<EnumerationResults><Blobs>" + blob("org/m/a", "1", "0x1", "") +
+		"</Blobs></EnumerationResults>"))
+	defer s.Close()
+	noAzure(t)
+	t.Setenv("AZURE_STORAGE_SERVICE_ENDPOINT", s.URL)
+	z, err := openAzure(t.Context(), address{scheme: "az", rest: "acc/models/org/m"},
+		newClient(Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := z.list(t.Context(), ".", 9); err != nil || len(got) != 1 {
+		t.Errorf("Azure: %v, %v", got, err)
+	}
 }
 
 func TestGCSSaysWhatToDoAboutABucket(t *testing.T) {

@@ -86,6 +86,14 @@ var bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$`)
 
 func (s *s3) name() string { return "s3://" + s.bucket + "/" + s.prefix }
 
+// server is the endpoint, unless it is Amazon's.
+func (s *s3) server() string {
+	if s.site.endpoint == nil {
+		return ""
+	}
+	return serverName(s.site.endpoint)
+}
+
 // public reports whether requests are not signed. This does not change.
 func (s *s3) public() bool { return s.keys.unsigned }
 
@@ -112,7 +120,7 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 	for !l.full() {
 		page, err := s.page(ctx, query)
 		if err != nil {
-			return nil, fmt.Errorf("listing s3://%s/%s: %w", s.bucket, l.prefix, err)
+			return nil, fmt.Errorf("listing %q: %w", l.prefix, err)
 		}
 		page.addTo(&l)
 		next := page.NextContinuationToken
@@ -122,8 +130,8 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 		query.Set("continuation-token", next)
 	}
 	if l.count == 0 {
-		return nil, fmt.Errorf("%w: s3://%s has no objects below %q", source.ErrMissing, s.bucket,
-			l.prefix)
+		return nil, fmt.Errorf("%w: the bucket has no objects below %q: check the folder's name",
+			source.ErrMissing, l.prefix)
 	}
 	return l.result(s.client, s.name())
 }

@@ -44,7 +44,7 @@ type Options struct {
 	Memory   int64         // bytes of blocks in memory; 0: a tenth of the memory, at most 1 GiB
 	AtOnce   int           // most requests at once; 0: 256
 	Patience time.Duration // how long a request may bring no byte; 0: 10 s
-	Tries    int           // how often bytes are asked for before a read fails; 0: 6
+	Tries    int           // how often bytes are asked for in vain before a read fails; 0: 6
 
 	DiskCache     string // folder that keeps blocks; empty: none
 	DiskCacheSize int64  // bytes in it; 0: as far as a tenth of the disk stays free
@@ -102,7 +102,14 @@ func Open(ctx context.Context, name string, o Options) (s source.Store, single s
 		c.close()
 		return nil, "", clean(err)
 	}
-	return newStore(b, c, o), single, nil
+	d, err := openDisk(b, o)
+	if err != nil {
+		c.close()
+		return nil, "", fmt.Errorf("disk cache: %w", err)
+	}
+	store := newStore(b, c, o)
+	store.keep(d)
+	return store, single, nil
 }
 
 // known lists the schemes for messages.

@@ -32,7 +32,7 @@ func readProfiles() (*awsProfiles, error) {
 		file, err := ini.LoadSources(ini.LoadOptions{
 			Loose: true, AllowNestedValues: true, SkipUnrecognizableLines: true,
 			IgnoreInlineComment: true, IgnoreContinuation: true, InsensitiveKeys: true,
-			PreserveSurroundedQuote: true, KeyValueDelimiters: "=",
+			PreserveSurroundedQuote: true, KeyValueDelimiters: "=:",
 		}, f.paths[i])
 		if err != nil { // without the error's text, which may have a line with a secret
 			return nil, fmt.Errorf("%s cannot be read as a file of the AWS CLI: check it by "+
@@ -58,14 +58,16 @@ func inHome(name string) string {
 
 // sections are the places with keys of a profile. The first that has a key counts.
 func (f *awsProfiles) sections(profile string) (list []*ini.Section) {
-	inConfig := "profile " + profile
-	if profile == "default" && !f.config.HasSection(inConfig) {
-		inConfig = profile
-	}
 	if s, err := f.secret.GetSection(profile); err == nil {
 		list = append(list, s)
 	}
-	if s, err := f.config.GetSection(inConfig); err == nil {
+	for _, s := range f.config.Sections() {
+		name, ok := strings.CutPrefix(strings.ReplaceAll(s.Name(), "\t", " "), "profile ")
+		if ok && strings.Trim(strings.TrimSpace(name), `"'`) == profile {
+			return append(list, s)
+		}
+	}
+	if s, err := f.config.GetSection("default"); err == nil && profile == "default" {
 		list = append(list, s)
 	}
 	return list

@@ -139,3 +139,47 @@ func TestBothFilesOfAProfileCount(t *testing.T) {
 		t.Errorf("without a home: %v", err)
 	}
 }
+
+// The values are those that botocore 1.44, which the AWS CLI reads its files with, finds.
+func TestProfilesMeanWhatTheyDoForTheAWSCLI(t *testing.T) {
+	const keys = "aws_access_key_id = A\naws_secret_access_key = s\n"
+	for name, c := range map[string]struct{ config, secret, profile, want string }{
+		"plain":               {"[default]\nregion = r-1\n", "[default]\n" + keys, "", "A s  r-1  "},
+		"no spaces":           {"", "[default]\naws_access_key_id=A\naws_secret_access_key=s/+=x\n", "", "A s/+=x    "},
+		"colons":              {"", "[default]\naws_access_key_id: A\naws_secret_access_key: s\n", "", "A s    "},
+		"remarks":             {"# c\n; d\n[default]\n#region = x\nregion = r-1\n", "[default]\n; x\n" + keys, "", "A s  r-1  "},
+		"no remark":           {"", "[default]\naws_access_key_id = A # c ; d\naws_secret_access_key = s\n", "", "A # c ; d s    "},
+		"quotes":              {"", "[default]\naws_access_key_id = \"A\"\naws_secret_access_key = 's'\n", "", "\"A\" 's'    "},
+		"no variables":        {"", "[default]\naws_access_key_id = A\naws_secret_access_key = a%(region)s$b\\\n", "", "A a%(region)s$b\\    "},
+		"capitals":            {"", "[default]\nAWS_ACCESS_KEY_ID = A\nAWS_SECRET_ACCESS_KEY = s\n", "", "A s    "},
+		"indented":            {"", "[default]\n  aws_access_key_id = A\n  aws_secret_access_key = s\n", "", "A s    "},
+		"lines of Windows":    {"", "[default]\r\naws_access_key_id = A\r\naws_secret_access_key = s\r\n", "", "A s    "},
+		"a token":             {"", "[default]\n" + keys + "aws_session_token = T==\n", "", "A s T==   "},
+		"two defaults":        {"[default]\nregion = a-1\n[profile default]\nregion = b-1\n", "[default]\n" + keys, "", "A s  b-1  "},
+		"a profile in quotes": {"[profile \"my prof\"]\nregion = r-1\n" + keys, "", "my prof", "A s  r-1  "},
+		"a tab":               {"[profile\twork]\nregion = r-1\n" + keys, "", "work", "A s  r-1  "},
+		"keys below a key": {"[default]\nregion = r-1\ns3 =\n    addressing_style = path\n    max = 3\n" +
+			"endpoint_url = http://e\n" + keys, "", "", "A s  r-1 http://e path"},
+		"keys below a key, by tabs": {"[default]\ns3 =\n\taddressing_style=path\nregion = r-1\n" + keys, "", "",
+			"A s  r-1  path"},
+		"services": {"[default]\nservices = x\nendpoint_url=http://g\n" + keys + "[services x]\nsts =\n" +
+			"  endpoint_url = http://sts\ns3 =\n  endpoint_url = http://s3\n", "", "", "A s   http://s3 "},
+		"keys in both files": {"[default]\naws_access_key_id = C\naws_secret_access_key = c\n", "[default]\n" + keys, "",
+			"A s    "},
+	} {
+		noAWS(t)
+		awsFiles(t, c.config, c.secret)
+		t.Setenv("AWS_PROFILE", c.profile)
+		f, err := readProfiles()
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		id, secret, token := f.static(f.chosen)
+		got := strings.Join([]string{id, secret, token, f.get("region"), f.endpoint("s3"),
+			f.nested("s3", "addressing_style")}, " ")
+		if got != c.want {
+			t.Errorf("%s: %q; want %q", name, got, c.want)
+		}
+	}
+}

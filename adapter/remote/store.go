@@ -17,6 +17,7 @@ type store struct {
 	backend backend
 	client  *client
 	fetcher *fetcher
+	disk    *disk // nil: none
 
 	mu      sync.Mutex
 	folders map[string][]object // that were listed
@@ -24,6 +25,13 @@ type store struct {
 
 func newStore(b backend, c *client, o Options) *store {
 	return &store{backend: b, client: c, fetcher: newFetcher(b, o), folders: map[string][]object{}}
+}
+
+// keep has blocks kept in a disk cache, if there is one.
+func (s *store) keep(d *disk) {
+	if d != nil {
+		s.disk, s.fetcher.cache = d, d
+	}
 }
 
 // Name is the source as it is opened again.
@@ -39,6 +47,9 @@ func (s *store) Traffic() source.Traffic { return s.fetcher.traffic() }
 func (s *store) Close() error {
 	s.fetcher.close()
 	s.client.close()
+	if s.disk != nil {
+		return s.disk.cache.Close()
+	}
 	return nil
 }
 

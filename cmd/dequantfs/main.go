@@ -78,10 +78,8 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dequantfs",
 		Short: "show a quantized checkpoint as the dequantized one, computed as it is read",
-		Long: "dequantfs mounts a quantized checkpoint (such as FP8 DeepSeek-V3) and shows\n" +
-			"the dequantized, expert-merged checkpoint, computed only where it is read.",
-		Example: "  dequantfs demo\n" +
-			"  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3\n" +
+		Long:  "dequantfs shows a quantized checkpoint as the dequantized one, computed on read.",
+		Example: "  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3\n" +
 			"  dequantfs umount /mnt/v3",
 		Args: noSuchCommand,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -32,7 +32,7 @@ func openCheckpoint(
 	how.remote.Logger = log
 	store, single, err := remote.Open(ctx, name, how.remote)
 	if err != nil {
-		return nil, explainName(name, fmt.Errorf("%s: %w", name, err))
+		return nil, explainName(name, fmt.Errorf("%s: %w", remote.Shown(name), err))
 	}
 	o.Single = single
 	c, err := adapter.OpenStore(ctx, store, o)

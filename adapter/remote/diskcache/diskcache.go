@@ -8,8 +8,9 @@
 // begins with the bytes of the block. Then come the CRC32C of each 32 KiB and a footer, which
 // repeats what the name says and has a CRC of its own.
 //
-// A file is written under another name in DIR/v1/tmp and then renamed. It is not synced, so after a
-// crash it may have other bytes. Each read checks the footer and the CRC of every byte that it
+// A file is written under another name in DIR/v1/tmp and then renamed. It is locked meanwhile, so
+// files of dead processes are found and removed; those of other machines, after an hour. A file is
+// not synced, so after a crash of the machine it may have other bytes. Each read checks the footer and the CRC of every byte that it
 // returns. If one is wrong, the file is removed, and the cache does not have the block.
 //
 // # Size
@@ -168,7 +169,7 @@ func (c *Cache) begin(size int64) (temp string, ok bool) {
 // fill writes a block to a temporary file. It makes room when the file is there, so other processes
 // count it when they make room.
 func (c *Cache) fill(temp string, b block, data []byte) error {
-	file, err := c.folder.create(path.Join(tempDir, temp))
+	file, err := c.folder.createTemp(temp)
 	if err != nil {
 		return err
 	}

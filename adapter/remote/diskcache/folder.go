@@ -2,6 +2,8 @@ package diskcache
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +11,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -103,19 +106,39 @@ func (f *folder) read(b block, p []byte, at int64) (used time.Time, err error) {
 	return info.ModTime(), b.read(file, p, at)
 }
 
-// tempName makes the name of a temporary file, which says how many bytes it will have.
-func tempName(size int64) string { return fmt.Sprintf("%d-%s", size, rand.Text()) }
+// host tells the temporary files of this machine from those of others.
+var host = sync.OnceValue(func() string {
+	name, _ := os.Hostname()
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:4])
+})
 
-// tempSize reads the name of a temporary file.
-func tempSize(name string) (int64, bool) {
-	digits, random, found := strings.Cut(name, "-")
-	size, err := strconv.ParseInt(digits, 10, 64)
-	return size, found && err == nil && size > 0 && random != ""
+// tempName makes the name of a temporary file, which says how many bytes it will have.
+func tempName(size int64) string { return fmt.Sprintf("%d-%s-%s", size, host(), rand.Text()) }
+
+// parseTemp reads the name of a temporary file. here reports whether it is of this machine.
+func parseTemp(name string) (size int64, here, ok bool) {
+	parts := strings.Split(name, "-")
+	if len(parts) != 3 {
+		return 0, false, false
+	}
+	size, err := strconv.ParseInt(parts[0], 10, 64)
+	return size, parts[1] == host(), err == nil && size > 0 && parts[2] != ""
+}
+
+// createTemp makes a temporary file, and holds it. Another process may take it for abandoned before
+// it is held.
+func (f *folder) createTemp(name string) (*os.File, error) {
+	file, err := f.create(path.Join(tempDir, name))
+	if err == nil && !hold(file) {
+		return nil, errors.Join(errNoRoom, file.Close())
+	}
+	return file, err
 }
 
 // create makes a file and its directory.
 func (f *folder) create(name string) (*os.File, error) {
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
 	file, err := f.root.OpenFile(name, flags, 0o600)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return file, err
@@ -141,6 +164,9 @@ func (f *folder) place(temp string, b block) error {
 	}
 	if err != nil {
 		f.root.Remove(from)
+	}
+	if isGone(err) { // it was the temporary file
+		return errNoRoom
 	}
 	return err
 }

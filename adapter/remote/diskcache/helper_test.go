@@ -153,6 +153,20 @@ func filesIn(t testing.TB, dir string) (names []string, bytes int64) {
 	return names, bytes
 }
 
+// bound is the bytes of the files of a cache, whatever they are.
+func bound(t testing.TB, dir string) (total int64) {
+	t.Helper()
+	filepath.WalkDir(filepath.Join(dir, "v1"), func(_ string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			if info, err := e.Info(); err == nil {
+				total += info.Size()
+			}
+		}
+		return nil
+	})
+	return total
+}
+
 // required reports whether the environment demands that a test with this need runs.
 func required(need string) bool {
 	list := strings.Split(os.Getenv("DEQUANTFS_REQUIRE"), ",")

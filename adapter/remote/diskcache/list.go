@@ -205,9 +205,7 @@ func (p *Pruning) apply(files []file, now time.Time) (remove []file) {
 func (f *folder) removeTemps(now time.Time) error {
 	names, err := f.names(tempDir)
 	for _, name := range names {
-		if _, ok := tempSize(name); ok {
-			f.removeOld(path.Join(tempDir, name), now)
-		}
+		f.removeDead(name, now)
 	}
 	return err
 }

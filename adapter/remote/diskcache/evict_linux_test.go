@@ -1,10 +1,12 @@
 package diskcache
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -99,20 +101,6 @@ func TestABlockLargerThanTheCacheRemovesNothing(t *testing.T) {
 		t.Errorf("objects %q are kept, want 0", got)
 	}
 	w.want(t)
-}
-
-// bound is the bytes of the files of a cache, whatever they are.
-func bound(t testing.TB, dir string) (total int64) {
-	t.Helper()
-	filepath.WalkDir(filepath.Join(dir, "v1"), func(_ string, e os.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() {
-			if info, err := e.Info(); err == nil {
-				total += info.Size()
-			}
-		}
-		return nil
-	})
-	return total
 }
 
 // Writers and readers of two caches work in one folder with room for a fifth of the blocks. Each
@@ -251,12 +239,13 @@ func TestTheIndexListsWhatHasChanged(t *testing.T) {
 	}
 }
 
-func TestOldTemporaryFilesAreRemoved(t *testing.T) {
+func TestTemporaryFilesOfDeadProcessesAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	c, _ := openCache(t, dir, 0)
 	even.write(c, 0, 0)
-	temps := map[string]time.Duration{"4096-dead": 61 * time.Minute, "8192-alive": 59 * time.Minute,
-		"not ours": 100 * time.Hour}
+	here := "-" + host() + "-"
+	temps := map[string]time.Duration{"4096-elsewhere-old": 61 * time.Minute, "8192-elsewhere-new": 59 * time.Minute,
+		"4096" + here + "old": 61 * time.Minute, "4096" + here + "dead": 0, "not ours": 100 * time.Hour}
 	for name, age := range temps {
 		name, when := filepath.Join(dir, "v1", "tmp", name), time.Now().Add(-age)
 		if err := os.WriteFile(name, []byte("torn"), 0o600); err != nil {
@@ -266,15 +255,51 @@ func TestOldTemporaryFilesAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, _ = openCache(t, dir, 0)
-	c.list()
-	left, err := os.ReadDir(filepath.Join(dir, "v1", "tmp"))
-	if err != nil || len(left) != 2 || left[0].Name() != "8192-alive" {
-		t.Errorf("left: %v (%v)", left, err)
+	held, err := c.folder.createTemp("16384" + here + "alive")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if c.index.temps != 8192 || c.index.total != 8192+unit {
+	defer held.Close()
+	for _, look := range []func(){
+		func() { second, _ := openCache(t, dir, 0); second.list(); c = second },
+		func() { Prune(dir, Pruning{Limited: true, Size: 1 << 30}) },
+	} {
+		look()
+		var left []string
+		names, err := os.ReadDir(filepath.Join(dir, "v1", "tmp"))
+		for _, n := range names {
+			left = append(left, n.Name())
+		}
+		if want := []string{"16384" + here + "alive", "8192-elsewhere-new", "not ours"}; err != nil || !slices.Equal(left, want) {
+			t.Errorf("left: %q (%v), want %q", left, err, want)
+		}
+	}
+	if want := int64(8192 + 16384); c.index.temps != want || c.index.total != want+unit {
 		t.Errorf("bytes of temporary files %d, of all %d", c.index.temps, c.index.total)
 	}
+}
+
+// A file that another process takes for abandoned, before it is held, is not used.
+func TestATemporaryFileThatIsRemovedEarly(t *testing.T) {
+	c, w := openCache(t, t.TempDir(), 0)
+	even.write(c, 0, 0)
+	file, err := c.folder.create(tempDir + "/1-x-y")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if !c.folder.abandoned(tempDir+"/1-x-y") || c.folder.root.Remove(tempDir+"/1-x-y") != nil {
+		t.Error("it is not taken for abandoned")
+	}
+	if hold(file) {
+		t.Error("a file that was removed is held")
+	}
+	temp := tempName(unit)
+	off, n := even.block(1, 0)
+	if err := c.folder.place(temp, block{even.key(1), off, n}); !errors.Is(err, errNoRoom) {
+		t.Errorf("placing a file that was removed: %v", err)
+	}
+	w.want(t)
 }
 
 // Files that are not blocks are neither counted nor removed.
