@@ -1,6 +1,6 @@
-// Package remote reads checkpoints over a network: from the Hugging Face Hub, from object stores, and
-// from web servers that answer range requests. It is the only package that opens network connections
-// to a source, and it does so only for a name with a scheme.
+// Package remote reads checkpoints over a network: from the Hugging Face Hub, from object stores,
+// and from web servers that answer range requests. It is the only package that opens network
+// connections to a source, and it does so only for a name with a scheme.
 //
 // [Open] opens a source as a [source.Store]. All stores share one fetcher, so they differ only in
 // how they list, sign and pin. A new kind of store is one file with a backend and one line in the
