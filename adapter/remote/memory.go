@@ -121,11 +121,14 @@ func (m *memory) idle(b *block, now time.Time) {
 	}
 }
 
-// rest frees the memory that readers are unlikely to need.
+// rest frees the memory of all blocks that were not used for a while.
 func (f *fetcher) rest() {
 	m := f.memory
-	for b := at(m.spent.Front()); b != nil; b = at(m.spent.Front()) {
-		f.drop(b)
+	f.age(time.Now())
+	for _, l := range []*list.List{m.spent, m.part} {
+		for b := at(l.Front()); b != nil; b = at(l.Front()) {
+			f.drop(b)
+		}
 	}
 	clear(m.free)
 	m.freeBytes = 0
