@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	"github.com/dequantfs/dequantfs/testdata/steady"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -599,7 +600,7 @@ func (x *tableCase) checkRefused(t *testing.T, all *refusals, counts met) {
 		s := x.source(t)
 		w, scale, _ := x.tensors("BF16")
 		s.Tensors = []synth.Tensor{w, scale}
-		dir := t.TempDir()
+		dir := inmemory.Dir(t)
 		if err := s.Write(dir); err != nil {
 			t.Fatal(err)
 		}
