@@ -62,6 +62,7 @@ type Checkpoint struct {
 	side    []SideFile
 	pairing pairing
 	store   source.Store
+	pace    pace
 	single  bool          // one file was asked for, which need not be the whole model
 	files   []source.File // that are open
 	read    []source.File // that were read as it was opened, and are closed
@@ -146,7 +147,7 @@ func openStore(ctx context.Context, s source.Store, name, single string,
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Checkpoint{Path: name, Config: &Config{}, store: s}
+	c := &Checkpoint{Path: name, Config: &Config{}, store: s, pace: paceOf(s)}
 	if err := c.open(ctx, single, o); err != nil {
 		c.discard(ctx)
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -199,10 +200,13 @@ func (c *Checkpoint) Folder() string { return c.store.Name() }
 
 // Location returns the folder or the single file that was opened.
 func (c *Checkpoint) Location() string {
-	if c.single {
-		return filepath.Join(c.Folder(), filepath.FromSlash(c.shards[0]))
+	switch {
+	case !c.single:
+		return c.Folder()
+	case isNetworked(c.store):
+		return strings.TrimSuffix(c.Folder(), "/") + "/" + c.shards[0]
 	}
-	return c.Folder()
+	return filepath.Join(c.Folder(), filepath.FromSlash(c.shards[0]))
 }
 
 // Shards returns the names of the shards in natural order. The caller must not change the slice.
@@ -238,7 +242,10 @@ func (c *Checkpoint) open(ctx context.Context, single string, o OpenOptions) err
 	if err != nil {
 		return err
 	}
-	defer func() { c.read = d.read }()
+	defer func() {
+		c.read = d.read
+		d.closeBegun()
+	}()
 	if single != "" {
 		return c.openSingle(d, single)
 	}
@@ -338,7 +345,7 @@ func (c *Checkpoint) openShards(d *folder, model *selection) error {
 	if err := d.finished(model.shards); err != nil {
 		return err
 	}
-	r := shardReader{c: c, d: d, model: model}
+	r := shardReader{c: c, d: d, model: model, cuts: cuts{}}
 	c.tensorParallel = tensorParallelOf(model.index)
 	c.shards = model.shards
 	c.byKey = map[string]*Stored{}
@@ -357,7 +364,11 @@ func (c *Checkpoint) openShards(d *folder, model *selection) error {
 	if err := r.finish(); err != nil {
 		return err
 	}
-	return c.readSmall(d.ctx, knownFormats)
+	if err := c.readSmall(d.ctx, knownFormats); err != nil {
+		return err
+	}
+	r.cuts.cut()
+	return nil
 }
 
 // shardReader collects the tensors of the shards and compares them with the index.
@@ -367,6 +378,7 @@ type shardReader struct {
 	model *selection
 	files []source.File
 
+	cuts     cuts
 	pieces   pieces    // of the current shard
 	unlisted []*Stored // tensors that the index does not list
 	copies   []*Stored // tensors that the index lists in another shard
@@ -377,7 +389,7 @@ type shardReader struct {
 func (r *shardReader) readAll() error {
 	ctx, cancel := context.WithCancel(r.d.ctx)
 	defer cancel()
-	return eachHead(ctx, r.files, func(head *shardHead) error {
+	return eachHead(ctx, r.files, r.d.pace.heads, func(head *shardHead) error {
 		err := r.read(head)
 		if err != nil {
 			cancel()
@@ -406,7 +418,7 @@ func (r *shardReader) read(head *shardHead) error {
 		}
 		r.c.kernelOrder[f.Name()] = true
 	}
-	cutAtTensors(f, h)
+	r.cuts.add(f, h)
 	stored := make([]Stored, len(h.Tensors))
 	r.c.tensors = slices.Grow(r.c.tensors, len(stored))
 	for i, t := range h.Tensors {
@@ -418,20 +430,6 @@ func (r *shardReader) read(head *shardHead) error {
 		}
 	}
 	return nil
-}
-
-// cutAtTensors tells a file that fetches whole sections where its tensors begin.
-func cutAtTensors(f source.File, h *safetensors.Header) {
-	s, ok := f.(source.Sectioned)
-	if !ok {
-		return
-	}
-	begins := make([]int64, len(h.Tensors))
-	for i, t := range h.Tensors {
-		begins[i] = h.DataOffset + t.Begin
-	}
-	slices.Sort(begins)
-	s.Cut(begins)
 }
 
 // add checks the key of a tensor and adds the tensor. If the index lists the key in another shard,

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"slices"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -24,31 +23,39 @@ const (
 func (c *Checkpoint) Fingerprint() (string, error) {
 	tensors := slices.Clone(c.Tensors())
 	slices.SortFunc(tensors, func(a, b *Stored) int { return cmp.Compare(a.Key, b.Key) })
-	h := sha256.New()
 	step := max(1, len(tensors)/sampledTensors)
+	samples := make([][]byte, (len(tensors)+step-1)/step)
+	err := concurrently(len(samples), c.pace.heads, func(i int) (err error) {
+		samples[i], err = c.sample(tensors[i*step])
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
 	for i, t := range tensors {
 		fmt.Fprintf(h, "%q %s %d\n", t.Key, t.DType, t.Shape)
-		if i%step != 0 {
-			continue
-		}
-		if err := t.sample(h); err != nil {
-			return "", err
+		if i%step == 0 {
+			h.Write(samples[i/step])
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// sample adds bytes from the middle of a tensor to a hash.
-func (t *Stored) sample(h hash.Hash) error {
+// sample returns bytes from the middle of a tensor.
+func (c *Checkpoint) sample(t *Stored) ([]byte, error) {
 	size, err := safetensors.Size(t.DType, t.Shape)
 	if err != nil {
-		return fmt.Errorf("%s: %w", t.Key, err)
+		return nil, fmt.Errorf("%s: %w", t.Key, err)
 	}
+	f, done, err := c.reopened(t.File)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t.File.Name(), err)
+	}
+	defer done()
 	p := make([]byte, min(sampleBytes, size))
-	if n, err := t.File.ReadAt(context.Background(), p,
-		t.Offset+(size-int64(len(p)))/2); n < len(p) {
-		return fmt.Errorf("%s: %s: %w", t.File.Name(), t.Key, err)
+	if n, err := f.ReadAt(context.Background(), p, t.Offset+(size-int64(len(p)))/2); n < len(p) {
+		return nil, fmt.Errorf("%s: %s: %w", t.File.Name(), t.Key, err)
 	}
-	h.Write(p)
-	return nil
+	return p, nil
 }

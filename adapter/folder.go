@@ -23,12 +23,15 @@ type folder struct {
 	entries []string // names in the folder, sorted
 	logger  *slog.Logger
 	fits    func(bytes int64) error
+	pace    pace
 	read    []source.File // that were read, and are closed
+
+	begun map[string]source.File // that are being fetched
 }
 
 // newFolder lists the names of a store.
 func newFolder(ctx context.Context, s source.Store, o OpenOptions) (*folder, error) {
-	d := &folder{ctx: ctx, store: s, logger: o.Logger, fits: o.Fits}
+	d := &folder{ctx: ctx, store: s, logger: o.Logger, fits: o.Fits, pace: paceOf(s)}
 	l, err := s.List(ctx, ".", maxEntries+1)
 	if err != nil {
 		return nil, err
@@ -40,6 +43,7 @@ func newFolder(ctx context.Context, s source.Store, o OpenOptions) (*folder, err
 		d.entries = append(d.entries, e.Name)
 	}
 	slices.Sort(d.entries)
+	d.begin()
 	return d, nil
 }
 
@@ -50,7 +54,13 @@ func (d *folder) has(name string) bool {
 }
 
 // open opens a regular file of the folder.
-func (d *folder) open(name string) (source.File, error) { return d.store.Open(d.ctx, name) }
+func (d *folder) open(name string) (source.File, error) {
+	if f := d.begun[name]; f != nil {
+		delete(d.begun, name)
+		return f, nil
+	}
+	return d.store.Open(d.ctx, name)
+}
 
 // isFolder says whether an entry is a subfolder, or a link to one.
 func (d *folder) isFolder(name string) bool {

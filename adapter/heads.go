@@ -10,16 +10,26 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
-const (
-	openAtOnce  = 16        // shards that are opened, or whose headers are read, at the same time
-	headerAhead = 128 << 10 // bytes of each shard that are read ahead; most headers are shorter
+// headerAhead is how many bytes of each shard are read ahead. Most headers are shorter.
+const headerAhead = 128 << 10
+
+// pace is how many things are done at the same time while a checkpoint is opened.
+type pace struct {
+	heads int // shards that are opened, or whose headers are read
+	small int // reads of small tensors
+}
+
+// Over a network each read takes long, and the memory for heads is 8 MiB.
+var (
+	localPace   = pace{heads: 16, small: 16}
+	networkPace = pace{heads: 64, small: 256}
 )
 
 // openAll opens files at the same time. It returns those that were opened even if some could not
 // be; then the error is that of the first name.
 func (d *folder) openAll(names []string) ([]source.File, error) {
 	files := make([]source.File, len(names))
-	err := concurrently(len(names), func(i int) (err error) {
+	err := concurrently(len(names), d.pace.heads, func(i int) (err error) {
 		if files[i], err = d.open(names[i]); err != nil {
 			return fmt.Errorf("%s: %w", names[i], err)
 		}
@@ -34,12 +44,12 @@ func (d *folder) openAll(names []string) ([]source.File, error) {
 	return opened, err
 }
 
-// concurrently calls do with 0 to n-1, several at the same time. The error is that of the lowest
+// concurrently calls do with 0 to n-1, atOnce of them at the same time. The error is that of the lowest
 // number, whichever call ends first. Numbers above one that failed may be left out.
-func concurrently(n int, do func(i int) error) error {
+func concurrently(n, atOnce int, do func(i int) error) error {
 	var failed atomic.Bool
 	var all errgroup.Group
-	all.SetLimit(openAtOnce)
+	all.SetLimit(atOnce)
 	errs := make([]error, n)
 	for i := 0; i < n && !failed.Load(); i++ {
 		all.Go(func() error {
@@ -86,9 +96,11 @@ func (h *shardHead) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // eachHead calls do with the head of each file, in order, while the next heads are read. At most
-// openAtOnce heads are in memory. It ends at the first error.
-func eachHead(ctx context.Context, files []source.File, do func(h *shardHead) error) error {
-	bufs := make([][]byte, min(len(files), openAtOnce))
+// atOnce heads are in memory. It ends at the first error.
+func eachHead(
+	ctx context.Context, files []source.File, atOnce int, do func(h *shardHead) error,
+) error {
+	bufs := make([][]byte, min(len(files), atOnce))
 	heads := make([]*shardHead, len(files))
 	begin := func(i int) {
 		if i >= len(files) {

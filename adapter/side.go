@@ -64,6 +64,7 @@ func (c *Checkpoint) openSide(d *folder) {
 		}
 		s.openFolder(name)
 	}
+	s.look()
 	s.warn()
 	slices.SortFunc(s.found, func(a, b SideFile) int { return cmp.Compare(a.Name, b.Name) })
 	c.side = s.found
@@ -75,6 +76,7 @@ type sideFiles struct {
 	d       *folder
 	found   []SideFile
 	odd     map[string][]string // maps unexpected contents to the names of the files
+	looks   []source.File       // to be examined
 	tooMany int
 	leftOut []string // subfolders, and why
 }
@@ -90,11 +92,33 @@ func (s *sideFiles) open(name string) {
 }
 
 // add adds a file with the permissions that the folders above leave. A file with unexpected
-// contents is shown all the same, because a model may not need it.
+// contents is shown all the same, because a model may not need it. Files over a network come
+// together, and are examined later.
 func (s *sideFiles) add(f source.File, perm uint32) {
 	s.c.files = append(s.c.files, f)
 	s.found = append(s.found, SideFile{Name: f.Name(), Size: f.Size(),
 		Mode: uint32(f.Mode()) & perm, File: f})
+	if s.looksInto(f) {
+		fetchAhead(f, 0, f.Size())
+		s.looks = append(s.looks, f)
+	}
+}
+
+// looksInto reports whether the beginning of a file is examined. Over a network only small files
+// are, since a reader of a large one fetches much more. Small ones are pointers and messages.
+func (s *sideFiles) looksInto(f source.File) bool {
+	return !isNetworked(s.d.store) || f.Size() <= headBytes
+}
+
+// look examines the beginnings of the files.
+func (s *sideFiles) look() {
+	for _, f := range s.looks {
+		s.examine(f)
+	}
+}
+
+// examine notes unexpected contents of a file.
+func (s *sideFiles) examine(f source.File) {
 	h, err := s.d.headOf(f)
 	if err != nil {
 		return // its reader will get the error

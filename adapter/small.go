@@ -29,7 +29,7 @@ func (c *Checkpoint) readSmall(ctx context.Context, table *formatTable) error {
 		return err
 	}
 	kept := make([]keptTensors, len(runs))
-	err = concurrently(len(runs), func(i int) (err error) {
+	err = concurrently(len(runs), c.pace.small, func(i int) (err error) {
 		kept[i], err = runs[i].read(ctx, table)
 		return err
 	})

@@ -21,6 +21,7 @@ type file struct {
 	header   []byte
 	segments []*segment // [0] is the header; tensors without bytes have none
 	ends     []int64    // where each segment ends
+	next     *file      // that follows in the directory; nil: none
 	streams  streams
 }
 

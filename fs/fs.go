@@ -41,6 +41,7 @@
 //	          session.go          one step, from its beginning to its end
 //	          streams.go          detects sequential reading
 //	          ahead.go            reads ahead if reading is sequential
+//	          lead.go             the same for a source over a network
 //	          pieces.go           parts for idle cores
 //	          stats.go            counters
 //	fs/units  units.go            the interface of the cache
@@ -80,6 +81,7 @@ import (
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/fs/units"
 )
 
@@ -115,7 +117,8 @@ type FS struct {
 	files    int
 	counters counters
 	units    *units.Cache
-	shares   shares // of memory
+	network  expr.AheadFile // a file of the source, if they come over a network; or nil
+	shares   shares         // of memory
 	workers  *workers
 	sessions sync.Pool
 	live     live
@@ -195,6 +198,7 @@ func (f *FS) build() error {
 	}
 	b.control()
 	b.finish()
+	f.network = f.findNetwork()
 	return nil
 }
 

@@ -199,6 +199,9 @@ func (m *Mount) LockedOut() []string { return m.lockedOut }
 // Heap returns the heap size that keeps the whole process within its memory.
 func (m *Mount) Heap() int64 { return heapInUse() + m.fs.shares.heap() }
 
+// NetworkMemory returns the part of it for a source over a network.
+func (m *Mount) NetworkMemory() int64 { return m.fs.shares.network }
+
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() error {
 	<-m.done

@@ -29,3 +29,6 @@ func (m *Mount) Shutdown(ctx context.Context) error { return errors.ErrUnsupport
 
 // Heap returns the heap size that keeps the whole process within its memory.
 func (m *Mount) Heap() int64 { return 0 }
+
+// NetworkMemory returns the part of it for a source over a network.
+func (m *Mount) NetworkMemory() int64 { return 0 }

@@ -71,8 +71,12 @@ func (s *session) wanted(u *expr.Unit) bool {
 
 // readAt reads p and, if reading is sequential, fetches ahead.
 func (s *session) readAt(p []byte) error {
-	if s.run.Leads {
-		s.readAhead() // before it waits for its own units
+	if s.run.Leads { // before it waits for its own units
+		if s.fs.network != nil {
+			s.lead()
+		} else {
+			s.readAhead()
+		}
 	}
 	if err := s.acquire(); err != nil {
 		return fmt.Errorf("%s: %w", s.file.name, err)

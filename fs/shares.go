@@ -17,6 +17,7 @@ type shares struct {
 	grids, computed int64 // scale grids that are kept
 	spare           int64 // garbage that is not collected yet
 	cache           int64 // units of the tensor cache
+	network         int64 // bytes of a source over a network
 }
 
 // bytes returns the sum of all shares.
@@ -27,7 +28,8 @@ func (s shares) bytes() int64 {
 // heap returns the part that the garbage collector manages. It includes the replies to requests and
 // the buffers in which they are computed.
 func (s shares) heap() int64 {
-	return int64(s.requests)*int64(s.requestSize)*5/2 + s.grids + s.computed + s.spare
+	return int64(s.requests)*int64(s.requestSize)*5/2 + s.grids + s.computed + s.spare +
+		s.network
 }
 
 // reserved is for memory that is not counted: stacks, page tables, the kernel's part.
@@ -76,6 +78,7 @@ func between(least, most shares, part float64) shares {
 		strips:      num(least.strips, most.strips), strip: least.strip,
 		grids: at(least.grids, most.grids), computed: at(least.computed, most.computed),
 		spare: at(least.spare, most.spare), cache: at(least.cache, most.cache),
+		network: least.network,
 	}
 	if part < 0.5 {
 		// many small requests serve more readers than few large ones
@@ -138,6 +141,8 @@ func (f *FS) fit(a allowance, plans int64) error {
 	if size := f.options.CacheSize; size > 0 {
 		least.cache, most.cache = max(size, n.units), max(size, n.units)
 	}
+	least.network = f.networkMemory() // it was chosen when the source was opened
+	most.network = least.network
 	room := a.bytes - plans - reserved
 	if short := least.bytes() - room; short > 0 {
 		return tooLittle(a, short, plans)

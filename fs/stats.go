@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/fs/units"
 )
 
@@ -41,6 +42,9 @@ type Stats struct {
 	ErrorKinds map[string]int64 `json:"error_kinds"`
 
 	Latency map[string]Histogram `json:"latency"` // of reads, by kind of recipe
+
+	// Network is what was transferred from a source over a network. It is nil for other sources.
+	Network *source.Traffic `json:"network,omitempty"`
 }
 
 // Histogram counts durations in seconds. Counts[i] of them are at most Bounds[i] and more than the
@@ -125,5 +129,6 @@ func (f *FS) Stats() Stats {
 		s.Latency[kindNames[k]] = c.latency[k].snapshot()
 	}
 	f.live.stats(&s)
+	s.Network = f.traffic()
 	return s
 }

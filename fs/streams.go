@@ -18,6 +18,8 @@ type streams struct {
 	slots [maxStreams]stream
 	n     int     // slots in use
 	clock []int64 // of the last read of each region; 0: never
+
+	coming *lead // of the stream that is expected from the file before; nil: none
 }
 
 // stream is a series of reads that go forward.
@@ -29,6 +31,8 @@ type stream struct {
 	bytes int64 // their bytes together
 
 	claimed, dropped int64 // see claim, drop
+
+	lead lead
 }
 
 // enough is how many reads make a stream. Random reads are sometimes near an older one by chance,
@@ -52,6 +56,10 @@ func (t *streams) touch(size, off, n, clock int64) units.Run {
 		t.slots[r.Slot] = stream{front: off, start: clock, claimed: off, dropped: off}
 	}
 	s := &t.slots[r.Slot]
+	if t.coming != nil && s.front <= comesWithin {
+		s.expected(t.coming)
+		t.coming = nil
+	}
 	s.reads++
 	s.bytes += n
 	r.Start, r.Leads = s.start, off+n > s.front && s.reads >= enough

@@ -129,8 +129,15 @@ func (b *builder) finish() {
 			n.mtime = b.mtime
 		}
 		slices.SortFunc(n.kids, func(x, y *node) int { return cmp.Compare(x.name, y.name) })
+		var before *file
 		for _, kid := range n.kids {
 			walk(kid)
+			if f, ok := kid.content.(*file); ok {
+				if before != nil {
+					before.next = f
+				}
+				before = f
+			}
 		}
 	}
 	walk(b.fs.root)

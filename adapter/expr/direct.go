@@ -7,3 +7,6 @@ const DirectAlign = source.DirectAlign
 
 // DirectFile is a source.Direct.
 type DirectFile = source.Direct
+
+// AheadFile is a source.Ahead.
+type AheadFile = source.Ahead

@@ -385,6 +385,11 @@ func (p *packing) fillUnit(u *Unit, env FillEnv, dst []byte) error {
 	return env.Together(fns...)
 }
 
+// unitSpans reports the words of a unit.
+func (p *packing) unitSpans(u *Unit, yield func(f File, off, n int64) bool) bool {
+	return p.words.unitSpans(u, yield)
+}
+
 // stripRows returns the rows of a strip, an even number. A strip is one read, and packed codes are
 // few bytes, so there are half as many strips as of other units.
 func (p *packing) stripRows() int {

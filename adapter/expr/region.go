@@ -252,6 +252,20 @@ func (g *region) borrowTurned(env Env, m int, w window) (lease, error) {
 
 func (g *region) unitSize(*Unit) int64 { return int64(g.rows) * int64(g.cols) * int64(g.item) }
 
+// unitSpans reports the rows of a unit, with the gaps between them if these are read along.
+func (g *region) unitSpans(u *Unit, yield func(f File, off, n int64) bool) bool {
+	width := int64(g.cols) * int64(g.item)
+	if g.rowStride-width <= int64(gap) {
+		return yield(g.src.File, u.key.Offset, int64(g.rows-1)*g.rowStride+width)
+	}
+	for r := range int64(g.rows) {
+		if !yield(g.src.File, u.key.Offset+r*g.rowStride, width) {
+			return false
+		}
+	}
+	return true
+}
+
 func (g *region) unitName(u *Unit) string {
 	m := int((u.key.Offset - g.offset) / max(g.batchStride, 1))
 	if g.batch == 1 {

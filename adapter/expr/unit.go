@@ -93,5 +93,17 @@ func (u *Unit) Fill(env FillEnv, dst []byte) error {
 	return u.of.fillUnit(u, env, dst)
 }
 
+// Spans calls yield for the ranges of source files that a fill reads, if they are large. It stops
+// when yield returns false, and then returns false.
+func (u *Unit) Spans(yield func(f File, off, n int64) bool) bool {
+	s, large := u.of.(spanner)
+	return !large || s.unitSpans(u, yield)
+}
+
+// spanner computes units from ranges that are worth fetching ahead.
+type spanner interface {
+	unitSpans(u *Unit, yield func(f File, off, n int64) bool) bool
+}
+
 // String returns the name of the unit for messages.
 func (u *Unit) String() string { return u.of.unitName(u) }

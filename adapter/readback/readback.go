@@ -219,6 +219,9 @@ func (d *decoder) value(v reflect.Value, most int) error {
 		return d.text(u)
 	}
 	switch v.Kind() {
+	case reflect.Pointer: // of a part that may be missing
+		v.Set(reflect.New(v.Type().Elem()))
+		return d.value(v.Elem(), most)
 	case reflect.Struct:
 		return d.object(v)
 	case reflect.Slice:

@@ -34,10 +34,6 @@ func (f *fetcher) early(b *block) bool {
 		return true
 	}
 	if b.buf = f.take(b.n, true); b.buf == nil {
-		f.age(time.Now())
-		b.buf = f.take(b.n, true)
-	}
-	if b.buf == nil {
 		b.table.forget(b)
 		return false
 	}
@@ -49,14 +45,15 @@ func (f *fetcher) early(b *block) bool {
 // Bounds of distance.
 const (
 	leastDistance = 64 << 20
-	streamTime    = 5 * time.Second // without a call of ahead until a file has no stream any more
+	mostStreams   = 8               // that the budget is divided among
+	streamTime    = 5 * time.Second // without a call of ahead until a file is not read any more
 )
 
 // distance is how far ahead of a reader bytes are worth fetching.
 //
-// The rate times the time that a request takes is what is in flight now. Twice as much lets the rate
-// grow, and the limit of requests bounds it, since that follows the rate. Half of the budget is
-// divided among the files that are being read ahead.
+// The rate times the time that a request takes is what is in flight now. Twice as much lets the
+// rate grow, and the limit of requests bounds it, since that follows the rate. Half of the budget
+// is divided among the files that are being read ahead.
 func (f *fetcher) distance() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -68,7 +65,8 @@ func (f *fetcher) distance() int64 {
 	}
 	flying := int64(2 * f.meter.rate(now) * f.speeds.duration())
 	want := max(leastDistance, min(flying, int64(f.limit.size)*blockSize))
-	return max(min(want, f.memory.most/2/int64(max(len(f.streams), 1))), 1)
+	share := f.memory.most / 2 / int64(min(max(len(f.streams), 1), mostStreams))
+	return max(min(want, share), 1)
 }
 
 // traffic counts what was transferred.
@@ -78,7 +76,8 @@ func (f *fetcher) traffic() source.Traffic {
 	c := &f.counts
 	return source.Traffic{
 		Bytes: c.bytes, Requests: c.requests, Retries: c.retries, Throttled: c.throttled,
-		InFlight: int64(len(f.flights)), AtOnce: int64(f.limit.size), Rate: f.meter.rate(time.Now()),
+		InFlight: int64(len(f.flights)), AtOnce: int64(f.limit.size),
+		Rate:   f.meter.rate(time.Now()),
 		Memory: f.memory.used + f.memory.freeBytes, MemoryLimit: f.memory.most,
 		CacheHits: c.hits, CacheMisses: c.misses, CacheBytes: c.cacheBytes,
 	}

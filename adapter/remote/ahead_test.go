@@ -37,7 +37,9 @@ func TestBytesAreFetchedAhead(t *testing.T) {
 func TestAheadStaysInsideTheFile(t *testing.T) {
 	s := serve(t, 2<<20, Options{}, nil)
 	tab := s.shard()
-	for _, c := range [][2]int64{{-10, 5}, {-10, 20}, {2<<20 - 1, 100}, {2 << 20, 1}, {3 << 20, 5}, {0, 1 << 40}} {
+	for _, c := range [][2]int64{
+		{-10, 5}, {-10, 20}, {2<<20 - 1, 100}, {2 << 20, 1}, {3 << 20, 5}, {0, 1 << 40},
+	} {
 		if !tab.ahead(c[0], c[1]) {
 			t.Errorf("%v: false", c)
 		}
@@ -81,7 +83,8 @@ func TestAReaderEvictsBlocksAheadLastFirst(t *testing.T) {
 }
 
 func TestUnreadBlocksAheadAgeAway(t *testing.T) {
-	s := serve(t, 16<<20, Options{Memory: 4 << 20, Patience: 100 * time.Millisecond}, nil)
+	s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+	s.fetcher.times.stale = 100 * time.Millisecond
 	tab := s.shard()
 	tab.ahead(0, 4<<20)
 	eventually(t, "there is room again", func() bool { return tab.ahead(8<<20, 4<<20) })
@@ -127,6 +130,7 @@ func TestTheDistanceIsBounded(t *testing.T) {
 		{1 << 30, 10e9, 1, 1, firstRequests * blockSize},
 		{32 << 20, 10e9, 1, 1, 16 << 20},
 		{256 << 20, 10e9, 1, 4, 32 << 20},
+		{256 << 20, 10e9, 1, 100, 16 << 20},
 		{1, 0, 0, 1, 1},
 	} {
 		f := newFetcher(nil, Options{Memory: c.memory})
@@ -151,7 +155,8 @@ func TestTheDistanceIsBounded(t *testing.T) {
 func TestMemoryStaysWithinTheBudget(t *testing.T) {
 	const budget = 6 << 20
 	var s *served
-	s = serve(t, 48<<20, Options{Memory: budget}, func(int, http.ResponseWriter, *http.Request) bool {
+	o := Options{Memory: budget}
+	s = serve(t, 48<<20, o, func(int, http.ResponseWriter, *http.Request) bool {
 		if m := s.traffic().Memory; m > budget {
 			t.Errorf("%d bytes in memory", m)
 		}
@@ -174,19 +179,18 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 		<-done
 	}
 	within(t, s.fetcher, budget)
+	s.consistent(t)
 	if s.memory.spent.Len()+s.memory.part.Len()+s.memory.early.Len() == 0 {
 		t.Error("no block was kept")
 	}
 }
 
 func TestMemoryIsFreedWhenNothingIsRead(t *testing.T) {
-	s := serve(t, 16<<20, Options{Patience: 20 * time.Millisecond}, nil)
+	s := serve(t, 16<<20, Options{}, nil)
+	s.fetcher.times.stale = 20 * time.Millisecond
 	tab := s.shard()
-	p := make([]byte, 4<<20)
-	eventually(t, "a read succeeds", func() bool {
-		_, err := tab.read(t.Context(), p, 0)
-		return err == nil
-	})
+	s.check(t, tab, 0, 4<<20)
+	tab.ahead(4<<20, 4<<20)
 	eventually(t, "memory is free", func() bool { return s.traffic().Memory == 0 })
 }
 
@@ -195,6 +199,7 @@ func TestMemoryIsFreedWhenNothingIsRead(t *testing.T) {
 func TestABlockThatIsReadInPiecesIsNotEvictedForBlocksAhead(t *testing.T) {
 	for _, fetched := range []bool{false, true} {
 		s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+		s.fetcher.times.recent = time.Hour
 		tab := s.shard()
 		if fetched {
 			tab.ahead(0, 1<<20)
@@ -212,5 +217,21 @@ func TestABlockThatIsReadInPiecesIsNotEvictedForBlocksAhead(t *testing.T) {
 		if got := s.ranges()[0]; got != "bytes=0-1048575" {
 			t.Errorf("the first request is %s", got)
 		}
+	}
+}
+
+// A reader that skips parts of blocks leaves none of them read to its end.
+func TestBlocksThatWereReadInPartGiveWayAfterAWhile(t *testing.T) {
+	s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+	s.fetcher.times.recent = 20 * time.Millisecond
+	tab := s.shard()
+	tab.ahead(0, 4<<20)
+	for i := range int64(4) {
+		s.check(t, tab, i<<20, 1000)
+	}
+	eventually(t, "there is room again", func() bool { return tab.ahead(8<<20, 4<<20) })
+	s.check(t, tab, 8<<20, 4<<20)
+	if got := s.traffic().Bytes; got != 8<<20 {
+		t.Errorf("transferred %d bytes", got)
 	}
 }

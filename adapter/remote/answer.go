@@ -87,12 +87,16 @@ func compareVersion(r *http.Response, o *object) error {
 func compareWhole(r *http.Response, o *object, off, n int64) error {
 	switch {
 	case r.ContentLength >= 0 && r.ContentLength != o.size:
-		return fmt.Errorf("%w: it has %d bytes, and had %d", source.ErrChanged, r.ContentLength, o.size)
+		return otherSize(r.ContentLength, o)
 	case off != 0 || n != o.size:
 		return fmt.Errorf("%w: it has the whole object (status 200) instead of bytes %d-%d",
 			errAnswer, off, off+n-1)
 	}
 	return nil
+}
+
+func otherSize(n int64, o *object) error {
+	return fmt.Errorf("%w: it has %d bytes, and had %d", source.ErrChanged, n, o.size)
 }
 
 func compareRange(r *http.Response, o *object, off, n int64) error {
@@ -105,7 +109,7 @@ func compareRange(r *http.Response, o *object, off, n int64) error {
 	case err != nil:
 		return err
 	case total != o.size:
-		return fmt.Errorf("%w: it has %d bytes, and had %d", source.ErrChanged, total, o.size)
+		return otherSize(total, o)
 	case begin != off || last != off+n-1:
 		return fmt.Errorf("%w: bytes %d-%d instead of %d-%d", errAnswer, begin, last, off, off+n-1)
 	case r.ContentLength >= 0 && r.ContentLength != n:

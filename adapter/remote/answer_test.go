@@ -38,8 +38,9 @@ func TestAnswersAreComparedWithTheirRequests(t *testing.T) {
 		{"another begin", ok, []string{length, tag, "Content-Range: bytes 11-20/100"}, errAnswer, "11-20"},
 		{"shorter", ok, []string{length, tag, "Content-Range: bytes 10-18/100"}, errAnswer, "10-18"},
 		{"longer", ok, []string{length, tag, "Content-Range: bytes 10-20/100"}, errAnswer, "10-20"},
-		{"another length", ok, []string{"Content-Length: 11", tag, "Content-Range: bytes 10-19/100"},
-			errAnswer, "Content-Length 11 instead of 10"},
+		{"another length", ok,
+			[]string{"Content-Length: 11", tag, "Content-Range: bytes 10-19/100"}, errAnswer,
+			"Content-Length 11 instead of 10"},
 		{"another size", ok, []string{length, tag, "Content-Range: bytes 10-19/101"},
 			source.ErrChanged, "has 101 bytes, and had 100"},
 		{"unknown size", ok, []string{length, tag, "Content-Range: bytes 10-19/*"}, errAnswer, "10-19/*"},
@@ -47,8 +48,9 @@ func TestAnswersAreComparedWithTheirRequests(t *testing.T) {
 		{"a range with a sign", ok, []string{length, tag, "Content-Range: bytes +10-19/100"}, errAnswer, "+10"},
 		{"a range in another unit", ok, []string{length, tag, "Content-Range: lines 10-19/100"},
 			errAnswer, "lines"},
-		{"several ranges", ok, []string{length, tag, "Content-Type: multipart/byteranges; boundary=x"},
-			errAnswer, "Content-Range"},
+		{"several ranges", ok,
+			[]string{length, tag, "Content-Type: multipart/byteranges; boundary=x"}, errAnswer,
+			"Content-Range"},
 		{"two headers of a range", ok, []string{length, tag, "Content-Range: bytes 10-19/100",
 			"Content-Range: bytes 20-29/100"}, errAnswer, "2 headers Content-Range"},
 		{"compressed", ok, []string{length, tag, "Content-Range: bytes 10-19/100",
@@ -65,7 +67,8 @@ func TestAnswersAreComparedWithTheirRequests(t *testing.T) {
 		{"a redirect", "302 Found", []string{"Location: https://x/?secret"}, nil, "302"},
 		{"not there", "404 Not Found", []string{"Content-Length: 0"}, source.ErrChanged, "404"},
 	} {
-		err := compare(answerOf(t, c.status, c.headers...), &object{size: 100, etag: `"v1"`}, 10, 10)
+		o := &object{size: 100, etag: `"v1"`}
+		err := compare(answerOf(t, c.status, c.headers...), o, 10, 10)
 		switch {
 		case c.says == "" && err != nil:
 			t.Errorf("%s: refused: %v", c.name, err)
@@ -83,7 +86,8 @@ func TestAWholeObjectAnswersARequestForAllOfIt(t *testing.T) {
 	if err := compare(answerOf(t, "200 OK", "Content-Length: 100"), o, 0, 100); err != nil {
 		t.Error(err)
 	}
-	if err := compare(answerOf(t, "200 OK", "Content-Length: 100"), o, 0, 99); !errors.Is(err, errAnswer) {
+	err := compare(answerOf(t, "200 OK", "Content-Length: 100"), o, 0, 99)
+	if !errors.Is(err, errAnswer) {
 		t.Error(err)
 	}
 }
@@ -97,8 +101,8 @@ func TestABodyOfUnknownLengthIsCheckedFirst(t *testing.T) {
 	}{{"right", 1000, true}, {"too short", 999, false}, {"too long", 1001, false}} {
 		t.Run(c.name, func(t *testing.T) {
 			var s *served
-			s = serve(t, 1000, Options{Tries: 2, Patience: 2 * time.Second}, func(_ int, w http.ResponseWriter,
-				_ *http.Request) bool {
+			o := Options{Tries: 2, Patience: 2 * time.Second}
+			s = serve(t, 1000, o, func(_ int, w http.ResponseWriter, _ *http.Request) bool {
 				w.Header().Set("Content-Range", "bytes 0-999/1000")
 				w.WriteHeader(http.StatusPartialContent)
 				w.(http.Flusher).Flush()

@@ -29,6 +29,8 @@ const azureScope = "https://storage.azure.com/"
 
 // signer returns the credentials, in the order of Azure's own programs. It is nil if there are none.
 func (a *azureAccount) signer(c *client) (azureSigner, error) {
+	keepSecret(a.sas)
+	keepSecret(a.key)
 	switch {
 	case a.sas != "":
 		return sharedAccess{strings.TrimPrefix(a.sas, "?")}, nil
@@ -112,6 +114,7 @@ func (b *bearer) sign(r *http.Request) error {
 		if err != nil {
 			return err
 		}
+		keepSecret(token)
 		b.token, b.until = token, time.Now().Add(lasts)
 	}
 	r.Header.Set("Authorization", "Bearer "+b.token)

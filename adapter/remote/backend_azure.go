@@ -35,7 +35,7 @@ type azureSigner interface {
 // openAzure opens az://account/container/prefix.
 func openAzure(_ context.Context, a address, c *client) (backend, error) {
 	account, rest, _ := strings.Cut(a.rest, "/")
-	container, prefix, err := bucketOf(address{a.scheme, rest})
+	container, prefix, err := bucketOf(address{scheme: a.scheme, rest: rest})
 	if account == "" || err != nil {
 		return nil, fmt.Errorf("give az://ACCOUNT/CONTAINER/FOLDER")
 	}
@@ -52,6 +52,10 @@ func openAzure(_ context.Context, a address, c *client) (backend, error) {
 func (z *azure) name() string {
 	return "az://" + z.account + "/" + z.container + "/" + z.prefix
 }
+
+// server is the endpoint of the account.
+func (z *azure) server() string { return serverName(z.endpoint) }
+
 func (z *azure) public() bool              { return z.sign == nil }
 func (z *azure) download() source.Download { return source.Download{} }
 
@@ -110,7 +114,7 @@ func (z *azure) list(ctx context.Context, folder string, most int) ([]object, er
 		}
 		query.Set("marker", page.NextMarker)
 	}
-	return l.objects, l.err
+	return l.result(z.client, z.name())
 }
 
 // archived refuses blobs that have to be brought back before they can be read.
@@ -124,12 +128,19 @@ func archived(tier string) error {
 
 // page reads one page of a listing.
 func (z *azure) page(ctx context.Context, query url.Values, page *azurePage) error {
+	return persist(ctx, func() error {
+		*page = azurePage{}
+		return z.explain(z.pageOnce(ctx, query, page))
+	})
+}
+
+func (z *azure) pageOnce(ctx context.Context, query url.Values, page *azurePage) error {
 	r, err := z.ask(ctx, "", query, nil)
 	if err != nil {
 		return err
 	}
 	if err := statusError(r); err != nil {
-		return z.explain(err)
+		return err
 	}
 	defer r.Body.Close()
 	return xml.NewDecoder(http.MaxBytesReader(nil, r.Body, mostListing)).Decode(page)

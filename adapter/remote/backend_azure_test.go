@@ -197,7 +197,7 @@ func listing(t *testing.T, status int, pages ...string) backend {
 	}))
 	t.Cleanup(s.Close)
 	t.Setenv("AZURE_STORAGE_SERVICE_ENDPOINT", s.URL)
-	b, err := openAzure(t.Context(), address{"az", "acc/models/org/m"}, newClient(Options{}))
+	b, err := openAzure(t.Context(), address{scheme: "az", rest: "acc/models/org/m"}, newClient(Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,9 @@ type gcs struct {
 	project string             // that pays for requests; empty: the bucket's
 }
 
+// googleStorage is the usual base.
+const googleStorage = "https://storage.googleapis.com"
+
 // openGCS opens gs://bucket/prefix. Credentials are Google's application default credentials. An
 // emulator (STORAGE_EMULATOR_HOST) gets none.
 func openGCS(ctx context.Context, a address, c *client) (backend, error) {
@@ -35,7 +38,7 @@ func openGCS(ctx context.Context, a address, c *client) (backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &gcs{base: "https://storage.googleapis.com", bucket: bucket, prefix: prefix, client: c,
+	g := &gcs{base: googleStorage, bucket: bucket, prefix: prefix, client: c,
 		project: os.Getenv("GOOGLE_CLOUD_QUOTA_PROJECT")}
 	if host := os.Getenv("STORAGE_EMULATOR_HOST"); host != "" {
 		if !strings.Contains(host, "://") {
@@ -73,6 +76,14 @@ func bucketOf(a address) (bucket, prefix string, err error) {
 		prefix += "/"
 	}
 	return bucket, prefix, nil
+}
+
+// server is the address of an emulator.
+func (g *gcs) server() string {
+	if g.base == googleStorage {
+		return ""
+	}
+	return g.base
 }
 
 func (g *gcs) name() string              { return "gs://" + g.bucket + "/" + g.prefix }
@@ -121,7 +132,7 @@ func (g *gcs) list(ctx context.Context, folder string, most int) ([]object, erro
 		}
 		query.Set("pageToken", page.NextPageToken)
 	}
-	return l.objects, l.err
+	return l.result(g.client, g.name())
 }
 
 // recoded refuses objects that are stored compressed. A server may decompress such an object as it
@@ -136,12 +147,19 @@ func recoded(encoding string) error {
 
 // page reads one page of a listing.
 func (g *gcs) page(ctx context.Context, query url.Values, page *gcsPage) error {
+	return persist(ctx, func() error {
+		*page = gcsPage{}
+		return g.explain(g.pageOnce(ctx, query, page))
+	})
+}
+
+func (g *gcs) pageOnce(ctx context.Context, query url.Values, page *gcsPage) error {
 	r, err := g.ask(ctx, "/storage/v1/b/"+url.PathEscape(g.bucket)+"/o", query, nil)
 	if err != nil {
 		return err
 	}
 	if err := statusError(r); err != nil {
-		return g.explain(err)
+		return err
 	}
 	defer r.Body.Close()
 	return json.NewDecoder(http.MaxBytesReader(nil, r.Body, mostListing)).Decode(page)
@@ -176,12 +194,22 @@ func (g *gcs) get(ctx context.Context, o *object, off, n int64) (*http.Response,
 	if err := statusError(r); err != nil {
 		return nil, err
 	}
-	if now := r.Header.Get("X-Goog-Generation"); now != "" && now != o.version {
+	if err := sameGeneration(r.Header.Get("X-Goog-Generation"), o.version); err != nil {
 		r.Body.Close()
-		return nil, fmt.Errorf("%w: its generation is %s, and was %s", source.ErrChanged, now,
-			o.version)
+		return nil, err
 	}
 	return r, nil
+}
+
+// sameGeneration compares the generation of an answer. An answer without one may be of any.
+func sameGeneration(now, was string) error {
+	switch now {
+	case was:
+		return nil
+	case "":
+		return fmt.Errorf("%w: it has no generation, and should have %s", errAnswer, was)
+	}
+	return fmt.Errorf("%w: its generation is %s, and was %s", source.ErrChanged, now, was)
 }
 
 // ask sends a GET with the credentials.
@@ -199,8 +227,9 @@ func (g *gcs) ask(ctx context.Context, path string, query url.Values, h http.Hea
 	if g.tokens != nil {
 		token, err := g.tokens.Token()
 		if err != nil {
-			return nil, fmt.Errorf("credentials of Google: %w", err)
+			return nil, fmt.Errorf("credentials of Google: %w", clean(err))
 		}
+		keepSecret(token.AccessToken)
 		token.SetAuthHeader(r)
 	}
 	return g.client.do(r)

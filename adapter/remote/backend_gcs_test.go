@@ -18,7 +18,7 @@ func bucket(t *testing.T, answer http.HandlerFunc) backend {
 	s := httptest.NewServer(answer)
 	t.Cleanup(s.Close)
 	t.Setenv("STORAGE_EMULATOR_HOST", strings.TrimPrefix(s.URL, "http://"))
-	b, err := openGCS(t.Context(), address{"gs", "models/org/m/"}, newClient(Options{}))
+	b, err := openGCS(t.Context(), address{scheme: "gs", rest: "models/org/m/"}, newClient(Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,6 +95,45 @@ func TestGCSPinsTheGeneration(t *testing.T) {
 	if _, err := b.get(t.Context(), o, 2, 4); !errors.Is(err, source.ErrChanged) {
 		t.Errorf("another generation: %v", err)
 	}
+	answered = ""
+	if _, err := b.get(t.Context(), o, 2, 4); !errors.Is(err, errAnswer) {
+		t.Errorf("no generation: %v", err)
+	}
+}
+
+// Both object stores are asked again for a page of a listing.
+func TestAListingIsAskedForAgain(t *testing.T) {
+	asked := 0
+	answer := func(page string) http.HandlerFunc {
+		asked = 0
+		return func(w http.ResponseWriter, _ *http.Request) {
+			switch asked++; asked {
+			case 1:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case 2:
+				panic(http.ErrAbortHandler) // closes the connection
+			default:
+				fmt.Fprint(w, page)
+			}
+		}
+	}
+	b := bucket(t, answer(`{"items": [{"name": "org/m/a", "size": "1", "generation": "1"}]}`))
+	if got, err := b.list(t.Context(), ".", 9); err != nil || len(got) != 1 {
+		t.Errorf("Google: %v, %v", got, err)
+	}
+	s := httptest.NewServer(answer("<EnumerationResults><Blobs>" + blob("org/m/a", "1", "0x1", "") +
+		"</Blobs></EnumerationResults>"))
+	defer s.Close()
+	noAzure(t)
+	t.Setenv("AZURE_STORAGE_SERVICE_ENDPOINT", s.URL)
+	z, err := openAzure(t.Context(), address{scheme: "az", rest: "acc/models/org/m"},
+		newClient(Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := z.list(t.Context(), ".", 9); err != nil || len(got) != 1 {
+		t.Errorf("Azure: %v, %v", got, err)
+	}
 }
 
 func TestGCSSaysWhatToDoAboutABucket(t *testing.T) {
@@ -118,7 +157,7 @@ func TestCredentialsOfGoogleThatCannotBeReadAreNamed(t *testing.T) {
 		if text != "" {
 			write(t, file, text)
 		}
-		_, err := openGCS(t.Context(), address{"gs", "b/x"}, newClient(Options{}))
+		_, err := openGCS(t.Context(), address{scheme: "gs", rest: "b/x"}, newClient(Options{}))
 		if err == nil || !strings.Contains(err.Error(), "GOOGLE_APPLICATION_CREDENTIALS") ||
 			strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", text, err)
@@ -132,7 +171,7 @@ func TestGCSUsesTheCredentialsOfAUser(t *testing.T) {
 		"refresh_token": "r"}`)
 	t.Setenv("STORAGE_EMULATOR_HOST", "")
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
-	b, err := openGCS(t.Context(), address{"gs", "b/x"}, newClient(Options{}))
+	b, err := openGCS(t.Context(), address{scheme: "gs", rest: "b/x"}, newClient(Options{}))
 	if err != nil || b.public() {
 		t.Fatalf("%v, %v", b, err)
 	}
@@ -142,12 +181,12 @@ func TestAnObjectOfABucketIsNamedByBucketAndFolder(t *testing.T) {
 	for rest, want := range map[string][2]string{
 		"b": {"b", ""}, "b/": {"b", ""}, "b/x": {"b", "x/"}, "b/x/y/": {"b", "x/y/"},
 	} {
-		bucket, prefix, err := bucketOf(address{"gs", rest})
+		bucket, prefix, err := bucketOf(address{scheme: "gs", rest: rest})
 		if err != nil || [2]string{bucket, prefix} != want {
 			t.Errorf("%s: %s %s %v", rest, bucket, prefix, err)
 		}
 	}
-	if _, _, err := bucketOf(address{"gs", "/x"}); err == nil {
+	if _, _, err := bucketOf(address{scheme: "gs", rest: "/x"}); err == nil {
 		t.Error("no bucket: no error")
 	}
 }

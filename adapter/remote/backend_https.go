@@ -32,7 +32,7 @@ func openHTTPS(_ context.Context, a address, c *client) (backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &https{base: base, client: c}
+	h := &https{base: base, single: a.single, client: c}
 	user, password, ok, err := netrc(base.Hostname())
 	if err != nil || !ok {
 		return h, err
@@ -65,16 +65,13 @@ func folderURL(a address) (*url.URL, error) {
 	u, err := url.Parse(a.scheme + "://" + a.rest)
 	if err != nil || u.Hostname() == "" {
 		return nil, fmt.Errorf("%s is not the address of a folder: give %s://HOST/FOLDER/",
-			oneLine(scrub(a.scheme+"://"+a.rest)), a.scheme)
+			Shown(a.scheme+"://"+a.rest), a.scheme)
 	}
 	if !strings.HasSuffix(u.Path, "/") {
 		u = u.JoinPath("/")
 	}
 	return u, nil
 }
-
-// want names the one file that is wanted. A server that lists no files is asked for it.
-func (h *https) want(name string) { h.single = name }
 
 func (h *https) name() string { return h.base.String() }
 func (h *https) public() bool { return h.auth == "" }
@@ -133,7 +130,7 @@ func (h *https) list(ctx context.Context, folder string, most int) ([]object, er
 	var objects []object
 	switch {
 	case len(entries) > min(most, mostFiles):
-		return nil, h.tooLarge("%d files", min(most, mostFiles))
+		return nil, tooLarge("%d files", min(most, mostFiles))
 	case folder != "." && !listed:
 		return nil, source.ErrMissing
 	case listed && (folder != "." || hasModel(entries, h.single)):
@@ -183,19 +180,29 @@ func (h *https) index(ctx context.Context, folder string) (list []entry, listed 
 	case errors.As(err, new(*errStatus)):
 		return nil, false, nil // the server has no page for folders
 	case len(page) > mostIndex:
-		return nil, false, h.tooLarge("a page of %d bytes", mostIndex)
+		return nil, false, tooLarge("a page of %d bytes", mostIndex)
+	}
+	if err != nil {
+		return nil, false, bareError(err)
 	}
 	list = indexEntries(string(page))
 	for i := range list {
 		list[i].name = path.Join(folder, list[i].name)
 	}
-	return list, listed, err
+	return list, listed, nil
+}
+
+// bareError removes the address from an error, if the message has it anyway.
+func bareError(err error) error {
+	if u, ok := err.(*url.Error); ok {
+		return u.Err
+	}
+	return err
 }
 
 // tooLarge refuses a folder that has more than a checkpoint may have.
-func (h *https) tooLarge(format string, most int) error {
-	return fmt.Errorf("%s has more than "+format+": it is not a checkpoint's folder", h.name(),
-		most)
+func tooLarge(format string, most int) error {
+	return fmt.Errorf("more than "+format+": it is not a checkpoint's folder", most)
 }
 
 // hasModel reports whether a page names a model. Many servers answer with a page of another kind.
@@ -212,8 +219,8 @@ func (h *https) usable(folder string, objects []object) error {
 		return nil
 	}
 	if len(objects) == 0 {
-		return fmt.Errorf("%s: %w: the server lists no files there, and has none of the usual "+
-			"names: name the folder that has config.json", h.name(), source.ErrMissing)
+		return fmt.Errorf("%w: the server lists no files there, and has none of the usual names: "+
+			"name the folder that has config.json", source.ErrMissing)
 	}
 	var whole error
 	for _, o := range objects {
@@ -227,8 +234,8 @@ func (h *https) usable(folder string, objects []object) error {
 	if whole == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w: download it (%s) and name the folder, or use a server with ranges, "+
-		"such as nginx", h.name(), whole, h.download().Command)
+	return fmt.Errorf("%w: download it (%s) and name the folder, or use a server with ranges, "+
+		"such as nginx", whole, h.download().Command)
 }
 
 // explain adds the way out to a status that concerns the whole server.
@@ -242,5 +249,5 @@ func (h *https) explain(err error) error {
 	if h.auth != "" {
 		way = "correct the user or the password in " + file
 	}
-	return fmt.Errorf("%s may not be read: %s: %w", h.name(), way, unpinned(err))
+	return fmt.Errorf("it may not be read: %s: %w", way, unpinned(err))
 }

@@ -78,7 +78,7 @@ func openWeb(t *testing.T, address string) (source.Store, *bytes.Buffer) {
 }
 
 // names lists a folder of a store, with a slash after folders.
-func names(t *testing.T, s source.Store, folder string) (list []string) {
+func webNames(t *testing.T, s source.Store, folder string) (list []string) {
 	t.Helper()
 	l, err := s.List(t.Context(), folder, 1000)
 	if err != nil {
@@ -95,7 +95,7 @@ func names(t *testing.T, s source.Store, folder string) (list []string) {
 }
 
 // content reads a file of a store in pieces.
-func content(t *testing.T, s source.Store, name string) string {
+func webContent(t *testing.T, s source.Store, name string) string {
 	t.Helper()
 	f, err := s.Open(t.Context(), name)
 	if err != nil {
@@ -124,14 +124,14 @@ func TestAWebFolderIsRead(t *testing.T) {
 			want := []string{"a b%+é.txt", "config.json", "empty.txt", "model-1.safetensors",
 				"model-2.safetensors", "model.safetensors.index.json", "modeling_x.py", "one.txt",
 				"sub/", "tokenization_x.py", "tokenizer.json"}
-			if got := names(t, s, "."); !slices.Equal(got, want) {
+			if got := webNames(t, s, "."); !slices.Equal(got, want) {
 				t.Errorf("the folder has %q", got)
 			}
-			if got := names(t, s, "sub"); !slices.Equal(got, []string{"inner.json"}) {
+			if got := webNames(t, s, "sub"); !slices.Equal(got, []string{"inner.json"}) {
 				t.Errorf("the subfolder has %q", got)
 			}
 			for name, want := range model {
-				if name[0] != '.' && content(t, s, name) != want {
+				if name[0] != '.' && webContent(t, s, name) != want {
 					t.Errorf("%s has other bytes", name)
 				}
 			}
@@ -146,11 +146,11 @@ func TestFilesAreLookedForByName(t *testing.T) {
 	s, log := openWeb(t, server.URL+"/")
 	want := []string{"config.json", "model-1.safetensors", "model-2.safetensors",
 		"model.safetensors.index.json", "modeling_x.py", "tokenization_x.py", "tokenizer.json"}
-	if got := names(t, s, "."); !slices.Equal(got, want) {
+	if got := webNames(t, s, "."); !slices.Equal(got, want) {
 		t.Errorf("there are %q", got)
 	}
 	for _, name := range want {
-		if content(t, s, name) != model[name] {
+		if webContent(t, s, name) != model[name] {
 			t.Errorf("%s has other bytes", name)
 		}
 	}
@@ -160,7 +160,7 @@ func TestFilesAreLookedForByName(t *testing.T) {
 	// A file by itself may have any name.
 	server.Write(t, "odd.safetensors", []byte("odd bytes"))
 	s, _ = openWeb(t, server.URL+"/odd.safetensors")
-	if got := content(t, s, "odd.safetensors"); got != "odd bytes" {
+	if got := webContent(t, s, "odd.safetensors"); got != "odd bytes" {
 		t.Errorf("the file has %q", got)
 	}
 }
@@ -172,7 +172,7 @@ func TestTLSOfAnAuthorityThatIsTrusted(t *testing.T) {
 	c := newClient(Options{})
 	defer c.close()
 	_, rest, _ := strings.Cut(server.URL, "://")
-	h, err := openHTTPS(t.Context(), address{"https", rest}, c)
+	h, err := openHTTPS(t.Context(), address{scheme: "https", rest: rest}, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestTLSOfAnAuthorityThatIsTrusted(t *testing.T) {
 	}
 	c.certs = newNetwork().client(t).certs
 	c.certs.RootCAs, c.certs.ServerName = authority.Pool, ""
-	c.connect(newDialer(), time.Minute)
+	c.connect(newDialer())
 	if l, err := h.list(t.Context(), ".", 100); err != nil || len(l) == 0 {
 		t.Errorf("with the authority: %v", err)
 	}
@@ -253,7 +253,7 @@ func oddServer(t *testing.T, odd shape) (*https, *httptest.Server) {
 	c := newClient(Options{})
 	t.Cleanup(c.close)
 	_, rest, _ := strings.Cut(s.URL, "://")
-	b, err := openHTTPS(t.Context(), address{"http", rest}, c)
+	b, err := openHTTPS(t.Context(), address{scheme: "http", rest: rest}, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -547,7 +547,7 @@ func TestPasswordsGoToTheirServerOnly(t *testing.T) {
 			t.Errorf("with a wrong password: %v", err)
 		case right && err != nil:
 			t.Error(err)
-		case right && (content(t, store, shard) != model[shard] || l.Mode.Perm() != 0o511):
+		case right && (webContent(t, store, shard) != model[shard] || l.Mode.Perm() != 0o511):
 			t.Errorf("the folder has mode %v, or a file other bytes", l.Mode)
 		}
 		all := fmt.Sprint(log, err)
@@ -589,11 +589,12 @@ func TestAddressesOfWebFolders(t *testing.T) {
 		"https://SECRET@host/x.safetensors":     "has a user name",
 		"https://host/x/?token=SECRET":          "has a query, which every user",
 		"https://host/m.safetensors?sig=SECRET": "has a query",
+		"https://me:SE/CRET@host/x/":            "https://[removed] is not the address of a folder",
 		"https://host/x/#SECRET":                "has a query",
 	} {
 		_, _, err := Open(t.Context(), address, Options{})
 		text := fmt.Sprint(err)
-		if !strings.Contains(text, want) || strings.Contains(text, "SECRET") {
+		if !strings.Contains(text, want) || strings.Contains(text, "CRET") {
 			t.Errorf("%s: %v", address, err)
 		}
 		if strings.Contains(want, "which") && !strings.Contains(text, "~/.netrc") {

@@ -27,7 +27,6 @@ type hub struct {
 	at       repository
 	commit   string
 	everyone bool // may read it
-	remarks  []string
 	folders  map[string][]object
 	backoff  time.Duration // before a request of the API is sent again
 
@@ -52,7 +51,7 @@ func openHub(ctx context.Context, a address, c *client) (backend, error) {
 	}
 	h.commit = i.SHA
 	if isRepositoryID(i.ID) && i.ID != h.at.id {
-		h.remarks = append(h.remarks, fmt.Sprintf("hf://%s has a new name: use hf://%s", h.at.id, i.ID))
+		h.client.logger.Warn(fmt.Sprintf("hf://%s has a new name: use hf://%s", h.at.id, i.ID))
 		h.at.id = i.ID
 	}
 	t, err := hubToken()
@@ -60,6 +59,10 @@ func openHub(ctx context.Context, a address, c *client) (backend, error) {
 		return nil, err
 	}
 	h.everyone = t.text == "" || i.public()
+	if t.text != "" && h.inClear() {
+		h.client.logger.Warn(fmt.Sprintf("the token is sent to %s without encryption: "+
+			"set HF_ENDPOINT to an https address", h.endpoint))
+	}
 	return h, h.listAll(ctx, i)
 }
 
@@ -76,6 +79,12 @@ func newHub(at repository, c *client) (*hub, error) {
 		backoff: 200 * time.Millisecond, locations: map[string]*location{}}, nil
 }
 
+// inClear reports whether other machines of a network could read what is sent to the endpoint.
+func (h *hub) inClear() bool {
+	u, err := url.Parse(h.endpoint)
+	return err == nil && u.Scheme == "http" && !isPrivateHost(u.Hostname())
+}
+
 // listAll lists the files at the commit.
 func (h *hub) listAll(ctx context.Context, i *info) error {
 	t, err := h.tree(ctx, i)
@@ -83,7 +92,12 @@ func (h *hub) listAll(ctx context.Context, i *info) error {
 		return err
 	}
 	root := cmp.Or(h.at.folder, ".")
-	if t.kinds[root] != "directory" {
+	switch t.kinds[root] {
+	case "directory":
+	case "file":
+		return fmt.Errorf("%s: %q is a file, but no shard: name its folder, or a .safetensors file",
+			h.repository(), root)
+	default:
 		return &said{source.ErrMissing, fmt.Sprintf("%s has no folder %q", h.repository(), root)}
 	}
 	h.folders = t.below(root)
@@ -109,9 +123,6 @@ func (h *hub) name() string {
 	}
 	return name
 }
-
-// notes are remarks for the user.
-func (h *hub) notes() []string { return h.remarks }
 
 func (h *hub) public() bool { return h.everyone }
 
@@ -165,11 +176,12 @@ func (h *hub) location(o *object) *location {
 func (h *hub) get(ctx context.Context, o *object, off, n int64) (*http.Response, error) {
 	l := h.location(o)
 	for renewed := false; ; renewed = true {
-		signed, a, err := h.resolve(ctx, l, o, off, n)
-		if err != nil || a != nil {
-			return a, err
+		f, err := h.resolve(ctx, l, o, off, n)
+		if err != nil || f.answer != nil {
+			return f.answer, err
 		}
-		a, err = h.data(ctx, signed, rangeOf(off, n))
+		signed := f.signed
+		a, err := h.data(ctx, signed, rangeOf(off, n))
 		switch {
 		case err != nil:
 			return nil, err
@@ -182,28 +194,30 @@ func (h *hub) get(ctx context.Context, o *object, off, n int64) (*http.Response,
 		case renewed:
 			l.inVain(time.Now())
 		}
-		return nil, &delay{fmt.Errorf("%s: %w", signed.url.Host, &errStatus{a.StatusCode, excerpt(a)}),
-			retryAfter(a.Header), false}
+		status := &errStatus{a.StatusCode, excerpt(a)}
+		err = fmt.Errorf("%s: %w", signed.url.Host, status)
+		return nil, &delay{err, retryAfter(a.Header), false}
 	}
 }
 
 // isRefused reports whether a status may mean that a signed address has expired.
 func isRefused(status int) bool {
-	return status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden
+	switch status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		return true
+	}
+	return false
 }
 
-// compared compares the ETag of an answer of the data host with that of its first one.
+// compared compares the ETag of an answer of the data host with that of its first one. The listing
+// does not tell it. The first answer of a shard is its header, which is checked by itself.
 func (h *hub) compared(a *http.Response, l *location, signed *place) (*http.Response, error) {
 	if err := statusError(a); err != nil {
 		return nil, err
 	}
-	etag := a.Header.Get("ETag")
-	if etag == "" {
-		return a, nil
-	}
-	if was := l.pin(origin(signed.url), etag); was != etag {
+	if err := l.pin(origin(signed.url), a.Header.Get("ETag")); err != nil {
 		_ = a.Body.Close()
-		return nil, fmt.Errorf("%w: its ETag is %s, and was %s", source.ErrChanged, oneLine(etag), oneLine(was))
+		return nil, err
 	}
 	return a, nil
 }
@@ -229,60 +243,67 @@ func (h *hub) data(ctx context.Context, to *place, span string) (*http.Response,
 	return nil, fmt.Errorf("%s redirects more than %d times", to.url.Host, mostRedirects)
 }
 
-// resolve returns the signed address of a file. Readers who need it at the same time ask once. If
-// the endpoint sends the bytes itself, it returns the answer.
-func (h *hub) resolve(ctx context.Context, l *location, o *object, off, n int64) (*place, *http.Response, error) {
+// found is what the endpoint answers about a file: its signed address, or the bytes.
+type found struct {
+	signed *place
+	until  time.Time // when signed is to be renewed
+	answer *http.Response
+}
+
+// resolve finds the signed address of a file. Readers who need it at the same time ask once. If the
+// endpoint sends the bytes itself, each asks for its own.
+func (h *hub) resolve(ctx context.Context, l *location, o *object, off, n int64) (found, error) {
 	for {
 		signed, direct := l.known(time.Now())
 		if signed != nil {
-			return signed, nil, nil
+			return found{signed: signed}, nil
 		}
 		if direct {
-			signed, until, a, err := h.locate(ctx, o, off, n)
-			l.keep(signed, until, err)
-			return signed, a, err
+			f, err := h.locate(ctx, o, off, n)
+			l.keep(f, err)
+			return f, err
 		}
 		q, first := l.ask()
 		if first {
-			signed, until, a, err := h.locate(ctx, o, off, n)
+			f, err := h.locate(ctx, o, off, n)
 			q.left = ctx.Err() != nil
-			l.answer(q, signed, until, err)
-			return signed, a, err
+			l.answer(q, f, err)
+			return f, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, nil, ctx.Err()
+			return found{}, ctx.Err()
 		case <-q.done:
 		}
 		if !q.left && (q.err != nil || q.signed != nil) {
-			return q.signed, nil, q.err
+			return found{signed: q.signed}, q.err
 		}
 	}
 }
 
-// locate asks the endpoint for a range of a file. The answer is the file's signed address, or the
-// bytes. Both must be of the file that was listed.
-func (h *hub) locate(ctx context.Context, o *object, off, n int64) (signed *place, until time.Time, a *http.Response, err error) {
+// locate asks the endpoint for a range of a file. The answer must be about the file that was
+// listed.
+func (h *hub) locate(ctx context.Context, o *object, off, n int64) (f found, err error) {
 	t, err := hubToken()
 	if err != nil {
-		return nil, until, nil, err
+		return f, err
 	}
-	a, signed, err = h.send(ctx, h.address(o), t, rangeOf(off, n))
+	a, signed, err := h.send(ctx, h.address(o), t, rangeOf(off, n))
 	if err != nil {
-		return nil, until, nil, err
+		return f, err
 	}
 	if signed == nil && a.StatusCode != http.StatusOK && a.StatusCode != http.StatusPartialContent {
-		return nil, until, nil, h.refused(a, t)
+		return f, h.refused(a, t)
 	}
 	if err := h.same(a, o, signed != nil); err != nil {
 		_ = a.Body.Close()
-		return nil, until, nil, err
+		return f, err
 	}
 	if signed == nil {
-		return nil, until, cutOut(a, o, off, n), nil
+		return found{answer: cutOut(a, o, off, n)}, nil
 	}
 	server, _ := http.ParseTime(a.Header.Get("Date")) // without it the local clock counts
-	return signed, renewal(signed.url, server, time.Now()), nil, nil
+	return found{signed: signed, until: renewal(signed.url, server, time.Now())}, nil
 }
 
 // address is that of a file at the endpoint.
@@ -315,10 +336,11 @@ func (h *hub) same(a *http.Response, o *object, away bool) error {
 		switch {
 		case c.got == c.want:
 		case c.got != "":
-			return fmt.Errorf("%w: %s is %s, and was %s", source.ErrChanged, c.header, oneLine(c.got), c.want)
+			return fmt.Errorf("%w: %s is %s, and was %s", source.ErrChanged, c.header,
+				oneLine(c.got), c.want)
 		case c.needed:
-			return fmt.Errorf("%s does not send %s: set HF_ENDPOINT to a mirror that does, or unset it",
-				h.endpoint, c.header)
+			return fmt.Errorf("%w: %s does not send %s: set HF_ENDPOINT to a mirror that does, "+
+				"or unset it", errAnswer, h.endpoint, c.header)
 		}
 	}
 	return nil

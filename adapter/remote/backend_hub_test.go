@@ -6,17 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/testdata/faultproxy"
+	"github.com/dequantfs/dequantfs/testdata/size"
 	"github.com/dequantfs/dequantfs/testdata/stores"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
@@ -35,9 +42,9 @@ func useHub(t *testing.T, h *stores.Hub, token string) {
 // clearHub hides what the user has set for the Hub.
 func clearHub(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH",
-		"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "HF_HUB_CACHE",
-		"HUGGINGFACE_HUB_CACHE"} {
+	for _, name := range []string{"HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
+		"HF_TOKEN_PATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN",
+		"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"} {
 		t.Setenv(name, "")
 	}
 	t.Setenv("HF_HOME", t.TempDir())
@@ -87,7 +94,8 @@ func sameTensors(t *testing.T, remote, local *adapter.Checkpoint) {
 	}
 	for i, want := range local.Tensors() {
 		got := remote.Tensors()[i]
-		if got.Key != want.Key || got.Shard != want.Shard || !bytes.Equal(tensorBytes(t, got), tensorBytes(t, want)) {
+		same := got.Key == want.Key && got.Shard == want.Shard
+		if !same || !bytes.Equal(tensorBytes(t, got), tensorBytes(t, want)) {
 			t.Fatalf("%s of %s is not %s of %s", got.Key, got.Shard, want.Key, want.Shard)
 		}
 	}
@@ -99,11 +107,13 @@ func openBoth(t *testing.T, name, dir string) (remote, local *adapter.Checkpoint
 	if err != nil {
 		t.Fatal(err)
 	}
-	if remote, err = adapter.OpenStore(t.Context(), s, adapter.OpenOptions{Single: single}); err != nil {
+	remote, err = adapter.OpenStore(t.Context(), s, adapter.OpenOptions{Single: single})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = remote.Close() })
-	if local, err = adapter.Open(t.Context(), filepath.Join(dir, single), adapter.OpenOptions{}); err != nil {
+	local, err = adapter.Open(t.Context(), filepath.Join(dir, single), adapter.OpenOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = local.Close() })
@@ -162,11 +172,13 @@ func TestALargeRepositoryIsOpenedByFewRequests(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{Storage: s3.At(storage.URL)})
 	useHub(t, h, "")
 	const shards = 163
-	dir := quantizedFolder(t, synth.Options{Shards: shards, Layers: 12})
+	dir := quantizedFolder(t, synth.Options{Shards: shards, Layers: 8})
 	h.Put(t, "org/model", dir)
 	storage.Log.Reset()
 	remote, local := openBoth(t, "hf://org/model", dir)
-	api := h.Log.Count(func(r faultproxy.Request) bool { return strings.HasPrefix(r.Path, "/api/") })
+	api := h.Log.Count(func(r faultproxy.Request) bool {
+		return strings.HasPrefix(r.Path, "/api/")
+	})
 	resolved := map[string]int{}
 	for _, r := range h.Log.Requests() {
 		if strings.Contains(r.Path, "/resolve/") {
@@ -287,7 +299,8 @@ func TestSignedAddressesAreRenewedBeforeTheyExpire(t *testing.T) {
 	if n := h.Log.Count(isResolve); n != 2 {
 		t.Errorf("%d addresses for two lives of one", n)
 	}
-	if n := storage.Log.Count(func(r faultproxy.Request) bool { return r.Status == http.StatusForbidden }); n != 0 {
+	expired := func(r faultproxy.Request) bool { return r.Status == http.StatusForbidden }
+	if n := storage.Log.Count(expired); n != 0 {
 		t.Errorf("%d addresses had expired", n)
 	}
 }
@@ -329,7 +342,8 @@ func TestRefusedAddressesAreRenewedOnce(t *testing.T) {
 					_ = a.Body.Close()
 				}
 			}
-			if n, m := h.Log.Count(isResolve), len(storage.Log.Requests()); n != c.resolves || m != c.get {
+			n, m := h.Log.Count(isResolve), len(storage.Log.Requests())
+			if n != c.resolves || m != c.get {
 				t.Errorf("%d addresses and %d ranges, want %d and %d", n, m, c.resolves, c.get)
 			}
 		})
@@ -376,3 +390,98 @@ func backendOf(t *testing.T, s source.Store, name string) (backend, *object) {
 }
 
 func asDelay(err error, d **delay) bool { return errors.As(err, d) }
+
+// The Hub and its storage fail in every way that is known. A read gives the right bytes or an
+// error. Once the faults end, every read succeeds. The first answer of a shard has no fault, since
+// nothing but its content, which is a header, tells that it is of another file.
+func TestTheHubFailsInEveryWay(t *testing.T) {
+	log.SetOutput(io.Discard) // net/http reports the bytes that follow a body
+	t.Cleanup(func() { log.SetOutput(os.Stderr) })
+	s3 := stores.S3(t, "")
+	storage := faultproxy.New(t, s3.URL, faultproxy.Plan{})
+	h := stores.StartHub(t, stores.HubOptions{Storage: s3.At(storage.URL)})
+	useHub(t, h, "")
+	front := faultproxy.New(t, h.URL, faultproxy.Plan{})
+	t.Setenv("HF_ENDPOINT", front.URL)
+	files := map[string][]byte{}
+	for i, name := range []string{"a.safetensors", "b.safetensors", "tokenizer.json"} {
+		files[name] = make([]byte, 1<<20+i)
+		_, _ = rand.NewChaCha8([32]byte{byte(i)}).Read(files[name])
+		h.Write(t, "org/model", name, files[name])
+	}
+	for _, seed := range size.Seeds(t) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			front.Set(faultproxy.Plan{})
+			storage.Set(faultproxy.Plan{})
+			before := front.Faults() + storage.Faults()
+			faults := func() int { return front.Faults() + storage.Faults() - before }
+			s, _, err := Open(t.Context(), "hf://org/model", Options{Patience: 400 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			readers := openAll(t, s, files)
+			front.Set(faultproxy.Plan{Seed: seed, Rate: 0.3, InARow: 2})
+			storage.Set(faultproxy.Plan{Seed: seed, Rate: 0.3, InARow: 2})
+			var failed atomic.Int64
+			var all sync.WaitGroup
+			for i := range 8 {
+				all.Go(func() {
+					r := rand.New(rand.NewPCG(seed, uint64(i)))
+					for faults() < size.Count(300, 10_000)/3 && !t.Failed() {
+						failed.Add(readers.read(t, r))
+					}
+				})
+			}
+			all.Wait()
+			t.Logf("%d faults, %d reads failed", faults(), failed.Load())
+			front.Set(faultproxy.Plan{})
+			storage.Set(faultproxy.Plan{})
+			for r := rand.New(rand.NewPCG(seed, 99)); !t.Failed() && r.IntN(50) > 0; {
+				if readers.read(t, r) != 0 {
+					t.Error("a read failed although there are no faults any more")
+				}
+			}
+		})
+	}
+}
+
+// openFiles are files that are read at random places.
+type openFiles []struct {
+	source.File
+	content []byte
+}
+
+func openAll(t *testing.T, s source.Store, files map[string][]byte) (list openFiles) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		f, err := s.Open(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		if _, err := f.ReadAt(t.Context(), make([]byte, 8), 0); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, struct {
+			source.File
+			content []byte
+		}{f, files[name]})
+	}
+	return list
+}
+
+// read reads a random range. It returns 1 if the read fails, which is not a fault of the test.
+func (l openFiles) read(t *testing.T, r *rand.Rand) int64 {
+	f := l[r.IntN(len(l))]
+	off := r.IntN(len(f.content))
+	p := make([]byte, 1+r.IntN(min(len(f.content)-off, 200_000)))
+	n, err := f.ReadAt(t.Context(), p, int64(off))
+	if n > 0 && !bytes.Equal(p[:n], f.content[off:off+n]) {
+		t.Errorf("%s: wrong bytes in [%d, %d)", f.Name(), off, off+n)
+	}
+	if err != nil && err != io.EOF {
+		return 1
+	}
+	return 0
+}

@@ -24,12 +24,11 @@ import (
 type s3 struct {
 	bucket string
 	prefix string // empty, or with a slash at its end
-	site   site
+	site   s3Site
 	payer  string // who pays for requests, if not the owner of the bucket
 	client *client
 	keys   *s3Keys
 	region atomic.Pointer[string] // for signatures, and the host if it is Amazon's
-	worked atomic.Bool            // an object could be read
 }
 
 // openS3 opens s3://bucket/prefix. It looks for the credentials and the endpoint in the places
@@ -50,9 +49,11 @@ func openS3(ctx context.Context, a address, c *client) (backend, error) {
 	region := regionOf(files)
 	s.region.Store(&region)
 	s.keys = newS3Keys(&s3Chain{files: files, region: region, client: c.http})
-	if _, err := s.keys.get(ctx); err != nil {
+	key, err := s.keys.get(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name(), err)
 	}
+	s.keys.unsigned = key.anonymous()
 	return s, nil
 }
 
@@ -85,8 +86,16 @@ var bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$`)
 
 func (s *s3) name() string { return "s3://" + s.bucket + "/" + s.prefix }
 
-// public reports whether requests are not signed.
-func (s *s3) public() bool { return s.keys.anonymous() }
+// server is the endpoint, unless it is Amazon's.
+func (s *s3) server() string {
+	if s.site.endpoint == nil {
+		return ""
+	}
+	return serverName(s.site.endpoint)
+}
+
+// public reports whether requests are not signed. This does not change.
+func (s *s3) public() bool { return s.keys.unsigned }
 
 func (s *s3) download() source.Download { return source.Download{} }
 
@@ -111,7 +120,7 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 	for !l.full() {
 		page, err := s.page(ctx, query)
 		if err != nil {
-			return nil, fmt.Errorf("listing s3://%s/%s: %w", s.bucket, l.prefix, err)
+			return nil, fmt.Errorf("listing %q: %w", l.prefix, err)
 		}
 		page.addTo(&l)
 		next := page.NextContinuationToken
@@ -121,15 +130,18 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 		query.Set("continuation-token", next)
 	}
 	if l.count == 0 {
-		return nil, fmt.Errorf("%w: s3://%s has no objects below %q", source.ErrMissing, s.bucket,
-			l.prefix)
+		return nil, fmt.Errorf("%w: the bucket has no objects below %q: check the folder's name",
+			source.ErrMissing, l.prefix)
 	}
-	return l.objects, l.err
+	return l.result(s.client, s.name())
 }
 
 // page asks for one page of a listing. It asks again while the store wants that.
 func (s *s3) page(ctx context.Context, query url.Values) (*s3Page, error) {
-	const tries = 5
+	const (
+		tries   = 5
+		longest = 30 * time.Second
+	)
 	for try, wait := 1, 200*time.Millisecond; ; try, wait = try+1, 2*wait {
 		page, err := s.onePage(ctx, query)
 		after, again := mayPass(err)
@@ -139,7 +151,7 @@ func (s *s3) page(ctx context.Context, query url.Values) (*s3Page, error) {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(max(wait, after)):
+		case <-time.After(max(wait, min(after, longest))):
 		}
 	}
 }
@@ -215,60 +227,74 @@ func (s *s3) get(ctx context.Context, o *object, off, n int64) (*http.Response, 
 		return nil, fmt.Errorf("%w: it is of %s, and was of %s", source.ErrChanged,
 			a.Header.Get("Last-Modified"), o.modified.UTC().Format(http.TimeFormat))
 	}
-	s.worked.Store(true)
 	if etag := a.Header.Get("ETag"); etag != "" {
 		a.Header.Set("ETag", quoted(etag))
 	}
 	return a, nil
 }
 
+// s3Try is what has been tried for one request.
+type s3Try struct {
+	moved   bool   // to the region that the store told
+	renewed bool   // the credentials
+	at      *place // where redirects have led; nil: to no other address
+	steps   int    // redirects
+}
+
 // ask sends a signed request for an object, or for the bucket if the key is empty. It sends it
-// again once for another region, once with new credentials if they had expired, and where a redirect
-// leads. Requests to other origins than that of the endpoint are not signed.
-func (s *s3) ask(ctx context.Context, key string, query url.Values, header http.Header) (*http.Response, error) {
-	moved, renewed, steps := false, false, 0
-	var at *place
-	for {
+// again once for another region, once with new credentials if they had expired, and where a
+// redirect leads. Requests to other origins than that of the endpoint are not signed.
+func (s *s3) ask(ctx context.Context, key string, query url.Values, header http.Header) (
+	*http.Response, error) {
+	for try := (s3Try{}); ; {
 		keys, err := s.keys.get(ctx)
 		if err != nil {
 			return nil, err
 		}
 		region := *s.region.Load()
-		r, err := s.request(ctx, at, region, key, query)
+		r, err := s.request(ctx, try.at, region, key, query)
 		if err != nil {
 			return nil, err
 		}
-		maps.Copy(r.Header, header)
-		if at == nil || origin(at.url) == origin(s.site.url(region, s.bucket, key, nil)) {
+		if try.at == nil || origin(try.at.url) == origin(s.site.url(region, s.bucket, key, nil)) {
 			r = keys.sign(r, region)
 		}
+		maps.Copy(r.Header, header) // not signed, since proxies may change them
 		a, err := s.client.do(r)
-		if err != nil {
-			return nil, err
-		}
-		if a.StatusCode == http.StatusOK || a.StatusCode == http.StatusPartialContent {
-			return a, nil
+		if err != nil || a.StatusCode == http.StatusOK || a.StatusCode == http.StatusPartialContent {
+			return a, err
 		}
 		f := readS3Failure(a)
 		to, err := redirect(a)
 		switch {
-		case f.region != "" && f.region != signingRegion(region) && !moved:
-			moved, at = true, nil
-			s.region.Store(&f.region)
-		case f.expired() && !renewed && s.keys.renew(keys):
-			renewed = true
-		case err != nil:
+		case s.again(&try, f, to, region, keys):
+		case err != nil && a.Header.Get("Location") != "":
 			return nil, fmt.Errorf("bucket %s: %w", s.bucket, err)
-		case to != nil && steps < mostRedirects:
-			at, steps = to, steps+1
 		default:
 			return nil, s.explain(f, key, keys)
 		}
 	}
 }
 
+// again decides whether a request is sent again at once, in another way.
+func (s *s3) again(try *s3Try, f *s3Failure, to *place, region string, keys *s3Key) bool {
+	switch {
+	case f.region != "" && f.region != signingRegion(region) && !try.moved:
+		s.region.Store(&f.region)
+		try.moved, try.at = true, nil
+	case f.expired() && !try.renewed && s.keys.renew(keys):
+		try.renewed = true
+	case to != nil && try.steps < mostRedirects:
+		try.at, try.steps = to, try.steps+1
+	default:
+		return false
+	}
+	return true
+}
+
 // request makes a request to the address of an object, or to where a redirect has led.
-func (s *s3) request(ctx context.Context, at *place, region, key string, query url.Values) (*http.Request, error) {
+func (s *s3) request(ctx context.Context, at *place, region, key string, query url.Values) (
+	*http.Request, error) {
 	if at != nil {
 		return at.request(ctx, http.MethodGet)
 	}

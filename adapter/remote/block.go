@@ -6,8 +6,8 @@ import (
 )
 
 // block is a part of a file that is fetched, kept and freed as a whole. The fetcher's lock guards
-// all fields but the first three. The bytes in buf before have never change, so a copy of them needs
-// no lock, but a pin.
+// all fields but the first four. The bytes in buf before have never change, so a copy of them
+// needs no lock, but a pin.
 type block struct {
 	table  *table
 	index  int // in the table, or exactIndex

@@ -15,8 +15,8 @@ const (
 
 // table is the blocks of one file.
 //
-// The names of shards end in .safetensors. Until the places of their tensors are known, exact ranges
-// are fetched, which are headers. All other files are in blocks of equal size from the beginning.
+// The names of shards end in .safetensors. Until the places of their tensors are known, exact
+// ranges are fetched, such as headers. All other files are divided into equal parts at once.
 type table struct {
 	fetcher *fetcher
 	object  *object

@@ -16,8 +16,8 @@ const (
 	mostWrites = 2
 )
 
-// look reads a block from the disk cache. Blocks that are not there go to the front of the network's
-// queue.
+// look reads a block from the disk cache. Blocks that are not there go to the front of the queue
+// for requests.
 func (f *fetcher) look(b *block) {
 	b.state = looking
 	f.looking++
@@ -45,8 +45,8 @@ func (f *fetcher) looked(b *block, ok bool) {
 	f.again(b, 0)
 }
 
-// writes is the blocks that are to be kept in the disk cache. They stay in the budget of memory. One
-// that is evicted before its turn is not kept.
+// writes is the blocks that are to be kept in the disk cache. They stay in the budget of memory.
+// One that is evicted before its turn is not kept.
 type writes struct {
 	queue   []*block
 	running int

@@ -74,6 +74,7 @@ func TestAMissInTheDiskCacheIsFetched(t *testing.T) {
 		tab.ahead(0, 3<<20)
 		s.check(t, tab, 0, 16<<20)
 	}
+	s.consistent(t)
 }
 
 // A disk that never finishes a write takes the memory of the blocks that are being written, and no

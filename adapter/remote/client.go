@@ -24,7 +24,8 @@ type client struct {
 	proxy    func(*http.Request) (*url.URL, error)
 	closers  []*http.Transport
 	logger   *slog.Logger
-	certs    *tls.Config // nil outside of tests
+	patience time.Duration // for each byte of an answer
+	certs    *tls.Config   // nil outside of tests
 }
 
 // Bounds of a client.
@@ -36,7 +37,8 @@ const (
 // newClient makes a client. Certificates are the system's, or those of SSL_CERT_FILE and
 // SSL_CERT_DIR. Proxies are those of the environment.
 func newClient(o Options) *client {
-	c := &client{proxy: http.ProxyFromEnvironment, logger: o.Logger}
+	c := &client{proxy: http.ProxyFromEnvironment, logger: o.Logger,
+		patience: 3 * cmp.Or(o.Patience, defaultPatience)}
 	if c.logger == nil {
 		c.logger = slog.New(slog.DiscardHandler)
 	}
@@ -47,14 +49,13 @@ func newClient(o Options) *client {
 		c.anywhere, c.guarded = o.Transport, o.Transport
 		return c
 	}
-	c.connect(newDialer(), 3*cmp.Or(o.Patience, defaultPatience))
+	c.connect(newDialer())
 	return c
 }
 
-// connect makes the transports of a client. patience is how long the first byte of an answer may
-// take.
-func (c *client) connect(d *dialer, patience time.Duration) {
-	anywhere, guarded := c.newTransport(d.dial, patience), c.newTransport(d.dialGuarded, patience)
+// connect makes the transports of a client.
+func (c *client) connect(d *dialer) {
+	anywhere, guarded := c.newTransport(d.dial), c.newTransport(d.dialGuarded)
 	anywhere.Proxy = func(r *http.Request) (*url.URL, error) { return c.proxy(r) }
 	c.anywhere, c.guarded = anywhere, guarded
 	c.closers = []*http.Transport{anywhere, guarded}
@@ -63,7 +64,7 @@ func (c *client) connect(d *dialer, patience time.Duration) {
 // dialContext is how a transport connects.
 type dialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
-func (c *client) newTransport(dial dialContext, patience time.Duration) *http.Transport {
+func (c *client) newTransport(dial dialContext) *http.Transport {
 	t := &http.Transport{
 		DialContext:           dial,
 		TLSClientConfig:       c.certs,
@@ -73,7 +74,7 @@ func (c *client) newTransport(dial dialContext, patience time.Duration) *http.Tr
 		MaxIdleConnsPerHost:   mostConnections,
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: patience,
+		ResponseHeaderTimeout: c.patience,
 		DisableCompression:    true,
 		ReadBufferSize:        64 << 10,
 	}
@@ -110,6 +111,7 @@ func (c *client) do(r *http.Request) (*http.Response, error) {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 			GotConn: func(i httptrace.GotConnInfo) { t.private = isPrivateConn(i.Conn) }})
 	}
+	ctx, end := context.WithCancelCause(ctx)
 	r = r.Clone(ctx)
 	r.Header.Set("Accept-Encoding", "identity")
 	if r.Header.Get("User-Agent") == "" {
@@ -121,8 +123,10 @@ func (c *client) do(r *http.Request) (*http.Response, error) {
 	}
 	a, err := send.RoundTrip(r)
 	if err != nil {
+		end(nil)
 		return nil, failed(r, err)
 	}
+	a.Body = patiently(ctx, a.Body, c.patience, end)
 	return a, nil
 }
 

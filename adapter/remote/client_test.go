@@ -89,7 +89,7 @@ func TestManyConnectionsAreKept(t *testing.T) {
 			dials++
 			mu.Unlock()
 			return new(net.Dialer).DialContext(ctx, network, n.servers[address])
-		}}, time.Minute)
+		}})
 	for range 3 {
 		all.Add(many)
 		var askers sync.WaitGroup
@@ -210,7 +210,11 @@ func TestAddressesTakeTurnsInTheirFamily(t *testing.T) {
 func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 	n := newNetwork()
 	end := make(chan struct{})
-	n.serve(t, "http", "store.test", func(_ http.ResponseWriter, r *http.Request) {
+	n.serve(t, "http", "store.test", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/half" {
+			fmt.Fprint(w, "half")
+			w.(http.Flusher).Flush()
+		}
 		select {
 		case <-end:
 		case <-r.Context().Done():
@@ -219,11 +223,43 @@ func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 	defer close(end)
 	c := n.client(t)
 	d := &dialer{names: map[string]*resolved{}, lookup: n.lookup, to: n.dial}
-	c.connect(d, 20*time.Millisecond)
+	c.patience = 20 * time.Millisecond
+	c.connect(d)
 	_, err := c.do(request(t, "http://store.test/"))
 	var timeout net.Error
 	if !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("the error is %v", err)
+	}
+	a, err := c.do(request(t, "http://store.test/half"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(a.Body)
+	if string(text) != "half" || !errors.Is(err, errIdle) || !errors.As(err, &timeout) {
+		t.Errorf("the answer is %q, and the error %v", text, err)
+	}
+}
+
+// Only the server counts: a reader may take its time.
+func TestAReaderThatPausesLosesNothing(t *testing.T) {
+	n := newNetwork()
+	n.serve(t, "http", "store.test", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, strings.Repeat("x", 1<<20))
+	}, "203.0.113.1")
+	c := n.client(t)
+	c.patience = 50 * time.Millisecond
+	a, err := c.do(request(t, "http://store.test/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	p := make([]byte, 1<<19)
+	for range 2 {
+		if _, err := io.ReadFull(a.Body, p); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * c.patience)
 	}
 }
 

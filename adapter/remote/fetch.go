@@ -10,8 +10,8 @@ import (
 
 // fetcher asks a backend for blocks, and keeps them.
 //
-// Readers and calls of ahead put blocks into queues. schedule begins requests as far as the limit of
-// requests and the budget of memory allow. Each request is a flight with a goroutine of its own.
+// Readers and calls of ahead put blocks into queues. schedule begins requests as far as the limit
+// of requests and the budget of memory allow. Each request is a flight with a goroutine of its own.
 // When a flight ends, its blocks are full, or are queued again, or fail. One lock guards all of it,
 // and is never held while bytes are copied or received.
 type fetcher struct {
@@ -65,6 +65,14 @@ type queue struct{ demand, ahead *list.List }
 
 func newQueue() queue { return queue{list.New(), list.New()} }
 
+// front returns the block whose turn is next, or nil.
+func (q *queue) front() *block {
+	if b := at(q.demand.Front()); b != nil {
+		return b
+	}
+	return at(q.ahead.Front())
+}
+
 // queueOf returns the queue that a block waits in next.
 func (f *fetcher) queueOf(b *block) *queue {
 	if f.cache != nil && !b.looked {
@@ -86,10 +94,7 @@ func (f *fetcher) enqueue(b *block, again bool) {
 
 // next takes the next block off a queue, with memory. It is nil if there is none, or no memory.
 func (f *fetcher) next(q *queue) *block {
-	b := at(q.demand.Front())
-	if b == nil {
-		b = at(q.ahead.Front())
-	}
+	b := q.front()
 	if b == nil || !f.reserve(b) {
 		return nil
 	}
@@ -97,10 +102,15 @@ func (f *fetcher) next(q *queue) *block {
 	return b
 }
 
+// isAhead reports whether no reader waits for a block.
+func (f *fetcher) isAhead(b *block) bool {
+	return b.in == f.looks.ahead || b.in == f.requests.ahead
+}
+
 // reserve gives a block memory.
 func (f *fetcher) reserve(b *block) bool {
 	if b.buf == nil {
-		b.buf = f.take(b.n, b.in == nil || b.in != f.looks.demand && b.in != f.requests.demand)
+		b.buf = f.take(b.n, f.isAhead(b))
 	}
 	return b.buf != nil
 }
@@ -128,14 +138,15 @@ func (f *fetcher) schedule() {
 
 // mayAsk reports whether one more request may be sent now, if there is one to send.
 func (f *fetcher) mayAsk() bool {
-	if f.requests.demand.Len()+f.requests.ahead.Len() == 0 {
+	b := f.requests.front()
+	if b == nil {
 		return false
 	}
 	if time.Until(f.limit.until) > 0 {
 		f.resumeAt(f.limit.until)
 		return false
 	}
-	if len(f.flights) >= f.limit.size {
+	if len(f.flights) >= f.limit.room(b.index == exactIndex && b.n <= smallSize, f.isAhead(b)) {
 		f.limit.full = true
 		return false
 	}

@@ -47,6 +47,7 @@ func readRandomly(t *testing.T, seed uint64, memory int64) {
 	}
 	group.Wait()
 	within(t, s.fetcher, memory)
+	s.consistent(t)
 }
 
 // within checks the memory that is used at rest.
@@ -117,7 +118,8 @@ func TestSmallAdjacentBlocksAreOneRequest(t *testing.T) {
 	}
 	tab.cut(begins)
 	s.check(t, tab, 1000, 6<<20)
-	if got := s.ranges(); len(got) != 1 || got[0] != fmt.Sprintf("bytes=1000-%d", 999+21*(300<<10)) {
+	want := fmt.Sprintf("bytes=1000-%d", 999+21*(300<<10))
+	if got := s.ranges(); len(got) != 1 || got[0] != want {
 		t.Errorf("requests: %v", got)
 	}
 }
@@ -162,10 +164,7 @@ func (q *quiet) Err() error {
 }
 
 func TestAContextWithoutDoneEndsAReadToo(t *testing.T) {
-	s := serve(t, 4<<20, Options{}, func(_ int, _ http.ResponseWriter, r *http.Request) bool {
-		<-r.Context().Done()
-		return true
-	})
+	s := serve(t, 4<<20, Options{}, silent)
 	tab := newTable(s.fetcher, s.object)
 	q := &quiet{Context: context.Background()}
 	time.AfterFunc(10*time.Millisecond, func() { q.ended.Store(true) })
@@ -209,10 +208,7 @@ func TestCloseEndsReadsAndGoroutines(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			goroutines(t)
-			s := serve(t, 40<<20, Options{}, func(_ int, _ http.ResponseWriter, r *http.Request) bool {
-				<-r.Context().Done()
-				return true
-			})
+			s := serve(t, 40<<20, Options{}, silent)
 			tab := newTable(s.fetcher, s.object)
 			tab.cut([]int64{100})
 			errs := make(chan error)
@@ -226,7 +222,8 @@ func TestCloseEndsReadsAndGoroutines(t *testing.T) {
 			if err := <-errs; !errors.Is(err, errClosed) {
 				t.Errorf("error %v", err)
 			}
-			if _, err := tab.read(context.Background(), make([]byte, 1), 0); !errors.Is(err, errClosed) {
+			_, err := tab.read(context.Background(), make([]byte, 1), 0)
+			if !errors.Is(err, errClosed) {
 				t.Errorf("error afterwards: %v", err)
 			}
 			eventually(t, "memory is free", func() bool {
@@ -273,9 +270,8 @@ func TestExactRangesAreNotKept(t *testing.T) {
 
 func TestAReadAtTheEndIsShort(t *testing.T) {
 	s := serve(t, 100, Options{}, nil)
-	f := &file{in: &store{fetcher: s.fetcher}, object: s.object, blocks: newTable(s.fetcher, s.object)}
 	p := make([]byte, 50)
-	n, err := f.ReadAt(context.Background(), p, 70)
+	n, err := s.file().ReadAt(context.Background(), p, 70)
 	if n != 30 || err == nil || err.Error() != "EOF" || !bytes.Equal(p[:30], s.data[70:]) {
 		t.Errorf("%d, %v", n, err)
 	}

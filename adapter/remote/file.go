@@ -13,6 +13,7 @@ import (
 var (
 	_ source.Ahead     = (*file)(nil)
 	_ source.Sectioned = (*file)(nil)
+	_ source.Published = (*file)(nil)
 )
 
 // file is one version of an object.
@@ -44,6 +45,9 @@ func (f *file) Check() error { return nil }
 // Unseen names changes that would not be noticed.
 func (f *file) Unseen() string { return f.object.unseen }
 
+// SHA256 is the hash of the content if the publisher tells it.
+func (f *file) SHA256() string { return f.object.sha256 }
+
 // Access is who may read the file.
 func (f *file) Access(*source.Lookup) *source.Access { return f.in.access(f.object.name) }
 
@@ -58,7 +62,7 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	n, err := f.blocks.read(ctx, p, off)
 	if err != nil {
-		return n, fmt.Errorf("%s: %w", f.object.name, err)
+		return n, fmt.Errorf("%s: %w", f.object.name, clean(err))
 	}
 	return n, end
 }

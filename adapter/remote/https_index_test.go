@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// pages are how servers show a folder with config.json, "a b+%.txt", sub/ and x:y.json.
-var pages = map[string]string{
+// folderPages are how servers show a folder with config.json, "a b+%.txt", sub/ and x:y.json.
+var folderPages = map[string]string{
 	"python": `<!DOCTYPE HTML>
 <html lang="en">
 <head>
@@ -54,7 +54,7 @@ var pages = map[string]string{
 
 func TestPagesOfFoldersAreRead(t *testing.T) {
 	want := []string{"a b+%.txt", "config.json", "sub/", "x:y.json"}
-	for server, page := range pages {
+	for server, page := range folderPages {
 		var got []string
 		for _, e := range indexEntries(page) {
 			if e.dir {
@@ -104,14 +104,14 @@ func mutate(rng *rand.Rand, page string) string {
 func TestDamagedPagesGiveNoOddNames(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 19))
 	for range 3000 {
-		for _, page := range pages {
+		for _, page := range folderPages {
 			checkEntries(t, mutate(rng, page))
 		}
 	}
 }
 
 func FuzzIndex(f *testing.F) {
-	for _, page := range pages {
+	for _, page := range folderPages {
 		f.Add(page)
 	}
 	f.Fuzz(func(t *testing.T, page string) { checkEntries(t, page) })

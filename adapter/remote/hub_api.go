@@ -17,9 +17,8 @@ import (
 
 // Bounds of the Hub's answers.
 const (
-	mostPages    = 400       // of a listing
-	mostAPIBytes = 128 << 20 // of all pages of a listing, and of any other answer
-	apiTries     = 3
+	mostPages = 400 // of a listing
+	apiTries  = 3
 )
 
 // info is what the Hub tells about a repository at a revision.
@@ -39,7 +38,8 @@ func (i *info) public() bool {
 // send asks the endpoint. It follows redirects within the endpoint, such as that of a repository
 // with a new name. If the answer leads to another host, away is the place. The headers of the
 // answer are completed with those of the redirects before.
-func (h *hub) send(ctx context.Context, address string, t token, span string) (a *http.Response, away *place, err error) {
+func (h *hub) send(ctx context.Context, address string, t token, span string) (
+	a *http.Response, away *place, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, nil, clean(err)
@@ -100,7 +100,8 @@ func complete(to, from http.Header) {
 
 // fetch reads an answer of the API, and asks again if it may pass. It returns the next page's
 // address, if there is one, and the bytes of this one.
-func (h *hub) fetch(ctx context.Context, address string, most int64, into any) (next string, n int64, err error) {
+func (h *hub) fetch(ctx context.Context, address string, most int64, into any) (
+	next string, n int64, err error) {
 	for try := range apiTries {
 		if try > 0 && !h.pause(ctx, try, err) {
 			break
@@ -137,7 +138,8 @@ func (h *hub) pause(ctx context.Context, try int, err error) bool {
 	}
 }
 
-func (h *hub) fetchOnce(ctx context.Context, address string, most int64, into any) (string, int64, error) {
+func (h *hub) fetchOnce(ctx context.Context, address string, most int64, into any) (
+	next string, n int64, err error) {
 	t, err := hubToken()
 	if err != nil {
 		return "", 0, err
@@ -161,10 +163,10 @@ func (h *hub) fetchOnce(ctx context.Context, address string, most int64, into an
 		return "", 0, fmt.Errorf("an answer of %s has more than %d bytes", h.endpoint, most)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return "", 0, fmt.Errorf("an answer of %s is not what the Hub sends (%w): is HF_ENDPOINT right?",
-			h.endpoint, err)
+		return "", 0, &delay{err: fmt.Errorf("an answer of %s is not what the Hub sends (%w): "+
+			"is HF_ENDPOINT right?", h.endpoint, err)}
 	}
-	next, err := nextPage(r)
+	next, err = nextPage(r)
 	return next, int64(len(text)), err
 }
 
@@ -189,7 +191,7 @@ func nextPage(r *http.Response) (string, error) {
 func (h *hub) repo(ctx context.Context) (*info, error) {
 	i := &info{}
 	address := h.api("revision", h.at.at())
-	_, _, err := h.fetch(ctx, address, mostAPIBytes, i)
+	_, _, err := h.fetch(ctx, address, mostListing, i)
 	switch {
 	case errors.Is(err, errRevision):
 		return nil, h.missingRevision(ctx)
@@ -213,10 +215,11 @@ func (h *hub) api(what, revision string) string {
 func (h *hub) tree(ctx context.Context, i *info) (*tree, error) {
 	t := newTree(i.Modified)
 	asked := map[string]bool{}
-	left := int64(mostAPIBytes)
+	left := int64(mostListing)
 	for next := h.api("tree", h.commit) + "?recursive=true"; next != ""; {
 		if asked[next] || len(asked) == mostPages {
-			return nil, fmt.Errorf("the listing of %s does not end: %d pages", h.repository(), len(asked))
+			return nil, fmt.Errorf("the listing of %s does not end: %d pages", h.repository(),
+				len(asked))
 		}
 		asked[next] = true
 		var page []treeEntry
@@ -226,7 +229,8 @@ func (h *hub) tree(ctx context.Context, i *info) (*tree, error) {
 		}
 		for i := range page {
 			if err := t.add(&page[i]); err != nil {
-				return nil, fmt.Errorf("the listing of %s cannot be trusted: %w", h.repository(), err)
+				return nil, fmt.Errorf("the listing of %s cannot be trusted: %w", h.repository(),
+					err)
 			}
 		}
 		next, left = following, left-n
@@ -245,7 +249,8 @@ const namedRefs = 8 // in a message
 func (h *hub) missingRevision(ctx context.Context) error {
 	text := fmt.Sprintf("%s has no revision %q", h.at.id, h.at.at())
 	var all refs
-	if _, _, err := h.fetch(ctx, h.endpoint+"/api/models/"+h.at.id+"/refs", mostAPIBytes, &all); err == nil {
+	address := h.endpoint + "/api/models/" + h.at.id + "/refs"
+	if _, _, err := h.fetch(ctx, address, mostListing, &all); err == nil {
 		var names []string
 		for _, r := range append(all.Branches, all.Tags...) {
 			if isRevision(r.Name) && len(names) < namedRefs {

@@ -66,7 +66,7 @@ func hubToken() (token, error) {
 	file := tokenFile()
 	text, err := readSmall(file)
 	if err != nil {
-		return token{}, nil // nobody has logged in here, or another user has
+		return token{}, nil // there was no login, or it is of another user
 	}
 	return newToken(text, file)
 }

@@ -38,16 +38,25 @@ const (
 	disabled = "Access to this resource is disabled."
 )
 
+// answered is an error about an answer with a status, which tells that asking again is of no use.
+type answered struct {
+	error
+	status *errStatus
+}
+
+func (a *answered) Unwrap() []error { return []error{a.error, a.status} }
+
 // refused returns the error for an answer of the Hub. It closes the body.
 func (h *hub) refused(r *http.Response, t token) error {
 	_ = r.Body.Close()
-	a := refusal{r.StatusCode, r.Header.Get("X-Error-Code"), oneLine(scrub(r.Header.Get("X-Error-Message")))}
+	message := oneLine(scrub(r.Header.Get("X-Error-Message")))
+	a := refusal{r.StatusCode, r.Header.Get("X-Error-Code"), message}
+	status := &errStatus{a.status, a.message}
 	for _, rule := range refusals {
 		if rule.is(a) {
-			return rule.err(h, a, t)
+			return &answered{rule.err(h, a, t), status}
 		}
 	}
-	status := error(&errStatus{a.status, a.message})
 	wait := hubWait(r.Header)
 	switch {
 	case a.status == http.StatusTooManyRequests:
@@ -70,7 +79,9 @@ var refusals = []struct {
 	{func(a refusal) bool { return a.code == "EntryNotFound" || a.status == 416 }, (*hub).noEntry},
 	{func(a refusal) bool { return a.code == "GatedRepo" }, (*hub).gated},
 	{func(a refusal) bool { return a.message == disabled }, (*hub).disabled},
-	{func(a refusal) bool { return a.status == 401 && strings.HasPrefix(a.message, badToken) }, (*hub).wrongToken},
+	{func(a refusal) bool {
+		return a.status == 401 && strings.HasPrefix(a.message, badToken)
+	}, (*hub).wrongToken},
 	{func(a refusal) bool {
 		return a.code == "RepoNotFound" || a.status == 401 || a.status == 404 && a.code == ""
 	}, (*hub).noRepository},
@@ -91,12 +102,11 @@ func (h *hub) gated(_ refusal, t token) error {
 	if t.text != "" {
 		way = "with the account of the token in " + t.from
 	}
-	return &said{errAccess, fmt.Sprintf("%s is gated: accept its conditions at %s, %s",
-		h.repository(), h.page(), way)}
+	return sayAccess("%s is gated: accept its conditions at %s, %s", h.repository(), h.page(), way)
 }
 
 func (h *hub) disabled(refusal, token) error {
-	return &said{errAccess, fmt.Sprintf("%s is disabled by the Hub: see %s", h.repository(), h.page())}
+	return sayAccess("%s is disabled by the Hub: see %s", h.repository(), h.page())
 }
 
 func (h *hub) wrongToken(_ refusal, t token) error {
@@ -107,33 +117,43 @@ func (h *hub) wrongToken(_ refusal, t token) error {
 	if !strings.ContainsAny(t.from, `/\`) {
 		way = "set another one, or unset it"
 	}
-	return &said{errAccess, fmt.Sprintf("%s refuses the token in %s, which is wrong or has expired: %s",
-		h.endpoint, t.from, way)}
+	return sayAccess("%s refuses the token in %s, which is wrong or has expired: %s", h.endpoint,
+		t.from, way)
 }
 
 // noRepository is about a repository that is missing or private. The Hub does not tell which.
 func (h *hub) noRepository(_ refusal, t token) error {
 	way := `check the name, or if it is private, run "hf auth login" or set HF_TOKEN`
 	if t.text != "" {
-		way = fmt.Sprintf("check the name, or use a token that may read it (this one is in %s)", t.from)
+		way = fmt.Sprintf("check the name, or use a token that may read it (this one is in %s)",
+			t.from)
 	}
 	return &said{source.ErrMissing, fmt.Sprintf("%s has no model %s, or it is private: %s",
 		h.endpoint, h.at.id, way)}
 }
 
+// forbidden is about a 403. One without a reason is not of the Hub, but of a proxy or a guard in
+// between, and may pass.
 func (h *hub) forbidden(a refusal, t token) error {
+	if a.code == "" && a.message == "" {
+		return &delay{err: fmt.Errorf("%s: %w", h.endpoint, &errStatus{code: a.status})}
+	}
 	text := fmt.Sprintf("%s forbids reading %s", h.endpoint, h.repository())
 	if a.message != "" {
 		text += " (" + a.message + ")"
 	}
 	if t.text == "" {
-		return &said{errAccess, text + `: run "hf auth login" or set HF_TOKEN`}
+		return sayAccess(`%s: run "hf auth login" or set HF_TOKEN`, text)
 	}
-	return &said{errAccess, fmt.Sprintf("%s: use a token that may read it (this one is in %s)", text, t.from)}
+	return sayAccess("%s: use a token that may read it (this one is in %s)", text, t.from)
 }
 
 // errAccess says that the source may not be read with the credentials at hand.
 var errAccess = errors.New("no access")
+
+func sayAccess(format string, args ...any) error {
+	return &said{errAccess, fmt.Sprintf(format, args...)}
+}
 
 // limited is about too many requests.
 func (h *hub) limited(wait time.Duration, t token) error {
@@ -155,8 +175,9 @@ func (h *hub) unreachable(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return &delay{err: fmt.Errorf("cannot reach %s: %w: check the network, or set HF_ENDPOINT to a "+
-		"mirror, or HF_HUB_OFFLINE=1 to read what is downloaded", h.endpoint, err)}
+	err = fmt.Errorf("cannot reach %s: %w: check the network, or set HF_ENDPOINT to a mirror, "+
+		"or HF_HUB_OFFLINE=1 to read what is downloaded", h.endpoint, err)
+	return &delay{err: err}
 }
 
 var rateLimit = regexp.MustCompile(`(?:;\s*r\s*=\s*(\d+))?\s*;\s*t\s*=\s*(\d{1,6})`)

@@ -3,11 +3,14 @@ package remote
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 // location is where the content of a file is. The endpoint is asked once for the signed address of
@@ -51,20 +54,21 @@ func (l *location) ask() (q *question, first bool) {
 	return l.asking, true
 }
 
-// answer ends a question. The address is kept until it is to be renewed.
-func (l *location) answer(q *question, signed *place, until time.Time, err error) {
-	l.keep(signed, until, err)
+// answer ends a question.
+func (l *location) answer(q *question, f found, err error) {
+	l.keep(f, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q.signed, q.err, l.asking = signed, err, nil
+	q.signed, q.err, l.asking = f.signed, err, nil
 	close(q.done)
 }
 
-func (l *location) keep(signed *place, until time.Time, err error) {
+// keep keeps an address until it is to be renewed.
+func (l *location) keep(f found, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil {
-		l.signed, l.until, l.direct = signed, until, signed == nil
+		l.signed, l.until, l.direct = f.signed, f.until, f.signed == nil
 	}
 }
 
@@ -93,17 +97,26 @@ func (l *location) inVain(now time.Time) {
 	l.useless = now
 }
 
-// pin returns the ETag that an answer of a host must have: that of its first answer.
-func (l *location) pin(host, etag string) string {
+// pin compares the ETag of an answer with that of the first answer of the same host. An answer
+// without one may be of any version, unless the first had none either.
+func (l *location) pin(host, etag string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.etags == nil {
 		l.etags = map[string]string{}
 	}
-	if l.etags[host] == "" {
+	was, known := l.etags[host]
+	kind := source.ErrChanged
+	switch {
+	case !known:
 		l.etags[host] = etag
+		return nil
+	case was == etag:
+		return nil
+	case was == "" || etag == "":
+		kind = errAnswer
 	}
-	return l.etags[host]
+	return fmt.Errorf("%w: its ETag is %q, and was %q", kind, oneLine(etag), oneLine(was))
 }
 
 // assumedLife is for an address that does not tell when it expires. Those of the Hub live for an
@@ -119,6 +132,9 @@ func renewal(signed *url.URL, server, now time.Time) time.Time {
 			server = now
 		}
 		life = end.Sub(server)
+	}
+	if life <= 0 { // a clock is wrong
+		life = assumedLife
 	}
 	return now.Add(life - min(life/10, time.Minute))
 }
@@ -152,7 +168,8 @@ func seconds(s string) (int64, bool) {
 
 // policyEnd reads the end of a policy of CloudFront.
 func policyEnd(s string) (int64, bool) {
-	text, err := base64.StdEncoding.DecodeString(strings.NewReplacer("-", "+", "_", "=", "~", "/").Replace(s))
+	s = strings.NewReplacer("-", "+", "_", "=", "~", "/").Replace(s)
+	text, err := base64.StdEncoding.DecodeString(s)
 	if err != nil || s == "" {
 		return 0, false
 	}

@@ -108,7 +108,9 @@ func escapeRevision(s string) string {
 }
 
 // routes are the pages of a repository whose addresses have a revision.
-var routes = map[string]bool{"tree": true, "blob": true, "resolve": true, "raw": true, "blame": true}
+var routes = map[string]bool{
+	"tree": true, "blob": true, "resolve": true, "raw": true, "blame": true,
+}
 
 // hubName turns the address of a page of the Hub into a name with hf://. Other names stay as they
 // are, so a web server is never taken for the Hub.
@@ -122,7 +124,8 @@ func hubName(name string) (string, error) {
 	parts := strings.SplitN(strings.Trim(page, "/"), "/", 4)
 	switch {
 	case otherKinds[parts[0]] != "":
-		return "", fmt.Errorf("%s is the page of %s: only models can be opened", name, otherKinds[parts[0]])
+		return "", fmt.Errorf("%s is the page of %s: only models can be opened", name,
+			otherKinds[parts[0]])
 	case len(parts) == 2:
 		return "hf://" + parts[0] + "/" + parts[1], nil
 	case len(parts) == 4 && routes[parts[2]]:

@@ -17,14 +17,15 @@ func openDownloaded(rest, variable string, o Options) (s source.Store, single st
 	case err != nil:
 		return nil, "", err
 	case at.folder != "":
-		return nil, "", fmt.Errorf("%s is set, and folders of %s cannot be opened in the local cache: "+
-			"unset it, or open the folder by its path", variable, at)
+		return nil, "", fmt.Errorf("%s is set, and folders of %s cannot be opened in the local "+
+			"cache: unset it, or open the folder by its path", variable, at)
 	}
 	if s, err = source.OpenHub(at.id, at.revision, source.Options{}); err != nil {
 		return nil, "", fmt.Errorf("%s is set, so only the local cache is read: %w", variable, err)
 	}
 	if o.Logger != nil {
-		o.Logger.Warn(fmt.Sprintf("%s is set: %s is read from the local cache, %s", variable, at, s.Name()))
+		o.Logger.Warn(fmt.Sprintf("%s is set: %s is read from the local cache, %s", variable, at,
+			s.Name()))
 	}
 	return s, single, nil
 }

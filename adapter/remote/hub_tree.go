@@ -36,7 +36,8 @@ func isTreePath(p string) bool {
 		return false
 	}
 	long := func(part string) bool { return len(part) > 255 }
-	return !strings.ContainsFunc(p, unicode.IsControl) && !slices.ContainsFunc(strings.Split(p, "/"), long)
+	return !strings.ContainsFunc(p, unicode.IsControl) &&
+		!slices.ContainsFunc(strings.Split(p, "/"), long)
 }
 
 // object returns what an entry says about a file, with its whole path as name.
@@ -67,7 +68,9 @@ type tree struct {
 
 func newTree(modified time.Time) *tree {
 	return &tree{
-		folders: map[string][]object{".": nil}, kinds: map[string]string{".": "directory"}, modified: modified,
+		folders:  map[string][]object{".": nil},
+		kinds:    map[string]string{".": "directory"},
+		modified: modified,
 	}
 }
 

@@ -45,6 +45,18 @@ const (
 	holdSteps = 10 // after a step up that did not pay
 )
 
+// room is how many requests may be in flight when one more is sent. Requests ahead leave an eighth
+// to readers. Requests for small ranges take little of the line, and open a checkpoint sooner.
+func (l *limit) room(small, ahead bool) int {
+	switch {
+	case ahead:
+		return l.size - l.size/8
+	case small && !l.careful:
+		return min(4*l.size, l.most)
+	}
+	return l.size
+}
+
 // begin measures from now on.
 func (l *limit) begin(now time.Time, bytes int64) {
 	l.at, l.bytes, l.full, l.before = now, bytes, false, 0

@@ -70,6 +70,26 @@ func TestTheLimitDoesNotGrowIfRequestsDoNotWait(t *testing.T) {
 	}
 }
 
+func TestRoomForKindsOfRequests(t *testing.T) {
+	l := newLimit(0, timesOf(Options{}))
+	for _, c := range []struct {
+		small, ahead, careful bool
+		want                  int
+	}{
+		{false, false, false, 16},
+		{false, true, false, 14},
+		{true, false, false, 64},
+		{true, false, true, 16},
+	} {
+		if l.careful = c.careful; l.room(c.small, c.ahead) != c.want {
+			t.Errorf("%+v: %d", c, l.room(c.small, c.ahead))
+		}
+	}
+	if n := newLimit(1, timesOf(Options{})).room(false, true); n != 1 {
+		t.Errorf("of one request, %d are for read-ahead", n)
+	}
+}
+
 func TestTheLimitHalvesOncePerStorm(t *testing.T) {
 	s := simulate(0, upTo(1e12))
 	s.pass(10 * time.Second)

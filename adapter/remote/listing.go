@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -26,6 +27,8 @@ type lister struct {
 	prefix string // of the folder that is listed
 	seen   map[string]bool
 	count  int // of what was added, with what was left out
+	left   int // of names that were left out, since no file can have them
+	first  string
 }
 
 // in begins with a folder of the source, and returns its prefix in the store.
@@ -59,7 +62,11 @@ func (l *lister) add(o object) {
 		return
 	case rest == "" || strings.HasSuffix(rest, "/"):
 		return
-	case !isName(rest) || l.seen[rest]:
+	case l.seen[rest]:
+		return
+	case !isName(rest):
+		l.left++
+		l.first = cmp.Or(l.first, rest)
 		return
 	case o.size < 0:
 		l.err = fmt.Errorf("the listing says that %q has %d bytes", o.name, o.size)
@@ -69,6 +76,15 @@ func (l *lister) add(o object) {
 	}
 	o.name = o.name[len(l.under):]
 	l.objects = append(l.objects, o)
+}
+
+// result returns what the pages had.
+func (l *lister) result(c *client, store string) ([]object, error) {
+	if l.left > 0 && l.err == nil {
+		c.logger.Warn(fmt.Sprintf("%s: %d names of %q are left out, since no file can have them, such as %q",
+			store, l.left, l.prefix, l.first[:min(len(l.first), 100)]))
+	}
+	return l.objects, l.err
 }
 
 // isName reports whether a name in a listing may be the name of a file. Others are left out.

@@ -53,8 +53,9 @@ func (n *network) client(t *testing.T) *client {
 	d := &dialer{names: map[string]*resolved{}, lookup: n.lookup, to: n.dial}
 	// The certificates of test servers are for this name.
 	certs := &tls.Config{RootCAs: n.roots, ServerName: "example.com"}
-	c := &client{certs: certs, proxy: func(*http.Request) (*url.URL, error) { return nil, nil }}
-	c.connect(d, 10*time.Second)
+	c := &client{certs: certs, patience: 10 * time.Second,
+		proxy: func(*http.Request) (*url.URL, error) { return nil, nil }}
+	c.connect(d)
 	t.Cleanup(c.close)
 	return c
 }

@@ -14,9 +14,9 @@ import (
 
 // How often a question about objects is asked, and the pauses in between.
 const (
-	mostAsked    = 5
-	firstPause   = 200 * time.Millisecond
-	longestPause = 30 * time.Second
+	mostAsked  = 5
+	firstPause = 200 * time.Millisecond
+	mostPause  = 30 * time.Second
 )
 
 // persist asks a question about objects again while that may help. Reading their bytes has its own
@@ -30,7 +30,7 @@ func persist(ctx context.Context, ask func() error) error {
 		wait := pause/2 + rand.N(pause)
 		var d *delay
 		if errors.As(err, &d) {
-			wait = min(max(wait, d.after), longestPause)
+			wait = min(max(wait, d.after), mostPause)
 		}
 		select {
 		case <-time.After(wait):

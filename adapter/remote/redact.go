@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"unicode"
@@ -68,7 +69,7 @@ var patterns = sync.OnceValue(func() (list []pattern) {
 			`[a-z._~+/=:-]*[A-Z0-9][A-Za-z0-9._~+/=:-]{5,}`, "$1 " + removed},
 		{`(?i)\baws4-hmac-sha256\b[^"'<>]*`, removed},
 		// Tokens by their form: of the Hub, of Google, of AWS, and signed JSON.
-		{`\b(?:hf|api_org)_[A-Za-z0-9]{8,}`, removed},
+		{`\b(?:hf|api_org)_[A-Za-z0-9]{16,}`, removed},
 		{`\bya29\.[A-Za-z0-9._-]+`, removed},
 		{`\b(?:AKIA|ASIA)[A-Z0-9]{12,}`, removed},
 		{`\beyJ[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)+`, removed},
@@ -89,6 +90,19 @@ func scrub(text string) string {
 		text = p.find.ReplaceAllString(text, p.put)
 	}
 	return text
+}
+
+// Shown is the name of a source for messages. It has no user name, password or query, which the
+// name should not have had in the first place.
+func Shown(name string) string {
+	scheme, rest, _ := strings.Cut(name, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	at := strings.LastIndexByte(host, ':')
+	_, err := strconv.ParseUint(host[at+1:], 10, 16)
+	if at >= 0 && err != nil && !strings.HasSuffix(host, "]") && !strings.Contains(host, "@") {
+		return scheme + "://" + removed // a password with a slash, rather than a port
+	}
+	return oneLine(scrub(name))
 }
 
 // redactURL is an address without its user and query, which may be credentials.

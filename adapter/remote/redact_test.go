@@ -13,6 +13,9 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/dequantfs/dequantfs/adapter/source"
 )
 
 // dirty are texts with secrets, of all kinds of stores. Each has the word SECRET in all places that
@@ -82,6 +85,31 @@ func TestKnownCredentialsAreRemovedInEveryForm(t *testing.T) {
 	}
 	if got := scrub("a short text"); got != "a short text" {
 		t.Error(got)
+	}
+}
+
+func TestNamesOfSourcesAreShownWithoutCredentials(t *testing.T) {
+	for name, want := range map[string]string{
+		"https://host.test/a/b/":              "https://host.test/a/b/",
+		"https://host.test:8443/a@b/":         "https://host.test:8443/a@b/",
+		"https://[::1]:80/a":                  "https://[::1]:80/a",
+		"https://[::1]/a":                     "https://[::1]/a",
+		"https://me:SECRET@host.test/a/":      "https://host.test/a/",
+		"https://me:SE/CRET@host.test/a/":     "https://[removed]",
+		"https://me:SE@CRET@host.test/a/":     "https://host.test/a/",
+		"https://SECRET@host.test/a/":         "https://host.test/a/",
+		"https://host.test/a/?sig=SECRET":     "https://host.test/a/",
+		"https://host.test/a/#SECRET":         "https://host.test/a/",
+		"az://acc/c/p?sv=1&sig=SECRET":        "az://acc/c/p",
+		"s3://AKIASECRETSECRET12:SECRET@b/p":  "s3://b/p",
+		"hf://org/name@main":                  "hf://org/name@main",
+		"hf://hf_SECRETSECRET@org/name@main":  "hf://org/name@main",
+		"hf://org/name@hf_SECRETSECRETSECRET": "hf://org/name@[removed]",
+		"s3://bucket/with spaces/and\x1b[31m": "s3://bucket/with spaces/and [31m",
+	} {
+		if got := Shown(name); got != want {
+			t.Errorf("%s is shown as %s, not %s", name, got, want)
+		}
 	}
 }
 
@@ -184,7 +212,8 @@ func TestExcerptsOfFailedAnswers(t *testing.T) {
 			`<StringToSign>SECRET</StringToSign></Error>`,
 			"SignatureDoesNotMatch: The signature does not match."},
 		{"application/xml", "\ufeff<?xml version=\"1.0\"?><Error>" +
-			"<Code>AuthenticationFailed</Code><Message>No.\nRequestId:1</Message><AuthenticationErrorDetail>SECRET" +
+			"<Code>AuthenticationFailed</Code><Message>No.\nRequestId:1</Message>" +
+			"<AuthenticationErrorDetail>SECRET" +
 			"</AuthenticationErrorDetail></Error>", "AuthenticationFailed: No."},
 		{"application/json", `{"error":"Access to model a/b is restricted."}`,
 			"Access to model a/b is restricted."},
@@ -207,4 +236,61 @@ func TestExcerptsOfFailedAnswers(t *testing.T) {
 			t.Errorf("%s\ngives %q, not %q", c.body, got, c.want)
 		}
 	}
+}
+
+// leaky is a store whose errors have secrets.
+type leaky struct{ err error }
+
+func (leaky) name() string              { return "leaky://" }
+func (leaky) public() bool              { return true }
+func (leaky) download() source.Download { return source.Download{} }
+
+func (l leaky) list(_ context.Context, folder string, _ int) ([]object, error) {
+	if folder != "." {
+		return nil, l.err
+	}
+	return []object{{name: "a", size: 10, version: "1"}, {name: "b", refused: l.err}}, nil
+}
+
+func (l leaky) get(context.Context, *object, int64, int64) (*http.Response, error) {
+	return nil, l.err
+}
+
+// Whatever a backend returns, the source shows no secret.
+func TestSourcesShowNoSecretOfTheirBackends(t *testing.T) {
+	signed := &url.Error{Op: "Get", URL: "https://h.kept/x?sig=SECRET", Err: io.ErrUnexpectedEOF}
+	all := []error{signed, fmt.Errorf("x: %w", signed), &delay{signed, 0, false}}
+	for _, text := range dirty {
+		all = append(all, errors.New(text), &errStatus{400, text})
+	}
+	o := Options{Tries: 1, Patience: time.Millisecond}
+	for _, leak := range all {
+		schemes["leaky"] = func(context.Context, address, *client) (backend, error) {
+			return leaky{leak}, nil
+		}
+		s, _, err := Open(t.Context(), "leaky://x", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, listErr := s.List(t.Context(), "sub", 10)
+		_, openErr := s.Open(t.Context(), "b")
+		f, err := s.Open(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, readErr := f.ReadAt(t.Context(), make([]byte, 5), 0)
+		schemes["leaky"] = func(context.Context, address, *client) (backend, error) {
+			return nil, leak
+		}
+		_, _, failErr := Open(t.Context(), "leaky://x", o)
+		for from, err := range map[string]error{"List": listErr, "Open": openErr, "ReadAt": readErr,
+			"the source": failErr} {
+			if err == nil || strings.Contains(shows(err), "SECRET") {
+				t.Errorf("%s: %v", from, err)
+			}
+		}
+		_ = f.Close()
+		_ = s.Close()
+	}
+	delete(schemes, "leaky")
 }

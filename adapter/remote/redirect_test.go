@@ -209,7 +209,7 @@ func TestANameThatChangesItsAddressIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.names["cdn.test"] = []string{"10.0.0.7"}
-	c.connect(&dialer{names: map[string]*resolved{}, lookup: n.lookup, to: n.dial}, 0)
+	c.connect(&dialer{names: map[string]*resolved{}, lookup: n.lookup, to: n.dial})
 	if err := ask(); !errors.Is(err, errRedirect) {
 		t.Errorf("the error is %v", err)
 	}

@@ -42,8 +42,8 @@ type times struct {
 }
 
 // timesOf derives the times. A server that never sends a byte fails a read after Tries times the
-// patience, and short pauses. A store that asks for fewer requests all the time fails it after Tries
-// times the longest pause. No read waits longer than silent without a byte from the store.
+// patience, and short pauses. A store that asks for fewer requests all the time fails it after
+// Tries times the longest pause. No read waits longer than silent without a byte from the store.
 func timesOf(o Options) times {
 	p := cmp.Or(o.Patience, 10*time.Second)
 	return times{
@@ -94,7 +94,8 @@ func (r *retry) next(err error, got int64, t times, tries int) (time.Duration, e
 	case advanced || busy(err) != nil: // an answer that asks for fewer requests makes all wait
 		return 0, nil
 	}
-	return jitter(min(t.pause<<min(r.tries-1, 10), t.longest)), nil
+	wait := jitter(min(t.pause<<min(r.tries-1, 10), t.longest))
+	return max(wait, min(wish(err), t.longest)), nil
 }
 
 // final reports whether asking again is of no use.
@@ -102,7 +103,8 @@ func final(err error) bool {
 	var d *delay
 	var s *errStatus
 	var c *tls.CertificateVerificationError
-	return !errors.As(err, &d) && (errors.As(err, &s) || errors.As(err, &c))
+	return !errors.As(err, &d) &&
+		(errors.As(err, &s) || errors.As(err, &c) || errors.Is(err, errRedirect))
 }
 
 // busy returns the error's wish for fewer requests, or nil.
@@ -112,6 +114,15 @@ func busy(err error) *delay {
 		return d
 	}
 	return nil
+}
+
+// wish is how long the store wants to be left alone.
+func wish(err error) time.Duration {
+	var d *delay
+	if errors.As(err, &d) {
+		return d.after
+	}
+	return 0
 }
 
 // jitter is between half and one and a half of a duration, so that requests that failed at once are

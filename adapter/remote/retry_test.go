@@ -26,6 +26,7 @@ func TestWhatIsAskedForAgain(t *testing.T) {
 		{"a delay", &delay{err: &errStatus{code: 500}}, 0, 6},
 		{"a busy store", &delay{err: &errStatus{code: 503}, busy: true}, 0, 6},
 		{"a final status", &errStatus{code: 401}, 0, 1},
+		{"a redirect that is refused", errRedirect, 0, 1},
 		{"another version", source.ErrChanged, 0, 2},
 		{"a slow request", errSlow, 0, 0},
 	} {
@@ -56,6 +57,19 @@ func TestPausesDoubleUpToTheLongest(t *testing.T) {
 	}
 }
 
+func TestAWishForAPauseIsHonoured(t *testing.T) {
+	times := timesOf(Options{})
+	for _, c := range []struct{ wish, want time.Duration }{
+		{7 * time.Second, 7 * time.Second}, {time.Hour, 30 * time.Second},
+	} {
+		var r retry
+		wait, err := r.next(&delay{err: &errStatus{code: 500}, after: c.wish}, 0, times, 6)
+		if wait != c.want || err != nil {
+			t.Errorf("wish %v: %v, %v", c.wish, wait, err)
+		}
+	}
+}
+
 func TestErrorsOfRequestsAreFitForMessages(t *testing.T) {
 	ended, end := context.WithCancelCause(context.Background())
 	end(errStalled)
@@ -80,8 +94,8 @@ func TestErrorsOfRequestsAreFitForMessages(t *testing.T) {
 }
 
 func TestTimesFollowThePatience(t *testing.T) {
-	got := timesOf(Options{})
-	if got.patience != 10*time.Second || got.slow != 2*time.Second || got.longest != 30*time.Second {
+	got, second := timesOf(Options{}), time.Second
+	if got.patience != 10*second || got.slow != 2*second || got.longest != 30*second {
 		t.Errorf("%+v", got)
 	}
 }

@@ -32,39 +32,35 @@ func (k *s3Key) anonymous() bool { return k.AccessKeyID == "" }
 
 // s3Keys keeps the credentials, and gets new ones some time before they expire.
 type s3Keys struct {
-	find func(ctx context.Context) (*s3Key, error)
-	one  chan struct{} // has room while nobody looks for credentials
+	find     func(ctx context.Context) (*s3Key, error)
+	one      chan struct{} // has room while nobody looks for credentials
+	unsigned bool          // there were none when the store was opened
 
 	mu      sync.Mutex
 	key     *s3Key
-	renewal time.Time // when new ones are due; zero: never
+	refused bool      // the store says that the key has expired
+	renewal time.Time // when a new key is due; zero: never
+	failure error     // of the last search
+	pause   time.Time // when the next search may begin after that
 }
 
 func newS3Keys(c *s3Chain) *s3Keys {
 	return &s3Keys{find: c.find, one: make(chan struct{}, 1)}
 }
 
-// anonymous reports whether requests are not signed.
-func (k *s3Keys) anonymous() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.key != nil && k.key.anonymous()
-}
-
 // get returns the credentials. While one goroutine gets new ones, the others use the old ones as
 // long as these are valid.
 func (k *s3Keys) get(ctx context.Context) (*s3Key, error) {
-	key, due, valid := k.state()
-	if !due {
+	switch key, due, valid := k.state(); {
+	case !due:
 		return key, nil
-	}
-	if valid {
+	case valid:
 		select {
 		case k.one <- struct{}{}:
 		default:
 			return key, nil
 		}
-	} else {
+	default:
 		select {
 		case k.one <- struct{}{}:
 		case <-ctx.Done():
@@ -72,40 +68,72 @@ func (k *s3Keys) get(ctx context.Context) (*s3Key, error) {
 		}
 	}
 	defer func() { <-k.one }()
-	if key, due, valid = k.state(); !due {
-		return key, nil
-	}
-	fresh, err := k.find(ctx)
-	if err != nil {
-		if valid {
-			k.keep(key, time.Now().Add(renewAgain))
-			return key, nil
-		}
-		return nil, fmt.Errorf("credentials for S3: %w", err)
-	}
-	keepSecret(fresh.SecretAccessKey)
-	keepSecret(fresh.SessionToken)
-	k.keep(fresh, renewalOf(fresh.Expiration))
-	return fresh, nil
+	return k.search(ctx)
 }
 
-// renewAgain is how long new credentials are not asked for after that failed.
-const renewAgain = 10 * time.Second
+// search gets new credentials. If that fails, it returns the old ones as long as they are valid.
+func (k *s3Keys) search(ctx context.Context) (*s3Key, error) {
+	old, due, valid := k.state()
+	if !due {
+		return old, nil
+	}
+	if err := k.failed(); err != nil {
+		return nil, err
+	}
+	fresh, err := k.find(ctx)
+	if err == nil && fresh.anonymous() && old != nil && !old.anonymous() {
+		err = errors.New("those that were used are gone")
+	}
+	switch {
+	case err == nil:
+		keepSecret(fresh.SecretAccessKey)
+		keepSecret(fresh.SessionToken)
+		k.keep(fresh)
+		return fresh, nil
+	case ctx.Err() != nil: // the next caller searches
+		return nil, ctx.Err()
+	}
+	err = fmt.Errorf("credentials for S3: %w", err)
+	if valid {
+		k.fail(err, 10*time.Second)
+		return old, nil
+	}
+	k.fail(err, time.Second)
+	return nil, err
+}
 
-// state returns the credentials, whether new ones are due, and whether they are valid until then.
+// state returns the credentials, whether new ones are due, and whether the old ones are valid until
+// then.
 func (k *s3Keys) state() (key *s3Key, due, valid bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
-	due = k.key == nil || !k.renewal.IsZero() && now.After(k.renewal)
-	valid = k.key != nil && (k.key.Expiration.IsZero() || now.Before(k.key.Expiration))
-	return k.key, due, valid
+	due = k.key == nil || k.refused || !k.renewal.IsZero() && now.After(k.renewal)
+	valid = k.key != nil && !k.refused && (k.key.Expiration.IsZero() || now.Before(k.key.Expiration))
+	return k.key, due && (!valid || now.After(k.pause)), valid
 }
 
-func (k *s3Keys) keep(key *s3Key, renewal time.Time) {
+func (k *s3Keys) keep(key *s3Key) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.key, k.renewal = key, renewal
+	k.key, k.renewal, k.refused, k.failure = key, renewalOf(key.Expiration), false, nil
+}
+
+// fail remembers a failure for a while, so that not every caller waits for the next one.
+func (k *s3Keys) fail(err error, pause time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.failure, k.pause = err, time.Now().Add(pause)
+}
+
+// failed returns the last failure for as long as it is remembered.
+func (k *s3Keys) failed() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Now().After(k.pause) {
+		return nil
+	}
+	return k.failure
 }
 
 // renewalOf is when credentials are replaced: five minutes before they expire, or after four fifths
@@ -126,16 +154,14 @@ func (k *s3Keys) renew(expired *s3Key) bool {
 	if expired.anonymous() {
 		return false
 	}
-	if k.key == expired {
-		k.key = nil
-	}
+	k.refused = k.refused || k.key == expired
 	return true
 }
 
 // s3Chain finds credentials in the order of the AWS CLI. It takes the first kind that is there. If
 // that kind fails, its error is returned, and no other kind is tried.
 type s3Chain struct {
-	files  *profiles
+	files  *awsProfiles
 	region string
 	client *http.Client // for services of Amazon
 }
@@ -145,7 +171,7 @@ func (c *s3Chain) find(ctx context.Context) (*s3Key, error) {
 	if files, err := readProfiles(); err == nil { // a tool may have put new keys there
 		c = &s3Chain{files, c.region, c.client}
 	}
-	if unsigned() {
+	if wantsUnsigned() {
 		return &s3Key{from: "AWS_NO_SIGN_REQUEST", tried: []string{"AWS_NO_SIGN_REQUEST is set"}}, nil
 	}
 	var tried []string
@@ -161,8 +187,8 @@ func (c *s3Chain) find(ctx context.Context) (*s3Key, error) {
 	return &s3Key{from: "no credentials", tried: tried}, nil
 }
 
-// unsigned reports whether the environment asks for requests without signatures.
-func unsigned() bool {
+// wantsUnsigned reports whether the environment asks for requests without signatures.
+func wantsUnsigned() bool {
 	switch strings.ToLower(os.Getenv("AWS_NO_SIGN_REQUEST")) {
 	case "1", "true", "yes", "on":
 		return true
@@ -359,15 +385,15 @@ func (c *s3Chain) process(ctx context.Context, command, name string) (*s3Key, er
 		SessionToken: v.SessionToken, Expiration: v.Expiration}, from: name}, nil
 }
 
-// local sends requests to services of this machine, past any proxy.
-var local = &http.Client{Transport: &http.Transport{
+// metadata sends requests to services of this machine, past any proxy.
+var metadata = &http.Client{Transport: &http.Transport{
 	DialContext:       (&net.Dialer{Timeout: time.Second}).DialContext,
 	DisableKeepAlives: true,
 }, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // container asks the service of a container for keys of its role.
 func (c *s3Chain) container(ctx context.Context) (*s3Key, string, error) {
-	p := &minio.IAM{Client: local}
+	p := &minio.IAM{Client: metadata}
 	if os.Getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") == "" {
 		full := os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
 		if full == "" {
@@ -412,7 +438,7 @@ func (c *s3Chain) instance(ctx context.Context) (*s3Key, string, error) {
 	}
 	short, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	key, _, err := c.from(short, &minio.IAM{Client: local,
+	key, _, err := c.from(short, &minio.IAM{Client: metadata,
 		Endpoint: os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")}, "the role of the instance")
 	switch {
 	case ctx.Err() != nil:

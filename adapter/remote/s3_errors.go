@@ -35,6 +35,9 @@ func (f *s3Failure) Error() string {
 	return s
 }
 
+// Unwrap returns the status.
+func (f *s3Failure) Unwrap() error { return &errStatus{code: f.status} }
+
 // readS3Failure reads and closes an answer. It takes the code and the message only, since other
 // elements have parts of the signature.
 func readS3Failure(r *http.Response) *s3Failure {
@@ -133,19 +136,20 @@ func (s *s3) explain(f *s3Failure, key string, keys *s3Key) error {
 	return f
 }
 
-// denied explains a refusal. It may be a mistake if it has no code of S3, or if objects could be read
-// before.
+// denied explains a refusal. That of an object may pass: its bucket could be listed, so it is more
+// likely a mistake. So may one that has no code of S3.
 func (s *s3) denied(f *s3Failure, key string, keys *s3Key) error {
-	if f.code == "" || key != "" && s.worked.Load() {
-		return &delay{f, f.after, false}
+	err := fmt.Errorf("bucket %s: the credentials from %s may not read it: ask for s3:ListBucket and "+
+		"s3:GetObject: %w", s.bucket, keys.from, f)
+	if keys.anonymous() {
+		err = fmt.Errorf("bucket %s: it is not public, and no credentials were found (%s): run aws "+
+			"configure, or set AWS_PROFILE or AWS_ACCESS_KEY_ID: %w", s.bucket,
+			strings.Join(keys.tried, "; "), f)
 	}
-	if !keys.anonymous() {
-		return fmt.Errorf("bucket %s: the credentials from %s may not read it: ask for s3:ListBucket "+
-			"and s3:GetObject: %w", s.bucket, keys.from, f)
+	if f.code == "" || key != "" {
+		return &delay{err, f.after, false}
 	}
-	return fmt.Errorf("bucket %s: it is not public, and no credentials were found (%s): run aws "+
-		"configure, or set AWS_PROFILE or AWS_ACCESS_KEY_ID: %w", s.bucket,
-		strings.Join(keys.tried, "; "), f)
+	return err
 }
 
 // mayPass reports whether a request is worth sending again, and how long to wait for that.

@@ -11,8 +11,8 @@ import (
 	"gopkg.in/ini.v1"
 )
 
-// profiles are the two files of the AWS CLI.
-type profiles struct {
+// awsProfiles are the two files of the AWS CLI.
+type awsProfiles struct {
 	config, secret *ini.File // no sections if a file does not exist
 	paths          [2]string
 	chosen         string // the profile
@@ -20,8 +20,8 @@ type profiles struct {
 }
 
 // readProfiles reads the files.
-func readProfiles() (*profiles, error) {
-	f := &profiles{paths: [2]string{
+func readProfiles() (*awsProfiles, error) {
+	f := &awsProfiles{paths: [2]string{
 		cmp.Or(os.Getenv("AWS_CONFIG_FILE"), inHome("config")),
 		cmp.Or(os.Getenv("AWS_SHARED_CREDENTIALS_FILE"), inHome("credentials")),
 	}}
@@ -32,7 +32,7 @@ func readProfiles() (*profiles, error) {
 		file, err := ini.LoadSources(ini.LoadOptions{
 			Loose: true, AllowNestedValues: true, SkipUnrecognizableLines: true,
 			IgnoreInlineComment: true, IgnoreContinuation: true, InsensitiveKeys: true,
-			PreserveSurroundedQuote: true, KeyValueDelimiters: "=",
+			PreserveSurroundedQuote: true, KeyValueDelimiters: "=:",
 		}, f.paths[i])
 		if err != nil { // without the error's text, which may have a line with a secret
 			return nil, fmt.Errorf("%s cannot be read as a file of the AWS CLI: check it by "+
@@ -57,25 +57,27 @@ func inHome(name string) string {
 }
 
 // sections are the places with keys of a profile. The first that has a key counts.
-func (f *profiles) sections(profile string) (list []*ini.Section) {
-	inConfig := "profile " + profile
-	if profile == "default" && !f.config.HasSection(inConfig) {
-		inConfig = profile
-	}
+func (f *awsProfiles) sections(profile string) (list []*ini.Section) {
 	if s, err := f.secret.GetSection(profile); err == nil {
 		list = append(list, s)
 	}
-	if s, err := f.config.GetSection(inConfig); err == nil {
+	for _, s := range f.config.Sections() {
+		name, ok := strings.CutPrefix(strings.ReplaceAll(s.Name(), "\t", " "), "profile ")
+		if ok && strings.Trim(strings.TrimSpace(name), `"'`) == profile {
+			return append(list, s)
+		}
+	}
+	if s, err := f.config.GetSection("default"); err == nil && profile == "default" {
 		list = append(list, s)
 	}
 	return list
 }
 
 // has reports whether a profile exists.
-func (f *profiles) has(profile string) bool { return len(f.sections(profile)) > 0 }
+func (f *awsProfiles) has(profile string) bool { return len(f.sections(profile)) > 0 }
 
 // of returns the value of a key of a profile.
-func (f *profiles) of(profile, key string) string {
+func (f *awsProfiles) of(profile, key string) string {
 	for _, s := range f.sections(profile) {
 		if s.HasKey(key) {
 			return strings.TrimSpace(s.Key(key).String())
@@ -85,10 +87,10 @@ func (f *profiles) of(profile, key string) string {
 }
 
 // get returns the value of a key of the chosen profile.
-func (f *profiles) get(key string) string { return f.of(f.chosen, key) }
+func (f *awsProfiles) get(key string) string { return f.of(f.chosen, key) }
 
 // nested returns the value of a key below another key, such as addressing_style below s3.
-func (f *profiles) nested(under, key string) string {
+func (f *awsProfiles) nested(under, key string) string {
 	for _, s := range f.sections(f.chosen) {
 		if s.HasKey(under) {
 			return nestedIn(s.Key(under), key)
@@ -107,7 +109,7 @@ func nestedIn(k *ini.Key, key string) string {
 }
 
 // static returns the keys that a profile has itself. Both are from the same file.
-func (f *profiles) static(profile string) (id, secret, token string) {
+func (f *awsProfiles) static(profile string) (id, secret, token string) {
 	for _, s := range f.sections(profile) {
 		id, secret = s.Key("aws_access_key_id").String(), s.Key("aws_secret_access_key").String()
 		if id != "" && secret != "" {
@@ -119,7 +121,7 @@ func (f *profiles) static(profile string) (id, secret, token string) {
 
 // endpoint finds the endpoint of a service: for that service before the one for all, and in the
 // environment before the profile.
-func (f *profiles) endpoint(service string) string {
+func (f *awsProfiles) endpoint(service string) string {
 	if os.Getenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == "true" {
 		return ""
 	}
@@ -136,6 +138,6 @@ func (f *profiles) endpoint(service string) string {
 }
 
 // hasAny reports whether a profile has one of the keys.
-func (f *profiles) hasAny(profile string, keys ...string) bool {
+func (f *awsProfiles) hasAny(profile string, keys ...string) bool {
 	return slices.ContainsFunc(keys, func(k string) bool { return f.of(profile, k) != "" })
 }

@@ -11,16 +11,16 @@ import (
 	"github.com/minio/minio-go/v7/pkg/s3utils"
 )
 
-// site is where a bucket is.
-type site struct {
+// s3Site is where a bucket is.
+type s3Site struct {
 	endpoint *url.URL // nil: Amazon's, of the region
 	inPath   bool     // the bucket is in the path, not in the name of the host
 	stack    string   // ".dualstack" for hosts that also have IPv6 addresses
 }
 
 // siteOf finds the endpoint in the environment and the profile.
-func siteOf(files *profiles, bucket string) (site, error) {
-	var s site
+func siteOf(files *awsProfiles, bucket string) (s3Site, error) {
+	var s s3Site
 	if os.Getenv("AWS_USE_DUALSTACK_ENDPOINT") == "true" {
 		s.stack = ".dualstack"
 	}
@@ -53,7 +53,7 @@ func siteOf(files *profiles, bucket string) (site, error) {
 var hostLabel = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
 
 // url is the address of an object, or of the bucket if the key is empty.
-func (s site) url(region, bucket, key string, query url.Values) *url.URL {
+func (s s3Site) url(region, bucket, key string, query url.Values) *url.URL {
 	u := &url.URL{Scheme: "https", Host: "s3" + s.stack + "." + signingRegion(region) + "." + partition(region)}
 	if s.endpoint != nil {
 		*u = *s.endpoint
@@ -73,7 +73,7 @@ func (s site) url(region, bucket, key string, query url.Values) *url.URL {
 
 // regionOf finds the region in the environment and the profile. It is empty if there is none. Then
 // the bucket's answer tells it.
-func regionOf(files *profiles) string {
+func regionOf(files *awsProfiles) string {
 	region := cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"),
 		files.get("region"))
 	if !regionName.MatchString(region) {

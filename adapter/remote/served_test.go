@@ -26,14 +26,23 @@ type served struct {
 	server *httptest.Server
 
 	mu     sync.Mutex
-	asked  []string                                                 // the ranges of all requests
-	answer func(i int, w http.ResponseWriter, r *http.Request) bool // true: it has answered
+	asked  []string // the ranges of all requests
+	answer handler
+}
+
+// handler answers the i-th request, or reports that it has not.
+type handler func(i int, w http.ResponseWriter, r *http.Request) bool
+
+// silent never answers.
+func silent(_ int, _ http.ResponseWriter, r *http.Request) bool {
+	<-r.Context().Done()
+	return true
 }
 
 const servedTag = `"v1"`
 
 // serve starts a server with random bytes. A nil answer is that of an ordinary file server.
-func serve(t testing.TB, size int, o Options, answer func(int, http.ResponseWriter, *http.Request) bool) *served {
+func serve(t testing.TB, size int, o Options, answer handler) *served {
 	t.Helper()
 	s := &served{data: make([]byte, size), answer: answer}
 	r := rand.NewChaCha8([32]byte{byte(size)})
@@ -63,6 +72,12 @@ func (s *served) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if answer == nil || !answer(i, w, r) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.data))
 	}
+}
+
+// file returns the object as a file.
+func (s *served) file() *file {
+	return &file{in: &store{fetcher: s.fetcher}, object: s.object,
+		blocks: newTable(s.fetcher, s.object)}
 }
 
 // ranges returns what was asked for until now.
@@ -141,8 +156,8 @@ func goroutines(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		buf := make([]byte, 1<<20)
-		stacks := string(buf[:runtime.Stack(buf, true)])
-		t.Errorf("%d goroutines before, %d after:\n%s", before, now, stacks[:min(len(stacks), 5000)])
+		stacks := buf[:min(runtime.Stack(buf, true), 5000)]
+		t.Errorf("%d goroutines before, %d after:\n%s", before, now, stacks)
 	})
 }
 
@@ -151,5 +166,44 @@ func noSecrets(t *testing.T, err error) {
 	t.Helper()
 	if err != nil && strings.Contains(err.Error(), "secret") {
 		t.Errorf("the error has a signed address: %v", err)
+	}
+}
+
+// consistent checks the books of a fetcher that no reader uses.
+func (s *served) consistent(t *testing.T) {
+	t.Helper()
+	f := s.fetcher
+	eventually(t, "all requests end", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.flights)+f.looking+f.writes.running == 0 && f.requests.front() == nil &&
+			f.looks.front() == nil
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var used, blocks int64
+	for tab := range f.tables {
+		if len(tab.exact) > 0 || tab.active > 0 {
+			t.Errorf("%d exact ranges, %d reads", len(tab.exact), tab.active)
+		}
+		for _, b := range tab.blocks {
+			used += int64(len(b.buf))
+			blocks++
+			if b.state != full || b.in == nil || !b.unused() || b.dropped || b.flight != nil {
+				t.Errorf("a block is in no list: %+v", b)
+			}
+		}
+	}
+	m := f.memory
+	if listed := int64(m.spent.Len() + m.part.Len() + m.early.Len()); listed != blocks {
+		t.Errorf("%d blocks, %d in lists", blocks, listed)
+	}
+	var free int64
+	for n, l := range m.free {
+		free += n * int64(len(l))
+	}
+	if m.used != used || m.freeBytes != free {
+		t.Errorf("%d bytes of blocks, %d counted; %d free, %d counted",
+			used, m.used, free, m.freeBytes)
 	}
 }

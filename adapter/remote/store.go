@@ -17,6 +17,7 @@ type store struct {
 	backend backend
 	client  *client
 	fetcher *fetcher
+	disk    *disk // nil: none
 
 	mu      sync.Mutex
 	folders map[string][]object // that were listed
@@ -24,6 +25,13 @@ type store struct {
 
 func newStore(b backend, c *client, o Options) *store {
 	return &store{backend: b, client: c, fetcher: newFetcher(b, o), folders: map[string][]object{}}
+}
+
+// keep has blocks kept in a disk cache, if there is one.
+func (s *store) keep(d *disk) {
+	if d != nil {
+		s.disk, s.fetcher.cache = d, d
+	}
 }
 
 // Name is the source as it is opened again.
@@ -39,6 +47,9 @@ func (s *store) Traffic() source.Traffic { return s.fetcher.traffic() }
 func (s *store) Close() error {
 	s.fetcher.close()
 	s.client.close()
+	if s.disk != nil {
+		return s.disk.cache.Close()
+	}
 	return nil
 }
 
@@ -52,7 +63,7 @@ func (s *store) objects(ctx context.Context, folder string, most int) ([]object,
 	}
 	l, err := s.backend.list(ctx, folder, most)
 	if err != nil {
-		return nil, err
+		return nil, clean(err)
 	}
 	s.folders[folder] = l
 	return l, nil
@@ -106,7 +117,7 @@ func (s *store) Open(ctx context.Context, name string) (source.File, error) {
 	case err != nil:
 		return nil, err
 	case o.refused != nil:
-		return nil, o.refused
+		return nil, clean(o.refused)
 	case o.dir:
 		return nil, fmt.Errorf("a folder where a regular file should be")
 	}

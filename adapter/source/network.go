@@ -23,24 +23,43 @@ type Sectioned interface {
 	Cut(begins []int64)
 }
 
+// Published is a File whose publisher tells a hash of its content. The interface is optional.
+type Published interface {
+	File
+
+	// SHA256 is the hash in hexadecimal; empty if the publisher does not tell it.
+	SHA256() string
+}
+
 // Networked is a Store that is read over a network.
 type Networked interface {
 	Store
 	Traffic() Traffic
 }
 
+// Authenticated is a Store that may use credentials. The interface is optional.
+type Authenticated interface {
+	Store
+
+	// Credentials names the credentials and where they are from, without a secret. It is empty if
+	// none are used.
+	Credentials() string
+}
+
 // Traffic counts what was transferred from a store since it was opened.
 type Traffic struct {
-	Bytes     int64   // received, of files
-	Requests  int64   // sent
-	Retries   int64   // of them, requests for bytes that an earlier one did not bring
-	Throttled int64   // answers that asked for fewer requests
-	InFlight  int64   // requests now
-	AtOnce    int64   // requests that may be in flight at once
-	Rate      float64 // bytes per second, of the last seconds
+	Bytes     int64   `json:"bytes"`     // received, of files
+	Requests  int64   `json:"requests"`  // sent
+	Retries   int64   `json:"retries"`   // of them, for bytes that an earlier one did not bring
+	Throttled int64   `json:"throttled"` // answers that asked for fewer requests
+	InFlight  int64   `json:"in_flight"` // requests now
+	AtOnce    int64   `json:"at_once"`   // requests that may be in flight at once
+	Rate      float64 `json:"rate"`      // bytes per second, of the last seconds
 
-	Memory, MemoryLimit int64 // bytes of files that are held in memory, and the most
+	Memory      int64 `json:"memory"`       // bytes of files that are held in memory
+	MemoryLimit int64 `json:"memory_limit"` // the most of them
 
-	CacheHits, CacheMisses int64 // blocks found and not found in the disk cache
-	CacheBytes             int64 // read from the disk cache
+	CacheHits   int64 `json:"cache_hits"`   // blocks found in the disk cache
+	CacheMisses int64 `json:"cache_misses"` // blocks not found there
+	CacheBytes  int64 `json:"cache_bytes"`  // read from there
 }

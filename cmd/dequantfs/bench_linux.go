@@ -174,7 +174,7 @@ func (f *benchFlags) open(c *cobra.Command, view *request, name string) (*bench,
 
 func (b *bench) openSource() (*opened, error) {
 	o := fs.Options{CacheSize: b.cacheSize.option(), Logger: logger(b.command)}
-	return openSource(b.command.Context(), b.name, o, b.request.follow, b.request.views)
+	return openSource(b.command.Context(), b.name, o, b.request.opening, b.request.views)
 }
 
 // mountArguments are the arguments of a mount of the same view.

@@ -162,7 +162,7 @@ func openDemo(c *cobra.Command) (s *opened, remove func(), err error) {
 			return nil, nil, err
 		}
 	}
-	s, err = openSource(c.Context(), dir, fs.Options{Logger: logger(c)}, false, planDemo)
+	s, err = openSource(c.Context(), dir, fs.Options{Logger: logger(c)}, opening{}, planDemo)
 	return s, remove, err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +21,7 @@ import (
 
 func newDoctor() *cobra.Command {
 	var asJSON bool
+	var source sourceFlags
 	c := &cobra.Command{
 		Use:   "doctor [SOURCE]",
 		Short: "say what this machine lacks, and how to fix it",
@@ -29,9 +32,13 @@ func newDoctor() *cobra.Command {
 		Example: "  dequantfs doctor\n  dequantfs doctor ~/models/DeepSeek-V3",
 		Args:    arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
+			how, err := source.check()
+			if err != nil {
+				return err
+			}
 			findings := append(examineMachine(c.Context()), examineProgram()...)
 			if len(args) > 0 {
-				findings = append(findings, examineSource(c, args[0])...)
+				findings = append(findings, examineSource(c, args[0], how)...)
 			}
 			if asJSON {
 				facts := map[string]any{"version": jsonVersion, "findings": findings}
@@ -40,6 +47,7 @@ func newDoctor() *cobra.Command {
 			return errors.Join(writeFindings(c.OutOrStdout(), findings), worst(findings))
 		},
 	}
+	source.register(c.Flags())
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	addQuiet(c)
 	return c
@@ -110,9 +118,9 @@ func examineKernels(implementation, architecture string) finding {
 }
 
 // examineSource opens a checkpoint and plans every view of it.
-func examineSource(c *cobra.Command, name string) []finding {
+func examineSource(c *cobra.Command, name string, how opening) []finding {
 	log := logger(c)
-	checkpoint, err := openCheckpoint(c.Context(), name, log, false)
+	checkpoint, err := openCheckpoint(c.Context(), name, log, how)
 	if err != nil {
 		return []finding{broken("source", err.Error(), hintFor(err))}
 	}
@@ -127,7 +135,28 @@ func examineSource(c *cobra.Command, name string) []finding {
 		found = append(found, ok("weights", "%s", line))
 	}
 	found = append(found, examineLayouts(checkpoint, log)...)
+	if _, remote := checkpoint.Traffic(); remote {
+		return append(found, examineNetwork(c.Context(), checkpoint)...)
+	}
 	return append(found, examineDisk(checkpoint.Path)...)
+}
+
+// probeBytes is how much is read to measure a source over a network. It is about one request of a
+// reader.
+const probeBytes = 8 << 20
+
+// examineNetwork examines how a source over a network answers.
+func examineNetwork(ctx context.Context, c *adapter.Checkpoint) []finding {
+	found := []finding{
+		ok("pinned version", "%s", c.Location()),
+		ok("credentials", "%s", cmp.Or(c.Credentials(), "none are used")),
+	}
+	p, err := c.Probe(ctx, probeBytes)
+	if err != nil {
+		return append(found, broken("network", err.Error(), hintFor(err)))
+	}
+	return append(found, ok("network", "an answer takes %v; one request of %s gets %s",
+		p.Answer.Round(100*time.Microsecond), formatSize(p.Bytes), formatRate(p.Bytes, p.Took)))
 }
 
 // examineDTypes counts the dtypes of the source.

@@ -78,7 +78,7 @@ func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
 		return err
 	}
 	o := fs.Options{CacheSize: e.cacheSize.option(), Logger: logger(c)}
-	s, err := openSource(c.Context(), name, o, r.follow, r.views)
+	s, err := openSource(c.Context(), name, o, r.opening, r.views)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (l *lsFlags) run(c *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	s, err := openSource(c.Context(), name, fs.Options{Logger: logger(c)}, r.follow, r.views)
+	s, err := openSource(c.Context(), name, fs.Options{Logger: logger(c)}, r.opening, r.views)
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,22 @@ func newRoot() *cobra.Command {
 		root.AddCommand(command())
 	}
 	root.SetHelpCommand(newHelp())
+	hideEverywhere(root)
 	return root
+}
+
+// hideEverywhere hides the flags that every command has, because a help text is one screen.
+func hideEverywhere(c *cobra.Command) {
+	c.InitDefaultHelpFlag()
+	c.InitDefaultVersionFlag()
+	for _, name := range []string{"help", "version"} {
+		if f := c.Flags().Lookup(name); f != nil {
+			f.Hidden = true
+		}
+	}
+	for _, sub := range c.Commands() {
+		hideEverywhere(sub)
+	}
 }
 
 // arguments returns the command line after argv[0]. If it is installed as mount.fuse.dequantfs,

@@ -29,7 +29,8 @@ func boundServing(m *fs.Mount) {
 	debug.FreeOSMemory() // planning leaves as much garbage as it keeps
 	var now runtime.MemStats
 	runtime.ReadMemStats(&now)
-	boundMemory(min(m.Heap(), int64(now.Sys-now.HeapReleased)+fs.RequestMemory()+spareMemory))
+	boundMemory(min(m.Heap(),
+		int64(now.Sys-now.HeapReleased)+fs.RequestMemory()+m.NetworkMemory()+spareMemory))
 }
 
 // boundMemory limits the garbage-collected memory to a number of bytes. Without a limit, replies

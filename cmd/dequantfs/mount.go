@@ -293,11 +293,11 @@ func (m *mountFlags) mount(
 		return nil, err
 	}
 	r.fs.Logger = log
-	s, err := openSource(c.Context(), name, r.fs, r.view.follow, r.view.views)
+	s, err := openSource(c.Context(), name, r.fs, r.view.opening, r.view.views)
 	if err != nil {
 		return nil, err
 	}
-	if r.to.FsName, err = absolute(s.checkpoint.Path); err != nil {
+	if r.to.FsName, err = placeOf(s, name); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	mounted, err := mountSource(s, mountpoint, r.to, log)

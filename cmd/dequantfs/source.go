@@ -22,18 +22,21 @@ type opened struct {
 
 // openCheckpoint opens SOURCE. All commands open their source by this function.
 func openCheckpoint(
-	ctx context.Context, name string, log *slog.Logger, follow bool,
+	ctx context.Context, name string, log *slog.Logger, how opening,
 ) (*adapter.Checkpoint, error) {
-	o := adapter.OpenOptions{Logger: log, FollowLinks: follow, Fits: fs.CheckReading}
+	o := adapter.OpenOptions{Logger: log, FollowLinks: how.follow, Fits: fs.CheckReading}
 	if !remote.Is(name) {
-		return adapter.Open(ctx, name, o)
+		c, err := adapter.Open(ctx, name, o)
+		return c, explainName(name, err)
 	}
-	store, single, err := remote.Open(ctx, name, remote.Options{Logger: log})
+	how.remote.Logger = log
+	store, single, err := remote.Open(ctx, name, how.remote)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, explainName(name, fmt.Errorf("%s: %w", remote.Shown(name), err))
 	}
 	o.Single = single
-	return adapter.OpenStore(ctx, store, o)
+	c, err := adapter.OpenStore(ctx, store, o)
+	return c, explainName(name, err)
 }
 
 // planner makes views of a checkpoint.
@@ -41,9 +44,9 @@ type planner func(*adapter.Checkpoint) ([]fs.View, error)
 
 // openSource opens SOURCE, makes the tree of its views, and logs notes about both.
 func openSource(
-	ctx context.Context, name string, o fs.Options, follow bool, plan planner,
+	ctx context.Context, name string, o fs.Options, how opening, plan planner,
 ) (*opened, error) {
-	checkpoint, err := openCheckpoint(ctx, name, o.Logger, follow)
+	checkpoint, err := openCheckpoint(ctx, name, o.Logger, how)
 	if err != nil {
 		return nil, err
 	}

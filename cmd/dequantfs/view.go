@@ -28,7 +28,7 @@ type viewFlags struct {
 	scales           string
 	shardSize        size
 	unscaled         bool
-	follow           bool
+	source           sourceFlags
 
 	// every: without --layout all forward layouts are shown, each in a subdirectory. Even a single
 	// layout is in a subdirectory, so paths in scripts do not depend on the family.
@@ -57,7 +57,7 @@ func (v *viewFlags) register(c *cobra.Command) {
 	v.set.Var(&v.shardSize, "shard-size", "largest file (default by layer or shard)")
 	v.set.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax or ones")
 	v.set.BoolVar(&v.unscaled, "unscaled", false, "read FP8 that has no scales as plain numbers")
-	v.set.BoolVar(&v.follow, followLinks, false, "follow symlinks that lead out of the source")
+	v.source.register(v.set)
 	c.Flags().AddFlagSet(v.set)
 	for flag, values := range flagValues() {
 		// It fails only for an unknown flag, and these were added above.
@@ -65,10 +65,6 @@ func (v *viewFlags) register(c *cobra.Command) {
 			cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 }
-
-// followLinks is the view flag about files that may be opened. All other view flags select what is
-// shown.
-const followLinks = "follow-links"
 
 // flagValues are the values that a shell completes.
 func flagValues() map[string][]cobra.Completion {
@@ -95,7 +91,7 @@ func (v *viewFlags) changed() bool { return len(v.given()) > 0 }
 // given are the names of the given flags that select what is shown.
 func (v *viewFlags) given() (names []string) {
 	v.set.VisitAll(func(f *pflag.Flag) {
-		if f.Changed && f.Name != followLinks {
+		if f.Changed && !isSourceFlag(f.Name) {
 			names = append(names, f.Name)
 		}
 	})
@@ -192,7 +188,7 @@ type request struct {
 	ranks     []adapter.EP
 	allRanks  bool // each in a subdirectory of its own
 	shardSize int64
-	follow    bool
+	opening   opening
 
 	// fits is called before so many views are planned. It may be nil.
 	fits func(c *adapter.Checkpoint, views int) error
@@ -200,7 +196,7 @@ type request struct {
 
 // check finds mistakes in the flags before anything is opened, and returns the request.
 func (v *viewFlags) check() (*request, error) {
-	r := &request{layouts: v.chosen(), shardSize: int64(v.shardSize), follow: v.follow}
+	r := &request{layouts: v.chosen(), shardSize: int64(v.shardSize)}
 	r.options = adapter.Options{
 		Cast: v.cast, MTP: v.mtp, Scales: v.scales, Unscaled: v.unscaled,
 	}
@@ -214,6 +210,7 @@ func (v *viewFlags) check() (*request, error) {
 		func() { r.options.Include, err = parsePattern("include", v.include) },
 		func() { r.options.Exclude, err = parsePattern("exclude", v.exclude) },
 		func() { r.ranks, r.allRanks, err = parseRanks(v.ep) },
+		func() { r.opening, err = v.source.check() },
 	} {
 		if step(); err != nil {
 			return nil, err

@@ -30,6 +30,7 @@ func viewOf(t *testing.T, args ...string) *viewFlags {
 var given = map[string]string{
 	"layout": "native", "dtype": "f32", "cast": "all", "ep": "1/4", "mtp": "drop", "include": "a,b", "exclude": "b c",
 	"shard-size": "1234567B", "scales": "ones", "unscaled": "true", "follow-links": "true",
+	"remote-memory": "512MiB", "disk-cache": "d", "disk-cache-size": "1GiB",
 }
 
 // TestEveryViewFlagIsPassedOn: another process gets each flag, and verify knows which of them say
@@ -38,7 +39,7 @@ func TestEveryViewFlagIsPassedOn(t *testing.T) {
 	viewOf(t).set.VisitAll(func(f *pflag.Flag) {
 		arg := "--" + f.Name + "=" + given[f.Name]
 		v := viewOf(t, arg)
-		if v.changed() != (f.Name != "follow-links") {
+		if v.changed() == isSourceFlag(f.Name) {
 			t.Errorf("%s: changed is %v", arg, v.changed())
 		}
 		if !slices.Contains(v.arguments(), arg) {

@@ -72,8 +72,12 @@ func (b *blocks) setMax(n int) {
 // range until it gets to end in its own file. It reports whether there was room.
 //
 // Bytes in the page cache are left there. Recipes read them in small pieces, which stay in the
-// cache of the core until they are decoded.
+// cache of the core until they are decoded. Files over a network keep what they fetch, so they need
+// no block.
 func (b *blocks) fetch(r *Read, f expr.File, off, n, end int64) bool {
+	if a, ok := f.(expr.AheadFile); ok {
+		return a.Ahead(off, n)
+	}
 	if d, ok := f.(expr.DirectFile); ok && d.Cached(off, n) {
 		return true
 	}

@@ -3,6 +3,7 @@ package units
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -38,6 +39,7 @@ const (
 
 // files reads the source files and counts and watches the reads.
 type files struct {
+	ctx          context.Context // ends when the cache is closed
 	policy       SourceCache
 	buffers      buffers
 	bytes, reads atomic.Int64
@@ -79,7 +81,7 @@ func (w *watch) end(now time.Time) {
 func (w *watch) leave() { w.inflight.Add(-1) }
 
 // fetch reads n bytes, at most fetchSize, into a buffer of BufferSize bytes. It returns the part of
-// the buffer that holds them. It takes no context, since several readers may wait for the bytes.
+// the buffer that holds them. Several readers may wait for the bytes, so none of them ends it.
 func (s *files) fetch(file expr.File, buf []byte, off, n int64) ([]byte, error) {
 	again := s.of(file).again(file.Size(), off, n)
 	d, ok := file.(expr.DirectFile)
@@ -97,6 +99,8 @@ func (s *files) fetch(file expr.File, buf []byte, off, n int64) ([]byte, error) 
 
 // read fills p through the page cache, or fails.
 func (s *files) read(ctx context.Context, file expr.File, p []byte, off int64) (int, error) {
+	ctx, done := s.until(ctx, file)
+	defer done()
 	w := s.of(file)
 	w.begin()
 	n, err := file.ReadAt(ctx, p, off)
@@ -106,6 +110,9 @@ func (s *files) read(ctx context.Context, file expr.File, p []byte, off int64) (
 		w.end(time.Now())
 	}
 	s.count(n)
+	if n < len(p) && errors.Is(err, context.Canceled) && s.ctx.Err() != nil {
+		err = ErrClosed
+	}
 	if n < len(p) && err == nil {
 		err = fmt.Errorf("%s: read %d of %d bytes at %d", file.Name(), n, len(p), off)
 	}

@@ -72,7 +72,7 @@ func (s *unanswering) ReadAt(ctx context.Context, p []byte, _ int64) (int, error
 // A file that does not answer stays stalled when a reader gives up. Otherwise fills of it would
 // begin, beside those that are out of the account.
 func TestAReaderThatGivesUpDoesNotHideAStall(t *testing.T) {
-	var s files
+	s := files{ctx: t.Context()}
 	f := &unanswering{noFile{name: "silent"}, make(chan struct{}), make(chan struct{})}
 	var reads sync.WaitGroup
 	defer reads.Wait()

@@ -32,6 +32,19 @@ func (r *Read) fetchAhead(u *expr.Unit) bool {
 	return r.cache.prefetch(u, r.run.Start)
 }
 
+// Missing reports whether the source bytes of a unit will be read: it is neither present nor being
+// filled, and was not read to its end since the stream of this read began.
+func (r *Read) Missing(u *expr.Unit) bool {
+	c := r.cache
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.entries[u.Key()] != nil {
+		return false
+	}
+	old, ok := c.ghosts.Peek(u.Key())
+	return !ok || !old.spent || old.clock < r.run.Start
+}
+
 // prefetch begins to fill a unit if that evicts nothing that a stream may still read. It reports
 // whether the unit is present or being filled. It does not fetch a unit again that was read to its
 // end since the stream began.

@@ -142,7 +142,7 @@ func New(o Options) *Cache {
 	c := newCache(o.Tuning)
 	c.guard = guard{log: o.Logger, slow: o.Slow, slowAfter: o.SlowAfter}
 	c.workers = o.Workers
-	c.files.policy = o.SourceCache
+	c.files.ctx, c.files.policy = c.ctx, o.SourceCache
 	c.strips.files = &c.files
 	c.filler = filler{ctx: c.ctx, guard: &c.guard, files: &c.files, strips: &c.strips}
 	c.scales = newScaleCache()

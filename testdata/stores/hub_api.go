@@ -36,6 +36,7 @@ var operations = map[string]func(*call){
 	"paths-info":           (*call).paths,
 	"safetensors-metadata": (*call).headers,
 	"resolve":              (*call).resolve,
+	"refs":                 (*call).branches,
 }
 
 // parse finds the parts of a request, or nil. Parts are escaped: a revision may contain a slash.
@@ -57,7 +58,7 @@ func (h *Hub) parse(w http.ResponseWriter, r *http.Request) *call {
 		return nil
 	}
 	c.id, c.revision = strings.Join(parts, "/"), "main"
-	if c.op != "" && c.op != "safetensors-metadata" {
+	if c.op != "" && c.op != "safetensors-metadata" && c.op != "refs" {
 		c.revision, c.rest, _ = strings.Cut(c.rest, "/")
 	}
 	for _, s := range []*string{&c.id, &c.revision, &c.rest} {
@@ -175,6 +176,21 @@ func (c *call) commit(repo *repository) bool {
 		return false
 	}
 	return true
+}
+
+// branches lists the refs that are not of pull requests.
+func (c *call) branches() {
+	c.hub.mu.Lock()
+	defer c.hub.mu.Unlock()
+	branches, repo := []map[string]any{}, c.hub.repos[c.id]
+	for _, name := range slices.Sorted(maps.Keys(repo.refs)) {
+		if !strings.HasPrefix(name, "refs/") {
+			branches = append(branches, map[string]any{"name": name, "ref": "refs/heads/" + name,
+				"targetCommit": repo.refs[name]})
+		}
+	}
+	c.json(http.StatusOK,
+		map[string]any{"branches": branches, "tags": []any{}, "converts": []any{}})
 }
 
 // names lists the files of the commit in order.

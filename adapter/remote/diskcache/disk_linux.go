@@ -2,6 +2,7 @@ package diskcache
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -17,15 +18,42 @@ func (f *folder) lock() (unlock func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	for errors.Is(err, unix.EINTR) {
-		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	if errors.Is(flock(file), unix.EWOULDBLOCK) {
 		file.Close()
-		return nil, errLocked
+		return nil, fmt.Errorf("%w: another process makes it", errNoRoom)
 	}
 	return file.Close, nil
+}
+
+// flock locks a file until it is closed, or fails if another process has locked it.
+func flock(file *os.File) error {
+	for {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// hold locks a temporary file, so others know that its process is alive. It reports whether the
+// file is still there.
+func hold(file *os.File) bool {
+	if errors.Is(flock(file), unix.EWOULDBLOCK) {
+		return false
+	}
+	var s unix.Stat_t
+	err := unix.Fstat(int(file.Fd()), &s)
+	return err != nil || s.Nlink > 0
+}
+
+// abandoned reports whether no process holds a temporary file.
+func (f *folder) abandoned(name string) bool {
+	file, err := f.root.OpenFile(name, os.O_RDWR|nonblock, 0)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return flock(file) == nil
 }
 
 // space is the free bytes of a disk, and all of them.

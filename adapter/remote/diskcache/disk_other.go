@@ -11,5 +11,11 @@ func (f *folder) lock() (unlock func() error, err error) {
 	return func() error { return nil }, nil
 }
 
+// hold does nothing.
+func hold(*os.File) bool { return true }
+
+// abandoned is not known.
+func (f *folder) abandoned(string) bool { return false }
+
 // space is not known.
 func space(*os.File) (free, all int64, ok bool) { return 0, 0, false }

@@ -8,9 +8,11 @@
 // begins with the bytes of the block. Then come the CRC32C of each 32 KiB and a footer, which
 // repeats what the name says and has a CRC of its own.
 //
-// A file is written under another name in DIR/v1/tmp and then renamed. It is not synced, so after a
-// crash it may have other bytes. Each read checks the footer and the CRC of every byte that it
-// returns. If one is wrong, the file is removed, and the cache does not have the block.
+// A file is written under another name in DIR/v1/tmp and then renamed. It is locked meanwhile, so
+// files of dead processes are found and removed; those of other machines, after an hour. A file is
+// not synced, so after a crash of the machine it may have other bytes. Each read checks the footer
+// and the CRC of every byte that it returns. If one is wrong, the file is removed, and the cache
+// does not have the block.
 //
 // # Size
 //
@@ -30,6 +32,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,7 +107,7 @@ func (c *Cache) Read(k Key, off, n int64, p []byte, at int64) bool {
 			c.folder.root.Chtimes(b.path(), now, now) // without it, the block is removed earlier
 		}
 		return true
-	case errors.Is(err, fs.ErrNotExist) || c.closed.Load():
+	case isGone(err) || c.closed.Load():
 	case errors.Is(err, errDamaged):
 		c.discard(b, err)
 	default:
@@ -133,11 +136,11 @@ func (c *Cache) Write(k Key, off int64, data []byte) {
 	if !b.valid() || c.closed.Load() || c.folder.has(b) {
 		return
 	}
-	temp, ok := c.reserve(onDisk(b.n))
+	temp, ok := c.begin(onDisk(b.n))
 	if !ok {
 		return
 	}
-	err := c.folder.fill(temp, b, data)
+	err := c.fill(temp, b, data)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {
@@ -147,9 +150,43 @@ func (c *Cache) Write(k Key, off int64, data []byte) {
 	switch {
 	case err == nil:
 		c.index.add(b, onDisk(b.n))
-	case !c.closed.Load():
+	case !errors.Is(err, errNoRoom) && !c.closed.Load():
 		c.pause(err)
 	}
+}
+
+// begin names a temporary file, unless no blocks are kept now.
+func (c *Cache) begin(size int64) (temp string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.limit > 0 && size > c.limit || time.Now().Before(c.resume) {
+		return "", false
+	}
+	temp = tempName(size)
+	c.writing[temp] = size
+	return temp, true
+}
+
+// fill writes a block to a temporary file. It makes room when the file is there, so other processes
+// count it when they make room.
+func (c *Cache) fill(temp string, b block, data []byte) error {
+	file, err := c.folder.createTemp(temp)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	err = c.makeRoom(onDisk(b.n), time.Now())
+	c.mu.Unlock()
+	if err == nil {
+		_, err = file.Write(data)
+	}
+	if err == nil {
+		_, err = file.Write(b.trailer(data))
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		c.folder.root.Remove(path.Join(tempDir, temp))
+	}
+	return err
 }
 
 // pauseTime is how long no block is kept after an error.

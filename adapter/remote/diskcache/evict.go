@@ -12,65 +12,46 @@ var (
 	// errFull is a disk that is too full for a cache.
 	errFull = errors.New("the disk is too full")
 
-	errLocked = errors.New("another process removes blocks")
+	errNoRoom = errors.New("there is no room")
 )
 
-// reserve makes room for a file of a block. It returns the name of its temporary file. c.writing
-// has it until the file is placed.
-func (c *Cache) reserve(size int64) (temp string, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := time.Now()
-	if c.limit > 0 && size > c.limit || now.Before(c.resume) {
-		return "", false
-	}
-	if err := c.makeRoom(size, now); err != nil {
-		if !errors.Is(err, errLocked) && !c.closed.Load() {
-			c.pause(err)
-		}
-		return "", false
-	}
-	if c.lacks(size) {
-		return "", false
-	}
-	temp = tempName(size)
-	c.writing[temp] = size
-	return temp, true
-}
-
-// makeRoom removes blocks if there is no room for a file. c.mu is locked.
+// makeRoom removes blocks if there is no room for the files that are being written. size is that of
+// one of them. c.mu is locked.
 func (c *Cache) makeRoom(size int64, now time.Time) error {
 	if c.index.due(now, c.limit, size) {
 		if err := c.refresh(now); err != nil {
 			return err
 		}
 	}
-	if !c.lacks(size) || now.Before(c.nextFree) {
+	switch {
+	case c.lack(c.index.total) <= 0:
 		return nil
+	case now.Before(c.nextFree):
+		return errNoRoom
 	}
-	if err := c.evict(size, now); err != nil {
+	if err := c.evict(now); err != nil {
 		return err
 	}
-	if c.lacks(size) {
-		c.nextFree = now.Add(settled) // some file systems take a while to free space
+	if c.lack(c.index.total) <= 0 {
+		return nil
 	}
-	if c.index.total == c.index.temps && c.disk(size) > 0 {
+	c.nextFree = now.Add(settled) // some file systems take a while to free space
+	if c.index.total == c.index.temps && c.disk() > 0 {
 		free, all, _ := space(c.folder.dir)
 		return fmt.Errorf("%w: %d of %d MiB are free, and a tenth stays so", errFull, free>>20,
 			all>>20)
 	}
-	return nil
+	return errNoRoom
 }
 
-// lacks reports whether there is no room for a file.
-func (c *Cache) lacks(size int64) bool { return c.over(c.index.total, size) > 0 || c.disk(size) > 0 }
-
-// over is by how many bytes a file would exceed the limit, if other files have total bytes.
-func (c *Cache) over(total, size int64) int64 {
-	if c.limit <= 0 {
-		return 0
+// lack is how many bytes have to be removed before the files that are being written can be placed.
+// total is the bytes of all others.
+func (c *Cache) lack(total int64) int64 {
+	over := c.disk()
+	if c.limit > 0 {
+		over = max(over, total+c.inFlight()-c.limit)
 	}
-	return total + c.inFlight() + size - c.limit
+	return over
 }
 
 // inFlight is the bytes that this process is writing.
@@ -81,8 +62,8 @@ func (c *Cache) inFlight() (n int64) {
 	return n
 }
 
-// disk is how many bytes have to be freed on the disk before a file can be written.
-func (c *Cache) disk(size int64) int64 {
+// disk is how many bytes have to be freed on the disk for the files that are being written.
+func (c *Cache) disk() int64 {
 	free, all, ok := space(c.folder.dir)
 	if !ok || c.free < 0 {
 		return 0
@@ -91,15 +72,15 @@ func (c *Cache) disk(size int64) int64 {
 	if keep == 0 {
 		keep = all / 10
 	}
-	return keep + size + c.inFlight() - free
+	return keep + c.inFlight() - free
 }
 
 // reserveShare is the share of the cache that is freed at once, so that this happens rarely.
 const reserveShare = 16
 
-// evict removes the blocks that were not used for the longest time, until there is room for a file
-// and some more. c.mu is locked.
-func (c *Cache) evict(size int64, now time.Time) error {
+// evict removes the blocks that were not used for the longest time, until there is room and some
+// more. Another process that does so already leaves no room for now. c.mu is locked.
+func (c *Cache) evict(now time.Time) error {
 	unlock, err := c.folder.lock()
 	if err != nil {
 		return err
@@ -113,13 +94,12 @@ func (c *Cache) evict(size int64, now time.Time) error {
 	for _, f := range files {
 		total += f.size
 	}
-	most := max(c.over(total, size), c.disk(size))
-	if most > 0 {
+	if lack := c.lack(total); lack > 0 {
 		share := total
 		if c.limit > 0 {
 			share = min(share, c.limit)
 		}
-		c.removeOldest(files, most+share/reserveShare)
+		c.removeOldest(files, lack+share/reserveShare)
 	}
 	c.index = index{}
 	return c.refresh(now)
@@ -181,7 +161,7 @@ func (f *folder) filesOf(dir string) (all []file, err error) {
 	}
 	root, err := f.root.OpenRoot(dir)
 	if err != nil {
-		return nil, missing(err)
+		return nil, unlessGone(err)
 	}
 	defer root.Close()
 	names, err := f.names(dir)

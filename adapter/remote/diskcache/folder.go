@@ -2,6 +2,8 @@ package diskcache
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +11,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 )
 
@@ -102,35 +106,39 @@ func (f *folder) read(b block, p []byte, at int64) (used time.Time, err error) {
 	return info.ModTime(), b.read(file, p, at)
 }
 
-// tempName makes the name of a temporary file, which says how many bytes it will have.
-func tempName(size int64) string { return fmt.Sprintf("%d-%s", size, rand.Text()) }
+// host tells the temporary files of this machine from those of others.
+var host = sync.OnceValue(func() string {
+	name, _ := os.Hostname()
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:4])
+})
 
-// tempSize reads the name of a temporary file.
-func tempSize(name string) (int64, bool) {
-	digits, random, found := strings.Cut(name, "-")
-	size, err := strconv.ParseInt(digits, 10, 64)
-	return size, found && err == nil && size > 0 && random != ""
+// tempName makes the name of a temporary file, which says how many bytes it will have.
+func tempName(size int64) string { return fmt.Sprintf("%d-%s-%s", size, host(), rand.Text()) }
+
+// parseTemp reads the name of a temporary file. here reports whether it is of this machine.
+func parseTemp(name string) (size int64, here, ok bool) {
+	parts := strings.Split(name, "-")
+	if len(parts) != 3 {
+		return 0, false, false
+	}
+	size, err := strconv.ParseInt(parts[0], 10, 64)
+	return size, parts[1] == host(), err == nil && size > 0 && parts[2] != ""
 }
 
-// fill writes a block to a temporary file.
-func (f *folder) fill(temp string, b block, data []byte) error {
-	file, err := f.create(path.Join(tempDir, temp))
-	if err != nil {
-		return err
+// createTemp makes a temporary file, and holds it. Another process may take it for abandoned before
+// it is held.
+func (f *folder) createTemp(name string) (*os.File, error) {
+	file, err := f.create(path.Join(tempDir, name))
+	if err == nil && !hold(file) {
+		return nil, errors.Join(errNoRoom, file.Close())
 	}
-	_, err = file.Write(data)
-	if err == nil {
-		_, err = file.Write(b.trailer(data))
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		f.root.Remove(path.Join(tempDir, temp))
-	}
-	return err
+	return file, err
 }
 
 // create makes a file and its directory.
 func (f *folder) create(name string) (*os.File, error) {
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
 	file, err := f.root.OpenFile(name, flags, 0o600)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return file, err
@@ -157,20 +165,34 @@ func (f *folder) place(temp string, b block) error {
 	if err != nil {
 		f.root.Remove(from)
 	}
+	if isGone(err) { // it was the temporary file
+		return errNoRoom
+	}
 	return err
 }
 
-// names lists a directory. A directory that is missing has none.
+// names lists a directory. A directory that is missing, or that is removed meanwhile, has none.
 func (f *folder) names(dir string) ([]string, error) {
 	d, err := f.root.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, err
+		return nil, unlessGone(err)
 	}
 	defer d.Close()
-	return d.Readdirnames(-1)
+	names, err := d.Readdirnames(-1)
+	return names, unlessGone(err)
+}
+
+// isGone reports whether an error is that a file was removed. On NFS, an open file may be too.
+func isGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESTALE)
+}
+
+// unlessGone is an error, unless it is that a file was removed.
+func unlessGone(err error) error {
+	if isGone(err) {
+		return nil
+	}
+	return err
 }
 
 // directory describes a directory, but not what a symlink leads to.

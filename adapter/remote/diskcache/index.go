@@ -151,29 +151,34 @@ func (f *folder) refreshShelf(s *shelf, dir string) error {
 	return nil
 }
 
-// tempLife is how old a temporary file gets before its process is taken for dead.
-const tempLife = time.Hour
-
-// listTemps counts the bytes of the temporary files of other processes, and removes old ones.
+// listTemps counts the bytes of the temporary files of other processes, and removes those of dead
+// ones.
 func (c *Cache) listTemps(now time.Time) (bytes int64, err error) {
 	names, err := c.folder.names(tempDir)
 	for _, name := range names {
-		size, ok := tempSize(name)
+		size, _, ok := parseTemp(name)
 		if _, own := c.writing[name]; own || !ok {
 			continue
 		}
-		if !c.folder.removeOld(path.Join(tempDir, name), now) {
+		if !c.folder.removeDead(name, now) {
 			bytes += size
 		}
 	}
 	return bytes, err
 }
 
-// removeOld removes a temporary file of a dead process. It reports whether the file is gone.
-func (f *folder) removeOld(name string, now time.Time) bool {
+// tempLife is how old a temporary file gets before its process is taken for dead, if nothing else
+// tells.
+const tempLife = time.Hour
+
+// removeDead removes a temporary file of a dead process. It reports whether the file is gone.
+func (f *folder) removeDead(name string, now time.Time) bool {
+	_, here, ok := parseTemp(name)
+	name = path.Join(tempDir, name)
 	info, err := f.root.Lstat(name)
-	if err != nil {
-		return true
+	if err != nil || !ok {
+		return ok
 	}
-	return now.Sub(info.ModTime()) > tempLife && f.root.Remove(name) == nil
+	dead := now.Sub(info.ModTime()) > tempLife || here && f.abandoned(name)
+	return dead && f.root.Remove(name) == nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -148,7 +147,7 @@ func Prune(dir string, p Pruning) (blocks int, bytes int64, err error) {
 		err := f.root.Remove(path.Join(x.dir, x.name))
 		if err == nil {
 			blocks, bytes = blocks+1, bytes+x.size
-		} else if missing(err) != nil {
+		} else if !isGone(err) {
 			return blocks, bytes, err
 		}
 	}
@@ -206,17 +205,7 @@ func (p *Pruning) apply(files []file, now time.Time) (remove []file) {
 func (f *folder) removeTemps(now time.Time) error {
 	names, err := f.names(tempDir)
 	for _, name := range names {
-		if _, ok := tempSize(name); ok {
-			f.removeOld(path.Join(tempDir, name), now)
-		}
-	}
-	return err
-}
-
-// missing is the error, unless it says that a file is gone.
-func missing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		f.removeDead(name, now)
 	}
 	return err
 }
