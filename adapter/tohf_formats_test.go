@@ -9,6 +9,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	cases "github.com/dequantfs/dequantfs/testdata/formats"
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	"github.com/dequantfs/dequantfs/testdata/size"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
