@@ -115,16 +115,13 @@ func (s *s3) explain(f *s3Failure, key string, keys *s3Key) error {
 		return &delay{f, f.after, false}
 	case f.code == "RequestTimeTooSkewed":
 		return fmt.Errorf("the clock of this machine is %s off: set it right, such as by "+
-			"timedatectl "+
-			"set-ntp true: %w", f.skew.Abs().Round(time.Second), f)
+			"timedatectl set-ntp true: %w", f.skew.Abs().Round(time.Second), f)
 	case f.status/100 == 3:
 		return fmt.Errorf("bucket %s is at another address: set AWS_REGION, or "+
-			"AWS_ENDPOINT_URL_S3 for a "+
-			"store that is not Amazon's: %w", s.bucket, f)
+			"AWS_ENDPOINT_URL_S3 for a store that is not Amazon's: %w", s.bucket, f)
 	case strings.Contains(f.text, "Server Side Encryption") && f.status == http.StatusBadRequest:
 		return fmt.Errorf("the object is encrypted with a key of the customer (SSE-C), which is "+
-			"not "+
-			"supported: copy it to one without: %w", f)
+			"not supported: copy it to one without: %w", f)
 	}
 	if way := s3Ways[f.code]; way != "" {
 		if strings.Contains(way, "%s") {
@@ -150,8 +147,7 @@ func (s *s3) explain(f *s3Failure, key string, keys *s3Key) error {
 // likely a mistake. So may one that has no code of S3.
 func (s *s3) denied(f *s3Failure, key string, keys *s3Key) error {
 	err := fmt.Errorf("bucket %s: the credentials from %s may not read it: ask for "+
-		"s3:ListBucket and "+
-		"s3:GetObject: %w", s.bucket, keys.from, f)
+		"s3:ListBucket and s3:GetObject: %w", s.bucket, keys.from, f)
 	if keys.anonymous() {
 		err = fmt.Errorf("bucket %s: it is not public, and no credentials were found (%s): run "+
 			"aws configure, or set AWS_PROFILE or AWS_ACCESS_KEY_ID: %w", s.bucket,
