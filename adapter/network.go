@@ -1,8 +1,12 @@
 package adapter
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"io"
 	"slices"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/adapter/source"
@@ -106,4 +110,45 @@ func (c *Checkpoint) reopened(f source.File) (again source.File, done func(), er
 		return nil, nil, err
 	}
 	return again, func() { _ = again.Close() }, nil // it was only read
+}
+
+// Credentials names the credentials with which the source is read, without a secret. It is empty if
+// none are used.
+func (c *Checkpoint) Credentials() string {
+	if a, ok := c.store.(source.Authenticated); ok {
+		return a.Credentials()
+	}
+	return ""
+}
+
+// Probe is how fast a source answers.
+type Probe struct {
+	Answer time.Duration // until one byte was there
+	Bytes  int64         // that one request asked for
+	Took   time.Duration // that request
+}
+
+// Probe reads one byte, and then up to n bytes by one request, from the largest shard.
+func (c *Checkpoint) Probe(ctx context.Context, n int64) (p Probe, err error) {
+	largest := slices.MaxFunc(c.files[:len(c.shards)], func(a, b source.File) int {
+		return cmp.Compare(a.Size(), b.Size())
+	})
+	f, done, err := c.reopened(largest)
+	if err != nil {
+		return p, err
+	}
+	defer done()
+	p.Bytes = min(n, f.Size()/2)
+	buf := make([]byte, max(p.Bytes, 1))
+	begun := time.Now()
+	if _, err := f.ReadAt(ctx, buf[:1], f.Size()-1); err != nil && !errors.Is(err, io.EOF) {
+		return p, err
+	}
+	p.Answer = time.Since(begun)
+	begun = time.Now()
+	if _, err := f.ReadAt(ctx, buf[:p.Bytes], f.Size()/4); err != nil && !errors.Is(err, io.EOF) {
+		return p, err
+	}
+	p.Took = time.Since(begun)
+	return p, nil
 }

@@ -32,6 +32,7 @@ type all struct {
 	Shape []int64          `json:"shape,omitempty" most:"3"`
 	Parts []part           `json:"parts,omitempty"`
 	Kinds map[string]int64 `json:"kinds,omitempty" most:"2"`
+	Rest  *part            `json:"rest,omitempty"`
 	Other int              `json:"-"`
 }
 
@@ -52,7 +53,7 @@ func TestDecodeTakesWhatWasWritten(t *testing.T) {
 		Count: math.MaxUint64, Share: 0.1, On: true,
 		At: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Age: time.Minute, Shape: []int64{1, 2, 3},
 		Parts: []part{{"p", "s"}, {Name: "q"}},
-		Kinds: map[string]int64{"EIO": 1, "": 2},
+		Kinds: map[string]int64{"EIO": 1, "": 2}, Rest: &part{Name: "r"},
 	}
 	plain, err := json.Marshal(want)
 	if err != nil {

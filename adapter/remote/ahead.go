@@ -34,10 +34,6 @@ func (f *fetcher) early(b *block) bool {
 		return true
 	}
 	if b.buf = f.take(b.n, true); b.buf == nil {
-		f.age(time.Now())
-		b.buf = f.take(b.n, true)
-	}
-	if b.buf == nil {
 		b.table.forget(b)
 		return false
 	}

@@ -83,7 +83,8 @@ func TestAReaderEvictsBlocksAheadLastFirst(t *testing.T) {
 }
 
 func TestUnreadBlocksAheadAgeAway(t *testing.T) {
-	s := serve(t, 16<<20, Options{Memory: 4 << 20, Patience: 100 * time.Millisecond}, nil)
+	s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+	s.fetcher.times.stale = 100 * time.Millisecond
 	tab := s.shard()
 	tab.ahead(0, 4<<20)
 	eventually(t, "there is room again", func() bool { return tab.ahead(8<<20, 4<<20) })
@@ -178,19 +179,18 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 		<-done
 	}
 	within(t, s.fetcher, budget)
+	s.consistent(t)
 	if s.memory.spent.Len()+s.memory.part.Len()+s.memory.early.Len() == 0 {
 		t.Error("no block was kept")
 	}
 }
 
 func TestMemoryIsFreedWhenNothingIsRead(t *testing.T) {
-	s := serve(t, 16<<20, Options{Patience: 20 * time.Millisecond}, nil)
+	s := serve(t, 16<<20, Options{}, nil)
+	s.fetcher.times.stale = 20 * time.Millisecond
 	tab := s.shard()
-	p := make([]byte, 4<<20)
-	eventually(t, "a read succeeds", func() bool {
-		_, err := tab.read(t.Context(), p, 0)
-		return err == nil
-	})
+	s.check(t, tab, 0, 4<<20)
+	tab.ahead(4<<20, 4<<20)
 	eventually(t, "memory is free", func() bool { return s.traffic().Memory == 0 })
 }
 
@@ -199,6 +199,7 @@ func TestMemoryIsFreedWhenNothingIsRead(t *testing.T) {
 func TestABlockThatIsReadInPiecesIsNotEvictedForBlocksAhead(t *testing.T) {
 	for _, fetched := range []bool{false, true} {
 		s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+		s.fetcher.times.recent = time.Hour
 		tab := s.shard()
 		if fetched {
 			tab.ahead(0, 1<<20)
@@ -216,5 +217,21 @@ func TestABlockThatIsReadInPiecesIsNotEvictedForBlocksAhead(t *testing.T) {
 		if got := s.ranges()[0]; got != "bytes=0-1048575" {
 			t.Errorf("the first request is %s", got)
 		}
+	}
+}
+
+// A reader that skips parts of blocks leaves none of them read to its end.
+func TestBlocksThatWereReadInPartGiveWayAfterAWhile(t *testing.T) {
+	s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+	s.fetcher.times.recent = 20 * time.Millisecond
+	tab := s.shard()
+	tab.ahead(0, 4<<20)
+	for i := range int64(4) {
+		s.check(t, tab, i<<20, 1000)
+	}
+	eventually(t, "there is room again", func() bool { return tab.ahead(8<<20, 4<<20) })
+	s.check(t, tab, 8<<20, 4<<20)
+	if got := s.traffic().Bytes; got != 8<<20 {
+		t.Errorf("transferred %d bytes", got)
 	}
 }

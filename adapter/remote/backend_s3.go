@@ -120,7 +120,7 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 	for !l.full() {
 		page, err := s.page(ctx, query)
 		if err != nil {
-			return nil, fmt.Errorf("listing s3://%s/%s: %w", s.bucket, l.prefix, err)
+			return nil, fmt.Errorf("listing %q: %w", l.prefix, err)
 		}
 		page.addTo(&l)
 		next := page.NextContinuationToken
@@ -130,8 +130,8 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 		query.Set("continuation-token", next)
 	}
 	if l.count == 0 {
-		return nil, fmt.Errorf("%w: s3://%s has no objects below %q", source.ErrMissing, s.bucket,
-			l.prefix)
+		return nil, fmt.Errorf("%w: the bucket has no objects below %q: check the folder's name",
+			source.ErrMissing, l.prefix)
 	}
 	return l.result(s.client, s.name())
 }

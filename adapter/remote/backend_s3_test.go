@@ -54,16 +54,26 @@ func useS3(t *testing.T, s *stores.Server) {
 	stores.Setenv(t, s.Env())
 }
 
-// eachS3 runs a test with each server, as its endpoint.
-func eachS3(t *testing.T, test func(t *testing.T, s *stores.Server)) {
-	for name, start := range map[string]func(*testing.T) *stores.Server{
+// Both servers have the interface of S3, and differ in its details.
+func TestS3(t *testing.T) {
+	for name, start := range map[string]func(t *testing.T) *stores.Server{
 		"versitygw": func(t *testing.T) *stores.Server { return stores.S3(t, "") },
 		"moto":      func(t *testing.T) *stores.Server { return stores.Moto(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t)
 			useS3(t, s)
-			test(t, s)
+			for _, c := range []struct {
+				name string
+				test func(t *testing.T, s *stores.Server)
+			}{
+				{"folders are whole names", foldersAreWholeNames}, // it lists the bucket
+				{"a checkpoint is the local one", checkpointIsTheLocalOne},
+				{"parts are read across", partsAreReadAcross},
+				{"changes are not read", changesAreNotRead},
+			} {
+				t.Run(c.name, func(t *testing.T) { c.test(t, s) })
+			}
 		})
 	}
 }
@@ -114,7 +124,7 @@ func random(n int, seed byte) []byte {
 	return p
 }
 
-func TestACheckpointInS3IsTheLocalOne(t *testing.T) {
+func checkpointIsTheLocalOne(t *testing.T, s *stores.Server) {
 	dir := t.TempDir()
 	if err := synth.DeepSeek(synth.Options{Shards: 3}).Write(dir); err != nil {
 		t.Fatal(err)
@@ -124,19 +134,17 @@ func TestACheckpointInS3IsTheLocalOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer local.Close()
-	eachS3(t, func(t *testing.T, s *stores.Server) {
-		s.Put(t, "org/model", dir)
-		store := openStore(t, s.Source("org/model"))
-		c, err := adapter.OpenStore(t.Context(), store, adapter.OpenOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		sameTensors(t, c, local)
-		if len(c.SideFiles()) != len(local.SideFiles()) {
-			t.Errorf("%d files, not %d", len(c.SideFiles()), len(local.SideFiles()))
-		}
-	})
+	s.Put(t, "hub/deepseek", dir)
+	store := openStore(t, s.Source("hub/deepseek"))
+	c, err := adapter.OpenStore(t.Context(), store, adapter.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sameTensors(t, c, local)
+	if len(c.SideFiles()) != len(local.SideFiles()) {
+		t.Errorf("%d files, not %d", len(c.SideFiles()), len(local.SideFiles()))
+	}
 }
 
 // tensorBytes reads a tensor.
@@ -190,55 +198,51 @@ func uploadParts(t *testing.T, s *stores.Server, key string, parts ...[]byte) {
 		[]byte("<CompleteMultipartUpload>"+list+"</CompleteMultipartUpload>"))
 }
 
-func TestAnObjectOfManyPartsIsReadAcrossThem(t *testing.T) {
+func partsAreReadAcross(t *testing.T, s *stores.Server) {
 	const part = 5 << 20
 	whole := random(2*part+12345, 1)
-	eachS3(t, func(t *testing.T, s *stores.Server) {
-		uploadParts(t, s, "m/x.bin", whole[:part], whole[part:2*part], whole[2*part:])
-		f := openFile(t, openStore(t, s.Source("m")), "x.bin")
-		if f.Size() != int64(len(whole)) || f.ModTime().IsZero() {
-			t.Fatalf("%d bytes of %s", f.Size(), f.ModTime())
+	uploadParts(t, s, "m/x.bin", whole[:part], whole[part:2*part], whole[2*part:])
+	f := openFile(t, openStore(t, s.Source("m")), "x.bin")
+	if f.Size() != int64(len(whole)) || f.ModTime().IsZero() {
+		t.Fatalf("%d bytes of %s", f.Size(), f.ModTime())
+	}
+	for _, r := range [][2]int{{0, 1}, {part - 3, 7}, {part, 1}, {2*part - 1, 2}, {0, len(whole)},
+		{len(whole) - 1, 1}} {
+		p := make([]byte, r[1])
+		if n, err := f.ReadAt(t.Context(), p, int64(r[0])); n != len(p) || err != nil && err != io.EOF {
+			t.Errorf("%v: %d bytes, %v", r, n, err)
 		}
-		for _, r := range [][2]int{{0, 1}, {part - 3, 7}, {part, 1}, {2*part - 1, 2}, {0, len(whole)},
-			{len(whole) - 1, 1}} {
-			p := make([]byte, r[1])
-			if n, err := f.ReadAt(t.Context(), p, int64(r[0])); n != len(p) || err != nil && err != io.EOF {
-				t.Errorf("%v: %d bytes, %v", r, n, err)
-			}
-			if !bytes.Equal(p, whole[r[0]:r[0]+r[1]]) {
-				t.Errorf("%v: other bytes", r)
-			}
+		if !bytes.Equal(p, whole[r[0]:r[0]+r[1]]) {
+			t.Errorf("%v: other bytes", r)
 		}
-	})
+	}
 }
 
-func TestAnObjectOfS3ThatChangesIsNotRead(t *testing.T) {
-	eachS3(t, func(t *testing.T, s *stores.Server) {
-		for _, name := range []string{"m/replaced", "m/longer", "m/removed", "m/same"} {
-			s.Write(t, name, random(1000, 1))
+func changesAreNotRead(t *testing.T, s *stores.Server) {
+	for _, name := range []string{"m/replaced", "m/longer", "m/removed", "m/same"} {
+		s.Write(t, name, random(1000, 1))
+	}
+	store := openStore(t, s.Source("m"))
+	var files []source.File
+	for _, name := range []string{"replaced", "longer", "removed"} {
+		files = append(files, openFile(t, store, name))
+	}
+	same := openFile(t, store, "same")
+	s.Write(t, "m/replaced", random(1000, 2))
+	s.Write(t, "m/longer", random(2000, 1))
+	s.Remove(t, "m/removed")
+	for _, f := range files {
+		p := make([]byte, 10)
+		if _, err := f.ReadAt(t.Context(), p, 0); !errors.Is(err, source.ErrChanged) {
+			t.Errorf("%s: %v", f.Name(), err)
 		}
-		store := openStore(t, s.Source("m"))
-		var files []source.File
-		for _, name := range []string{"replaced", "longer", "removed"} {
-			files = append(files, openFile(t, store, name))
+		if !bytes.Equal(p, make([]byte, 10)) {
+			t.Errorf("%s: bytes of another version", f.Name())
 		}
-		same := openFile(t, store, "same")
-		s.Write(t, "m/replaced", random(1000, 2))
-		s.Write(t, "m/longer", random(2000, 1))
-		s.Remove(t, "m/removed")
-		for _, f := range files {
-			p := make([]byte, 10)
-			if _, err := f.ReadAt(t.Context(), p, 0); !errors.Is(err, source.ErrChanged) {
-				t.Errorf("%s: %v", f.Name(), err)
-			}
-			if !bytes.Equal(p, make([]byte, 10)) {
-				t.Errorf("%s: bytes of another version", f.Name())
-			}
-		}
-		if _, err := same.ReadAt(t.Context(), make([]byte, 10), 0); err != nil {
-			t.Error(err)
-		}
-	})
+	}
+	if _, err := same.ReadAt(t.Context(), make([]byte, 10), 0); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAListingOfS3HasEveryObject(t *testing.T) {
@@ -275,44 +279,42 @@ func writeText(t *testing.T, path, text string) {
 	}
 }
 
-func TestAFolderOfS3IsAWholeName(t *testing.T) {
-	eachS3(t, func(t *testing.T, s *stores.Server) {
-		for _, key := range []string{"org/m/a b+c%20&=~é.txt", "org/m/config.json", "org/m/sub/deep/x",
-			"org/m2/other", "org/model", "top"} {
-			s.Write(t, key, []byte(key))
+func foldersAreWholeNames(t *testing.T, s *stores.Server) {
+	for _, key := range []string{"org/m/a b+c%20&=~é.txt", "org/m/config.json", "org/m/sub/deep/x",
+		"org/m2/other", "org/model", "top"} {
+		s.Write(t, key, []byte(key))
+	}
+	amazon(t, "PUT", s.URL+"/"+stores.Bucket+"/org/m/marked/", nil)
+	for name, want := range map[string]string{
+		"org/m":  "a b+c%20&=~é.txt config.json marked/ sub/",
+		"org/m/": "a b+c%20&=~é.txt config.json marked/ sub/",
+		"org":    "m/ m2/ model",
+		"":       "org/ top",
+	} {
+		if got := strings.Join(namesIn(t, openStore(t, s.Source(name)), "."), " "); got != want {
+			t.Errorf("%q: %s; want %s", name, got, want)
 		}
-		amazon(t, "PUT", s.URL+"/"+stores.Bucket+"/org/m/marked/", nil)
-		for name, want := range map[string]string{
-			"org/m":  "a b+c%20&=~é.txt config.json marked/ sub/",
-			"org/m/": "a b+c%20&=~é.txt config.json marked/ sub/",
-			"org":    "m/ m2/ model",
-			"":       "org/ top",
-		} {
-			if got := strings.Join(namesIn(t, openStore(t, s.Source(name)), "."), " "); got != want {
-				t.Errorf("%q: %s; want %s", name, got, want)
-			}
+	}
+	store := openStore(t, s.Source("org/m"))
+	for folder, want := range map[string]string{"sub": "deep/", "sub/deep": "x", "marked": ""} {
+		if got := strings.Join(namesIn(t, store, folder), " "); got != want {
+			t.Errorf("%q: %s; want %s", folder, got, want)
 		}
-		store := openStore(t, s.Source("org/m"))
-		for folder, want := range map[string]string{"sub": "deep/", "sub/deep": "x", "marked": ""} {
-			if got := strings.Join(namesIn(t, store, folder), " "); got != want {
-				t.Errorf("%q: %s; want %s", folder, got, want)
-			}
+	}
+	const special = "a b+c%20&=~é.txt"
+	p := make([]byte, len("org/m/"+special))
+	if _, err := openFile(t, store, special).ReadAt(t.Context(), p, 0); string(p) != "org/m/"+special {
+		t.Errorf("%q, %v", p, err)
+	}
+	for _, name := range []string{"org/mod", "org/m/config.json/x", "absent"} {
+		_, err := openStore(t, s.Source(name)).List(t.Context(), ".", 10)
+		if !errors.Is(err, source.ErrMissing) {
+			t.Errorf("%s: %v", name, err)
 		}
-		const special = "a b+c%20&=~é.txt"
-		p := make([]byte, len("org/m/"+special))
-		if _, err := openFile(t, store, special).ReadAt(t.Context(), p, 0); string(p) != "org/m/"+special {
-			t.Errorf("%q, %v", p, err)
-		}
-		for _, name := range []string{"org/mod", "org/m/config.json/x", "absent"} {
-			_, err := openStore(t, s.Source(name)).List(t.Context(), ".", 10)
-			if !errors.Is(err, source.ErrMissing) {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		if got := openStore(t, "s3://"+stores.Bucket).Name(); got != "s3://"+stores.Bucket+"/" {
-			t.Errorf("the name of the bucket is %s", got)
-		}
-	})
+	}
+	if got := openStore(t, "s3://"+stores.Bucket).Name(); got != "s3://"+stores.Bucket+"/" {
+		t.Errorf("the name of the bucket is %s", got)
+	}
 }
 
 func TestRefusalsOfS3SayWhatToDo(t *testing.T) {

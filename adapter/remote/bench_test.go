@@ -16,17 +16,22 @@ import (
 // BenchmarkFetch compares readers of blocks with plain parallel range requests of 8 MiB, through a
 // link with 30 ms to the first byte and 67 MB/s for each connection. The two alternate.
 func BenchmarkFetch(b *testing.B) {
-	const n, readers = 256 << 20, 16
+	const n = 256 << 20
 	s := serve(b, n, Options{}, nil)
 	link := faultproxy.New(b, s.server.URL,
 		faultproxy.Plan{Delay: 30 * time.Millisecond, PerConnection: 67e6})
+	r := &racers{served: s, url: link.URL + "/file", client: newClient(Options{}),
+		buffers: sync.Pool{New: func() any { return new([blockSize]byte) }}}
+	defer r.client.close()
+	s.fetcher = newFetcher(&servedBackend{r.url, r.client}, Options{})
+	defer s.fetcher.close()
 	for _, ahead := range []bool{false, true} {
 		b.Run(fmt.Sprint("ahead ", ahead), func(b *testing.B) {
 			var plain, fetched time.Duration
 			b.SetBytes(n)
 			for b.Loop() {
-				plain += timed(func() { s.plain(b, link.URL, readers) })
-				fetched += timed(func() { s.fetched(b, link.URL, readers, ahead) })
+				plain += timed(func() { r.plain(b) })
+				fetched += timed(func() { r.fetched(b, ahead) })
 			}
 			b.ReportMetric(n*float64(b.N)/1e6/plain.Seconds(), "plainMB/s")
 			b.ReportMetric(n*float64(b.N)/1e6/fetched.Seconds(), "fetchMB/s")
@@ -41,58 +46,60 @@ func timed(f func()) time.Duration {
 	return time.Since(begin)
 }
 
-// each calls f for all pieces of a file, in parallel.
-func each(n, piece int64, readers int, f func(off, n int64)) {
+// racers reads a file in two ways, by 16 readers.
+type racers struct {
+	*served
+	url     string
+	client  *client
+	buffers sync.Pool
+}
+
+// each calls f for all pieces of the file, in parallel.
+func (r *racers) each(b *testing.B, f func(p []byte, off int64) error) {
 	var next atomic.Int64
 	var group sync.WaitGroup
-	for range readers {
+	for range 16 {
 		group.Go(func() {
-			for off := next.Add(piece) - piece; off < n; off = next.Add(piece) - piece {
-				f(off, min(piece, n-off))
+			buf := r.buffers.Get().(*[blockSize]byte)
+			defer r.buffers.Put(buf)
+			for {
+				off := next.Add(blockSize) - blockSize
+				if off >= r.object.size {
+					return
+				}
+				if err := f(buf[:min(blockSize, r.object.size-off)], off); err != nil {
+					b.Error(err)
+				}
 			}
 		})
 	}
 	group.Wait()
 }
 
-func (s *served) plain(b *testing.B, url string, readers int) {
-	c := newClient(Options{})
-	defer c.close()
-	buffers := sync.Pool{New: func() any { return new([blockSize]byte) }}
-	each(s.object.size, blockSize, readers, func(off, n int64) {
-		r, _ := http.NewRequest(http.MethodGet, url+"/file", nil)
-		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
-		a, err := c.do(r)
+func (r *racers) plain(b *testing.B) {
+	r.each(b, func(p []byte, off int64) error {
+		q, _ := http.NewRequest(http.MethodGet, r.url, nil)
+		q.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+int64(len(p))-1))
+		a, err := r.client.do(q)
 		if err != nil {
-			b.Error(err)
-			return
+			return err
 		}
 		defer a.Body.Close()
-		buf := buffers.Get().(*[blockSize]byte)
-		defer buffers.Put(buf)
-		if _, err := io.ReadFull(a.Body, buf[:n]); err != nil {
-			b.Error(err)
-		}
+		_, err = io.ReadFull(a.Body, p)
+		return err
 	})
 }
 
-func (s *served) fetched(b *testing.B, url string, readers int, ahead bool) {
-	c := newClient(Options{})
-	defer c.close()
-	f := newFetcher(&servedBackend{url + "/file", c}, Options{})
-	defer f.close()
-	tab := newTable(f, s.object)
-	tab.cut([]int64{1000})
-	buffers := sync.Pool{New: func() any { return new([blockSize]byte) }}
-	each(s.object.size, blockSize, readers, func(off, n int64) {
-		buf := buffers.Get().(*[blockSize]byte)
-		defer buffers.Put(buf)
+func (r *racers) fetched(b *testing.B, ahead bool) {
+	tab := newTable(r.fetcher, r.object)
+	defer tab.close()
+	tab.cut(nil)
+	r.each(b, func(p []byte, off int64) error {
 		if ahead {
-			tab.ahead(off+n, f.distance())
+			tab.ahead(off+int64(len(p)), r.fetcher.distance())
 		}
-		if _, err := tab.read(context.Background(), buf[:n], off); err != nil {
-			b.Error(err)
-		}
+		_, err := tab.read(context.Background(), p, off)
+		return err
 	})
 }
 

@@ -103,7 +103,9 @@ func (f *fetcher) next(q *queue) *block {
 }
 
 // isAhead reports whether no reader waits for a block.
-func (f *fetcher) isAhead(b *block) bool { return b.in == f.looks.ahead || b.in == f.requests.ahead }
+func (f *fetcher) isAhead(b *block) bool {
+	return b.in == f.looks.ahead || b.in == f.requests.ahead
+}
 
 // reserve gives a block memory.
 func (f *fetcher) reserve(b *block) bool {

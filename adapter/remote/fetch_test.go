@@ -47,6 +47,7 @@ func readRandomly(t *testing.T, seed uint64, memory int64) {
 	}
 	group.Wait()
 	within(t, s.fetcher, memory)
+	s.consistent(t)
 }
 
 // within checks the memory that is used at rest.

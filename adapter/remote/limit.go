@@ -45,8 +45,8 @@ const (
 	holdSteps = 10 // after a step up that did not pay
 )
 
-// room is how many requests may be in flight when one more is sent. Requests ahead leave an eighth to
-// readers. Requests for small ranges take little of the line, and open a checkpoint sooner.
+// room is how many requests may be in flight when one more is sent. Requests ahead leave an eighth
+// to readers. Requests for small ranges take little of the line, and open a checkpoint sooner.
 func (l *limit) room(small, ahead bool) int {
 	switch {
 	case ahead:

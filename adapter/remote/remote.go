@@ -1,6 +1,6 @@
-// Package remote reads checkpoints over a network: from the Hugging Face Hub, from object stores, and
-// from web servers that answer range requests. It is the only package that opens network connections
-// to a source, and it does so only for a name with a scheme.
+// Package remote reads checkpoints over a network: from the Hugging Face Hub, from object stores,
+// and from web servers that answer range requests. It is the only package that opens network
+// connections to a source, and it does so only for a name with a scheme.
 //
 // [Open] opens a source as a [source.Store]. All stores share one fetcher, so they differ only in
 // how they list, sign and pin. A new kind of store is one file with a backend and one line in the
@@ -21,9 +21,12 @@
 //
 // # Errors
 //
-// A request is sent again if it was refused for a while, was cut short, or stalls. After several
-// tries the read fails. Errors are not remembered: the next read asks again. Errors name the object,
-// and never hold a token or a signed address.
+// A request is sent again if it was refused for a while, was cut short, or stalls. A read fails
+// after [Options.Tries] requests in a row that brought nothing. Each may take [Options.Patience],
+// and three times as much may pass before the next one if the store wants to be left alone. So a
+// read ends within four minutes by default if the store sends nothing at all, even if it waits for
+// its turn. Errors are not remembered: the next read asks again. Errors name the object, and never
+// hold a token or a signed address.
 package remote
 
 import (
@@ -44,7 +47,7 @@ type Options struct {
 	Memory   int64         // bytes of blocks in memory; 0: a tenth of the memory, at most 1 GiB
 	AtOnce   int           // most requests at once; 0: 256
 	Patience time.Duration // how long a request may bring no byte; 0: 10 s
-	Tries    int           // how often bytes are asked for before a read fails; 0: 6
+	Tries    int           // how often bytes are asked for in vain before a read fails; 0: 6
 
 	DiskCache     string // folder that keeps blocks; empty: none
 	DiskCacheSize int64  // bytes in it; 0: as far as a tenth of the disk stays free

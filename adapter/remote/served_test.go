@@ -168,3 +168,42 @@ func noSecrets(t *testing.T, err error) {
 		t.Errorf("the error has a signed address: %v", err)
 	}
 }
+
+// consistent checks the books of a fetcher that no reader uses.
+func (s *served) consistent(t *testing.T) {
+	t.Helper()
+	f := s.fetcher
+	eventually(t, "all requests end", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.flights)+f.looking+f.writes.running == 0 && f.requests.front() == nil &&
+			f.looks.front() == nil
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var used, blocks int64
+	for tab := range f.tables {
+		if len(tab.exact) > 0 || tab.active > 0 {
+			t.Errorf("%d exact ranges, %d reads", len(tab.exact), tab.active)
+		}
+		for _, b := range tab.blocks {
+			used += int64(len(b.buf))
+			blocks++
+			if b.state != full || b.in == nil || !b.unused() || b.dropped || b.flight != nil {
+				t.Errorf("a block is in no list: %+v", b)
+			}
+		}
+	}
+	m := f.memory
+	if listed := int64(m.spent.Len() + m.part.Len() + m.early.Len()); listed != blocks {
+		t.Errorf("%d blocks, %d in lists", blocks, listed)
+	}
+	var free int64
+	for n, l := range m.free {
+		free += n * int64(len(l))
+	}
+	if m.used != used || m.freeBytes != free {
+		t.Errorf("%d bytes of blocks, %d counted; %d free, %d counted",
+			used, m.used, free, m.freeBytes)
+	}
+}

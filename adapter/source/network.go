@@ -37,6 +37,15 @@ type Networked interface {
 	Traffic() Traffic
 }
 
+// Authenticated is a Store that may use credentials. The interface is optional.
+type Authenticated interface {
+	Store
+
+	// Credentials names the credentials and where they are from, without a secret. It is empty if
+	// none are used.
+	Credentials() string
+}
+
 // Traffic counts what was transferred from a store since it was opened.
 type Traffic struct {
 	Bytes     int64   `json:"bytes"`     // received, of files

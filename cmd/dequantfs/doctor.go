@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -133,7 +135,28 @@ func examineSource(c *cobra.Command, name string, how opening) []finding {
 		found = append(found, ok("weights", "%s", line))
 	}
 	found = append(found, examineLayouts(checkpoint, log)...)
+	if _, remote := checkpoint.Traffic(); remote {
+		return append(found, examineNetwork(c.Context(), checkpoint)...)
+	}
 	return append(found, examineDisk(checkpoint.Path)...)
+}
+
+// probeBytes is how much is read to measure a source over a network. It is about one request of a
+// reader.
+const probeBytes = 8 << 20
+
+// examineNetwork examines how a source over a network answers.
+func examineNetwork(ctx context.Context, c *adapter.Checkpoint) []finding {
+	found := []finding{
+		ok("pinned version", "%s", c.Location()),
+		ok("credentials", "%s", cmp.Or(c.Credentials(), "none are used")),
+	}
+	p, err := c.Probe(ctx, probeBytes)
+	if err != nil {
+		return append(found, broken("network", err.Error(), hintFor(err)))
+	}
+	return append(found, ok("network", "an answer takes %v; one request of %s gets %s",
+		p.Answer.Round(100*time.Microsecond), formatSize(p.Bytes), formatRate(p.Bytes, p.Took)))
 }
 
 // examineDTypes counts the dtypes of the source.

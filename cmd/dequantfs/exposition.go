@@ -10,6 +10,7 @@ import (
 
 	victoria "github.com/VictoriaMetrics/metrics"
 
+	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/fs"
 )
 
@@ -85,6 +86,36 @@ var metrics = []metric{
 		func(s *fs.Stats) float64 { return s.OldestRequest.Seconds() }),
 }
 
+// networkMetrics are those of mounts whose source comes over a network. Other mounts lack them.
+var networkMetrics = []metric{
+	received("network_bytes_total", "Bytes received from the source.",
+		func(t *source.Traffic) int64 { return t.Bytes }),
+	received("network_requests_total", "Requests sent to the source.",
+		func(t *source.Traffic) int64 { return t.Requests }),
+	received("network_retries_total", "Requests for bytes that an earlier one did not bring.",
+		func(t *source.Traffic) int64 { return t.Retries }),
+	received("network_throttled_total", "Answers of the source that asked for fewer requests.",
+		func(t *source.Traffic) int64 { return t.Throttled }),
+	gauge("network_requests_in_flight", "Requests to the source under way.",
+		func(s *fs.Stats) float64 { return float64(s.Network.InFlight) }),
+	gauge("network_requests_at_once", "Requests that may be under way at once.",
+		func(s *fs.Stats) float64 { return float64(s.Network.AtOnce) }),
+	gauge("network_bytes_per_second", "Bytes received in each of the last seconds.",
+		func(s *fs.Stats) float64 { return s.Network.Rate }),
+	gauge("network_memory_bytes", "Bytes of the source that are held in memory.",
+		func(s *fs.Stats) float64 { return float64(s.Network.Memory) }),
+	received("disk_cache_hits_total", "Blocks found in the disk cache.",
+		func(t *source.Traffic) int64 { return t.CacheHits }),
+	received("disk_cache_misses_total", "Blocks not found in the disk cache.",
+		func(t *source.Traffic) int64 { return t.CacheMisses }),
+	received("disk_cache_read_bytes_total", "Bytes read from the disk cache.",
+		func(t *source.Traffic) int64 { return t.CacheBytes }),
+}
+
+func received(name, help string, value func(t *source.Traffic) int64) metric {
+	return counter(name, help, func(s *fs.Stats) int64 { return value(s.Network) })
+}
+
 // Metrics with labels.
 const (
 	errorsMetric  = "dequantfs_errors_total"
@@ -101,7 +132,11 @@ func truth(b bool) float64 {
 // writeStats writes the metrics in the order of the table, and then those with labels in the order
 // of their labels.
 func writeStats(w io.Writer, s *fs.Stats) {
-	for _, m := range metrics {
+	all := metrics
+	if s.Network != nil {
+		all = slices.Concat(metrics, networkMetrics)
+	}
+	for _, m := range all {
 		writeHead(w, m.name, m.kind, m.help)
 		writeSample(w, m.name, m.value(s))
 	}

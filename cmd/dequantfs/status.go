@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/fs"
 )
 
@@ -156,6 +157,9 @@ func (m *mountState) writeRemarks(w io.Writer) {
 	for _, r := range m.Stats.Reading {
 		say("reading %s", r)
 	}
+	if m.Stats.Network != nil {
+		say("network: %s", formatTraffic(m.Stats.Network))
+	}
 	if m.Stats.TooSmall {
 		say("the cache is too small for what is read at once: mount with a larger --cache-size")
 	}
@@ -172,6 +176,21 @@ func (m *mountState) writeRemarks(w io.Writer) {
 	if m.Log != "" && (m.State != stateAlive || m.Stats.Errors > 0) {
 		say("log: %s", m.Log)
 	}
+}
+
+// formatTraffic describes what comes over a network.
+func formatTraffic(t *source.Traffic) string {
+	text := fmt.Sprintf("%s/s, %d of %d requests in flight, %s in %d requests, %d sent again",
+		formatSize(int64(t.Rate)), t.InFlight, t.AtOnce, formatSize(t.Bytes), t.Requests, t.Retries)
+	if t.Throttled > 0 {
+		text += fmt.Sprintf(", %d refused as too many", t.Throttled)
+	}
+	text += fmt.Sprintf(", %s of %s in memory", formatSize(t.Memory), formatSize(t.MemoryLimit))
+	if looked := t.CacheHits + t.CacheMisses; looked > 0 {
+		text += fmt.Sprintf(", disk cache: %s from %d of %d blocks", formatSize(t.CacheBytes),
+			t.CacheHits, looked)
+	}
+	return text
 }
 
 // process describes the process behind a mount.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dequantfs/dequantfs/adapter"
+	"github.com/dequantfs/dequantfs/adapter/remote"
 	"github.com/dequantfs/dequantfs/fs"
 	"github.com/dequantfs/dequantfs/fs/export"
 )
@@ -21,15 +22,16 @@ import (
 func newVerify() *cobra.Command {
 	var v verifyFlags
 	c := &cobra.Command{
-		Use:   "verify DIRECTORY|MOUNTPOINT",
-		Short: "check an export or a mount",
+		Use:   "verify DIRECTORY|MOUNTPOINT|SOURCE",
+		Short: "check an export, a mount, or a source over a network",
 		Long: "Check the files of an export against the SHA-256 in its manifest, or with\n" +
 			"--source against bytes computed anew from the source. A mount of this user is\n" +
 			"checked against its source. The views are those of the export or the mount,\n" +
 			"unless flags say otherwise. Each difference is printed by tensor, and then the\n" +
 			"exit status is 1.\n\n" +
 			"A manifest proves that nothing has changed since it was written. If others can\n" +
-			"write it, give --source.",
+			"write it, give --source. The files of a SOURCE such as hf://ORG/NAME are compared\n" +
+			"with the SHA-256 of its publisher.",
 		Example: "  dequantfs verify /data/v3-bf16\n" +
 			"  dequantfs verify /data/v3-bf16 --source ~/models/DeepSeek-V3\n" +
 			"  dequantfs verify /mnt/v3",
@@ -54,6 +56,9 @@ type verifyFlags struct {
 }
 
 func (v *verifyFlags) run(c *cobra.Command, dir string) error {
+	if remote.Is(dir) {
+		return v.verifySource(c, dir)
+	}
 	var found *export.Verification
 	var against string
 	err := interruptible(c.Context(), func() (err error) {
