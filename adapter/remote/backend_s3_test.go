@@ -55,7 +55,7 @@ func useS3(t *testing.T, s *stores.Server) {
 }
 
 // Both servers have the interface of S3, and differ in its details.
-func TestS3(t *testing.T) {
+func TestServedS3(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T) *stores.Server{
 		"versitygw": func(t *testing.T) *stores.Server { return stores.S3(t, "") },
 		"moto":      func(t *testing.T) *stores.Server { return stores.Moto(t) },
@@ -247,7 +247,7 @@ func changesAreNotRead(t *testing.T, s *stores.Server) {
 	}
 }
 
-func TestAListingOfS3HasEveryObject(t *testing.T) {
+func TestServedAListingOfS3HasEveryObject(t *testing.T) {
 	const count = 2100
 	dir := t.TempDir()
 	s := stores.S3(t, dir)
@@ -320,7 +320,7 @@ func foldersAreWholeNames(t *testing.T, s *stores.Server) {
 	}
 }
 
-func TestRefusalsOfS3SayWhatToDo(t *testing.T) {
+func TestServedRefusalsOfS3SayWhatToDo(t *testing.T) {
 	s := stores.S3(t, "")
 	s.Write(t, "m/x", []byte("x"))
 	for name, c := range map[string]struct {
@@ -359,7 +359,7 @@ func TestRefusalsOfS3SayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestAPublicBucketNeedsNoCredentials(t *testing.T) {
+func TestServedAPublicBucketNeedsNoCredentials(t *testing.T) {
 	s := stores.S3(t, "")
 	s.Write(t, "m/x", []byte("public"))
 	s.Publish(t)
@@ -385,7 +385,7 @@ func TestAPublicBucketNeedsNoCredentials(t *testing.T) {
 }
 
 // Objects that were not uploaded through the gateway have no ETag there.
-func TestAnObjectWithoutETagIsComparedByItsTime(t *testing.T) {
+func TestServedAnObjectWithoutETagIsComparedByItsTime(t *testing.T) {
 	dir := t.TempDir()
 	s := stores.S3(t, dir)
 	path := filepath.Join(dir, stores.Bucket, "m", "x")
@@ -415,7 +415,7 @@ func TestAnObjectWithoutETagIsComparedByItsTime(t *testing.T) {
 	}
 }
 
-func TestAListingOfS3IsAskedForAgain(t *testing.T) {
+func TestServedAListingOfS3IsAskedForAgain(t *testing.T) {
 	s := stores.S3(t, "")
 	s.Write(t, "m/x", []byte("x"))
 	p := faultproxy.New(t, s.URL, faultproxy.Plan{Script: faultproxy.Once(faultproxy.SlowDown,
@@ -429,7 +429,7 @@ func TestAListingOfS3IsAskedForAgain(t *testing.T) {
 	}
 }
 
-func TestReadsOfS3OutliveFaults(t *testing.T) {
+func TestServedReadsOfS3OutliveFaults(t *testing.T) {
 	const length = 1 << 20
 	whole := random(length, 3)
 	s := stores.S3(t, "")
@@ -494,7 +494,7 @@ func (a *amazonAt) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-func TestABucketAtAmazonIsNamedByItsHost(t *testing.T) {
+func TestServedABucketAtAmazonIsNamedByItsHost(t *testing.T) {
 	s := stores.Moto(t)
 	s.Write(t, "m/x y", []byte("text"))
 	useS3(t, s)

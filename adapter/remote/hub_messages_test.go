@@ -19,7 +19,7 @@ import (
 )
 
 // Each message says what happened and what helps, on one line.
-func TestTheHubsRefusalsTellTheWayOut(t *testing.T) {
+func TestServedTheHubsRefusalsTellTheWayOut(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	for id, a := range map[string]stores.Access{
 		"o/public": stores.Public, "o/gated": stores.Gated, "o/private": stores.Private,
@@ -90,7 +90,7 @@ func TestTheHubsRefusalsTellTheWayOut(t *testing.T) {
 	}
 }
 
-func TestATokenFromAFileIsNamedByItsFile(t *testing.T) {
+func TestServedATokenFromAFileIsNamedByItsFile(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	h.Write(t, "o/m", "config.json", []byte("{}"))
 	useHub(t, h, "")
@@ -114,7 +114,7 @@ func TestATokenFromAFileIsNamedByItsFile(t *testing.T) {
 	}
 }
 
-func TestALimitedRateIsWaitedForIfItIsShort(t *testing.T) {
+func TestServedALimitedRateIsWaitedForIfItIsShort(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	h.Write(t, "o/m", "config.json", []byte("{}"))
 	useHub(t, h, "")
@@ -191,7 +191,7 @@ func TestACommitIsNotReplaced(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatEveryoneMayReadIsPublic(t *testing.T) {
+func TestServedOnlyWhatEveryoneMayReadIsPublic(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	for id, a := range map[string]stores.Access{
 		"o/public": stores.Public, "o/gated": stores.Gated, "o/private": stores.Private,
@@ -235,7 +235,7 @@ func TestOnlyWhatEveryoneMayReadIsPublic(t *testing.T) {
 }
 
 // A mirror may be a folder of a web server.
-func TestAMirrorIsUsedInsteadOfTheHub(t *testing.T) {
+func TestServedAMirrorIsUsedInsteadOfTheHub(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
 	dir := quantizedFolder(t, synth.Options{Single: true})
@@ -261,7 +261,7 @@ func TestAMirrorIsUsedInsteadOfTheHub(t *testing.T) {
 	}
 }
 
-func TestTheHashOfThePublisherIsKept(t *testing.T) {
+func TestServedTheHashOfThePublisherIsKept(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
 	h.Write(t, "o/m", "a.safetensors", []byte("abc"))
@@ -281,7 +281,7 @@ func TestTheHashOfThePublisherIsKept(t *testing.T) {
 }
 
 // Offline, only what is downloaded is read, and nothing is asked for.
-func TestOfflineReadsTheLocalCache(t *testing.T) {
+func TestServedOfflineReadsTheLocalCache(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
 	cache := t.TempDir()

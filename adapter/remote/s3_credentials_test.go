@@ -70,7 +70,7 @@ func serverJSON() string {
 }
 
 // Each way to get keys is right if a server that checks signatures takes them.
-func TestKeysAreFoundWhereTheAWSCLIFindsThem(t *testing.T) {
+func TestServedKeysAreFoundWhereTheAWSCLIFindsThem(t *testing.T) {
 	s := stores.S3(t, "")
 	s.Write(t, "m/x", []byte("x"))
 	keys := fmt.Sprintf("aws_access_key_id = %s\naws_secret_access_key=%s\n", stores.AccessKey,
@@ -157,7 +157,7 @@ func useInstance(t *testing.T, keys string) {
 }
 
 // Moto has the service that gives keys of roles.
-func TestKeysOfRolesComeFromTheTokenService(t *testing.T) {
+func TestServedKeysOfRolesComeFromTheTokenService(t *testing.T) {
 	s := stores.Moto(t)
 	s.Write(t, "m/x", []byte("x"))
 	token := filepath.Join(t.TempDir(), "token")

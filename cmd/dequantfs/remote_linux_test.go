@@ -118,7 +118,7 @@ func golden4bit(t *testing.T, dir string) string {
 }
 
 // A mount of each store has the files of the local mount, in all layouts.
-func TestAMountOverANetworkEqualsTheLocalOne(t *testing.T) {
+func TestServedAMountOverANetworkEqualsTheLocalOne(t *testing.T) {
 	requireFUSE(t)
 	for kind, start := range storeKinds {
 		t.Run(kind, func(t *testing.T) {
@@ -362,7 +362,7 @@ func neededBytes(t *testing.T, s *session, layout, ep string) (n int64) {
 }
 
 // A checkpoint of many shards is opened in a few round trips.
-func TestManyShardsAreListedInAFewRoundTrips(t *testing.T) {
+func TestServedManyShardsAreListedInAFewRoundTrips(t *testing.T) {
 	s := newSession(t)
 	const shards = 163
 	model := filepath.Join(s.dir, "many")
@@ -469,7 +469,7 @@ func tensorSizes(t *testing.T, name string) map[string]int64 {
 
 // Verify compares the files of a repository with the hashes that the Hub tells, and says which have
 // none.
-func TestVerifyComparesASourceWithItsPublisher(t *testing.T) {
+func TestServedVerifyComparesASourceWithItsPublisher(t *testing.T) {
 	s := newSession(t)
 	url, at := storeKinds["hub"](t, s.source)
 	hub := at(url)
@@ -498,7 +498,7 @@ func TestVerifyComparesASourceWithItsPublisher(t *testing.T) {
 
 // The doctor says which version and credentials are used, and how the server answers, but no
 // secret.
-func TestTheDoctorExaminesASourceOverANetwork(t *testing.T) {
+func TestServedTheDoctorExaminesASourceOverANetwork(t *testing.T) {
 	s := newSession(t)
 	for kind, want := range map[string]string{
 		"hub": "none are used", "s3": "keys from", "http": "none are used",
@@ -565,7 +565,7 @@ func TestBenchMeasuresASourceOverANetwork(t *testing.T) {
 
 // Files that are read with credentials are for the user who has them. The credentials are nowhere
 // to be seen.
-func TestCredentialsAreNotShown(t *testing.T) {
+func TestServedCredentialsAreNotShown(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
 	h := stores.StartHub(t, stores.HubOptions{})

@@ -208,14 +208,25 @@ func (r *faultRun) mount(t *testing.T) bool {
 	}
 	for name, data := range r.want {
 		info, err := os.Stat(filepath.Join(r.mnt, name))
-		if err != nil || info.Size() != int64(len(data)) {
-			t.Errorf("%s: %v", name, err)
+		if err != nil {
+			t.Error(err)
+		} else if info.Size() != int64(len(data)) {
+			r.unreadable(t, name)
 		}
 	}
 	if len(names) != len(r.want) {
 		t.Errorf("%d files, want %d", len(names), len(r.want))
 	}
 	return true
+}
+
+// unreadable requires that a file of a wrong size cannot be read. A web server that says it in the
+// first answer is not contradicted by a listing.
+func (r *faultRun) unreadable(t *testing.T, name string) {
+	t.Helper()
+	if data, err := os.ReadFile(filepath.Join(r.mnt, name)); err == nil {
+		t.Errorf("%s has %d bytes, want %d", name, len(data), len(r.want[name]))
+	}
 }
 
 // read reads with several readers until there were so many faults, or none for a while since all is
