@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
-	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	cases "github.com/dequantfs/dequantfs/testdata/formats"
 	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	"github.com/dequantfs/dequantfs/testdata/size"
