@@ -24,7 +24,8 @@ func FuzzPlan(f *testing.F) {
 		}
 		f.Add(content(dir, "config.json"), content(dir, index), content(dir, shard1),
 			content(dir, shard2), content(dir, "model.safetensors"))
-		if err := os.RemoveAll(dir); err != nil { // the process of a fuzzer is ended without cleanup
+		// The process of a fuzzer ends without cleaning up.
+		if err := os.RemoveAll(dir); err != nil {
 			f.Fatal(err)
 		}
 	}

@@ -122,7 +122,8 @@ func archived(tier string) error {
 	if tier != "Archive" {
 		return nil
 	}
-	return fmt.Errorf("it is archived: run az storage blob set-tier --tier Hot, and wait until it " +
+	return fmt.Errorf("it is archived: run az storage blob set-tier --tier Hot, and wait until " +
+		"it " +
 		"is back")
 }
 
@@ -182,7 +183,8 @@ func (z *azure) get(ctx context.Context, o *object, off, n int64) (*http.Respons
 }
 
 // ask sends a GET for a blob, or for the container if there is no blob.
-func (z *azure) ask(ctx context.Context, blob string, query url.Values, h http.Header) (*http.Response, error) {
+func (z *azure) ask(ctx context.Context, blob string, query url.Values,
+	h http.Header) (*http.Response, error) {
 	address := strings.TrimSuffix(z.endpoint.String(), "/") + "/" + escaped(z.container)
 	if blob != "" {
 		address += "/" + escaped(blob)
@@ -233,7 +235,8 @@ func azureSettings(account string) (azureAccount, error) {
 	}
 	named := cmp.Or(os.Getenv("AZURE_STORAGE_ACCOUNT"), os.Getenv("AZURE_STORAGE_ACCOUNT_NAME"))
 	if named == "" || named == account {
-		s.key = cmp.Or(s.key, os.Getenv("AZURE_STORAGE_KEY"), os.Getenv("AZURE_STORAGE_ACCOUNT_KEY"))
+		s.key = cmp.Or(s.key, os.Getenv("AZURE_STORAGE_KEY"),
+			os.Getenv("AZURE_STORAGE_ACCOUNT_KEY"))
 		s.sas = cmp.Or(s.sas, os.Getenv("AZURE_STORAGE_SAS_TOKEN"))
 		endpoint = cmp.Or(endpoint, os.Getenv("AZURE_STORAGE_SERVICE_ENDPOINT"))
 	}

@@ -213,7 +213,8 @@ func sameGeneration(now, was string) error {
 }
 
 // ask sends a GET with the credentials.
-func (g *gcs) ask(ctx context.Context, path string, query url.Values, h http.Header) (*http.Response, error) {
+func (g *gcs) ask(ctx context.Context, path string, query url.Values,
+	h http.Header) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.base+path+"?"+query.Encode(), nil)
 	if err != nil {
 		return nil, err

@@ -180,11 +180,12 @@ func (p *s3Page) addTo(l *lister) {
 	for _, c := range p.Contents {
 		etag := quoted(c.ETag)
 		o := object{name: p.decode(c.Key), size: c.Size, version: etag, etag: etag}
-		o.modified, _ = time.Parse(time.RFC3339, c.LastModified) // shown, and compared without an ETag
+		// shown, and compared without an ETag
+		o.modified, _ = time.Parse(time.RFC3339, c.LastModified)
 		if etag == "" {
 			o.version = c.LastModified
-			o.unseen = "the store gives no ETag, so an object that is replaced within a second by " +
-				"one of the same size is not noticed: use a store with ETags"
+			o.unseen = "the store gives no ETag, so an object that is replaced within a second " +
+				"by one of the same size is not noticed: use a store with ETags"
 		}
 		l.add(o)
 	}
@@ -261,7 +262,8 @@ func (s *s3) ask(ctx context.Context, key string, query url.Values, header http.
 		}
 		maps.Copy(r.Header, header) // not signed, since proxies may change them
 		a, err := s.client.do(r)
-		if err != nil || a.StatusCode == http.StatusOK || a.StatusCode == http.StatusPartialContent {
+		if err != nil || a.StatusCode == http.StatusOK ||
+			a.StatusCode == http.StatusPartialContent {
 			return a, err
 		}
 		f := readS3Failure(a)
@@ -312,7 +314,8 @@ func (k *s3Key) sign(r *http.Request, region string) *http.Request {
 		return r
 	}
 	r.Header.Set("X-Amz-Content-Sha256", emptySHA256)
-	return signer.SignV4(*r, k.AccessKeyID, k.SecretAccessKey, k.SessionToken, signingRegion(region))
+	return signer.SignV4(*r, k.AccessKeyID, k.SecretAccessKey, k.SessionToken,
+		signingRegion(region))
 }
 
 // emptySHA256 is the SHA-256 of the body of a request without one.

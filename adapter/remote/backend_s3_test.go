@@ -192,7 +192,8 @@ func uploadParts(t *testing.T, s *stores.Server, key string, parts ...[]byte) {
 	list := ""
 	for i, p := range parts {
 		h, _ := amazon(t, "PUT", fmt.Sprintf("%s?partNumber=%d&uploadId=%s", at, i+1, id), p)
-		list += fmt.Sprintf("<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>", i+1, h.Get("ETag"))
+		list += fmt.Sprintf("<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>", i+1,
+			h.Get("ETag"))
 	}
 	amazon(t, "POST", at+"?uploadId="+id,
 		[]byte("<CompleteMultipartUpload>"+list+"</CompleteMultipartUpload>"))
@@ -209,7 +210,8 @@ func partsAreReadAcross(t *testing.T, s *stores.Server) {
 	for _, r := range [][2]int{{0, 1}, {part - 3, 7}, {part, 1}, {2*part - 1, 2}, {0, len(whole)},
 		{len(whole) - 1, 1}} {
 		p := make([]byte, r[1])
-		if n, err := f.ReadAt(t.Context(), p, int64(r[0])); n != len(p) || err != nil && err != io.EOF {
+		if n, err := f.ReadAt(t.Context(), p, int64(r[0])); n != len(p) || err != nil &&
+			err != io.EOF {
 			t.Errorf("%v: %d bytes, %v", r, n, err)
 		}
 		if !bytes.Equal(p, whole[r[0]:r[0]+r[1]]) {
@@ -303,7 +305,8 @@ func foldersAreWholeNames(t *testing.T, s *stores.Server) {
 	}
 	const special = "a b+c%20&=~é.txt"
 	p := make([]byte, len("org/m/"+special))
-	if _, err := openFile(t, store, special).ReadAt(t.Context(), p, 0); string(p) != "org/m/"+special {
+	if _, err := openFile(t, store, special).ReadAt(t.Context(), p,
+		0); string(p) != "org/m/"+special {
 		t.Errorf("%q, %v", p, err)
 	}
 	for _, name := range []string{"org/mod", "org/m/config.json/x", "absent"} {
@@ -346,7 +349,8 @@ func TestServedRefusalsOfS3SayWhatToDo(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("%v; want %q", err, c.want)
 			}
-			for _, secret := range []string{stores.SecretKey, "wrongsecret", "Signature=", "AWS4-HMAC"} {
+			for _, secret := range []string{stores.SecretKey, "wrongsecret", "Signature=",
+				"AWS4-HMAC"} {
 				if strings.Contains(err.Error(), secret) {
 					t.Errorf("the error has %q: %v", secret, err)
 				}
@@ -434,7 +438,8 @@ func TestServedReadsOfS3OutliveFaults(t *testing.T) {
 		return k == faultproxy.Other || k == faultproxy.OtherNoETag // they are changes
 	})
 	for _, seed := range size.Seeds(t) {
-		p := faultproxy.New(t, s.URL, faultproxy.Plan{Seed: seed, Rate: 0.3, InARow: 2, Kinds: kinds,
+		p := faultproxy.New(t, s.URL, faultproxy.Plan{Seed: seed, Rate: 0.3, InARow: 2,
+			Kinds: kinds,
 			Match: func(r *http.Request) bool { return r.Header.Get("Range") != "" }})
 		useS3(t, s.At(p.URL))
 		rng := rand.New(rand.NewPCG(seed, 0))

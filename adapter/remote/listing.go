@@ -81,7 +81,8 @@ func (l *lister) add(o object) {
 // result returns what the pages had.
 func (l *lister) result(c *client, store string) ([]object, error) {
 	if l.left > 0 && l.err == nil {
-		c.logger.Warn(fmt.Sprintf("%s: %d names of %q are left out, since no file can have them, such as %q",
+		c.logger.Warn(fmt.Sprintf("%s: %d names of %q are left out, since no file can have "+
+			"them, such as %q",
 			store, l.left, l.prefix, l.first[:min(len(l.first), 100)]))
 	}
 	return l.objects, l.err

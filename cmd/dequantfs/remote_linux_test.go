@@ -38,7 +38,8 @@ type place struct {
 
 // storeKinds put a folder into a store. The function at gives the store as it is seen through a
 // proxy.
-var storeKinds = map[string]func(t *testing.T, folder string) (url string, at func(url string) place){
+var storeKinds = map[string]func(t *testing.T, folder string) (url string,
+	at func(url string) place){
 	"http": func(t *testing.T, folder string) (string, func(string) place) {
 		return put(t, stores.HTTP(t, ""), folder)
 	},
@@ -572,7 +573,8 @@ func TestServedCredentialsAreNotShown(t *testing.T) {
 	h.Restrict("org/model", stores.Private)
 	p := place{"hf://org/model", append(h.Env(), "HF_TOKEN="+stores.Token)}
 	log := filepath.Join(s.dir, "log")
-	c := p.from(s.command("mount", "--verbose", "--allow-other", "--log-file", log, p.source, s.mnt))
+	c := p.from(s.command("mount", "--verbose", "--allow-other", "--log-file", log, p.source,
+		s.mnt))
 	said, err := c.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, said)
@@ -597,7 +599,8 @@ func TestServedCredentialsAreNotShown(t *testing.T) {
 		"messages": said, "status": []byte(s.run("status", s.mnt)),
 		"status --json": []byte(s.run("status", "--json")),
 	}
-	for _, name := range []string{log, fmt.Sprintf("/proc/%d/cmdline", pid), "/proc/self/mountinfo"} {
+	for _, name := range []string{log, fmt.Sprintf("/proc/%d/cmdline", pid),
+		"/proc/self/mountinfo"} {
 		if texts[name], err = os.ReadFile(name); err != nil {
 			t.Fatal(err)
 		}

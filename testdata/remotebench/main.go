@@ -4,9 +4,9 @@
 //	go run ./testdata/remotebench
 //	go run ./testdata/remotebench -delay 100ms -total 0 -source ~/models/DeepSeek-V3
 //
-// Each round reads the source's bytes with a plain reader of many ranges, the mount with 16 readers,
-// and the mount through one mapping. Then it compares a mount with a warm disk cache to a mount of
-// the local source. Rates are bytes of the source in a second, so they can be compared.
+// Each round reads the source's bytes with a plain reader of many ranges, the mount with 16
+// readers, and the mount through one mapping. Then it compares a mount with a warm disk cache to a
+// mount of the local source. Rates are bytes of the source in a second, so they can be compared.
 package main
 
 import (
