@@ -42,7 +42,7 @@ def served(store, folder):
 
 
 def checkpoints(folder):
-    """Write an FP8 checkpoint and some of 4 bits; gives their names, and the arrays of the first one."""
+    """Write an FP8 checkpoint and some of 4 bits; gives their names, and the first one."""
     case = families.make("deepseek_v3", 4)
     fp8 = folder / "fp8"
     fp8.mkdir()

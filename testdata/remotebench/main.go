@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dequantfs/dequantfs/testdata/faultproxy"
@@ -96,6 +97,7 @@ type bench struct {
 	order  []string // of what was measured
 	rates  map[string][]float64
 	turn   int
+	seen   atomic.Int64
 }
 
 // object is a shard on the server.
