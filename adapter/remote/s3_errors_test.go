@@ -157,8 +157,8 @@ func TestETagsOfS3HaveQuotes(t *testing.T) {
 	a.Body.Close()
 }
 
-const onePage = "<ListBucketResult><Contents><Key>m/x</Key><Size>1</Size><ETag>e</ETag></Contents>" +
-	"</ListBucketResult>"
+const onePage = "<ListBucketResult><Contents><Key>m/x</Key><Size>1</Size><ETag>e</ETag>" +
+	"</Contents></ListBucketResult>"
 
 func TestTheBucketTellsItsRegion(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -311,8 +311,8 @@ func TestARankTransfersWhatItNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.source = model
-	for _, layout := range []string{"hf", "native"} {
-		throughProxy(t, s, "--layout", layout, "--ep", "1/4")
+	for rank, layout := range map[string]string{"0/8": "hf", "1/4": "native", "7/8": "native"} {
+		throughProxy(t, s, "--layout", layout, "--ep", rank)
 		opened := s.status().Stats.Network.Bytes
 		for _, f := range s.files() {
 			if _, err := os.ReadFile(f); err != nil {
@@ -321,12 +321,12 @@ func TestARankTransfersWhatItNeeds(t *testing.T) {
 		}
 		m := s.status()
 		s.run("umount", s.mnt)
-		need := neededBytes(t, s, layout, "1/4")
+		need := neededBytes(t, s, layout, rank)
 		got := m.Stats.Network.Bytes - opened
-		t.Logf("%s: %d bytes transferred, %d needed: %.3f", layout, got, need,
+		t.Logf("%s %s: %d bytes transferred, %d needed: %.3f", layout, rank, got, need,
 			float64(got)/float64(need))
 		if float64(got) > 1.05*float64(need) {
-			t.Errorf("%s: %d bytes transferred, %d needed", layout, got, need)
+			t.Errorf("%s %s: %d bytes transferred, %d needed", layout, rank, got, need)
 		}
 	}
 }
