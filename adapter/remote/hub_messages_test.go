@@ -345,8 +345,8 @@ func TestOfflineReadsTheLocalCache(t *testing.T) {
 				t.Errorf("warned of %q", text.String())
 			}
 			for name, want := range map[string]string{
-				"hf://org/other":       variable + " is set, so only the local cache is read: no such folder",
-				"hf://org/model@v2":    `so only the local cache is read: revision "v2" is not in`,
+				"hf://org/other":       variable + " is set, so only the local cache is read (unset it to read from the Hub): no such",
+				"hf://org/model@v2":    `(unset it to read from the Hub): revision "v2" is not in`,
 				"hf://org/model/below": "folders of hf://org/model cannot be opened in the local cache",
 			} {
 				_, _, err := Open(t.Context(), name, Options{})
