@@ -262,3 +262,25 @@ func TestAzureSaysWhatToDoAboutAContainer(t *testing.T) {
 		}
 	}
 }
+
+func TestCredentialsOfAzureThatAreRefusedAreNamed(t *testing.T) {
+	for want, sign := range map[string]azureSigner{
+		"AZURE_STORAGE_KEY": sharedKey{account: "acc"},
+		"a shared access signature that has not expired": sharedAccess{"sig=x"},
+		"the role Storage Blob Data Reader":              &bearer{},
+		"az login":                                       nil,
+	} {
+		if got := (&azure{sign: sign}).way(); !strings.Contains(got, want) {
+			t.Errorf("%T: %s", sign, got)
+		}
+	}
+}
+
+func TestTextThatIsNoConnectionStringIsRefused(t *testing.T) {
+	noAzure(t)
+	t.Setenv("AZURE_STORAGE_CONNECTION_STRING", "nonsense")
+	_, err := azureSettings("acc")
+	if err == nil || !strings.HasPrefix(err.Error(), "AZURE_STORAGE_CONNECTION_STRING is not") {
+		t.Error(err)
+	}
+}

@@ -3,6 +3,7 @@ package remote
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -125,6 +126,32 @@ func TestServedALimitedRateIsWaitedForIfItIsShort(t *testing.T) {
 	if want := `limits the rate of requests: try again in 290 s, or run "hf auth login" for a higher limit`; err == nil ||
 		!strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// Two ways out in one message contradict each other.
+func TestAnUnreachableHubHasOneWayOut(t *testing.T) {
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	signed := httptest.NewTLSServer(http.NotFoundHandler())
+	defer signed.Close()
+	clearHub(t)
+	for endpoint, want := range map[string]string{
+		closed.URL: "cannot reach " + closed.URL + ": nothing answers there: correct HF_ENDPOINT, or " +
+			"unset it, or set HF_HUB_OFFLINE=1 to read what is downloaded (",
+		"http://missing.invalid": "there is no server missing.invalid: correct HF_ENDPOINT, or unset it",
+		signed.URL:               "its certificate is not trusted: put that of its authority",
+	} {
+		t.Setenv("HF_ENDPOINT", endpoint)
+		_, _, err := Open(t.Context(), "hf://o/m", Options{})
+		text := fmt.Sprint(err)
+		ways := 0
+		for _, way := range []string{"check the network", "correct HF_ENDPOINT", "correct the", "put that"} {
+			ways += strings.Count(text, way)
+		}
+		if !strings.Contains(text, want) || ways != 1 {
+			t.Errorf("%d ways out in %s; want %s", ways, text, want)
+		}
 	}
 }
 
@@ -318,8 +345,8 @@ func TestServedOfflineReadsTheLocalCache(t *testing.T) {
 				t.Errorf("warned of %q", text.String())
 			}
 			for name, want := range map[string]string{
-				"hf://org/other":       variable + " is set, so only the local cache is read: no such folder",
-				"hf://org/model@v2":    `so only the local cache is read: revision "v2" is not in`,
+				"hf://org/other":       variable + " is set, so only the local cache is read (unset it to read from the Hub): no such",
+				"hf://org/model@v2":    `(unset it to read from the Hub): revision "v2" is not in`,
 				"hf://org/model/below": "folders of hf://org/model cannot be opened in the local cache",
 			} {
 				_, _, err := Open(t.Context(), name, Options{})
