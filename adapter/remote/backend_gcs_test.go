@@ -34,7 +34,7 @@ func gcsPages(list ...string) http.HandlerFunc {
 		if n+1 < len(list) {
 			next = fmt.Sprintf(`, "nextPageToken": "%d"`, n+1)
 		}
-		fmt.Fprintf(w, `{%s%s}`, list[n], next)
+		fmt.Fprintf(w, `{"kind": "storage#objects", %s%s}`, list[n], next)
 	}
 }
 
@@ -112,12 +112,15 @@ func TestAListingIsAskedForAgain(t *testing.T) {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			case 2:
 				panic(http.ErrAbortHandler) // closes the connection
+			case 3:
+				w.Header().Set("Content-Length", fmt.Sprint(len(page)))
+				fmt.Fprint(w, page[:len(page)/2])
 			default:
 				fmt.Fprint(w, page)
 			}
 		}
 	}
-	b := bucket(t, answer(`{"items": [{"name": "org/m/a", "size": "1", "generation": "1"}]}`))
+	b := bucket(t, answer(`{"kind": "storage#objects", "items": [{"name": "org/m/a", "size": "1", "generation": "1"}]}`))
 	if got, err := b.list(t.Context(), ".", 9); err != nil || len(got) != 1 {
 		t.Errorf("Google: %v, %v", got, err)
 	}

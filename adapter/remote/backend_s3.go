@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -123,13 +122,13 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 			return nil, fmt.Errorf("listing %q: %w", l.prefix, err)
 		}
 		page.addTo(&l)
-		next := page.NextContinuationToken
-		if !page.IsTruncated || next == "" || next == query.Get("continuation-token") {
+		if !page.IsTruncated {
 			break
 		}
-		query.Set("continuation-token", next)
+		l.turn(page.NextContinuationToken)
+		query.Set("continuation-token", page.NextContinuationToken)
 	}
-	if l.count == 0 {
+	if l.count == 0 && l.err == nil {
 		return nil, fmt.Errorf("%w: the bucket has no objects below %q: check the folder's name",
 			source.ErrMissing, l.prefix)
 	}
@@ -162,10 +161,9 @@ func (s *s3) onePage(ctx context.Context, query url.Values) (*s3Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(r.Body, mostListing))
+	body, err := readPage(r)
 	if err != nil {
-		return nil, &delay{err: err}
+		return nil, err
 	}
 	page := &s3Page{}
 	if err := xml.Unmarshal(body, page); err != nil {
