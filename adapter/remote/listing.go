@@ -18,6 +18,9 @@ import (
 // mostListing is how many bytes one page of a listing may have.
 const mostListing = 64 << 20
 
+// largestObject is more than any store lets an object have. The table of its blocks takes 64 MiB.
+const largestObject = 1 << 46
+
 // lister collects the objects of a folder from the pages of an object store. Stores give whole
 // names, and the names below other folders end in a slash.
 type lister struct {
@@ -88,7 +91,7 @@ func (l *lister) add(o object) {
 		l.left++
 		l.first = cmp.Or(l.first, rest)
 		return
-	case o.size < 0:
+	case o.size < 0 || o.size > largestObject:
 		l.err = fmt.Errorf("the listing says that %q has %d bytes", o.name, o.size)
 		return
 	default:
