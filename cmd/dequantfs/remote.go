@@ -107,6 +107,9 @@ func explainName(name string, err error) error {
 	if as := meant(name); as != "" {
 		return withHint(err, "did you mean %s?", as)
 	}
+	if remote.Is(name) && errors.Is(err, source.ErrMissing) && strings.HasSuffix(name, ".safetensors") {
+		return withHint(err, "correct the name of the file, or give its folder as SOURCE")
+	}
 	if remote.Is(name) { // nothing has to be downloaded
 		return withHint(err, "")
 	}
