@@ -408,6 +408,9 @@ func TestAStalledFileStopsNobodyElse(t *testing.T) {
 	}
 	cancel() // readers of the stalled file can be killed
 	wg.Wait()
+	if n := f.Stats().Errors; n != 0 {
+		t.Errorf("%d reads failed, although their readers gave them up", n)
+	}
 	release()
 	wantIdle(t, f)
 	again := make([]byte, stuck.Size())

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -79,11 +80,11 @@ func or(errs ...error) error {
 	return nil
 }
 
-// served counts a read and returns its outcome.
+// served counts a read and returns its outcome. A read that its reader gave up has not failed.
 func (f *FS) served(n int, err error) (int, error) {
 	f.counters.reads.Add(1)
 	f.counters.bytes.Add(int64(n))
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) {
 		f.counters.errors.Add(1)
 	}
 	return n, err

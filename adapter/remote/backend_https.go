@@ -65,8 +65,7 @@ func folderURL(a address) (*url.URL, error) {
 	}
 	u, err := url.Parse(a.scheme + "://" + a.rest)
 	if err != nil || u.Hostname() == "" || !isPort(u.Port()) {
-		return nil, fmt.Errorf("%s is not the address of a folder: give %s://HOST/FOLDER/",
-			Shown(a.scheme+"://"+a.rest), a.scheme)
+		return nil, fmt.Errorf("it is not the address of a folder: write %s://HOST/FOLDER/", a.scheme)
 	}
 	if !strings.HasSuffix(u.Path, "/") {
 		u = u.JoinPath("/")

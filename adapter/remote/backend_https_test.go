@@ -583,7 +583,7 @@ func TestAddressesOfWebFolders(t *testing.T) {
 		_ = s.Close()
 	}
 	for address, want := range map[string]string{
-		"https://":                              "is not the address of a folder: give https://HOST/FOLDER/",
+		"https://":                              "is not the address of a folder: write https://HOST/FOLDER/",
 		"https:///folder/":                      "is not the address of a folder",
 		"https://ho st/":                        "is not the address of a folder",
 		"https://host:port/":                    "is not the address of a folder",
@@ -592,7 +592,7 @@ func TestAddressesOfWebFolders(t *testing.T) {
 		"https://SECRET@host/x.safetensors":     "has a user name",
 		"https://host/x/?token=SECRET":          "has a query, which every user",
 		"https://host/m.safetensors?sig=SECRET": "has a query",
-		"https://me:SE/CRET@host/x/":            "https://[removed] is not the address of a folder",
+		"https://me:SE/CRET@host/x/":            "it is not the address of a folder",
 		"https://host/x/#SECRET":                "has a query",
 	} {
 		_, _, err := Open(t.Context(), address, Options{})

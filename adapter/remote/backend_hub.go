@@ -98,7 +98,8 @@ func (h *hub) listAll(ctx context.Context, i *info) error {
 		return fmt.Errorf("%s: %q is a file, but no shard: name its folder, or a .safetensors file",
 			h.repository(), root)
 	default:
-		return &said{source.ErrMissing, fmt.Sprintf("%s has no folder %q", h.repository(), root)}
+		return &said{source.ErrMissing, fmt.Sprintf("%s has no folder %q: name one that "+
+			"has config.json; a revision is written after @", h.repository(), root)}
 	}
 	h.folders = t.below(root)
 	if h.endpoint != hubEndpoint {

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -44,7 +45,7 @@ var commands = []func() *cobra.Command{
 }
 
 func main() {
-	log.SetOutput(io.Discard) // net/http would print what a hostile server sends
+	log.SetOutput(io.Discard) // the HTTP client would print what a server sends unasked
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, func() {
 		signal.Ignore(syscall.SIGHUP) // it comes from the kernel and from the shell
@@ -95,7 +96,7 @@ func newRoot() *cobra.Command {
 	addVersionFlag(root)
 	root.SetUsageFunc(usage)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return wrongUsage(c, "%v", err)
+		return wrongUsage(c, "%s", withUnit(err.Error()))
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	cobra.EnableCommandSorting = false
@@ -105,6 +106,15 @@ func newRoot() *cobra.Command {
 	root.SetHelpCommand(newHelp())
 	hideEverywhere(root)
 	return root
+}
+
+// withUnit puts the way out into the message about a time without a unit.
+func withUnit(text string) string {
+	before, _, found := strings.Cut(text, ": time: missing unit in duration ")
+	if !found {
+		return text
+	}
+	return before + ": it has no unit: write 30s or 5m"
 }
 
 // hideEverywhere hides the flags that every command has, because a help text is one screen.

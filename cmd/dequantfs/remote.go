@@ -21,6 +21,8 @@ type sourceFlags struct {
 	timeout   time.Duration
 	cache     string
 	cacheSize size
+
+	set *pflag.FlagSet // that has the flags; nil in tests of check
 }
 
 // sourceFlagNames are the flags of sourceFlags.
@@ -32,6 +34,7 @@ func isSourceFlag(name string) bool { return slices.Contains(sourceFlagNames, na
 
 // register adds the flags to a set.
 func (s *sourceFlags) register(flags *pflag.FlagSet) {
+	s.set = flags
 	flags.BoolVar(&s.follow, "follow-links", false,
 		"follow symlinks that lead out of the source")
 	flags.Var(&s.memory, "remote-memory",
@@ -58,6 +61,9 @@ const defaultRemoteMemory = 1 << 30
 
 // check finds mistakes in the flags, and returns how SOURCE is opened.
 func (s *sourceFlags) check() (o opening, err error) {
+	if s.cache == "" && s.set != nil && s.set.Changed("disk-cache") { // of a variable that is not set
+		return o, usageError{errors.New("--disk-cache is empty: name a folder, or leave it out")}
+	}
 	if s.cache == "" && s.cacheSize > 0 {
 		return o, usageError{errors.New("--disk-cache-size needs --disk-cache DIR")}
 	}
@@ -106,6 +112,9 @@ func explainName(name string, err error) error {
 	}
 	if as := meant(name); as != "" {
 		return withHint(err, "did you mean %s?", as)
+	}
+	if remote.Is(name) && errors.Is(err, source.ErrMissing) && strings.HasSuffix(name, ".safetensors") {
+		return withHint(err, "correct the name of the file, or give its folder as SOURCE")
 	}
 	if remote.Is(name) { // nothing has to be downloaded
 		return withHint(err, "")

@@ -85,6 +85,10 @@ func TestMisspelledAddressesAreExplained(t *testing.T) {
 	if got := hintFor(err); !strings.Contains(got, "hf://org/name") {
 		t.Errorf("not downloaded: %q", got)
 	}
+	err = explainName("s3://b/x.safetensors", fmt.Errorf("x: %w", source.ErrMissing))
+	if got := hintFor(err); !strings.Contains(got, "give its folder") {
+		t.Errorf("a missing file in a store: %q", got)
+	}
 	err = explainName("s3://b/x", fmt.Errorf("x: %w", source.ErrMissing))
 	if got := hintFor(err); got != "" {
 		t.Errorf("missing in a store: %q", got)

@@ -222,7 +222,8 @@ func stateOf(ctx context.Context, path string) (m mountState, err error) {
 }
 
 // waitEnded waits until the process that served a mountpoint has ended. Then its log is complete
-// and its memory free. It gives up after a while, since the mount is gone in any case.
+// and its memory free. It gives up after a while, since the mount is gone in any case. It does not
+// wait for older ones: they serve what was detached with --lazy.
 func waitEnded(ctx context.Context, mountpoint string) {
 	dir, err := stateDir()
 	if err != nil {
@@ -230,11 +231,20 @@ func waitEnded(ctx context.Context, mountpoint string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for path, r := range recordsOf(dir, mountpoint) {
-		for !over(path, r) && ctx.Err() == nil {
-			pause(ctx)
+	path, r := newest(recordsOf(dir, mountpoint))
+	for path != "" && !over(path, r) && ctx.Err() == nil {
+		pause(ctx)
+	}
+}
+
+// newest returns the record of the mount that began last, and its path.
+func newest(records map[string]record) (path string, last record) {
+	for p, r := range records {
+		if path == "" || r.Started.After(last.Started) {
+			path, last = p, r
 		}
 	}
+	return path, last
 }
 
 // pause waits a moment before the next try.

@@ -46,3 +46,20 @@ func TestTheLatestMountAtAPlaceCounts(t *testing.T) {
 		t.Errorf("records left: %v, %v", left, err)
 	}
 }
+
+// A mount that was detached with --lazy is served until its last reader is done. The next one at
+// its mountpoint is not waited for that long.
+func TestTheNewestMountOfAMountpointIsWaitedFor(t *testing.T) {
+	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	records := map[string]record{
+		"a": {PID: 1, Started: began.Add(time.Second)},
+		"b": {PID: 2, Started: began.Add(2 * time.Second)},
+		"c": {PID: 3, Started: began},
+	}
+	if path, r := newest(records); path != "b" || r.PID != 2 {
+		t.Errorf("%s, process %d", path, r.PID)
+	}
+	if path, _ := newest(nil); path != "" {
+		t.Errorf("without records: %s", path)
+	}
+}
