@@ -102,15 +102,20 @@ func (l *lister) add(o object) {
 }
 
 // result returns what the pages had. If it ended early because of what was left out, files would
-// be missing.
+// be missing. A folder without objects is missing.
 func (l *lister) result(c *client, store string) ([]object, error) {
 	if l.err == nil && l.count >= l.most && len(l.objects) < l.most {
 		return nil, fmt.Errorf("%w: more than %d names, most of which no file can have",
 			source.ErrTooMany, len(l.objects))
 	}
 	if l.left > 0 && l.err == nil {
-		c.logger.Warn(fmt.Sprintf("%s: %d names of %q are left out, since no file can have them, such as %q",
+		c.logger.Warn(fmt.Sprintf("%s: %d names of %q are left out, since no file can have "+
+			"them, such as %q",
 			store, l.left, l.prefix, l.first[:min(len(l.first), 100)]))
+	}
+	if l.count == 0 && l.err == nil {
+		return nil, fmt.Errorf("%w: there are no objects below %q: check the folder's name",
+			source.ErrMissing, l.prefix)
 	}
 	return l.objects, l.err
 }

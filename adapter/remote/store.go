@@ -91,7 +91,8 @@ func (s *store) List(ctx context.Context, folder string, most int) (source.Listi
 		return source.Listing{}, err
 	}
 	objects := f.objects[:min(len(f.objects), most)]
-	l := source.Listing{Mode: fs.ModeDir | s.mode() | 0o111, Entries: make([]source.Entry, len(objects))}
+	l := source.Listing{Mode: fs.ModeDir | s.mode() | 0o111,
+		Entries: make([]source.Entry, len(objects))}
 	for i, o := range objects {
 		l.Entries[i] = source.Entry{Name: path.Base(o.name), Dir: o.dir}
 	}
