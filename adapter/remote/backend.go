@@ -100,13 +100,16 @@ func statusError(r *http.Response) error {
 	return err
 }
 
+// mostWait is the longest time that a store can ask for.
+const mostWait = 24 * time.Hour
+
 // retryAfter reads how long the store wants to be left alone. 0 means that it does not say.
 func retryAfter(h http.Header) time.Duration {
-	if s, err := strconv.Atoi(h.Get("Retry-After")); err == nil && s >= 0 {
-		return time.Duration(s) * time.Second
+	if s, err := strconv.ParseInt(h.Get("Retry-After"), 10, 64); err == nil && s >= 0 {
+		return time.Duration(min(s, int64(mostWait/time.Second))) * time.Second
 	}
 	if t, err := http.ParseTime(h.Get("Retry-After")); err == nil {
-		return max(time.Until(t), 0)
+		return min(max(time.Until(t), 0), mostWait)
 	}
 	return 0
 }

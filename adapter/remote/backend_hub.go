@@ -152,11 +152,15 @@ func (h *hub) busy() time.Duration {
 	return max(time.Until(h.until), 0)
 }
 
+// mostQuiet is how long a single answer can keep requests away from the endpoint. The Hub counts
+// them for five minutes.
+const mostQuiet = 10 * time.Minute
+
 // quiet remembers that the endpoint wants no requests for a while.
 func (h *hub) quiet(wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if until := time.Now().Add(wait); until.After(h.until) {
+	if until := time.Now().Add(min(wait, mostQuiet)); until.After(h.until) {
 		h.until = until
 	}
 }

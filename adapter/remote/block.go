@@ -30,6 +30,7 @@ type block struct {
 	looked bool      // the disk cache was asked
 
 	retry  retry
+	wrong  int // how often its bytes did not have the hash
 	flight *flight
 	timer  *time.Timer // that ends the state delayed
 
@@ -51,6 +52,13 @@ const (
 
 // wanted reports whether a block is fetched to the end.
 func (b *block) wanted() bool { return len(b.waiting) > 0 || b.early || b.keep }
+
+// hashed reports whether a block is a whole file, and its publisher tells the hash of that. No byte
+// of it is shown before all were compared with the hash.
+func (b *block) hashed() bool {
+	o := b.table.object
+	return o.sha256 != "" && b.off == 0 && b.n == o.size
+}
 
 // unused reports whether a block is not used by a reader now.
 func (b *block) unused() bool { return len(b.waiting) == 0 && b.pins == 0 }

@@ -2,6 +2,9 @@ package remote
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"io"
 	"time"
 )
@@ -103,7 +106,11 @@ func (fl *flight) receive() error {
 func (fl *flight) fill(b *block, a *answer) error {
 	for have := fl.begin(b); have < b.n; {
 		n, err := a.body.Read(b.buf[have:b.n])
-		have += int64(n)
+		if have += int64(n); have == b.n {
+			if err := fl.compareHash(b); err != nil {
+				return err
+			}
+		}
 		fl.arrived(b, have, int64(n), a.sure)
 		if err == io.EOF && have < b.n {
 			return io.ErrUnexpectedEOF
@@ -113,6 +120,23 @@ func (fl *flight) fill(b *block, a *answer) error {
 		}
 	}
 	return nil
+}
+
+// compareHash compares the bytes of a block that is a whole file with the publisher's hash. If they
+// differ, all of them are asked for again.
+func (fl *flight) compareHash(b *block) error {
+	if !b.hashed() {
+		return nil
+	}
+	sum := sha256.Sum256(b.buf[:b.n])
+	if hex.EncodeToString(sum[:]) == b.table.object.sha256 {
+		return nil
+	}
+	fl.fetcher.mu.Lock()
+	defer fl.fetcher.mu.Unlock()
+	b.have, fl.kept = 0, 0
+	b.wrong++
+	return fmt.Errorf("%w: its SHA-256 is not the one that the publisher tells", errAnswer)
 }
 
 // begin is where the bytes of the flight begin in a block.
@@ -190,8 +214,11 @@ func (fl *flight) rest() []*block {
 
 // failed decides what becomes of a block after a request has failed.
 func (f *fetcher) failed(b *block, fl *flight, err error) {
-	wait, err := b.retry.next(err, fl.kept, f.times, f.tries)
-	if err != nil {
+	wait, last := b.retry.next(err, fl.kept, f.times, f.tries)
+	if b.wrong >= f.tries {
+		last = err
+	}
+	if err = last; err != nil {
 		b.state = idle
 		f.fail(b, err)
 		return

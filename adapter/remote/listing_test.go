@@ -99,7 +99,8 @@ func (g pager) serve(t *testing.T, pages func(token string) page) backend {
 	return b
 }
 
-// A listing that repeats itself, goes on for ever, or breaks off is an error. Files would be missing.
+// A listing that repeats itself, goes on for ever, or breaks off is an error. Otherwise files would
+// be missing.
 func TestPagesThatDoNotEndAreRefused(t *testing.T) {
 	for scheme, g := range pagers {
 		for name, pages := range map[string]func(token string) page{

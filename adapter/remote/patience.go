@@ -12,8 +12,8 @@ import (
 // errIdle ends an answer whose server has stopped sending. It counts as a timeout.
 var errIdle = fmt.Errorf("the server stopped sending: %w", os.ErrDeadlineExceeded)
 
-// patientBody is the body of an answer. It fails if too few bytes come for too long. The time between
-// reads does not count. The fetcher has less patience; this is for all other answers.
+// patientBody is the body of an answer. It fails if too few bytes come for too long. The time
+// between reads does not count. The fetcher has less patience; this is for all other answers.
 type patientBody struct {
 	io.ReadCloser
 	patience time.Duration

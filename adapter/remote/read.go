@@ -33,6 +33,9 @@ func (p *part) ready() bool {
 
 // arrived is how many bytes of dst could be filled.
 func (p *part) arrived() int64 {
+	if p.block.have < p.block.n && p.block.hashed() {
+		return 0
+	}
 	return max(min(p.block.have-p.from, int64(len(p.dst))), 0)
 }
 

@@ -20,11 +20,25 @@ type store struct {
 	disk    *disk // nil: none
 
 	mu      sync.Mutex
-	folders map[string][]object // that were listed
+	folders map[string]*contents // that were listed
+}
+
+// contents is the objects of a folder.
+type contents struct {
+	objects []object
+	byName  map[string]*object
+}
+
+func newContents(objects []object) *contents {
+	l := &contents{objects, make(map[string]*object, len(objects))}
+	for i := range objects {
+		l.byName[objects[i].name] = &objects[i]
+	}
+	return l
 }
 
 func newStore(b backend, c *client, o Options) *store {
-	return &store{backend: b, client: c, fetcher: newFetcher(b, o), folders: map[string][]object{}}
+	return &store{backend: b, client: c, fetcher: newFetcher(b, o), folders: map[string]*contents{}}
 }
 
 // keep has blocks kept in a disk cache, if there is one.
@@ -53,28 +67,30 @@ func (s *store) Close() error {
 	return nil
 }
 
-// objects lists a folder. It asks the store once, so that a folder does not change while the
+// list lists a folder. It asks the store once, so that a folder does not change while the
 // checkpoint is opened.
-func (s *store) objects(ctx context.Context, folder string, most int) ([]object, error) {
+func (s *store) list(ctx context.Context, folder string, most int) (*contents, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l, ok := s.folders[folder]; ok {
-		return l[:min(len(l), most)], nil
+		return l, nil
 	}
-	l, err := s.backend.list(ctx, folder, most)
+	objects, err := s.backend.list(ctx, folder, most)
 	if err != nil {
 		return nil, clean(err)
 	}
+	l := newContents(objects)
 	s.folders[folder] = l
 	return l, nil
 }
 
 // List lists a folder.
 func (s *store) List(ctx context.Context, folder string, most int) (source.Listing, error) {
-	objects, err := s.objects(ctx, path.Clean(folder), most)
+	f, err := s.list(ctx, path.Clean(folder), most)
 	if err != nil {
 		return source.Listing{}, err
 	}
+	objects := f.objects[:min(len(f.objects), most)]
 	l := source.Listing{Mode: fs.ModeDir | s.mode() | 0o111,
 		Entries: make([]source.Entry, len(objects))}
 	for i, o := range objects {
@@ -87,14 +103,13 @@ const mostObjects = 200_000 // of a folder
 
 // find finds an object by its name in the listing of its folder.
 func (s *store) find(ctx context.Context, name string) (*object, error) {
-	objects, err := s.objects(ctx, path.Dir(path.Clean(name)), mostObjects)
+	name = path.Clean(name)
+	f, err := s.list(ctx, path.Dir(name), mostObjects)
 	if err != nil {
 		return nil, err
 	}
-	for i := range objects {
-		if objects[i].name == path.Clean(name) {
-			return &objects[i], nil
-		}
+	if o := f.byName[name]; o != nil {
+		return o, nil
 	}
 	return nil, source.ErrMissing
 }
