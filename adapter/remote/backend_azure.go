@@ -244,8 +244,9 @@ func azureSettings(account string) (azureAccount, error) {
 	if text := os.Getenv("AZURE_STORAGE_CONNECTION_STRING"); text != "" {
 		fields := connectionString(text)
 		if len(fields) == 0 {
-			return s, errors.New("AZURE_STORAGE_CONNECTION_STRING is not a connection string: copy " +
-				"that of the account, or unset it")
+			return s,
+				errors.New("AZURE_STORAGE_CONNECTION_STRING is not a connection string: copy " +
+					"that of the account, or unset it")
 		}
 		if name := fields["AccountName"]; name == account || name == "" {
 			s.key, s.sas = fields["AccountKey"], fields["SharedAccessSignature"]

@@ -118,7 +118,8 @@ func (g *gcs) list(ctx context.Context, folder string, most int) ([]object, erro
 	l := lister{under: g.prefix, most: most}
 	query := url.Values{
 		"prefix": {l.in(folder)}, "delimiter": {"/"}, "maxResults": {"1000"},
-		"fields": {"kind,items(name,size,generation,updated,contentEncoding),prefixes,nextPageToken"},
+		"fields": {"kind,items(name,size,generation,updated,contentEncoding),prefixes," +
+			"nextPageToken"},
 	}
 	for !l.full() {
 		var page gcsPage

@@ -165,7 +165,8 @@ func TestCredentialsOfGoogleThatCannotBeReadAreNamed(t *testing.T) {
 		}
 		_, err := openGCS(t.Context(), address{scheme: "gs", rest: "b/x"}, newClient(Options{}))
 		if err == nil || !strings.Contains(err.Error(), "GOOGLE_APPLICATION_CREDENTIALS") ||
-			strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "environment") {
+			strings.Contains(err.Error(), "secret") ||
+			strings.Contains(err.Error(), "environment") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

@@ -173,7 +173,8 @@ func explain(host string, err error) error {
 	case errors.As(err, &tlsFail):
 		return explainCertificate(err)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return wayOut{"nothing answers there", "correct the address, or start the server", true, err}
+		return wayOut{"nothing answers there", "correct the address, or start the server", true,
+			err}
 	case errors.As(err, new(tls.RecordHeaderError)):
 		return wayOut{"the server does not speak TLS", "use http://", false, err}
 	}

@@ -301,7 +301,8 @@ func TestErrorsOfCertificatesTellTheWayOut(t *testing.T) {
 	}{
 		{signed.URL, "", &tls.Config{RootCAs: trusted, Time: late},
 			"not valid at this time: renew it on the server, or set the clock of this machine ("},
-		{strings.Replace(signed.URL, "127.0.0.1", "localhost", 1), "", &tls.Config{RootCAs: trusted},
+		{strings.Replace(signed.URL, "127.0.0.1", "localhost", 1), "",
+			&tls.Config{RootCAs: trusted},
 			"for another name: use the name that it has ("},
 		{signed.URL, "/missing.pem", nil,
 			"SSL_CERT_FILE cannot be read: correct the name of the file (open /missing.pem: "},
@@ -326,7 +327,8 @@ func TestAProxyThatDoesNotAnswerIsNamed(t *testing.T) {
 	for _, proxy := range []string{closed.URL, "http://missing.invalid:3128"} {
 		c.proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy) }
 		_, err := c.do(request(t, "https://store.test/m/"))
-		want := "the proxy cannot be reached: correct HTTPS_PROXY or HTTP_PROXY, or add store.test to NO_PROXY"
+		want := "the proxy cannot be reached: correct HTTPS_PROXY or HTTP_PROXY, or add " +
+			"store.test to NO_PROXY"
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", proxy, err)
 		}

@@ -56,7 +56,9 @@ func TestAFileIsNeverMissingByMistake(t *testing.T) {
 				t.Run(fmt.Sprint(kind, "/", where, "/", passes), func(t *testing.T) {
 					h, _ := oddServer(t, wrong{"tokenizer.json", answer, passes}.serves(next))
 					l, err := h.list(t.Context(), ".", 1000)
-					at := slices.IndexFunc(l, func(o object) bool { return o.name == "tokenizer.json" })
+					at := slices.IndexFunc(l, func(o object) bool {
+						return o.name == "tokenizer.json"
+					})
 					switch {
 					case err != nil || at < 0:
 						t.Errorf("there are %v (%v)", l, err)

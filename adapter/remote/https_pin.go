@@ -46,7 +46,7 @@ var (
 )
 
 // missing reports whether an answer means that there is no such file. A server that has another
-// answer for names that nobody has given makes a mistake, or has the file.
+// answer for names that do not exist makes a mistake, or has the file.
 func (n naming) missing(err error) bool {
 	switch {
 	case errors.Is(err, errAbsent):
@@ -140,10 +140,11 @@ func isDoubtful(err error) bool {
 
 // doubts reports whether an answer may be a mistake of the server, given why it was asked.
 func (n naming) doubts(err error) bool {
-	return isDoubtful(err) || (errors.Is(err, errAbsent) || errors.Is(err, errPage)) && !n.missing(err)
+	return isDoubtful(err) || (errors.Is(err, errAbsent) || errors.Is(err, errPage)) &&
+		!n.missing(err)
 }
 
-// absence asks for a file that nobody has, to learn how the server answers for what is missing.
+// absence asks for a file that does not exist, to learn how the server answers for what is missing.
 func (h *https) absence(ctx context.Context) (n naming, err error) {
 	_, err = h.pinOnceUntil(ctx, "dequantfs-"+rand.Text()+".json")
 	switch {

@@ -137,7 +137,8 @@ func TestAnUnreachableHubHasOneWayOut(t *testing.T) {
 	defer signed.Close()
 	clearHub(t)
 	for endpoint, want := range map[string]string{
-		closed.URL: "cannot reach " + closed.URL + ": nothing answers there: correct HF_ENDPOINT, or " +
+		closed.URL: "cannot reach " + closed.URL +
+			": nothing answers there: correct HF_ENDPOINT, or " +
 			"unset it, or set HF_HUB_OFFLINE=1 to read what is downloaded (",
 		"http://missing.invalid": "there is no server missing.invalid: correct HF_ENDPOINT, or unset it",
 		signed.URL:               "its certificate is not trusted: put that of its authority",
@@ -146,7 +147,8 @@ func TestAnUnreachableHubHasOneWayOut(t *testing.T) {
 		_, _, err := Open(t.Context(), "hf://o/m", Options{})
 		text := fmt.Sprint(err)
 		ways := 0
-		for _, way := range []string{"check the network", "correct HF_ENDPOINT", "correct the", "put that"} {
+		for _, way := range []string{"check the network", "correct HF_ENDPOINT", "correct the",
+			"put that"} {
 			ways += strings.Count(text, way)
 		}
 		if !strings.Contains(text, want) || ways != 1 {

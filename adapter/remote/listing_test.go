@@ -42,7 +42,8 @@ var pagers = map[string]pager{
 	"az": {"marker", azureText, func(t *testing.T, url string) (backend, error) {
 		noAzure(t)
 		t.Setenv("AZURE_STORAGE_SERVICE_ENDPOINT", url)
-		return openAzure(t.Context(), address{scheme: "az", rest: "a/models/m"}, newClient(Options{}))
+		return openAzure(t.Context(), address{scheme: "az", rest: "a/models/m"},
+			newClient(Options{}))
 	}},
 }
 
@@ -99,7 +100,7 @@ func (g pager) serve(t *testing.T, pages func(token string) page) backend {
 	return b
 }
 
-// A listing that repeats itself, goes on for ever, or breaks off is an error. Otherwise files would
+// A listing that repeats itself, goes on forever, or breaks off is an error. Otherwise files would
 // be missing.
 func TestPagesThatDoNotEndAreRefused(t *testing.T) {
 	for scheme, g := range pagers {
@@ -110,11 +111,12 @@ func TestPagesThatDoNotEndAreRefused(t *testing.T) {
 			"two empty pages in turn": func(token string) page {
 				return page{more: true, token: map[string]string{"1": "2"}[token] + "1"}
 			},
-			"empty pages for ever": func(token string) page {
+			"empty pages forever": func(token string) page {
 				return page{more: true, token: token + "1"}
 			},
 			"no next page": func(token string) page {
-				if scheme != "s3" && token != "" { // the others tell by the token that there is more
+				// the others tell by the token that there is more
+				if scheme != "s3" && token != "" {
 					return page{other: true}
 				}
 				return page{names: []string{"a"}, more: true,

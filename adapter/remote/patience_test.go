@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// trickle sends a byte now and then, for ever.
+// trickle sends a byte now and then, forever.
 func trickle(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html")
 	for r.Context().Err() == nil {

@@ -310,7 +310,8 @@ func TestNamesWithCredentialsAreRefusedAndNotShown(t *testing.T) {
 		"hf://name@main":                           "not the name of a model: write hf://org/name[@revision]",
 	} {
 		_, _, err := Open(t.Context(), name, Options{})
-		if text := fmt.Sprint(err); !strings.Contains(text, want) || strings.Contains(text, "sesame") {
+		if text := fmt.Sprint(err); !strings.Contains(text, want) ||
+			strings.Contains(text, "sesame") {
 			t.Errorf("%s: %s; want %s", name, text, want)
 		}
 	}

@@ -67,12 +67,6 @@ func redirect(a *http.Response) (*place, error) {
 // credentials are headers that are for one origin only.
 var credentials = []string{"Authorization", "Cookie", "Cookie2", "Www-Authenticate"}
 
-// within sends a request, and follows redirects that stay in its origin, with all its headers. If
-// the answer leads to another origin, leaves is the place, and the answer's body is closed.
-func (c *client) within(r *http.Request) (a *http.Response, leaves *place, err error) {
-	return c.steps(r, new(int))
-}
-
 // follow sends a request and follows all redirects. Credentials stay in the origin of the request.
 // The request of the answer has the last address.
 func (c *client) follow(r *http.Request) (*http.Response, error) {
@@ -90,7 +84,9 @@ func (c *client) follow(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// steps is within, and counts the redirects.
+// steps sends a request, and follows redirects that stay in its origin, with all its headers. It
+// counts them. If the answer leads to another origin, the place is returned, and the answer's body
+// is closed.
 func (c *client) steps(r *http.Request, steps *int) (*http.Response, *place, error) {
 	for {
 		a, err := c.do(r)

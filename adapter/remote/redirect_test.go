@@ -83,7 +83,7 @@ func TestLeavingTheOriginIsTold(t *testing.T) {
 	hub.Handle("/old", lead("/new"))
 	hub.Handle("/new", lead("https://cdn.test/file?X-Amz-Signature=0123"))
 	n.serve(t, "https", "hub.test", hub.ServeHTTP, "203.0.113.1")
-	a, p, err := n.client(t).within(secretRequest(t, "https://hub.test/old"))
+	a, p, err := n.client(t).steps(secretRequest(t, "https://hub.test/old"), new(int))
 	if err != nil || p == nil {
 		t.Fatal(p, err)
 	}
@@ -190,7 +190,7 @@ func TestANameThatChangesItsAddressIsRefused(t *testing.T) {
 	}, "203.0.113.2")
 	n.serve(t, "http", "public.test", lead("http://cdn.test/"), "203.0.113.1")
 	c := n.client(t)
-	_, p, err := c.within(request(t, "http://public.test/"))
+	_, p, err := c.steps(request(t, "http://public.test/"), new(int))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,7 +137,8 @@ func noCredential(scheme, rest string) error {
 	case way == "":
 		return nil
 	case strings.Contains(host, "@") && (folder || scheme != "hf"): // else a revision
-		return errors.New("the name has a user, " + seen + "@ and what is before it; if that is a " +
+		return errors.New("the name has a user, " + seen +
+			"@ and what is before it; if that is a " +
 			"credential, " + way)
 	case strings.Contains(rest, "?"):
 		return errors.New("the name has a query, " + seen + "? and what follows; if that is a " +

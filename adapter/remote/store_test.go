@@ -60,7 +60,8 @@ func TestManyOpensLeaveNothing(t *testing.T) {
 		}
 		f := s.file()
 		p := make([]byte, 10)
-		if _, err := f.ReadAt(t.Context(), p, int64(i)); err != nil || !bytes.Equal(p, s.data[i:i+10]) {
+		if _, err := f.ReadAt(t.Context(), p, int64(i)); err != nil ||
+			!bytes.Equal(p, s.data[i:i+10]) {
 			t.Fatalf("%q, %v", p, err)
 		}
 		_ = f.Close()
@@ -104,7 +105,8 @@ func TestReadersStayWithinTheMemory(t *testing.T) {
 					off := r.Int64N(40<<20 - n)
 					tab.ahead(off, r.Int64N(20<<20))
 					if r.IntN(4) == 0 {
-						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.Int64N(3e6)))
+						ctx, cancel := context.WithTimeout(t.Context(),
+							time.Duration(r.Int64N(3e6)))
 						_, _ = tab.read(ctx, make([]byte, n), off) // it may give up
 						cancel()
 						continue

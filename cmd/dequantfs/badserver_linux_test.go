@@ -69,7 +69,8 @@ func TestAMountOfABadServerIsUnmounted(t *testing.T) {
 			var isBad atomic.Bool
 			var asked atomic.Int64
 			right := httputil.NewSingleHostReverseProxy(u)
-			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+				r *http.Request) {
 				if isBad.Load() {
 					asked.Add(1)
 					bad(w, r)
@@ -105,7 +106,8 @@ func TestAMountOfABadServerIsUnmounted(t *testing.T) {
 				t.Fatal(err)
 			}
 			patiently(t, "the process has ended", func() bool { return ended(pid) })
-			t.Logf("%d readers, %d requests, ended after %v", len(readers), asked.Load(), time.Since(began))
+			t.Logf("%d readers, %d requests, ended after %v", len(readers), asked.Load(),
+				time.Since(began))
 			for _, r := range readers {
 				var exit *exec.ExitError
 				if err := r.Wait(); !errors.As(err, &exit) {

@@ -61,7 +61,8 @@ const defaultRemoteMemory = 1 << 30
 
 // check finds mistakes in the flags, and returns how SOURCE is opened.
 func (s *sourceFlags) check() (o opening, err error) {
-	if s.cache == "" && s.set != nil && s.set.Changed("disk-cache") { // of a variable that is not set
+	// of a variable that is not set
+	if s.cache == "" && s.set != nil && s.set.Changed("disk-cache") {
 		return o, usageError{errors.New("--disk-cache is empty: name a folder, or leave it out")}
 	}
 	if s.cache == "" && s.cacheSize > 0 {
@@ -113,7 +114,8 @@ func explainName(name string, err error) error {
 	if as := meant(name); as != "" {
 		return withHint(err, "did you mean %s?", as)
 	}
-	if remote.Is(name) && errors.Is(err, source.ErrMissing) && strings.HasSuffix(name, ".safetensors") {
+	if remote.Is(name) && errors.Is(err, source.ErrMissing) &&
+		strings.HasSuffix(name, ".safetensors") {
 		return withHint(err, "correct the name of the file, or give its folder as SOURCE")
 	}
 	if remote.Is(name) { // nothing has to be downloaded

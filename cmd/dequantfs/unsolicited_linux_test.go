@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestBytesWithoutARequestAreNotPrinted has a server send bytes that nobody asked for. The standard
+// TestBytesWithoutARequestAreNotPrinted has a server send bytes without a request. The standard
 // library would print them, with all that changes a terminal.
 func TestBytesWithoutARequestAreNotPrinted(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
