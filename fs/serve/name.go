@@ -1,0 +1,31 @@
+package serve
+
+import "strings"
+
+// maxName is the longest part of an id.
+const maxName = 96
+
+// Name returns the text as the first part of an id, as clients check it: letters, digits, '-', '_'
+// and '.', without "--" and "..", and neither '-' nor '.' at its ends. It is "model" if nothing is
+// left.
+func Name(text string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' {
+			return r
+		}
+		if r == '.' {
+			return r
+		}
+		return '-'
+	}, text)
+	for _, twice := range []string{"--", ".."} {
+		for strings.Contains(name, twice) {
+			name = strings.ReplaceAll(name, twice, twice[:1])
+		}
+	}
+	name = strings.Trim(name[:min(len(name), maxName)], "-.")
+	if name == "" || name == "api" {
+		return "model"
+	}
+	return name
+}
