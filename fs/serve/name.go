@@ -1,13 +1,16 @@
 package serve
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // maxName is the longest part of an id.
 const maxName = 96
 
 // Name returns the text as the first part of an id, as clients check it: letters, digits, '-', '_'
-// and '.', without "--" and "..", and neither '-' nor '.' at its ends. It is "model" if nothing is
-// left.
+// and '.', without "--" and "..", and neither '-' nor '.' at its ends. A name that means something
+// else on the Hub gets another beginning.
 func Name(text string) string {
 	name := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' {
@@ -24,8 +27,14 @@ func Name(text string) string {
 		}
 	}
 	name = strings.Trim(name[:min(len(name), maxName)], "-.")
-	if name == "" || name == "api" {
-		return "model"
+	switch {
+	case name == "":
+		return "checkpoint"
+	case slices.Contains(taken, strings.TrimSuffix(strings.ToLower(name), "s")):
+		return "my-" + name
 	}
 	return name
 }
+
+// taken are the words, in the singular, that an address of the Hub may begin with.
+var taken = []string{"api", "model", "dataset", "space", "bucket", "kernel", "collection"}
