@@ -286,8 +286,7 @@ func (c *Checkpoint) openFolder(d *folder) error {
 	if err := c.openShards(d, model); err != nil {
 		return err
 	}
-	c.openSide(d)
-	return nil
+	return c.openSide(d)
 }
 
 // openConfig reads config.json and the files beside it that describe the quantization.

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 )
 
 // fuzzedFamilies have a step of each type between them: fused, joined, turned, swapped, tied,
@@ -34,7 +36,7 @@ func FuzzPlanOfFamilies(f *testing.F) {
 // planAndRead reads what every layout of a checkpoint of one shard shows.
 func planAndRead(t *testing.T, config, shard []byte) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := inmemory.Dir(t)
 	for name, data := range map[string][]byte{configName: config, "model.safetensors": shard} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/testdata/hostile"
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 )
 
 // FuzzPlan mutates whole tiny checkpoints: opening and planning must end in an error or in
@@ -17,15 +18,19 @@ func FuzzPlan(f *testing.F) {
 		if s.Big {
 			continue
 		}
-		dir := filepath.Join(f.TempDir(), "source")
+		dir := filepath.Join(inmemory.Dir(f), "source")
 		if err := s.Write(dir); err != nil {
 			f.Fatal(err)
 		}
 		f.Add(content(dir, "config.json"), content(dir, index), content(dir, shard1),
 			content(dir, shard2), content(dir, "model.safetensors"))
+		// The process of a fuzzer ends without cleaning up.
+		if err := os.RemoveAll(dir); err != nil {
+			f.Fatal(err)
+		}
 	}
 	f.Fuzz(func(t *testing.T, config, indexed, first, second, single []byte) {
-		dir := t.TempDir()
+		dir := inmemory.Dir(t)
 		for name, data := range map[string][]byte{
 			"config.json": config, index: indexed, shard1: first, shard2: second, "model.safetensors": single,
 		} {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/testdata/hostile"
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 )
 
 // updating says whether golden files are to be written anew: the flag is that of the
@@ -50,7 +51,7 @@ func hostileOutcomes(t *testing.T, big bool) map[string]string {
 		if s.Big != big {
 			continue
 		}
-		dir := filepath.Join(t.TempDir(), "source")
+		dir := filepath.Join(inmemory.Dir(t), "source")
 		if err := s.Write(dir); err != nil {
 			t.Fatalf("%s: %v", s.Name, err)
 		}

@@ -216,16 +216,18 @@ func (w *tableWeight) positions(k *knownPartition, stored []int64) []int64 {
 	if k.larger {
 		rows, cols = stored[len(stored)-2], stored[len(stored)-1]
 	}
-	at := make([]int64, 0, count*m*n)
+	at := make([]int64, count*m*n)
+	if k.shared {
+		return at
+	}
+	left := at // elements without a position
 	for e := range count {
 		for i := range m {
-			for j := range n {
-				if k.shared {
-					at = append(at, 0)
-				} else {
-					at = append(at, (e*rows+k.rows[i])*cols+k.cols[j])
-				}
+			row := (e*rows + k.rows[i]) * cols
+			for j, col := range k.cols[:n] {
+				left[j] = row + col
 			}
+			left = left[n:]
 		}
 	}
 	return at

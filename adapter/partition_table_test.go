@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	"github.com/dequantfs/dequantfs/testdata/steady"
 
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -386,13 +387,13 @@ func (x *tableCase) source(t *testing.T) *synth.Checkpoint {
 
 // distinctScales returns scales in random order, from 1 downwards. The first thousands differ, but
 // exponents have only 32 values.
-func distinctScales(rng *rand.Rand, dtype string, n int64) (b []byte) {
+func distinctScales(rng *rand.Rand, dtype string, n int64) []byte {
+	b := make([]byte, 0, int(n)*synth.Width(dtype))
 	for _, i := range rng.Perm(int(n)) {
 		switch i := int64(i); dtype {
 		case "F32":
-			b = append(b,
-				synth.Round("F32",
-					math.Float32frombits(uint32(0x3f800000-i*max(1, 0x2000000/n))))...)
+			b = synth.AppendRound(b, "F32",
+				math.Float32frombits(uint32(0x3f800000-i*max(1, 0x2000000/n))))
 		case "BF16":
 			v := 0x3f80 - i%0x1000*max(1, 0x400/n)
 			b = append(b, byte(v), byte(v>>8))
@@ -407,15 +408,15 @@ func distinctScales(rng *rand.Rand, dtype string, n int64) (b []byte) {
 }
 
 // scaleNumbers reads scales. It computes F16 by the definition.
-func scaleNumbers(s synth.Tensor) (all []float32) {
-	n := len(s.Data) / synth.Width(s.DType)
-	for i := range n {
+func scaleNumbers(s synth.Tensor) []float32 {
+	all := make([]float32, len(s.Data)/synth.Width(s.DType))
+	for i := range all {
 		if s.DType != "F16" {
-			all = append(all, number32(s, int64(i)))
+			all[i] = number32(s, int64(i))
 			continue
 		}
 		v := uint16(s.Data[2*i]) | uint16(s.Data[2*i+1])<<8
-		all = append(all, float32(math.Ldexp(1+float64(v&0x3ff)/1024, int(v>>10)-15)))
+		all[i] = float32(math.Ldexp(1+float64(v&0x3ff)/1024, int(v>>10)-15))
 	}
 	return all
 }
@@ -439,7 +440,7 @@ func (x *tableCase) tensors(out string) (weight, scale, want synth.Tensor) {
 	for i, at := range x.scalesOf(x.chosen, x.stored) {
 		code := weight.Data[i]
 		if at >= int64(len(done)) {
-			want.Data = append(want.Data, synth.Round(out, codeValues[code]*scales[at])...)
+			want.Data = synth.AppendRound(want.Data, out, codeValues[code]*scales[at])
 			continue
 		}
 		if done[at][code] == nil {
@@ -599,7 +600,7 @@ func (x *tableCase) checkRefused(t *testing.T, all *refusals, counts met) {
 		s := x.source(t)
 		w, scale, _ := x.tensors("BF16")
 		s.Tensors = []synth.Tensor{w, scale}
-		dir := t.TempDir()
+		dir := inmemory.Dir(t)
 		if err := s.Write(dir); err != nil {
 			t.Fatal(err)
 		}

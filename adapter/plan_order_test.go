@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
@@ -132,7 +133,7 @@ func renamed(rng *rand.Rand, config map[string]any) map[string]any {
 // write writes the checkpoint in an order of rng; nil: in its own.
 func (d *disorder) write(t *testing.T, rng *rand.Rand) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := inmemory.Dir(t)
 	files := map[string][]byte{"config.json": shuffledJSON(rng, d.config),
 		"hf_quant_config.json": shuffledJSON(rng, d.beside)}
 	if rng != nil {

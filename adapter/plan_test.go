@@ -15,13 +15,14 @@ import (
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
 // opened writes a checkpoint and opens it.
 func opened(t testing.TB, c *synth.Checkpoint) *Checkpoint {
 	t.Helper()
-	dir := t.TempDir()
+	dir := inmemory.Dir(t)
 	if err := c.Write(dir); err != nil {
 		t.Fatal(err)
 	}

@@ -334,6 +334,9 @@ func (d *folder) missingBytes(names []string, absent int, index *safetensors.Ind
 	var have int64
 	files := 0
 	for _, name := range names {
+		if !d.has(name) {
+			continue // do not ask the store for each of many
+		}
 		if n, ok := d.size(name); ok {
 			have, files = have+n, files+1
 		}

@@ -37,8 +37,9 @@ type SideFile struct {
 }
 
 // openSide opens the files beside the shards, and those of small subfolders. A file that cannot be
-// opened is left out with a warning, because the model may not need it.
-func (c *Checkpoint) openSide(d *folder) {
+// opened is left out with a warning, because the model may not need it. Over a network the source is
+// refused instead, because a fault that passes must not look like a missing file.
+func (c *Checkpoint) openSide(d *folder) error {
 	s := sideFiles{c: c, d: d, odd: map[string][]string{}}
 	c.findParams(d)
 	shards := map[string]bool{}
@@ -64,10 +65,14 @@ func (c *Checkpoint) openSide(d *folder) {
 		}
 		s.openFolder(name)
 	}
+	if s.lost != nil {
+		return s.lost
+	}
 	s.look()
 	s.warn()
 	slices.SortFunc(s.found, func(a, b SideFile) int { return cmp.Compare(a.Name, b.Name) })
 	c.side = s.found
+	return nil
 }
 
 // sideFiles collects the side files of a source.
@@ -79,16 +84,42 @@ type sideFiles struct {
 	looks   []source.File       // to be examined
 	tooMany int
 	leftOut []string // subfolders, and why
+	lost    error    // why a file over a network cannot be had
 }
+
+// lost is why a file or folder cannot be had that its store lists over a network.
+type lost struct {
+	name string
+	err  error
+}
+
+func (l lost) Error() string {
+	return fmt.Sprintf("%s is listed, but cannot be opened: %v: mend that, or remove the file", l.name, l.err)
+}
+func (l lost) Unwrap() error { return l.err }
 
 // open opens one side file.
 func (s *sideFiles) open(name string) {
-	f, err := s.d.open(name)
-	if err != nil {
-		s.d.logger.Warn("side file left out", "file", fmt.Sprintf("%q", name), "error", err)
-		return
+	switch f, err := s.d.openListed(name); {
+	case err != nil:
+		s.lost = cmp.Or(s.lost, err)
+	case f != nil:
+		s.add(f, 0o777)
 	}
-	s.add(f, 0o777)
+}
+
+// openListed opens a file that its folder lists. A file that cannot be opened is nil, unless it is
+// over a network.
+func (d *folder) openListed(name string) (source.File, error) {
+	f, err := d.open(name)
+	switch {
+	case err == nil:
+		return f, nil
+	case isNetworked(d.store):
+		return nil, lost{name, err}
+	}
+	d.logger.Warn("side file left out", "file", fmt.Sprintf("%q", name), "error", err)
+	return nil, nil
 }
 
 // add adds a file with the permissions that the folders above leave. A file with unexpected
@@ -158,7 +189,11 @@ func (s *sideFiles) openFolder(name string) {
 	if err == nil {
 		err = w.open()
 	}
-	if err != nil {
+	switch {
+	case errors.As(err, new(lost)):
+		s.lost = cmp.Or(s.lost, err)
+		return
+	case err != nil:
 		s.leftOut = append(s.leftOut, fmt.Sprintf("%s %v", name, err))
 		return
 	}
@@ -226,10 +261,12 @@ func (w *folderWalk) visit(e source.Entry, name string, depth int, perm uint32) 
 func (w *folderWalk) open() error {
 	var size int64
 	for i := range w.files {
-		f, err := w.d.open(w.files[i].name)
+		f, err := w.d.openListed(w.files[i].name)
 		if err != nil {
-			w.d.logger.Warn("side file left out", "file", fmt.Sprintf("%q", w.files[i].name),
-				"error", err)
+			w.close()
+			return err
+		}
+		if f == nil {
 			continue
 		}
 		w.files[i].file = f
@@ -280,10 +317,15 @@ func isHidden(name string) bool {
 		slices.ContainsFunc(hiddenStarts, begins) || slices.ContainsFunc(hiddenEnds, ends)
 }
 
-// isFolder reports whether an entry is a subfolder, or a link to one.
+// readFolder lists a subfolder.
 func (d *folder) readFolder(name string) (source.Listing, error) {
 	l, err := d.store.List(d.ctx, name, maxFolderEntries+1)
-	if err != nil && !errors.Is(err, source.ErrLink) {
+	switch {
+	case err == nil, errors.Is(err, source.ErrLink):
+	case isNetworked(d.store) && !errors.Is(err, source.ErrMissing) &&
+		!errors.Is(err, source.ErrTooMany):
+		err = lost{name + "/", err}
+	default:
 		err = fmt.Errorf("cannot be read: %w", err)
 	}
 	return l, err

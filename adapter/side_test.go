@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 )
 
 // recorder keeps a log, one line per record: the message and its values.
@@ -29,7 +31,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 // sideSource writes a source with these files. A name that ends in / is an empty folder.
 func sideSource(t *testing.T, files map[string]string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := inmemory.Dir(t)
 	for name, data := range files {
 		folder, file := filepath.Split(filepath.Join(dir, name))
 		if strings.HasSuffix(name, "/") {

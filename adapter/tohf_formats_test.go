@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	cases "github.com/dequantfs/dequantfs/testdata/formats"
+	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	"github.com/dequantfs/dequantfs/testdata/size"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
@@ -22,7 +24,7 @@ func TestEveryFormatIsQuantizedFromF32(t *testing.T) {
 		t.Run(test.Name, func(t *testing.T) {
 			for _, seed := range size.Seeds(t) {
 				k := test.Make(seed)
-				dir := t.TempDir()
+				dir := inmemory.Dir(t)
 				if err := k.Write(dir); err != nil {
 					t.Fatal(err)
 				}

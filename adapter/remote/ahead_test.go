@@ -83,7 +83,8 @@ func TestAReaderEvictsBlocksAheadLastFirst(t *testing.T) {
 }
 
 func TestUnreadBlocksAheadAgeAway(t *testing.T) {
-	s := serve(t, 16<<20, Options{Memory: 4 << 20, Patience: 100 * time.Millisecond}, nil)
+	s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+	s.fetcher.times.stale = 100 * time.Millisecond
 	tab := s.shard()
 	tab.ahead(0, 4<<20)
 	eventually(t, "there is room again", func() bool { return tab.ahead(8<<20, 4<<20) })
@@ -185,13 +186,11 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 }
 
 func TestMemoryIsFreedWhenNothingIsRead(t *testing.T) {
-	s := serve(t, 16<<20, Options{Patience: 20 * time.Millisecond}, nil)
+	s := serve(t, 16<<20, Options{}, nil)
+	s.fetcher.times.stale = 20 * time.Millisecond
 	tab := s.shard()
-	p := make([]byte, 4<<20)
-	eventually(t, "a read succeeds", func() bool {
-		_, err := tab.read(t.Context(), p, 0)
-		return err == nil
-	})
+	s.check(t, tab, 0, 4<<20)
+	tab.ahead(4<<20, 4<<20)
 	eventually(t, "memory is free", func() bool { return s.traffic().Memory == 0 })
 }
 
@@ -200,6 +199,7 @@ func TestMemoryIsFreedWhenNothingIsRead(t *testing.T) {
 func TestABlockThatIsReadInPiecesIsNotEvictedForBlocksAhead(t *testing.T) {
 	for _, fetched := range []bool{false, true} {
 		s := serve(t, 16<<20, Options{Memory: 4 << 20}, nil)
+		s.fetcher.times.recent = time.Hour
 		tab := s.shard()
 		if fetched {
 			tab.ahead(0, 1<<20)

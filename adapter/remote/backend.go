@@ -40,7 +40,7 @@ type object struct {
 	dir      bool
 	size     int64
 	version  string // compared with the answer's, in the form of the backend; empty if there is none
-	etag     string // that each answer must have if it has one; empty if it is not known
+	etag     string // that each answer must have; empty if answers have none, or it is not known
 	weak     string // tells versions apart less surely, in the form of the backend
 	sha256   string // of the content, in hexadecimal, if the publisher tells it
 	modified time.Time

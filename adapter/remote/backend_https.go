@@ -153,26 +153,11 @@ func (h *https) index(ctx context.Context, folder string) (list []entry, listed 
 		address = h.at(folder) + "/"
 	}
 	var page []byte
-	err = persist(ctx, func() error {
-		a, err := h.ask(ctx, address, http.Header{"Accept": {"text/html"}})
-		if err != nil {
+	err = insist(ctx, mostDoubts, isDoubtful, func() error {
+		return persist(ctx, func() (err error) {
+			page, listed, err = h.page(ctx, address)
 			return err
-		}
-		defer a.Body.Close()
-		kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
-		switch {
-		case a.StatusCode == http.StatusOK && kind == "text/html":
-		case a.StatusCode == http.StatusUnauthorized, a.StatusCode == http.StatusTooManyRequests,
-			a.StatusCode >= 500:
-			return statusError(a)
-		default:
-			return nil
-		}
-		listed = true
-		if page, err = io.ReadAll(io.LimitReader(a.Body, mostIndex+1)); err != nil {
-			return &delay{err: clean(err)}
-		}
-		return nil
+		})
 	})
 	switch {
 	case hasStatus(err, http.StatusUnauthorized):
@@ -192,6 +177,36 @@ func (h *https) index(ctx context.Context, folder string) (list []entry, listed 
 	return list, listed, nil
 }
 
+// page asks for the page of a folder once. A status that is not an error means that there is none.
+func (h *https) page(ctx context.Context, address string) (page []byte, listed bool, err error) {
+	a, err := h.ask(ctx, address, http.Header{"Accept": {"text/html"}})
+	if err != nil {
+		return nil, false, err
+	}
+	defer a.Body.Close()
+	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
+	switch {
+	case a.StatusCode == http.StatusOK && kind == "text/html":
+	case a.StatusCode == http.StatusUnauthorized, a.StatusCode == http.StatusForbidden,
+		a.StatusCode == http.StatusTooManyRequests, a.StatusCode >= 500:
+		return nil, false, statusError(a)
+	default:
+		return nil, false, nil
+	}
+	if e := a.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return nil, false, &delay{err: fmt.Errorf("%w: it is compressed (Content-Encoding %q)",
+			errAnswer, e)}
+	}
+	page, err = io.ReadAll(io.LimitReader(a.Body, mostIndex+1))
+	if err == nil && len(page) <= mostIndex && isCutShort(string(page)) {
+		err = fmt.Errorf("%w: its page ends in the middle", errAnswer)
+	}
+	if err != nil {
+		return nil, false, &delay{err: clean(err)}
+	}
+	return page, true, nil
+}
+
 // bareError removes the address from an error, if the message has it anyway.
 func bareError(err error) error {
 	if u, ok := err.(*url.Error); ok {
@@ -202,7 +217,8 @@ func bareError(err error) error {
 
 // tooLarge refuses a folder that has more than a checkpoint may have.
 func tooLarge(format string, most int) error {
-	return fmt.Errorf("more than "+format+": it is not a checkpoint's folder", most)
+	return fmt.Errorf("%w: more than "+format+": it is not a checkpoint's folder",
+		source.ErrTooMany, most)
 }
 
 // hasModel reports whether a page names a model. Many servers answer with a page of another kind.

@@ -18,6 +18,7 @@ type block struct {
 	have    int64   // bytes at the beginning of buf that have arrived
 	waiting []*part // of readers that are not done with the block
 	pins    int     // copies of bytes that are under way
+	unkept  bool    // it waits to be written to the disk cache
 	dropped bool    // it has left the table
 
 	early  bool      // fetched ahead, and not read to its end yet

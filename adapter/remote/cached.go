@@ -57,6 +57,7 @@ func (f *fetcher) keep(b *block) {
 	if f.cache == nil || b.dropped {
 		return
 	}
+	b.unkept = true
 	f.writes.queue = append(f.writes.queue, b)
 	if f.writes.running < mostWrites && !f.closed {
 		f.writes.running++
@@ -86,6 +87,7 @@ func (f *fetcher) writeOne(b *block) {
 	f.mu.Unlock()
 	f.cache.Write(b.table.object, b.off, buf)
 	f.mu.Lock()
+	b.unkept = false
 	b.pins--
 	f.release(b)
 	f.settle(b)

@@ -135,3 +135,13 @@ func (s *stuck) Read(*object, int64, int64, []byte) bool {
 	return false
 }
 func (s *stuck) Write(*object, int64, []byte) {}
+
+// Blocks wait for a slow disk as long as there is memory for them.
+func TestBlocksWaitForASlowDisk(t *testing.T) {
+	c := &diskInMemory{blocks: map[int64][]byte{}, gate: make(chan bool)}
+	s := serve(t, 32<<20, Options{Memory: 64 << 20}, nil)
+	s.fetcher.cache = c
+	s.check(t, s.shard(), 0, 32<<20)
+	close(c.gate)
+	eventually(t, "all blocks are written", func() bool { return c.writes.Load() == 32 })
+}

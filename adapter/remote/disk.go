@@ -25,7 +25,8 @@ func openDisk(b backend, o Options) (*disk, error) {
 	if o.DiskCache == "" {
 		return nil, nil
 	}
-	c, err := diskcache.Open(o.DiskCache, diskcache.Options{Size: o.DiskCacheSize, Logger: o.Logger})
+	settings := diskcache.Options{Size: o.DiskCacheSize, Logger: o.Logger}
+	c, err := diskcache.Open(o.DiskCache, settings)
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +37,8 @@ func openDisk(b backend, o Options) (*disk, error) {
 	return d, nil
 }
 
-// withoutRevision takes the revision off the name of a repository. Versions of its objects depend on
-// their bytes alone, so a revision shares them with others.
+// withoutRevision takes the revision off the name of a repository. Versions of its objects depend
+// on their bytes alone, so a revision shares them with others.
 func withoutRevision(name string) string {
 	before, after, found := strings.Cut(name, "@")
 	if !found || !strings.HasPrefix(name, "hf://") {

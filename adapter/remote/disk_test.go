@@ -76,10 +76,12 @@ func TestASecondOpeningReadsTheDiskCache(t *testing.T) {
 	without(t)
 	server := stores.Files(t, webFolder(t, model), stores.FileOptions{})
 	cache := filepath.Join(roomyDir(t), "cache")
-	if got := readModel(t, server.URL+"/", cache, 3); got.Bytes != modelBytes || got.CacheHits != 0 {
+	if got := readModel(t, server.URL+"/", cache, 3); got.Bytes != modelBytes ||
+		got.CacheHits != 0 {
 		t.Errorf("the first time: %+v", got)
 	}
-	if got := readModel(t, server.URL+"/", cache, 3); got.Bytes != 0 || got.CacheBytes != modelBytes {
+	if got := readModel(t, server.URL+"/", cache, 3); got.Bytes != 0 ||
+		got.CacheBytes != modelBytes {
 		t.Errorf("the second time: %+v", got)
 	}
 
@@ -98,14 +100,16 @@ func TestASecondOpeningReadsTheDiskCache(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := readModel(t, server.URL+"/", cache, 3); got.Bytes != modelBytes || got.CacheHits != 0 {
+	if got := readModel(t, server.URL+"/", cache, 3); got.Bytes != modelBytes ||
+		got.CacheHits != 0 {
 		t.Errorf("after damage: %+v", got)
 	}
 	old := model["model-1.safetensors"]
 	defer func() { model["model-1.safetensors"] = old }()
 	model["model-1.safetensors"] = strings.Repeat("9876543210", 1000)
 	server.Write(t, "model-1.safetensors", []byte(model["model-1.safetensors"]))
-	if got := readModel(t, server.URL+"/", cache, 4); got.Bytes != 10_000 || got.CacheBytes != modelBytes-10_000 {
+	if got := readModel(t, server.URL+"/", cache, 4); got.Bytes != 10_000 ||
+		got.CacheBytes != modelBytes-10_000 {
 		t.Errorf("after a change: %+v", got)
 	}
 }
@@ -116,7 +120,8 @@ func TestObjectsWithoutAVersionAreNotKept(t *testing.T) {
 	server := stores.Files(t, webFolder(t, model), stores.FileOptions{NoETag: true})
 	cache := filepath.Join(roomyDir(t), "cache")
 	for range 2 {
-		if got := readModel(t, server.URL+"/", cache, 0); got.Bytes != modelBytes || got.CacheHits != 0 {
+		if got := readModel(t, server.URL+"/", cache, 0); got.Bytes != modelBytes ||
+			got.CacheHits != 0 {
 			t.Errorf("%+v", got)
 		}
 	}
@@ -143,17 +148,22 @@ func TestKeysOfTheDiskCache(t *testing.T) {
 		o    object
 		want diskcache.Key
 	}{
-		{&s3{bucket: "b", prefix: "p/"}, *o, diskcache.Key{Origin: "s3://b/p/", Object: o.name, Version: "v"}},
+		{&s3{bucket: "b", prefix: "p/"}, *o, diskcache.Key{Origin: "s3://b/p/", Object: o.name,
+			Version: "v"}},
 		{&s3{bucket: "b", prefix: "p/", site: s3Site{endpoint: endpoint}}, *o,
-			diskcache.Key{Origin: "s3://b/p/", Object: o.name, Version: "v http://127.0.0.1:9000/base"}},
-		{&gcs{bucket: "b", base: googleStorage}, *o, diskcache.Key{Origin: "gs://b/", Object: o.name, Version: "v"}},
+			diskcache.Key{Origin: "s3://b/p/", Object: o.name,
+				Version: "v http://127.0.0.1:9000/base"}},
+		{&gcs{bucket: "b", base: googleStorage}, *o, diskcache.Key{Origin: "gs://b/",
+			Object: o.name, Version: "v"}},
 		{&gcs{bucket: "b", base: "http://127.0.0.1:4443"}, *o,
 			diskcache.Key{Origin: "gs://b/", Object: o.name, Version: "v http://127.0.0.1:4443"}},
 		{&azure{account: "a", container: "c", endpoint: endpoint}, *o,
-			diskcache.Key{Origin: "az://a/c/", Object: o.name, Version: "v http://127.0.0.1:9000/base"}},
+			diskcache.Key{Origin: "az://a/c/", Object: o.name,
+				Version: "v http://127.0.0.1:9000/base"}},
 		{&azure{account: "a", container: "c", endpoint: endpoint}, object{name: o.name},
 			diskcache.Key{Origin: "az://a/c/", Object: o.name}},
-		{&gcs{bucket: "b", base: googleStorage}, object{name: o.name, version: "v", unseen: "changes"},
+		{&gcs{bucket: "b", base: googleStorage}, object{name: o.name, version: "v",
+			unseen: "changes"},
 			diskcache.Key{Origin: "gs://b/", Object: o.name}},
 	} {
 		d, err := openDisk(c.b, Options{DiskCache: t.TempDir()})
@@ -174,8 +184,11 @@ func TestKeysOfTheDiskCache(t *testing.T) {
 
 func TestRevisionsShareBlocks(t *testing.T) {
 	for name, want := range map[string]string{
-		"hf://org/name@abc": "hf://org/name", "hf://org/name@abc/sub/folder": "hf://org/name/sub/folder",
-		"hf://org/name": "hf://org/name", "https://host/a@b/": "https://host/a@b/", "s3://b/a@b/": "s3://b/a@b/",
+		"hf://org/name@abc":            "hf://org/name",
+		"hf://org/name@abc/sub/folder": "hf://org/name/sub/folder",
+		"hf://org/name":                "hf://org/name",
+		"https://host/a@b/":            "https://host/a@b/",
+		"s3://b/a@b/":                  "s3://b/a@b/",
 	} {
 		if got := withoutRevision(name); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)

@@ -45,6 +45,23 @@ func toEntry(href string) (entry, bool) {
 	return entry{name, dir}, isName(name) && !strings.HasPrefix(name, ".")
 }
 
+// listElements are the elements that hold the links of a folder's page. None of them may be left
+// open.
+var listElements = []string{"pre", "table", "ul", "ol"}
+
+// isCutShort reports whether a page ends within an element that holds links. Some files would be
+// missing from such a page.
+func isCutShort(page string) bool {
+	page = strings.ToLower(page)
+	for _, name := range listElements {
+		begin := max(strings.LastIndex(page, "<"+name+">"), strings.LastIndex(page, "<"+name+" "))
+		if begin >= 0 && !strings.Contains(page[begin:], "</"+name) {
+			return true
+		}
+	}
+	return false
+}
+
 // hiddenElements have text that is not a part of the page.
 var hiddenElements = []string{"script", "style", "template", "noscript", "textarea", "title"}
 

@@ -125,3 +125,19 @@ func checkEntries(t *testing.T, page string) {
 		}
 	}
 }
+
+// A page that was cut short is not taken for a shorter listing.
+func TestAPageThatWasCutShortIsNoticed(t *testing.T) {
+	for server, page := range folderPages {
+		if isCutShort(page) {
+			t.Errorf("%s: the whole page", server)
+		}
+		all := len(indexEntries(page))
+		for i := range page {
+			n := len(indexEntries(page[:i]))
+			if server != "caddy" && 0 < n && n < all && !isCutShort(page[:i]) {
+				t.Errorf("%s: %d of %d entries in %q", server, n, all, page[:i])
+			}
+		}
+	}
+}

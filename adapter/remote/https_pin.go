@@ -68,8 +68,31 @@ func (h *https) pinAll(ctx context.Context, list []entry, listed bool) ([]object
 	return objects, nil
 }
 
-// pin asks for the first byte of a file. The object is nil if the file is missing.
+// pin asks for the first byte of a file. The object is nil if the file is missing. A file that may
+// not be read, or that cannot be read in ranges, is asked for again: one server of many may say so
+// by mistake, and then the file would look as if it were not there.
 func (h *https) pin(ctx context.Context, name string) (o *object, err error) {
+	err = insist(ctx, mostDoubts, isDoubtful, func() error {
+		if o, err = h.pinOnce(ctx, name); err == nil && o != nil && o.refused != nil {
+			return doubt{o.refused}
+		}
+		return err
+	})
+	if errors.As(err, new(doubt)) {
+		err = nil // the object says it
+	}
+	return o, err
+}
+
+// doubt is a reason not to read a file that may be a mistake of the server.
+type doubt struct{ error }
+
+// isDoubtful reports whether an answer may be a mistake of the server.
+func isDoubtful(err error) bool {
+	return errors.As(err, new(doubt)) || hasStatus(err, http.StatusForbidden)
+}
+
+func (h *https) pinOnce(ctx context.Context, name string) (o *object, err error) {
 	err = persist(ctx, func() error {
 		a, err := h.ask(ctx, h.at(name), http.Header{"Range": {rangeOf(0, 1)}})
 		if err != nil {

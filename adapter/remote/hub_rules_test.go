@@ -22,7 +22,7 @@ const (
 	fakeCommit = "0123456789abcdef0123456789abcdef01234567"
 	fakeOID    = "89abcdef0123456789abcdef0123456789abcdef"
 	fakeSHA256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-	fakeToken  = "hf_tokenOfTheseRules"
+	fakeToken  = "tokenOfTheseRules42" // not in the form of the Hub
 	fakeSign   = "X-Amz-Signature=c0ffee5ec2e7"
 )
 

@@ -60,7 +60,8 @@ func roomy(n int64) int64 {
 }
 
 // spentShare is the share of the budget above which blocks that were read to the end give up their
-// memory, although there is more. Memory that is used again needs not be cleared by the kernel.
+// memory, although there is more, once the disk cache has them. Memory that is used again needs not
+// be cleared by the kernel.
 const spentShare = 4
 
 // take returns a buffer of at least n bytes, or nil if it has to wait. A buffer that is larger than
@@ -68,7 +69,7 @@ const spentShare = 4
 func (f *fetcher) take(n int64, ahead bool) []byte {
 	m := f.memory
 	n = roomy(n)
-	if b := at(m.spent.Front()); b != nil && m.used+n > m.most/spentShare {
+	if b := at(m.spent.Front()); b != nil && !b.unkept && m.used+n > m.most/spentShare {
 		f.drop(b)
 	}
 	for {
@@ -121,11 +122,14 @@ func (m *memory) idle(b *block, now time.Time) {
 	}
 }
 
-// rest frees the memory that readers are unlikely to need.
+// rest frees the memory of all blocks that were not used for a while.
 func (f *fetcher) rest() {
 	m := f.memory
-	for b := at(m.spent.Front()); b != nil; b = at(m.spent.Front()) {
-		f.drop(b)
+	f.age(time.Now())
+	for _, l := range []*list.List{m.spent, m.part} {
+		for b := at(l.Front()); b != nil; b = at(l.Front()) {
+			f.drop(b)
+		}
 	}
 	clear(m.free)
 	m.freeBytes = 0

@@ -15,6 +15,7 @@ import (
 // How often a question about objects is asked, and the pauses in between.
 const (
 	mostAsked  = 5
+	mostDoubts = 3 // for answers that may be a server's last word
 	firstPause = 200 * time.Millisecond
 	mostPause  = 30 * time.Second
 )
@@ -22,9 +23,14 @@ const (
 // persist asks a question about objects again while that may help. Reading their bytes has its own
 // rules, since many readers share a store.
 func persist(ctx context.Context, ask func() error) error {
+	return insist(ctx, mostAsked, isPassing, ask)
+}
+
+// insist asks a question up to so many times, while its error may pass.
+func insist(ctx context.Context, times int, passes func(error) bool, ask func() error) error {
 	for pause, asked := firstPause, 1; ; pause, asked = 2*pause, asked+1 {
 		err := ask()
-		if err == nil || asked == mostAsked || !isPassing(err) {
+		if err == nil || asked == times || !passes(err) {
 			return err
 		}
 		wait := pause/2 + rand.N(pause)

@@ -1,6 +1,6 @@
-// Package remote reads checkpoints over a network: from the Hugging Face Hub, from object stores, and
-// from web servers that answer range requests. It is the only package that opens network connections
-// to a source, and it does so only for a name with a scheme.
+// Package remote reads checkpoints over a network: from the Hugging Face Hub, from object stores,
+// and from web servers that answer range requests. It is the only package that opens network
+// connections to a source, and it does so only for a name with a scheme.
 //
 // [Open] opens a source as a [source.Store]. All stores share one fetcher, so they differ only in
 // how they list, sign and pin. A new kind of store is one file with a backend and one line in the
@@ -21,9 +21,12 @@
 //
 // # Errors
 //
-// A request is sent again if it was refused for a while, was cut short, or stalls. After several
-// tries the read fails. Errors are not remembered: the next read asks again. Errors name the object,
-// and never hold a token or a signed address.
+// A request is sent again if it was refused for a while, was cut short, or stalls. A read fails
+// after [Options.Tries] requests in a row that brought nothing. Each may take [Options.Patience],
+// and three times as much may pass before the next one if the store wants to be left alone. So a
+// read ends within four minutes by default if the store sends nothing at all, even if it waits for
+// its turn. Errors are not remembered: the next read asks again. Errors name the object, and never
+// hold a token or a signed address.
 package remote
 
 import (

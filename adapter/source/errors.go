@@ -23,6 +23,9 @@ var (
 	// it. It is an ErrMissing whose text has the command that downloads it.
 	ErrNotDownloaded = fmt.Errorf("%w: not downloaded", ErrMissing)
 
+	// ErrTooMany says that a folder has more than a checkpoint's may have.
+	ErrTooMany = errors.New("too many files")
+
 	// ErrIncomplete says that a download of the source was not finished.
 	ErrIncomplete = errors.New("the download is not finished")
 )

@@ -187,7 +187,7 @@ func (b *bench) exportSample(ctx context.Context) error {
 	for _, t := range view.Plan.Tensors {
 		ranges = append(ranges, b.source.rangesOfNode(t.Node, t.Node.Size())...)
 	}
-	if err := readRanges(joinRanges(ranges)); err != nil {
+	if err := b.warm(joinRanges(ranges)); err != nil {
 		return err
 	}
 	f, err := fs.New(b.source.checkpoint, []fs.View{view},

@@ -24,7 +24,10 @@ import (
 const benchPiece = 4 << 20
 
 // readSource reads the bytes from which the sample is computed, cold.
-func (b *bench) readSource(context.Context) error {
+func (b *bench) readSource(ctx context.Context) error {
+	if b.overNetwork() {
+		return b.readRemote(ctx)
+	}
 	return b.time("source-cold", "source bytes, cold", sumRanges(b.ranges), b.warmSource)
 }
 
@@ -56,7 +59,7 @@ func (b *bench) coldAndWarm(name, what string, read func() error) error {
 
 // readVirtual reads virtual files in this process.
 func (b *bench) readVirtual(ctx context.Context) error {
-	for _, when := range []string{"cold", "warm"} {
+	for _, when := range b.states() {
 		if when == "warm" {
 			if err := b.warmSource(); err != nil {
 				return err
@@ -72,6 +75,9 @@ func (b *bench) readVirtual(ctx context.Context) error {
 		if err := errors.Join(err, s.Close()); err != nil {
 			return err
 		}
+	}
+	if b.overNetwork() {
+		return nil
 	}
 	return b.readVirtualTogether(ctx)
 }
@@ -143,14 +149,15 @@ func (b *bench) readMapped(ctx context.Context) error {
 	})
 }
 
-// readDirect reads the mount past the page cache, with the source in it.
+// readDirect reads the mount past the page cache, with the source in it, unless that comes over a
+// network.
 func (b *bench) readDirect(ctx context.Context) error {
 	if err := b.warmSource(); err != nil {
 		return err
 	}
 	for _, n := range b.readerCounts() {
 		name := fmt.Sprintf("direct-%d", n)
-		what := "mount, O_DIRECT, " + readersText(n) + ", source warm"
+		what := "mount, O_DIRECT, " + readersText(n) + ", source " + b.states()[len(b.states())-1]
 		err := b.mounted(ctx, func(dir string) error {
 			read := func() error { return b.readParts(dir, n) }
 			return b.time(name, what, sampleBytes(b.sample), read)
@@ -263,6 +270,9 @@ func readMapping(path string, n int64) error {
 // machine may have taken back other memory, and new memory is slow.
 func (b *bench) chill() error {
 	for _, r := range b.ranges {
+		if b.overNetwork() {
+			break // each group opens the source anew
+		}
 		if err := b.drop(r.path, r.off, r.n); err != nil {
 			return err
 		}
@@ -279,7 +289,15 @@ func (b *bench) chill() error {
 }
 
 // warmSource reads the bytes from which the sample is computed into memory.
-func (b *bench) warmSource() error { return readRanges(b.ranges) }
+func (b *bench) warmSource() error { return b.warm(b.ranges) }
+
+// warm reads ranges of the source into memory. Those over a network have no place there.
+func (b *bench) warm(ranges []benchRange) error {
+	if b.overNetwork() {
+		return nil
+	}
+	return readRanges(ranges)
+}
 
 func readRanges(ranges []benchRange) error {
 	for _, r := range ranges {

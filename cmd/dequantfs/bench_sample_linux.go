@@ -105,8 +105,11 @@ func (s *opened) rangesOfNode(node expr.Node, n int64) (ranges []benchRange) {
 	return ranges
 }
 
-// shardPath returns the path of a file of the source.
+// shardPath returns the path of a file of the source, or its name if it comes over a network.
 func (s *opened) shardPath(name string) string {
+	if _, remote := s.checkpoint.Traffic(); remote {
+		return name
+	}
 	return filepath.Join(s.checkpoint.Folder(), filepath.FromSlash(name))
 }
 

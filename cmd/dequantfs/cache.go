@@ -19,8 +19,8 @@ func newCache() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cache COMMAND",
 		Short: "list or remove what --disk-cache keeps of remote sources",
-		Long: "Look after a folder that mounts use as --disk-cache. Mounts may use it meanwhile:\n" +
-			"they fetch again what is removed.",
+		Long: "Look after a folder that mounts use as --disk-cache. Mounts may use it\n" +
+			"meanwhile: they fetch again what is removed.",
 		Example: "  dequantfs cache ls /data/cache\n" +
 			"  dequantfs cache prune /data/cache --size 200GiB",
 		Args: noSuchCommand,
@@ -167,7 +167,8 @@ func newCachePrune() *cobra.Command {
 			return prune(c.OutOrStdout(), args[0], p)
 		},
 	}
-	c.Flags().Var(&left, "size", "remove what was not used for the longest time, until SIZE is left")
+	c.Flags().Var(&left, "size",
+		"remove what was not used for the longest time, until SIZE is left")
 	c.Flags().Var(&older, "older", "remove what was not used for AGE, such as 12h or 30d")
 	return c
 }

@@ -35,9 +35,12 @@ func scriptCached(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func TestAges(t *testing.T) {
-	for text, want := range map[string]time.Duration{"30d": 30 * day, "1d": day, "12h": 12 * time.Hour,
-		"90m": 90 * time.Minute, "1h30m": 90 * time.Minute, "1s": time.Second, "106751d": 106751 * day,
-		"": 0, "0": 0, "0d": 0, "-1h": 0, "-1d": 0, "1.5d": 0, "d": 0, "30": 0, "1w": 0, "106752d": 0, "+1d": 0} {
+	for text, want := range map[string]time.Duration{"30d": 30 * day, "1d": day,
+		"12h": 12 * time.Hour,
+		"90m": 90 * time.Minute, "1h30m": 90 * time.Minute, "1s": time.Second,
+		"106751d": 106751 * day,
+		"":        0, "0": 0, "0d": 0, "-1h": 0, "-1d": 0, "1.5d": 0, "d": 0, "30": 0, "1w": 0,
+		"106752d": 0, "+1d": 0} {
 		var a age
 		if err := a.Set(text); (err == nil) != (want > 0) || time.Duration(a) != want {
 			t.Errorf("%q: %v, %v; want %v", text, time.Duration(a), err, want)
@@ -53,8 +56,10 @@ func TestAges(t *testing.T) {
 }
 
 func TestFormatAge(t *testing.T) {
-	for d, want := range map[time.Duration]string{-time.Hour: "now", 59 * time.Second: "now", time.Minute: "1m ago",
-		59*time.Minute + 59*time.Second: "59m ago", time.Hour: "1h ago", 47 * time.Hour: "47h ago", 2 * day: "2d ago",
+	for d, want := range map[time.Duration]string{-time.Hour: "now", 59 * time.Second: "now",
+		time.Minute:                     "1m ago",
+		59*time.Minute + 59*time.Second: "59m ago", time.Hour: "1h ago", 47 * time.Hour: "47h ago",
+		2 * day:   "2d ago",
 		400 * day: "400d ago"} {
 		if got := formatAge(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -17,12 +18,14 @@ import (
 type sourceFlags struct {
 	follow    bool
 	memory    size
+	timeout   time.Duration
 	cache     string
 	cacheSize size
 }
 
 // sourceFlagNames are the flags of sourceFlags.
-var sourceFlagNames = []string{"follow-links", "remote-memory", "disk-cache", "disk-cache-size"}
+var sourceFlagNames = []string{"follow-links", "remote-memory", "remote-timeout", "disk-cache",
+	"disk-cache-size"}
 
 // isSourceFlag reports whether a flag is about reading SOURCE.
 func isSourceFlag(name string) bool { return slices.Contains(sourceFlagNames, name) }
@@ -33,11 +36,13 @@ func (s *sourceFlags) register(flags *pflag.FlagSet) {
 		"follow symlinks that lead out of the source")
 	flags.Var(&s.memory, "remote-memory",
 		"memory for a source over a network (default a tenth, at most 1GiB)")
+	flags.DurationVar(&s.timeout, "remote-timeout", 0,
+		"send a request again that brings no byte for so long (default 10s)")
 	flags.StringVar(&s.cache, "disk-cache", "",
 		"keep remote bytes in `DIR`: see help remote")
 	flags.Var(&s.cacheSize, "disk-cache-size",
 		"most bytes in it (default all but a tenth of the disk)")
-	for _, rare := range []string{"remote-memory", "disk-cache-size"} {
+	for _, rare := range []string{"remote-memory", "remote-timeout", "disk-cache-size"} {
 		_ = flags.MarkHidden(rare) // the topic has them; it fails only for an unknown flag
 	}
 }
@@ -56,7 +61,11 @@ func (s *sourceFlags) check() (o opening, err error) {
 	if s.cache == "" && s.cacheSize > 0 {
 		return o, usageError{errors.New("--disk-cache-size needs --disk-cache DIR")}
 	}
+	if err := notNegative("remote-timeout", s.timeout, "30s"); err != nil {
+		return o, err
+	}
 	o.follow = s.follow
+	o.remote.Patience = s.timeout
 	o.remote.Memory = int64(s.memory)
 	if s.memory == 0 {
 		allowed, _ := fs.AllowedMemory()

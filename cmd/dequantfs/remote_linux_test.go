@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -152,6 +153,18 @@ func throughProxy(t *testing.T, s *session, args ...string) (*faultproxy.Proxy, 
 	return proxy, server
 }
 
+// aShard is a shard of the mount.
+func (s *session) aShard() string {
+	s.t.Helper()
+	for _, f := range s.files() {
+		if strings.HasSuffix(f, ".safetensors") {
+			return f
+		}
+	}
+	s.t.Fatal("the mount has no shard")
+	return ""
+}
+
 // hanging starts a program that reads a file until it gets an error, and says what it got.
 func (s *session) hanging(name string) *exec.Cmd {
 	c := s.as(exec.Command("cat", name))
@@ -175,15 +188,7 @@ func TestAMountOfASilentServerIsUnmounted(t *testing.T) {
 			proxy, _ := throughProxy(t, s, "--layout", "hf", "--drain", "1s")
 			pid := s.status().PID
 			proxy.Set(faultproxy.Plan{Script: faultproxy.Always(faultproxy.Hang)})
-			reader := s.hanging(filepath.Join(s.mnt, "model-00001-of-00004.safetensors"))
-			if files := s.files(); len(files) > 0 {
-				for _, f := range files {
-					if strings.HasSuffix(f, ".safetensors") {
-						reader = s.hanging(f)
-						break
-					}
-				}
-			}
+			reader := s.hanging(s.aShard())
 			if err := reader.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -197,10 +202,15 @@ func TestAMountOfASilentServerIsUnmounted(t *testing.T) {
 				return !found
 			})
 			t.Logf("the mount is gone after %v", time.Since(began))
+			if name == "lazy" { // its files are served until they are closed
+				if err := reader.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
 			err := reader.Wait()
 			t.Logf("the reader ended after %v: %s", time.Since(began), reader.Stderr)
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			if !errors.As(err, &exit) || name != "lazy" && exit.ExitCode() != 1 {
 				t.Errorf("the reader ended with %v", err)
 			}
 			patiently(t, "the process has ended", func() bool { return ended(pid) })
@@ -225,21 +235,15 @@ func TestAnIdleMountOfASilentServerIsUnmounted(t *testing.T) {
 	s := newSession(t)
 	proxy, _ := throughProxy(t, s, "--layout", "hf")
 	proxy.Set(faultproxy.Plan{Script: faultproxy.Always(faultproxy.Hang)})
-	for _, f := range s.files() {
-		if !strings.HasSuffix(f, ".safetensors") {
-			continue
-		}
-		reader := s.hanging(f)
-		if err := reader.Start(); err != nil {
-			t.Fatal(err)
-		}
-		patiently(t, "the server is asked", func() bool { return proxy.Faults() > 0 })
-		if err := reader.Process.Kill(); err != nil { // the kernel's read-ahead goes on
-			t.Fatal(err)
-		}
-		_ = reader.Wait() // it was killed
-		break
+	reader := s.hanging(s.aShard())
+	if err := reader.Start(); err != nil {
+		t.Fatal(err)
 	}
+	patiently(t, "the server is asked", func() bool { return proxy.Faults() > 0 })
+	if err := reader.Process.Kill(); err != nil { // the kernel's read-ahead goes on
+		t.Fatal(err)
+	}
+	_ = reader.Wait() // it was killed
 	began := time.Now()
 	s.run("umount", s.mnt)
 	t.Logf("unmounted after %v", time.Since(began))
@@ -513,6 +517,175 @@ func TestTheDoctorExaminesASourceOverANetwork(t *testing.T) {
 			if secret && strings.Contains(string(out), value) {
 				t.Errorf("%s: it says %s", kind, name)
 			}
+		}
+	}
+}
+
+// Parts of an export may come from different places of the same source, and an export is continued
+// from any of them.
+func TestAnExportOverANetworkIsThatOfTheLocalSource(t *testing.T) {
+	s := newSession(t)
+	server := stores.HTTP(t, "")
+	server.Put(t, "m", s.source)
+	dir := filepath.Join(s.dir, "export")
+	s.run("export", "--quiet", "--part", "0/2", server.Source("m"), dir)
+	s.run("export", "--quiet", "--part", "1/2", s.source, dir)
+	out := s.run("verify", "--source", server.Source("m"), dir)
+	if !strings.Contains(out, "all as they should be") {
+		t.Error(out)
+	}
+	out = s.run("export", "--json", server.Source("m"), dir) // nothing is left to do
+	if !strings.Contains(out, `"skipped"`) {
+		t.Error(out)
+	}
+	other := filepath.Join(s.dir, "other")
+	if err := writeCheckpoint(other, "shards=2", "mtp=1", "experts=5"); err != nil {
+		t.Fatal(err)
+	}
+	server.Put(t, "other", other)
+	if err := s.command("export", "--quiet", server.Source("other"), dir).Run(); err == nil {
+		t.Error("an export of another source is continued")
+	}
+}
+
+func TestBenchMeasuresASourceOverANetwork(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	server := stores.HTTP(t, "")
+	server.Put(t, "m", s.source)
+	out := s.run("bench", "--rounds", "1", "--sample", "1MiB", "--only", "source,virtual,mount",
+		"--json", "--scratch", s.dir, server.Source("m"))
+	for _, name := range []string{"source-cold", "virtual-cold", "mount-cold"} {
+		if !strings.Contains(out, `"`+name+`"`) {
+			t.Errorf("no %s in %s", name, out)
+		}
+	}
+}
+
+// Files that are read with credentials are for the user who has them. The credentials are nowhere
+// to be seen.
+func TestCredentialsAreNotShown(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	h := stores.StartHub(t, stores.HubOptions{})
+	h.Put(t, "org/model", s.source)
+	h.Restrict("org/model", stores.Private)
+	p := place{"hf://org/model", append(h.Env(), "HF_TOKEN="+stores.Token)}
+	log := filepath.Join(s.dir, "log")
+	c := p.from(s.command("mount", "--verbose", "--allow-other", "--log-file", log, p.source, s.mnt))
+	said, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	if want := "is read with credentials"; !strings.Contains(string(said), want) {
+		t.Errorf("no %q in %s", want, said)
+	}
+	for _, f := range s.files() {
+		info, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o400 {
+			t.Errorf("%s has mode %o", f, info.Mode().Perm())
+		}
+		if _, err := os.ReadFile(f); err != nil {
+			t.Error(err)
+		}
+	}
+	pid := s.status().PID
+	texts := map[string][]byte{
+		"messages": said, "status": []byte(s.run("status", s.mnt)),
+		"status --json": []byte(s.run("status", "--json")),
+	}
+	for _, name := range []string{log, fmt.Sprintf("/proc/%d/cmdline", pid), "/proc/self/mountinfo"} {
+		if texts[name], err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.run("umount", s.mnt)
+	if m := string(texts["status"]); !strings.Contains(m, "hf://org/model@") {
+		t.Errorf("status does not say which commit is mounted: %s", m)
+	}
+	c = p.from(s.command("ls", "hf://org/model@none"))
+	texts["error"], _ = c.CombinedOutput()
+	for name, text := range texts {
+		for _, secret := range []string{stores.Token, "X-Amz-Signature", "Authorization"} {
+			if bytes.Contains(text, []byte(secret)) {
+				t.Errorf("%s has %s: %s", name, secret, text)
+			}
+		}
+	}
+}
+
+// Files of a public source are for everyone.
+func TestFilesOfAPublicSourceAreForEveryone(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	throughProxy(t, s, "--allow-other", "--layout", "hf")
+	for _, f := range s.files() {
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o444 {
+			t.Errorf("%s: %v, %v", f, info.Mode(), err)
+		}
+	}
+	s.run("umount", s.mnt)
+}
+
+// A line of fstab names a SOURCE over a network as a command does.
+func TestFstabTakesASourceOverANetwork(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	server := stores.HTTP(t, "")
+	server.Put(t, "m", s.source)
+	helper := s.as(&exec.Cmd{Path: s.program, Args: []string{"mount.fuse.dequantfs",
+		server.Source("m"), s.mnt, "-o", "rw,_netdev,layout=hf,remote_memory=64MiB," +
+			"disk_cache=" + filepath.Join(s.dir, "cache") + ",disk_cache_size=1GiB"}})
+	s.output(helper)
+	m := s.status()
+	if m.Source != server.Source("m") || m.Stats.Network.MemoryLimit != 64<<20 {
+		t.Errorf("%s with %d bytes", m.Source, m.Stats.Network.MemoryLimit)
+	}
+	s.run("umount", s.mnt)
+	if _, err := os.Stat(filepath.Join(s.dir, "cache")); err != nil {
+		t.Error(err)
+	}
+}
+
+// Only a SOURCE that names the network is asked for over it, whatever the environment says.
+func TestOnlyASourceThatNamesTheNetworkUsesIt(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		http.NotFound(w, nil)
+	}))
+	defer server.Close()
+	tempting := place{env: []string{
+		"HF_ENDPOINT=" + server.URL, "HF_TOKEN=hf_x", "AWS_ENDPOINT_URL=" + server.URL,
+		"AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "STORAGE_EMULATOR_HOST=" + server.URL,
+		"HTTP_PROXY=" + server.URL, "HTTPS_PROXY=" + server.URL, "http_proxy=" + server.URL,
+	}}
+	export := filepath.Join(s.dir, "export")
+	for _, args := range [][]string{
+		{"ls", s.source}, {"mount", "--disk-cache", filepath.Join(s.dir, "cache"), s.source, s.mnt},
+		{"status"}, {"verify", s.mnt}, {"umount", s.mnt}, {"export", "--quiet", s.source, export},
+		{"verify", export}, {"demo"},
+	} {
+		s.output(tempting.from(s.command(args...)))
+	}
+	for _, args := range [][]string{{"doctor", s.source}, {"ls", "org/model"}} {
+		_ = tempting.from(s.command(args...)).Run() // it may fail
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("%d requests for local sources", n)
+	}
+	for _, name := range []string{"hf://org/model", "s3://bucket/model", "gs://bucket/model"} {
+		before := asked.Load()
+		if err := tempting.from(s.command("ls", name)).Run(); err == nil {
+			t.Errorf("%s is listed", name)
+		}
+		if asked.Load() == before {
+			t.Errorf("%s is not asked for", name)
 		}
 	}
 }

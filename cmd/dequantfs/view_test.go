@@ -30,7 +30,7 @@ func viewOf(t *testing.T, args ...string) *viewFlags {
 var given = map[string]string{
 	"layout": "native", "dtype": "f32", "cast": "all", "ep": "1/4", "mtp": "drop", "include": "a,b", "exclude": "b c",
 	"shard-size": "1234567B", "scales": "ones", "unscaled": "true", "follow-links": "true",
-	"remote-memory": "512MiB", "disk-cache": "d", "disk-cache-size": "1GiB",
+	"remote-memory": "512MiB", "remote-timeout": "30s", "disk-cache": "d", "disk-cache-size": "1GiB",
 }
 
 // TestEveryViewFlagIsPassedOn: another process gets each flag, and verify knows which of them say

@@ -16,6 +16,7 @@ import (
 type Span struct {
 	File   string
 	Off, N int64
+	Cut    bool // it was read after the file was cut, so a real store fetches whole sections
 }
 
 // Store is a store whose files come over a network.
@@ -48,7 +49,7 @@ func (s *Store) Open(ctx context.Context, name string) (source.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{f, s}, nil
+	return &file{File: f, in: s}, nil
 }
 
 // Traffic counts the reads.
@@ -126,7 +127,8 @@ func (s *Store) end() {
 // file is a file that comes over a network. It is comparable, as files are.
 type file struct {
 	source.File
-	in *Store
+	in  *Store
+	cut atomic.Bool
 }
 
 var (
@@ -136,7 +138,7 @@ var (
 
 // ReadAt reads, unless the server is silent until the context ends.
 func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	silent := f.in.begin(Span{f.Name(), off, int64(len(p))})
+	silent := f.in.begin(Span{f.Name(), off, int64(len(p)), f.cut.Load()})
 	defer f.in.end()
 	for waiting := silent != nil; waiting; {
 		select {
@@ -156,7 +158,7 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 // Ahead records that a range was asked for.
 func (f *file) Ahead(off, n int64) bool {
 	s := f.in
-	r := Span{f.Name(), off, n}
+	r := Span{File: f.Name(), Off: off, N: n}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.waiting[r] {
@@ -174,5 +176,5 @@ func (f *file) Ahead(off, n int64) bool {
 // Distance is the store's.
 func (f *file) Distance() int64 { return f.in.Ahead }
 
-// Cut does nothing.
-func (f *file) Cut([]int64) {}
+// Cut records that the file was cut.
+func (f *file) Cut([]int64) { f.cut.Store(true) }

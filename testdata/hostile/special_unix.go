@@ -31,14 +31,18 @@ func special() []Source {
 	}
 }
 
-// socket makes a socket and leaves it. Its own name must be short, so it is made elsewhere.
+// socket makes a socket and leaves it. A path of it must be short, so it is made through a link to
+// its folder.
 func socket(path string) error {
 	dir, err := os.MkdirTemp("", "s")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	short := filepath.Join(dir, "s")
+	if err := os.Symlink(filepath.Dir(path), filepath.Join(dir, "l")); err != nil {
+		return err
+	}
+	short := filepath.Join(dir, "l", "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
 	if err != nil {
 		return err

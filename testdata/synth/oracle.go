@@ -78,11 +78,14 @@ func E8M0(code byte) float32 {
 // Round gives the little-endian bytes of f rounded, to nearest and ties to even, to
 // "BF16", "F16" or "F32". NaN becomes the quiet NaN 0x7FFF, 0x7E00 or 0x7FC00000;
 // compare NaN by being NaN.
-func Round(dtype string, f float32) []byte {
+func Round(dtype string, f float32) []byte { return AppendRound(nil, dtype, f) }
+
+// AppendRound appends what [Round] gives.
+func AppendRound(b []byte, dtype string, f float32) []byte {
 	if dtype == "F32" {
-		return binary.LittleEndian.AppendUint32(nil, math.Float32bits(f))
+		return binary.LittleEndian.AppendUint32(b, math.Float32bits(f))
 	}
-	return binary.LittleEndian.AppendUint16(nil, round16(dtype, f))
+	return binary.LittleEndian.AppendUint16(b, round16(dtype, f))
 }
 
 // round16 searches the neighbours of f among the values of a 16-bit format: no

@@ -17,8 +17,11 @@
 package synth
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -132,27 +135,37 @@ func (c *Checkpoint) writeShard(path string, ts []*Tensor) error {
 		}
 		return compare(a.Name, b.Name)
 	})
-	header := header(ts)
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, err := f.Write(header); err != nil {
-		return err
-	}
-	off := int64(len(header))
+	head := header(ts)
+	w := bufio.NewWriter(f)
+	_, _ = w.Write(head) // Flush tells of a failure
+	off := int64(len(head))
 	for _, t := range ts {
 		c.places[t.Name] = place{path, off}
-		if _, err := f.WriteAt(t.Data, off); err != nil {
+		off += t.Size()
+		if t.Data != nil {
+			_, _ = w.Write(t.Data)
+		} else if err := skip(w, f, off); err != nil { // leave a hole
 			return err
 		}
-		off += t.Size()
 	}
-	if err := f.Truncate(off); err != nil {
+	if err := errors.Join(w.Flush(), f.Truncate(off)); err != nil {
 		return err
 	}
 	return f.Close()
+}
+
+// skip continues to write a file at an offset.
+func skip(w *bufio.Writer, f *os.File, off int64) error {
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := f.Seek(off, io.SeekStart)
+	return err
 }
 
 func compare(a, b string) int {

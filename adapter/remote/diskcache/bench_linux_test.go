@@ -2,10 +2,13 @@ package diskcache
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,7 +50,8 @@ func BenchmarkRead(b *testing.B) {
 	for _, size := range []int{typical, 1 << 20, 128 << 10, 4 << 10} {
 		p := make([]byte, size)
 		at := int64(typical-size) / 2 / pieceSize * pieceSize
-		name := map[int]string{typical: "8MiB", 1 << 20: "1MiB", 128 << 10: "128KiB", 4 << 10: "4KiB"}[size]
+		name := map[int]string{typical: "8MiB", 1 << 20: "1MiB", 128 << 10: "128KiB",
+			4 << 10: "4KiB"}[size]
 		b.Run(name+"/cache", func(b *testing.B) {
 			b.SetBytes(int64(size))
 			processorTime(b)
@@ -69,7 +73,8 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-// BenchmarkReadFromDisk compares blocks of the cache with plain files that are not in the page cache.
+// BenchmarkReadFromDisk compares blocks of the cache with plain files. They are not in the page
+// cache.
 func BenchmarkReadFromDisk(b *testing.B) {
 	const blocks = 16
 	dir := b.TempDir()
@@ -78,7 +83,9 @@ func BenchmarkReadFromDisk(b *testing.B) {
 	data := make([]byte, typical)
 	rand.NewChaCha8([32]byte{}).Read(data)
 	plain := func(i int64) string { return filepath.Join(dir, blockName(i, 1)) }
-	kept := func(i int64) string { return filepath.Join(c.folder.name, block{k, i, typical}.path()) }
+	kept := func(i int64) string {
+		return filepath.Join(c.folder.name, block{k, i, typical}.path())
+	}
 	for i := range int64(blocks) {
 		c.Write(k, i, data)
 		if err := os.WriteFile(plain(i), data, 0o600); err != nil {
@@ -122,7 +129,8 @@ func forget(b *testing.B, name string) {
 		b.Fatal(err)
 	}
 	defer f.Close()
-	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
+	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0,
+		unix.FADV_DONTNEED)); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -153,4 +161,45 @@ func BenchmarkWrite(b *testing.B) {
 			os.Remove(name)
 		}
 	})
+}
+
+// BenchmarkList lists a cache of 690 GB in 163 objects: all of it, as the first time; again, when
+// nothing has changed; and with the time of each block, as before blocks are removed.
+func BenchmarkList(b *testing.B) {
+	c, _ := openCache(b, b.TempDir(), 0)
+	old := time.Now().Add(-time.Hour)
+	for i := range 163 {
+		dir := Key{"origin", fmt.Sprint(i), "version"}.dir()
+		if err := c.folder.root.MkdirAll(dir, 0o700); err != nil {
+			b.Fatal(err)
+		}
+		for off := range int64(503) {
+			name := path.Join(dir, blockName(off*typical, typical))
+			if err := c.folder.root.WriteFile(name, nil, 0o600); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for _, d := range []string{dir, path.Dir(dir)} {
+			if err := c.folder.root.Chtimes(d, old, old); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for name, list := range map[string]func() error{
+		"first":   func() error { c.index = index{}; return c.refresh(time.Now()) },
+		"again":   func() error { return c.refresh(time.Now()) },
+		"by time": func() error { _, err := c.folder.files(); return err },
+	} {
+		b.Run(name, func(b *testing.B) {
+			processorTime(b)
+			for b.Loop() {
+				if err := list(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	if want := 163 * 503 * onDisk(typical); c.index.total != want {
+		b.Errorf("%d bytes, want %d", c.index.total, want)
+	}
 }

@@ -194,7 +194,8 @@ func (b block) table(r io.ReaderAt, want []byte) ([]byte, error) {
 // CRCs are computed.
 const readAtOnce = 8 * pieceSize
 
-// readSome reads the first bytes of p: whole pieces into it, and part of a piece by way of a buffer.
+// readSome reads the first bytes of p: whole pieces into it, and part of a piece by way of a
+// buffer.
 func (b block) readSome(r io.ReaderAt, p []byte, at int64, table, buffer []byte) (int, error) {
 	begin := at / pieceSize * pieceSize
 	end := min(begin+pieceSize, b.n)

@@ -94,17 +94,6 @@ func (c *childT) Errorf(format string, args ...any) {
 	fmt.Printf(format+"\n", args...)
 }
 
-// visit reads every block, and writes those that are missing.
-func (w world) visit(t testing.TB, c *Cache) {
-	for _, i := range rand.Perm(int(w.objects)) {
-		for _, j := range rand.Perm(int(w.blocks)) {
-			if !w.readAll(t, c, int64(i), int64(j)) {
-				w.write(c, int64(i), int64(j))
-			}
-		}
-	}
-}
-
 // child is a process that fills a cache.
 type child struct {
 	*exec.Cmd
@@ -135,7 +124,8 @@ func (c *child) wait(t *testing.T, killed bool) {
 	said, _ := io.ReadAll(c.output)
 	err := c.Wait()
 	var status *exec.ExitError
-	if killed && errors.As(err, &status) && status.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+	if killed && errors.As(err, &status) &&
+		status.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
 		err = nil
 	}
 	if err != nil {
@@ -151,8 +141,8 @@ func (c *child) ready(t *testing.T) {
 	}
 }
 
-// A process is killed at random moments while it fills a cache. What it leaves are whole blocks, and
-// temporary files of blocks in flight.
+// A process is killed at random moments while it fills a cache. What it leaves are whole blocks,
+// and temporary files of blocks in flight.
 func TestKilledWhileFilling(t *testing.T) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(size.Seeds(t)[0], 0))

@@ -60,9 +60,11 @@ func TestAFlippedBitIsAMiss(t *testing.T) {
 	end := fileSize(n)
 	footer := end - footerSize
 	for region, r := range map[string][2]int64{
-		"data": {0, n}, "last piece": {n - 77, n}, "CRCs": {n, footer}, "magic": {footer, footer + 8},
+		"data": {0, n}, "last piece": {n - 77, n}, "CRCs": {n, footer}, "magic": {footer,
+			footer + 8},
 		"offset": {footer + 8, footer + 16}, "length": {footer + 16, footer + 24},
-		"lengths": {footer + 24, footer + headSize}, "key": {footer + headSize, footer + headSize + 50},
+		"lengths": {footer + 24, footer + headSize}, "key": {footer + headSize,
+			footer + headSize + 50},
 		"padding": {end - 1000, end - crcSize}, "CRC of the footer": {end - crcSize, end},
 	} {
 		t.Run(region, func(t *testing.T) {
@@ -81,7 +83,8 @@ func TestAFlippedBitIsAMiss(t *testing.T) {
 func TestDamageElsewhereInABlock(t *testing.T) {
 	c, _, file := oneBlock(t)
 	flip(t, file, 8*(3*pieceSize+5))
-	if !small.readWant(t, c, 0, 0, 0, 3*pieceSize) || !small.readWant(t, c, 0, 0, 4*pieceSize, pieceSize) {
+	if !small.readWant(t, c, 0, 0, 0, 3*pieceSize) || !small.readWant(t, c, 0, 0, 4*pieceSize,
+		pieceSize) {
 		t.Error("pieces that are right are missed")
 	}
 	if small.readWant(t, c, 0, 0, 3*pieceSize-1, 2) {
@@ -161,7 +164,8 @@ func TestHostileFilesAreMisses(t *testing.T) {
 			return errors.Join(os.WriteFile(file, data, 0o600), os.Chmod(file, 0o666))
 		},
 		"of another user": func() error {
-			return errors.Join(os.WriteFile(file, data, 0o600), asRoot(func() error { return os.Chown(file, 4321, -1) }))
+			return errors.Join(os.WriteFile(file, data, 0o600),
+				asRoot(func() error { return os.Chown(file, 4321, -1) }))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -213,7 +217,8 @@ func TestNamesOfBlocks(t *testing.T) {
 			t.Errorf("%v: %d, %d, %v", c, off, n, ok)
 		}
 	}
-	for _, name := range []string{"", "-", "1", "1-", "-1", "-1-1", "+1-1", "1-+1", "01-1", "1-01", "1-0", "1-1-1", "1 -1",
+	for _, name := range []string{"", "-", "1", "1-", "-1", "-1-1", "+1-1", "1-+1", "01-1", "1-01",
+		"1-0", "1-1-1", "1 -1",
 		"1-1.tmp", "99999999999999999999-1", "1-99999999999"} {
 		if _, _, ok := parseName(name); ok {
 			t.Errorf("%q is taken for a block", name)

@@ -35,8 +35,8 @@ func flock(file *os.File) error {
 	}
 }
 
-// hold locks a temporary file, so others know that its process is alive. It reports whether the file
-// is still there.
+// hold locks a temporary file, so others know that its process is alive. It reports whether the
+// file is still there.
 func hold(file *os.File) bool {
 	if errors.Is(flock(file), unix.EWOULDBLOCK) {
 		return false

@@ -10,8 +10,9 @@
 //
 // A file is written under another name in DIR/v1/tmp and then renamed. It is locked meanwhile, so
 // files of dead processes are found and removed; those of other machines, after an hour. A file is
-// not synced, so after a crash of the machine it may have other bytes. Each read checks the footer and the CRC of every byte that it
-// returns. If one is wrong, the file is removed, and the cache does not have the block.
+// not synced, so after a crash of the machine it may have other bytes. Each read checks the footer
+// and the CRC of every byte that it returns. If one is wrong, the file is removed, and the cache
+// does not have the block.
 //
 // # Size
 //

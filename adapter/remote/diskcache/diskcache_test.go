@@ -24,7 +24,8 @@ func TestReadsEqualSlicesOfTheBlock(t *testing.T) {
 	_, n := small.block(0, 0)
 	for at := int64(0); at <= n; at += pieceSize {
 		for _, from := range []int64{at - 1, at, at + 1} {
-			for _, length := range []int64{0, 1, 2, pieceSize - 1, pieceSize, pieceSize + 1, n - from} {
+			for _, length := range []int64{0, 1, 2, pieceSize - 1, pieceSize, pieceSize + 1,
+				n - from} {
 				if from >= 0 && length >= 0 && from+length <= n &&
 					!small.readWant(t, c, 0, 0, from, length) {
 					t.Errorf("bytes %d+%d are not there", from, length)
@@ -54,7 +55,8 @@ func TestLargeBlocksAreReadInSteps(t *testing.T) {
 	for _, at := range []int{0, 1, pieceSize, readAtOnce, readAtOnce + 1, 3 * readAtOnce} {
 		for _, end := range []int{len(data), len(data) - 1, 3 * readAtOnce, len(data) - 5} {
 			p := make([]byte, max(end-at, 0))
-			if !c.Read(k, 0, int64(len(data)), p, int64(at)) || !bytes.Equal(p, data[at:at+len(p)]) {
+			if !c.Read(k, 0, int64(len(data)), p, int64(at)) || !bytes.Equal(p,
+				data[at:at+len(p)]) {
 				t.Errorf("bytes %d to %d are not there, or wrong", at, end)
 			}
 		}
@@ -67,18 +69,21 @@ func TestOtherKeysAndRangesAreMissed(t *testing.T) {
 	data := small.content(0, 0)
 	n := int64(len(data))
 	c.Write(k, 100, data)
-	for name, read := range map[string]func(p []byte) bool{
-		"origin":       func(p []byte) bool { return c.Read(Key{"origim", "object", "version"}, 100, n, p, 0) },
-		"object":       func(p []byte) bool { return c.Read(Key{"origin", "objekt", "version"}, 100, n, p, 0) },
-		"version":      func(p []byte) bool { return c.Read(Key{"origin", "object", "versiom"}, 100, n, p, 0) },
-		"other border": func(p []byte) bool { return c.Read(Key{"origino", "bject", "version"}, 100, n, p, 0) },
-		"offset":       func(p []byte) bool { return c.Read(k, 101, n, p, 0) },
-		"length":       func(p []byte) bool { return c.Read(k, 100, n-1, p, 0) },
-		"beyond":       func(p []byte) bool { return c.Read(k, 100, n, p, n) },
-		"before":       func(p []byte) bool { return c.Read(k, 100, n, p, -1) },
-		"overflow":     func(p []byte) bool { return c.Read(k, 100, n, p, 1<<62) },
+	for name, o := range map[string]struct {
+		k          Key
+		off, n, at int64
+	}{
+		"origin":       {Key{"origim", "object", "version"}, 100, n, 0},
+		"object":       {Key{"origin", "objekt", "version"}, 100, n, 0},
+		"version":      {Key{"origin", "object", "versiom"}, 100, n, 0},
+		"other border": {Key{"origino", "bject", "version"}, 100, n, 0},
+		"offset":       {k, 101, n, 0},
+		"length":       {k, 100, n - 1, 0},
+		"beyond":       {k, 100, n, n},
+		"before":       {k, 100, n, -1},
+		"overflow":     {k, 100, n, 1 << 62},
 	} {
-		if read(make([]byte, 10)) {
+		if c.Read(o.k, o.off, o.n, make([]byte, 10), o.at) {
 			t.Errorf("another %s is a hit", name)
 		}
 	}

@@ -183,7 +183,9 @@ func (f *folder) names(dir string) ([]string, error) {
 }
 
 // isGone reports whether an error is that a file was removed. On NFS, an open file may be too.
-func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESTALE) }
+func isGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESTALE)
+}
 
 // unlessGone is an error, unless it is that a file was removed.
 func unlessGone(err error) error {

@@ -13,17 +13,24 @@ func TestAFolderForThisUserAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	c, _ := openCache(t, dir, 0)
 	small.write(c, 0, 0)
-	filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
-		info, err := e.Info()
-		if err != nil || info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s: mode %v (%v)", name, info.Mode(), err)
+	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
 		}
-		return nil
+		info, err := e.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: mode %v", name, info.Mode())
+		}
+		return err
 	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func TestFoldersThatOthersCanWriteAreRefused(t *testing.T) {
-	for mode, want := range map[os.FileMode]string{0o777: "other users write", 0o770: "other users write",
+	for mode, want := range map[os.FileMode]string{0o777: "other users write",
+		0o770: "other users write",
 		0o702: "other users write", 0o1777: "other users write", 0o755: "", 0o500: ""} {
 		dir := t.TempDir()
 		if err := os.Chmod(dir, mode); err != nil {
@@ -46,7 +53,8 @@ func TestFoldersThatOthersCanWriteAreRefused(t *testing.T) {
 	if err := os.Chown(dir, 4321, -1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "belongs to user 4321") {
+	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(),
+		"belongs to user 4321") {
 		t.Errorf("a folder of another user: error %v", err)
 	}
 }
@@ -83,7 +91,8 @@ func TestSymlinksDoNotLeadOut(t *testing.T) {
 			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Symlink(filepath.Join(outside, name), filepath.Join(dir, name)); err != nil {
+			if err := os.Symlink(filepath.Join(outside, name), filepath.Join(dir,
+				name)); err != nil {
 				t.Fatal(err)
 			}
 			c, _ := openCache(t, dir, 2*onDisk(small.length))

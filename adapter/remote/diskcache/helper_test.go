@@ -91,6 +91,23 @@ func (w world) count(t testing.TB, c *Cache) (n int) {
 	return n
 }
 
+// visit reads every block, and writes those that are missing.
+func (w world) visit(t testing.TB, c *Cache) {
+	for _, i := range rand.Perm(int(w.objects)) {
+		for _, j := range rand.Perm(int(w.blocks)) {
+			if !w.readAll(t, c, int64(i), int64(j)) {
+				w.write(c, int64(i), int64(j))
+			}
+		}
+	}
+}
+
+// even has blocks of one size, of which any cache in these tests has room for some.
+var even = world{objects: 6, blocks: 1, length: 2 * pieceSize}
+
+// unit is what a block of even takes.
+var unit = onDisk(even.length)
+
 // warnings keeps what is logged.
 type warnings struct {
 	mu   sync.Mutex

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// twoSources makes a cache with two sources: objects 0 to 3 of one, and a newer version of object 0,
-// and one object of another.
+// twoSources makes a cache with two sources: objects 0 to 3 of one, and a newer version of object
+// 0, and one object of another.
 func twoSources(t *testing.T) (dir string, c *Cache) {
 	t.Helper()
 	dir = t.TempDir()
@@ -65,14 +65,16 @@ func TestSourcesOfDamagedBlocks(t *testing.T) {
 	files, _ := filesIn(t, dir)
 	for i, name := range files {
 		got, err := Sources(dir)
-		if err != nil || len(got) != 1 || got[0].Origin != small.key(0).Origin || got[0].Blocks != len(files) {
+		if err != nil || len(got) != 1 || got[0].Origin != small.key(0).Origin ||
+			got[0].Blocks != len(files) {
 			t.Errorf("with %d damaged blocks: %+v (%v)", i, got, err)
 		}
 		if err := os.WriteFile(name, []byte("torn"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, err := Sources(dir); err != nil || len(got) != 1 || got[0].Origin != "" || got[0].Blocks != len(files) {
+	if got, err := Sources(dir); err != nil || len(got) != 1 || got[0].Origin != "" ||
+		got[0].Blocks != len(files) {
 		t.Errorf("with damaged blocks alone: %+v (%v)", got, err)
 	}
 }
@@ -83,25 +85,30 @@ func TestPrune(t *testing.T) {
 		p    Pruning
 		want int // blocks that are removed
 	}{
-		"everything":                   {Pruning{}, all},
-		"down to nothing":              {Pruning{Limited: true}, all},
-		"one source":                   {Pruning{Origins: []string{"hf://org/name"}}, 1},
-		"without its last slash":       {Pruning{Origins: []string{"https://host/folder"}}, all - 1},
-		"a folder above it":            {Pruning{Origins: []string{"https://host/"}}, all - 1},
-		"both sources":                 {Pruning{Origins: []string{"hf://org/name", "https://host"}}, all},
-		"what is old":                  {Pruning{Older: time.Hour}, 6},
-		"what is older than all":       {Pruning{Older: 50 * time.Hour}, 0},
-		"old, of a source without any": {Pruning{Older: time.Hour, Origins: []string{"hf://org/name"}}, 0},
-		"what is left fits":            {Pruning{Limited: true, Size: 1 << 40}, 0},
-		"old, or too much":             {Pruning{Limited: true, Older: time.Hour}, all},
-		"old, although it fits":        {Pruning{Limited: true, Size: 1 << 40, Older: time.Hour}, 6},
+		"everything":      {Pruning{}, all},
+		"down to nothing": {Pruning{Limited: true}, all},
+		"one source":      {Pruning{Origins: []string{"hf://org/name"}}, 1},
+		"without its last slash": {Pruning{Origins: []string{"https://host/folder"}},
+			all - 1},
+		"a folder above it": {Pruning{Origins: []string{"https://host/"}}, all - 1},
+		"both sources": {Pruning{Origins: []string{"hf://org/name",
+			"https://host"}}, all},
+		"what is old":            {Pruning{Older: time.Hour}, 6},
+		"what is older than all": {Pruning{Older: 50 * time.Hour}, 0},
+		"old, of a source without any": {Pruning{Older: time.Hour,
+			Origins: []string{"hf://org/name"}}, 0},
+		"what is left fits": {Pruning{Limited: true, Size: 1 << 40}, 0},
+		"old, or too much":  {Pruning{Limited: true, Older: time.Hour}, all},
+		"old, although it fits": {Pruning{Limited: true, Size: 1 << 40, Older: time.Hour},
+			6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, cache := twoSources(t)
 			for j := range small.blocks {
 				off, n := small.block(2, j)
 				old := time.Now().Add(-2 * time.Hour)
-				if err := cache.folder.root.Chtimes(block{small.key(2), off, n}.path(), old, old); err != nil {
+				if err := cache.folder.root.Chtimes(block{small.key(2), off, n}.path(), old,
+					old); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -109,13 +116,16 @@ func TestPrune(t *testing.T) {
 			blocks, bytes, err := Prune(dir, c.p)
 			files, _ := filesIn(t, dir)
 			if err != nil || blocks != c.want || len(files) != all-c.want {
-				t.Errorf("%d blocks removed, %d are left, want %d removed (%v)", blocks, len(files), c.want, err)
+				t.Errorf("%d blocks removed, %d are left, want %d removed (%v)", blocks, len(files),
+					c.want, err)
 			}
-			if freed := before - bound(t, dir); bytes < freed || bytes > freed+int64(blocks)*alignment {
+			if freed := before - bound(t, dir); bytes < freed ||
+				bytes > freed+int64(blocks)*alignment {
 				t.Errorf("it says that %d bytes were freed, not %d", bytes, freed)
 			}
 			for i := range small.objects {
-				if got := small.readAll(t, cache, i, 0); got && slices.Contains(c.p.Origins, "https://host/") {
+				if got := small.readAll(t, cache, i, 0); got && slices.Contains(c.p.Origins,
+					"https://host/") {
 					t.Errorf("object %d is there", i)
 				}
 			}
@@ -129,12 +139,13 @@ func TestPruneToASizeRemovesTheOldest(t *testing.T) {
 	for i := range even.objects {
 		even.write(c, i, 0)
 		off, n := even.block(i, 0)
-		when := time.Now().Add(-time.Duration(i*7%6) * time.Hour) // 0, 1, 2, 3, 4, 5 hours, in order
+		when := time.Now().Add(-time.Duration(i) * time.Hour)
 		if err := c.folder.root.Chtimes(block{even.key(i), off, n}.path(), when, when); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if blocks, bytes, err := Prune(dir, Pruning{Limited: true, Size: 3*unit + 1}); blocks != 3 || bytes != 3*unit || err != nil {
+	if blocks, bytes, err := Prune(dir, Pruning{Limited: true, Size: 3*unit + 1}); blocks != 3 ||
+		bytes != 3*unit || err != nil {
 		t.Errorf("%d blocks, %d bytes (%v)", blocks, bytes, err)
 	}
 	for i := range even.objects {
@@ -150,9 +161,11 @@ func TestPruneToASizeRemovesTheOldest(t *testing.T) {
 func TestPruneOfAnUnknownSourceRemovesNothing(t *testing.T) {
 	dir, _ := twoSources(t)
 	before, _ := filesIn(t, dir)
-	for _, unknown := range []string{"hf://org/nam", "hf://org/name2", "hf://org/name/sub", "", "https://hos"} {
+	for _, unknown := range []string{"hf://org/nam", "hf://org/name2", "hf://org/name/sub", "",
+		"https://hos"} {
 		_, _, err := Prune(dir, Pruning{Origins: []string{"hf://org/name", unknown}})
-		if !errors.Is(err, ErrNoSource) || err.Error() != fmt.Sprintf("%s: %v", unknown, ErrNoSource) {
+		if !errors.Is(err, ErrNoSource) || err.Error() != fmt.Sprintf("%s: %v", unknown,
+			ErrNoSource) {
 			t.Errorf("%q: error %v", unknown, err)
 		}
 	}
