@@ -39,9 +39,7 @@ func newServe() *cobra.Command {
 			"Only this machine can connect, unless --listen says otherwise. Then clients must\n" +
 			"send the token in --token-file as HF_TOKEN. Nothing is encrypted.",
 		Example: "  dequantfs serve ~/models/DeepSeek-V3\n" +
-			"  HF_ENDPOINT=http://127.0.0.1:8650 hf download DeepSeek-V3/hf\n" +
-			"  dequantfs serve hf://Qwen/Qwen3-0.6B-FP8 \\\n" +
-			"      --listen 0.0.0.0:9000 --token-file token",
+			"  dequantfs serve ~/models/DeepSeek-V3 --listen 0.0.0.0:8650 --token-file /data/token",
 		Args: arity(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			err := s.run(c, args[0])

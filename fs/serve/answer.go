@@ -120,9 +120,10 @@ func (r *repository) about() map[string]any {
 // info describes a repository and names its files.
 func (c call) info() {
 	siblings := []map[string]any{}
+	blobs := c.wants("blobs")
 	for _, f := range c.repo.files {
 		s := map[string]any{"rfilename": f.name}
-		if c.r.URL.Query().Get("blobs") == "true" {
+		if blobs {
 			id, err := f.identity(c.r.Context())
 			if err != nil {
 				c.broken(f, err)
@@ -135,6 +136,12 @@ func (c call) info() {
 	about := c.repo.about()
 	about["siblings"] = siblings
 	answer(c.w, http.StatusOK, about)
+}
+
+// wants reports whether a parameter of the request is set, as true or True.
+func (c call) wants(parameter string) bool {
+	set, _ := strconv.ParseBool(c.r.URL.Query().Get(parameter)) // what is not a truth is not set
+	return set
 }
 
 // refs names the only branch.
@@ -153,7 +160,7 @@ func (c call) tree() {
 		c.missing(folder)
 		return
 	}
-	recursive, _ := strconv.ParseBool(c.r.URL.Query().Get("recursive"))
+	recursive := c.wants("recursive")
 	inside := func(name string) bool {
 		dir := strings.TrimPrefix(path.Dir(name), ".")
 		return name != "" && (dir == folder ||

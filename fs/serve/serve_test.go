@@ -73,7 +73,7 @@ func TestListingsNeedNoTensors(t *testing.T) {
 		var tree []entry
 		s.get("/api/models/tiny/"+layout+"/tree/main?recursive=true", &tree)
 		var info repoInfo
-		s.get("/api/models/tiny/"+layout+"/revision/main?blobs=true", &info)
+		s.get("/api/models/tiny/"+layout+"/revision/main?blobs=True", &info)
 		if !digits.MatchString(info.SHA) || info.ID != "tiny/"+layout {
 			t.Errorf("%+v", info)
 		}
