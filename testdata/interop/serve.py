@@ -1,6 +1,7 @@
 """Clients of the Hub, unmodified, on the serve command. There is no mount and no FUSE."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -11,7 +12,7 @@ import tempfile
 import urllib.request
 
 import families
-from checks import check, expect
+from checks import check, expect, python
 from container import write_checkpoint
 from light import digests
 from mounts import BINARY, command
@@ -89,20 +90,16 @@ print(json.dumps([len(weights), {f: hashlib.sha256(d).hexdigest() for f, d in da
 
 def hub():
     """snapshot_download, HfApi and HfFileSystem of the newest and of the last 0.x huggingface_hub."""
-    import json
-
     case = families.make("deepseek_v3", 3)
     with tempfile.TemporaryDirectory() as directory:
         write_checkpoint(directory, case.config, case.tensors, 3, True)
-        for name in ("hub", "HUB_036"):
-            python = os.environ.get("DEQUANTFS_PYTHON_HUB_036") if name == "HUB_036" else sys.executable
-            with check(f"huggingface_hub {'0.36' if name == 'HUB_036' else '2.x'}"):
-                with client(directory) as (_, exported, environment):
-                    version = run(environment, python, "-c", "import huggingface_hub as h; print(h.__version__)")
-                    expect(version.startswith("0.36." if name == "HUB_036" else "2."), f"it is {version}")
-                    tensors, got = json.loads(run(environment, python, "-c", HUB))
-                    expect(got == wanted(exported), "the download differs from the export")
-                    expect(tensors > 0, "the headers name no tensors")
+        for version, environment in (("2.", ""), ("0.36.", "HUB_036")):
+            with check(f"huggingface_hub {version}x"), client(directory) as (_, exported, variables):
+                it = run(variables, python(environment), "-c", "import huggingface_hub as h; print(h.__version__)")
+                expect(it.startswith(version), f"it is {it}")
+                tensors, got = json.loads(run(variables, python(environment), "-c", HUB))
+                expect(got == wanted(exported), "the download differs from the export")
+                expect(tensors > 0, "the headers name no tensors")
 
 
 def tools():
