@@ -18,6 +18,7 @@ import (
 
 	"github.com/dequantfs/dequantfs/adapter/remote"
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/export"
 	"github.com/dequantfs/dequantfs/fs/serve"
 )
 
@@ -193,10 +194,10 @@ func (h *hubServer) serve(ctx context.Context, drain time.Duration) error {
 			Listener: h.listener, taken: make(chan struct{}, maxClients),
 		})
 	}()
+	defer h.announce()()
 	if err := h.sayHow(); err != nil {
 		return errors.Join(err, server.Close())
 	}
-	defer h.announce()()
 	progress, stop := context.WithCancel(ctx)
 	defer stop()
 	go h.watch(progress)
@@ -259,13 +260,29 @@ func (h *hubServer) url() string {
 	return fmt.Sprintf("http://%s", net.JoinHostPort(host, fmt.Sprint(addr.Port)))
 }
 
-// announce tells systemd about the server. The returned function withdraws that.
+// announce tells status and systemd about the server. The returned function withdraws that.
 func (h *hubServer) announce() (end func()) {
-	state := fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=serving at %s", os.Getpid(), h.url())
+	r := record{
+		Mountpoint: h.url(), Source: h.place, Folder: h.opened.checkpoint.Location(),
+		PID: os.Getpid(), Started: time.Now(),
+	}
+	for _, v := range h.opened.views {
+		r.Views = append(r.Views, export.RecordView(v))
+	}
+	entry, err := register(r, h.opened.fs.Stats)
+	if err != nil {
+		h.log.Warn("dequantfs status will not show this server", "err", err)
+	}
+	state := fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=serving at %s", r.PID, r.Mountpoint)
 	if err := notify(state); err != nil {
 		h.log.Warn("cannot tell systemd that the server is ready", "err", err)
 	}
-	return func() { _ = notify("STOPPING=1") } // systemd sees the end in any case
+	return func() {
+		_ = notify("STOPPING=1") // systemd sees the end in any case
+		if entry != nil {
+			entry.Close()
+		}
+	}
 }
 
 // progressEvery is the time between two lines about progress.

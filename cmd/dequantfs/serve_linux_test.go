@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -277,5 +278,33 @@ func TestServeFinishesAnswers(t *testing.T) {
 				t.Errorf("%v\n%s", err, h.stderr)
 			}
 		}
+	}
+}
+
+// status shows servers with what they have served, and umount --all leaves them alone.
+func TestStatusShowsServers(t *testing.T) {
+	s := newSession(t)
+	h := s.serveHTTP(t, 1, "--layout", "hf", s.source)
+	_, body := h.ask("/my-model/hf/resolve/main/model-00001-of-000002.safetensors")
+	s.run("umount", "--all")
+	for _, args := range [][]string{{"status", "--json"}, {"status", h.url, "--json"}} {
+		var facts statusJSON
+		if err := json.Unmarshal([]byte(s.run(args...)), &facts); err != nil {
+			t.Fatal(err)
+		}
+		if len(facts.Mounts) != 0 || len(facts.Servers) != 1 {
+			t.Fatalf("%d mounts, %d servers", len(facts.Mounts), len(facts.Servers))
+		}
+		if m := facts.Servers[0]; m.State != stateAlive || m.Mountpoint != h.url ||
+			m.Stats.Bytes < int64(len(body)) || m.Source != s.source {
+			t.Errorf("%+v", m)
+		}
+	}
+	if text := s.run("status"); !strings.Contains(text, h.url+" ") {
+		t.Errorf("status prints\n%s", text)
+	}
+	h.end(syscall.SIGTERM)
+	if text := s.run("status"); strings.Contains(text, "http://") {
+		t.Errorf("after the end it prints\n%s", text)
 	}
 }
