@@ -45,7 +45,8 @@ func (c *Checkpoint) CheckPublished(
 	return all, ctx.Err()
 }
 
-// allFiles returns all files that the checkpoint is made of, and opens those again that were closed.
+// allFiles returns all files that the checkpoint is made of, and opens those again that were
+// closed.
 func (c *Checkpoint) allFiles(ctx context.Context) (files []source.File, done func(), err error) {
 	files = slices.Clone(c.files)
 	var again []source.File

@@ -44,8 +44,8 @@ func (d *folder) openAll(names []string) ([]source.File, error) {
 	return opened, err
 }
 
-// concurrently calls do with 0 to n-1, atOnce of them at the same time. The error is that of the lowest
-// number, whichever call ends first. Numbers above one that failed may be left out.
+// concurrently calls do with 0 to n-1, atOnce of them at the same time. The error is that of the
+// lowest number, whichever call ends first. Numbers above one that failed may be left out.
 func concurrently(n, atOnce int, do func(i int) error) error {
 	var failed atomic.Bool
 	var all errgroup.Group

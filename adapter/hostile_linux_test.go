@@ -120,6 +120,7 @@ func TestHostileSourcesAreRefusedByName(t *testing.T) {
 // of its own, whose memory is measured. With the race detector, which needs many times
 // as much, it is the others that are opened there.
 func TestBigHostileSourcesFitInMemory(t *testing.T) {
+	t.Parallel()
 	const inside = "DEQUANTFS_HOSTILE"
 	if os.Getenv(inside) != "" {
 		checkGolden(t, hostileOutcomes(t, !racing))

@@ -37,7 +37,8 @@ func TestOpeningOverANetworkReadsNoSection(t *testing.T) {
 	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "vocab.txt"), make([]byte, 1<<20), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "vocab.txt"), make([]byte, 1<<20),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	c, store := overNetwork(t, dir)

@@ -78,6 +78,7 @@ func (w *tableWeight) asKnown(p partition) knownPartition {
 
 // Random shapes, scales and configurations are compared with the oracle.
 func TestRandomPartitionsAgreeWithTheOracle(t *testing.T) {
+	t.Parallel()
 	for seed, draws := range []int{30000, 2000} {
 		tiny := seed == 0
 		rng := rand.New(rand.NewPCG(uint64(seed), 14))

@@ -462,6 +462,7 @@ var codeValues = func() (all [256]float32) {
 // Every partition is combined with every configuration and many shapes. If exactly one reading of
 // its scales fits a weight, the weight has the values of that reading. Any other weight is refused.
 func TestEveryPartitionUnderEveryConfiguration(t *testing.T) {
+	t.Parallel()
 	counts := met{}
 	cases := tableCases(counts)
 	for _, kind := range append(tableKinds, "larger", "none") {

@@ -291,6 +291,7 @@ func malformed() *disorder {
 // The same source gives the same plans, word for word, however often it is opened. In another order
 // it gives the same views, or one of the errors that it has.
 func TestPlansDoNotDependOnOrder(t *testing.T) {
+	t.Parallel()
 	d := disordered()
 	names := slices.Sorted(maps.Keys(faults))
 	t.Run("again", func(t *testing.T) {

@@ -178,6 +178,7 @@ func small(o synth.Options) synth.Options {
 }
 
 func TestViewsEqualTheOracle(t *testing.T) {
+	t.Parallel()
 	for name, o := range awkward {
 		t.Run(name, func(t *testing.T) {
 			s := synth.DeepSeek(small(o))
@@ -191,6 +192,7 @@ func TestViewsEqualTheOracle(t *testing.T) {
 }
 
 func TestRanksEqualTheOracle(t *testing.T) {
+	t.Parallel()
 	s := synth.DeepSeek(small(synth.Options{Experts: 5, Hidden: 70, ExpertIntermediate: 33,
 		MTP: 1}))
 	c := opened(t, s)

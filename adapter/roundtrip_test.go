@@ -147,6 +147,7 @@ var noInverse = map[string][]string{
 // A view is saved and shown as published. That must be what the published checkpoint itself shows,
 // and the view of it must be the saved one.
 func TestEveryViewGoesBack(t *testing.T) {
+	t.Parallel()
 	found := map[string][]string{}
 	for name, sample := range publishedSamples(t) {
 		t.Run(name, func(t *testing.T) {
@@ -314,6 +315,7 @@ func isMade(view, back *Plan, name string) bool {
 
 // Each layout of a save is that of the published checkpoint, if nothing is lost on the way.
 func TestEveryViewShowsTheOthers(t *testing.T) {
+	t.Parallel()
 	for name, sample := range publishedSamples(t) {
 		t.Run(name, func(t *testing.T) {
 			c := sample.open(t)

@@ -37,8 +37,8 @@ type SideFile struct {
 }
 
 // openSide opens the files beside the shards, and those of small subfolders. A file that cannot be
-// opened is left out with a warning, because the model may not need it. Over a network the source is
-// refused instead, because a fault that passes must not look like a missing file.
+// opened is left out with a warning, because the model may not need it. Over a network the source
+// is refused instead, because a fault that passes must not look like a missing file.
 func (c *Checkpoint) openSide(d *folder) error {
 	s := sideFiles{c: c, d: d, odd: map[string][]string{}}
 	c.findParams(d)
@@ -94,7 +94,8 @@ type lost struct {
 }
 
 func (l lost) Error() string {
-	return fmt.Sprintf("%s is listed, but cannot be opened: %v: mend that, or remove the file", l.name, l.err)
+	return fmt.Sprintf("%s is listed, but cannot be opened: %v: mend that, or remove the file",
+		l.name, l.err)
 }
 func (l lost) Unwrap() error { return l.err }
 

@@ -116,6 +116,7 @@ func (g publishedGroup) split(layer string, x synth.Tensor) (all []synth.Tensor)
 
 // Layout split has what layout hf has, with every group taken apart.
 func TestExpertsOfEveryFamilyAreSplitByTheirAxes(t *testing.T) {
+	t.Parallel()
 	split := map[string]int{}
 	for name, sample := range publishedSamples(t) {
 		t.Run(name, func(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
-	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	cases "github.com/dequantfs/dequantfs/testdata/formats"
 	"github.com/dequantfs/dequantfs/testdata/inmemory"
 	"github.com/dequantfs/dequantfs/testdata/size"
@@ -17,6 +16,7 @@ import (
 // Every format is quantized from the F32 values of the oracle, whatever dtype the view has.
 // Weights that it leaves alone have that dtype.
 func TestEveryFormatIsQuantizedFromF32(t *testing.T) {
+	t.Parallel()
 	for _, test := range cases.All() {
 		if test.Name == "Mistral's own layout" { // hf alone
 			continue

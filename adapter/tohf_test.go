@@ -349,6 +349,7 @@ func comesBack(c *Checkpoint) bool {
 // Each native tensor alone becomes the published ones that the view of a whole native checkpoint
 // has.
 func TestTensorsOfEveryFamilyConvertAlone(t *testing.T) {
+	t.Parallel()
 	for name := range listed {
 		if name == "ling_v2" || name == "nemotron_omni_radio" {
 			continue // fused matrices keep their native names

@@ -34,6 +34,7 @@ var oneExpert = regexp.MustCompile(`^((language_model|thinker)\.)?((model|backbo
 // Each tensor is on one rank, or in parts on several that together are the whole, or the same on
 // all. Experts are never the same on all.
 func TestRanksOfEveryViewShareTheExperts(t *testing.T) {
+	t.Parallel()
 	inEveryView(t, func(t *testing.T, c *Checkpoint, layout string) {
 		if familyOf(c.Config.fields()).expertKeys() == nil {
 			return // there is nothing to share
@@ -93,6 +94,7 @@ func wantShared(t *testing.T, ranks []*StateDict, whole synth.Tensor) (have int)
 
 // A part of any tensor, by its bytes or along its axes, is that part of the whole.
 func TestPartsOfEveryViewEqualTheWhole(t *testing.T) {
+	t.Parallel()
 	inEveryView(t, func(t *testing.T, c *Checkpoint, layout string) {
 		rng := rand.New(rand.NewPCG(21, 22))
 		for l := range dict(t, c, Options{Layout: layout}).All() {

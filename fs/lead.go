@@ -147,15 +147,16 @@ func (w *walk) ask(l *lead) {
 	}
 }
 
-// How many reads ago another reader has been in a part that need not be asked for again. In the file
-// of the stream, such a reader may be a part of the stream that the kernel has read out of order.
+// How many reads ago another reader has been in a part that need not be asked for again. In the
+// file of the stream, such a reader may be a part of the stream that the kernel has read out of
+// order.
 const (
 	beenHere  = 256
 	beenThere = 4096
 )
 
-// beenAt reports whether another reader was in a part of the file lately, or since the stream began.
-// The kernel has its bytes, or that reader is ahead.
+// beenAt reports whether another reader was in a part of the file lately, or since the stream
+// began. The kernel has its bytes, or that reader is ahead.
 func (w *walk) beenAt(at, n int64) bool {
 	if w.file != w.session.file {
 		return w.file.streams.visited(at, n, max(w.run.Clock-beenThere, 1))

@@ -252,7 +252,8 @@ func TestOverANetworkTheTreeIsTheSame(t *testing.T) {
 	far, _ := overNetwork(t, dir, Options{}, views...)
 	near := openViews(t, dir, Options{}, views...)
 	err := iofs.WalkDir(near, ".", func(name string, d iofs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && !bytes.Equal(readTree(t, near, name), readTree(t, far, name)) {
+		if err == nil && !d.IsDir() && !bytes.Equal(readTree(t, near, name),
+			readTree(t, far, name)) {
 			t.Errorf("%s differs", name)
 		}
 		return err
@@ -262,7 +263,8 @@ func TestOverANetworkTheTreeIsTheSame(t *testing.T) {
 	}
 }
 
-// A server that has stopped answering does not keep the tree from closing. Its readers get an error.
+// A server that has stopped answering does not keep the tree from closing. Its readers get an
+// error.
 func TestCloseDoesNotWaitForASilentServer(t *testing.T) {
 	_, dir := writeSynth(t, synth.Options{Shards: 2})
 	for _, l := range []string{adapter.LayoutHF, adapter.LayoutNative, adapter.LayoutHFFP8} {

@@ -27,7 +27,8 @@ const azureWays = "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or " +
 // azureScope is what tokens are asked for.
 const azureScope = "https://storage.azure.com/"
 
-// signer returns the credentials, in the order of Azure's own programs. It is nil if there are none.
+// signer returns the credentials, in the order of Azure's own programs. It is nil if there are
+// none.
 func (a *azureAccount) signer(c *client) (azureSigner, error) {
 	keepSecret(a.sas)
 	keepSecret(a.key)
@@ -153,8 +154,8 @@ func azureTokens(c *client) func(context.Context) (string, time.Duration, error)
 	return nil
 }
 
-// onAzure reports whether this is a machine of Azure. All of them have this asset tag, so no network
-// is needed to find out.
+// onAzure reports whether this is a machine of Azure. All of them have this asset tag, so no
+// network is needed to find out.
 func onAzure() bool {
 	tag, err := os.ReadFile("/sys/class/dmi/id/chassis_asset_tag")
 	return err == nil && strings.TrimSpace(string(tag)) == "7783-7084-3265-9085-8269-3286-77"
@@ -179,7 +180,8 @@ func (c *client) assertToken(ctx context.Context, address string, form url.Value
 }
 
 // postToken asks for a token with a form.
-func (c *client) postToken(ctx context.Context, address string, form url.Values) (string, time.Duration, error) {
+func (c *client) postToken(ctx context.Context, address string,
+	form url.Values) (string, time.Duration, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address,
 		strings.NewReader(form.Encode()))
 	if err != nil {

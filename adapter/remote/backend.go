@@ -36,10 +36,11 @@ type backend interface {
 
 // object is a file of a store, or a folder.
 type object struct {
-	name     string // slash-separated, below the folder of the source
-	dir      bool
-	size     int64
-	version  string // compared with the answer's, in the form of the backend; empty if there is none
+	name string // slash-separated, below the folder of the source
+	dir  bool
+	size int64
+	// compared with the answer's, in the form of the backend; empty if there is none
+	version  string
 	etag     string // that each answer must have; empty if answers have none, or it is not known
 	weak     string // tells versions apart less surely, in the form of the backend
 	sha256   string // of the content, in hexadecimal, if the publisher tells it

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -37,7 +38,7 @@ func openAzure(_ context.Context, a address, c *client) (backend, error) {
 	account, rest, _ := strings.Cut(a.rest, "/")
 	container, prefix, err := bucketOf(address{scheme: a.scheme, rest: rest})
 	if account == "" || err != nil {
-		return nil, fmt.Errorf("give az://ACCOUNT/CONTAINER/FOLDER")
+		return nil, errors.New("it names no container: write az://ACCOUNT/CONTAINER/FOLDER")
 	}
 	settings, err := azureSettings(account)
 	if err != nil {
@@ -88,7 +89,7 @@ func (z *azure) list(ctx context.Context, folder string, most int) ([]object, er
 	for !l.full() {
 		var page azurePage
 		if err := z.page(ctx, query, &page); err != nil {
-			return nil, fmt.Errorf("listing %s: %w", z.name(), err)
+			return nil, err
 		}
 		for _, p := range page.Blobs.BlobPrefix {
 			l.folder(p.Name)
@@ -100,7 +101,7 @@ func (z *azure) list(ctx context.Context, folder string, most int) ([]object, er
 			}
 			etag := p.Etag
 			if etag == "" {
-				return nil, fmt.Errorf("listing %s: %q has no ETag", z.name(), b.Name)
+				return nil, fmt.Errorf("the listing has %q without an ETag", b.Name)
 			}
 			if !strings.HasPrefix(etag, `"`) {
 				etag = `"` + etag + `"`
@@ -122,7 +123,8 @@ func archived(tier string) error {
 	if tier != "Archive" {
 		return nil
 	}
-	return fmt.Errorf("it is archived: run az storage blob set-tier --tier Hot, and wait until it " +
+	return fmt.Errorf("it is archived: run az storage blob set-tier --tier Hot, and wait until " +
+		"it " +
 		"is back")
 }
 
@@ -153,18 +155,28 @@ func (z *azure) explain(err error) error {
 		return fmt.Errorf("there is no container %s, or it is not public: %s: %w", z.container,
 			azureWays, unpinned(err))
 	case hasStatus(err, http.StatusNotFound):
-		return fmt.Errorf("there is no container %s in %s: %w", z.container, z.account,
-			unpinned(err))
+		return fmt.Errorf("there is no container %s in %s: check its name: %w", z.container,
+			z.account, unpinned(err))
 	case hasStatus(err, http.StatusUnauthorized), hasStatus(err, http.StatusForbidden),
 		hasStatus(err, http.StatusConflict) && z.sign == nil:
-		way := "ask for the role Storage Blob Data Reader"
-		if z.sign == nil {
-			way = "no credentials were found: " + azureWays
-		}
-		return fmt.Errorf("the container %s may not be listed: %s: %w", z.container, way,
+		return fmt.Errorf("the container %s may not be listed: %s: %w", z.container, z.way(),
 			unpinned(err))
 	}
 	return err
+}
+
+// way says how a container that may not be listed may be.
+func (z *azure) way() string {
+	switch z.sign.(type) {
+	case nil:
+		return "no credentials were found: " + azureWays
+	case sharedKey:
+		return "correct the key of the account, in AZURE_STORAGE_CONNECTION_STRING or " +
+			"AZURE_STORAGE_KEY"
+	case sharedAccess:
+		return "use a shared access signature that has not expired and may read and list"
+	}
+	return "ask for the role Storage Blob Data Reader"
 }
 
 // get asks for bytes of one version.
@@ -182,7 +194,8 @@ func (z *azure) get(ctx context.Context, o *object, off, n int64) (*http.Respons
 }
 
 // ask sends a GET for a blob, or for the container if there is no blob.
-func (z *azure) ask(ctx context.Context, blob string, query url.Values, h http.Header) (*http.Response, error) {
+func (z *azure) ask(ctx context.Context, blob string, query url.Values,
+	h http.Header) (*http.Response, error) {
 	address := strings.TrimSuffix(z.endpoint.String(), "/") + "/" + escaped(z.container)
 	if blob != "" {
 		address += "/" + escaped(blob)
@@ -222,6 +235,10 @@ func azureSettings(account string) (azureAccount, error) {
 	endpoint := ""
 	if text := os.Getenv("AZURE_STORAGE_CONNECTION_STRING"); text != "" {
 		fields := connectionString(text)
+		if len(fields) == 0 {
+			return s, errors.New("AZURE_STORAGE_CONNECTION_STRING is not a connection string: copy " +
+				"that of the account, or unset it")
+		}
 		if name := fields["AccountName"]; name == account || name == "" {
 			s.key, s.sas = fields["AccountKey"], fields["SharedAccessSignature"]
 			endpoint = fields["BlobEndpoint"]
@@ -233,7 +250,8 @@ func azureSettings(account string) (azureAccount, error) {
 	}
 	named := cmp.Or(os.Getenv("AZURE_STORAGE_ACCOUNT"), os.Getenv("AZURE_STORAGE_ACCOUNT_NAME"))
 	if named == "" || named == account {
-		s.key = cmp.Or(s.key, os.Getenv("AZURE_STORAGE_KEY"), os.Getenv("AZURE_STORAGE_ACCOUNT_KEY"))
+		s.key = cmp.Or(s.key, os.Getenv("AZURE_STORAGE_KEY"),
+			os.Getenv("AZURE_STORAGE_ACCOUNT_KEY"))
 		s.sas = cmp.Or(s.sas, os.Getenv("AZURE_STORAGE_SAS_TOKEN"))
 		endpoint = cmp.Or(endpoint, os.Getenv("AZURE_STORAGE_SERVICE_ENDPOINT"))
 	}

@@ -40,11 +40,14 @@ func TestAzureFindsTheAccountInTheEnvironment(t *testing.T) {
 			"AZURE_STORAGE_ACCOUNT": "other"}, "https://acc.blob.core.windows.net", "<nil>"},
 		{"signature", map[string]string{"AZURE_STORAGE_SAS_TOKEN": "?sv=1&sig=x"},
 			"https://acc.blob.core.windows.net", "remote.sharedAccess"},
-		{"connection string", map[string]string{"AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=https;" +
-			"AccountName=acc;AccountKey=" + key + "==;EndpointSuffix=core.chinacloudapi.cn"},
+		{"connection string",
+			map[string]string{"AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=https;" +
+				"AccountName=acc;AccountKey=" + key + "==;EndpointSuffix=core.chinacloudapi.cn"},
 			"https://acc.blob.core.chinacloudapi.cn", "error"},
-		{"emulator", map[string]string{"AZURE_STORAGE_CONNECTION_STRING": "AccountName=acc;AccountKey=" + key +
-			";BlobEndpoint=http://127.0.0.1:1/acc"}, "http://127.0.0.1:1/acc", "remote.sharedKey"},
+		{"emulator",
+			map[string]string{"AZURE_STORAGE_CONNECTION_STRING": "AccountName=acc;AccountKey=" +
+				key +
+				";BlobEndpoint=http://127.0.0.1:1/acc"}, "http://127.0.0.1:1/acc", "remote.sharedKey"},
 		{"connection string of another account", map[string]string{
 			"AZURE_STORAGE_CONNECTION_STRING": "AccountName=other;AccountKey=" + key},
 			"https://acc.blob.core.windows.net", "<nil>"},
@@ -176,7 +179,8 @@ func TestTheCommandAzGivesATokenIfNothingElseDoes(t *testing.T) {
 		t.Errorf("%q for %v, %v", token, lasts, err)
 	}
 	write(t, az, "#!/bin/sh\necho secret; exit 1\n")
-	if _, _, err := azToken(t.Context(), az); err == nil || strings.Contains(err.Error(), "secret") {
+	if _, _, err := azToken(t.Context(), az); err == nil ||
+		strings.Contains(err.Error(), "secret") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -197,7 +201,8 @@ func listing(t *testing.T, status int, pages ...string) backend {
 	}))
 	t.Cleanup(s.Close)
 	t.Setenv("AZURE_STORAGE_SERVICE_ENDPOINT", s.URL)
-	b, err := openAzure(t.Context(), address{scheme: "az", rest: "acc/models/org/m"}, newClient(Options{}))
+	b, err := openAzure(t.Context(), address{scheme: "az", rest: "acc/models/org/m"},
+		newClient(Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +228,8 @@ func TestAzureListsPagesAndFolders(t *testing.T) {
 	}
 	var text []string
 	for _, o := range got {
-		text = append(text, fmt.Sprintf("%s %t %d %s %t", o.name, o.dir, o.size, o.etag, o.refused != nil))
+		text = append(text, fmt.Sprintf("%s %t %d %s %t", o.name, o.dir, o.size, o.etag,
+			o.refused != nil))
 	}
 	if s := strings.Join(text, " "); s != `sub true 0  false a false 1 "0x1" false `+
 		`z false 2 "0x4" true old false 2 "0x4" true` {
@@ -254,5 +260,27 @@ func TestAzureSaysWhatToDoAboutAContainer(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%d: %v; want %q", status, err, want)
 		}
+	}
+}
+
+func TestCredentialsOfAzureThatAreRefusedAreNamed(t *testing.T) {
+	for want, sign := range map[string]azureSigner{
+		"AZURE_STORAGE_KEY": sharedKey{account: "acc"},
+		"a shared access signature that has not expired": sharedAccess{"sig=x"},
+		"the role Storage Blob Data Reader":              &bearer{},
+		"az login":                                       nil,
+	} {
+		if got := (&azure{sign: sign}).way(); !strings.Contains(got, want) {
+			t.Errorf("%T: %s", sign, got)
+		}
+	}
+}
+
+func TestTextThatIsNoConnectionStringIsRefused(t *testing.T) {
+	noAzure(t)
+	t.Setenv("AZURE_STORAGE_CONNECTION_STRING", "nonsense")
+	_, err := azureSettings("acc")
+	if err == nil || !strings.HasPrefix(err.Error(), "AZURE_STORAGE_CONNECTION_STRING is not") {
+		t.Error(err)
 	}
 }

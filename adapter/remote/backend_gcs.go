@@ -61,7 +61,12 @@ func googleTokens(c *client) (oauth2.TokenSource, error) {
 	case err == nil:
 		return found.TokenSource, nil
 	case os.Getenv("GOOGLE_APPLICATION_CREDENTIALS") != "":
-		return nil, fmt.Errorf("GOOGLE_APPLICATION_CREDENTIALS: %w", err)
+		_, why, found := strings.Cut(err.Error(), "environment variable: ")
+		if !found {
+			why = err.Error()
+		}
+		return nil, fmt.Errorf("GOOGLE_APPLICATION_CREDENTIALS does not name a file with "+
+			"credentials: correct it, or unset it (%s)", why)
 	}
 	return nil, nil
 }
@@ -70,7 +75,7 @@ func googleTokens(c *client) (oauth2.TokenSource, error) {
 func bucketOf(a address) (bucket, prefix string, err error) {
 	bucket, prefix, _ = strings.Cut(a.rest, "/")
 	if bucket == "" {
-		return "", "", fmt.Errorf("%s://%s: give %s://BUCKET/FOLDER", a.scheme, a.rest, a.scheme)
+		return "", "", fmt.Errorf("it names no bucket: write %s://BUCKET/FOLDER", a.scheme)
 	}
 	if prefix = strings.Trim(prefix, "/"); prefix != "" {
 		prefix += "/"
@@ -113,7 +118,7 @@ func (g *gcs) list(ctx context.Context, folder string, most int) ([]object, erro
 	for !l.full() {
 		var page gcsPage
 		if err := g.page(ctx, query, &page); err != nil {
-			return nil, fmt.Errorf("listing %s: %w", g.name(), err)
+			return nil, err
 		}
 		for _, p := range page.Prefixes {
 			l.folder(p)
@@ -121,8 +126,8 @@ func (g *gcs) list(ctx context.Context, folder string, most int) ([]object, erro
 		for _, i := range page.Items {
 			size, err := strconv.ParseInt(i.Size, 10, 64)
 			if err != nil || i.Generation == "" {
-				return nil, fmt.Errorf("listing %s: %q has size %q and generation %q", g.name(),
-					i.Name, i.Size, i.Generation)
+				return nil, fmt.Errorf("the listing has %q with size %q and generation %q", i.Name,
+					i.Size, i.Generation)
 			}
 			l.add(object{name: i.Name, size: size, version: i.Generation, modified: i.Updated,
 				refused: recoded(i.ContentEncoding)})
@@ -169,8 +174,8 @@ func (g *gcs) pageOnce(ctx context.Context, query url.Values, page *gcsPage) err
 func (g *gcs) explain(err error) error {
 	switch {
 	case hasStatus(err, http.StatusNotFound):
-		return fmt.Errorf("there is no bucket %s, or it is not visible to you: %w", g.bucket,
-			unpinned(err))
+		return fmt.Errorf("there is no bucket %s, or it is not visible to you: check its name: %w",
+			g.bucket, unpinned(err))
 	case hasStatus(err, http.StatusUnauthorized), hasStatus(err, http.StatusForbidden):
 		way := "ask for the role Storage Object Viewer"
 		if g.tokens == nil {
@@ -213,7 +218,8 @@ func sameGeneration(now, was string) error {
 }
 
 // ask sends a GET with the credentials.
-func (g *gcs) ask(ctx context.Context, path string, query url.Values, h http.Header) (*http.Response, error) {
+func (g *gcs) ask(ctx context.Context, path string, query url.Values,
+	h http.Header) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.base+path+"?"+query.Encode(), nil)
 	if err != nil {
 		return nil, err

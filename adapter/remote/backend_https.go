@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/dequantfs/dequantfs/adapter/source"
@@ -63,7 +64,7 @@ func folderURL(a address) (*url.URL, error) {
 			"leave out the ? and what follows; " + instead)
 	}
 	u, err := url.Parse(a.scheme + "://" + a.rest)
-	if err != nil || u.Hostname() == "" {
+	if err != nil || u.Hostname() == "" || !isPort(u.Port()) {
 		return nil, fmt.Errorf("%s is not the address of a folder: give %s://HOST/FOLDER/",
 			Shown(a.scheme+"://"+a.rest), a.scheme)
 	}
@@ -71,6 +72,12 @@ func folderURL(a address) (*url.URL, error) {
 		u = u.JoinPath("/")
 	}
 	return u, nil
+}
+
+// isPort reports whether an address may have this port. Without one it has that of its scheme.
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return s == "" || err == nil
 }
 
 func (h *https) name() string { return h.base.String() }
@@ -256,6 +263,9 @@ func (h *https) usable(folder string, objects []object) error {
 
 // explain adds the way out to a status that concerns the whole server.
 func (h *https) explain(err error) error {
+	if hasStatus(err, http.StatusBadRequest) && h.base.Scheme == "http" {
+		return fmt.Errorf("if the server speaks TLS, use https://: %w", err)
+	}
 	if !hasStatus(err, http.StatusUnauthorized) && !hasStatus(err, http.StatusForbidden) {
 		return err
 	}

@@ -587,6 +587,7 @@ func TestAddressesOfWebFolders(t *testing.T) {
 		"https:///folder/":                      "is not the address of a folder",
 		"https://ho st/":                        "is not the address of a folder",
 		"https://host:port/":                    "is not the address of a folder",
+		"https://127.0.0.1:99999/":              "is not the address of a folder",
 		"https://me:SECRET@host/":               "has a user name, which every user",
 		"https://SECRET@host/x.safetensors":     "has a user name",
 		"https://host/x/?token=SECRET":          "has a query, which every user",

@@ -120,7 +120,7 @@ func openBoth(t *testing.T, name, dir string) (remote, local *adapter.Checkpoint
 	return remote, local
 }
 
-func TestTheHubGivesTheTensorsOfTheFolder(t *testing.T) {
+func TestServedTheHubGivesTheTensorsOfTheFolder(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{Page: 3})
 	useHub(t, h, "")
 	dir := quantizedFolder(t, synth.Options{Shards: 4})
@@ -147,7 +147,7 @@ func TestTheHubGivesTheTensorsOfTheFolder(t *testing.T) {
 	}
 }
 
-func TestAFolderOfARepositoryIsASource(t *testing.T) {
+func TestServedAFolderOfARepositoryIsASource(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
 	dir, top := quantizedFolder(t, synth.Options{Single: true}), t.TempDir()
@@ -166,7 +166,7 @@ func TestAFolderOfARepositoryIsASource(t *testing.T) {
 
 // Every request is counted: two for the listing, one for the address of each file and one for the
 // header of each shard.
-func TestALargeRepositoryIsOpenedByFewRequests(t *testing.T) {
+func TestServedALargeRepositoryIsOpenedByFewRequests(t *testing.T) {
 	s3 := stores.S3(t, "")
 	storage := faultproxy.New(t, s3.URL, faultproxy.Plan{})
 	h := stores.StartHub(t, stores.HubOptions{Storage: s3.At(storage.URL)})
@@ -198,7 +198,7 @@ func TestALargeRepositoryIsOpenedByFewRequests(t *testing.T) {
 	}
 }
 
-func TestTheTokenStaysAtTheEndpoint(t *testing.T) {
+func TestServedTheTokenStaysAtTheEndpoint(t *testing.T) {
 	s3 := stores.S3(t, "")
 	storage := faultproxy.New(t, s3.URL, faultproxy.Plan{})
 	h := stores.StartHub(t, stores.HubOptions{Storage: s3.At(storage.URL)})
@@ -278,7 +278,7 @@ func TestTokensAreFoundAsTheHubsClientFindsThem(t *testing.T) {
 }
 
 // The storage never sees an address that has expired.
-func TestSignedAddressesAreRenewedBeforeTheyExpire(t *testing.T) {
+func TestServedSignedAddressesAreRenewedBeforeTheyExpire(t *testing.T) {
 	const expiry = 3 * time.Second
 	s3 := stores.S3(t, "")
 	storage := faultproxy.New(t, s3.URL, faultproxy.Plan{})
@@ -307,7 +307,7 @@ func TestSignedAddressesAreRenewedBeforeTheyExpire(t *testing.T) {
 
 func isResolve(r faultproxy.Request) bool { return strings.Contains(r.Path, "/resolve/") }
 
-func TestRefusedAddressesAreRenewedOnce(t *testing.T) {
+func TestServedRefusedAddressesAreRenewedOnce(t *testing.T) {
 	s3 := stores.S3(t, "")
 	for _, c := range []struct {
 		name          string
@@ -355,7 +355,7 @@ func warnings(text *bytes.Buffer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(text, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-func TestARenamedRepositoryIsOpenedByItsNewName(t *testing.T) {
+func TestServedARenamedRepositoryIsOpenedByItsNewName(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
 	oid := h.Write(t, "org/old", "config.json", []byte("{}"))
@@ -394,7 +394,7 @@ func asDelay(err error, d **delay) bool { return errors.As(err, d) }
 // The Hub and its storage fail in every way that is known. A read gives the right bytes or an
 // error. Once the faults end, every read succeeds. The first answer of a shard has no fault, since
 // nothing but its content, which is a header, tells that it is of another file.
-func TestTheHubFailsInEveryWay(t *testing.T) {
+func TestServedTheHubFailsInEveryWay(t *testing.T) {
 	log.SetOutput(io.Discard) // net/http reports the bytes that follow a body
 	t.Cleanup(func() { log.SetOutput(os.Stderr) })
 	s3 := stores.S3(t, "")

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -51,7 +52,7 @@ func openS3(ctx context.Context, a address, c *client) (backend, error) {
 	s.keys = newS3Keys(&s3Chain{files: files, region: region, client: c.http})
 	key, err := s.keys.get(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.name(), err)
+		return nil, err
 	}
 	s.keys.unsigned = key.anonymous()
 	return s, nil
@@ -64,10 +65,10 @@ func splitS3(rest string) (bucket, prefix string, err error) {
 	prefix = strings.TrimRight(prefix, "/")
 	switch {
 	case bucket == "":
-		return "", "", fmt.Errorf("s3://%s names no bucket: write s3://BUCKET/FOLDER", rest)
+		return "", "", fmt.Errorf("it names no bucket: write s3://BUCKET/FOLDER")
 	case strings.HasPrefix(bucket, "arn:"), strings.HasSuffix(bucket, "--x-s3"):
-		return "", "", fmt.Errorf("s3://%s: access points and directory buckets are not supported: "+
-			"name a general purpose bucket", bucket)
+		return "", "", errors.New("access points and directory buckets are not supported: " +
+			"name a general purpose bucket")
 	case !bucketName.MatchString(bucket) || strings.Contains(bucket, ".."):
 		return "", "", fmt.Errorf("%q is not the name of a bucket: write s3://BUCKET/FOLDER", bucket)
 	case prefix == "":
@@ -75,8 +76,8 @@ func splitS3(rest string) (bucket, prefix string, err error) {
 	}
 	for part := range strings.SplitSeq(prefix, "/") {
 		if !isName(part) {
-			return "", "", fmt.Errorf("s3://%s: the folder has the part %q, which cannot be the "+
-				"name of a file", bucket, part)
+			return "", "", fmt.Errorf("the folder has the part %q, which cannot be the name of a "+
+				"file", part)
 		}
 	}
 	return bucket, prefix + "/", nil
@@ -120,7 +121,7 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 	for !l.full() {
 		page, err := s.page(ctx, query)
 		if err != nil {
-			return nil, fmt.Errorf("listing %q: %w", l.prefix, err)
+			return nil, err
 		}
 		page.addTo(&l)
 		next := page.NextContinuationToken
@@ -128,10 +129,6 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 			break
 		}
 		query.Set("continuation-token", next)
-	}
-	if l.count == 0 {
-		return nil, fmt.Errorf("%w: the bucket has no objects below %q: check the folder's name",
-			source.ErrMissing, l.prefix)
 	}
 	return l.result(s.client, s.name())
 }
@@ -180,11 +177,12 @@ func (p *s3Page) addTo(l *lister) {
 	for _, c := range p.Contents {
 		etag := quoted(c.ETag)
 		o := object{name: p.decode(c.Key), size: c.Size, version: etag, etag: etag}
-		o.modified, _ = time.Parse(time.RFC3339, c.LastModified) // shown, and compared without an ETag
+		// shown, and compared without an ETag
+		o.modified, _ = time.Parse(time.RFC3339, c.LastModified)
 		if etag == "" {
 			o.version = c.LastModified
-			o.unseen = "the store gives no ETag, so an object that is replaced within a second by " +
-				"one of the same size is not noticed: use a store with ETags"
+			o.unseen = "the store gives no ETag, so an object that is replaced within a second " +
+				"by one of the same size is not noticed: use a store with ETags"
 		}
 		l.add(o)
 	}
@@ -261,7 +259,8 @@ func (s *s3) ask(ctx context.Context, key string, query url.Values, header http.
 		}
 		maps.Copy(r.Header, header) // not signed, since proxies may change them
 		a, err := s.client.do(r)
-		if err != nil || a.StatusCode == http.StatusOK || a.StatusCode == http.StatusPartialContent {
+		if err != nil || a.StatusCode == http.StatusOK ||
+			a.StatusCode == http.StatusPartialContent {
 			return a, err
 		}
 		f := readS3Failure(a)
@@ -312,7 +311,8 @@ func (k *s3Key) sign(r *http.Request, region string) *http.Request {
 		return r
 	}
 	r.Header.Set("X-Amz-Content-Sha256", emptySHA256)
-	return signer.SignV4(*r, k.AccessKeyID, k.SecretAccessKey, k.SessionToken, signingRegion(region))
+	return signer.SignV4(*r, k.AccessKeyID, k.SecretAccessKey, k.SessionToken,
+		signingRegion(region))
 }
 
 // emptySHA256 is the SHA-256 of the body of a request without one.

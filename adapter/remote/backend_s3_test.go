@@ -55,7 +55,7 @@ func useS3(t *testing.T, s *stores.Server) {
 }
 
 // Both servers have the interface of S3, and differ in its details.
-func TestS3(t *testing.T) {
+func TestServedS3(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T) *stores.Server{
 		"versitygw": func(t *testing.T) *stores.Server { return stores.S3(t, "") },
 		"moto":      func(t *testing.T) *stores.Server { return stores.Moto(t) },
@@ -192,7 +192,8 @@ func uploadParts(t *testing.T, s *stores.Server, key string, parts ...[]byte) {
 	list := ""
 	for i, p := range parts {
 		h, _ := amazon(t, "PUT", fmt.Sprintf("%s?partNumber=%d&uploadId=%s", at, i+1, id), p)
-		list += fmt.Sprintf("<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>", i+1, h.Get("ETag"))
+		list += fmt.Sprintf("<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>", i+1,
+			h.Get("ETag"))
 	}
 	amazon(t, "POST", at+"?uploadId="+id,
 		[]byte("<CompleteMultipartUpload>"+list+"</CompleteMultipartUpload>"))
@@ -209,7 +210,8 @@ func partsAreReadAcross(t *testing.T, s *stores.Server) {
 	for _, r := range [][2]int{{0, 1}, {part - 3, 7}, {part, 1}, {2*part - 1, 2}, {0, len(whole)},
 		{len(whole) - 1, 1}} {
 		p := make([]byte, r[1])
-		if n, err := f.ReadAt(t.Context(), p, int64(r[0])); n != len(p) || err != nil && err != io.EOF {
+		if n, err := f.ReadAt(t.Context(), p, int64(r[0])); n != len(p) || err != nil &&
+			err != io.EOF {
 			t.Errorf("%v: %d bytes, %v", r, n, err)
 		}
 		if !bytes.Equal(p, whole[r[0]:r[0]+r[1]]) {
@@ -245,7 +247,7 @@ func changesAreNotRead(t *testing.T, s *stores.Server) {
 	}
 }
 
-func TestAListingOfS3HasEveryObject(t *testing.T) {
+func TestServedAListingOfS3HasEveryObject(t *testing.T) {
 	const count = 2100
 	dir := t.TempDir()
 	s := stores.S3(t, dir)
@@ -303,7 +305,8 @@ func foldersAreWholeNames(t *testing.T, s *stores.Server) {
 	}
 	const special = "a b+c%20&=~é.txt"
 	p := make([]byte, len("org/m/"+special))
-	if _, err := openFile(t, store, special).ReadAt(t.Context(), p, 0); string(p) != "org/m/"+special {
+	if _, err := openFile(t, store, special).ReadAt(t.Context(), p,
+		0); string(p) != "org/m/"+special {
 		t.Errorf("%q, %v", p, err)
 	}
 	for _, name := range []string{"org/mod", "org/m/config.json/x", "absent"} {
@@ -317,7 +320,7 @@ func foldersAreWholeNames(t *testing.T, s *stores.Server) {
 	}
 }
 
-func TestRefusalsOfS3SayWhatToDo(t *testing.T) {
+func TestServedRefusalsOfS3SayWhatToDo(t *testing.T) {
 	s := stores.S3(t, "")
 	s.Write(t, "m/x", []byte("x"))
 	for name, c := range map[string]struct {
@@ -346,7 +349,8 @@ func TestRefusalsOfS3SayWhatToDo(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("%v; want %q", err, c.want)
 			}
-			for _, secret := range []string{stores.SecretKey, "wrongsecret", "Signature=", "AWS4-HMAC"} {
+			for _, secret := range []string{stores.SecretKey, "wrongsecret", "Signature=",
+				"AWS4-HMAC"} {
 				if strings.Contains(err.Error(), secret) {
 					t.Errorf("the error has %q: %v", secret, err)
 				}
@@ -355,7 +359,7 @@ func TestRefusalsOfS3SayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestAPublicBucketNeedsNoCredentials(t *testing.T) {
+func TestServedAPublicBucketNeedsNoCredentials(t *testing.T) {
 	s := stores.S3(t, "")
 	s.Write(t, "m/x", []byte("public"))
 	s.Publish(t)
@@ -381,7 +385,7 @@ func TestAPublicBucketNeedsNoCredentials(t *testing.T) {
 }
 
 // Objects that were not uploaded through the gateway have no ETag there.
-func TestAnObjectWithoutETagIsComparedByItsTime(t *testing.T) {
+func TestServedAnObjectWithoutETagIsComparedByItsTime(t *testing.T) {
 	dir := t.TempDir()
 	s := stores.S3(t, dir)
 	path := filepath.Join(dir, stores.Bucket, "m", "x")
@@ -411,7 +415,7 @@ func TestAnObjectWithoutETagIsComparedByItsTime(t *testing.T) {
 	}
 }
 
-func TestAListingOfS3IsAskedForAgain(t *testing.T) {
+func TestServedAListingOfS3IsAskedForAgain(t *testing.T) {
 	s := stores.S3(t, "")
 	s.Write(t, "m/x", []byte("x"))
 	p := faultproxy.New(t, s.URL, faultproxy.Plan{Script: faultproxy.Once(faultproxy.SlowDown,
@@ -425,7 +429,7 @@ func TestAListingOfS3IsAskedForAgain(t *testing.T) {
 	}
 }
 
-func TestReadsOfS3OutliveFaults(t *testing.T) {
+func TestServedReadsOfS3OutliveFaults(t *testing.T) {
 	const length = 1 << 20
 	whole := random(length, 3)
 	s := stores.S3(t, "")
@@ -434,7 +438,8 @@ func TestReadsOfS3OutliveFaults(t *testing.T) {
 		return k == faultproxy.Other || k == faultproxy.OtherNoETag // they are changes
 	})
 	for _, seed := range size.Seeds(t) {
-		p := faultproxy.New(t, s.URL, faultproxy.Plan{Seed: seed, Rate: 0.3, InARow: 2, Kinds: kinds,
+		p := faultproxy.New(t, s.URL, faultproxy.Plan{Seed: seed, Rate: 0.3, InARow: 2,
+			Kinds: kinds,
 			Match: func(r *http.Request) bool { return r.Header.Get("Range") != "" }})
 		useS3(t, s.At(p.URL))
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -489,7 +494,7 @@ func (a *amazonAt) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-func TestABucketAtAmazonIsNamedByItsHost(t *testing.T) {
+func TestServedABucketAtAmazonIsNamedByItsHost(t *testing.T) {
 	s := stores.Moto(t)
 	s.Write(t, "m/x y", []byte("text"))
 	useS3(t, s)

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"container/list"
+	"math/bits"
 	"time"
 )
 
@@ -24,7 +25,7 @@ type block struct {
 	early  bool      // fetched ahead, and not read to its end yet
 	keep   bool      // fetched to the end even if no reader waits
 	read   int64     // bytes that were copied to readers
-	ended  bool      // a reader has read its last byte
+	seen   pieces    // of the block that were read
 	used   time.Time // when it was last used, or was full
 	looked bool      // the disk cache was asked
 
@@ -54,8 +55,29 @@ func (b *block) wanted() bool { return len(b.waiting) > 0 || b.early || b.keep }
 // unused reports whether a block is not used by a reader now.
 func (b *block) unused() bool { return len(b.waiting) == 0 && b.pins == 0 }
 
-// spent reports whether a block was read to the end.
-func (b *block) spent() bool { return b.ended || b.read >= b.n }
+// spent reports whether all of a block was read. Several readers may read it out of order.
+func (b *block) spent() bool { return b.seen.all(b.n) }
+
+// pieces has a bit for each of up to 128 equal pieces of a block. A piece was read if its last byte
+// was, since most reads go forward.
+type pieces [2]uint64
+
+// size is how long the pieces of a block of n bytes are, but for the last.
+func (pieces) size(n int64) int64 { return max((n+127)/128, 1) }
+
+// mark notes a read of [from, to) of a block of n bytes.
+func (p *pieces) mark(from, to, n int64) {
+	size := p.size(n)
+	for i := from / size; i*size < n && min((i+1)*size, n) <= to; i++ {
+		p[i/64] |= 1 << (i % 64)
+	}
+}
+
+// all reports whether all pieces of a block of n bytes were read.
+func (p *pieces) all(n int64) bool {
+	count := (n + p.size(n) - 1) / p.size(n)
+	return int64(bits.OnesCount64(p[0])+bits.OnesCount64(p[1])) == count
+}
 
 // move puts a block into a list, at its front or back. A nil list is none.
 func (b *block) move(to *list.List, front bool) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"os"
 	"syscall"
 	"time"
 )
@@ -159,27 +161,53 @@ func explain(host string, err error) error {
 	var (
 		dns     *net.DNSError
 		tlsFail *tls.CertificateVerificationError
+		op      *net.OpError
 	)
 	switch {
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return wayOut{"the proxy cannot be reached", "correct HTTPS_PROXY or HTTP_PROXY, or add " +
+			host + " to NO_PROXY", false, err}
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return wayOut{"there is no server " + host + ": correct the name, or set HTTPS_PROXY if " +
-			"this network needs a proxy", err}
+		return wayOut{"there is no server " + host, "correct the name, or set HTTPS_PROXY if " +
+			"this network needs a proxy", true, err}
 	case errors.As(err, &tlsFail):
-		return wayOut{"its certificate is not trusted: put that of its authority into a file and " +
-			"set SSL_CERT_FILE to the file", err}
+		return explainCertificate(err)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return wayOut{"nothing answers there: correct the address, or start the server", err}
+		return wayOut{"nothing answers there", "correct the address, or start the server", true, err}
 	case errors.As(err, new(tls.RecordHeaderError)):
-		return wayOut{"the server does not speak TLS: use http://", err}
+		return wayOut{"the server does not speak TLS", "use http://", false, err}
 	}
 	return err
 }
 
-// wayOut is an error with the way out.
-type wayOut struct {
-	text string
-	err  error
+// explainCertificate is about a server that does not prove its name.
+func explainCertificate(err error) error {
+	var (
+		invalid x509.CertificateInvalidError
+		name    x509.HostnameError
+	)
+	file := os.Getenv("SSL_CERT_FILE")
+	_, unread := os.ReadFile(file)
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return wayOut{"its certificate is not valid at this time", "renew it on the server, or " +
+			"set the clock of this machine", false, err}
+	case errors.As(err, &name):
+		return wayOut{"its certificate is for another name", "use the name that it has", false, err}
+	case file != "" && unread != nil:
+		return wayOut{"its certificate is not trusted, and SSL_CERT_FILE cannot be read",
+			"correct the name of the file", false, unread}
+	}
+	return wayOut{"its certificate is not trusted", "put that of its authority into a file and " +
+		"set SSL_CERT_FILE to the file", false, err}
 }
 
-func (w wayOut) Error() string { return w.text + " (" + w.err.Error() + ")" }
+// wayOut is an error with the way out.
+type wayOut struct {
+	what, fix string
+	absent    bool // there is no such server, so another one may be meant
+	err       error
+}
+
+func (w wayOut) Error() string { return w.what + ": " + w.fix + " (" + w.err.Error() + ")" }
 func (w wayOut) Unwrap() error { return w.err }

@@ -2,6 +2,8 @@ package remote
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -276,12 +278,57 @@ func TestTransportErrorsTellTheWayOut(t *testing.T) {
 	for _, test := range []struct{ address, want string }{
 		{closed.URL, "nothing answers there: correct the address, or start the server"},
 		{strings.Replace(plain.URL, "http:", "https:", 1), "does not speak TLS: use http://"},
-		{signed.URL, "set SSL_CERT_FILE to the file"},
+		{signed.URL, "not trusted: put that of its authority into a file and set SSL_CERT_FILE"},
 		{"http://missing.invalid/", "there is no server missing.invalid: correct the name"},
 	} {
 		_, err := c.do(request(t, test.address))
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.address, err)
+		}
+	}
+}
+
+func TestErrorsOfCertificatesTellTheWayOut(t *testing.T) {
+	signed := httptest.NewTLSServer(http.NotFoundHandler())
+	defer signed.Close()
+	trusted := x509.NewCertPool()
+	trusted.AddCert(signed.Certificate())
+	late := func() time.Time { return signed.Certificate().NotAfter.Add(time.Hour) }
+	for _, test := range []struct {
+		address, file string
+		certs         *tls.Config
+		want          string
+	}{
+		{signed.URL, "", &tls.Config{RootCAs: trusted, Time: late},
+			"not valid at this time: renew it on the server, or set the clock of this machine ("},
+		{strings.Replace(signed.URL, "127.0.0.1", "localhost", 1), "", &tls.Config{RootCAs: trusted},
+			"for another name: use the name that it has ("},
+		{signed.URL, "/missing.pem", nil,
+			"SSL_CERT_FILE cannot be read: correct the name of the file (open /missing.pem: "},
+	} {
+		t.Setenv("SSL_CERT_FILE", test.file)
+		c := newClient(Options{})
+		c.certs = test.certs
+		c.connect(newDialer())
+		_, err := c.do(request(t, test.address))
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%v; want %s", err, test.want)
+		}
+		c.close()
+	}
+}
+
+func TestAProxyThatDoesNotAnswerIsNamed(t *testing.T) {
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	c := newClient(Options{})
+	defer c.close()
+	for _, proxy := range []string{closed.URL, "http://missing.invalid:3128"} {
+		c.proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy) }
+		_, err := c.do(request(t, "https://store.test/m/"))
+		want := "the proxy cannot be reached: correct HTTPS_PROXY or HTTP_PROXY, or add store.test to NO_PROXY"
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", proxy, err)
 		}
 	}
 }

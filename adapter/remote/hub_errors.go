@@ -169,15 +169,28 @@ func (h *hub) limited(wait time.Duration, t token) error {
 	return errors.New(text)
 }
 
-// unreachable is about an endpoint that does not answer.
+// unreachable is about an endpoint that does not answer. One way out is enough: that of the Hub, or
+// a better one that is known.
 func (h *hub) unreachable(err error) error {
-	var u *url.Error
+	var (
+		u *url.Error
+		w wayOut
+	)
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	err = fmt.Errorf("cannot reach %s: %w: check the network, or set HF_ENDPOINT to a mirror, "+
-		"or HF_HUB_OFFLINE=1 to read what is downloaded", h.endpoint, err)
-	return &delay{err: err}
+	fix := "check the network, or set HTTPS_PROXY, or HF_ENDPOINT to a mirror"
+	if h.endpoint != hubEndpoint {
+		fix = "correct HF_ENDPOINT, or unset it"
+	}
+	fix += ", or set HF_HUB_OFFLINE=1 to read what is downloaded"
+	switch {
+	case errors.As(err, &w) && w.absent:
+		err = wayOut{w.what, fix, false, w.err}
+	case !errors.As(err, &w):
+		err = fmt.Errorf("%w: %s", err, fix)
+	}
+	return &delay{err: fmt.Errorf("cannot reach %s: %w", h.endpoint, err)}
 }
 
 var rateLimit = regexp.MustCompile(`(?:;\s*r\s*=\s*(\d+))?\s*;\s*t\s*=\s*(\d{1,6})`)

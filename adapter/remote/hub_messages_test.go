@@ -3,6 +3,7 @@ package remote
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -19,7 +20,7 @@ import (
 )
 
 // Each message says what happened and what helps, on one line.
-func TestTheHubsRefusalsTellTheWayOut(t *testing.T) {
+func TestServedTheHubsRefusalsTellTheWayOut(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	for id, a := range map[string]stores.Access{
 		"o/public": stores.Public, "o/gated": stores.Gated, "o/private": stores.Private,
@@ -90,7 +91,7 @@ func TestTheHubsRefusalsTellTheWayOut(t *testing.T) {
 	}
 }
 
-func TestATokenFromAFileIsNamedByItsFile(t *testing.T) {
+func TestServedATokenFromAFileIsNamedByItsFile(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	h.Write(t, "o/m", "config.json", []byte("{}"))
 	useHub(t, h, "")
@@ -114,7 +115,7 @@ func TestATokenFromAFileIsNamedByItsFile(t *testing.T) {
 	}
 }
 
-func TestALimitedRateIsWaitedForIfItIsShort(t *testing.T) {
+func TestServedALimitedRateIsWaitedForIfItIsShort(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	h.Write(t, "o/m", "config.json", []byte("{}"))
 	useHub(t, h, "")
@@ -125,6 +126,32 @@ func TestALimitedRateIsWaitedForIfItIsShort(t *testing.T) {
 	if want := `limits the rate of requests: try again in 290 s, or run "hf auth login" for a higher limit`; err == nil ||
 		!strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// Two ways out in one message contradict each other.
+func TestAnUnreachableHubHasOneWayOut(t *testing.T) {
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	signed := httptest.NewTLSServer(http.NotFoundHandler())
+	defer signed.Close()
+	clearHub(t)
+	for endpoint, want := range map[string]string{
+		closed.URL: "cannot reach " + closed.URL + ": nothing answers there: correct HF_ENDPOINT, or " +
+			"unset it, or set HF_HUB_OFFLINE=1 to read what is downloaded (",
+		"http://missing.invalid": "there is no server missing.invalid: correct HF_ENDPOINT, or unset it",
+		signed.URL:               "its certificate is not trusted: put that of its authority",
+	} {
+		t.Setenv("HF_ENDPOINT", endpoint)
+		_, _, err := Open(t.Context(), "hf://o/m", Options{})
+		text := fmt.Sprint(err)
+		ways := 0
+		for _, way := range []string{"check the network", "correct HF_ENDPOINT", "correct the", "put that"} {
+			ways += strings.Count(text, way)
+		}
+		if !strings.Contains(text, want) || ways != 1 {
+			t.Errorf("%d ways out in %s; want %s", ways, text, want)
+		}
 	}
 }
 
@@ -191,7 +218,7 @@ func TestACommitIsNotReplaced(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatEveryoneMayReadIsPublic(t *testing.T) {
+func TestServedOnlyWhatEveryoneMayReadIsPublic(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	for id, a := range map[string]stores.Access{
 		"o/public": stores.Public, "o/gated": stores.Gated, "o/private": stores.Private,
@@ -235,7 +262,7 @@ func TestOnlyWhatEveryoneMayReadIsPublic(t *testing.T) {
 }
 
 // A mirror may be a folder of a web server.
-func TestAMirrorIsUsedInsteadOfTheHub(t *testing.T) {
+func TestServedAMirrorIsUsedInsteadOfTheHub(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
 	dir := quantizedFolder(t, synth.Options{Single: true})
@@ -261,7 +288,7 @@ func TestAMirrorIsUsedInsteadOfTheHub(t *testing.T) {
 	}
 }
 
-func TestTheHashOfThePublisherIsKept(t *testing.T) {
+func TestServedTheHashOfThePublisherIsKept(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
 	h.Write(t, "o/m", "a.safetensors", []byte("abc"))
@@ -281,7 +308,7 @@ func TestTheHashOfThePublisherIsKept(t *testing.T) {
 }
 
 // Offline, only what is downloaded is read, and nothing is asked for.
-func TestOfflineReadsTheLocalCache(t *testing.T) {
+func TestServedOfflineReadsTheLocalCache(t *testing.T) {
 	h := stores.StartHub(t, stores.HubOptions{})
 	useHub(t, h, "")
 	cache := t.TempDir()
@@ -318,8 +345,8 @@ func TestOfflineReadsTheLocalCache(t *testing.T) {
 				t.Errorf("warned of %q", text.String())
 			}
 			for name, want := range map[string]string{
-				"hf://org/other":       variable + " is set, so only the local cache is read: no such folder",
-				"hf://org/model@v2":    `so only the local cache is read: revision "v2" is not in`,
+				"hf://org/other":       variable + " is set, so only the local cache is read (unset it to read from the Hub): no such",
+				"hf://org/model@v2":    `(unset it to read from the Hub): revision "v2" is not in`,
 				"hf://org/model/below": "folders of hf://org/model cannot be opened in the local cache",
 			} {
 				_, _, err := Open(t.Context(), name, Options{})

@@ -39,13 +39,13 @@ func parseRepository(rest string) (r repository, err error) {
 	rest = strings.Trim(strings.TrimPrefix(rest, "models/"), "/")
 	org, rest, _ := strings.Cut(rest, "/")
 	if kind := otherKinds[org]; kind != "" {
-		return r, fmt.Errorf("hf://%s/%s is %s: only models can be opened", org, rest, kind)
+		return r, fmt.Errorf("it is %s: only models can be opened", kind)
 	}
 	at := strings.IndexAny(rest, "@/")
 	if at >= 0 && rest[at] == '@' {
 		rest, r.revision = rest[:at], rest[at+1:]
 		if r.revision == "" {
-			return r, fmt.Errorf("hf://%s/%s@ ends without a revision: write one, or leave out the @", org, rest)
+			return r, fmt.Errorf("it ends without a revision: write one, or leave out the @")
 		}
 		if r.revision, r.folder, err = splitRevision(r.revision); err != nil {
 			return r, err
@@ -55,10 +55,10 @@ func parseRepository(rest string) (r repository, err error) {
 	}
 	r.id = org + "/" + rest
 	if !isRepositoryID(r.id) {
-		return r, fmt.Errorf("hf://%s is not the name of a model: write hf://org/name[@revision]", r.id)
+		return r, fmt.Errorf("it is not the name of a model: write hf://org/name[@revision]")
 	}
 	if r.folder != "" && (path.Clean(r.folder) != r.folder || !isTreePath(r.folder)) {
-		return r, fmt.Errorf("hf://%s: %q is not a folder of a repository", r.id, r.folder)
+		return r, fmt.Errorf("%q is not a folder of a repository", r.folder)
 	}
 	return r, nil
 }
@@ -124,7 +124,7 @@ func hubName(name string) (string, error) {
 	parts := strings.SplitN(strings.Trim(page, "/"), "/", 4)
 	switch {
 	case otherKinds[parts[0]] != "":
-		return "", fmt.Errorf("%s is the page of %s: only models can be opened", name,
+		return "", fmt.Errorf("it is the page of %s: only models can be opened",
 			otherKinds[parts[0]])
 	case len(parts) == 2:
 		return "hf://" + parts[0] + "/" + parts[1], nil
@@ -132,7 +132,7 @@ func hubName(name string) (string, error) {
 		rest, err := unescapePath(parts[3])
 		return "hf://" + parts[0] + "/" + parts[1] + "@" + rest, err
 	}
-	return "", fmt.Errorf("%s is not the page of a model: write hf://org/name[@revision]", name)
+	return "", fmt.Errorf("it is not the page of a model: write hf://org/name[@revision]")
 }
 
 // unescapePath decodes the path of a file after its revision. The revision stays escaped.

@@ -67,7 +67,7 @@ func TestNamesThatAreNotModelsAreRefused(t *testing.T) {
 		"hf://org/name@%zz":                         "is not a revision",
 		"hf://org/name/a/../b":                      "is not a folder",
 		"hf://org/name//a":                          "is not a folder",
-		"hf://datasets/org/name":                    "is a dataset: only models",
+		"hf://datasets/org/name":                    "it is a dataset: only models",
 		"hf://spaces/org/name":                      "is a Space: only models",
 		"https://huggingface.co":                    "",
 		"https://huggingface.co/":                   "is not the page of a model",

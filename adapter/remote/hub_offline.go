@@ -21,7 +21,8 @@ func openDownloaded(rest, variable string, o Options) (s source.Store, single st
 			"cache: unset it, or open the folder by its path", variable, at)
 	}
 	if s, err = source.OpenHub(at.id, at.revision, source.Options{}); err != nil {
-		return nil, "", fmt.Errorf("%s is set, so only the local cache is read: %w", variable, err)
+		return nil, "", fmt.Errorf("%s is set, so only the local cache is read (unset it to read "+
+			"from the Hub): %w", variable, err)
 	}
 	if o.Logger != nil {
 		o.Logger.Warn(fmt.Sprintf("%s is set: %s is read from the local cache, %s", variable, at,

@@ -78,11 +78,16 @@ func (l *lister) add(o object) {
 	l.objects = append(l.objects, o)
 }
 
-// result returns what the pages had.
+// result returns what the pages had. A folder without objects is missing.
 func (l *lister) result(c *client, store string) ([]object, error) {
 	if l.left > 0 && l.err == nil {
-		c.logger.Warn(fmt.Sprintf("%s: %d names of %q are left out, since no file can have them, such as %q",
+		c.logger.Warn(fmt.Sprintf("%s: %d names of %q are left out, since no file can have "+
+			"them, such as %q",
 			store, l.left, l.prefix, l.first[:min(len(l.first), 100)]))
+	}
+	if l.count == 0 && l.err == nil {
+		return nil, fmt.Errorf("%w: there are no objects below %q: check the folder's name",
+			source.ErrMissing, l.prefix)
 	}
 	return l.objects, l.err
 }

@@ -12,7 +12,9 @@ func TestTheDefaultBudgetIsATenthOfTheMemory(t *testing.T) {
 		"MemTotal: lots\n":                          mostMemory / 2,
 		"":                                          mostMemory / 2,
 	} {
-		got := defaultMemory(func(string) ([]byte, error) { return []byte(text), errors.New("maybe") })
+		got := defaultMemory(func(string) ([]byte, error) {
+			return []byte(text), errors.New("maybe")
+		})
 		if got != want {
 			t.Errorf("%q: %d, want %d", text, got, want)
 		}

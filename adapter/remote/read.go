@@ -176,7 +176,7 @@ func (f *fetcher) copyPart(p *part) {
 		f.mu.Lock()
 		b.pins--
 		b.read += n - p.done
-		b.ended = b.ended || p.from+n == b.n
+		b.seen.mark(p.from+p.done, p.from+n, b.n)
 		p.done = n
 		f.release(b)
 	}

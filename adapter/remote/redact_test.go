@@ -294,3 +294,24 @@ func TestSourcesShowNoSecretOfTheirBackends(t *testing.T) {
 	}
 	delete(schemes, "leaky")
 }
+
+// A name with a password or a signature is seen by all users, and would be a wrong name as well.
+func TestNamesWithCredentialsAreRefusedAndNotShown(t *testing.T) {
+	for name, want := range map[string]string{
+		"hf://me:sesame@org/name":                  "set HF_TOKEN",
+		"hf://sesame@org/name":                     "leave out the @ and what is before it",
+		"hf://org/name@main?token=sesame":          "set HF_TOKEN",
+		"s3://key:sesame@bucket/m":                 "set AWS_PROFILE",
+		"s3://bucket/m?X-Amz-Signature=sesame":     "leave out the ? and what follows",
+		"gs://me:sesame@bucket/m":                  "set GOOGLE_APPLICATION_CREDENTIALS",
+		"az://acc/models/m?sv=2024&sig=sesame":     "set AZURE_STORAGE_SAS_TOKEN",
+		"az://acc/models/x.safetensors?sig=sesame": "set AZURE_STORAGE_SAS_TOKEN",
+		"az://acc:sesame@models/models/x":          "set AZURE_STORAGE_SAS_TOKEN",
+		"hf://name@main":                           "not the name of a model: write hf://org/name[@revision]",
+	} {
+		_, _, err := Open(t.Context(), name, Options{})
+		if text := fmt.Sprint(err); !strings.Contains(text, want) || strings.Contains(text, "sesame") {
+			t.Errorf("%s: %s; want %s", name, text, want)
+		}
+	}
+}

@@ -31,6 +31,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -89,6 +90,9 @@ func Open(ctx context.Context, name string, o Options) (s source.Store, single s
 		return nil, "", err
 	}
 	scheme, rest, _ := strings.Cut(name, "://")
+	if err := noCredential(scheme, rest); err != nil {
+		return nil, "", err
+	}
 	if variable := hubOffline(); variable != "" && scheme == "hf" {
 		return openDownloaded(rest, variable, o)
 	}
@@ -113,6 +117,33 @@ func Open(ctx context.Context, name string, o Options) (s source.Store, single s
 	store := newStore(b, c, o)
 	store.keep(d)
 	return store, single, nil
+}
+
+// instead says where credentials are put that a name has, unless the name is one of the web, which
+// has its own message.
+var instead = map[string]string{
+	"hf": "set HF_TOKEN",
+	"s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+	"gs": "set GOOGLE_APPLICATION_CREDENTIALS",
+	"az": "set AZURE_STORAGE_SAS_TOKEN",
+}
+
+// noCredential refuses a name with a user or a query, which may be a password or a signature. Every
+// user of this machine can see it in the list of processes.
+func noCredential(scheme, rest string) error {
+	host, _, folder := strings.Cut(rest, "/")
+	const seen = "which every user of this machine would see: leave out the "
+	switch way := instead[scheme]; {
+	case way == "":
+		return nil
+	case strings.Contains(host, "@") && (folder || scheme != "hf"): // else a revision
+		return errors.New("the name has a user, " + seen + "@ and what is before it; if that is a " +
+			"credential, " + way)
+	case strings.Contains(rest, "?"):
+		return errors.New("the name has a query, " + seen + "? and what follows; if that is a " +
+			"credential, " + way)
+	}
+	return nil
 }
 
 // known lists the schemes for messages.

@@ -33,7 +33,7 @@ func (k *s3Key) anonymous() bool { return k.AccessKeyID == "" }
 // s3Keys keeps the credentials, and gets new ones some time before they expire.
 type s3Keys struct {
 	find     func(ctx context.Context) (*s3Key, error)
-	one      chan struct{} // has room while nobody looks for credentials
+	one      chan struct{} // has room while no caller looks for credentials
 	unsigned bool          // there were none when the store was opened
 
 	mu      sync.Mutex
@@ -109,7 +109,8 @@ func (k *s3Keys) state() (key *s3Key, due, valid bool) {
 	defer k.mu.Unlock()
 	now := time.Now()
 	due = k.key == nil || k.refused || !k.renewal.IsZero() && now.After(k.renewal)
-	valid = k.key != nil && !k.refused && (k.key.Expiration.IsZero() || now.Before(k.key.Expiration))
+	valid = k.key != nil && !k.refused &&
+		(k.key.Expiration.IsZero() || now.Before(k.key.Expiration))
 	return k.key, due && (!valid || now.After(k.pause)), valid
 }
 
@@ -172,7 +173,8 @@ func (c *s3Chain) find(ctx context.Context) (*s3Key, error) {
 		c = &s3Chain{files, c.region, c.client}
 	}
 	if wantsUnsigned() {
-		return &s3Key{from: "AWS_NO_SIGN_REQUEST", tried: []string{"AWS_NO_SIGN_REQUEST is set"}}, nil
+		return &s3Key{from: "AWS_NO_SIGN_REQUEST", tried: []string{"AWS_NO_SIGN_REQUEST is set"}},
+			nil
 	}
 	var tried []string
 	for _, kind := range []func(context.Context) (*s3Key, string, error){
@@ -213,12 +215,14 @@ func withoutAddress(err error) error {
 // environment reads keys from variables.
 func (c *s3Chain) environment(context.Context) (*s3Key, string, error) {
 	v := minio.Value{AccessKeyID: os.Getenv("AWS_ACCESS_KEY_ID"),
-		SecretAccessKey: os.Getenv("AWS_SECRET_ACCESS_KEY"), SessionToken: os.Getenv("AWS_SESSION_TOKEN")}
+		SecretAccessKey: os.Getenv("AWS_SECRET_ACCESS_KEY"),
+		SessionToken:    os.Getenv("AWS_SESSION_TOKEN")}
 	switch {
 	case v.AccessKeyID == "" && v.SecretAccessKey == "":
 		return nil, "AWS_ACCESS_KEY_ID is not set", nil
 	case v.AccessKeyID == "" || v.SecretAccessKey == "":
-		return nil, "", errors.New("set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or neither")
+		return nil, "",
+			errors.New("set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or neither")
 	}
 	return &s3Key{Value: v, from: "AWS_ACCESS_KEY_ID"}, "", nil
 }
@@ -311,8 +315,9 @@ func (c *s3Chain) role(ctx context.Context, profile string, depth int) (*s3Key, 
 	get := func(key string) string { return c.files.of(profile, key) }
 	name := "the role of the profile " + profile
 	if get("mfa_serial") != "" {
-		return nil, fmt.Errorf("a role that asks for a code (mfa_serial) is not supported: run eval "+
-			"\"$(aws configure export-credentials --profile %s --format env)\"", profile)
+		return nil,
+			fmt.Errorf("a role that asks for a code (mfa_serial) is not supported: run eval "+
+				"\"$(aws configure export-credentials --profile %s --format env)\"", profile)
 	}
 	if file := get("web_identity_token_file"); file != "" {
 		p := &minio.STSWebIdentity{STSEndpoint: c.sts(), RoleARN: get("role_arn")}
@@ -329,8 +334,10 @@ func (c *s3Chain) role(ctx context.Context, profile string, depth int) (*s3Key, 
 	}
 	key, _, err = c.from(ctx, &minio.STSAssumeRole{STSEndpoint: c.sts(),
 		Options: minio.STSAssumeRoleOptions{
-			AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey, SessionToken: key.SessionToken,
-			Location: signingRegion(c.region), RoleARN: get("role_arn"), ExternalID: get("external_id"),
+			AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
+			SessionToken: key.SessionToken,
+			Location:     signingRegion(c.region), RoleARN: get("role_arn"),
+			ExternalID:      get("external_id"),
 			RoleSessionName: cmp.Or(get("role_session_name"), "dequantfs"),
 		}}, name)
 	return key, err
@@ -400,8 +407,9 @@ func (c *s3Chain) container(ctx context.Context) (*s3Key, string, error) {
 			return nil, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and _FULL_URI are not set", nil
 		}
 		if !containerHost(full) {
-			return nil, "", errors.New("AWS_CONTAINER_CREDENTIALS_FULL_URI must be https, or on this " +
-				"machine")
+			return nil, "",
+				errors.New("AWS_CONTAINER_CREDENTIALS_FULL_URI must be https, or on this " +
+					"machine")
 		}
 		p.Endpoint = full
 	}

@@ -30,7 +30,8 @@ func awsFiles(t *testing.T, config, secret string) {
 // withoutKeys takes the keys out of the environment.
 func withoutKeys(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+		"AWS_SESSION_TOKEN"} {
 		t.Setenv(name, "")
 	}
 }
@@ -69,10 +70,11 @@ func serverJSON() string {
 }
 
 // Each way to get keys is right if a server that checks signatures takes them.
-func TestKeysAreFoundWhereTheAWSCLIFindsThem(t *testing.T) {
+func TestServedKeysAreFoundWhereTheAWSCLIFindsThem(t *testing.T) {
 	s := stores.S3(t, "")
 	s.Write(t, "m/x", []byte("x"))
-	keys := fmt.Sprintf("aws_access_key_id = %s\naws_secret_access_key=%s\n", stores.AccessKey, stores.SecretKey)
+	keys := fmt.Sprintf("aws_access_key_id = %s\naws_secret_access_key=%s\n", stores.AccessKey,
+		stores.SecretKey)
 	wrong := "aws_access_key_id = AKIAWRONG\naws_secret_access_key = wrong-secret\n"
 	for name, prepare := range map[string]func(t *testing.T){
 		"the default profile":               func(t *testing.T) { awsFiles(t, "", "[default]\n"+keys) },
@@ -115,7 +117,8 @@ func TestKeysAreFoundWhereTheAWSCLIFindsThem(t *testing.T) {
 				}
 				return serverJSON()
 			})
-			setenv(t, "AWS_CONTAINER_CREDENTIALS_FULL_URI", url, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file)
+			setenv(t, "AWS_CONTAINER_CREDENTIALS_FULL_URI", url,
+				"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file)
 		},
 		"an instance": func(t *testing.T) { useInstance(t, serverJSON()) },
 	} {
@@ -154,7 +157,7 @@ func useInstance(t *testing.T, keys string) {
 }
 
 // Moto has the service that gives keys of roles.
-func TestKeysOfRolesComeFromTheTokenService(t *testing.T) {
+func TestServedKeysOfRolesComeFromTheTokenService(t *testing.T) {
 	s := stores.Moto(t)
 	s.Write(t, "m/x", []byte("x"))
 	token := filepath.Join(t.TempDir(), "token")
@@ -175,11 +178,13 @@ func TestKeysOfRolesComeFromTheTokenService(t *testing.T) {
 			awsFiles(t, "[default]\nrole_arn = "+role+"\nsource_profile = default\n"+keys, "")
 		},
 		"a chain": func(t *testing.T) {
-			awsFiles(t, "[default]\nrole_arn = "+role+"\nsource_profile = between\n[profile between]\n"+
-				"role_arn = "+role+"\nsource_profile = base\n", "[base]\n"+keys)
+			awsFiles(t,
+				"[default]\nrole_arn = "+role+"\nsource_profile = between\n[profile between]\n"+
+					"role_arn = "+role+"\nsource_profile = base\n", "[base]\n"+keys)
 		},
 		"an instance": func(t *testing.T) {
-			awsFiles(t, "[default]\nrole_arn = "+role+"\ncredential_source = Ec2InstanceMetadata\n", "")
+			awsFiles(t, "[default]\nrole_arn = "+role+"\ncredential_source = Ec2InstanceMetadata\n",
+				"")
 			useInstance(t, serverJSON())
 		},
 	} {
@@ -187,12 +192,14 @@ func TestKeysOfRolesComeFromTheTokenService(t *testing.T) {
 			useS3(t, s)
 			withoutKeys(t)
 			prepare(t)
-			b, err := openS3(t.Context(), address{scheme: "s3", rest: stores.Bucket + "/m"}, newClient(Options{}))
+			b, err := openS3(t.Context(), address{scheme: "s3", rest: stores.Bucket + "/m"},
+				newClient(Options{}))
 			if err != nil {
 				t.Fatal(err)
 			}
 			key, err := b.(*s3).keys.get(t.Context())
-			if err != nil || !strings.HasPrefix(key.AccessKeyID, "ASIA") || key.SessionToken == "" ||
+			if err != nil || !strings.HasPrefix(key.AccessKeyID, "ASIA") ||
+				key.SessionToken == "" ||
 				time.Until(key.Expiration) < time.Minute {
 				t.Fatalf("not the keys of a role until %s, %v", key.Expiration, err)
 			}
@@ -230,7 +237,9 @@ func TestTheFirstKindOfKeysCounts(t *testing.T) {
 		func() {},
 		func() { t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url) },
 		func() {
-			awsFiles(t, "", "[default]\naws_access_key_id = PROFILE\naws_secret_access_key = s # not a remark\n")
+			awsFiles(t, "",
+				"[default]\naws_access_key_id = PROFILE\n"+
+					"aws_secret_access_key = s # not a remark\n")
 		},
 		func() { setenv(t, "AWS_ACCESS_KEY_ID", "ENVIRONMENT", "AWS_SECRET_ACCESS_KEY", "s") },
 		func() { t.Setenv("AWS_NO_SIGN_REQUEST", "1") },
@@ -254,7 +263,8 @@ func TestWithoutKeysEveryKindIsNamed(t *testing.T) {
 		t.Fatalf("%v, %v", key, err)
 	}
 	text := strings.Join(key.tried, "\n")
-	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "the profile default",
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE",
+		"the profile default",
 		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_EC2_METADATA_DISABLED"} {
 		if !strings.Contains(text, name) {
 			t.Errorf("no word of %s in %s", name, text)
@@ -285,7 +295,8 @@ func TestAMissingMetadataServiceIsGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&s3Chain{files, "", http.DefaultClient}).find(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := (&s3Chain{files, "", http.DefaultClient}).find(ctx); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("a caller that has left: %v", err)
 	}
 }
@@ -304,16 +315,19 @@ func TestKeysThatCannotBeHadAreNamed(t *testing.T) {
 			want: "profile default: it needs both"},
 		"no such profile": {env: []string{"AWS_PROFILE", "absent"},
 			want: "AWS_PROFILE is absent, and neither"},
-		"a process that fails": {config: "[default]\ncredential_process = echo " + secret + "; exit 3\n",
+		"a process that fails": {config: "[default]\ncredential_process = echo " + secret +
+			"; exit 3\n",
 			want: "credential_process failed: exit status 3"},
 		"a process without keys": {config: "[default]\ncredential_process = echo " + secret + "\n",
 			want: "credential_process printed no keys"},
 		"a sign-on that has ended": {config: "[default]\nsso_start_url = https://x.awsapps.com/start\n" +
 			"sso_region = us-east-1\nsso_account_id = 1\nsso_role_name = reader\n", want: "aws sso login"},
 		"an unknown way to sign on": {config: "[default]\nlogin_session = x\n", want: "export-credentials"},
-		"a role with a code": {config: "[default]\nrole_arn = r\nsource_profile = default\nmfa_serial = m\n",
+		"a role with a code": {config: "[default]\nrole_arn = r\nsource_profile = " +
+			"default\nmfa_serial = m\n",
 			want: "export-credentials --profile default"},
-		"a circle of profiles": {config: "[default]\nrole_arn = r\nsource_profile = b\n[profile b]\n" +
+		"a circle of profiles": {config: "[default]\nrole_arn = r\nsource_profile = b\n[profile " +
+			"b]\n" +
 			"role_arn = r\nsource_profile = default\n", want: "refers to itself"},
 		"a role without a source": {config: "[default]\nrole_arn = r\nsource_profile = absent\n",
 			want: "gives no keys"},
@@ -432,7 +446,8 @@ func TestKeysThatAreStillValidOutliveAFailure(t *testing.T) {
 	k.keep(keyUntil(1, -time.Minute))
 	k.makeDue()
 	for range 3 { // the first call is the only one that asks
-		if _, err := k.get(t.Context()); err == nil || !strings.Contains(err.Error(), "out of order") {
+		if _, err := k.get(t.Context()); err == nil ||
+			!strings.Contains(err.Error(), "out of order") {
 			t.Errorf("expired keys: %v", err)
 		}
 	}
@@ -477,11 +492,14 @@ func TestKeysThatTheStoreRefusesAreRenewedOnce(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if requests.Add(1); !strings.Contains(r.Header.Get("Authorization"), "Credential=SECOND/") {
 			w.WriteHeader(http.StatusBadRequest)
-			fmt.Fprint(w, "<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message>"+
-				"<Token-0>first-token</Token-0></Error>")
+			fmt.Fprint(w,
+				"<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message>"+
+					"<Token-0>first-token</Token-0></Error>")
 			return
 		}
-		fmt.Fprint(w, "<ListBucketResult><Contents><Key>x</Key><Size>1</Size><ETag>e</ETag></Contents></ListBucketResult>")
+		fmt.Fprint(w,
+			"<ListBucketResult><Contents><Key>x</Key><Size>1</Size><ETag>e</ETag></Contents>"+
+				"</ListBucketResult>")
 	}))
 	defer s.Close()
 	t.Setenv("AWS_ENDPOINT_URL_S3", s.URL)
@@ -492,12 +510,14 @@ func TestKeysThatTheStoreRefusesAreRenewedOnce(t *testing.T) {
 	awsFiles(t, "", keys("FIRST"))
 	store := openStore(t, "s3://bucket").(*store)
 	_, err := store.List(t.Context(), ".", 10)
-	if err == nil || !strings.Contains(err.Error(), "the credentials from the profile default have expired") ||
+	if err == nil ||
+		!strings.Contains(err.Error(), "the credentials from the profile default have expired") ||
 		strings.Contains(err.Error(), "first-token") || requests.Load() != 2 {
 		t.Errorf("%v, after %d requests", err, requests.Load())
 	}
 	awsFiles(t, "", "")
-	if _, err := store.List(t.Context(), ".", 10); err == nil || !strings.Contains(err.Error(), "are gone") {
+	if _, err := store.List(t.Context(), ".", 10); err == nil ||
+		!strings.Contains(err.Error(), "are gone") {
 		t.Errorf("keys that are gone: %v", err)
 	}
 	awsFiles(t, "", keys("SECOND"))

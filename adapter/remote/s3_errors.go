@@ -86,14 +86,19 @@ func (f *s3Failure) expired() bool {
 
 // s3Ways are the ways out by the code of S3. Of %s there is one: where the credentials are from.
 var s3Ways = map[string]string{
-	"NoSuchBucket":                 "there is no such bucket: check its name and the endpoint",
-	"InvalidBucketName":            "there is no such bucket: check its name and the endpoint",
-	"InvalidAccessKeyId":           "the store does not know the key from %s: check it and the endpoint",
-	"XAdminUserNotFound":           "the store does not know the key from %s: check it and the endpoint",
-	"SignatureDoesNotMatch":        "the secret key from %s is not the right one, or a proxy changes requests",
-	"ExpiredToken":                 "the credentials from %s have expired: renew them, such as by aws sso login",
-	"InvalidToken":                 "the session token from %s is not valid: renew the credentials",
-	"InvalidObjectState":           "the object is archived: restore it first, such as by aws s3api restore-object",
+	"NoSuchBucket":      "there is no such bucket: check its name and the endpoint",
+	"InvalidBucketName": "there is no such bucket: check its name and the endpoint",
+	"InvalidAccessKeyId": "the store does not know the key from %s: check it and the " +
+		"endpoint",
+	"XAdminUserNotFound": "the store does not know the key from %s: check it and the " +
+		"endpoint",
+	"SignatureDoesNotMatch": "the secret key from %s is not the right one, or a proxy " +
+		"changes requests",
+	"ExpiredToken": "the credentials from %s have expired: renew them, such as " +
+		"by aws sso login",
+	"InvalidToken": "the session token from %s is not valid: renew the credentials",
+	"InvalidObjectState": "the object is archived: restore it first, such as by aws " +
+		"s3api restore-object",
 	"AllAccessDisabled":            "the owner has disabled the bucket",
 	"AuthorizationHeaderMalformed": "the region is another one: set AWS_REGION",
 	"MethodNotAllowed":             "the server does not answer as S3: check the endpoint",
@@ -109,14 +114,14 @@ func (s *s3) explain(f *s3Failure, key string, keys *s3Key) error {
 	case f.code == "RequestTimeout" || f.status == http.StatusRequestTimeout || f.status >= 500:
 		return &delay{f, f.after, false}
 	case f.code == "RequestTimeTooSkewed":
-		return fmt.Errorf("the clock of this machine is %s off: set it right, such as by timedatectl "+
-			"set-ntp true: %w", f.skew.Abs().Round(time.Second), f)
+		return fmt.Errorf("the clock of this machine is %s off: set it right, such as by "+
+			"timedatectl set-ntp true: %w", f.skew.Abs().Round(time.Second), f)
 	case f.status/100 == 3:
-		return fmt.Errorf("bucket %s is at another address: set AWS_REGION, or AWS_ENDPOINT_URL_S3 for a "+
-			"store that is not Amazon's: %w", s.bucket, f)
+		return fmt.Errorf("bucket %s is at another address: set AWS_REGION, or "+
+			"AWS_ENDPOINT_URL_S3 for a store that is not Amazon's: %w", s.bucket, f)
 	case strings.Contains(f.text, "Server Side Encryption") && f.status == http.StatusBadRequest:
-		return fmt.Errorf("the object is encrypted with a key of the customer (SSE-C), which is not "+
-			"supported: copy it to one without: %w", f)
+		return fmt.Errorf("the object is encrypted with a key of the customer (SSE-C), which is "+
+			"not supported: copy it to one without: %w", f)
 	}
 	if way := s3Ways[f.code]; way != "" {
 		if strings.Contains(way, "%s") {
@@ -127,11 +132,13 @@ func (s *s3) explain(f *s3Failure, key string, keys *s3Key) error {
 	switch {
 	case f.status == http.StatusForbidden || f.status == http.StatusUnauthorized:
 		return s.denied(f, key, keys)
-	case key != "" && (f.status == http.StatusPreconditionFailed || f.status == http.StatusNotFound ||
+	case key != "" && (f.status == http.StatusPreconditionFailed ||
+		f.status == http.StatusNotFound ||
 		f.status == http.StatusGone || f.status == http.StatusRequestedRangeNotSatisfiable):
 		return fmt.Errorf("%w: %w", source.ErrChanged, f)
 	case f.status == http.StatusNotFound:
-		return fmt.Errorf("bucket %s: there is no such bucket, or the endpoint is not S3: %w", s.bucket, f)
+		return fmt.Errorf("bucket %s: there is no such bucket, or the endpoint is not S3: %w",
+			s.bucket, f)
 	}
 	return f
 }
@@ -139,11 +146,11 @@ func (s *s3) explain(f *s3Failure, key string, keys *s3Key) error {
 // denied explains a refusal. That of an object may pass: its bucket could be listed, so it is more
 // likely a mistake. So may one that has no code of S3.
 func (s *s3) denied(f *s3Failure, key string, keys *s3Key) error {
-	err := fmt.Errorf("bucket %s: the credentials from %s may not read it: ask for s3:ListBucket and "+
-		"s3:GetObject: %w", s.bucket, keys.from, f)
+	err := fmt.Errorf("bucket %s: the credentials from %s may not read it: ask for "+
+		"s3:ListBucket and s3:GetObject: %w", s.bucket, keys.from, f)
 	if keys.anonymous() {
-		err = fmt.Errorf("bucket %s: it is not public, and no credentials were found (%s): run aws "+
-			"configure, or set AWS_PROFILE or AWS_ACCESS_KEY_ID: %w", s.bucket,
+		err = fmt.Errorf("bucket %s: it is not public, and no credentials were found (%s): run "+
+			"aws configure, or set AWS_PROFILE or AWS_ACCESS_KEY_ID: %w", s.bucket,
 			strings.Join(keys.tried, "; "), f)
 	}
 	if f.code == "" || key != "" {

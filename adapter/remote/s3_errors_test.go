@@ -25,7 +25,8 @@ func fakeS3(t *testing.T, answer http.HandlerFunc) *s3 {
 	t.Cleanup(s.Close)
 	setenv(t, "AWS_ENDPOINT_URL", s.URL, "AWS_ACCESS_KEY_ID", "AKIATESTTESTTEST",
 		"AWS_SECRET_ACCESS_KEY", "secret-of-the-test", "AWS_SESSION_TOKEN", "token-of-the-test")
-	opened, err := openS3(t.Context(), address{scheme: "s3", rest: "bucket/m"}, newClient(Options{}))
+	opened, err := openS3(t.Context(), address{scheme: "s3", rest: "bucket/m"},
+		newClient(Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,8 @@ func failing(status int, code, message string, header ...string) http.HandlerFun
 		w.WriteHeader(status)
 		if code != "" {
 			fmt.Fprintf(w, "<?xml version=\"1.0\"?>\n<Error><Code>%s</Code><Message>%s</Message>"+
-				"<StringToSign>%s</StringToSign></Error>", code, message, r.Header.Get("Authorization"))
+				"<StringToSign>%s</StringToSign></Error>", code, message,
+				r.Header.Get("Authorization"))
 		}
 	}
 }
@@ -71,8 +73,9 @@ func TestAnswersOfS3AreErrorsOfTheirKind(t *testing.T) {
 		{403, "AccessDenied", "Access Denied", later, "ask for s3:ListBucket and s3:GetObject"},
 		{401, "Unauthorized", "", later, "credentials from AWS_ACCESS_KEY_ID"},
 		{403, "InvalidObjectState", "The operation is not valid", never, "restore it first"},
-		{400, "InvalidRequest", "The object was stored using a form of Server Side Encryption. The " +
-			"correct parameters must be provided.", never, "SSE-C"},
+		{400, "InvalidRequest",
+			"The object was stored using a form of Server Side Encryption. The " +
+				"correct parameters must be provided.", never, "SSE-C"},
 		{403, "SignatureDoesNotMatch", "The request signature we calculated", never, "secret key from AWS_ACCESS_KEY_ID"},
 		{403, "InvalidAccessKeyId", "", never, "does not know the key from AWS_ACCESS_KEY_ID"},
 		{400, "ExpiredToken", "", never, "have expired: renew them"},
@@ -104,7 +107,8 @@ func TestAnswersOfS3AreErrorsOfTheirKind(t *testing.T) {
 			if kind != c.kind || d != nil && d.after != 7*time.Second {
 				t.Errorf("it is %s, not %s: %v", kind, c.kind, err)
 			}
-			for _, secret := range []string{"secret-of", "token-of", "AKIATEST", "Signature=", "AWS4-HMAC"} {
+			for _, secret := range []string{"secret-of", "token-of", "AKIATEST", "Signature=",
+				"AWS4-HMAC"} {
 				if strings.Contains(err.Error(), secret) {
 					t.Errorf("%q is in %v", secret, err)
 				}
@@ -120,7 +124,8 @@ func TestMessagesOfS3HaveNoSecrets(t *testing.T) {
 			r.Header.Get("X-Amz-Security-Token")+" and secret-of-the-test\x1b[31m\n\nred")(w, r)
 	})
 	_, err := b.get(t.Context(), &object{name: "x", size: 1, etag: `"e"`}, 0, 1)
-	for _, secret := range []string{"secret-of", "token-of", "AKIATEST", "Signature=", "\x1b", "\n"} {
+	for _, secret := range []string{"secret-of", "token-of", "AKIATEST", "Signature=", "\x1b",
+		"\n"} {
 		if err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("%q is in %v", secret, err)
 		}
@@ -130,10 +135,12 @@ func TestMessagesOfS3HaveNoSecrets(t *testing.T) {
 // The bucket could be listed, so a refusal of an object is more likely a mistake.
 func TestARefusalOfAnObjectMayPass(t *testing.T) {
 	b := fakeS3(t, failing(403, "AccessDenied", "Access Denied"))
-	if _, err := b.get(t.Context(), &object{name: "x", size: 1, etag: `"e"`}, 0, 1); !errors.As(err, new(*delay)) {
+	if _, err := b.get(t.Context(), &object{name: "x", size: 1, etag: `"e"`}, 0, 1); !errors.As(err,
+		new(*delay)) {
 		t.Errorf("%v", err)
 	}
-	if _, err := b.list(t.Context(), ".", 1); err == nil || errors.As(err, new(*delay)) || !final(err) {
+	if _, err := b.list(t.Context(), ".", 1); err == nil || errors.As(err, new(*delay)) ||
+		!final(err) {
 		t.Errorf("a listing: %v", err)
 	}
 }
@@ -150,7 +157,8 @@ func TestETagsOfS3HaveQuotes(t *testing.T) {
 	a.Body.Close()
 }
 
-const onePage = "<ListBucketResult><Contents><Key>m/x</Key><Size>1</Size><ETag>e</ETag></Contents></ListBucketResult>"
+const onePage = "<ListBucketResult><Contents><Key>m/x</Key><Size>1</Size><ETag>e</ETag>" +
+	"</Contents></ListBucketResult>"
 
 func TestTheBucketTellsItsRegion(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -257,7 +265,8 @@ func TestRedirectsOfS3ComeToAnEnd(t *testing.T) {
 		http.Redirect(w, r, r.URL.Path, http.StatusFound)
 	})
 	_, err := b.get(t.Context(), &object{name: "x", size: 1, etag: `"e"`}, 0, 1)
-	if err == nil || !strings.Contains(err.Error(), "another address") || requests.Load() != mostRedirects+1 {
+	if err == nil || !strings.Contains(err.Error(), "another address") ||
+		requests.Load() != mostRedirects+1 {
 		t.Errorf("%v after %d requests", err, requests.Load())
 	}
 }
@@ -283,16 +292,20 @@ func TestListingsOfS3ThatCannotBeRightAreRefused(t *testing.T) {
 }
 
 func TestHostileNamesInListingsOfS3AreLeftOut(t *testing.T) {
-	keys := []string{"m/", "m/..", "m/.", "m/a%0Ab", "m/a%00", "m/%FF", "m/a%5Cb", "m//", "m/ok", "m/ok",
+	keys := []string{"m/", "m/..", "m/.", "m/a%0Ab", "m/a%00", "m/%FF", "m/a%5Cb", "m//", "m/ok",
+		"m/ok",
 		"m/" + strings.Repeat("x", 300), "m/last+one%2B"}
 	b := fakeS3(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "<ListBucketResult><EncodingType>url</EncodingType>")
 		for _, k := range keys {
-			fmt.Fprintf(w, "<Contents><Key>%s</Key><Size>1</Size><ETag>&quot;e&quot;</ETag></Contents>", k)
+			fmt.Fprintf(w,
+				"<Contents><Key>%s</Key><Size>1</Size><ETag>&quot;e&quot;</ETag></Contents>", k)
 		}
 		fmt.Fprint(w, "<CommonPrefixes><Prefix>m//</Prefix></CommonPrefixes>"+
-			"<CommonPrefixes><Prefix>m/../</Prefix></CommonPrefixes><CommonPrefixes><Prefix>m/ok/</Prefix>"+
-			"</CommonPrefixes><CommonPrefixes><Prefix>m/sub/</Prefix></CommonPrefixes></ListBucketResult>")
+			"<CommonPrefixes><Prefix>m/../</Prefix></CommonPrefixes>"+
+			"<CommonPrefixes><Prefix>m/ok/</Prefix>"+
+			"</CommonPrefixes><CommonPrefixes><Prefix>m/sub/</Prefix></CommonPrefixes>"+
+			"</ListBucketResult>")
 	})
 	var log strings.Builder
 	b.client.logger = slog.New(slog.NewTextHandler(&log, nil))
@@ -321,11 +334,14 @@ func TestEndlessListingsOfS3End(t *testing.T) {
 		var requests atomic.Int64
 		b := fakeS3(t, func(w http.ResponseWriter, r *http.Request) {
 			n := requests.Add(1)
-			fmt.Fprintf(w, "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>%s"+
-				"</NextContinuationToken><Contents><Key>m/a\\%d</Key><Size>1</Size></Contents></ListBucketResult>",
+			fmt.Fprintf(w,
+				"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>%s"+
+					"</NextContinuationToken><Contents><Key>m/a\\%d</Key><Size>1</Size></Contents>"+
+					"</ListBucketResult>",
 				next(n), n)
 		})
-		if l, err := b.list(t.Context(), ".", 50); err != nil || len(l) != 0 || requests.Load() > 50 {
+		if l, err := b.list(t.Context(), ".", 50); err != nil || len(l) != 0 ||
+			requests.Load() > 50 {
 			t.Errorf("%s: %v, %v after %d requests", name, l, err, requests.Load())
 		}
 	}

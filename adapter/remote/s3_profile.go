@@ -41,8 +41,9 @@ func readProfiles() (*awsProfiles, error) {
 		*to = file
 	}
 	if f.named && !f.has(f.chosen) {
-		return nil, fmt.Errorf("AWS_PROFILE is %s, and neither %s nor %s has that profile: check it "+
-			"by aws configure list-profiles", f.chosen, f.paths[0], f.paths[1])
+		return nil,
+			fmt.Errorf("AWS_PROFILE is %s, and neither %s nor %s has that profile: check it "+
+				"by aws configure list-profiles", f.chosen, f.paths[0], f.paths[1])
 	}
 	return f, nil
 }

@@ -54,7 +54,8 @@ var hostLabel = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
 
 // url is the address of an object, or of the bucket if the key is empty.
 func (s s3Site) url(region, bucket, key string, query url.Values) *url.URL {
-	u := &url.URL{Scheme: "https", Host: "s3" + s.stack + "." + signingRegion(region) + "." + partition(region)}
+	u := &url.URL{Scheme: "https", Host: "s3" + s.stack + "." + signingRegion(region) + "." +
+		partition(region)}
 	if s.endpoint != nil {
 		*u = *s.endpoint
 	}

@@ -49,8 +49,9 @@ func TestBucketsAreAtTheAddressesOfS3(t *testing.T) {
 			"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true"}, "https://models.s3.us-east-1.amazonaws.com/m/a%20b%2Bc"},
 		"hosts at an endpoint": {"models", "", []string{"AWS_ENDPOINT_URL", "https://r2.example",
 			"AWS_S3_ADDRESSING_STYLE", "virtual"}, "https://models.r2.example/m/a%20b%2Bc"},
-		"hosts by the profile": {"models", "[default]\ns3 =\n  max_queue_size = 3\n  addressing_style = virtual\n" +
-			"endpoint_url = https://r2.example\n", nil, "https://models.r2.example/m/a%20b%2Bc"},
+		"hosts by the profile": {"models",
+			"[default]\ns3 =\n  max_queue_size = 3\n  addressing_style = virtual\n" +
+				"endpoint_url = https://r2.example\n", nil, "https://models.r2.example/m/a%20b%2Bc"},
 		"paths at Amazon": {"models", "", []string{"AWS_S3_ADDRESSING_STYLE", "path"},
 			"https://s3.us-east-1.amazonaws.com/models/m/a%20b%2Bc"},
 	} {
@@ -79,7 +80,8 @@ func TestEndpointsThatAreNoneAreRefused(t *testing.T) {
 		"no host":         {"AWS_ENDPOINT_URL_S3", "http:///x"},
 		"a strange style": {"AWS_S3_ADDRESSING_STYLE", "sideways"},
 	} {
-		if _, _, err := siteFor(t, "models", "", env...); err == nil || strings.Contains(err.Error(), "secret") {
+		if _, _, err := siteFor(t, "models", "", env...); err == nil ||
+			strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -99,7 +101,8 @@ func TestNamesOfBucketsAndFolders(t *testing.T) {
 			t.Errorf("%s: %s %s %v", rest, bucket, prefix, err)
 		}
 	}
-	for _, rest := range []string{"", "/m", "b", "a..b/m", "-ab/m", "a b/m", "user@host/m", "host:80/m",
+	for _, rest := range []string{"", "/m", "b", "a..b/m", "-ab/m", "a b/m", "user@host/m",
+		"host:80/m",
 		"b12//m", "b12/./m", "b12/../m", "b12/a\nb", "b12/\xff", `b12/a\b`, "arn:aws:s3:x/m", "b--use1-az4--x-s3/m",
 		"b12/" + strings.Repeat("x", 256)} {
 		if bucket, prefix, err := splitS3(rest); err == nil {
@@ -120,14 +123,17 @@ func TestProfilesThatCannotBeReadAreNamed(t *testing.T) {
 
 func TestBothFilesOfAProfileCount(t *testing.T) {
 	noAWS(t)
-	awsFiles(t, "[profile a]\nregion = eu-west-3\nAWS_ACCESS_KEY_ID = CONFIG\naws_secret_access_key = c\n"+
-		"[b]\nregion = not-a-profile\n", "[a]\naws_access_key_id = FILE\naws_secret_access_key = f\n")
+	awsFiles(t,
+		"[profile a]\nregion = eu-west-3\nAWS_ACCESS_KEY_ID = CONFIG\naws_secret_access_key = c\n"+
+			"[b]\nregion = not-a-profile\n",
+		"[a]\naws_access_key_id = FILE\naws_secret_access_key = f\n")
 	t.Setenv("AWS_PROFILE", "a")
 	f, err := readProfiles()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id, secret, _ := f.static("a"); id != "FILE" || secret != "f" || f.get("region") != "eu-west-3" {
+	if id, secret, _ := f.static("a"); id != "FILE" || secret != "f" ||
+		f.get("region") != "eu-west-3" {
 		t.Errorf("%s %s %s", id, secret, f.get("region"))
 	}
 	if f.has("b") || f.has("absent") || !f.has("a") {
@@ -158,13 +164,16 @@ func TestProfilesMeanWhatTheyDoForTheAWSCLI(t *testing.T) {
 		"two defaults":        {"[default]\nregion = a-1\n[profile default]\nregion = b-1\n", "[default]\n" + keys, "", "A s  b-1  "},
 		"a profile in quotes": {"[profile \"my prof\"]\nregion = r-1\n" + keys, "", "my prof", "A s  r-1  "},
 		"a tab":               {"[profile\twork]\nregion = r-1\n" + keys, "", "work", "A s  r-1  "},
-		"keys below a key": {"[default]\nregion = r-1\ns3 =\n    addressing_style = path\n    max = 3\n" +
+		"keys below a key": {"[default]\nregion = r-1\ns3 =\n    addressing_style = path\n    " +
+			"max = 3\n" +
 			"endpoint_url = http://e\n" + keys, "", "", "A s  r-1 http://e path"},
-		"keys below a key, by tabs": {"[default]\ns3 =\n\taddressing_style=path\nregion = r-1\n" + keys, "", "",
+		"keys below a key, by tabs": {"[default]\ns3 =\n\taddressing_style=path\nregion = r-1\n" +
+			keys, "", "",
 			"A s  r-1  path"},
 		"services": {"[default]\nservices = x\nendpoint_url=http://g\n" + keys + "[services x]\nsts =\n" +
 			"  endpoint_url = http://sts\ns3 =\n  endpoint_url = http://s3\n", "", "", "A s   http://s3 "},
-		"keys in both files": {"[default]\naws_access_key_id = C\naws_secret_access_key = c\n", "[default]\n" + keys, "",
+		"keys in both files": {"[default]\naws_access_key_id = C\naws_secret_access_key = c\n",
+			"[default]\n" + keys, "",
 			"A s    "},
 	} {
 		noAWS(t)

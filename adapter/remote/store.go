@@ -75,7 +75,8 @@ func (s *store) List(ctx context.Context, folder string, most int) (source.Listi
 	if err != nil {
 		return source.Listing{}, err
 	}
-	l := source.Listing{Mode: fs.ModeDir | s.mode() | 0o111, Entries: make([]source.Entry, len(objects))}
+	l := source.Listing{Mode: fs.ModeDir | s.mode() | 0o111,
+		Entries: make([]source.Entry, len(objects))}
 	for i, o := range objects {
 		l.Entries[i] = source.Entry{Name: path.Base(o.name), Dir: o.dir}
 	}

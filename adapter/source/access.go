@@ -23,8 +23,8 @@ func NoAccess(path, reason string) *Access {
 	return &Access{[]*grant{{path: path, unknown: reason}}}
 }
 
-// Everyone returns the access to a file that all users may read, such as one of a public repository.
-// name names the file in messages.
+// Everyone returns the access to a file that all users may read, such as one of a public
+// repository. name names the file in messages.
 func Everyone(name string) *Access {
 	g := &grant{path: name, want: canRead, others: canRead}
 	g.mode = 0o444

@@ -9,8 +9,8 @@ type Ahead interface {
 	// is in memory, on its way, or was begun. If there is no room it is false.
 	Ahead(off, n int64) bool
 
-	// Distance is how many bytes ahead of a reader are worth fetching. It grows with the rate of the
-	// store and with the time that an answer takes.
+	// Distance is how many bytes ahead of a reader are worth fetching. It grows with the rate of
+	// the store and with the time that an answer takes.
 	Distance() int64
 }
 

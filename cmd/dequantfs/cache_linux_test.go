@@ -28,7 +28,7 @@ func inMemory(t *testing.T) string {
 
 // A second mount reads the disk cache of the first. Two mounts may share it, and it may be damaged
 // and pruned meanwhile.
-func TestASecondMountReadsTheDiskCache(t *testing.T) {
+func TestServedASecondMountReadsTheDiskCache(t *testing.T) {
 	requireFUSE(t)
 	for _, kind := range []string{"http", "hub", "s3"} {
 		t.Run(kind, func(t *testing.T) {

@@ -16,6 +16,7 @@ package main
 import (
 	"context"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -44,6 +45,7 @@ var commands = []func() *cobra.Command{
 }
 
 func main() {
+	log.SetOutput(io.Discard) // net/http would print what a hostile server sends
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, func() {
 		signal.Ignore(syscall.SIGHUP) // it comes from the kernel and from the shell

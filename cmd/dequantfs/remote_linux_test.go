@@ -38,7 +38,8 @@ type place struct {
 
 // storeKinds put a folder into a store. The function at gives the store as it is seen through a
 // proxy.
-var storeKinds = map[string]func(t *testing.T, folder string) (url string, at func(url string) place){
+var storeKinds = map[string]func(t *testing.T, folder string) (url string,
+	at func(url string) place){
 	"http": func(t *testing.T, folder string) (string, func(string) place) {
 		return put(t, stores.HTTP(t, ""), folder)
 	},
@@ -117,7 +118,7 @@ func golden4bit(t *testing.T, dir string) string {
 }
 
 // A mount of each store has the files of the local mount, in all layouts.
-func TestAMountOverANetworkEqualsTheLocalOne(t *testing.T) {
+func TestServedAMountOverANetworkEqualsTheLocalOne(t *testing.T) {
 	requireFUSE(t)
 	for kind, start := range storeKinds {
 		t.Run(kind, func(t *testing.T) {
@@ -310,8 +311,8 @@ func TestARankTransfersWhatItNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.source = model
-	for _, layout := range []string{"hf", "native"} {
-		throughProxy(t, s, "--layout", layout, "--ep", "1/4")
+	for rank, layout := range map[string]string{"0/8": "hf", "1/4": "native", "7/8": "native"} {
+		throughProxy(t, s, "--layout", layout, "--ep", rank)
 		opened := s.status().Stats.Network.Bytes
 		for _, f := range s.files() {
 			if _, err := os.ReadFile(f); err != nil {
@@ -320,12 +321,12 @@ func TestARankTransfersWhatItNeeds(t *testing.T) {
 		}
 		m := s.status()
 		s.run("umount", s.mnt)
-		need := neededBytes(t, s, layout, "1/4")
+		need := neededBytes(t, s, layout, rank)
 		got := m.Stats.Network.Bytes - opened
-		t.Logf("%s: %d bytes transferred, %d needed: %.3f", layout, got, need,
+		t.Logf("%s %s: %d bytes transferred, %d needed: %.3f", layout, rank, got, need,
 			float64(got)/float64(need))
 		if float64(got) > 1.05*float64(need) {
-			t.Errorf("%s: %d bytes transferred, %d needed", layout, got, need)
+			t.Errorf("%s %s: %d bytes transferred, %d needed", layout, rank, got, need)
 		}
 	}
 }
@@ -361,7 +362,7 @@ func neededBytes(t *testing.T, s *session, layout, ep string) (n int64) {
 }
 
 // A checkpoint of many shards is opened in a few round trips.
-func TestManyShardsAreListedInAFewRoundTrips(t *testing.T) {
+func TestServedManyShardsAreListedInAFewRoundTrips(t *testing.T) {
 	s := newSession(t)
 	const shards = 163
 	model := filepath.Join(s.dir, "many")
@@ -468,7 +469,7 @@ func tensorSizes(t *testing.T, name string) map[string]int64 {
 
 // Verify compares the files of a repository with the hashes that the Hub tells, and says which have
 // none.
-func TestVerifyComparesASourceWithItsPublisher(t *testing.T) {
+func TestServedVerifyComparesASourceWithItsPublisher(t *testing.T) {
 	s := newSession(t)
 	url, at := storeKinds["hub"](t, s.source)
 	hub := at(url)
@@ -497,7 +498,7 @@ func TestVerifyComparesASourceWithItsPublisher(t *testing.T) {
 
 // The doctor says which version and credentials are used, and how the server answers, but no
 // secret.
-func TestTheDoctorExaminesASourceOverANetwork(t *testing.T) {
+func TestServedTheDoctorExaminesASourceOverANetwork(t *testing.T) {
 	s := newSession(t)
 	for kind, want := range map[string]string{
 		"hub": "none are used", "s3": "keys from", "http": "none are used",
@@ -564,7 +565,7 @@ func TestBenchMeasuresASourceOverANetwork(t *testing.T) {
 
 // Files that are read with credentials are for the user who has them. The credentials are nowhere
 // to be seen.
-func TestCredentialsAreNotShown(t *testing.T) {
+func TestServedCredentialsAreNotShown(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
 	h := stores.StartHub(t, stores.HubOptions{})
@@ -572,7 +573,8 @@ func TestCredentialsAreNotShown(t *testing.T) {
 	h.Restrict("org/model", stores.Private)
 	p := place{"hf://org/model", append(h.Env(), "HF_TOKEN="+stores.Token)}
 	log := filepath.Join(s.dir, "log")
-	c := p.from(s.command("mount", "--verbose", "--allow-other", "--log-file", log, p.source, s.mnt))
+	c := p.from(s.command("mount", "--verbose", "--allow-other", "--log-file", log, p.source,
+		s.mnt))
 	said, err := c.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, said)
@@ -597,7 +599,8 @@ func TestCredentialsAreNotShown(t *testing.T) {
 		"messages": said, "status": []byte(s.run("status", s.mnt)),
 		"status --json": []byte(s.run("status", "--json")),
 	}
-	for _, name := range []string{log, fmt.Sprintf("/proc/%d/cmdline", pid), "/proc/self/mountinfo"} {
+	for _, name := range []string{log, fmt.Sprintf("/proc/%d/cmdline", pid),
+		"/proc/self/mountinfo"} {
 		if texts[name], err = os.ReadFile(name); err != nil {
 			t.Fatal(err)
 		}

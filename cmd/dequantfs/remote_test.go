@@ -104,7 +104,8 @@ func TestSourceFlagsAreChecked(t *testing.T) {
 		if (err != nil) != c.wrong {
 			t.Errorf("%+v: %v", c.flags, err)
 		}
-		if err == nil && (o.remote.Memory <= 0 || o.remote.DiskCacheSize != int64(c.flags.cacheSize)) {
+		if err == nil &&
+			(o.remote.Memory <= 0 || o.remote.DiskCacheSize != int64(c.flags.cacheSize)) {
 			t.Errorf("%+v: %+v", c.flags, o.remote)
 		}
 	}

@@ -94,7 +94,7 @@ func secretWeb(t *testing.T, s *session) secretPlace {
 
 // No credential is in what a mount prints, logs and records, nor in what other users see of its
 // process. That holds while everything fails, and when the process is made to dump its state.
-func TestCredentialsAreNowhereToBeSeen(t *testing.T) {
+func TestServedCredentialsAreNowhereToBeSeen(t *testing.T) {
 	requireFUSE(t)
 	for kind, start := range secretKinds {
 		t.Run(kind, func(t *testing.T) {

@@ -9,12 +9,14 @@ import groups
 import libraries
 import reference
 import stand_in
+import stores
 import titan
 
 # module, function, seconds that it may take, and the environment if it is not that of the suite
 CHECKS = ("views", "formats", "formats_fp8", "families_hf", "ranks", "scales", "safe_open", "slices", "tools")
 LIGHT = [("light", f, 600) for f in CHECKS]
 LIGHT += [("requantized", "goldens", 600)]
+LIGHT += [("stores", f, 600) for f in stores.LIGHT]
 LOADERS = (
     "transformers",
     "automodel",
@@ -32,6 +34,7 @@ HEAVY += [("titan", f, 600) for f in titan.CHILDREN]
 HEAVY += [("reference", f, 600) for f in (*reference.GROUPS, "differs")]
 HEAVY += [("classes", "all", 600)]
 HEAVY += [("stand_in", f, 600) for f in stand_in.CHILDREN]
+HEAVY += [("stores", f, 600) for f in ("torch", "transformers")]
 HEAVY += [("groups", f, 600) for f in ("listing", *groups.CHILDREN)]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]

@@ -4,12 +4,13 @@
 //	go run ./testdata/remotebench
 //	go run ./testdata/remotebench -delay 100ms -total 0 -source ~/models/DeepSeek-V3
 //
-// Each round reads the source's bytes with a plain reader of many ranges, the mount with 16 readers,
-// and the mount through one mapping. Then it compares a mount with a warm disk cache to a mount of
-// the local source. Rates are bytes of the source in a second, so they can be compared.
+// Each round reads the source's bytes with a plain reader of many ranges, the mount with 16
+// readers, and the mount through one mapping. Then it compares a mount with a warm disk cache to a
+// mount of the local source. Rates are bytes of the source in a second, so they can be compared.
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dequantfs/dequantfs/testdata/faultproxy"
@@ -31,7 +33,7 @@ type options struct {
 	rounds                        int
 	plan                          faultproxy.Plan
 	perConn, total                float64
-	flags                         string
+	flags, cacheDir               string
 	drop                          bool
 	least                         float64
 }
@@ -43,6 +45,7 @@ func main() {
 	flag.StringVar(&o.layout, "layout", "hf", "layout of the mounts")
 	flag.StringVar(&o.flags, "flags", "", "further flags of the mounts, separated by spaces")
 	flag.StringVar(&o.only, "only", "", "cold or cache; both if empty")
+	flag.StringVar(&o.cacheDir, "cache", "", "folder of the disk cache; a new one if it is empty")
 	flag.IntVar(&o.size, "size", 1024, "MiB of the checkpoint that is made")
 	flag.IntVar(&o.readers, "readers", 16, "readers of the mount")
 	flag.IntVar(&o.connections, "connections", 32, "connections of the plain reader")
@@ -94,6 +97,7 @@ type bench struct {
 	order  []string // of what was measured
 	rates  map[string][]float64
 	turn   int
+	seen   atomic.Int64
 }
 
 // object is a shard on the server.
@@ -162,7 +166,7 @@ func (b *bench) cold() error {
 
 // cache reads the local source, and the remote one through a disk cache that has all of it.
 func (b *bench) cache() error {
-	kept := filepath.Join(b.dir, "cache")
+	kept := cmp.Or(b.cacheDir, filepath.Join(b.dir, "cache"))
 	disk := []string{"--disk-cache", kept}
 	if b.turn = b.turn + 1; len(b.rates["cache, being filled"]) == 0 {
 		if err := b.mounted("cache, being filled", b.remote, disk, b.readFiles); err != nil {

@@ -15,9 +15,13 @@ import (
 	"time"
 )
 
-// program finds an installed server in the user's cache.
+// program finds an installed server in the user's cache. The tests that start one are named
+// TestServed…, so that .ci/run runs them once and not in each of its stages.
 func program(t TB, name string) string {
 	t.Helper()
+	if os.Getenv("DEQUANTFS_SERVERS") == "none" {
+		t.Fatalf("tests that start servers have names that begin with TestServed")
+	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatalf("%v", err)
