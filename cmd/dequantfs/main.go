@@ -45,7 +45,7 @@ var commands = []func() *cobra.Command{
 }
 
 func main() {
-	log.SetOutput(io.Discard) // net/http would print what a hostile server sends
+	log.SetOutput(io.Discard) // the HTTP client would print what a hostile server sends
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, func() {
 		signal.Ignore(syscall.SIGHUP) // it comes from the kernel and from the shell

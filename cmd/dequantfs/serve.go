@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -380,7 +381,8 @@ func readToken(name string, log *slog.Logger) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Mode().Perm()&0o004 != 0 {
+	info, err := f.Stat()
+	if err == nil && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
 		log.Warn(name + " can be read by all users of this machine: chmod 600 it")
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxToken+2))

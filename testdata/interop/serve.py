@@ -136,6 +136,27 @@ def tools():
                     raise AssertionError("it is served")
 
 
+def token():
+    """hf download with HF_TOKEN, and refused without it."""
+    case = families.make("deepseek_v3", 5)
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryDirectory() as to:
+        secret = pathlib.Path(to) / "token"
+        secret.write_text("hf_a_token_of_this_test\n")
+        secret.chmod(0o600)
+        write_checkpoint(directory, case.config, case.tensors, 2, True)
+        hf = pathlib.Path(sys.executable).parent / "hf"
+        with client(directory, "--token-file", secret) as (_, exported, environment):
+            download = [hf, "download", "tiny/hf", "--local-dir", f"{to}/got"]
+            with check("hf download without the token"):
+                for more in ({}, {"HF_TOKEN": "hf_another_token"}):
+                    p = subprocess.run(download, env=environment | more, capture_output=True, text=True, timeout=300)
+                    expect(p.returncode != 0, f"it is served: {p.stdout}")
+                    expect("HF_TOKEN" in p.stdout + p.stderr, f"it does not say what is missing: {p.stderr}")
+            with check("hf download with the token"):
+                run(environment | {"HF_TOKEN": secret.read_text().strip()}, *download)
+                expect(wanted(f"{to}/got") == wanted(exported), "the download differs from the export")
+
+
 LOGITS = """
 import sys, torch
 from transformers import AutoModelForCausalLM
