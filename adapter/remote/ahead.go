@@ -13,7 +13,7 @@ func (t *table) ahead(off, n int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	off, end := max(off, 0), min(off+n, t.object.size)
-	if t.closed || f.closed || t.bounds == nil {
+	if t.closed || f.closed || !t.divided() {
 		return false
 	}
 	now := time.Now()

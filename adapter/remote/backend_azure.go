@@ -62,7 +62,8 @@ func (z *azure) download() source.Download { return source.Download{} }
 
 // azurePage is one page of a listing.
 type azurePage struct {
-	Blobs struct {
+	XMLName xml.Name `xml:"EnumerationResults"`
+	Blobs   struct {
 		Blob []struct {
 			Name       string
 			Properties struct {
@@ -113,6 +114,7 @@ func (z *azure) list(ctx context.Context, folder string, most int) ([]object, er
 		if page.NextMarker == "" {
 			break
 		}
+		l.turn(page.NextMarker)
 		query.Set("marker", page.NextMarker)
 	}
 	return l.result(z.client, z.name())
@@ -144,8 +146,14 @@ func (z *azure) pageOnce(ctx context.Context, query url.Values, page *azurePage)
 	if err := statusError(r); err != nil {
 		return err
 	}
-	defer r.Body.Close()
-	return xml.NewDecoder(http.MaxBytesReader(nil, r.Body, mostListing)).Decode(page)
+	text, err := readPage(r)
+	if err != nil {
+		return err
+	}
+	if err := xml.Unmarshal(text, page); err != nil {
+		return fmt.Errorf("the answer of %s is not a listing of blobs: %w", r.Request.URL.Host, err)
+	}
+	return nil
 }
 
 // explain adds the way out to an error of the whole container.

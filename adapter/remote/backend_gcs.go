@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -97,6 +98,7 @@ func (g *gcs) download() source.Download { return source.Download{} }
 
 // gcsPage is one page of a listing. The API writes numbers of 64 bits as strings.
 type gcsPage struct {
+	Kind  string
 	Items []struct {
 		Name            string
 		Size            string
@@ -108,12 +110,15 @@ type gcsPage struct {
 	NextPageToken string
 }
 
+// gcsListing is the kind of every page. Without it, another answer would be an empty page.
+const gcsListing = "storage#objects"
+
 // list lists a folder.
 func (g *gcs) list(ctx context.Context, folder string, most int) ([]object, error) {
 	l := lister{under: g.prefix, most: most}
 	query := url.Values{
 		"prefix": {l.in(folder)}, "delimiter": {"/"}, "maxResults": {"1000"},
-		"fields": {"items(name,size,generation,updated,contentEncoding),prefixes,nextPageToken"},
+		"fields": {"kind,items(name,size,generation,updated,contentEncoding),prefixes,nextPageToken"},
 	}
 	for !l.full() {
 		var page gcsPage
@@ -135,6 +140,7 @@ func (g *gcs) list(ctx context.Context, folder string, most int) ([]object, erro
 		if page.NextPageToken == "" {
 			break
 		}
+		l.turn(page.NextPageToken)
 		query.Set("pageToken", page.NextPageToken)
 	}
 	return l.result(g.client, g.name())
@@ -166,8 +172,15 @@ func (g *gcs) pageOnce(ctx context.Context, query url.Values, page *gcsPage) err
 	if err := statusError(r); err != nil {
 		return err
 	}
-	defer r.Body.Close()
-	return json.NewDecoder(http.MaxBytesReader(nil, r.Body, mostListing)).Decode(page)
+	text, err := readPage(r)
+	if err != nil {
+		return err
+	}
+	if err = json.Unmarshal(text, page); err != nil || page.Kind != gcsListing {
+		return fmt.Errorf("the answer of %s is not a listing of objects (kind %q): %w",
+			r.Request.URL.Host, oneLine(page.Kind), cmp.Or(err, errAnswer))
+	}
+	return nil
 }
 
 // explain adds the way out to an error of the whole bucket.

@@ -141,7 +141,7 @@ func (h *https) list(ctx context.Context, folder string, most int) ([]object, er
 	case folder != "." && !listed:
 		return nil, source.ErrMissing
 	case listed && (folder != "." || hasModel(entries, h.single)):
-		objects, err = h.pinAll(ctx, entries, true)
+		objects, err = h.pinAll(ctx, entries, naming{listed: true})
 	default:
 		if objects, err = h.probe(ctx); err == nil && len(objects) > 0 {
 			h.client.logger.Warn("the server lists no files: only those with usual names are shown")
@@ -167,7 +167,8 @@ func (h *https) index(ctx context.Context, folder string) (list []entry, listed 
 		})
 	})
 	switch {
-	case hasStatus(err, http.StatusUnauthorized):
+	case hasStatus(err, http.StatusUnauthorized),
+		folder != "." && errors.As(err, new(*errStatus)): // the folder is there, since it is listed
 		return nil, false, h.explain(err)
 	case errors.As(err, new(*errStatus)):
 		return nil, false, nil // the server has no page for folders

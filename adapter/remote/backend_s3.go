@@ -5,7 +5,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -124,11 +123,11 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 			return nil, err
 		}
 		page.addTo(&l)
-		next := page.NextContinuationToken
-		if !page.IsTruncated || next == "" || next == query.Get("continuation-token") {
+		if !page.IsTruncated {
 			break
 		}
-		query.Set("continuation-token", next)
+		l.turn(page.NextContinuationToken)
+		query.Set("continuation-token", page.NextContinuationToken)
 	}
 	return l.result(s.client, s.name())
 }
@@ -159,10 +158,9 @@ func (s *s3) onePage(ctx context.Context, query url.Values) (*s3Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(r.Body, mostListing))
+	body, err := readPage(r)
 	if err != nil {
-		return nil, &delay{err: err}
+		return nil, err
 	}
 	page := &s3Page{}
 	if err := xml.Unmarshal(body, page); err != nil {

@@ -16,13 +16,14 @@ const (
 // table is the blocks of one file.
 //
 // The names of shards end in .safetensors. Until the places of their tensors are known, exact
-// ranges are fetched, such as headers. All other files are divided into equal parts at once.
+// ranges are fetched, such as headers. All other files are divided into equal parts when they are
+// first read.
 type table struct {
 	fetcher *fetcher
 	object  *object
 
 	// The fetcher's lock guards the rest.
-	bounds []int64 // where blocks begin, and the end of the file; nil until the file is cut
+	bounds []int64 // where blocks begin, and the end of the file; nil until the file is divided
 	blocks map[int]*block
 	exact  map[*block]bool // exact ranges that are being fetched
 	active int             // reads
@@ -34,9 +35,6 @@ type table struct {
 func newTable(f *fetcher, o *object) *table {
 	t := &table{fetcher: f, object: o, blocks: map[int]*block{}, exact: map[*block]bool{}}
 	t.left.L = &f.mu
-	if !strings.HasSuffix(o.name, ".safetensors") {
-		t.bounds = bounds(o.size, nil)
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.tables[t] = true
@@ -121,7 +119,7 @@ type span struct {
 
 // spans returns the blocks that [off, off+n) touches, in order.
 func (t *table) spans(off, n int64) []span {
-	if t.bounds == nil {
+	if !t.divided() {
 		return exactSpans(off, n)
 	}
 	first := sort.Search(len(t.bounds), func(i int) bool { return t.bounds[i] > off }) - 1
@@ -130,6 +128,14 @@ func (t *table) spans(off, n int64) []span {
 		all = append(all, span{i, t.bounds[i], t.bounds[i+1] - t.bounds[i]})
 	}
 	return all
+}
+
+// divided reports whether the file has blocks, and divides one that is not a shard.
+func (t *table) divided() bool {
+	if t.bounds == nil && !strings.HasSuffix(t.object.name, ".safetensors") {
+		t.bounds = bounds(t.object.size, nil)
+	}
+	return t.bounds != nil
 }
 
 // exactSpans divides a range into equal parts.

@@ -44,7 +44,11 @@ func (h *https) probe(ctx context.Context) ([]object, error) {
 	if h.single != "" && !slices.Contains(names, h.single) {
 		names = append(names, h.single)
 	}
-	found, err := h.pinAll(ctx, files(names), false)
+	how, err := h.absence(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := h.pinAll(ctx, files(names), how)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +64,7 @@ func (h *https) probe(ctx context.Context) ([]object, error) {
 	if len(more) > mostFiles {
 		return nil, fmt.Errorf("more than %d files are named: not a checkpoint", mostFiles)
 	}
-	named, err := h.pinAll(ctx, files(slices.Sorted(maps.Keys(more))), false)
+	named, err := h.pinAll(ctx, files(slices.Sorted(maps.Keys(more))), how)
 	return slices.Concat(found, named), err
 }
 

@@ -28,8 +28,6 @@ var (
 	lfsID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
-const largestObject = 1 << 50
-
 // isTreePath reports whether a path in a listing may be that of a file.
 func isTreePath(p string) bool {
 	if p == "" || len(p) > 4096 || !utf8.ValidString(p) || path.Clean("/"+p) != "/"+p {

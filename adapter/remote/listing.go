@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/url"
 	"path"
 	"strings"
@@ -16,6 +18,9 @@ import (
 // mostListing is how many bytes one page of a listing may have.
 const mostListing = 64 << 20
 
+// largestObject is more than any store lets an object have. The table of its blocks takes 64 MiB.
+const largestObject = 1 << 46
+
 // lister collects the objects of a folder from the pages of an object store. Stores give whole
 // names, and the names below other folders end in a slash.
 type lister struct {
@@ -26,14 +31,15 @@ type lister struct {
 
 	prefix string // of the folder that is listed
 	seen   map[string]bool
-	count  int // of what was added, with what was left out
-	left   int // of names that were left out, since no file can have them
+	tokens map[string]bool // of the pages after the first
+	count  int             // of what was added, with what was left out
+	left   int             // of names that were left out, since no file can have them
 	first  string
 }
 
 // in begins with a folder of the source, and returns its prefix in the store.
 func (l *lister) in(folder string) string {
-	l.prefix, l.seen = l.under, map[string]bool{}
+	l.prefix, l.seen, l.tokens = l.under, map[string]bool{}, map[string]bool{}
 	if folder != "." {
 		l.prefix += folder + "/"
 	}
@@ -43,6 +49,23 @@ func (l *lister) in(folder string) string {
 // full reports whether no more objects are wanted. What is left out counts too, so that every
 // listing comes to an end.
 func (l *lister) full() bool { return l.err != nil || l.count >= l.most }
+
+// mostTurns is how many pages a folder may have.
+const mostTurns = 1000
+
+// turn begins the page with a token. A store that gives a token twice, or none although there is
+// more, would leave files out or never come to an end.
+func (l *lister) turn(token string) {
+	switch {
+	case l.err != nil:
+	case token == "":
+		l.err = fmt.Errorf("%w: the listing has more pages, but does not say where", errAnswer)
+	case l.tokens[token] || len(l.tokens) == mostTurns:
+		l.err = fmt.Errorf("%w: the listing does not end: %d pages", errAnswer, len(l.tokens)+1)
+	default:
+		l.tokens[token] = true
+	}
+}
 
 // folder adds a folder by its prefix in the store.
 func (l *lister) folder(prefix string) {
@@ -68,7 +91,7 @@ func (l *lister) add(o object) {
 		l.left++
 		l.first = cmp.Or(l.first, rest)
 		return
-	case o.size < 0:
+	case o.size < 0 || o.size > largestObject:
 		l.err = fmt.Errorf("the listing says that %q has %d bytes", o.name, o.size)
 		return
 	default:
@@ -78,8 +101,13 @@ func (l *lister) add(o object) {
 	l.objects = append(l.objects, o)
 }
 
-// result returns what the pages had. A folder without objects is missing.
+// result returns what the pages had. If it ended early because of what was left out, files would
+// be missing. A folder without objects is missing.
 func (l *lister) result(c *client, store string) ([]object, error) {
+	if l.err == nil && l.count >= l.most && len(l.objects) < l.most {
+		return nil, fmt.Errorf("%w: more than %d names, most of which no file can have",
+			source.ErrTooMany, len(l.objects))
+	}
 	if l.left > 0 && l.err == nil {
 		c.logger.Warn(fmt.Sprintf("%s: %d names of %q are left out, since no file can have "+
 			"them, such as %q",
@@ -90,6 +118,19 @@ func (l *lister) result(c *client, store string) ([]object, error) {
 			source.ErrMissing, l.prefix)
 	}
 	return l.objects, l.err
+}
+
+// readPage reads the body of a page, and closes it. A page that was cut short is asked for again.
+func readPage(r *http.Response) ([]byte, error) {
+	defer r.Body.Close()
+	page, err := io.ReadAll(io.LimitReader(r.Body, mostListing+1))
+	switch {
+	case err != nil:
+		return nil, &delay{err: clean(err)}
+	case len(page) > mostListing:
+		return nil, fmt.Errorf("a page of the listing has more than %d bytes", mostListing)
+	}
+	return page, nil
 }
 
 // isName reports whether a name in a listing may be the name of a file. Others are left out.

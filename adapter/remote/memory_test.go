@@ -1,8 +1,12 @@
 package remote
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"sync"
 	"testing"
+	"time"
 )
 
 func TestTheDefaultBudgetIsATenthOfTheMemory(t *testing.T) {
@@ -54,4 +58,39 @@ func TestMemoryOfBlocksThatWereReadIsUsedAgain(t *testing.T) {
 	if got := s.traffic().Memory; got > 16<<20/spentShare+1<<20 {
 		t.Errorf("%d bytes in memory", got)
 	}
+}
+
+// A block that was fetched ahead has its memory before it has its turn. Once a reader wants it, it
+// must not wait for that of blocks that wait for its memory.
+func TestBlocksThatHaveMemoryAreNotBehindThoseThatWaitForIt(t *testing.T) {
+	goroutines(t)
+	s := serve(t, 3*blockSize, Options{Memory: 2 * blockSize, Patience: time.Minute}, nil)
+	tab := newTable(s.fetcher, &object{name: "x", size: s.object.size, etag: servedTag})
+	defer tab.close()
+	s.fetcher.mu.Lock()
+	s.fetcher.limit.until = time.Now().Add(time.Second) // as after a 503
+	s.fetcher.mu.Unlock()
+	if !tab.ahead(0, 2*blockSize) {
+		t.Fatal("there is no memory to fetch ahead")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var group sync.WaitGroup
+	for _, block := range []int64{2, 0, 1} { // in this order
+		group.Go(func() {
+			p := make([]byte, 10)
+			if _, err := tab.read(ctx, p, block*blockSize); err != nil {
+				t.Errorf("block %d: %v", block, err)
+			} else if !bytes.Equal(p, s.data[block*blockSize:][:10]) {
+				t.Errorf("block %d: wrong bytes", block)
+			}
+		})
+		eventually(t, "the reader waits", func() bool {
+			s.fetcher.mu.Lock()
+			defer s.fetcher.mu.Unlock()
+			b := tab.blocks[int(block)]
+			return b != nil && len(b.waiting) == 1
+		})
+	}
+	group.Wait()
 }

@@ -101,7 +101,7 @@ func (f *fetcher) want(p *part) {
 		f.enqueue(b, false)
 	case queued:
 		if q := f.queueOf(b); b.in == q.ahead {
-			b.move(q.demand, false)
+			b.move(q.demand, true) // it has memory, so it must not wait for those that need some
 		}
 	case full:
 		b.move(nil, false) // not evicted while it is wanted
