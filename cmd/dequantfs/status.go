@@ -21,10 +21,10 @@ func newStatus() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status [MOUNTPOINT]",
 		Short: "show the mounts of this user and how much they serve",
-		Long: "Show the mounts of this user: bytes served and read from the source, rates,\n" +
-			"hits of the tensor cache, and the files that are being read. Rates are since the\n" +
-			"mount began; with --watch, of the last second. Reads that the kernel answers\n" +
-			"from its page cache are not counted.",
+		Long: "Show the mounts and serve commands of this user: bytes served and read from the\n" +
+			"source, rates, hits of the tensor cache, files that are being read. Rates are\n" +
+			"since the beginning; with --watch, of the last second. Reads that the kernel\n" +
+			"answers from its page cache are not counted.",
 		Example: "  dequantfs status\n" +
 			"  dequantfs status /mnt/v3 --watch\n" +
 			"  dequantfs status --json",
