@@ -102,7 +102,7 @@ func (h *httpServer) ask(at string, header ...string) (int, []byte) {
 }
 
 // A served layout has the files of an export, for curl and for dequantfs on another machine.
-func TestServedFilesAreThoseOfAnExport(t *testing.T) {
+func TestServeGivesTheFilesOfAnExport(t *testing.T) {
 	s := newSession(t)
 	exported := filepath.Join(s.dir, "exported")
 	s.run("export", "--quiet", s.source, exported, "--layout", "hf")
@@ -130,7 +130,7 @@ func TestServedFilesAreThoseOfAnExport(t *testing.T) {
 }
 
 // A source over a network is served too.
-func TestRemoteSourcesAreServed(t *testing.T) {
+func TestServedRemoteSourcesCanBeServed(t *testing.T) {
 	s := newSession(t)
 	store := stores.HTTP(t, "")
 	store.Put(t, "org/model", s.source)

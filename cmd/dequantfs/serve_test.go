@@ -7,7 +7,7 @@ import (
 	"github.com/dequantfs/dequantfs/fs/serve"
 )
 
-func TestServedNamesAreThoseOfTheSource(t *testing.T) {
+func TestServeNamesAreThoseOfTheSource(t *testing.T) {
 	for name, want := range map[string]string{
 		"/models/DeepSeek-V3": "DeepSeek-V3", "/models/DeepSeek-V3/": "DeepSeek-V3",
 		"/models/x.safetensors": "x", "org/name": "name", "org/name@0123abc": "name",
