@@ -185,6 +185,15 @@ func (f *FS) Fingerprint() (string, error) {
 	return f.checkpoint.Fingerprint()
 }
 
+// Version identifies the files of the checkpoint, see [adapter.Checkpoint.Version]. It is empty for
+// a tree without a checkpoint.
+func (f *FS) Version() (string, error) {
+	if f.checkpoint == nil {
+		return "", nil
+	}
+	return f.checkpoint.Version()
+}
+
 // build builds the tree.
 func (f *FS) build() error {
 	b := newBuilder(f)

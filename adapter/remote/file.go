@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ var (
 	_ source.Ahead     = (*file)(nil)
 	_ source.Sectioned = (*file)(nil)
 	_ source.Published = (*file)(nil)
+	_ source.Versioned = (*file)(nil)
 )
 
 // file is one version of an object.
@@ -47,6 +49,9 @@ func (f *file) Unseen() string { return f.object.unseen }
 
 // SHA256 is the hash of the content if the publisher tells it.
 func (f *file) SHA256() string { return f.object.sha256 }
+
+// Version is the store's name of the pinned version, if it has one.
+func (f *file) Version() string { return cmp.Or(f.object.version, f.object.etag) }
 
 // Access is who may read the file.
 func (f *file) Access(*source.Lookup) *source.Access { return f.in.access(f.object.name) }

@@ -31,6 +31,14 @@ type Published interface {
 	SHA256() string
 }
 
+// Versioned is a File whose store names its versions. The interface is optional.
+type Versioned interface {
+	File
+
+	// Version changes with the content; empty if the store does not name versions.
+	Version() string
+}
+
 // Networked is a Store that is read over a network.
 type Networked interface {
 	Store

@@ -26,9 +26,11 @@ var arrows = map[string][]string{
 	"fs": {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter",
 		"fs/mounts", "fs/units"},
 	"fs/export":             {"adapter/safetensors", "adapter/readback", "adapter", "fs"},
+	"fs/serve":              {"adapter", "fs"},
 	"cmd/dequantfs/startup": {},
 	"cmd/dequantfs": {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/remote",
-		"adapter/remote/diskcache", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export"},
+		"adapter/remote/diskcache", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export",
+		"fs/serve"},
 }
 
 // onlyIn says which packages may import a module.
@@ -47,7 +49,7 @@ var onlyIn = map[string][]string{
 	"gopkg.in/ini.v1":               {"adapter/remote"},
 	"unsafe":                        {"fp8", "cmd/dequantfs"},
 	"net":                           {"adapter/remote", "cmd/dequantfs"},
-	"net/http":                      {"adapter/remote", "cmd/dequantfs"},
+	"net/http":                      {"adapter/remote", "fs/serve", "cmd/dequantfs"},
 }
 
 type listedPackage struct {

@@ -13,12 +13,13 @@ var prepare = map[string]string{
 	"umount": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3",
 	"status": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3",
 	"cache":  "mkdir -p /data/cache",
+	"serve":  "mkdir -p /data/\necho 0123456789abcdef >/data/token",
 	"verify": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf\n" +
 		"dequantfs export ~/models/DeepSeek-V3 /data/v3-bf16 --layout hf",
 }
 
-// exampleTools are programs that the examples call: watching ends, and a batch system runs its
-// array here.
+// exampleTools are programs that the examples call: watching and serving end, and a batch
+// system runs its array here.
 const exampleTools = `
 set -e
 sbatch() {
@@ -28,6 +29,7 @@ sbatch() {
 	done
 }
 watching() {
+	rm -f watched
 	"$@" >watched &
 	pid=$!
 	until test -s watched; do sleep 0.01; done
@@ -73,6 +75,12 @@ func runExamples(t *testing.T, name, examples string) {
 	for line := range strings.Lines(examples) {
 		if strings.Contains(line, "--watch") {
 			line = "watching " + strings.TrimSpace(line)
+		}
+		if name == "serve" { // at a port that is free
+			line = "watching " + strings.TrimSpace(strings.ReplaceAll(line, ":8650", ":0"))
+			if !strings.Contains(line, "--listen") {
+				line += " --listen :0"
+			}
 		}
 		script.WriteString(strings.TrimSpace(line) + "\n")
 		if name == "mount" || name == "export" {

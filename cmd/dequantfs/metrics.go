@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -132,11 +133,11 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// onlyKnownHosts refuses requests for host names other than localhost. A web page must not read the
-// answers by a name that resolves to this machine.
-func onlyKnownHosts(next http.Handler) http.Handler {
+// onlyKnownHosts refuses requests for host names other than localhost and the given names. A web
+// page must not read the answers by a name that resolves to this machine.
+func onlyKnownHosts(next http.Handler, names ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !knownHost(r.Host) {
+		if !knownHost(r.Host, names...) {
 			http.Error(w, "this host name is not served", http.StatusForbidden)
 			return
 		}
@@ -144,12 +145,15 @@ func onlyKnownHosts(next http.Handler) http.Handler {
 	})
 }
 
-// knownHost reports whether a host is an IP address or localhost, with or without a port.
-func knownHost(hostport string) bool {
+// knownHost reports whether a host is an IP address, localhost or one of the names, with or without
+// a port.
+func knownHost(hostport string, names ...string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h
 	}
 	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil || strings.EqualFold(host, "localhost")
+	return err == nil || slices.ContainsFunc(append(names, "localhost"), func(name string) bool {
+		return strings.EqualFold(host, name)
+	})
 }

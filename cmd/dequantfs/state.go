@@ -16,6 +16,8 @@ import (
 	"github.com/dequantfs/dequantfs/fs/export"
 )
 
+// A serve command has a record too, with its address in place of a mountpoint.
+//
 // The state of one user's mounts is in a directory that no other user can enter. A mount has up to
 // three files in it, named after its mountpoint. The file .json describes the mount, the socket
 // .sock returns its statistics, and .log is its log. The names of the first two also have the
@@ -114,10 +116,13 @@ func readRecord(path string) (r record, err error) {
 	return r, nil
 }
 
+// served reports whether the record is of a serve command.
+func (r *record) served() bool { return strings.HasPrefix(r.Mountpoint, "http://") }
+
 // check refuses a record without a valid mountpoint, process and time.
 func (r *record) check() error {
 	switch {
-	case !filepath.IsAbs(r.Mountpoint):
+	case !filepath.IsAbs(r.Mountpoint) && !r.served():
 		return fmt.Errorf("%.200q is not a mountpoint", r.Mountpoint)
 	case r.PID <= 0:
 		return fmt.Errorf("%d is not the number of a process", r.PID)

@@ -21,10 +21,10 @@ func newStatus() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status [MOUNTPOINT]",
 		Short: "show the mounts of this user and how much they serve",
-		Long: "Show the mounts of this user: bytes served and read from the source, rates,\n" +
-			"hits of the tensor cache, and the files that are being read. Rates are since the\n" +
-			"mount began; with --watch, of the last second. Reads that the kernel answers\n" +
-			"from its page cache are not counted.",
+		Long: "Show the mounts and serve commands of this user: bytes served and read from the\n" +
+			"source, rates, hits of the tensor cache, files that are being read. Rates are\n" +
+			"since the beginning; with --watch, of the last second. Reads that the kernel\n" +
+			"answers from its page cache are not counted.",
 		Example: "  dequantfs status\n" +
 			"  dequantfs status /mnt/v3 --watch\n" +
 			"  dequantfs status --json",
@@ -54,9 +54,11 @@ func statesOf(ctx context.Context, args []string) ([]mountState, error) {
 	if err != nil || len(args) == 0 {
 		return all, err
 	}
-	mountpoint, err := fs.ResolveMountpoint(args[0])
-	if err != nil {
-		return nil, err
+	mountpoint := args[0]
+	if !strings.HasPrefix(mountpoint, "http://") { // as serve prints it
+		if mountpoint, err = fs.ResolveMountpoint(mountpoint); err != nil {
+			return nil, err
+		}
 	}
 	i := slices.IndexFunc(all, func(m mountState) bool { return m.Mountpoint == mountpoint })
 	if i < 0 {
@@ -98,10 +100,19 @@ func watchStatus(ctx context.Context, w io.Writer, args []string, asJSON bool) e
 type statusJSON struct {
 	Version int          `json:"version"`
 	Mounts  []mountState `json:"mounts"`
+	Servers []mountState `json:"servers,omitempty"` // of dequantfs serve
 }
 
 func statusFacts(all []mountState) statusJSON {
-	return statusJSON{jsonVersion, append([]mountState{}, all...)}
+	facts := statusJSON{Version: jsonVersion, Mounts: []mountState{}}
+	for _, m := range all {
+		if m.served() {
+			facts.Servers = append(facts.Servers, m)
+		} else {
+			facts.Mounts = append(facts.Mounts, m)
+		}
+	}
+	return facts
 }
 
 func writeStatus(w io.Writer, all, before []mountState) error {

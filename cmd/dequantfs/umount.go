@@ -42,7 +42,9 @@ func newUmount() *cobra.Command {
 func umountAll(ctx context.Context, lazy bool) error {
 	all, err := states(ctx)
 	for _, m := range all {
-		err = errors.Join(err, detach(ctx, m.Mountpoint, lazy))
+		if !m.served() {
+			err = errors.Join(err, detach(ctx, m.Mountpoint, lazy))
+		}
 	}
 	return err
 }

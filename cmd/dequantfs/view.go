@@ -54,7 +54,11 @@ func (v *viewFlags) register(c *cobra.Command) {
 	v.set.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")
 	v.set.StringVar(&v.include, "include", "", "only names that `REGEX` matches at the start")
 	v.set.StringVar(&v.exclude, "exclude", "", "leave out names that `REGEX` matches at the start")
-	v.set.Var(&v.shardSize, "shard-size", "largest file (default by layer or shard)")
+	largest := "largest file (default by layer or shard)"
+	if v.shardSize > 0 {
+		largest = "largest file, 0: by layer or shard"
+	}
+	v.set.Var(&v.shardSize, "shard-size", largest)
 	v.set.StringVar(&v.scales, "scales", "amax", "hf-fp8 only: amax or ones")
 	v.set.BoolVar(&v.unscaled, "unscaled", false, "read FP8 that has no scales as plain numbers")
 	v.source.register(v.set)

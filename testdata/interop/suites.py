@@ -28,6 +28,7 @@ LOADERS = (
     "runai",
     "servers",
 )
+SERVED = [("serve", f, 600) for f in ("hub", "tools", "token", "transformers")]
 HEAVY = [("loaders", f, 600) for f in LOADERS]
 HEAVY += [("titan", f, 600) for f in titan.CHILDREN]
 HEAVY += [("reference", f, 600) for f in (*reference.GROUPS, "differs")]
@@ -44,7 +45,7 @@ LIBRARIES = [("libraries", f, 600, "LIBRARIES") for f in libraries.GROUPS] + [("
 LOADS = [("loads", f, 600, "LIBRARIES") for f in ("transformers", "converter")]
 SUITES = {
     "light": LIGHT,
-    "heavy": HEAVY + BACK + STRICT,
+    "heavy": HEAVY + BACK + STRICT + SERVED,
     "libraries": LIBRARIES + ADAPTERS + LOADS,
     "bench": BENCH,
 }
