@@ -20,7 +20,8 @@ func (p *process) ready() error { return nil }
 
 func startBackground(context.Context, io.Writer, string, ...string) error {
 	return withHint(errors.New("mounting needs Linux and FUSE"),
-		"ls, serve, export and verify work here; serve and export give the bytes that a mount would show")
+		"ls, serve, export and verify work here; serve and export give the bytes that a mount "+
+			"would show")
 }
 
 const nonblock = 0

@@ -370,8 +370,8 @@ func TestStateDirectoryOfOthersIsRefused(t *testing.T) {
 	}
 }
 
-// Nothing needs the network, and only serve and the metrics can listen. Everything works in a network
-// namespace without an interface.
+// Nothing needs the network, and only serve and the metrics can listen. Everything works in a
+// network namespace without an interface.
 func TestNoNetwork(t *testing.T) {
 	requireFUSE(t)
 	requireRoot(t)

@@ -238,7 +238,8 @@ func (h *hubServer) sayHow() error {
 	}
 	for i, id := range h.handler.IDs() {
 		layout := h.opened.views[i].Plan.Options.Layout
-		_, err := fmt.Fprintf(h.out, "%sHF_ENDPOINT=%s hf download %s   # from_pretrained(%q): %s\n",
+		_, err := fmt.Fprintf(h.out,
+			"%sHF_ENDPOINT=%s hf download %s   # from_pretrained(%q): %s\n",
 			token, h.url(), id, id, readersOf(layout, h.opened.checkpoint))
 		if err != nil {
 			return err
@@ -339,7 +340,8 @@ func listenServe(addr string, token bool) (net.Listener, error) {
 		return nil, withHint(err, "choose another address: --listen 127.0.0.1:0 takes any port")
 	}
 	if bound, ok := l.Addr().(*net.TCPAddr); !token && (!ok || !bound.IP.IsLoopback()) {
-		return nil, errors.Join(fmt.Errorf("--listen %s: %s is not local", addr, l.Addr()), l.Close())
+		return nil, errors.Join(fmt.Errorf("--listen %s: %s is not local", addr, l.Addr()),
+			l.Close())
 	}
 	return l, nil
 }

@@ -158,7 +158,8 @@ func TestServeRefusesForeignHosts(t *testing.T) {
 		"localhost:1": 200, "127.0.0.1": 200, "node7:80": 200, "NODE7": 200,
 		"evil.example": 403, "node7.evil.example": 403,
 	} {
-		if status, _ := h.ask("/my-model/hf/resolve/main/config.json", "Host", host); status != want {
+		if status, _ := h.ask("/my-model/hf/resolve/main/config.json", "Host",
+			host); status != want {
 			t.Errorf("%q: status %d, want %d", host, status, want)
 		}
 	}
@@ -178,7 +179,8 @@ func TestServeNeedsATokenForOthers(t *testing.T) {
 			t.Errorf("%s: exit status %d, %s", address, status, stderr)
 		}
 	}
-	c := s.command("serve", "--listen", "0.0.0.0:0", "--token-file", file, "--layout", "hf", s.source)
+	c := s.command("serve", "--listen", "0.0.0.0:0", "--token-file", file, "--layout", "hf",
+		s.source)
 	h := startHTTP(t, c, 1)
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(h.url, "http://"))
 	if err != nil {
@@ -215,8 +217,8 @@ func TestTokenFilesAreChecked(t *testing.T) {
 	}
 }
 
-// readSlowly begins to read an answer that is larger than the buffers of the connection, so that the
-// server has to wait for its client.
+// readSlowly begins to read an answer that is larger than the buffers of the connection, so that
+// the server has to wait for its client.
 func (h *httpServer) readSlowly(at string) (begun chan bool, whole chan error) {
 	c, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
 	if err != nil {

@@ -43,7 +43,8 @@ const maxHashed = 64 << 20
 // newRepository lists the files of a view.
 func newRepository(tree *fs.FS, v fs.View, o Options, version string) (*repository, error) {
 	r := &repository{
-		id: o.Name + "/" + nameOf(v), byName: map[string]*file{}, folders: map[string]bool{"": true},
+		id: o.Name + "/" + nameOf(v), byName: map[string]*file{},
+		folders: map[string]bool{"": true},
 	}
 	root := path.Join(".", v.Dir)
 	err := iofs.WalkDir(tree, root, func(name string, d iofs.DirEntry, err error) error {

@@ -1,5 +1,5 @@
-// Package serve shows a tree over HTTP in the form of the Hub's API, so that programs which download
-// from the Hub read it unchanged.
+// Package serve shows a tree over HTTP in the form of the Hub's API, so that programs which
+// download from the Hub read it unchanged.
 //
 // Each view of the tree is a repository NAME/LAYOUT with one revision, main. These requests are
 // answered:
@@ -17,9 +17,9 @@
 // # Versions
 //
 // A commit is a hash of the version of the source, of the options of the view, and of the version
-// of the program. Files have ETags of 40 hexadecimal digits. Those of small files are their git ids.
-// Shards would have to be computed for that, so theirs are made of the commit and the name. An ETag
-// is never 64 digits long: clients would take it for the SHA-256 of the file.
+// of the program. Files have ETags of 40 hexadecimal digits. Those of small files are their git
+// ids. Shards would have to be computed for that, so theirs are made of the commit and the name. An
+// ETag is never 64 digits long: clients would take it for the SHA-256 of the file.
 //
 // # Contract
 //
@@ -66,7 +66,8 @@ type Handler struct {
 // defaultStall is the most time that a client may take none of an answer.
 const defaultStall = time.Minute
 
-// New makes the repositories of the views of a tree. It reads the side files' sizes, but no content.
+// New makes the repositories of the views of a tree. It reads the side files' sizes, but no
+// content.
 func New(tree *fs.FS, o Options) (*Handler, error) {
 	h := &Handler{
 		tree: tree, repos: map[string]*repository{}, log: o.Logger,

@@ -218,7 +218,8 @@ func TestSeveralRangesAreParts(t *testing.T) {
 	}
 }
 
-// A client with the present version gets nothing again, and one with another version gets the whole.
+// A client with the present version gets nothing again, and one with another version gets the
+// whole.
 func TestConditionsCompareVersions(t *testing.T) {
 	s := serveSynth(t, Options{})
 	whole := s.get(shard, nil)
@@ -303,7 +304,8 @@ func TestTokensAreRequired(t *testing.T) {
 // If the source changes, no client takes what it gets for the whole.
 func TestBrokenSourcesAbortAnswers(t *testing.T) {
 	s := serveSynth(t, Options{})
-	if err := os.Truncate(filepath.Join(s.dir, "model-00001-of-000002.safetensors"), 5000); err != nil {
+	if err := os.Truncate(filepath.Join(s.dir, "model-00001-of-000002.safetensors"),
+		5000); err != nil {
 		t.Fatal(err)
 	}
 	r, err := http.Get(s.url + shard)

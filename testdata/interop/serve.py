@@ -89,7 +89,7 @@ print(json.dumps([len(weights), {f: hashlib.sha256(d).hexdigest() for f, d in da
 
 
 def hub():
-    """snapshot_download, HfApi and HfFileSystem of the newest and of the last 0.x huggingface_hub."""
+    """Downloads, API and file system of the newest and of the last 0.x huggingface_hub."""
     case = families.make("deepseek_v3", 3)
     with tempfile.TemporaryDirectory() as directory:
         write_checkpoint(directory, case.config, case.tensors, 3, True)
