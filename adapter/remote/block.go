@@ -28,6 +28,7 @@ type block struct {
 	seen   pieces    // of the block that were read
 	used   time.Time // when it was last used, or was full
 	looked bool      // the disk cache was asked
+	onDisk bool      // the disk cache had it
 
 	retry  retry
 	wrong  int // how often its bytes did not have the hash

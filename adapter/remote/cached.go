@@ -34,7 +34,7 @@ func (f *fetcher) look(b *block) {
 
 func (f *fetcher) looked(b *block, ok bool) {
 	b.looked = true
-	if ok {
+	if b.onDisk = ok; ok {
 		f.counts.hits++
 		f.counts.cacheBytes += b.n
 		f.publish(b, b.n)

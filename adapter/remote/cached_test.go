@@ -145,3 +145,29 @@ func TestBlocksWaitForASlowDisk(t *testing.T) {
 	close(c.gate)
 	eventually(t, "all blocks are written", func() bool { return c.writes.Load() == 32 })
 }
+
+// Blocks that are on the disk give up their memory early, so that less of it is touched.
+func TestBlocksOfTheDiskCacheTakeLittleMemory(t *testing.T) {
+	const size, budget = 16 << 20, 32 << 20
+	c := &diskInMemory{blocks: map[int64][]byte{}}
+	s := serve(t, size, Options{Memory: budget}, nil)
+	s.fetcher.cache = c
+	tab := s.shard()
+	s.check(t, tab, 0, size)
+	eventually(t, "all blocks are written", func() bool {
+		return len(tab.blocks) > 0 &&
+			int(c.writes.Load()) == size>>20
+	})
+	again := s.open(Options{Memory: budget})
+	defer again.close()
+	again.cache = c
+	s.fetcher = again
+	tab = s.shard()
+	for i := range int64(size >> 20) {
+		s.check(t, tab, i<<20, 1<<20)
+	}
+	got := s.traffic()
+	if got.Memory > budget/spentOnDisk+1<<20 || got.Bytes != 0 {
+		t.Errorf("%d bytes in memory, %d of the network", got.Memory, got.Bytes)
+	}
+}

@@ -64,12 +64,24 @@ func roomy(n int64) int64 {
 // be cleared by the kernel.
 const spentShare = 4
 
+// spentOnDisk is the same for blocks that came from the disk cache. If they are read again, that
+// takes little.
+const spentOnDisk = 16
+
+// share is the share of the budget above which a spent block gives up its memory.
+func (b *block) share() int64 {
+	if b.onDisk {
+		return spentOnDisk
+	}
+	return spentShare
+}
+
 // take returns a buffer of at least n bytes, or nil if it has to wait. A buffer that is larger than
 // the whole budget is given if it is the only one.
 func (f *fetcher) take(n int64, ahead bool) []byte {
 	m := f.memory
 	n = roomy(n)
-	if b := at(m.spent.Front()); b != nil && !b.unkept && m.used+n > m.most/spentShare {
+	if b := at(m.spent.Front()); b != nil && !b.unkept && m.used+n > m.most/b.share() {
 		f.drop(b)
 	}
 	for {
