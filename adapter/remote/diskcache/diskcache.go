@@ -50,11 +50,12 @@ type Key struct{ Origin, Object, Version string }
 
 // Cache is a folder of blocks. It is safe for concurrent use.
 type Cache struct {
-	folder *folder
-	limit  int64
-	log    *slog.Logger
-	free   int64 // as in Options
-	closed atomic.Bool
+	folder  *folder
+	limit   int64
+	log     *slog.Logger
+	free    int64          // as in Options
+	listing sync.WaitGroup // the first look into the folder; a disk may hang, so Close does not wait
+	closed  atomic.Bool
 
 	mu       sync.Mutex
 	index    index
@@ -76,7 +77,7 @@ func Open(dir string, o Options) (*Cache, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	go c.list()
+	c.listing.Go(c.list)
 	return c, nil
 }
 
