@@ -225,7 +225,6 @@ func TestAnUnreadableFolder(t *testing.T) {
 func unreadable(t *testing.T, home string) {
 	dir := filepath.Join(home, "cache")
 	c, w := openCache(t, dir, 0)
-	c.listing.Wait() // it would warn of the folder too
 	filling.write(c, 0, 0)
 	blocks := filepath.Join(dir, "v1")
 	for _, mode := range []os.FileMode{0, 0o700} {

@@ -54,7 +54,7 @@ type Cache struct {
 	limit   int64
 	log     *slog.Logger
 	free    int64          // as in Options
-	listing sync.WaitGroup // the first look into the folder; a disk may hang, so Close does not wait
+	listing sync.WaitGroup // the first look into the folder; Close does not wait for it
 	closed  atomic.Bool
 
 	mu       sync.Mutex

@@ -299,8 +299,6 @@ func TestTemporaryFilesOfDeadProcessesAreRemoved(t *testing.T) {
 			t.Errorf("left: %q (%v), want %q", left, err, want)
 		}
 	}
-	c.mu.Lock() // the index is still made in the background
-	defer c.mu.Unlock()
 	if want := int64(8192 + 16384); c.index.temps != want || c.index.total != want+unit {
 		t.Errorf("bytes of temporary files %d, of all %d", c.index.temps, c.index.total)
 	}

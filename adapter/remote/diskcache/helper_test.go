@@ -143,7 +143,8 @@ func (w *warnings) want(t testing.TB, texts ...string) {
 	}
 }
 
-// openCache opens a cache until the test ends. The disk may be rather full.
+// openCache opens a cache until the test ends. The disk may be rather full. The first look into the
+// folder is over, since it may take a temporary file that is just being made for abandoned.
 func openCache(t testing.TB, dir string, size int64) (*Cache, *warnings) {
 	t.Helper()
 	w := &warnings{}
@@ -151,6 +152,7 @@ func openCache(t testing.TB, dir string, size int64) (*Cache, *warnings) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.listing.Wait()
 	t.Cleanup(func() { c.Close() })
 	return c, w
 }
