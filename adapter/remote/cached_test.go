@@ -171,3 +171,20 @@ func TestBlocksOfTheDiskCacheTakeLittleMemory(t *testing.T) {
 		t.Errorf("%d bytes in memory, %d of the network", got.Memory, got.Bytes)
 	}
 }
+
+// The header of a shard is read before the shard has blocks. It is kept too, so that a second mount
+// asks for no byte.
+func TestExactRangesAreKeptInTheDiskCache(t *testing.T) {
+	c := &diskInMemory{blocks: map[int64][]byte{}, gate: make(chan bool)}
+	s := serve(t, 1<<20, Options{}, nil)
+	s.fetcher.cache = c
+	tab := newTable(s.fetcher, s.object)
+	s.check(t, tab, 0, 1000)
+	close(c.gate)
+	eventually(t, "the range is written", func() bool { return c.writes.Load() == 1 })
+	eventually(t, "its memory is free", func() bool {
+		s.fetcher.mu.Lock()
+		defer s.fetcher.mu.Unlock()
+		return len(tab.exact) == 0 && s.fetcher.memory.used == 0
+	})
+}

@@ -173,7 +173,7 @@ func (f *fetcher) resumeAt(at time.Time) {
 func (f *fetcher) settle(b *block) {
 	switch {
 	case b.dropped || !b.unused():
-	case b.index == exactIndex:
+	case b.index == exactIndex && !b.unkept: // the disk cache has it, or there is none
 		f.drop(b)
 	case b.state == full:
 		f.memory.idle(b, time.Now())
