@@ -126,8 +126,7 @@ func archived(tier string) error {
 		return nil
 	}
 	return fmt.Errorf("it is archived: run az storage blob set-tier --tier Hot, and wait until " +
-		"it " +
-		"is back")
+		"it is back")
 }
 
 // page reads one page of a listing.

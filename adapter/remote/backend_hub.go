@@ -28,7 +28,6 @@ type hub struct {
 	commit   string
 	everyone bool // may read it
 	folders  map[string][]object
-	backoff  time.Duration // before a request of the API is sent again
 
 	mu        sync.Mutex
 	until     time.Time // before which the endpoint wants no requests
@@ -76,7 +75,7 @@ func newHub(at repository, c *client) (*hub, error) {
 		return nil, err
 	}
 	return &hub{client: c, endpoint: endpoint, origin: origin(u), at: at,
-		backoff: 200 * time.Millisecond, locations: map[string]*location{}}, nil
+		locations: map[string]*location{}}, nil
 }
 
 // inClear reports whether other machines of a network could read what is sent to the endpoint.

@@ -133,23 +133,12 @@ func (s *s3) list(ctx context.Context, folder string, most int) ([]object, error
 }
 
 // page asks for one page of a listing. It asks again while the store wants that.
-func (s *s3) page(ctx context.Context, query url.Values) (*s3Page, error) {
-	const (
-		tries   = 5
-		longest = 30 * time.Second
-	)
-	for try, wait := 1, 200*time.Millisecond; ; try, wait = try+1, 2*wait {
-		page, err := s.onePage(ctx, query)
-		after, again := mayPass(err)
-		if !again || try == tries {
-			return page, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(max(wait, min(after, longest))):
-		}
-	}
+func (s *s3) page(ctx context.Context, query url.Values) (page *s3Page, err error) {
+	err = insist(ctx, mostAsked, mayPass, func() (err error) {
+		page, err = s.onePage(ctx, query)
+		return err
+	})
+	return page, err
 }
 
 // onePage asks for one page once.

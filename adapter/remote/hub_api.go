@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -102,40 +101,20 @@ func complete(to, from http.Header) {
 // address, if there is one, and the bytes of this one.
 func (h *hub) fetch(ctx context.Context, address string, most int64, into any) (
 	next string, n int64, err error) {
-	for try := range apiTries {
-		if try > 0 && !h.pause(ctx, try, err) {
-			break
-		}
-		if next, n, err = h.fetchOnce(ctx, address, most, into); err == nil || ctx.Err() != nil {
-			break
-		}
-	}
+	err = insist(ctx, apiTries, mayPassSoon, func() (err error) {
+		next, n, err = h.fetchOnce(ctx, address, most, into)
+		return err
+	})
 	return next, n, err
 }
 
 // longestAPIWait is how long an answer of the API is waited for. A longer wait is left to the user.
 const longestAPIWait = 10 * time.Second
 
-// pause waits before a request is sent again. It reports whether it should be.
-func (h *hub) pause(ctx context.Context, try int, err error) bool {
-	wait := h.backoff << try
-	wait += rand.N(wait)
+// mayPassSoon reports whether a request is worth sending again after a short wait.
+func mayPassSoon(err error) bool {
 	var d *delay
-	switch {
-	case errors.As(err, &d):
-		wait = max(wait, d.after)
-	default:
-		return false
-	}
-	if wait > longestAPIWait {
-		return false
-	}
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(wait):
-		return true
-	}
+	return errors.As(err, &d) && d.after <= longestAPIWait
 }
 
 func (h *hub) fetchOnce(ctx context.Context, address string, most int64, into any) (

@@ -159,11 +159,8 @@ func (s *s3) denied(f *s3Failure, key string, keys *s3Key) error {
 	return err
 }
 
-// mayPass reports whether a request is worth sending again, and how long to wait for that.
-func mayPass(err error) (after time.Duration, again bool) {
-	var d *delay
-	if errors.As(err, &d) {
-		return d.after, true
-	}
-	return 0, errors.As(err, new(*url.Error)) && !errors.As(err, new(wayOut))
+// mayPass reports whether a request is worth sending again.
+func mayPass(err error) bool {
+	return errors.As(err, new(*delay)) ||
+		errors.As(err, new(*url.Error)) && !errors.As(err, new(wayOut))
 }
