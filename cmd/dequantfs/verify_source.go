@@ -52,11 +52,20 @@ func (v *verifyFlags) verifySource(c *cobra.Command, name string) error {
 	} else {
 		err = found.write(c.OutOrStdout())
 	}
-	if n := len(found.Differences); n > 0 {
-		err = errors.Join(err, fmt.Errorf("%s: %d %s", found.Source, n,
-			plural(n, "difference", "differences")))
+	return errors.Join(err, found.failure())
+}
+
+// failure is nil if something was compared, and is as it should be.
+func (s *sourceVerification) failure() error {
+	switch n := len(s.Differences); {
+	case n > 0:
+		return fmt.Errorf("%s: %d %s", s.Source, n, plural(n, "difference", "differences"))
+	case s.Files == 0:
+		return withHint(fmt.Errorf("%s: its store tells no SHA-256, so nothing was compared",
+			s.Source), "export it, and compare the export: dequantfs verify DIRECTORY --source %s",
+			s.Source)
 	}
-	return err
+	return nil
 }
 
 func (v *verifyFlags) checkSource(
