@@ -28,7 +28,7 @@ func (s *files) until(ctx context.Context, file expr.File) (context.Context, con
 }
 
 // either is the context of a reader without a Done channel. It also ends with the cache. It has no
-// Done channel either, so who waits for it polls Err.
+// Done channel either, so a waiting read polls Err.
 type either struct {
 	context.Context
 	cache context.Context
