@@ -79,6 +79,12 @@ func openViews(t testing.TB, dir string, o Options, views ...View) *FS {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openPlanned(t, c, o, views)
+}
+
+// openPlanned lays out views of a checkpoint, and closes both when the test ends.
+func openPlanned(t testing.TB, c *adapter.Checkpoint, o Options, views []View) *FS {
+	t.Helper()
 	o.tuning.Check = true
 	f, err := New(c, planned(t, c, views), o)
 	if err != nil {

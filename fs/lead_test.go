@@ -32,15 +32,7 @@ func overNetwork(t *testing.T, dir string, o Options, views ...View) (*FS, *dist
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.tuning.Check = true
-	f, err := New(c, planned(t, c, views), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		f.Close()
-		c.Close()
-	})
+	f := openPlanned(t, c, o, views)
 	store.Forget()
 	return f, store
 }

@@ -79,23 +79,6 @@ func openWeb(t *testing.T, address string) (source.Store, *bytes.Buffer) {
 	return s, &log
 }
 
-// names lists a folder of a store, with a slash after folders.
-func webNames(t *testing.T, s source.Store, folder string) (list []string) {
-	t.Helper()
-	l, err := s.List(t.Context(), folder, 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range l.Entries {
-		if e.Dir {
-			e.Name += "/"
-		}
-		list = append(list, e.Name)
-	}
-	slices.Sort(list)
-	return list
-}
-
 // content reads a file of a store in pieces.
 func webContent(t *testing.T, s source.Store, name string) string {
 	t.Helper()
@@ -126,10 +109,10 @@ func TestAWebFolderIsRead(t *testing.T) {
 			want := []string{"a b%+é.txt", "config.json", "empty.txt", "model-1.safetensors",
 				"model-2.safetensors", "model.safetensors.index.json", "modeling_x.py", "one.txt",
 				"sub/", "tokenization_x.py", "tokenizer.json"}
-			if got := webNames(t, s, "."); !slices.Equal(got, want) {
+			if got := namesIn(t, s, "."); !slices.Equal(got, want) {
 				t.Errorf("the folder has %q", got)
 			}
-			if got := webNames(t, s, "sub"); !slices.Equal(got, []string{"inner.json"}) {
+			if got := namesIn(t, s, "sub"); !slices.Equal(got, []string{"inner.json"}) {
 				t.Errorf("the subfolder has %q", got)
 			}
 			for name, want := range model {
@@ -148,7 +131,7 @@ func TestFilesAreLookedForByName(t *testing.T) {
 	s, log := openWeb(t, server.URL+"/")
 	want := []string{"config.json", "model-1.safetensors", "model-2.safetensors",
 		"model.safetensors.index.json", "modeling_x.py", "tokenization_x.py", "tokenizer.json"}
-	if got := webNames(t, s, "."); !slices.Equal(got, want) {
+	if got := namesIn(t, s, "."); !slices.Equal(got, want) {
 		t.Errorf("there are %q", got)
 	}
 	for _, name := range want {

@@ -20,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/testdata/faultproxy"
 	"github.com/dequantfs/dequantfs/testdata/size"
@@ -50,16 +49,6 @@ func clearHub(t *testing.T) {
 	t.Setenv("HF_HOME", t.TempDir())
 }
 
-func openRemote(t *testing.T, name string) source.Store {
-	t.Helper()
-	s, _, err := Open(t.Context(), name, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
-
 func readRemote(t *testing.T, s source.Store, name string, off, n int64) ([]byte, error) {
 	t.Helper()
 	f, err := s.Open(t.Context(), name)
@@ -73,51 +62,6 @@ func readRemote(t *testing.T, s source.Store, name string, off, n int64) ([]byte
 		err = nil
 	}
 	return p[:got], err
-}
-
-// quantizedFolder writes a quantized checkpoint into a folder.
-func quantizedFolder(t *testing.T, o synth.Options) string {
-	t.Helper()
-	dir := t.TempDir()
-	o.Hidden, o.ExpertIntermediate, o.DenseIntermediate, o.Vocab = 128, 128, 128, 128
-	if err := synth.DeepSeek(o).Write(dir); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// sameTensors compares all tensors of a remote checkpoint with those of a local one.
-func sameTensors(t *testing.T, remote, local *adapter.Checkpoint) {
-	t.Helper()
-	if len(remote.Tensors()) != len(local.Tensors()) || len(local.Tensors()) == 0 {
-		t.Fatalf("%d tensors, want %d", len(remote.Tensors()), len(local.Tensors()))
-	}
-	for i, want := range local.Tensors() {
-		got := remote.Tensors()[i]
-		same := got.Key == want.Key && got.Shard == want.Shard
-		if !same || !bytes.Equal(tensorBytes(t, got), tensorBytes(t, want)) {
-			t.Fatalf("%s of %s is not %s of %s", got.Key, got.Shard, want.Key, want.Shard)
-		}
-	}
-}
-
-func openBoth(t *testing.T, name, dir string) (remote, local *adapter.Checkpoint) {
-	t.Helper()
-	s, single, err := Open(t.Context(), name, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	remote, err = adapter.OpenStore(t.Context(), s, adapter.OpenOptions{Single: single})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = remote.Close() })
-	local, err = adapter.Open(t.Context(), filepath.Join(dir, single), adapter.OpenOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = local.Close() })
-	return remote, local
 }
 
 func TestServedTheHubGivesTheTensorsOfTheFolder(t *testing.T) {
@@ -286,7 +230,7 @@ func TestServedSignedAddressesAreRenewedBeforeTheyExpire(t *testing.T) {
 	useHub(t, h, "")
 	want := []byte("the content of the weights")
 	h.Write(t, "org/model", "model.safetensors", want)
-	s := openRemote(t, "hf://org/model")
+	s := openStore(t, "hf://org/model")
 	for range 2 {
 		for off := range int64(3) {
 			got, err := readRemote(t, s, "model.safetensors", off, 5)
@@ -324,7 +268,7 @@ func TestServedRefusedAddressesAreRenewedOnce(t *testing.T) {
 			h := stores.StartHub(t, stores.HubOptions{Storage: s3.At(storage.URL)})
 			useHub(t, h, "")
 			h.Write(t, "org/model", "model.safetensors", []byte("weights"))
-			b, o := backendOf(t, openRemote(t, "hf://org/model"), "model.safetensors")
+			b, o := backendOf(t, openStore(t, "hf://org/model"), "model.safetensors")
 			storage.Log.Reset()
 			storage.Set(faultproxy.Plan{Script: c.script})
 			for range c.reads {

@@ -17,7 +17,6 @@ import (
 	"github.com/minio/minio-go/v7/pkg/signer"
 
 	"github.com/dequantfs/dequantfs/adapter"
-	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/testdata/faultproxy"
 	"github.com/dequantfs/dequantfs/testdata/size"
@@ -78,45 +77,6 @@ func TestServedS3(t *testing.T) {
 	}
 }
 
-// openStore opens a source that must open.
-func openStore(t *testing.T, name string) source.Store {
-	t.Helper()
-	s, _, err := Open(t.Context(), name, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
-
-// namesIn lists a folder of a store.
-func namesIn(t *testing.T, s source.Store, folder string) (list []string) {
-	t.Helper()
-	l, err := s.List(t.Context(), folder, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range l.Entries {
-		if e.Dir {
-			e.Name += "/"
-		}
-		list = append(list, e.Name)
-	}
-	slices.Sort(list)
-	return list
-}
-
-// openFile opens an object that must open.
-func openFile(t *testing.T, s source.Store, name string) source.File {
-	t.Helper()
-	f, err := s.Open(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	return f
-}
-
 // random is some bytes.
 func random(n int, seed byte) []byte {
 	p := make([]byte, n)
@@ -145,20 +105,6 @@ func checkpointIsTheLocalOne(t *testing.T, s *stores.Server) {
 	if len(c.SideFiles()) != len(local.SideFiles()) {
 		t.Errorf("%d files, not %d", len(c.SideFiles()), len(local.SideFiles()))
 	}
-}
-
-// tensorBytes reads a tensor.
-func tensorBytes(t *testing.T, s *adapter.Stored) []byte {
-	t.Helper()
-	size, err := safetensors.Size(s.DType, s.Shape)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := make([]byte, size)
-	if n, err := s.File.ReadAt(t.Context(), p, s.Offset); n != len(p) {
-		t.Fatalf("%s: %v", s.Key, err)
-	}
-	return p
 }
 
 // amazon sends a signed request to a server, and returns the answer's header and body.

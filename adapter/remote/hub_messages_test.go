@@ -110,7 +110,7 @@ func TestServedATokenFromAFileIsNamedByItsFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte(stores.Token), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := readRemote(t, openRemote(t, "hf://o/m"), "config.json", 0, 2); string(got) != "{}" {
+	if got, err := readRemote(t, openStore(t, "hf://o/m"), "config.json", 0, 2); string(got) != "{}" {
 		t.Errorf("%q, %v", got, err)
 	}
 }
@@ -120,7 +120,7 @@ func TestServedALimitedRateIsWaitedForIfItIsShort(t *testing.T) {
 	h.Write(t, "o/m", "config.json", []byte("{}"))
 	useHub(t, h, "")
 	h.Limit(1, 1)
-	openRemote(t, "hf://o/m")
+	openStore(t, "hf://o/m")
 	h.Limit(1, 290)
 	_, _, err := Open(t.Context(), "hf://o/m", Options{})
 	if want := `limits the rate of requests: try again in 290 s, or run "hf auth login" for a higher limit`; err == nil ||
@@ -207,10 +207,10 @@ func TestAnEndpointThatIsNotAHubIsSaid(t *testing.T) {
 // A commit is what was asked for, or an error. A mirror may have another one.
 func TestACommitIsNotReplaced(t *testing.T) {
 	f := startFakeHub(t)
-	if s := openRemote(t, "hf://org/model@"+fakeCommit); s.Name() != "hf://org/model@"+fakeCommit {
+	if s := openStore(t, "hf://org/model@"+fakeCommit); s.Name() != "hf://org/model@"+fakeCommit {
 		t.Errorf("it is %s", s.Name())
 	}
-	if s := openRemote(t, "hf://org/model@"+fakeCommit[:7]); s.Name() != "hf://org/model@"+fakeCommit {
+	if s := openStore(t, "hf://org/model@"+fakeCommit[:7]); s.Name() != "hf://org/model@"+fakeCommit {
 		t.Errorf("by a part of the commit it is %s", s.Name())
 	}
 	_, _, err := Open(t.Context(), "hf://org/model@"+fakeOID, Options{})
@@ -238,7 +238,7 @@ func TestServedOnlyWhatEveryoneMayReadIsPublic(t *testing.T) {
 		{"o/private", stores.Token, false},
 	} {
 		useHub(t, h, c.token)
-		s := openRemote(t, "hf://"+c.id)
+		s := openStore(t, "hf://"+c.id)
 		f, err := s.Open(t.Context(), "config.json")
 		if err != nil {
 			t.Fatal(err)
@@ -284,7 +284,7 @@ func TestServedAMirrorIsUsedInsteadOfTheHub(t *testing.T) {
 		remote, local := openBoth(t, name, dir)
 		sameTensors(t, remote, local)
 	}
-	_, o := backendOf(t, openRemote(t, "hf://org/model@"+oid), "model.safetensors")
+	_, o := backendOf(t, openStore(t, "hf://org/model@"+oid), "model.safetensors")
 	if want := o.sha256 + " " + mirror.URL + "/hub/huggingface"; o.version != want {
 		t.Errorf("version %q, want %q", o.version, want)
 	}
@@ -295,7 +295,7 @@ func TestServedTheHashOfThePublisherIsKept(t *testing.T) {
 	useHub(t, h, "")
 	h.Write(t, "o/m", "a.safetensors", []byte("abc"))
 	h.Write(t, "o/m", "config.json", []byte("{}"))
-	s := openRemote(t, "hf://o/m")
+	s := openStore(t, "hf://o/m")
 	for name, want := range map[string]string{
 		"a.safetensors": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "config.json": "",
 	} {

@@ -91,7 +91,7 @@ func (f *fakeHub) storage(w http.ResponseWriter, r *http.Request) {
 // open opens the repository, and returns one of its files.
 func (f *fakeHub) open(t *testing.T, name string) (*hub, *object) {
 	t.Helper()
-	b, o := backendOf(t, openRemote(t, "hf://org/model"), name)
+	b, o := backendOf(t, openStore(t, "hf://org/model"), name)
 	return b.(*hub), o
 }
 

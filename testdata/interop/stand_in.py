@@ -1,17 +1,15 @@
 """The unmodified huggingface_hub judges the stand-in for the Hub (testdata/stores)."""
 
 import contextlib
-import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 
 from checks import check, expect
+from served import served
 
-SERVE = os.environ.get("DEQUANTFS_SERVE", "serve")
 CHECKPOINT = pathlib.Path(__file__).parent.parent / "golden/formats/awq"
 MEMBER, STRANGER = "hf_memberOfEverything", "hf_strangerToAll"  # as package stores has them
 ID = "org/model"
@@ -31,25 +29,12 @@ def hub(*flags):
     """Start the stand-in with a repository; give its files, and set the environment for it."""
     with tempfile.TemporaryDirectory() as d:
         files = folder(pathlib.Path(d) / "source")
-        server = subprocess.Popen(
-            [SERVE, *flags, "hub", f"{d}/source"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        try:
-            for line in server.stdout:
-                name, value = re.fullmatch(r"export (\w+)='(.*)'\n", line).groups()
-                os.environ[name] = value
-                if name == "SOURCE":
-                    break
-            expect(server.poll() is None, "the stand-in has ended")
+        with served("hub", f"{d}/source", *flags):
             yield files
-        finally:
-            server.stdin.close()
-            server.wait(60)
 
 
 def client():
     """huggingface_hub reads the environment when it is imported."""
-    os.environ.pop("HF_HUB_OFFLINE", None)
     import huggingface_hub.errors
 
     return huggingface_hub

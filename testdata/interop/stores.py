@@ -1,12 +1,8 @@
 """Mounts of remote sources, from servers that run here: their files, and loaders that read them."""
 
-import contextlib
 import hashlib
-import os
 import pathlib
-import re
 import shutil
-import subprocess
 import tempfile
 
 import families
@@ -14,31 +10,10 @@ import oracle
 from checks import check, expect
 from container import differences, read_all, same, write_checkpoint
 from mounts import mount
+from served import served
 
-SERVE = os.environ.get("DEQUANTFS_SERVE", "serve")
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden/formats"
 FORMATS = ("ct_int4", "awq")  # of 4 bits
-
-
-@contextlib.contextmanager
-def served(store, folder):
-    """Start a store with the files of a folder; give its SOURCE, and set the environment for it."""
-    before = dict(os.environ)
-    server = subprocess.Popen([SERVE, store, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        for line in server.stdout:
-            name, value = re.fullmatch(r"export (\w+)='(.*)'\n", line).groups()
-            os.environ[name] = value
-            if name == "SOURCE":
-                break
-        expect(server.poll() is None, "the server has ended")
-        os.environ.pop("HF_HUB_OFFLINE", None)
-        yield os.environ["SOURCE"].rstrip("/")
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        server.stdin.close()
-        server.wait(60)
 
 
 def checkpoints(folder):
