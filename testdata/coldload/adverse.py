@@ -116,11 +116,10 @@ def must(results, name):
 
 def adverse(run, name, case, ahead):
     """Read a fresh cold mount in one way. Then count what is in memory and was not read."""
-    more = {} if ahead == "on" else run.off
+    flags, binary = run.switch(ahead)
     run.chill()
     shard = max(run.shown // 40 // MIB, 16)
-    flags = ["--shard-size", f"{shard}MiB", *more.get("flags", [])]
-    with machine.mount(run.source, run.point, "hf", *flags, env=more.get("env")):
+    with machine.mount(run.source, run.point, "hf", "--shard-size", f"{shard}MiB", *flags, binary=binary):
         paths = files.shards(run.point)
         jobs, allowed = case(paths, run.shown // 20, len(run.results.runs))
         n, seconds = loaders.run("mapping", [(ranges, "cpu") for ranges in jobs])
@@ -159,11 +158,11 @@ def cgroup(run):
 
 
 def in_cgroup(run, ahead, limit):
-    more = {} if ahead == "on" else run.off
+    flags, binary = run.switch(ahead)
     run.chill()
     group = machine.Group(limit)
     try:
-        with machine.mount(run.source, run.point, "hf", *more.get("flags", []), env=more.get("env"), group=group):
+        with machine.mount(run.source, run.point, "hf", *flags, binary=binary, group=group):
             paths = files.shards(run.point)
             job = [(p, 0, os.path.getsize(p)) for p in paths]
             n, seconds = loaders.run("mapping", [(job, "cpu")], group)

@@ -26,6 +26,7 @@ import report
 HERE = pathlib.Path(__file__).resolve().parent
 LARGE = {"layers": 8, "experts": 128, "vocabulary": 151936}  # 6.2 GB, shown as 11.2 GB
 SMALL = {"layers": 2, "experts": 64, "vocabulary": 16384}  # 0.75 GB, shown as 1.4 GB
+SWITCHES = ("read-ahead-files", "ahead")  # flags of mount, with which nothing is decoded ahead
 
 
 def arguments():
@@ -40,6 +41,7 @@ def arguments():
     p.add_argument("--layouts", default="hf,transformers,native", help="layouts that loaders read")
     p.add_argument("--cgroup", type=int, help="MiB of memory in the part cgroup (default: a tenth of the view, at least 512)")
     p.add_argument("--until", type=float, default=460, help="seconds after which no round is to end")
+    p.add_argument("--baseline", help="an older binary, to compare with instead of decoding ahead switched off")
     p.add_argument("--json", help="write the figures to this file")
     p.add_argument("--remove", action="store_true", help="remove the checkpoint and its copies at the end")
     for name, value in sizes.items():
@@ -62,7 +64,17 @@ class Run:
         self.source = str(self.root / f"source-{o.layers}-{o.experts}-{o.vocabulary}")
         self.point = str(self.root / "mnt")
         self.results = report.Results()
-        self.off = {"flags": ["--ahead", "off"]} if machine.has("ahead") else {"env": {"NOFORERUN": "1"}}
+
+    def switch(self, ahead):
+        """The flags and the binary with which a mount decodes ahead, or does not."""
+        if ahead == "on":
+            return [], None
+        if self.options.baseline:
+            return [], self.options.baseline
+        for flag in SWITCHES:
+            if machine.has(flag):
+                return ["--" + flag, "off"], None
+        raise RuntimeError("mount has no flag that switches decoding ahead off: give an older binary with --baseline")
 
     def copy(self, layout):
         return f"{self.source}-{layout}"

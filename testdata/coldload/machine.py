@@ -10,12 +10,12 @@ import time
 BINARY = os.environ.get("DEQUANTFS", "dequantfs")
 
 
-def command(*args, check=True, env=None, group=None):
+def command(*args, check=True, binary=None, group=None):
     """Run the command, maybe in a cgroup. Its standard error goes into the exception."""
-    args = [BINARY, *map(str, args)]
+    args = [binary or BINARY, *map(str, args)]
     if group:
         args = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', group.procs, *args]
-    p = subprocess.run(args, capture_output=True, text=True, timeout=600, env=dict(os.environ, **(env or {})))
+    p = subprocess.run(args, capture_output=True, text=True, timeout=600)
     if check and p.returncode:
         raise RuntimeError(f"{' '.join(args)}: {p.stderr.strip()}")
     return p
@@ -32,10 +32,10 @@ def umount(point):
 
 
 @contextlib.contextmanager
-def mount(source, point, layout, *flags, env=None, group=None):
+def mount(source, point, layout, *flags, binary=None, group=None):
     """Mount one layout of source at point, and unmount at the end."""
     os.makedirs(point, exist_ok=True)
-    command("mount", source, point, "--layout", layout, *flags, env=env, group=group)
+    command("mount", source, point, "--layout", layout, *flags, binary=binary, group=group)
     try:
         yield point
     except BaseException:
