@@ -97,3 +97,19 @@ func cgroupLimit(read func(string) ([]byte, error)) (limit int64, by string) {
 	}
 	return limit, by
 }
+
+// available returns how many bytes of memory are free, or can be freed without writing anything, in
+// the machine and in the process's cgroups.
+func available(read func(string) ([]byte, error)) int64 {
+	free := machineMemory(read)
+	data, _ := read("/proc/meminfo")
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
+			if kb, err := strconv.ParseInt(strings.Fields(rest + " 0")[0], 10, 64); err == nil {
+				free = kb << 10
+			}
+		}
+	}
+	limit, _ := cgroupLimit(read)
+	return min(free, limit)
+}

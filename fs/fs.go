@@ -122,6 +122,7 @@ type FS struct {
 	workers  *workers
 	sessions sync.Pool
 	live     live
+	foreruns *foreruns // of the mount; nil: not mounted
 	slow     *slog.Logger // a few lines a minute about what is slow
 
 	closed   chan struct{}

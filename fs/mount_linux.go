@@ -1,12 +1,14 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -62,6 +64,13 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
 	root := &dirNode{fs: f, node: f.root, looks: looks}
+	if os.Getenv("NOFORERUN") == "" {
+		var path func(string) string
+		if direct {
+			path = func(name string) string { return filepath.Join(mountpoint, name) }
+		}
+		f.foreruns = f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead))
+	}
 	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, direct))
 	if err != nil {
 		if direct {
@@ -77,6 +86,9 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	go func() {
 		server.Wait()
+		if f.foreruns != nil {
+			f.foreruns.close()
+		}
 		close(m.done)
 	}()
 	if direct {

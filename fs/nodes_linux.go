@@ -58,7 +58,11 @@ func (d *dirNode) Lookup(
 	if n.content == nil {
 		return d.NewInode(ctx, &dirNode{fs: d.fs, node: n, looks: d.looks}, id), 0
 	}
-	return d.NewInode(ctx, &fileNode{fs: d.fs, node: n, looks: d.looks}, id), 0
+	inode := d.NewInode(ctx, &fileNode{fs: d.fs, node: n, looks: d.looks}, id)
+	if f, ok := n.content.(*file); ok && d.fs.foreruns != nil {
+		d.fs.foreruns.known(f, inode)
+	}
+	return inode, 0
 }
 
 // Readdir lists the directory.
@@ -87,7 +91,7 @@ func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint3
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return nil, 0, syscall.EROFS
 	}
-	h := &handle{fs: n.fs}
+	h := &handle{fs: n.fs, direct: flags&syscall.O_DIRECT != 0}
 	var keep uint32 = fuse.FOPEN_KEEP_CACHE
 	if c, ok := n.node.content.(*control); ok {
 		var err error
@@ -105,6 +109,7 @@ func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint3
 type handle struct {
 	fs       *FS
 	snapshot *io.SectionReader // of a control file
+	direct   bool              // its reads go past the page cache
 }
 
 // Release closes it.
@@ -130,6 +135,9 @@ func (n *fileNode) Read(
 	got, err := n.node.content.ReadAtContext(newRequest(ctx), dest, off)
 	if errno := n.fs.errno(n.node.name, err); errno != 0 {
 		return nil, errno
+	}
+	if f, ok := n.node.content.(*file); ok && n.fs.foreruns != nil && !h.(*handle).direct {
+		n.fs.foreruns.read(f, off, int64(got))
 	}
 	return fuse.ReadResultData(dest[:got]), 0
 }

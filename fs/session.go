@@ -12,14 +12,15 @@ import (
 
 // session is one read of a file.
 type session struct {
-	fs   *FS
-	file *file
-	off  int64
-	n    int64
-	run  units.Run
-	read *units.Read           // its units and other holdings in the cache
-	want func(*expr.Unit) bool // wanted
-	wg   sync.WaitGroup
+	fs      *FS
+	file    *file
+	streams *streams
+	off     int64
+	n       int64
+	run     units.Run
+	read    *units.Read           // its units and other holdings in the cache
+	want    func(*expr.Unit) bool // wanted
+	wg      sync.WaitGroup
 
 	began      time.Time
 	slow       bool     // it was logged as slow; guarded by live.mu, like prev and next
@@ -36,9 +37,14 @@ func newSession(f *FS) *session {
 
 // session begins a read.
 func (f *FS) session(ctx context.Context, at *file, off, n int64) *session {
+	return f.sessionOf(ctx, at, &at.streams, off, n)
+}
+
+// sessionOf begins a read that belongs to one of these streams.
+func (f *FS) sessionOf(ctx context.Context, at *file, of *streams, off, n int64) *session {
 	s := f.sessions.Get().(*session)
-	s.file, s.off, s.n = at, off, n
-	s.run = at.streams.touch(at.Size(), off, n, f.units.Tick())
+	s.file, s.streams, s.off, s.n = at, of, off, n
+	s.run = of.touch(at.Size(), off, n, f.units.Tick())
 	s.read.Begin(ctx, at, off, n, s.run)
 	f.live.add(s)
 	return s
