@@ -125,13 +125,14 @@ func (f *file) readStep(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
-// forerun reads p ahead of readers. Neither they nor their streams notice it.
+// forerun reads p ahead of readers. Neither they nor their streams notice it, and it takes nothing
+// from them in the cache.
 func (f *file) forerun(ctx context.Context, p []byte, off int64) error {
 	for n := 0; n < len(p); {
 		step := p[n : n+int(f.step(off+int64(n), int64(len(p)-n)))]
-		s := f.fs.sessionOf(ctx, f, &f.ahead, off+int64(n), int64(len(step)))
+		s := f.fs.begin(ctx, f, &f.ahead, off+int64(n), int64(len(step)))
 		err := s.readAt(step)
-		s.end(err == nil)
+		s.finish(err == nil)
 		if err != nil {
 			return err
 		}

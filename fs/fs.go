@@ -122,8 +122,8 @@ type FS struct {
 	workers  *workers
 	sessions sync.Pool
 	live     live
-	foreruns *foreruns // of the mount; nil: not mounted
-	slow     *slog.Logger // a few lines a minute about what is slow
+	foreruns atomic.Pointer[foreruns] // of the mount; nil: there are none
+	slow     *slog.Logger             // a few lines a minute about what is slow
 
 	closed   chan struct{}
 	close    sync.Once

@@ -64,12 +64,12 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
 	root := &dirNode{fs: f, node: f.root, looks: looks}
-	if os.Getenv("NOFORERUN") == "" {
+	if !o.AheadOff {
 		var path func(string) string
 		if direct {
 			path = func(name string) string { return filepath.Join(mountpoint, name) }
 		}
-		f.foreruns = f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead))
+		f.foreruns.Store(f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead)))
 	}
 	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, direct))
 	if err != nil {
@@ -86,8 +86,8 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	go func() {
 		server.Wait()
-		if f.foreruns != nil {
-			f.foreruns.close()
+		if r := f.foreruns.Load(); r != nil {
+			r.close()
 		}
 		close(m.done)
 	}()

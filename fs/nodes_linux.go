@@ -55,13 +55,14 @@ func (d *dirNode) Lookup(
 	}
 	attributes(n, d.looks, &out.Attr)
 	id := gofs.StableAttr{Mode: out.Mode & syscall.S_IFMT, Ino: n.ino}
+	if old := d.GetChild(name); old != nil {
+		return old, 0 // the kernel knows it, or has just forgotten it
+	}
 	if n.content == nil {
 		return d.NewInode(ctx, &dirNode{fs: d.fs, node: n, looks: d.looks}, id), 0
 	}
 	inode := d.NewInode(ctx, &fileNode{fs: d.fs, node: n, looks: d.looks}, id)
-	if f, ok := n.content.(*file); ok && d.fs.foreruns != nil {
-		d.fs.foreruns.known(f, inode)
-	}
+	d.fs.known(n, inode)
 	return inode, 0
 }
 
@@ -132,14 +133,32 @@ func (n *fileNode) Read(
 	}
 	n.fs.counters.requests.Add(1)
 	defer n.fs.request()
-	got, err := n.node.content.ReadAtContext(newRequest(ctx), dest, off)
+	got, err := n.fill(newRequest(ctx), h, dest, off)
 	if errno := n.fs.errno(n.node.name, err); errno != 0 {
 		return nil, errno
 	}
-	if f, ok := n.node.content.(*file); ok && n.fs.foreruns != nil && !h.(*handle).direct {
-		n.fs.foreruns.read(f, off, int64(got))
-	}
 	return fuse.ReadResultData(dest[:got]), 0
+}
+
+// fill reads dest. If it is for the page cache, the foreruns are told.
+func (n *fileNode) fill(
+	ctx context.Context, h gofs.FileHandle, dest []byte, off int64,
+) (got int, err error) {
+	r := n.fs.foreruns.Load()
+	f, ok := n.node.content.(*file)
+	if open, _ := h.(*handle); ok && r != nil && off < f.Size() && open != nil && !open.direct {
+		r.begin(f, off, int64(len(dest)))
+		defer func() { r.end(f, off, int64(len(dest)), int64(got)) }()
+	}
+	return n.node.content.ReadAtContext(ctx, dest, off)
+}
+
+// known tells the foreruns of a file that the kernel knows now.
+func (f *FS) known(n *node, inode *gofs.Inode) {
+	v, ok := n.content.(*file)
+	if r := f.foreruns.Load(); ok && r != nil {
+		r.known(v, inode)
+	}
 }
 
 // Fsync does nothing, since nothing is written. Programs that copy also call it on files that they

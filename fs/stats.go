@@ -141,5 +141,8 @@ func (f *FS) Stats() Stats {
 	}
 	f.live.stats(&s)
 	s.Network = f.traffic()
+	if r := f.foreruns.Load(); r != nil {
+		r.stats(&s.Ahead)
+	}
 	return s
 }
