@@ -42,6 +42,7 @@ type mountFlags struct {
 	foreground  bool
 	cacheSize   cacheSize
 	readAhead   size
+	ahead       string
 	sourceCache string
 	allowOther  bool
 	uid, gid    string
@@ -65,6 +66,7 @@ func (m *mountFlags) register(c *cobra.Command) {
 		"stay; SIGINT, SIGTERM and SIGHUP unmount")
 	flags.Var(&m.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
+	flags.StringVar(&m.ahead, "ahead", "on", "decode ahead of loaders, on or off")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages: auto, keep or drop")
 	flags.BoolVar(&m.allowOther, "allow-other", false, "let others read what the source lets them")
 	flags.StringVar(&m.uid, "uid", "", "owner of the files, a `UID` (default the caller)")
@@ -131,10 +133,13 @@ func (m *mountFlags) check(c *cobra.Command) (*mountRequest, error) {
 	r := &mountRequest{view: view}
 	r.view.fits = fs.CheckMemory
 	r.fs = fs.Options{CacheSize: m.cacheSize.option(), SourceCache: sourceCaches[m.sourceCache]}
-	r.to = fs.MountOptions{ReadAhead: int64(m.readAhead), AllowOther: m.allowOther}
+	r.to = fs.MountOptions{
+		ReadAhead: int64(m.readAhead), AheadOff: m.ahead == "off", AllowOther: m.allowOther,
+	}
 	for _, step := range []func() error{
 		m.log.check,
 		func() error { return oneOf("source-cache", m.sourceCache, "auto", "keep", "drop") },
+		func() error { return oneOf("ahead", m.ahead, "on", "off") },
 		func() error { return notNegative("idle", m.idle, "30m") },
 		func() error { return notNegative("drain", m.drain, "45s") },
 		func() (err error) { r.to.UID, err = parseID("uid", m.uid); return err },
