@@ -42,6 +42,7 @@ type mountFlags struct {
 	foreground  bool
 	cacheSize   cacheSize
 	readAhead   size
+	ahead       string
 	sourceCache string
 	direct      bool
 	allowOther  bool
@@ -66,6 +67,7 @@ func (m *mountFlags) register(c *cobra.Command) {
 		"stay; SIGINT, SIGTERM and SIGHUP unmount")
 	flags.Var(&m.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
+	flags.StringVar(&m.ahead, "ahead", "on", "decode ahead of loaders, on or off")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages: auto, keep or drop")
 	flags.BoolVar(&m.direct, "direct", false, "reads go past the page cache; see help tuning")
 	flags.BoolVar(&m.allowOther, "allow-other", false, "let others read what the source lets them")
@@ -134,11 +136,13 @@ func (m *mountFlags) check(c *cobra.Command) (*mountRequest, error) {
 	r.view.fits = fs.CheckMemory
 	r.fs = fs.Options{CacheSize: m.cacheSize.option(), SourceCache: sourceCaches[m.sourceCache]}
 	r.to = fs.MountOptions{
-		ReadAhead: int64(m.readAhead), AllowOther: m.allowOther, Direct: m.direct,
+		ReadAhead: int64(m.readAhead), AheadOff: m.ahead == "off" || m.direct,
+		AllowOther: m.allowOther, Direct: m.direct,
 	}
 	for _, step := range []func() error{
 		m.log.check,
 		func() error { return oneOf("source-cache", m.sourceCache, "auto", "keep", "drop") },
+		func() error { return oneOf("ahead", m.ahead, "on", "off") },
 		func() error { return notNegative("idle", m.idle, "30m") },
 		func() error { return notNegative("drain", m.drain, "45s") },
 		func() (err error) { r.to.UID, err = parseID("uid", m.uid); return err },
