@@ -70,29 +70,52 @@ var cgroupFiles = map[bool]struct {
 	true:  {"/sys/fs/cgroup/memory", []string{"memory.limit_in_bytes"}},
 }
 
-// cgroupLimit returns the least limit of the process's memory cgroup and of those above it. by is
-// the file that sets it.
-func cgroupLimit(read func(string) ([]byte, error)) (limit int64, by string) {
-	limit = noLimit
+// memoryGroup is a memory cgroup of the process, or one above it.
+type memoryGroup struct {
+	dir string
+	v1  bool // version 1
+}
+
+// cgroups returns the memory cgroups of the process, and those above them.
+func cgroups(read func(string) ([]byte, error)) (all []memoryGroup) {
 	data, _ := read("/proc/self/cgroup")
 	for line := range strings.Lines(string(data)) {
 		part := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(part) != 3 || part[1] != "" && !strings.Contains(","+part[1]+",", ",memory,") {
 			continue
 		}
-		files := cgroupFiles[part[1] != ""]
+		root := cgroupFiles[part[1] != ""].root
 		for dir := path.Clean("/" + part[2]); ; dir = path.Dir(dir) {
-			for _, name := range files.names {
-				file := path.Join(files.root, dir, name)
-				text, _ := read(file)
-				n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-				if err == nil && n > 0 && n < limit {
-					limit, by = n, file
-				}
-			}
+			all = append(all, memoryGroup{path.Join(root, dir), part[1] != ""})
 			if dir == "/" {
 				break
 			}
+		}
+	}
+	return all
+}
+
+// limit returns the least limit of the cgroup, and the file that sets it.
+func (g memoryGroup) limit(read func(string) ([]byte, error)) (limit int64, by string) {
+	limit = noLimit
+	for _, name := range cgroupFiles[g.v1].names {
+		file := path.Join(g.dir, name)
+		text, _ := read(file)
+		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		if err == nil && n > 0 && n < limit {
+			limit, by = n, file
+		}
+	}
+	return limit, by
+}
+
+// cgroupLimit returns the least limit of the process's memory cgroup and of those above it. by is
+// the file that sets it.
+func cgroupLimit(read func(string) ([]byte, error)) (limit int64, by string) {
+	limit = noLimit
+	for _, g := range cgroups(read) {
+		if n, file := g.limit(read); n < limit {
+			limit, by = n, file
 		}
 	}
 	return limit, by
