@@ -65,7 +65,7 @@ func (w *warmFlags) wanted(args []string) (*wanted, error) {
 func (v *wanted) list(ctx context.Context, args []string) (files []pagecache.File, err error) {
 	for _, arg := range args {
 		if err := v.add(ctx, arg); err != nil {
-			return nil, err
+			return nil, explainDead(arg, err)
 		}
 	}
 	for _, name := range v.names {
@@ -92,9 +92,6 @@ func (v *wanted) list(ctx context.Context, args []string) (files []pagecache.Fil
 func (v *wanted) add(ctx context.Context, arg string) error {
 	info, err := os.Stat(arg)
 	switch {
-	case errors.Is(err, syscall.ENOTCONN):
-		return withHint(fmt.Errorf("%s: the process behind the mount is gone", arg),
-			"clear it with dequantfs umount %s, and mount again", arg)
 	case errors.Is(err, os.ErrNotExist):
 		return withHint(fmt.Errorf("%s: there is no such file or mount", arg), listMounts)
 	case err != nil:
@@ -268,6 +265,22 @@ func mountsOf(files []pagecache.File) ([]mounts.Entry, error) {
 	return slices.DeleteFunc(all, func(m mounts.Entry) bool {
 		return m.Type != mounts.Type || !devices[m.Device]
 	}), err
+}
+
+// explainDead says which mount is dead, if that is why a file below a path cannot be read.
+func explainDead(name string, err error) error {
+	if !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) {
+		return err
+	}
+	at, bad := filepath.Abs(name)
+	all, _ := mounts.List()
+	for _, m := range slices.Backward(all) {
+		if bad == nil && m.Type == mounts.Type && strings.HasPrefix(at+"/", m.Mountpoint+"/") {
+			return withHint(fmt.Errorf("%s: the process behind the mount is gone", name),
+				"clear it with dequantfs umount %s, and mount again", m.Mountpoint)
+		}
+	}
+	return err
 }
 
 func sortedKeys(set map[string]bool) (names []string) {

@@ -25,7 +25,7 @@ func newWarm() *cobra.Command {
 			"stops when memory is full, before the kernel drops what it has brought; the exit\n" +
 			"status is then 1. With --check it reads nothing, and says how much is in memory.",
 		Example: "  dequantfs warm /mnt/v3/hf\n" +
-			"  dequantfs warm /mnt/v3/native --include '.*layers\\.[0-9]\\.'\n" +
+			"  dequantfs warm /mnt/v3/hf --include model.layers.12\n" +
 			"  dequantfs warm /mnt/v3 --ep 3/8 --check",
 		Args: arity(1, 1<<20),
 		RunE: func(c *cobra.Command, args []string) error { return w.run(c, args) },
@@ -80,7 +80,7 @@ func (w *warmFlags) run(c *cobra.Command, args []string) error {
 		return explainSecret(secret)
 	}
 	r.stopped = err
-	return errors.Join(w.print(c, &r), explainWarm(err))
+	return errors.Join(w.print(c, &r), explainWarm(r.files[0].Name, err))
 }
 
 // bring brings the files of a report into memory, and shows progress.
@@ -122,8 +122,8 @@ func watchMounts(files []pagecache.File) (gone func() error, err error) {
 	}, nil
 }
 
-// explainWarm adds the way out to the error that has ended the work.
-func explainWarm(err error) error {
+// explainWarm adds the way out to the error that has ended the work. first is one of the files.
+func explainWarm(first string, err error) error {
 	var full *pagecache.FullError
 	switch {
 	case errors.As(err, &full):
@@ -133,7 +133,7 @@ func explainWarm(err error) error {
 	case errors.Is(err, pagecache.ErrNotKept):
 		return withHint(err, "a mount with --direct keeps nothing in memory: mount without it")
 	}
-	return err
+	return explainDead(first, err)
 }
 
 // explainSecret adds the way out to an error of asking what is in memory.
