@@ -25,6 +25,7 @@ type Mount struct {
 	server     *fuse.Server
 	done       chan struct{}
 	lockedOut  []string
+	maps       bool
 }
 
 // closeOnExec keeps FUSE descriptors from child processes, since go-fuse does not do so for direct
@@ -62,6 +63,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
 	root := &dirNode{fs: f, node: f.root, looks: looks}
+	f.direct = o.Direct
 	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, direct))
 	if err != nil {
 		if direct {
@@ -74,6 +76,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	m := &Mount{
 		fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}),
 		lockedOut: f.lockedOut(looks),
+		maps:      !o.Direct || server.KernelSettings().Flags64()&capabilities(o)&mapsDirect != 0,
 	}
 	go func() {
 		server.Wait()
@@ -122,7 +125,7 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 			Name:                 "dequantfs",
 			DisableXAttrs:        true,
 			DisableSplice:        true,
-			ExtraCapabilities:    fuse.CAP_ASYNC_DIO,
+			ExtraCapabilities:    capabilities(o),
 			DirectMount:          direct,
 			IgnoreSecurityLabels: true,
 			Debug:                o.Debug,
@@ -133,6 +136,19 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 			},
 		},
 	}
+}
+
+// mapsDirect is the capability of kernels that map files shared although reads of them go past the
+// page cache. Linux has it since 6.6.
+const mapsDirect uint64 = fuse.CAP_DIRECT_IO_ALLOW_MMAP
+
+// capabilities returns what is asked of the kernel beside what go-fuse asks for.
+func capabilities(o MountOptions) uint64 {
+	c := uint64(fuse.CAP_ASYNC_DIO)
+	if o.Direct && !o.unmapped {
+		c |= mapsDirect
+	}
+	return c
 }
 
 // logWriter passes go-fuse's lines on to slog.
@@ -195,6 +211,10 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 // LockedOut describes which other users cannot read which files of the mount, and why, one line
 // each. The kernel gives those users only an errno.
 func (m *Mount) LockedOut() []string { return m.lockedOut }
+
+// Maps reports whether programs can map the shards of the mount as shared (MAP_SHARED). Kernels
+// before 6.6 refuse that with ENODEV if reads go past the page cache. They still map privately.
+func (m *Mount) Maps() bool { return m.maps }
 
 // Heap returns the heap size that keeps the whole process within its memory.
 func (m *Mount) Heap() int64 { return heapInUse() + m.fs.shares.heap() }

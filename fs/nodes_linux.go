@@ -82,19 +82,25 @@ func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrO
 	return 0
 }
 
-// Open lets the kernel keep its cached pages of the file.
+// Open lets the kernel keep its cached pages of the file. In a direct mount those are the pages of
+// programs that have mapped it.
 func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return nil, 0, syscall.EROFS
 	}
 	h := &handle{fs: n.fs}
 	var keep uint32 = fuse.FOPEN_KEEP_CACHE
-	if c, ok := n.node.content.(*control); ok {
+	switch c := n.node.content.(type) {
+	case *control:
 		var err error
 		if h.snapshot, err = c.open(); err != nil {
 			return nil, 0, n.fs.errno(n.node.name, err)
 		}
 		keep = fuse.FOPEN_DIRECT_IO // whatever size stat shows
+	case *file:
+		if n.fs.direct {
+			keep |= fuse.FOPEN_DIRECT_IO
+		}
 	}
 	n.fs.counters.opened.Add(1)
 	n.fs.request()
