@@ -158,8 +158,8 @@ func (v *wanted) something(dir string, found bool, ranks map[string]bool) error 
 		return withHint(fmt.Errorf("%s has no rank %s", dir, v.ep), "it has %s",
 			firstFew(sortedKeys(ranks)))
 	case !found && len(v.seen) == 0:
-		return withHint(fmt.Errorf("%s: nothing is mounted there, and it has no *.safetensors", dir),
-			listMounts)
+		return withHint(fmt.Errorf("%s: nothing is mounted there, and it has no *.safetensors",
+			dir), listMounts)
 	}
 	return nil
 }
@@ -245,7 +245,8 @@ func (v *wanted) choose(f *os.File, size int64) (parts []pagecache.Range, err er
 		}
 		if (v.include == nil || v.include.MatchString(t.Name)) &&
 			(v.exclude == nil || !v.exclude.MatchString(t.Name)) {
-			parts = append(parts, pagecache.Range{Off: h.DataOffset + t.Begin, Len: t.End - t.Begin})
+			at := h.DataOffset + t.Begin
+			parts = append(parts, pagecache.Range{Off: at, Len: t.End - t.Begin})
 		}
 	}
 	return parts, nil

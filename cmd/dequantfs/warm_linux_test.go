@@ -180,8 +180,8 @@ func TestWarmStopsAtTheLimitOfItsCgroup(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("%v", err)
 	}
-	for _, part := range []string{"memory is full: /sys/fs/cgroup", "(256 MiB) has no room for more",
-		"hint: name fewer files"} {
+	for _, part := range []string{"memory is full: /sys/fs/cgroup",
+		"(256 MiB) has no room for more", "hint: name fewer files"} {
 		if !strings.Contains(said, part) {
 			t.Errorf("it does not say %q: %s", part, said)
 		}
@@ -304,7 +304,8 @@ func TestWarmDrawsABarOnATerminal(t *testing.T) {
 		drawn := <-text
 		bar := regexp.MustCompile(`[0-9.]+[KM]iB of [0-9.]+[KM]iB .* left`).MatchString(drawn)
 		lines := strings.Contains(drawn, "dequantfs: ")
-		if err != nil || bar != c.bar || lines != c.lines || !strings.Contains(string(printed), "memory") {
+		if err != nil || bar != c.bar || lines != c.lines ||
+			!strings.Contains(string(printed), "memory") {
 			t.Errorf("%s: %v, %q, %q", name, err, drawn, printed)
 		}
 	}

@@ -104,6 +104,26 @@ type piece struct {
 type shared struct {
 	*os.File
 	users sync.WaitGroup
+
+	try  sync.Once
+	kept error // ErrNotKept if reads leave nothing in memory
+}
+
+// keeps reads one byte at off, and fails if the page does not stay in memory: the file system reads
+// past the page cache. Asking the kernel to read ahead would fill memory in vain.
+func (s *shared) keeps(off int64) error {
+	s.try.Do(func() {
+		if _, s.kept = s.ReadAt(make([]byte, 1), off); s.kept != nil {
+			s.kept = fmt.Errorf("%s: at byte %d: %w", s.Name(), off, s.kept)
+			return
+		}
+		n, err := Resident(s.File, Range{off, 1})
+		if err == nil && n == 0 {
+			err = fmt.Errorf("%s: %w", s.Name(), ErrNotKept)
+		}
+		s.kept = err
+	})
+	return s.kept
 }
 
 // run brings the files window by window.
@@ -174,7 +194,7 @@ func (w *warmer) piece(ctx context.Context, p piece) error {
 	}
 	if w.secret {
 		err = w.read(p)
-	} else {
+	} else if err = p.open.keeps(p.at.Off); err == nil {
 		err = w.fetch(p)
 	}
 	w.arrived(p, err)
@@ -251,13 +271,7 @@ func (w *warmer) fetch(p piece) error {
 		return err
 	}
 	w.askForLess()
-	if err := w.read(p); err != nil {
-		return err
-	}
-	if n, err = Resident(p.open.File, p.at); err == nil && n == 0 {
-		return fmt.Errorf("%s: %w", p.open.Name(), ErrNotKept)
-	}
-	return err
+	return w.read(p)
 }
 
 // ask asks the kernel to read ahead, and waits. A larger step than the kernel's read-ahead would be

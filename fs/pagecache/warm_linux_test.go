@@ -79,7 +79,8 @@ func TestResidentAgreesWithOthers(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	page := int64(os.Getpagesize())
 	for range 30 {
-		if _, err := f.ReadAt(make([]byte, 1+rng.IntN(300_000)), rng.Int64N(size-300_000)); err != nil {
+		piece := make([]byte, 1+rng.IntN(300_000))
+		if _, err := f.ReadAt(piece, rng.Int64N(size-300_000)); err != nil {
 			t.Fatal(err)
 		}
 		r := Range{Off: rng.Int64N(size/page) * page}
