@@ -1,12 +1,14 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -64,6 +66,13 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	looks := f.newLooks(&o, o.AllowOther || !direct)
 	root := &dirNode{fs: f, node: f.root, looks: looks}
 	f.direct = o.Direct
+	if !o.AheadOff {
+		var path func(string) string
+		if direct {
+			path = func(name string) string { return filepath.Join(mountpoint, name) }
+		}
+		f.foreruns.Store(f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead)))
+	}
 	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, direct))
 	if err != nil {
 		if direct {
@@ -80,6 +89,9 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	go func() {
 		server.Wait()
+		if r := f.foreruns.Load(); r != nil {
+			r.close()
+		}
 		close(m.done)
 	}()
 	if direct {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 )
 
@@ -18,63 +17,32 @@ func Room(held, brought int64) (bytes int64, by string) { return room(os.ReadFil
 
 func room(read func(string) ([]byte, error), held, brought int64) (bytes int64, by string) {
 	bytes, by = noLimit, "the machine"
-	info := numbers(read, "/proc/meminfo")
-	if n, ok := info["MemAvailable:"]; ok {
-		bytes = n<<10 - reserve(machineMemory(read)) - held
+	if n := field(read, "/proc/meminfo", "MemAvailable:") << 10; n > 0 {
+		bytes = n - reserve(machineMemory(read)) - held
 	}
-	for _, g := range cgroups(read) {
-		n, name := g.room(read)
-		if n -= brought; n < bytes {
-			bytes, by = n, name
+	eachCgroup(read, func(dir string, files cgroupNames) {
+		used, ok := number(read, path.Join(dir, files.usage))
+		if !ok {
+			return
 		}
-	}
+		for _, name := range files.cached() {
+			used -= field(read, path.Join(dir, "memory.stat"), name)
+		}
+		for _, name := range files.limits {
+			file := path.Join(dir, name)
+			limit, ok := number(read, file)
+			if n := limit - used - reserve(limit) - brought; ok && limit > 0 && n < bytes {
+				bytes, by = n, fmt.Sprintf("%s (%d MiB)", file, limit>>20)
+			}
+		}
+	})
 	return bytes, by
+}
+
+// cached returns the lines of memory.stat with the bytes of cached files.
+func (n cgroupNames) cached() []string {
+	return []string{n.inactive, strings.Replace(n.inactive, "inactive", "active", 1)}
 }
 
 // reserve is how much of a limit stays free for the programs that read the files.
 func reserve(limit int64) int64 { return min(max(limit/16, 16<<20), 1<<30) }
-
-// cgroupUsage are the files with the use of memory cgroups, and the lines of memory.stat that count
-// cached files. The key is true for version 1.
-var cgroupUsage = map[bool]struct {
-	name  string
-	files [2]string
-}{
-	false: {"memory.current", [2]string{"inactive_file", "active_file"}},
-	true:  {"memory.usage_in_bytes", [2]string{"total_inactive_file", "total_active_file"}},
-}
-
-// room returns how many bytes of files fit into the cgroup, cached ones included, and the limit.
-func (g memoryGroup) room(read func(string) ([]byte, error)) (bytes int64, by string) {
-	limit, file := g.limit(read)
-	if limit == noLimit {
-		return noLimit, ""
-	}
-	usage := cgroupUsage[g.v1]
-	text, err := read(path.Join(g.dir, usage.name))
-	used, bad := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil || bad != nil {
-		return noLimit, ""
-	}
-	stat := numbers(read, path.Join(g.dir, "memory.stat"))
-	for _, name := range usage.files {
-		used -= stat[name]
-	}
-	return limit - used - reserve(limit), fmt.Sprintf("%s (%d MiB)", file, limit>>20)
-}
-
-// numbers reads a file with a name and a number in each line.
-func numbers(read func(string) ([]byte, error), name string) map[string]int64 {
-	all := map[string]int64{}
-	data, _ := read(name)
-	for line := range strings.Lines(string(data)) {
-		words := strings.Fields(line)
-		if len(words) < 2 {
-			continue
-		}
-		if n, err := strconv.ParseInt(words[1], 10, 64); err == nil {
-			all[words[0]] = n
-		}
-	}
-	return all
-}
