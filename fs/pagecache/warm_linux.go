@@ -51,6 +51,9 @@ const (
 //
 // The kernel is asked to read ahead (posix_fadvise), which copies nothing to this process. Then one
 // byte of each request is read, which waits for the request and returns its error.
+//
+// It asks through a descriptor with O_DIRECT. A mount of dequantfs then does not take it for a
+// loader that will also want the next files.
 func Warm(ctx context.Context, files []File, o Options) (brought int64, err error) {
 	if o.Jobs <= 0 {
 		o.Jobs = max(minJobs, 2*runtime.GOMAXPROCS(0))
@@ -103,6 +106,7 @@ type piece struct {
 // shared is an open file of several pieces. The last one closes it.
 type shared struct {
 	*os.File
+	ahead *os.File // the same with O_DIRECT, where the file system has that
 	users sync.WaitGroup
 
 	try  sync.Once
@@ -146,16 +150,10 @@ func (w *warmer) run(ctx context.Context, files []File) error {
 
 // file hands the windows of a file to goroutines.
 func (w *warmer) file(ctx context.Context, g *errgroup.Group, i int, f *File) error {
-	open, err := os.Open(f.Name)
+	of, err := openShared(f.Name)
 	if err != nil {
 		return err
 	}
-	// Each request reads what it asks for and no more.
-	if err := unix.Fadvise(int(open.Fd()), 0, 0, unix.FADV_RANDOM); err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", f.Name, err), open.Close())
-	}
-	of := &shared{File: open}
-	of.users.Add(1)
 	for _, r := range f.Ranges {
 		for at := r.Off; at < r.Off+r.Len && ctx.Err() == nil; at += window {
 			p := piece{file: i, open: of, at: Range{at, min(window, r.Off+r.Len-at)}}
@@ -167,11 +165,35 @@ func (w *warmer) file(ctx context.Context, g *errgroup.Group, i int, f *File) er
 		}
 	}
 	of.users.Done()
-	go func() {
-		of.users.Wait()
-		open.Close()
-	}()
+	go of.close()
 	return nil
+}
+
+// openShared opens a file for a first user.
+func openShared(name string) (*shared, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	// Each request reads what it asks for and no more.
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
+	}
+	s := &shared{File: f, ahead: f}
+	if ahead, err := os.OpenFile(name, os.O_RDONLY|unix.O_DIRECT, 0); err == nil {
+		s.ahead = ahead
+	}
+	s.users.Add(1)
+	return s, nil
+}
+
+// close closes the file once it has no users.
+func (s *shared) close() {
+	s.users.Wait()
+	if s.ahead != s.File {
+		s.ahead.Close()
+	}
+	s.Close()
 }
 
 // piece brings one window, if memory has room for it.
@@ -282,7 +304,7 @@ func (w *warmer) ask(p piece) error {
 	w.mu.Unlock()
 	end := p.at.Off + p.at.Len
 	for at := p.at.Off; at < end; at += step {
-		err := unix.Fadvise(int(p.open.Fd()), at, min(step, end-at), unix.FADV_WILLNEED)
+		err := unix.Fadvise(int(p.open.ahead.Fd()), at, min(step, end-at), unix.FADV_WILLNEED)
 		if err != nil {
 			return err
 		}
