@@ -49,6 +49,7 @@ type mountFlags struct {
 	idle, drain time.Duration
 	metrics     string
 	options     []string
+	lifeline    lifeline
 }
 
 // sourceCaches are the values of --source-cache.
@@ -77,6 +78,7 @@ func (m *mountFlags) register(c *cobra.Command) {
 	flags.StringVar(&m.log.format, "log-format", "", "text or json")
 	flags.BoolVarP(&m.log.verbose, "verbose", "v", false, "log more")
 	addQuiet(c)
+	m.lifeline.register(c)
 	flags.StringSliceVarP(&m.options, "options", "o", nil, "flags by name as in fstab: -o `A,B=C`")
 }
 
@@ -105,6 +107,7 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 	if !m.foreground && !p.child {
 		return m.background(c, mountpoint)
 	}
+	m.lifeline.hold(c)
 	return m.serve(c, p, r, name, mountpoint)
 }
 
@@ -118,7 +121,11 @@ func (m *mountFlags) background(c *cobra.Command, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	return startBackground(c.Context(), c.ErrOrStderr(), log, os.Args[1:]...)
+	err = startBackground(c.Context(), m.lifeline.input(), c.ErrOrStderr(), log, os.Args[1:]...)
+	if err != nil && log != m.log.file {
+		m.lifeline.discard(log)
+	}
+	return err
 }
 
 // check finds mistakes in the flags before anything is opened, and returns the request.
@@ -225,7 +232,20 @@ func (m *mountFlags) serve(
 		mounted.sayLockedOut(log)
 	}
 	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
-	return logged(log, mounted.serve(c.Context(), m.idle, m.drain))
+	if err := logged(log, mounted.serve(c.Context(), m.idle, m.drain)); err != nil {
+		return err
+	}
+	m.clear(p, mounted)
+	return nil
+}
+
+// clear removes what a mount with --until-eof made. A log that was asked for stays.
+func (m *mountFlags) clear(p *process, mounted *mounted) {
+	var log string
+	if p.child && m.log.file == "" {
+		log, _ = defaultLog(mounted.mountpoint)
+	}
+	m.lifeline.clear(mounted.made, log)
 }
 
 // listen listens for Prometheus. Without --metrics it returns nil.
