@@ -63,17 +63,23 @@ def start(
 def call(command: str, operands: Iterable[Path], flags: Mapping[str, Flag]) -> str:
     """Run the command to its end and return its output."""
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
-    with start(arguments(command, operands, flags), null, pipe, pipe) as process:
-        try:
-            out, err = process.communicate()
-        except BaseException:  # such as KeyboardInterrupt
-            process.terminate()
-            raise
-    said = err.decode(errors="replace")
+    process = start(arguments(command, operands, flags), null, pipe, pipe)
+    out, said = output(process)
     if process.returncode:
         raise failure(said, process.returncode)
     log(said)
-    return out.decode()
+    return out
+
+
+def output(process: subprocess.Popen[bytes]) -> tuple[str, str]:
+    """Wait for the command, and return what it wrote. An exception, as by Ctrl-C, ends it."""
+    try:
+        out, err = process.communicate()
+    except BaseException:
+        process.terminate()
+        process.communicate()
+        raise
+    return (out or b"").decode(), err.decode(errors="replace")
 
 
 def failure(said: str, status: int) -> Error:

@@ -12,7 +12,7 @@ import threading
 from types import TracebackType
 from typing import Optional
 
-from ._command import Flag, Layout, Path, arguments, call, failure, log, start
+from ._command import Flag, Layout, Path, arguments, call, failure, log, output, start
 from ._error import Error
 from ._lifeline import Lifeline
 
@@ -50,6 +50,9 @@ class Mount:
         self._pid = os.getpid()
         flags = {**flags, "layout": layout, "until_eof": True}
         self._lifeline = _start(arguments("mount", [self.source, self.path], flags))
+        if not _is_mounted(self.path):  # with --help
+            self._lifeline.close()
+            raise Error("the command ended without a mount")
         _mounts.add(self)
 
     def unmount(self) -> None:
@@ -120,13 +123,11 @@ def _start(words: list[str]) -> Lifeline:
         raise
     finally:
         pipe.close_reader()
-    with process:
-        try:
-            said = process.communicate()[1].decode(errors="replace")
-        except BaseException:  # such as KeyboardInterrupt
-            process.terminate()
-            pipe.close()
-            raise
+    try:
+        said = output(process)[1]
+    except BaseException:
+        pipe.close()
+        raise
     if process.returncode:
         pipe.close()
         raise _explained(failure(said, process.returncode))
