@@ -145,12 +145,17 @@ func waitReady(child *exec.Cmd, ready io.Reader) error {
 		return quiet{exit.ExitCode()} // it has printed its error
 	}
 	if status, ok := childStatus(child); ok && status.Signal() == syscall.SIGKILL {
-		allowed, by := fs.AllowedMemory()
-		err := fmt.Errorf("the process behind the mount was killed, as the kernel does when "+
-			"memory is short: %s allows %s", by, formatSize(allowed))
-		return withHint(err, "raise the limit, or show fewer layouts with --layout")
+		return killedServer()
 	}
 	return fmt.Errorf("the process behind the mount ended early: %v", err)
+}
+
+// killedServer is the error of a mount whose process was killed.
+func killedServer() error {
+	allowed, by := fs.AllowedMemory()
+	err := fmt.Errorf("the process behind the mount was killed, as the kernel does when "+
+		"memory is short: %s allows %s", by, formatSize(allowed))
+	return withHint(err, "raise the limit, or show fewer layouts with --layout")
 }
 
 // childStatus describes how a child ended, if it has.

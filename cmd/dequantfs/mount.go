@@ -32,6 +32,7 @@ func newMount() *cobra.Command {
 	}
 	m.view.register(c)
 	m.register(c)
+	m.registerLasting(c)
 	return c
 }
 
@@ -59,11 +60,21 @@ var sourceCaches = map[string]units.SourceCache{
 	"drop": units.SourceDrop,
 }
 
-func (m *mountFlags) register(c *cobra.Command) {
-	m.readAhead = 16 << 20
+// registerLasting adds the flags of a mount that outlives the command.
+func (m *mountFlags) registerLasting(c *cobra.Command) {
 	flags := c.Flags()
 	flags.BoolVarP(&m.foreground, "foreground", "f", false,
 		"stay; SIGINT, SIGTERM and SIGHUP unmount")
+	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for so long, as in 30m")
+	flags.DurationVar(&m.drain, "drain", drainTime, "serve open files after SIGTERM")
+	flags.StringSliceVarP(&m.options, "options", "o", nil, "flags by name as in fstab: -o `A,B=C`")
+	m.lifeline.register(c)
+}
+
+// register adds the flags of every mount.
+func (m *mountFlags) register(c *cobra.Command) {
+	m.readAhead = 16 << 20
+	flags := c.Flags()
 	flags.Var(&m.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages: auto, keep or drop")
@@ -71,15 +82,11 @@ func (m *mountFlags) register(c *cobra.Command) {
 	flags.StringVar(&m.uid, "uid", "", "owner of the files, a `UID` (default the caller)")
 	flags.StringVar(&m.gid, "gid", "", "group that may read, a `GID` (default as source)")
 	flags.StringVar(&m.mode, "mode", "", "`MODE` of the files, as 0444 (default as source)")
-	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for so long, as in 30m")
-	flags.DurationVar(&m.drain, "drain", drainTime, "serve open files after SIGTERM")
 	flags.StringVar(&m.metrics, "metrics", "", "serve Prometheus on `ADDR`; :PORT is local only")
 	flags.StringVar(&m.log.file, "log-file", "", "log to `FILE` (default in the state directory)")
 	flags.StringVar(&m.log.format, "log-format", "", "text or json")
 	flags.BoolVarP(&m.log.verbose, "verbose", "v", false, "log more")
 	addQuiet(c)
-	m.lifeline.register(c)
-	flags.StringSliceVarP(&m.options, "options", "o", nil, "flags by name as in fstab: -o `A,B=C`")
 }
 
 // mountRequest is the checked request of the flags.
@@ -325,7 +332,11 @@ func (m *mountFlags) mount(
 		return nil, err
 	}
 	mounted.place = r.to.FsName
-	mounted.sayReaders(logger(c))
+	if m.view.every {
+		mounted.sayReaders(logger(c))
+	} else {
+		m.view.sayReaders(logger(c), s.checkpoint)
+	}
 	m.view.sayNative(logger(c), s.checkpoint)
 	m.view.sayDType(logger(c), s.checkpoint)
 	if line, err := summaryOf(s.checkpoint); err == nil { // planning went well without one

@@ -400,8 +400,8 @@ class Ends(Case):
         text = """
             import dequantfs, os, sys, time
             with dequantfs.mount(sys.argv[1]) as path, dequantfs.serve(sys.argv[1]) as server:
-                print(path, flush=True)
                 try:
+                    print(path, flush=True)
                     sys.stdin.read()
                 except KeyboardInterrupt:
                     pass
