@@ -123,7 +123,8 @@ type FS struct {
 	direct   bool // the mount reads shards past the page cache
 	sessions sync.Pool
 	live     live
-	slow     *slog.Logger // a few lines a minute about what is slow
+	foreruns atomic.Pointer[foreruns] // of the mount; nil: there are none
+	slow     *slog.Logger             // a few lines a minute about what is slow
 
 	closed   chan struct{}
 	close    sync.Once
