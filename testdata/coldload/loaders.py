@@ -49,16 +49,13 @@ def bytes_of(tensors):
 
 
 def from_pretrained(directory, where):
-    """Load a model and return its bytes. transformers itself decodes a quantized one."""
-    more = {}
-    if "quantization_config" in (pathlib.Path(directory) / "config.json").read_text():
-        more["quantization_config"] = transformers.FineGrainedFP8Config(dequantize=True)
+    """Load a model and return its bytes."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.bfloat16, device_map=where, local_files_only=True, **more
+        directory, dtype=torch.bfloat16, device_map=where, local_files_only=True
     )
     parameters = list(model.parameters())
-    if any(p.dtype != torch.bfloat16 or p.device != torch.device(where) for p in parameters):
-        raise RuntimeError("the model has parameters of another dtype, or elsewhere")
+    if other := {(p.dtype, p.device) for p in parameters} - {(torch.bfloat16, torch.device(where))}:
+        raise RuntimeError(f"the model has parameters of {other}")
     settle(where, parameters)
     return bytes_of(parameters)
 

@@ -76,6 +76,10 @@ var faults = []fault{
 	{name: "times without descriptors", cause: (*soak).starveOfDescriptors},
 	{name: "crowds at the metrics", cause: (*soak).crowd},
 	{name: "times memory taken away", cause: (*soak).squeeze},
+	{name: "kills while it decodes ahead", cause: (*soak).killAhead},
+	{name: "unmounts while it decodes ahead", cause: (*soak).unmountAhead},
+	{name: "sources that stall ahead", cause: (*soak).stallAhead},
+	{name: "sources that fail ahead", cause: (*soak).failAhead},
 }
 
 // disturbed does something during which reads may fail.
@@ -114,11 +118,16 @@ func (s *soak) quiet(ctx context.Context) error {
 	return nil
 }
 
+// readAhead is what the kernel reads ahead by itself. It is small, since dequantfs decodes ahead of
+// readers that have read a few times as much, and the files here are small.
+const readAhead = "1MiB"
+
 // mount mounts the views with a small cache, in a small cgroup where there can be one.
 func (s *soak) mount(ctx context.Context) error {
 	mnt := s.path("mnt")
 	args := []string{s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt,
-		"--layout", "native,hf", "--cache-size", "24MiB", "--metrics", "127.0.0.1:0"}
+		"--layout", "native,hf", "--cache-size", "24MiB", "--metrics", "127.0.0.1:0",
+		"--read-ahead", readAhead}
 	if s.group != nil {
 		args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, s.group.Procs()}, args...)
 	}
@@ -254,7 +263,9 @@ func (s *soak) clear() {
 		s.daemon.Process.Signal(syscall.SIGTERM)
 		s.gone()
 	}
-	syscall.Unmount(s.path("mnt"), syscall.MNT_DETACH)
+	for _, mnt := range []string{"mnt", "beside", "through"} {
+		syscall.Unmount(s.path(mnt), syscall.MNT_DETACH)
+	}
 	if s.group != nil {
 		s.group.Remove()
 	}
