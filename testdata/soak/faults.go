@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,6 +81,12 @@ var faults = []fault{
 	{name: "unmounts while it decodes ahead", cause: (*soak).unmountAhead},
 	{name: "sources that stall ahead", cause: (*soak).stallAhead},
 	{name: "sources that fail ahead", cause: (*soak).failAhead},
+}
+
+// keepFaults keeps the faults with a text in their names, and says whether there are any.
+func keepFaults(only string) bool {
+	faults = slices.DeleteFunc(faults, func(f fault) bool { return !strings.Contains(f.name, only) })
+	return len(faults) > 0
 }
 
 // disturbed does something during which reads may fail.
@@ -160,11 +167,20 @@ func (s *soak) said() []byte {
 }
 
 // answers reports whether a living FUSE mount is at mnt. The kernel still answers many calls for a
-// dead mount, but not this one.
+// dead mount, but not this one. A mount whose process cannot end may never answer.
 func answers(mnt string) bool {
 	const fuse = 0x65735546
-	var stat syscall.Statfs_t
-	return syscall.Statfs(mnt, &stat) == nil && stat.Type == fuse
+	answer := make(chan bool, 1)
+	go func() {
+		var stat syscall.Statfs_t
+		answer <- syscall.Statfs(mnt, &stat) == nil && stat.Type == fuse
+	}()
+	select {
+	case a := <-answer:
+		return a
+	case <-time.After(10 * time.Second):
+		return false
+	}
 }
 
 // gone waits for the daemon's end.
@@ -176,6 +192,8 @@ func (s *soak) gone() error {
 	case <-time.After(s.limit):
 		s.hung.Add(1)
 		s.daemon.Process.Kill()
+		syscall.Unmount(s.path("mnt"), syscall.MNT_FORCE) // ends what waits for it
+		s.complain("the process behind the mount does not end")
 		return errors.New("the process behind the mount does not end")
 	}
 }
