@@ -148,7 +148,7 @@ class Run:
 
 
 def decoded_by_transformers(source, directory):
-    """The same checkpoint, whose configuration tells transformers to dequantize it when it loads."""
+    """The same checkpoint, whose configuration tells transformers to dequantize it."""
     os.mkdir(directory)
     for path in pathlib.Path(source).glob("*.safetensors*"):
         os.symlink(path, os.path.join(directory, path.name))

@@ -61,7 +61,7 @@ def from_pretrained(directory, where):
 
 
 def with_transformers(directory, where, tiny):
-    """from_pretrained. It loads a tiny model before, since transformers imports much at first use."""
+    """from_pretrained. It loads a tiny model before, since much is imported at first use."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     prepare(where)

@@ -99,7 +99,7 @@ class Results:
     # --- output ----------------------------------------------------------------------------------
 
     def judged(self):
-        """Each ratio that could be computed, and whether it holds. Without a bound it is a figure."""
+        """Each ratio that was measured, and whether it holds. Without a bound it is a figure."""
         for what, value, bound, how in self.wanted:
             v = value()
             if v is not None:

@@ -17,8 +17,8 @@ import (
 
 var errNothingAhead = errors.New("a reader goes forward, and nothing is decoded ahead of it")
 
-// leadAnew mounts again, and then leads. The daemon before may have met readers that stop early, and
-// decode no longer ahead.
+// leadAnew mounts again, and then leads. The daemon before may have met readers that stop early,
+// and decode no longer ahead.
 func (s *soak) leadAnew(ctx context.Context) error {
 	if err := s.disturbed(func() error { return s.mountAgain(ctx) }); err != nil {
 		return err
@@ -42,8 +42,8 @@ func (s *soak) killAhead(ctx context.Context) error {
 	})
 }
 
-// unmountAhead unmounts while the daemon decodes ahead of a reader that has just ended. Nobody has
-// a file open, so the mount must not be busy, and the daemon must end with status 0.
+// unmountAhead unmounts while the daemon decodes ahead of a reader that has just ended. No process
+// has a file open, so the mount must not be busy, and the daemon must end with status 0.
 func (s *soak) unmountAhead(ctx context.Context) error {
 	return s.alone(func() error {
 		if err := s.leadAnew(ctx); err != nil {

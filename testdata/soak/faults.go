@@ -85,7 +85,8 @@ var faults = []fault{
 
 // keepFaults keeps the faults with a text in their names, and says whether there are any.
 func keepFaults(only string) bool {
-	faults = slices.DeleteFunc(faults, func(f fault) bool { return !strings.Contains(f.name, only) })
+	faults = slices.DeleteFunc(faults,
+		func(f fault) bool { return !strings.Contains(f.name, only) })
 	return len(faults) > 0
 }
 

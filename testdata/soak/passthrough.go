@@ -41,7 +41,7 @@ func newPassthrough(dir, at string) (*passthrough, error) {
 
 // close takes it away.
 func (p *passthrough) close() {
-	_ = syscall.Unmount(p.at, syscall.MNT_DETACH) // a process that was killed may still have it open
+	_ = syscall.Unmount(p.at, syscall.MNT_DETACH) // a killed process may still have it open
 	p.server.Wait()
 }
 
