@@ -451,14 +451,15 @@ func (r *foreruns) introduce(v *foreview) {
 	}
 	v.seen = true
 	r.done.Go(func() {
-		for _, p := range v.shelves[0].parts {
-			if r.ctx.Err() != nil {
-				return
-			}
-			if _, ok := r.caches.Load(p.file); !ok && r.fs.counters.opened.Load() > 0 {
-				_, _ = os.Lstat(r.path(p.file.name)) // if it fails, nothing of the file is stored
-			}
+		parts := v.shelves[0].parts
+		var paths []string
+		for _, p := range parts {
+			paths = append(paths, r.path(p.file.name))
 		}
+		lookUp(paths, func(i int) bool {
+			_, known := r.caches.Load(parts[i].file)
+			return !known && r.ctx.Err() == nil && r.fs.counters.opened.Load() > 0
+		})
 	})
 }
 
