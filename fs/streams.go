@@ -95,17 +95,23 @@ func (t *streams) oldest() int {
 	return slot
 }
 
-// leading reports whether a read of [off, off+n) was the front of a stream, and how many bytes the
-// stream has read.
-func (t *streams) leading(off, n int64) (bytes int64, leads bool) {
+// progress describes a stream.
+type progress struct {
+	start int64 // clock when it began
+	bytes int64 // that it has read
+	leads bool  // the last read of it was its furthest
+}
+
+// around describes the stream of a read of [off, off+n), if it is not forgotten.
+func (t *streams) around(off, n int64) progress {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range t.slots[:t.n] {
-		if s := &t.slots[i]; s.front <= off+n && s.front > off && s.reads >= enough {
-			return s.bytes, true
-		}
+	i := t.nearest(off, n)
+	if i < 0 {
+		return progress{}
 	}
-	return 0, false
+	s := &t.slots[i]
+	return progress{s.start, s.bytes, s.reads >= enough && s.front <= off+n}
 }
 
 // beyond reports whether the stream of r has read on to at, or is forgotten.
