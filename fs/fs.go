@@ -122,7 +122,7 @@ type FS struct {
 	workers  *workers
 	sessions sync.Pool
 	live     live
-	foreruns atomic.Pointer[foreruns] // of the mount; nil: there are none
+	ahead    atomic.Pointer[foreruns] // of the last mount; nil: none
 	slow     *slog.Logger             // a few lines a minute about what is slow
 
 	closed   chan struct{}

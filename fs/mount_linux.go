@@ -63,14 +63,8 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		return nil, err
 	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
-	root := &dirNode{fs: f, node: f.root, looks: looks}
-	if !o.AheadOff {
-		var path func(string) string
-		if direct {
-			path = func(name string) string { return filepath.Join(mountpoint, name) }
-		}
-		f.foreruns.Store(f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead)))
-	}
+	ahead := f.forerunsOf(mountpoint, direct, o)
+	root := &dirNode{fs: f, node: f.root, looks: looks, ahead: ahead}
 	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, direct))
 	if err != nil {
 		if direct {
@@ -79,6 +73,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	closeOnExec()
+	f.ahead.Store(ahead)
 	f.warn()
 	m := &Mount{
 		fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}),
@@ -86,8 +81,8 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	go func() {
 		server.Wait()
-		if r := f.foreruns.Load(); r != nil {
-			r.close()
+		if ahead != nil {
+			ahead.close()
 		}
 		close(m.done)
 	}()
@@ -95,6 +90,18 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		f.setReadAhead(mountpoint, o.ReadAhead)
 	}
 	return m, nil
+}
+
+// forerunsOf makes the foreruns of a mount, or nil if it has none.
+func (f *FS) forerunsOf(mountpoint string, direct bool, o MountOptions) *foreruns {
+	if o.AheadOff {
+		return nil
+	}
+	var path func(string) string
+	if direct {
+		path = func(name string) string { return filepath.Join(mountpoint, name) }
+	}
+	return f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead))
 }
 
 // warn logs which changes of the source would not be noticed by reads.
