@@ -49,13 +49,13 @@ func (r *foreruns) leeway() int64 {
 // work stores bytes while there is something to store and a processor is idle.
 func (r *foreruns) work() {
 	defer r.done.Done()
-	buf := make([]byte, storeSize+2*pageSize)
+	buf := make([]byte, storeSize*3/2+2*pageSize)
 	for {
 		c, ok := r.take()
 		if !ok {
 			return
 		}
-		err := c.file.forerun(r.ctx, buf[:c.size()], c.offset())
+		err := c.file.forerun(r.ctx, buf[:c.size()], c.offset(), c.x.shelf.byKey)
 		if err == nil {
 			err = r.store(c, buf)
 		}
@@ -103,7 +103,10 @@ func (r *foreruns) next(x *forerun) (c chunk, ok bool) {
 		x.resting = true
 		return c, false
 	}
-	n := min(storeSize-in%storeSize, p.n-in)
+	n := p.n - in
+	if n > storeSize*3/2 {
+		n = storeSize
+	}
 	c = chunk{x: x, at: x.next}
 	c.file = p.file
 	c.from, c.to = pages(p.off+in, n)

@@ -93,6 +93,7 @@ type forerun struct {
 	claimed int64 // bytes that are being decoded
 	marks   []mark
 	stored  []mark // what was stored and not read: where, and how many bytes
+	proven  bool   // the loader has come to bytes that were stored
 	ended   bool   // it goes no further
 	resting bool   // there was no room, until the next READ
 	since   int64  // when its loader began, as a clock of streams
@@ -119,7 +120,10 @@ func (f *FS) newForeruns(path func(string) string, gap int64) *foreruns {
 	byDir := map[string][]*file{}
 	f.eachFile(func(dir string, v *file) { byDir[dir] = append(byDir[dir], v) })
 	for _, files := range byDir {
-		v := &foreview{shelves: []*shelf{inFiles(files), inKeys(files)}, given: map[*file]given{}}
+		v := &foreview{
+			shelves: []*shelf{inFiles(files), inKeys(files)}, given: map[*file]given{},
+			trails: trails{far: 2 * gap},
+		}
 		for _, f := range files {
 			r.views[f] = v
 		}
@@ -208,7 +212,8 @@ func (r *foreruns) follow(f *file, off, n int64, run progress) {
 	}
 	inFile, inKeys := v.shelves[0], v.shelves[1]
 	long := run.bytes >= enoughBytes(r.gap)
-	if at, _ := inFile.place(f, off); long && run.leads {
+	inOrder := long && run.leads && !r.has(inKeys)
+	if at, _ := inFile.place(f, off); inOrder {
 		r.start(v, inFile, at+n, run.start, now)
 	}
 	if at, ok := v.trails.follow(inKeys, f, off, n, run.bytes > 0 && !long && !had); ok {
@@ -217,8 +222,8 @@ func (r *foreruns) follow(f *file, off, n int64, run progress) {
 }
 
 // enoughBytes is how many bytes in a row a loader has read. A tensor that is read alone makes the
-// kernel read up to two windows around it.
-func enoughBytes(gap int64) int64 { return gap * 5 / 2 }
+// kernel read up to three windows.
+func enoughBytes(gap int64) int64 { return gap * 7 / 2 }
 
 // sign records that the loader of x may have made a READ. It reports whether it did so in the order
 // of files.
@@ -262,6 +267,7 @@ func (r *foreruns) advance(x *forerun, to int64) {
 	x.stored = slices.DeleteFunc(x.stored, passed)
 	n := before - x.unread()
 	r.read += n
+	x.proven = x.proven || n > 0
 	if x.passed += n; x.passed >= x.window {
 		x.window, x.passed = min(2*x.window, lastWindow), 0
 	}
@@ -290,7 +296,7 @@ func (r *foreruns) start(v *foreview, s *shelf, at, since int64, now time.Time) 
 		}
 	}
 	r.forget(now)
-	if r.wasted > 0 && 10*(r.wasted+firstWindow) > r.read {
+	if risk := r.risk(); risk > 0 && 10*(risk+firstWindow) > r.read {
 		return
 	}
 	x := &forerun{view: v, shelf: s, reached: at, window: firstWindow, since: since, seen: now}
@@ -299,11 +305,33 @@ func (r *foreruns) start(v *foreview, s *shelf, at, since int64, now time.Time) 
 	r.introduce(v)
 }
 
+// has reports whether a shelf has a forerun that may go on.
+func (r *foreruns) has(s *shelf) bool {
+	return slices.ContainsFunc(r.list, func(x *forerun) bool { return x.shelf == s && !x.over() })
+}
+
+// over reports whether a forerun goes no further.
+func (x *forerun) over() bool { return x.ended || x.next == x.shelf.size }
+
+// risk returns how many bytes are wasted or may be: those of foreruns whose loader has not come to
+// any of them yet.
+func (r *foreruns) risk() int64 {
+	risk := r.wasted
+	for _, x := range r.list {
+		switch {
+		case x.ended:
+			risk += x.unread()
+		case !x.proven:
+			risk += x.window
+		}
+	}
+	return risk
+}
+
 // forget drops the foreruns of loaders that have gone, and the oldest one if there are too many.
 func (r *foreruns) forget(now time.Time) {
 	r.drop(func(x *forerun) bool {
-		over := x.ended || x.next == x.shelf.size
-		return now.Sub(x.seen) > forgetAfter || over && x.unread() == 0
+		return now.Sub(x.seen) > forgetAfter || x.over() && x.unread() == 0
 	})
 	if len(r.list) >= maxForeruns {
 		oldest := slices.MinFunc(r.list, func(a, b *forerun) int { return a.seen.Compare(b.seen) })

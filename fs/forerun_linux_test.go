@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/dequantfs/dequantfs/adapter"
 	"github.com/dequantfs/dequantfs/adapter/expr"
@@ -145,6 +146,13 @@ func (l *loader) size(shard int) int64 { return l.fs.find(l.shards[shard]).size(
 // Their sizes are odd, so that pages belong to two tensors.
 func plainView(t *testing.T, shards, tensors int, n int64, hook func(off int64, n int) error) *FS {
 	t.Helper()
+	return viewOf(t, shards, tensors, n, "layers.%d.experts.%03d.w", hook)
+}
+
+// viewOf is plainView with tensors of these names.
+func viewOf(t *testing.T, shards, tensors int, n int64, name string,
+	hook func(off int64, n int) error) *FS {
+	t.Helper()
 	source := &memory{name: "source", size: int64(shards*tensors) * n, hook: hook}
 	var list []adapter.Tensor
 	for i := range shards * tensors {
@@ -154,7 +162,7 @@ func plainView(t *testing.T, shards, tensors int, n int64, hook func(off int64, 
 			t.Fatal(err)
 		}
 		list = append(list, adapter.Tensor{
-			Name:  fmt.Sprintf("layers.%d.experts.%d.w", i/tensors, i%tensors),
+			Name:  fmt.Sprintf(name, i/tensors, i%tensors),
 			Group: fmt.Sprint("group ", i/tensors), Node: load,
 		})
 	}
@@ -168,7 +176,7 @@ const mib = 1 << 20
 func TestALoaderInTheOrderOfFilesIsRunAheadOf(t *testing.T) {
 	f := plainView(t, 3, 7, 10*mib+12345, nil)
 	l := load(t, f, MountOptions{})
-	l.read("map", 0, 0, 44*mib)
+	l.read("map", 0, 0, 60*mib)
 	l.settle()
 	if s := f.Stats().Ahead; s.Bytes < firstWindow-2*mib {
 		t.Fatalf("%+v", s)
@@ -180,7 +188,8 @@ func TestALoaderInTheOrderOfFilesIsRunAheadOf(t *testing.T) {
 		}
 	}
 	s := f.Stats()
-	t.Logf("%d READs of %d bytes, %+v, source %d", s.Requests, s.Bytes, s.Ahead, s.SourceBytes)
+	t.Logf("%d READs of %d bytes, %+v, source %d, unused %d, held %d", s.Requests, s.Bytes, s.Ahead,
+		s.SourceBytes, s.Unused, s.ReadAhead)
 	if s.Bytes > f.size/2 || s.Bytes+s.Ahead.Bytes > f.size*105/100 ||
 		s.SourceBytes > f.size*105/100 {
 		t.Errorf("of %d bytes, readers were given %d, and %d were stored; the source was read for %d",
@@ -193,8 +202,8 @@ func TestALoaderInTheOrderOfFilesIsRunAheadOf(t *testing.T) {
 
 // A loader that reads tensors in the order of their keys jumps about in the files.
 func TestALoaderInTheOrderOfKeysIsRunAheadOf(t *testing.T) {
-	f := plainView(t, 2, 120, 1*mib+4321, nil)
-	l := load(t, f, MountOptions{ReadAhead: 1 * mib})
+	f := viewOf(t, 2, 120, 1*mib+4321, "layers.%d.experts.%d.w", nil)
+	l := load(t, f, MountOptions{ReadAhead: 2 * mib})
 	keys := inKeys(filesOf(f))
 	read := func(parts []shelfPart) {
 		for _, p := range parts {
@@ -215,7 +224,8 @@ func TestALoaderInTheOrderOfKeysIsRunAheadOf(t *testing.T) {
 		l.settle()
 	}
 	s := f.Stats()
-	t.Logf("%d READs of %d bytes, %+v, source %d", s.Requests, s.Bytes, s.Ahead, s.SourceBytes)
+	t.Logf("%d READs of %d bytes, %+v, source %d, unused %d, held %d", s.Requests, s.Bytes, s.Ahead,
+		s.SourceBytes, s.Unused, s.ReadAhead)
 	if s.Bytes > f.size/2 || s.SourceBytes > f.size*105/100 {
 		t.Errorf("of %d bytes, readers were given %d, and %d were stored; the source was read for %d",
 			f.size, s.Bytes, s.Ahead.Bytes, s.SourceBytes)
@@ -246,13 +256,13 @@ func TestLittleIsDecodedThatNobodyReads(t *testing.T) {
 			}
 		},
 		"four places": func(l *loader) {
-			for off := int64(0); off < 4*tensor; off += mib {
+			for off := int64(0); off < 6*tensor; off += mib {
 				for i := range int64(4) {
-					l.read("map", int(i), i*2*tensor+off, mib)
+					l.read("map", int(i), i*tensor+off, mib)
 				}
 			}
 		},
-		"the beginning": func(l *loader) { l.read("map", 0, 0, 5*tensor) },
+		"the beginning": func(l *loader) { l.read("map", 0, 0, 6*tensor) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := plainView(t, 4, 12, tensor, nil)
@@ -265,7 +275,7 @@ func TestLittleIsDecodedThatNobodyReads(t *testing.T) {
 				readers = 4
 			}
 			most := max(s.Bytes/10, readers*(firstWindow+storeSize))
-			if s.Ahead.Unread > most || s.Ahead.Bytes > most || s.Ahead.Errors > 0 {
+			if s.Ahead.Unread > most || s.Ahead.Errors > 0 {
 				t.Errorf("%+v, at most %d; READs of %d bytes", s.Ahead, most, s.Bytes)
 			}
 			t.Logf("%+v; READs of %d bytes", s.Ahead, s.Bytes)
@@ -321,18 +331,29 @@ func TestAnErrorAheadReachesNobody(t *testing.T) {
 	l.read("pread", 0, 0, l.size(0))
 }
 
+// holdNode is a recipe whose reads last until they are given up.
+type holdNode struct {
+	expr.Node
+	held *atomic.Int64
+}
+
+func (n holdNode) ReadAt(env expr.Env, _ []byte, _ int64) error {
+	n.held.Add(1)
+	for env.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	return env.Err()
+}
+
 // A source that does not answer ahead of a reader keeps neither readers nor unmounting waiting.
 func TestAStallAheadKeepsNobodyWaiting(t *testing.T) {
-	release := make(chan struct{})
 	var held atomic.Int64
-	f := plainView(t, 2, 12, 10*mib, func(off int64, n int) error {
-		if off > 80*mib && off < 120*mib {
-			held.Add(1)
-			<-release
+	f := plainView(t, 2, 12, 10*mib, nil)
+	for _, v := range filesOf(f)[:1] {
+		for _, s := range v.segments[9:] {
+			s.node = holdNode{s.node, &held}
 		}
-		return nil
-	})
-	t.Cleanup(func() { close(release) })
+	}
 	m, root := mountFS(t, f, MountOptions{ReadAhead: mib})
 	cmd, _ := start(t, "loader", inMount(t, f, root, ".")...)
 	in, _ := cmd.StdinPipe()

@@ -122,6 +122,16 @@ func (t *streams) beyond(r units.Run, at int64) bool {
 	return s.start != r.Start || s.front >= at
 }
 
+// until returns where in [from, to) the first region begins that was read at or after clock, or to.
+func (t *streams) until(from, to, clock int64) int64 {
+	for at := from; at < to; at = (at>>regionShift + 1) << regionShift {
+		if t.visited(at, 1, clock) {
+			return at
+		}
+	}
+	return to
+}
+
 // visited reports whether a byte of [off, off+n) was read at or after clock.
 func (t *streams) visited(off, n, clock int64) bool {
 	t.mu.Lock()

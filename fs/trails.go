@@ -4,7 +4,10 @@ import "slices"
 
 // trails recognise loaders that read tensors in the order of their keys. In files, such a loader
 // jumps about, and the kernel reads what is around each place. So the READs alone show no order.
-type trails []*trail
+type trails struct {
+	list []*trail // the one that was read last is at the end
+	far  int64    // the distance of parts that the kernel does not read together
+}
 
 // trail is of one such loader. It is on the shelf of keys.
 type trail struct {
@@ -26,7 +29,7 @@ func (t *trails) follow(s *shelf, f *file, off, n int64, jumped bool) (at int64,
 		k := s.part[f][i]
 		x := t.of(k)
 		if k > x.last {
-			if jumped && s.apart(x.last, k) {
+			if jumped && s.apart(x.last, k, t.far) {
 				x.jumps++
 			}
 			x.last = k
@@ -41,25 +44,23 @@ func (t *trails) follow(s *shelf, f *file, off, n int64, jumped bool) (at int64,
 // of returns the trail of a part. It moves to the end of the list.
 func (t *trails) of(k int) *trail {
 	x := &trail{last: k}
-	i := slices.IndexFunc(*t, func(x *trail) bool {
+	i := slices.IndexFunc(t.list, func(x *trail) bool {
 		return k > x.last-2*trailStep && k <= x.last+trailStep
 	})
 	switch {
 	case i >= 0:
-		x = (*t)[i]
-		*t = slices.Delete(*t, i, i+1)
-	case len(*t) >= maxTrails:
-		*t = slices.Delete(*t, 0, 1)
+		x = t.list[i]
+		t.list = slices.Delete(t.list, i, i+1)
+	case len(t.list) >= maxTrails:
+		t.list = slices.Delete(t.list, 0, 1)
 	}
-	*t = append(*t, x)
+	t.list = append(t.list, x)
 	return x
 }
 
-// far is how far apart tensors are that the kernel does not read together.
-const far = 32 << 20
-
-// apart reports whether two parts are far from each other.
-func (s *shelf) apart(i, k int) bool {
+// apart reports whether two parts are so far from each other that the kernel does not read them
+// together.
+func (s *shelf) apart(i, k int, far int64) bool {
 	a, b := s.parts[i], s.parts[k]
 	return a.file != b.file || max(a.off-b.off-b.n, b.off-a.off-a.n) > far
 }
