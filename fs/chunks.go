@@ -94,8 +94,8 @@ func (r *foreruns) take() (chunk, bool) {
 	return chunk{}, false
 }
 
-// next returns the next chunk of a forerun. It fails if the kernel has been given all of it, or does
-// not know the file yet. In the order of files, the forerun ends where another loader has been,
+// next returns the next chunk of a forerun. It fails if the kernel has been given all of it, or
+// does not know the file yet. In the order of files, the forerun ends where another loader has been,
 // since that one is ahead.
 func (r *foreruns) next(x *forerun) (c chunk, ok bool) {
 	p, in := x.shelf.at(x.next)
@@ -177,8 +177,8 @@ func (r *foreruns) given(c, part chunk) {
 	}
 }
 
-// finish ends a chunk. If it failed, the forerun rests until the next READ. It has passed the chunk,
-// whose reader will meet its own error.
+// finish ends a chunk. If it failed, the forerun rests until the next READ. It has passed the
+// chunk, whose reader will meet its own error.
 func (r *foreruns) finish(c chunk, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

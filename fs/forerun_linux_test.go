@@ -166,7 +166,7 @@ func viewOf(t *testing.T, shards, tensors int, n int64, name string,
 			Group: fmt.Sprint("group ", i/tensors), Node: load,
 		})
 	}
-	return treeOf(t, Options{}, list...)
+	return treeOf(t, Options{Workers: 4}, list...)
 }
 
 const mib = 1 << 20

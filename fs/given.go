@@ -64,4 +64,6 @@ func bitsOf(from, to int64) (word int64, mask uint64, next int64) {
 }
 
 // pages returns the pages that a part of a file has bytes in.
-func pages(off, n int64) (from, to int64) { return off / pageSize, (off + n + pageSize - 1) / pageSize }
+func pages(off, n int64) (from, to int64) {
+	return off / pageSize, (off + n + pageSize - 1) / pageSize
+}

@@ -92,9 +92,13 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	return m, nil
 }
 
+// leastWorkers is how many processors foreruns need. A loader and the READs of the kernel's own
+// read-ahead keep two of them busy.
+const leastWorkers = 3
+
 // forerunsOf makes the foreruns of a mount, or nil if it has none.
 func (f *FS) forerunsOf(mountpoint string, direct bool, o MountOptions) *foreruns {
-	if o.AheadOff {
+	if o.AheadOff || f.options.Workers < leastWorkers {
 		return nil
 	}
 	var path func(string) string

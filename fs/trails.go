@@ -22,8 +22,8 @@ const (
 )
 
 // follow adds a READ to the trails. jumped reports whether the READ is not of a long stream in the
-// order of files. It returns how far on the shelf a loader has come that reads in the order of keys,
-// if the READ is one of its.
+// order of files. It returns how far on the shelf a loader has come that reads in the order of
+// keys, if the READ is one of its.
 func (t *trails) follow(s *shelf, f *file, off, n int64, jumped bool) (at int64, ok bool) {
 	for i := max(f.segment(off), 1); i < len(f.ends) && f.ends[i-1] < off+n; i++ {
 		k := s.part[f][i]
