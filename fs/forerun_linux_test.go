@@ -234,7 +234,7 @@ func TestALoaderInTheOrderOfKeysIsRunAheadOf(t *testing.T) {
 
 // filesOf lists the virtual files of a tree.
 func filesOf(f *FS) (files []*file) {
-	f.eachFile(func(_ string, v *file) { files = append(files, v) })
+	f.eachFile(func(_, _ string, v *file) { files = append(files, v) })
 	return files
 }
 

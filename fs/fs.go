@@ -128,6 +128,7 @@ type FS struct {
 	network  expr.AheadFile // a file of the source, if they come over a network; or nil
 	shares   shares         // of memory
 	workers  *workers
+	direct   bool // the mount reads shards past the page cache
 	sessions sync.Pool
 	live     live
 	ahead    atomic.Pointer[foreruns] // of the last mount; nil: none

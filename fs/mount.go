@@ -13,6 +13,7 @@ import (
 type MountOptions struct {
 	ReadAhead  int64 // bytes; 0: 16 MiB
 	AllowOther bool  // other users may read what the source lets them read
+	Direct     bool  // shards are read past the page cache, see Mount.Maps
 	// The files show UID as owner, GID as group, and Mode as permissions (only bits of 0444). Each
 	// grants access to those users, whatever the source says. If one is nil, the files show the
 	// user who mounts, the group that the source admits, or the permissions of the source.
@@ -21,6 +22,8 @@ type MountOptions struct {
 	Debug          bool
 	AheadOff       bool  // nothing is decoded ahead; so it is with two processors
 	Memory         int64 // bytes that the process may use; 0: as machine, cgroup and ulimit allow
+
+	unmapped bool // do not ask the kernel to map files that are read past the page cache (tests)
 }
 
 // allowance returns how much memory the process may use.

@@ -65,7 +65,7 @@ func (d *dirNode) Lookup(
 		inode = d.NewInode(ctx, &fileNode{fs: d.fs, node: n, looks: d.looks, ahead: d.ahead}, id)
 	}
 	if f, ok := n.content.(*file); ok && d.ahead != nil {
-		d.ahead.known(f, inode)
+		d.ahead.caches.LoadOrStore(f, inode) // it may be in other directories, too
 	}
 	return inode, 0
 }
@@ -91,19 +91,28 @@ func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrO
 	return 0
 }
 
-// Open lets the kernel keep its cached pages of the file.
+// Open lets the kernel keep its cached pages of the file. In a direct mount those are the pages of
+// programs that have mapped it.
 func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return nil, 0, syscall.EROFS
 	}
 	h := &handle{fs: n.fs, direct: flags&syscall.O_DIRECT != 0}
 	var keep uint32 = fuse.FOPEN_KEEP_CACHE
-	if c, ok := n.node.content.(*control); ok {
+	switch c := n.node.content.(type) {
+	case *control:
 		var err error
 		if h.snapshot, err = c.open(); err != nil {
 			return nil, 0, n.fs.errno(n.node.name, err)
 		}
 		keep = fuse.FOPEN_DIRECT_IO // whatever size stat shows
+	case *file:
+		if n.fs.direct {
+			keep |= fuse.FOPEN_DIRECT_IO
+		}
+	}
+	if f, ok := n.node.content.(*file); ok && n.ahead != nil {
+		n.ahead.known(f, n.EmbeddedInode())
 	}
 	n.fs.counters.opened.Add(1)
 	n.fs.request()
@@ -190,7 +199,7 @@ func fileType(n *node) uint32 {
 // attributes fills in the attributes that stat shows.
 func attributes(n *node, l *looks, out *fuse.Attr) {
 	look := l.of(n)
-	out.Ino, out.Nlink = n.ino, 1
+	out.Ino, out.Nlink = n.ino, uint32(n.links())
 	out.Mode = fileType(n) | look.mode
 	out.Size = uint64(n.size())
 	out.Blksize = 4096
