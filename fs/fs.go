@@ -53,6 +53,14 @@
 //
 // From session.go on, fs/units calls fs back through one interface, [units.File].
 //
+// When a loader is recognised, what it reads next takes a path of its own, ahead of its READs:
+//
+//	fs  forerun.go  recognises loaders, and says how far ahead to go
+//	    trails.go   recognises those that read tensors in the order of their keys
+//	    shelf.go    the bytes of a view in the order in which a loader reads them
+//	    given.go    the pages that the kernel has
+//	    chunks.go   decodes as above from session.go on, and stores in the kernel's page cache
+//
 // The recipe itself is in adapter/expr. A tensor that is shown as stored uses env.go and load.go. A
 // dequantized tensor uses window.go, dequantize.go, region.go, grid.go, env.go and buffer.go.
 //
@@ -123,7 +131,7 @@ type FS struct {
 	direct   bool // the mount reads shards past the page cache
 	sessions sync.Pool
 	live     live
-	foreruns atomic.Pointer[foreruns] // of the mount; nil: there are none
+	ahead    atomic.Pointer[foreruns] // of the last mount; nil: none
 	slow     *slog.Logger             // a few lines a minute about what is slow
 
 	closed   chan struct{}
