@@ -2,7 +2,6 @@ package fs
 
 import (
 	"context"
-	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -75,10 +74,10 @@ type span struct {
 	from, to int64
 }
 
-// foreview is what foreruns know about a view.
+// foreview is what foreruns know about a view. The files that ranks share are a view of their own.
 type foreview struct {
-	shelves []*shelf        // in the order of files, and in that of keys
-	given   map[*file]given // of all views, since ranks share files
+	shelves []*shelf // in the order of files, and in that of keys
+	given   map[*file]given
 	trails  trails
 	seen    bool // the kernel knows the files, or will
 }
@@ -118,19 +117,13 @@ func (f *FS) newForeruns(path func(string) string, gap int64) *foreruns {
 		memory: func() int64 { return available(os.ReadFile) },
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	byDir := map[string][]*file{}
-	f.eachFile(func(dir, _ string, v *file) { byDir[dir] = append(byDir[dir], v) })
-	all := map[*file]given{}
-	for _, dir := range slices.Sorted(maps.Keys(byDir)) {
-		files := byDir[dir]
+	for _, files := range f.together() {
 		v := &foreview{
-			shelves: []*shelf{inFiles(files), inKeys(files)}, given: all,
+			shelves: []*shelf{inFiles(files), inKeys(files)}, given: map[*file]given{},
 			trails: trails{far: 2 * gap},
 		}
 		for _, f := range files {
-			if r.views[f] == nil { // of files that ranks share, those that follow are shared, too
-				r.views[f] = v
-			}
+			r.views[f] = v
 		}
 	}
 	return r
@@ -176,9 +169,7 @@ func (v *foreview) of(f *file) given {
 // evicted is called when the kernel asks for pages again. It has dropped pages of the view, and it
 // is not known which.
 func (r *foreruns) evicted(v *foreview) {
-	for _, p := range v.shelves[0].parts {
-		delete(v.given, p.file)
-	}
+	clear(v.given)
 	for _, x := range r.list {
 		if x.view == v {
 			x.window = min(x.window, firstWindow)

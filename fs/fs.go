@@ -16,6 +16,9 @@
 // model.safetensors.index.json. A single shard is model.safetensors, without an index. Views of
 // Mistral's own layout have params.json, and "consolidated" in place of "model".
 //
+// In a view of an expert-parallel rank, the experts are in files of their own, before the others.
+// The other files are the same in every rank. If a tree has several ranks, they are hard links.
+//
 // In a shard, tensors are ordered by item size, largest first, and then by key. This order keeps
 // all of them aligned. The header is padded with spaces so that the data begins at a multiple of
 // 4096.
