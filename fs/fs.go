@@ -43,6 +43,7 @@
 //	          ahead.go            reads ahead if reading is sequential
 //	          lead.go             the same for a source over a network
 //	          pieces.go           parts for idle cores
+//	          crowd.go            estimates which cores are idle
 //	          stats.go            counters
 //	fs/units  units.go            the interface of the cache
 //	          read.go             the environment of the recipe
@@ -123,6 +124,7 @@ type FS struct {
 	direct   bool // the mount reads shards past the page cache
 	sessions sync.Pool
 	live     live
+	crowd    crowd
 	slow     *slog.Logger // a few lines a minute about what is slow
 
 	closed   chan struct{}

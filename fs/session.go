@@ -41,13 +41,20 @@ func (f *FS) session(ctx context.Context, at *file, off, n int64) *session {
 	s.run = at.streams.touch(at.Size(), off, n, f.units.Tick())
 	s.read.Begin(ctx, at, off, n, s.run)
 	f.live.add(s)
+	if s.run.Leads {
+		f.crowd.touch(s.run.Start, s.began)
+	}
 	return s
 }
 
 // end releases all that the session holds. served reports whether the read succeeded.
 func (s *session) end(served bool) {
 	s.fs.live.remove(s)
-	took := time.Since(s.began)
+	now := time.Now()
+	took := now.Sub(s.began)
+	if s.run.Leads {
+		s.fs.crowd.touch(s.run.Start, now)
+	}
 	s.fs.counters.latency[s.file.kindOf(s.off)].add(took)
 	if took > s.fs.options.slowAfter {
 		s.fs.sayslow("a read took long", append(s.about(took), s.read.Waited()...)...)
@@ -85,7 +92,9 @@ func (s *session) readAt(p []byte) error {
 		return err
 	}
 	if s.run.Leads {
-		s.fetchAhead()
+		if s.fs.spare() {
+			s.fetchAhead()
+		}
 		s.dropBehind()
 	}
 	return nil
