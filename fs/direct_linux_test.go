@@ -155,7 +155,9 @@ func TestADirectMountSaysWhetherItsFilesCanBeMapped(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer file.Close()
-			for kind, want := range map[int]bool{unix.MAP_SHARED: m.Maps(), unix.MAP_PRIVATE: true} {
+			for kind, want := range map[int]bool{
+				unix.MAP_SHARED: m.Maps(), unix.MAP_PRIVATE: true,
+			} {
 				p, err := unix.Mmap(int(file.Fd()), 0, 4096, unix.PROT_READ, kind)
 				if err == nil {
 					err = unix.Munmap(p)

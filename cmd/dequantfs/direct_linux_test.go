@@ -9,7 +9,7 @@ import (
 	"github.com/dequantfs/dequantfs/fs"
 )
 
-// The zero Mount is one whose shards cannot be mapped. Package fs tests that kernels are told apart.
+// The zero Mount is one whose shards cannot be mapped. Package fs tests how it tells kernels apart.
 func TestAMountThatCannotBeMappedSaysSo(t *testing.T) {
 	var out bytes.Buffer
 	m := mounted{mount: new(fs.Mount)}
