@@ -125,7 +125,8 @@ type FS struct {
 	sessions sync.Pool
 	live     live
 	crowd    crowd
-	slow     *slog.Logger // a few lines a minute about what is slow
+	foreruns atomic.Pointer[foreruns] // of the mount; nil: there are none
+	slow     *slog.Logger             // a few lines a minute about what is slow
 
 	closed   chan struct{}
 	close    sync.Once
