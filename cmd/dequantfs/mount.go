@@ -24,8 +24,7 @@ func newMount() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "mount SOURCE MOUNTPOINT",
 		Short: "mount a checkpoint",
-		Long: "Mount the views of a checkpoint. Without --layout there is one subdirectory for\n" +
-			"each layout of the family. Returns once the mountpoint can be read.",
+		Long:  "Mount the views of a checkpoint: by default, a subdirectory for each layout.",
 		Example: "  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf",
 		Args:    arity(2, 2),
 		RunE:    func(c *cobra.Command, args []string) error { return m.run(c, args[0], args[1]) },
