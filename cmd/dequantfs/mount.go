@@ -22,9 +22,9 @@ import (
 func newMount() *cobra.Command {
 	m := mountFlags{view: viewFlags{every: true}}
 	c := &cobra.Command{
-		Use:   "mount SOURCE MOUNTPOINT",
-		Short: "mount a checkpoint",
-		Long:  "Mount the views of a checkpoint: by default, a subdirectory for each layout.",
+		Use:     "mount SOURCE MOUNTPOINT",
+		Short:   "mount a checkpoint",
+		Long:    "Mount the views of a checkpoint: by default, a subdirectory for each layout.",
 		Example: "  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf",
 		Args:    arity(2, 2),
 		RunE:    func(c *cobra.Command, args []string) error { return m.run(c, args[0], args[1]) },
