@@ -176,7 +176,7 @@ func TestADirectMountSaysWhetherItsFilesCanBeMapped(t *testing.T) {
 	}
 }
 
-// Pages that nobody will ask for are not decoded ahead.
+// Reads past the page cache do not need what is decoded into it.
 func TestReadsOfADirectMountHaveNoForerun(t *testing.T) {
 	for _, direct := range []bool{false, true} {
 		t.Run(fmt.Sprint(direct), func(t *testing.T) {
