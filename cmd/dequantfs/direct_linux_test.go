@@ -13,7 +13,7 @@ import (
 func TestAMountThatCannotBeMappedSaysSo(t *testing.T) {
 	var out bytes.Buffer
 	m := mounted{mount: new(fs.Mount)}
-	m.sayLimits(slog.New(slog.NewTextHandler(&out, nil)))
+	m.sayUnmapped(slog.New(slog.NewTextHandler(&out, nil)))
 	for _, want := range []string{"--direct", "Linux 6.6", "ENODEV", "pread"} {
 		if strings.Count(out.String(), "\n") != 1 || !strings.Contains(out.String(), want) {
 			t.Errorf("%q lacks %s", &out, want)

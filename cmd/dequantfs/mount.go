@@ -233,7 +233,7 @@ func (m *mountFlags) serve(
 		log = log.With("metrics", exporter.address())
 	}
 	defer mounted.announce(m.record(mounted, p, exporter))()
-	mounted.sayLimits(slog.New(m.log.people(c.ErrOrStderr())))
+	mounted.sayLockedOut(slog.New(m.log.people(c.ErrOrStderr())))
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
@@ -243,7 +243,7 @@ func (m *mountFlags) serve(
 		late.become(m.log.lasting(w))
 	}
 	if p.child || m.log.file != "" {
-		mounted.sayLimits(log)
+		mounted.sayLockedOut(log)
 	}
 	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
 	if err := logged(log, mounted.serve(c.Context(), m.idle, m.drain)); err != nil {
@@ -341,6 +341,7 @@ func (m *mountFlags) mount(
 	mounted.place = r.to.FsName
 	if m.view.every {
 		mounted.sayReaders(logger(c))
+	mounted.sayUnmapped(logger(c))
 	} else {
 		m.view.sayReaders(logger(c), s.checkpoint)
 	}
