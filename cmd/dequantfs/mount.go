@@ -341,7 +341,7 @@ func (m *mountFlags) mount(
 	mounted.place = r.to.FsName
 	if m.view.every {
 		mounted.sayReaders(logger(c))
-	mounted.sayUnmapped(logger(c))
+		mounted.sayUnmapped(logger(c))
 	} else {
 		m.view.sayReaders(logger(c), s.checkpoint)
 	}
