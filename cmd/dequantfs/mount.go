@@ -341,10 +341,10 @@ func (m *mountFlags) mount(
 	mounted.place = r.to.FsName
 	if m.view.every {
 		mounted.sayReaders(logger(c))
-		mounted.sayUnmapped(logger(c))
 	} else {
 		m.view.sayReaders(logger(c), s.checkpoint)
 	}
+	mounted.sayUnmapped(logger(c))
 	m.view.sayNative(logger(c), s.checkpoint)
 	m.view.sayDType(logger(c), s.checkpoint)
 	if line, err := summaryOf(s.checkpoint); err == nil { // planning went well without one
