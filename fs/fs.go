@@ -46,6 +46,7 @@
 //	          ahead.go            reads ahead if reading is sequential
 //	          lead.go             the same for a source over a network
 //	          pieces.go           parts for idle cores
+//	          crowd.go            estimates which cores are idle
 //	          stats.go            counters
 //	fs/units  units.go            the interface of the cache
 //	          read.go             the environment of the recipe
@@ -135,7 +136,8 @@ type FS struct {
 	sessions sync.Pool
 	live     live
 	ahead    atomic.Pointer[foreruns] // of the last mount; nil: none
-	slow     *slog.Logger             // a few lines a minute about what is slow
+	crowd    crowd
+	slow     *slog.Logger // a few lines a minute about what is slow
 
 	closed   chan struct{}
 	close    sync.Once

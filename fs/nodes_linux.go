@@ -108,6 +108,7 @@ func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint3
 		keep = fuse.FOPEN_DIRECT_IO // whatever size stat shows
 	case *file:
 		if n.fs.direct {
+			h.direct = true
 			keep |= fuse.FOPEN_DIRECT_IO
 		}
 	}

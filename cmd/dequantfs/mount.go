@@ -22,10 +22,9 @@ import (
 func newMount() *cobra.Command {
 	m := mountFlags{view: viewFlags{every: true}}
 	c := &cobra.Command{
-		Use:   "mount SOURCE MOUNTPOINT",
-		Short: "mount a checkpoint",
-		Long: "Mount the views of a checkpoint. Without --layout there is one subdirectory for\n" +
-			"each layout of the family. Returns once the mountpoint can be read.",
+		Use:     "mount SOURCE MOUNTPOINT",
+		Short:   "mount a checkpoint",
+		Long:    "Mount the views of a checkpoint: by default, a subdirectory for each layout.",
 		Example: "  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf",
 		Args:    arity(2, 2),
 		RunE:    func(c *cobra.Command, args []string) error { return m.run(c, args[0], args[1]) },
@@ -234,7 +233,7 @@ func (m *mountFlags) serve(
 		log = log.With("metrics", exporter.address())
 	}
 	defer mounted.announce(m.record(mounted, p, exporter))()
-	mounted.sayLimits(slog.New(m.log.people(c.ErrOrStderr())))
+	mounted.sayLockedOut(slog.New(m.log.people(c.ErrOrStderr())))
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
@@ -244,7 +243,7 @@ func (m *mountFlags) serve(
 		late.become(m.log.lasting(w))
 	}
 	if p.child || m.log.file != "" {
-		mounted.sayLimits(log)
+		mounted.sayLockedOut(log)
 	}
 	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
 	if err := logged(log, mounted.serve(c.Context(), m.idle, m.drain)); err != nil {
@@ -345,6 +344,7 @@ func (m *mountFlags) mount(
 	} else {
 		m.view.sayReaders(logger(c), s.checkpoint)
 	}
+	mounted.sayUnmapped(logger(c))
 	m.view.sayNative(logger(c), s.checkpoint)
 	m.view.sayDType(logger(c), s.checkpoint)
 	if line, err := summaryOf(s.checkpoint); err == nil { // planning went well without one
