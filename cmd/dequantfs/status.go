@@ -17,23 +17,28 @@ import (
 )
 
 func newStatus() *cobra.Command {
-	var asJSON, watch bool
+	var asJSON, watch, without bool
 	c := &cobra.Command{
 		Use:   "status [MOUNTPOINT]",
 		Short: "show the mounts of this user and how much they serve",
-		Long: "Show the mounts and serve commands of this user: bytes served and read from the\n" +
-			"source, rates, hits of the tensor cache, files that are being read. Rates are\n" +
-			"since the beginning; with --watch, of the last second. Reads that the kernel\n" +
-			"answers from its page cache are not counted.",
+		Long: "Show the mounts and serve commands of this user: bytes served to readers and read\n" +
+			"from the source, rates, hits of the tensor cache, files that are being read.\n" +
+			"AHEAD was decoded ahead of loaders, MEMORY is what the kernel has of the files\n" +
+			"now (~: an estimate). Reads that it answers from there are not counted. Rates are\n" +
+			"since the beginning; with --watch, of the last second.",
 		Example: "  dequantfs status\n" +
 			"  dequantfs status /mnt/v3 --watch\n" +
 			"  dequantfs status --json",
 		Args: arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if watch {
-				return watchStatus(c.Context(), c.OutOrStdout(), args, asJSON)
+			ask := statusAsker{args: args}
+			if !without {
+				ask.memory = new(memoryAsker)
 			}
-			all, err := statesOf(c.Context(), args)
+			if watch {
+				return ask.watch(c.Context(), c.OutOrStdout(), asJSON)
+			}
+			all, err := ask.states(c.Context())
 			if err != nil {
 				return err
 			}
@@ -45,6 +50,7 @@ func newStatus() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON; with --watch, one line each second")
 	c.Flags().BoolVar(&watch, "watch", false, "print again every second")
+	c.Flags().BoolVar(&without, "no-memory", false, "do not ask the kernel what is in memory")
 	return c
 }
 
@@ -68,11 +74,25 @@ func statesOf(ctx context.Context, args []string) ([]mountState, error) {
 	return all[i : i+1], nil
 }
 
-// watchStatus prints the state every second until ctx ends.
-func watchStatus(ctx context.Context, w io.Writer, args []string, asJSON bool) error {
+// statusAsker asks for the state of mounts, and what of their files is in memory.
+type statusAsker struct {
+	args   []string
+	memory *memoryAsker // nil: do not ask
+}
+
+func (a *statusAsker) states(ctx context.Context) ([]mountState, error) {
+	all, err := statesOf(ctx, a.args)
+	if err == nil && a.memory != nil {
+		a.memory.ask(ctx, all)
+	}
+	return all, err
+}
+
+// watch prints the state every second until ctx ends.
+func (a *statusAsker) watch(ctx context.Context, w io.Writer, asJSON bool) error {
 	var before []mountState
 	for {
-		all, err := statesOf(ctx, args)
+		all, err := a.states(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -115,10 +135,12 @@ func statusFacts(all []mountState) statusJSON {
 	return facts
 }
 
+var statusColumns = []string{"MOUNTPOINT", "STATE", "UP", "SERVED", "RATE", "AHEAD", "MEMORY", "READ",
+	"HITS", "CACHE", "WAITING", "ERRORS", "SOURCE"}
+
 func writeStatus(w io.Writer, all, before []mountState) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table,
-		"MOUNTPOINT\tSTATE\tUP\tSERVED\tRATE\tREAD\tHITS\tCACHE\tWAITING\tERRORS\tSOURCE")
+	fmt.Fprintln(table, strings.Join(statusColumns, "\t"))
 	for _, m := range all {
 		fmt.Fprintln(table, strings.Join(m.row(earlier(before, m)), "\t"))
 	}
@@ -145,13 +167,16 @@ func earlier(before []mountState, m mountState) snapshot {
 func (m *mountState) row(before snapshot) []string {
 	row := []string{oneLine(m.Mountpoint), m.State}
 	if m.State != stateAlive {
-		return append(row, "-", "-", "-", "-", "-", "-", "-", "-", oneLine(m.Source))
+		row = append(row, slices.Repeat([]string{"-"}, len(statusColumns)-3)...)
+		return append(row, oneLine(m.Source))
 	}
 	s := m.Stats
 	return append(row,
 		m.Time.Sub(m.Started).Round(time.Second).String(),
 		formatSize(s.Bytes),
 		formatRate(s.Bytes-before.Stats.Bytes, m.Time.Sub(before.Time)),
+		formatSize(s.Ahead.Bytes),
+		m.Memory.String(),
 		formatSize(s.SourceBytes),
 		formatShare(s.Hits, s.Hits+s.Misses),
 		formatSize(s.CacheUsed)+"/"+formatSize(s.CacheBudget),
@@ -170,6 +195,9 @@ func (m *mountState) writeRemarks(w io.Writer) {
 	}
 	for _, r := range m.Stats.Reading {
 		say("reading %s", r)
+	}
+	if m.Stats.Ahead.Unread > 0 {
+		say("%s are decoded ahead of loaders", formatSize(m.Stats.Ahead.Unread))
 	}
 	if m.Stats.Network != nil {
 		say("network: %s", formatTraffic(m.Stats.Network))

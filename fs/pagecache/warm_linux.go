@@ -288,7 +288,7 @@ func (w *warmer) fetch(p piece) error {
 	if err := w.ask(p); err != nil {
 		return fmt.Errorf("%s: at byte %d: %w", p.open.Name(), p.at.Off, err)
 	}
-	n, err := Resident(p.open.File, p.at)
+	n, err := present(p.open.File, p.at)
 	if err != nil || n == p.at.Len {
 		return err
 	}
