@@ -21,11 +21,11 @@ func newStatus() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status [MOUNTPOINT]",
 		Short: "show the mounts of this user and how much they serve",
-		Long: "Show the mounts and serve commands of this user: bytes served to readers and read\n" +
-			"from the source, rates, hits of the tensor cache, files that are being read.\n" +
-			"AHEAD was decoded ahead of loaders, MEMORY is what the kernel has of the files\n" +
-			"now (~: an estimate). Reads that it answers from there are not counted. Rates are\n" +
-			"since the beginning; with --watch, of the last second.",
+		Long: "Show the mounts and serve commands of this user: bytes served to readers and\n" +
+			"read from the source, rates, hits of the tensor cache, files that are being\n" +
+			"read. AHEAD was decoded ahead of loaders, MEMORY is what the kernel has of the\n" +
+			"files now (~: an estimate). Reads that it answers from there are not counted.\n" +
+			"Rates are since the beginning; with --watch, of the last second.",
 		Example: "  dequantfs status\n" +
 			"  dequantfs status /mnt/v3 --watch\n" +
 			"  dequantfs status --json",
@@ -135,8 +135,8 @@ func statusFacts(all []mountState) statusJSON {
 	return facts
 }
 
-var statusColumns = []string{"MOUNTPOINT", "STATE", "UP", "SERVED", "RATE", "AHEAD", "MEMORY", "READ",
-	"HITS", "CACHE", "WAITING", "ERRORS", "SOURCE"}
+var statusColumns = []string{"MOUNTPOINT", "STATE", "UP", "SERVED", "RATE", "AHEAD", "MEMORY",
+	"READ", "HITS", "CACHE", "WAITING", "ERRORS", "SOURCE"}
 
 func writeStatus(w io.Writer, all, before []mountState) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)

@@ -312,8 +312,7 @@ func TestWarmDrawsABarOnATerminal(t *testing.T) {
 	}
 }
 
-// TestStatusSaysWhatIsInMemory compares status with warm --check. What nobody has read through the
-// process is not served.
+// TestStatusSaysWhatIsInMemory compares status with warm --check, for one of two layouts.
 func TestStatusSaysWhatIsInMemory(t *testing.T) {
 	requireFUSE(t)
 	s := newSession(t)
