@@ -22,7 +22,9 @@ type file struct {
 	header   []byte
 	segments []*segment // [0] is the header; tensors without bytes have none
 	ends     []int64    // where each segment ends
-	next     *file      // that follows in the directory; nil: none
+	next     *file      // that follows in every directory that has the file; nil: none
+	followed bool       // next is known for a directory; see follow
+	links    int        // names of the file beside its first
 	streams  streams
 	ahead    streams // of foreruns
 }

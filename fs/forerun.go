@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -78,8 +79,8 @@ type span struct {
 
 // foreview is what foreruns know about a view.
 type foreview struct {
-	shelves []*shelf // in the order of files, and in that of keys
-	given   map[*file]given
+	shelves []*shelf        // in the order of files, and in that of keys
+	given   map[*file]given // of all views, since ranks share files
 	trails  trails
 	seen    bool // the kernel knows the files, or will
 }
@@ -117,11 +118,15 @@ func (f *FS) newForeruns(path func(string) string, gap int64) *foreruns {
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	byDir := map[string][]*file{}
-	f.eachFile(func(dir string, v *file) { byDir[dir] = append(byDir[dir], v) })
-	for _, files := range byDir {
-		v := &foreview{shelves: []*shelf{inFiles(files), inKeys(files)}, given: map[*file]given{}}
+	f.eachFile(func(dir, _ string, v *file) { byDir[dir] = append(byDir[dir], v) })
+	all := map[*file]given{}
+	for _, dir := range slices.Sorted(maps.Keys(byDir)) {
+		files := byDir[dir]
+		v := &foreview{shelves: []*shelf{inFiles(files), inKeys(files)}, given: all}
 		for _, f := range files {
-			r.views[f] = v
+			if r.views[f] == nil { // of files that ranks share, those that follow are shared, too
+				r.views[f] = v
+			}
 		}
 	}
 	return r
@@ -167,7 +172,9 @@ func (v *foreview) of(f *file) given {
 // evicted is called when the kernel asks for pages again. It has dropped pages of the view, and it
 // is not known which.
 func (r *foreruns) evicted(v *foreview) {
-	clear(v.given)
+	for _, p := range v.shelves[0].parts {
+		delete(v.given, p.file)
+	}
 	for _, x := range r.list {
 		if x.view == v {
 			x.window = min(x.window, firstWindow)

@@ -30,20 +30,6 @@ type Mount struct {
 	maps       bool
 }
 
-// closeOnExec keeps FUSE descriptors from child processes, since go-fuse does not do so for direct
-// mounts. A child with such a descriptor would keep the connection alive after our death. Its own
-// reads of the mount would then wait forever.
-func closeOnExec() {
-	list, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range list {
-		fd, err := strconv.Atoi(e.Name())
-		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); err == nil &&
-			target == "/dev/fuse" {
-			unix.CloseOnExec(fd)
-		}
-	}
-}
-
 // timeout is how long the kernel caches entries and attributes. They never change.
 const timeout = time.Hour
 
@@ -73,14 +59,24 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		}
 		f.foreruns.Store(f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead)))
 	}
-	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, direct))
+	descriptor := mountpoint
+	if direct {
+		fd, err := mounts.FUSE(mountpoint, f.kernelOptions(o))
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
+		}
+		descriptor = fmt.Sprintf("/dev/fd/%d", fd)
+	}
+	server, err := gofs.Mount(descriptor, root, f.fuseOptions(o))
+	if err == nil && direct {
+		err = firstPoll(mountpoint)
+	}
 	if err != nil {
 		if direct {
 			detach(mountpoint) // go-fuse leaves a mount behind whose first exchange failed
 		}
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
-	closeOnExec()
 	f.warn()
 	m := &Mount{
 		fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}),
@@ -100,6 +96,18 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	return m, nil
 }
 
+// firstPoll polls a file that go-fuse has for that, so that the kernel asks no second time. Without
+// it a program that reads its own mount could wait forever. go-fuse polls only if it has mounted.
+func firstPoll(mountpoint string) error {
+	fd, err := unix.Open(mountpoint+"/.go-fuse-epoll-hack", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) // ENOSYS, of course
+	return nil
+}
+
 // warn logs which changes of the source would not be noticed by reads.
 func (f *FS) warn() {
 	if f.checkpoint == nil {
@@ -110,35 +118,33 @@ func (f *FS) warn() {
 	}
 }
 
+// kernelOptions returns the options for the kernel.
+func (f *FS) kernelOptions(o MountOptions) mounts.FUSEOptions {
+	return mounts.FUSEOptions{
+		Source:     cmp.Or(o.FsName, "dequantfs"),
+		MaxRead:    f.shares.requestSize,
+		AllowOther: o.AllowOther,
+	}
+}
+
 // fuseOptions returns the options for go-fuse. Large requests, many requests at once and large
 // read-ahead keep slow sources busy. CAP_ASYNC_DIO does so for direct reads. Splicing gains
 // nothing.
-func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
+func (f *FS) fuseOptions(o MountOptions) *gofs.Options {
 	t := timeout
-	name := o.FsName
-	if name == "" {
-		name = "dequantfs"
-	}
-	options := []string{"ro", "noexec"}
-	if o.AllowOther {
-		options = append(options, "default_permissions")
-	}
 	return &gofs.Options{
 		EntryTimeout: &t, AttrTimeout: &t, NegativeTimeout: &t,
 		RootStableAttr: &gofs.StableAttr{Ino: f.root.ino},
 		Logger:         log.New(logWriter{f.log}, "", 0),
 		MountOptions: fuse.MountOptions{
 			AllowOther:           o.AllowOther,
-			Options:              options,
 			MaxBackground:        f.shares.requests,
 			CongestionThreshold:  f.shares.requests,
 			MaxWrite:             f.shares.requestSize,
-			FsName:               name,
 			Name:                 "dequantfs",
 			DisableXAttrs:        true,
 			DisableSplice:        true,
 			ExtraCapabilities:    capabilities(o),
-			DirectMount:          direct,
 			IgnoreSecurityLabels: true,
 			Debug:                o.Debug,
 			Logger:               log.New(logWriter{f.log}, "", 0),
@@ -240,22 +246,34 @@ func (m *Mount) Wait() error {
 	return nil
 }
 
+// settling is how long a mount may be busy after its last file was closed.
+const settling = 100 * time.Millisecond
+
 // Unmount unmounts. With lazy it detaches the mount at once, even if it is in use.
 func (m *Mount) Unmount(lazy bool) error {
 	if lazy {
 		return detach(m.mountpoint)
 	}
-	return m.server.Unmount()
+	ctx, cancel := context.WithTimeout(context.Background(), settling)
+	defer cancel()
+	for {
+		err := mounts.Unmount(ctx, m.mountpoint, false)
+		if err == nil {
+			return m.Wait()
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(settling / 10):
+		}
+	}
 }
 
 // Shutdown unmounts. While files are open it tries again, until ctx is done. Then it detaches the
 // mount and returns. A detached mount disappears when the last file is closed.
 func (m *Mount) Shutdown(ctx context.Context) error {
 	for {
-		err := unix.Unmount(m.mountpoint, unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EPERM) {
-			err = m.server.Unmount()
-		}
+		err := mounts.Unmount(context.WithoutCancel(ctx), m.mountpoint, false)
 		if err == nil || !m.mounted() {
 			select {
 			case <-m.done:

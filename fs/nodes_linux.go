@@ -201,7 +201,7 @@ func fileType(n *node) uint32 {
 // attributes fills in the attributes that stat shows.
 func attributes(n *node, l *looks, out *fuse.Attr) {
 	look := l.of(n)
-	out.Ino, out.Nlink = n.ino, 1
+	out.Ino, out.Nlink = n.ino, uint32(n.links())
 	out.Mode = fileType(n) | look.mode
 	out.Size = uint64(n.size())
 	out.Blksize = 4096

@@ -130,6 +130,15 @@ func (v *viewFlags) sayLayout(log *slog.Logger, c *adapter.Checkpoint) {
 	}
 }
 
+// sayReaders logs which programs read each layout of a command that shows one by default. With the
+// wrong one, a loader may start with random experts and only a warning.
+func (v *viewFlags) sayReaders(log *slog.Logger, c *adapter.Checkpoint) {
+	v.sayLayout(log, c)
+	for _, layout := range v.layouts {
+		log.Info("layout " + layout + ", for " + readersOf(layout, c))
+	}
+}
+
 // sayNative logs that the layout native has the published names, and which layouts a checkpoint
 // lacks. It says nothing about layouts that were not requested.
 func (v *viewFlags) sayNative(log *slog.Logger, c *adapter.Checkpoint) {
