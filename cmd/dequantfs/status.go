@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -39,13 +40,13 @@ func newStatus() *cobra.Command {
 				return ask.watch(c.Context(), c.OutOrStdout(), asJSON)
 			}
 			all, err := ask.states(c.Context())
-			if err != nil {
+			if err != nil && len(all) == 0 {
 				return err
 			}
 			if asJSON {
-				return writeJSON(c.OutOrStdout(), statusFacts(all))
+				return errors.Join(err, writeJSON(c.OutOrStdout(), statusFacts(all)))
 			}
-			return writeStatus(c.OutOrStdout(), all, nil)
+			return errors.Join(err, writeStatus(c.OutOrStdout(), all, nil))
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON; with --watch, one line each second")
@@ -54,20 +55,25 @@ func newStatus() *cobra.Command {
 	return c
 }
 
-// statesOf returns the state of all mounts, or of the one at a mountpoint.
+// statesOf returns the state of all mounts, or of the one at a mountpoint. An error may be about
+// the records of some mounts alone. It does not matter if the one at the mountpoint is found.
 func statesOf(ctx context.Context, args []string) ([]mountState, error) {
-	all, err := states(ctx)
-	if err != nil || len(args) == 0 {
-		return all, err
+	all, unreadable := states(ctx)
+	if len(args) == 0 {
+		return all, unreadable
 	}
 	mountpoint := args[0]
 	if !strings.HasPrefix(mountpoint, "http://") { // as serve prints it
+		var err error
 		if mountpoint, err = fs.ResolveMountpoint(mountpoint); err != nil {
 			return nil, err
 		}
 	}
 	i := slices.IndexFunc(all, func(m mountState) bool { return m.Mountpoint == mountpoint })
-	if i < 0 {
+	switch {
+	case i < 0 && unreadable != nil:
+		return nil, unreadable
+	case i < 0:
 		return nil, withHint(fmt.Errorf("%s: this user has mounted nothing there", args[0]),
 			listMounts)
 	}
@@ -82,7 +88,7 @@ type statusAsker struct {
 
 func (a *statusAsker) states(ctx context.Context) ([]mountState, error) {
 	all, err := statesOf(ctx, a.args)
-	if err == nil && a.memory != nil {
+	if a.memory != nil {
 		a.memory.ask(ctx, all)
 	}
 	return all, err
