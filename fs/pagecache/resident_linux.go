@@ -19,19 +19,31 @@ func Resident(f *os.File, r Range) (int64, error) {
 	if err := mayAsk(f); err != nil {
 		return 0, err
 	}
-	if none, err := nothing(f, r); none || err != nil {
-		return 0, err
+	var bytes int64
+	for end := r.Off + r.Len; r.Off < end; r.Off += mapStep {
+		part := Range{r.Off, min(mapStep, end-r.Off)}
+		none, err := nothing(f, part)
+		if err != nil {
+			return bytes, err
+		}
+		if none {
+			continue
+		}
+		n, err := present(f, part)
+		if bytes += n; err != nil {
+			return bytes, err
+		}
 	}
-	return present(f, r)
+	return bytes, nil
 }
 
-// present is Resident without a look first.
+// present is Resident by mincore alone, for at most mapStep bytes.
 func present(f *os.File, r Range) (int64, error) {
-	page := int64(os.Getpagesize())
 	pages, last, err := mincore(f, r)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", f.Name(), err)
 	}
+	page := int64(os.Getpagesize())
 	if rest := r.Len % page; last && rest != 0 { // the end of the file cuts it
 		return pages*page - page + rest, nil
 	}
@@ -74,33 +86,28 @@ func mayAsk(f *os.File) error {
 	return nil
 }
 
-// mapStep is how much of a file mincore maps at once.
-const mapStep = 256 << 20
+// mapStep is how much of a file is looked at at once. mincore takes time for pages that are not in
+// memory too.
+const mapStep = 32 << 20
 
 // mincore counts the pages of a range in memory, and reports whether its last page is.
 func mincore(f *os.File, r Range) (pages int64, last bool, err error) {
-	page := int64(os.Getpagesize())
-	seen := make([]byte, (min(mapStep, r.Len)+page-1)/page)
-	for end := r.Off + r.Len; r.Off < end; r.Off += mapStep {
-		n := min(mapStep, end-r.Off)
-		m, err := unix.Mmap(int(f.Fd()), r.Off, int(n), unix.PROT_READ, unix.MAP_SHARED)
-		if errors.Is(err, unix.ENODEV) {
-			return 0, false, nil // its file system reads past the page cache
-		}
-		if err != nil {
-			return pages, last, err
-		}
-		part := seen[:(n+page-1)/page]
-		err = mincoreOf(m, part)
-		if err = errors.Join(err, unix.Munmap(m)); err != nil {
-			return pages, last, err
-		}
-		for _, b := range part {
-			pages += int64(b & 1)
-		}
-		last = part[len(part)-1]&1 != 0
+	m, err := unix.Mmap(int(f.Fd()), r.Off, int(r.Len), unix.PROT_READ, unix.MAP_SHARED)
+	if errors.Is(err, unix.ENODEV) {
+		return 0, false, nil // its file system reads past the page cache
 	}
-	return pages, last, nil
+	if err != nil {
+		return 0, false, err
+	}
+	page := int64(os.Getpagesize())
+	seen := make([]byte, (r.Len+page-1)/page)
+	if err := errors.Join(mincoreOf(m, seen), unix.Munmap(m)); err != nil {
+		return 0, false, err
+	}
+	for _, b := range seen {
+		pages += int64(b & 1)
+	}
+	return pages, seen[len(seen)-1]&1 != 0, nil
 }
 
 // Check returns how much of each file is in memory, in the order of the files. It stops when ctx
