@@ -131,8 +131,8 @@ func (s *shared) keeps(off int64) error {
 }
 
 // run brings the files window by window.
-func (w *warmer) run(ctx context.Context, files []File) error {
-	g, ctx := errgroup.WithContext(ctx)
+func (w *warmer) run(caller context.Context, files []File) error {
+	g, ctx := errgroup.WithContext(caller)
 	g.SetLimit(w.Jobs)
 	for i := range files {
 		if ctx.Err() != nil {
@@ -145,6 +145,9 @@ func (w *warmer) run(ctx context.Context, files []File) error {
 	}
 	err := g.Wait()
 	w.forget()
+	if err == nil {
+		err = caller.Err() // windows that were not handed out have no error
+	}
 	return err
 }
 

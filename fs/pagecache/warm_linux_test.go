@@ -216,6 +216,14 @@ func TestWarmEndsAsItsCallerSays(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || brought > 2*window {
 		t.Errorf("by ctx: brought %d, %v", brought, err)
 	}
+	ctx, cancel = context.WithCancel(t.Context())
+	_, err = Warm(ctx, files, Options{Look: func() error { cancel(); return nil }, Jobs: 8})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("by ctx, before the first window: %v", err)
+	}
+	if err := drop(f); err != nil {
+		t.Fatal(err)
+	}
 	gone := errors.New("gone")
 	_, err = Warm(t.Context(), files, Options{Look: func() error { return gone }})
 	if !errors.Is(err, gone) {
