@@ -216,8 +216,7 @@ func TestWarmEndsAsItsCallerSays(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || brought > 2*window {
 		t.Errorf("by ctx: brought %d, %v", brought, err)
 	}
-	ctx, cancel = context.WithCancel(t.Context())
-	_, err = Warm(ctx, files, Options{Look: func() error { cancel(); return nil }, Jobs: 8})
+	err = (&warmer{Options: Options{Jobs: 1}}).run(ctx, files)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("by ctx, before the first window: %v", err)
 	}
