@@ -93,6 +93,8 @@ type warmer struct {
 	first         []piece // the first ones that were brought
 	step          int64   // see ask
 	looked        time.Time
+
+	closing sync.WaitGroup
 }
 
 // piece is a window of a file.
@@ -145,6 +147,7 @@ func (w *warmer) run(caller context.Context, files []File) error {
 	}
 	err := g.Wait()
 	w.forget()
+	w.closing.Wait() // an open file would keep its mount busy
 	if err == nil {
 		err = caller.Err() // windows that were not handed out have no error
 	}
@@ -168,7 +171,7 @@ func (w *warmer) file(ctx context.Context, g *errgroup.Group, i int, f *File) er
 		}
 	}
 	of.users.Done()
-	go of.close()
+	w.closing.Go(of.close)
 	return nil
 }
 
@@ -295,7 +298,9 @@ func (w *warmer) fetch(p piece) error {
 	if err != nil || n == p.at.Len {
 		return err
 	}
-	w.askForLess()
+	if n < p.at.Len/2 {
+		w.askForLess()
+	}
 	return w.read(p)
 }
 
