@@ -1,12 +1,14 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -25,20 +27,7 @@ type Mount struct {
 	server     *fuse.Server
 	done       chan struct{}
 	lockedOut  []string
-}
-
-// closeOnExec keeps FUSE descriptors from child processes, since go-fuse does not do so for direct
-// mounts. A child with such a descriptor would keep the connection alive after our death. Its own
-// reads of the mount would then wait forever.
-func closeOnExec() {
-	list, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range list {
-		fd, err := strconv.Atoi(e.Name())
-		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); err == nil &&
-			target == "/dev/fuse" {
-			unix.CloseOnExec(fd)
-		}
-	}
+	maps       bool
 }
 
 // timeout is how long the kernel caches entries and attributes. They never change.
@@ -62,27 +51,61 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
 	root := &dirNode{fs: f, node: f.root, looks: looks}
-	server, err := gofs.Mount(mountpoint, root, f.fuseOptions(o, direct))
+	f.direct = o.Direct
+	if !o.AheadOff {
+		var path func(string) string
+		if direct {
+			path = func(name string) string { return filepath.Join(mountpoint, name) }
+		}
+		f.foreruns.Store(f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead)))
+	}
+	descriptor := mountpoint
+	if direct {
+		fd, err := mounts.FUSE(mountpoint, f.kernelOptions(o))
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
+		}
+		descriptor = fmt.Sprintf("/dev/fd/%d", fd)
+	}
+	server, err := gofs.Mount(descriptor, root, f.fuseOptions(o))
+	if err == nil && direct {
+		err = firstPoll(mountpoint)
+	}
 	if err != nil {
 		if direct {
 			detach(mountpoint) // go-fuse leaves a mount behind whose first exchange failed
 		}
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
-	closeOnExec()
 	f.warn()
 	m := &Mount{
 		fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}),
 		lockedOut: f.lockedOut(looks),
+		maps:      !o.Direct || server.KernelSettings().Flags64()&capabilities(o)&mapsDirect != 0,
 	}
 	go func() {
 		server.Wait()
+		if r := f.foreruns.Load(); r != nil {
+			r.close()
+		}
 		close(m.done)
 	}()
 	if direct {
 		f.setReadAhead(mountpoint, o.ReadAhead)
 	}
 	return m, nil
+}
+
+// firstPoll polls a file that go-fuse has for that, so that the kernel asks no second time. Without
+// it a program that reads its own mount could wait forever. go-fuse polls only if it has mounted.
+func firstPoll(mountpoint string) error {
+	fd, err := unix.Open(mountpoint+"/.go-fuse-epoll-hack", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) // ENOSYS, of course
+	return nil
 }
 
 // warn logs which changes of the source would not be noticed by reads.
@@ -95,35 +118,33 @@ func (f *FS) warn() {
 	}
 }
 
+// kernelOptions returns the options for the kernel.
+func (f *FS) kernelOptions(o MountOptions) mounts.FUSEOptions {
+	return mounts.FUSEOptions{
+		Source:     cmp.Or(o.FsName, "dequantfs"),
+		MaxRead:    f.shares.requestSize,
+		AllowOther: o.AllowOther,
+	}
+}
+
 // fuseOptions returns the options for go-fuse. Large requests, many requests at once and large
 // read-ahead keep slow sources busy. CAP_ASYNC_DIO does so for direct reads. Splicing gains
 // nothing.
-func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
+func (f *FS) fuseOptions(o MountOptions) *gofs.Options {
 	t := timeout
-	name := o.FsName
-	if name == "" {
-		name = "dequantfs"
-	}
-	options := []string{"ro", "noexec"}
-	if o.AllowOther {
-		options = append(options, "default_permissions")
-	}
 	return &gofs.Options{
 		EntryTimeout: &t, AttrTimeout: &t, NegativeTimeout: &t,
 		RootStableAttr: &gofs.StableAttr{Ino: f.root.ino},
 		Logger:         log.New(logWriter{f.log}, "", 0),
 		MountOptions: fuse.MountOptions{
 			AllowOther:           o.AllowOther,
-			Options:              options,
 			MaxBackground:        f.shares.requests,
 			CongestionThreshold:  f.shares.requests,
 			MaxWrite:             f.shares.requestSize,
-			FsName:               name,
 			Name:                 "dequantfs",
 			DisableXAttrs:        true,
 			DisableSplice:        true,
-			ExtraCapabilities:    fuse.CAP_ASYNC_DIO,
-			DirectMount:          direct,
+			ExtraCapabilities:    capabilities(o),
 			IgnoreSecurityLabels: true,
 			Debug:                o.Debug,
 			Logger:               log.New(logWriter{f.log}, "", 0),
@@ -133,6 +154,19 @@ func (f *FS) fuseOptions(o MountOptions, direct bool) *gofs.Options {
 			},
 		},
 	}
+}
+
+// mapsDirect is the capability of kernels that map files shared although reads of them go past the
+// page cache. Linux has it since 6.6.
+const mapsDirect uint64 = fuse.CAP_DIRECT_IO_ALLOW_MMAP
+
+// capabilities returns what is asked of the kernel beside what go-fuse asks for.
+func capabilities(o MountOptions) uint64 {
+	c := uint64(fuse.CAP_ASYNC_DIO)
+	if o.Direct && !o.unmapped {
+		c |= mapsDirect
+	}
+	return c
 }
 
 // logWriter passes go-fuse's lines on to slog.
@@ -196,6 +230,10 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 // each. The kernel gives those users only an errno.
 func (m *Mount) LockedOut() []string { return m.lockedOut }
 
+// Maps reports whether programs can map the shards of the mount as shared (MAP_SHARED). Kernels
+// before 6.6 refuse that with ENODEV if reads go past the page cache. They still map privately.
+func (m *Mount) Maps() bool { return m.maps }
+
 // Heap returns the heap size that keeps the whole process within its memory.
 func (m *Mount) Heap() int64 { return heapInUse() + m.fs.shares.heap() }
 
@@ -208,22 +246,34 @@ func (m *Mount) Wait() error {
 	return nil
 }
 
+// settling is how long a mount may be busy after its last file was closed.
+const settling = 100 * time.Millisecond
+
 // Unmount unmounts. With lazy it detaches the mount at once, even if it is in use.
 func (m *Mount) Unmount(lazy bool) error {
 	if lazy {
 		return detach(m.mountpoint)
 	}
-	return m.server.Unmount()
+	ctx, cancel := context.WithTimeout(context.Background(), settling)
+	defer cancel()
+	for {
+		err := mounts.Unmount(ctx, m.mountpoint, false)
+		if err == nil {
+			return m.Wait()
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(settling / 10):
+		}
+	}
 }
 
 // Shutdown unmounts. While files are open it tries again, until ctx is done. Then it detaches the
 // mount and returns. A detached mount disappears when the last file is closed.
 func (m *Mount) Shutdown(ctx context.Context) error {
 	for {
-		err := unix.Unmount(m.mountpoint, unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EPERM) {
-			err = m.server.Unmount()
-		}
+		err := mounts.Unmount(context.WithoutCancel(ctx), m.mountpoint, false)
 		if err == nil || !m.mounted() {
 			select {
 			case <-m.done:

@@ -65,7 +65,9 @@ func (p *process) ready() error {
 
 // startBackground runs this program again with args. It returns when the child is ready or has
 // failed. If ctx ends first, it also ends the child.
-func startBackground(ctx context.Context, stderr io.Writer, logFile string, args ...string) error {
+func startBackground(
+	ctx context.Context, stdin *os.File, stderr io.Writer, logFile string, args ...string,
+) error {
 	log, err := openLog(logFile)
 	if err != nil {
 		return err
@@ -83,7 +85,7 @@ func startBackground(ctx context.Context, stderr io.Writer, logFile string, args
 	}
 	defer said.Close()
 	defer saidWrite.Close()
-	child, err := again(args, saidWrite, readyWrite, log)
+	child, err := again(args, stdin, saidWrite, readyWrite, log)
 	if err != nil {
 		return err
 	}
@@ -112,7 +114,7 @@ func endChild(p *os.Process) {
 }
 
 // again starts this program in a new session.
-func again(args []string, stderr, ready, log *os.File) (*exec.Cmd, error) {
+func again(args []string, stdin, stderr, ready, log *os.File) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -125,6 +127,9 @@ func again(args []string, stderr, ready, log *os.File) (*exec.Cmd, error) {
 		Stderr:      stderr,
 		ExtraFiles:  []*os.File{ready, log},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if stdin != nil {
+		child.Stdin = stdin
 	}
 	return child, child.Start()
 }
@@ -140,12 +145,17 @@ func waitReady(child *exec.Cmd, ready io.Reader) error {
 		return quiet{exit.ExitCode()} // it has printed its error
 	}
 	if status, ok := childStatus(child); ok && status.Signal() == syscall.SIGKILL {
-		allowed, by := fs.AllowedMemory()
-		err := fmt.Errorf("the process behind the mount was killed, as the kernel does when "+
-			"memory is short: %s allows %s", by, formatSize(allowed))
-		return withHint(err, "raise the limit, or show fewer layouts with --layout")
+		return killedServer()
 	}
 	return fmt.Errorf("the process behind the mount ended early: %v", err)
+}
+
+// killedServer is the error of a mount whose process was killed.
+func killedServer() error {
+	allowed, by := fs.AllowedMemory()
+	err := fmt.Errorf("the process behind the mount was killed, as the kernel does when "+
+		"memory is short: %s allows %s", by, formatSize(allowed))
+	return withHint(err, "raise the limit, or show fewer layouts with --layout")
 }
 
 // childStatus describes how a child ended, if it has.

@@ -95,7 +95,7 @@ func runDemo(c *cobra.Command, args []string) error {
 		defer os.Remove(dir) // empty once it is unmounted
 		args = []string{dir}
 	}
-	if err := startBackground(c.Context(), c.ErrOrStderr(), "", "demo", args[0]); err != nil {
+	if err := startBackground(c.Context(), nil, c.ErrOrStderr(), "", "demo", args[0]); err != nil {
 		return err
 	}
 	err := prove(c, os.DirFS(args[0]), "through the mount at "+args[0])

@@ -85,7 +85,7 @@ func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
 	defer s.Close()
 	show := e.reporter(c, dir)
 	if !e.json {
-		e.view.sayLayout(logger(c), s.checkpoint)
+		e.view.sayReaders(logger(c), s.checkpoint)
 		if len(e.view.layouts) > 0 {
 			e.view.sayNative(logger(c), s.checkpoint)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -111,4 +112,16 @@ func explainHelper(err error) error {
 			"installed", at), inDocker+" --security-opt apparmor=unconfined; "+noFUSE)
 	}
 	return err
+}
+
+// tryFUSE mounts at a mountpoint for a moment, without a process that serves.
+func tryFUSE(mountpoint string, allowOther bool) error {
+	fd, err := mounts.FUSE(mountpoint, mounts.FUSEOptions{
+		Source: "dequantfs", MaxRead: 4096, AllowOther: allowOther,
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return mounts.Unmount(context.Background(), mountpoint, true)
 }

@@ -57,7 +57,11 @@ func (l *lsFlags) run(c *cobra.Command, name string) error {
 	if l.summary { // the same for every layout
 		return writeSummary(c.OutOrStdout(), s.checkpoint, l.json)
 	}
-	l.view.sayLayout(logger(c), s.checkpoint)
+	if l.json {
+		l.view.sayLayout(logger(c), s.checkpoint)
+	} else {
+		l.view.sayReaders(logger(c), s.checkpoint)
+	}
 	l.view.sayNative(logger(c), s.checkpoint)
 	listings, err := list(s)
 	switch {

@@ -32,6 +32,8 @@ import (
 var commands = []func() *cobra.Command{
 	newMount,
 	newUmount,
+	newWarm,
+	newRun,
 	newServe,
 	newStatus,
 	newLs,

@@ -32,6 +32,7 @@ func newMount() *cobra.Command {
 	}
 	m.view.register(c)
 	m.register(c)
+	m.registerLasting(c)
 	return c
 }
 
@@ -42,13 +43,16 @@ type mountFlags struct {
 	foreground  bool
 	cacheSize   cacheSize
 	readAhead   size
+	ahead       string
 	sourceCache string
+	direct      bool
 	allowOther  bool
 	uid, gid    string
 	mode        string
 	idle, drain time.Duration
 	metrics     string
 	options     []string
+	lifeline    lifeline
 }
 
 // sourceCaches are the values of --source-cache.
@@ -58,26 +62,35 @@ var sourceCaches = map[string]units.SourceCache{
 	"drop": units.SourceDrop,
 }
 
-func (m *mountFlags) register(c *cobra.Command) {
-	m.readAhead = 16 << 20
+// registerLasting adds the flags of a mount that outlives the command.
+func (m *mountFlags) registerLasting(c *cobra.Command) {
 	flags := c.Flags()
 	flags.BoolVarP(&m.foreground, "foreground", "f", false,
 		"stay; SIGINT, SIGTERM and SIGHUP unmount")
+	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for so long, as in 30m")
+	flags.DurationVar(&m.drain, "drain", drainTime, "serve open files after SIGTERM")
+	flags.StringSliceVarP(&m.options, "options", "o", nil, "flags by name as in fstab: -o `A,B=C`")
+	m.lifeline.register(c)
+}
+
+// register adds the flags of every mount.
+func (m *mountFlags) register(c *cobra.Command) {
+	m.readAhead = 16 << 20
+	flags := c.Flags()
 	flags.Var(&m.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
+	flags.StringVar(&m.ahead, "ahead", "on", "decode ahead of loaders, on or off")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages: auto, keep or drop")
+	flags.BoolVar(&m.direct, "direct", false, "reads go past the page cache; see help tuning")
 	flags.BoolVar(&m.allowOther, "allow-other", false, "let others read what the source lets them")
 	flags.StringVar(&m.uid, "uid", "", "owner of the files, a `UID` (default the caller)")
 	flags.StringVar(&m.gid, "gid", "", "group that may read, a `GID` (default as source)")
 	flags.StringVar(&m.mode, "mode", "", "`MODE` of the files, as 0444 (default as source)")
-	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for so long, as in 30m")
-	flags.DurationVar(&m.drain, "drain", drainTime, "serve open files after SIGTERM")
 	flags.StringVar(&m.metrics, "metrics", "", "serve Prometheus on `ADDR`; :PORT is local only")
 	flags.StringVar(&m.log.file, "log-file", "", "log to `FILE` (default in the state directory)")
 	flags.StringVar(&m.log.format, "log-format", "", "text or json")
 	flags.BoolVarP(&m.log.verbose, "verbose", "v", false, "log more")
 	addQuiet(c)
-	flags.StringSliceVarP(&m.options, "options", "o", nil, "flags by name as in fstab: -o `A,B=C`")
 }
 
 // mountRequest is the checked request of the flags.
@@ -105,6 +118,7 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 	if !m.foreground && !p.child {
 		return m.background(c, mountpoint)
 	}
+	m.lifeline.hold(c)
 	return m.serve(c, p, r, name, mountpoint)
 }
 
@@ -118,7 +132,11 @@ func (m *mountFlags) background(c *cobra.Command, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	return startBackground(c.Context(), c.ErrOrStderr(), log, os.Args[1:]...)
+	err = startBackground(c.Context(), m.lifeline.input(), c.ErrOrStderr(), log, os.Args[1:]...)
+	if err != nil && log != m.log.file {
+		m.lifeline.discard(log)
+	}
+	return err
 }
 
 // check finds mistakes in the flags before anything is opened, and returns the request.
@@ -131,10 +149,14 @@ func (m *mountFlags) check(c *cobra.Command) (*mountRequest, error) {
 	r := &mountRequest{view: view}
 	r.view.fits = fs.CheckMemory
 	r.fs = fs.Options{CacheSize: m.cacheSize.option(), SourceCache: sourceCaches[m.sourceCache]}
-	r.to = fs.MountOptions{ReadAhead: int64(m.readAhead), AllowOther: m.allowOther}
+	r.to = fs.MountOptions{
+		ReadAhead: int64(m.readAhead), AheadOff: m.ahead == "off" || m.direct,
+		AllowOther: m.allowOther, Direct: m.direct,
+	}
 	for _, step := range []func() error{
 		m.log.check,
 		func() error { return oneOf("source-cache", m.sourceCache, "auto", "keep", "drop") },
+		func() error { return oneOf("ahead", m.ahead, "on", "off") },
 		func() error { return notNegative("idle", m.idle, "30m") },
 		func() error { return notNegative("drain", m.drain, "45s") },
 		func() (err error) { r.to.UID, err = parseID("uid", m.uid); return err },
@@ -212,7 +234,7 @@ func (m *mountFlags) serve(
 		log = log.With("metrics", exporter.address())
 	}
 	defer mounted.announce(m.record(mounted, p, exporter))()
-	mounted.sayLockedOut(slog.New(m.log.people(c.ErrOrStderr())))
+	mounted.sayLimits(slog.New(m.log.people(c.ErrOrStderr())))
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
@@ -222,10 +244,23 @@ func (m *mountFlags) serve(
 		late.become(m.log.lasting(w))
 	}
 	if p.child || m.log.file != "" {
-		mounted.sayLockedOut(log)
+		mounted.sayLimits(log)
 	}
 	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
-	return logged(log, mounted.serve(c.Context(), m.idle, m.drain))
+	if err := logged(log, mounted.serve(c.Context(), m.idle, m.drain)); err != nil {
+		return err
+	}
+	m.clear(p, mounted)
+	return nil
+}
+
+// clear removes what a mount with --until-eof made. A log that was asked for stays.
+func (m *mountFlags) clear(p *process, mounted *mounted) {
+	var log string
+	if p.child && m.log.file == "" {
+		log, _ = defaultLog(mounted.mountpoint)
+	}
+	m.lifeline.clear(mounted.made, log)
 }
 
 // listen listens for Prometheus. Without --metrics it returns nil.
@@ -270,7 +305,7 @@ func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServe
 	r := record{
 		Mountpoint: mounted.mountpoint, Source: mounted.place,
 		Folder: mounted.checkpoint.Location(),
-		PID:    os.Getpid(), Started: time.Now(), Log: m.log.file,
+		PID:    os.Getpid(), Started: time.Now(), Log: m.log.file, Direct: m.direct,
 	}
 	if p.child && r.Log == "" {
 		r.Log, _ = defaultLog(r.Mountpoint)
@@ -305,7 +340,11 @@ func (m *mountFlags) mount(
 		return nil, err
 	}
 	mounted.place = r.to.FsName
-	mounted.sayReaders(logger(c))
+	if m.view.every {
+		mounted.sayReaders(logger(c))
+	} else {
+		m.view.sayReaders(logger(c), s.checkpoint)
+	}
 	m.view.sayNative(logger(c), s.checkpoint)
 	m.view.sayDType(logger(c), s.checkpoint)
 	if line, err := summaryOf(s.checkpoint); err == nil { // planning went well without one

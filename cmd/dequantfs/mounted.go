@@ -15,6 +15,7 @@ type mounted struct {
 	*opened
 	place      string // of the source, absolute
 	mountpoint string
+	made       []string // the folders of the mountpoint that were missing, outermost first
 	mount      *fs.Mount
 	log        *slog.Logger
 }
@@ -40,7 +41,19 @@ func mountSource(
 	if hidden != "" {
 		log.Warn(mountpoint + " is not empty: the mount hides what is in it, such as " + hidden)
 	}
-	return &mounted{opened: s, mountpoint: mountpoint, mount: mount, log: log}, nil
+	return &mounted{
+		opened: s, mountpoint: mountpoint, made: made, mount: mount, log: log,
+	}, nil
+}
+
+// sayLimits logs what other users and programs cannot do with the mount.
+func (m *mounted) sayLimits(log *slog.Logger) {
+	m.sayLockedOut(log)
+	if !m.mount.Maps() {
+		log.Warn("--direct: this kernel is older than Linux 6.6 and does not let programs map " +
+			"the shards: mmap fails with ENODEV (\"No such device\"), as in safetensors' " +
+			"default loader; use a loader that calls pread, or mount without --direct")
+	}
 }
 
 // sayLockedOut logs which other users cannot read which files. The kernel refuses them without a

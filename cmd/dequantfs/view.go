@@ -48,7 +48,7 @@ func (v *viewFlags) register(c *cobra.Command) {
 	v.set = pflag.NewFlagSet("view", pflag.ContinueOnError)
 	v.set.StringSliceVar(&v.layouts, "layout", nil,
 		"`A,B` of "+strings.Join(layoutNames(), ", ")+" (default "+standard+")")
-	v.set.StringVar(&v.dtype, "dtype", autoDType, "if computed: auto, bf16, f16, f32")
+	v.set.StringVar(&v.dtype, "dtype", autoDType, "computed: auto, bf16, f16, f32")
 	v.set.StringVar(&v.cast, "cast", "computed", "gets dtype: computed or all")
 	v.set.StringVar(&v.ep, "ep", "", "only experts of rank `R/N`, R from 0; or all/N")
 	v.set.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")
@@ -127,6 +127,15 @@ func (v *viewFlags) sayLayout(log *slog.Logger, c *adapter.Checkpoint) {
 	if len(v.layouts) == 0 && !v.every {
 		log.Info("layout " + standardLayout + ", for " + readersOf(standardLayout, c) +
 			"; --layout names another")
+	}
+}
+
+// sayReaders logs which programs read each layout of a command that shows one by default. With the
+// wrong one, a loader may start with random experts and only a warning.
+func (v *viewFlags) sayReaders(log *slog.Logger, c *adapter.Checkpoint) {
+	v.sayLayout(log, c)
+	for _, layout := range v.layouts {
+		log.Info("layout " + layout + ", for " + readersOf(layout, c))
 	}
 }
 

@@ -3,7 +3,9 @@
 package mounts
 
 // Type is how the kernel names the mounts of dequantfs.
-const Type = "fuse.dequantfs"
+const Type = "fuse." + subtype
+
+const subtype = "dequantfs"
 
 // Entry is one mount.
 type Entry struct {

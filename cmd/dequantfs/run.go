@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// mountVariable is the environment variable that has the path of the view.
+const mountVariable = "DEQUANTFS_MOUNT"
+
+func newRun() *cobra.Command {
+	var r runFlags
+	c := &cobra.Command{
+		Use:   "run SOURCE -- COMMAND {}",
+		Short: "mount a checkpoint while a command runs",
+		Long: "Mount a view, run COMMAND, and unmount. In its arguments {} is replaced by the\n" +
+			"path of the view, which is also in " + mountVariable + ". The exit status is that of\n" +
+			"COMMAND: 128 and N if signal N ended it, 127 if there is no such program.\n\n" +
+			"It needs no root and no fusermount3 where the kernel lets users make user\n" +
+			"namespaces. Only COMMAND and its children see such a mount.",
+		Example: "  dequantfs run ~/models/DeepSeek-V3 -- python train.py --model {}\n" +
+			"  dequantfs run hf://Qwen/Qwen3-0.6B-FP8 -- sh -c 'ls $" + mountVariable + "'",
+		Args: hasCommand,
+		RunE: func(c *cobra.Command, args []string) error { return r.run(c, args[0], args[1:]) },
+	}
+	r.mount.view.register(c)
+	r.mount.register(c)
+	c.Flags().StringVar(&r.at, "at", "", "mount at `DIR` (default a new folder for temporary files)")
+	c.Flags().StringVar(&r.replace, "replace", "{}", "`TEXT` that the path replaces, '': none")
+	return c
+}
+
+// runFlags are the flags of the run command.
+type runFlags struct {
+	mount       mountFlags
+	at, replace string
+	namespace   string // why this process is in namespaces of its own; "": it is not
+}
+
+// hasCommand refuses arguments other than SOURCE -- COMMAND [ARG…].
+func hasCommand(c *cobra.Command, args []string) error {
+	err := errors.New("an argument is missing")
+	switch before := c.ArgsLenAtDash(); {
+	case before == 1 && len(args) > 1:
+		return nil
+	case before < 0 && len(args) > 1:
+		err = errors.New("-- is missing before the command")
+	case before > 1:
+		err = errors.New("there is more than SOURCE before --")
+	}
+	return usageError{withHint(err, "usage: dequantfs run SOURCE [flags] -- COMMAND [ARG…]")}
+}
+
+// commandAt returns the command for a view at a path.
+func (r *runFlags) commandAt(command []string, path string) []string {
+	at := make([]string, len(command))
+	for i, arg := range command {
+		if at[i] = arg; r.replace != "" {
+			at[i] = strings.ReplaceAll(arg, r.replace, path)
+		}
+	}
+	return at
+}
+
+// environmentAt returns the environment of the command.
+func environmentAt(path string) []string { return append(os.Environ(), mountVariable+"="+path) }
