@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the command of a systemd unit in a root, in place of systemd, which does not run in a container.
+"""Runs the command of a systemd unit in a root, in place of systemd.
 
     unit.py ROOT UNIT INSTANCE
 
