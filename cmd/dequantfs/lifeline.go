@@ -9,7 +9,7 @@ import (
 )
 
 // lifeline ties a mount or a server to the program that started it, such as a Python process. That
-// program keeps a pipe to standard input open. The pipe ends with the program, even if it is killed.
+// program keeps a pipe to standard input open. The pipe ends when the program does, also by a kill.
 type lifeline struct{ wanted bool }
 
 func (l *lifeline) register(c *cobra.Command) {
