@@ -32,6 +32,7 @@ import (
 var commands = []func() *cobra.Command{
 	newMount,
 	newUmount,
+	newWarm,
 	newRun,
 	newServe,
 	newStatus,
