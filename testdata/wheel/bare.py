@@ -111,7 +111,7 @@ def refused(python, message, *hints):
     said = run(python, "-c", REFUSED, FP8).splitlines()
     expect(len(said) == 2, f"it said {said}")
     expect(message in said[0], f"the message is {said[0]}")
-    for hint in (*hints, "from Python, dequantfs.serve(source) needs no FUSE"):
+    for hint in (*hints, "; from Python: dequantfs.serve(source)"):
         expect(hint in said[1], f"the hint is {said[1]}")
     nothing_is_left()
 
