@@ -56,11 +56,6 @@ func examineHelper() finding {
 	return broken(part, "fusermount3 is not installed", "apt install fuse3, or dnf install fuse3")
 }
 
-func setuid(name string) bool {
-	info, err := os.Stat(name)
-	return err == nil && info.Mode()&os.ModeSetuid != 0
-}
-
 func examineAllowOther() finding {
 	const part = "allow-other"
 	switch {

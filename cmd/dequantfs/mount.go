@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dequantfs/dequantfs/adapter/remote"
 	"github.com/dequantfs/dequantfs/fs"
 	"github.com/dequantfs/dequantfs/fs/export"
 	"github.com/dequantfs/dequantfs/fs/units"
@@ -309,7 +310,7 @@ func (m *mountFlags) mount(
 	}
 	mounted, err := mountSource(s, mountpoint, r.to, log)
 	if err != nil {
-		return nil, err
+		return nil, explainMount(err, mountpoint, remote.Shown(name))
 	}
 	mounted.place = r.to.FsName
 	if m.view.every {
