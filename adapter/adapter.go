@@ -134,6 +134,10 @@ type Tensor struct {
 	// of the shard. Other layouts use "layer-00003" for a layer and "rest-…" for the rest. Files
 	// are numbered in the order of the groups.
 	Group string
+
+	// OfRank reports that the tensor has the experts of the view's expert-parallel rank. Other
+	// ranks have other ones in its place, or none. All other tensors are the same in every rank.
+	OfRank bool
 }
 
 // Plan is an ordered list of virtual tensors and an account of every source key.

@@ -36,7 +36,7 @@ func (p *planner) addBlanks(w *weight, at place) error {
 		if p.leftOut(name) != "" {
 			continue
 		}
-		if _, err = p.put(name, n, p.bucket(w, at), w.Key); err != nil {
+		if _, err = p.put(name, n, p.destination(w, at), w.Key); err != nil {
 			return fmt.Errorf("%s: %w", w.Shard, err)
 		}
 	}

@@ -13,6 +13,17 @@ type bucket struct {
 	tensors []Tensor
 }
 
+// destination is where a tensor goes: into a bucket, as one of the rank or as one of all ranks.
+type destination struct {
+	*bucket
+	ofRank bool
+}
+
+// destination is where a tensor goes that is made of w.
+func (p *planner) destination(w *weight, at place) destination {
+	return destination{p.bucket(w, at), p.isOfRank(at)}
+}
+
 // bucket is the file group of a tensor made of w.
 func (p *planner) bucket(w *weight, at place) *bucket {
 	switch {

@@ -36,6 +36,23 @@ func (e EP) Range(n int) (lo, hi int) {
 	return lo, hi
 }
 
+// isOfRank reports whether ranks have different tensors for a key: for those of experts, and for
+// those with one entry for each expert.
+func (p *planner) isOfRank(at place) bool {
+	k := p.family.expertKeys()
+	switch {
+	case p.o.EP.Size < 2 || k == nil || at.layer < 0:
+		return false
+	case k.isEach(at.rest):
+		return true
+	case !p.hasExperts(at.prefix) || !p.sharesExperts(at.prefix):
+		return false
+	}
+	_, one := k.expertOf(at.rest)
+	_, _, grouped := p.family.groupedExperts(at.rest)
+	return one || grouped
+}
+
 // ofRank keeps the rank's experts in a tensor with one entry for each expert. Other tensors stay as
 // they are. The node is nil if the rank has no experts.
 func (p *planner) ofRank(at place, n expr.Node) (expr.Node, error) {

@@ -40,7 +40,8 @@ func (p *planner) mergeAs(name string, x *expertLayer, lo, hi int) error {
 			return err
 		}
 		at := place{prefix: x.prefix, layer: x.number}
-		if err := p.add(p.groupName(x, g), n, p.bucket(ws[0], at), ws...); err != nil {
+		b := destination{p.bucket(ws[0], at), p.o.EP.Size > 1 && p.sharesExperts(x.prefix)}
+		if err := p.add(p.groupName(x, g), n, b, ws...); err != nil {
 			return err
 		}
 	}
@@ -292,7 +293,7 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", g.Shard, g.Key, err)
 		}
-		return p.add(p.name(g.hf, at), n, p.bucket(g.weight, at), g.weight)
+		return p.add(p.name(g.hf, at), n, p.destination(g.weight, at), g.weight)
 	case k.grouped != "" && g.weight != x.grouped[0].weight:
 		return nil // made with the first
 	case k.grouped != "":
@@ -304,7 +305,7 @@ func (p *planner) ungroup(g groupedWeight, at place, x *expertLayer, lo, hi int)
 // takeApart shows each projection of each expert of a grouped tensor.
 func (p *planner) takeApart(g groupedWeight, at place, x *expertLayer, lo, hi int) error {
 	k := p.family.experts
-	b := p.bucket(g.weight, at)
+	b := p.destination(g.weight, at)
 	show := func(key string, n expr.Node) error {
 		return p.add(p.name(x.name(key), at), n, b, g.weight)
 	}

@@ -190,7 +190,7 @@ func (p *planner) pass(w *weight, at place) error {
 	if n, err = p.special(w.hf, name, n); err != nil {
 		return fmt.Errorf("%s: %s: %w", w.Shard, w.Key, err)
 	}
-	if err := p.add(name, n, p.bucket(w, at), w); err != nil {
+	if err := p.add(name, n, p.destination(w, at), w); err != nil {
 		return err
 	}
 	return p.addBlanks(w, at)
@@ -198,7 +198,7 @@ func (p *planner) pass(w *weight, at place) error {
 
 // add makes a virtual tensor in a file group, or two in a layout that quantizes. It accounts for
 // the weights that they are made of.
-func (p *planner) add(name string, n expr.Node, b *bucket, ws ...*weight) error {
+func (p *planner) add(name string, n expr.Node, b destination, ws ...*weight) error {
 	n, err := p.rounded(name, n, ws...)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", ws[0].Shard, ws[0].Key, err)
@@ -239,7 +239,7 @@ func (p *planner) rounded(name string, n expr.Node, ws ...*weight) (expr.Node, e
 
 // put appends the tensors that show a recipe, and returns their names. from is the key that they
 // are made of.
-func (p *planner) put(name string, n expr.Node, b *bucket, from string) ([]string, error) {
+func (p *planner) put(name string, n expr.Node, b destination, from string) ([]string, error) {
 	if p.quantizes(name, n) {
 		return p.putQuantized(name, n, b, from)
 	}
@@ -247,7 +247,7 @@ func (p *planner) put(name string, n expr.Node, b *bucket, from string) ([]strin
 }
 
 // putAs appends tensors as they are.
-func (p *planner) putAs(b *bucket, from string, ts ...Tensor) ([]string, error) {
+func (p *planner) putAs(b destination, from string, ts ...Tensor) ([]string, error) {
 	into := make([]string, len(ts))
 	for i, t := range ts {
 		if old, ok := p.names[t.Name]; ok {
@@ -255,7 +255,7 @@ func (p *planner) putAs(b *bucket, from string, ts ...Tensor) ([]string, error) 
 				"of them out", from, p.layout.Name, t.Name, old)
 		}
 		p.names[t.Name] = from
-		t.Group = b.group
+		t.Group, t.OfRank = b.group, b.ofRank
 		b.tensors = append(b.tensors, t)
 		into[i] = t.Name
 	}

@@ -37,7 +37,9 @@ func (p *planner) shouldQuantize(name string) bool {
 }
 
 // putQuantized appends the codes of a weight and its scales.
-func (p *planner) putQuantized(name string, n expr.Node, b *bucket, from string) ([]string, error) {
+func (p *planner) putQuantized(
+	name string, n expr.Node, b destination, from string,
+) ([]string, error) {
 	o := expr.QuantizeOptions{Block: [2]int64{BlockSize, BlockSize}}
 	if p.o.Scales == ScalesOnes {
 		o.Scales = expr.Ones
@@ -79,7 +81,7 @@ func (p *planner) passQuantized(w *weight, at place) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	into, err := p.putAs(p.bucket(w, at), w.Key, quantizedAs(w.hf, codes, scales)...)
+	into, err := p.putAs(p.destination(w, at), w.Key, quantizedAs(w.hf, codes, scales)...)
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", w.Shard, err)
 	}

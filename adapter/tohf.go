@@ -104,7 +104,7 @@ func (p *planner) convert(name string, n expr.Node) error {
 // convertAs adds what published checkpoints have for a tensor with a published name.
 func (p *planner) convertAs(key, name string, n expr.Node) error {
 	at := p.family.locate(key)
-	b := p.group("", [2]int{})
+	b := destination{bucket: p.group("", [2]int{})}
 	if p.family.expertKeys() != nil && at.layer >= 0 {
 		if l, g, ok := p.family.groupedExperts(at.rest); ok {
 			if len(n.Shape()) != 3 {
@@ -192,7 +192,7 @@ func containsAll(all, some []role) bool {
 }
 
 // convertOne adds one published tensor, if it is not excluded.
-func (p *planner) convertOne(key string, n expr.Node, b *bucket, from string) error {
+func (p *planner) convertOne(key string, n expr.Node, b destination, from string) error {
 	if p.leftOut(key) != "" {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dequantfs/dequantfs/adapter/expr"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
@@ -48,6 +49,7 @@ func TestRanksOfEveryViewShareTheExperts(t *testing.T) {
 			}
 			for _, x := range whole {
 				total -= wantShared(t, ranks, x)
+				wantMarked(t, ranks, x.Name)
 			}
 			if total != 0 {
 				t.Errorf("%d ranks: %d tensors that the whole view has not", size, total)
@@ -90,6 +92,49 @@ func wantShared(t *testing.T, ranks []*StateDict, whole synth.Tensor) (have int)
 			len(ranks), entries, whole.Shape)
 	}
 	return have
+}
+
+// wantMarked checks that a tensor is marked as one of the rank if another rank has not the same.
+// All others have the same recipe and group in every rank, so ranks can share their files.
+func wantMarked(t *testing.T, ranks []*StateDict, name string) {
+	t.Helper()
+	var first *Tensor
+	same := true
+	for _, d := range ranks {
+		i, ok := d.byName[name]
+		if !ok {
+			same = false
+			continue
+		}
+		x := &d.Plan.Tensors[i]
+		if first == nil {
+			first = x
+		}
+		same = same && expr.Same(x.Node, first.Node) && x.Group == first.Group
+		if x.OfRank != first.OfRank {
+			t.Errorf("%s: marked differently on rank %d", name, d.Plan.Options.EP.Rank)
+		}
+	}
+	if first != nil && first.OfRank == same {
+		t.Errorf("%s: of the rank: %v, the same on every rank: %v", name, first.OfRank, same)
+	}
+}
+
+// Without several ranks, no tensor is marked.
+func TestTensorsAreOfARankOnlyIfThereAreSeveral(t *testing.T) {
+	inEveryView(t, func(t *testing.T, c *Checkpoint, layout string) {
+		for _, ep := range []EP{{}, {0, 1}} {
+			p, err := NewPlan(c, Options{Layout: layout, EP: ep})
+			if err != nil {
+				continue // a model that has no ranks
+			}
+			for _, x := range p.Tensors {
+				if x.OfRank {
+					t.Errorf("%v: %s is of a rank", ep, x.Name)
+				}
+			}
+		}
+	})
 }
 
 // A part of any tensor, by its bytes or along its axes, is that part of the whole.

@@ -16,7 +16,7 @@ const (
 // readAhead reads the part of the source that row-contiguous recipes will need when the stream gets
 // there.
 func (s *session) readAhead() {
-	from, to := s.file.streams.claim(s.run, readAhead, streamStep)
+	from, to := s.streams.claim(s.run, readAhead, streamStep)
 	if to = min(to, s.file.Size()); from >= to {
 		return
 	}
@@ -51,7 +51,7 @@ func (s *session) fetchAhead() {
 // visitedAt reports whether another reader has been in [at, at+n) since the stream began.
 func (s *session) visitedAt(at, n int64) bool {
 	beyond := at>>regionShift > (s.off+s.n-1)>>regionShift
-	return beyond && s.file.streams.visited(at, n, s.run.Start)
+	return beyond && s.streams.visited(at, n, s.run.Start)
 }
 
 // dropBehind drops source bytes behind the stream from the page cache.
@@ -59,7 +59,7 @@ func (s *session) dropBehind() {
 	if s.fs.options.SourceCache != units.SourceDrop {
 		return
 	}
-	from, to := s.file.streams.drop(s.run, dropBehind, streamStep)
+	from, to := s.streams.drop(s.run, dropBehind, streamStep)
 	s.file.ranges(from, to, s.fs.units.Drop)
 }
 

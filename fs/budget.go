@@ -49,31 +49,48 @@ const noLimit = 1 << 62
 
 // machineMemory returns MemTotal, or 8 GiB if it is not known.
 func machineMemory(read func(string) ([]byte, error)) int64 {
-	data, _ := read("/proc/meminfo")
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
-			if kb, err := strconv.ParseInt(strings.Fields(rest + " 0")[0], 10, 64); err == nil &&
-				kb > 0 {
-				return kb << 10
-			}
-		}
+	if kb := field(read, "/proc/meminfo", "MemTotal:"); kb > 0 {
+		return kb << 10
 	}
 	return 8 << 30
 }
 
-// cgroupFiles are the files with the limits of memory cgroups. The key is true for version 1.
-var cgroupFiles = map[bool]struct {
-	root  string
-	names []string
-}{
-	false: {"/sys/fs/cgroup", []string{"memory.max", "memory.high"}},
-	true:  {"/sys/fs/cgroup/memory", []string{"memory.limit_in_bytes"}},
+// cgroupNames are the files of a memory cgroup.
+type cgroupNames struct {
+	root     string
+	limits   []string
+	usage    string
+	inactive string // the line of memory.stat with the bytes of files that are not in active use
+}
+
+// cgroupFiles are those of each version. The key is true for version 1.
+var cgroupFiles = map[bool]cgroupNames{
+	false: {
+		"/sys/fs/cgroup", []string{"memory.max", "memory.high"}, "memory.current", "inactive_file",
+	},
+	true: {
+		"/sys/fs/cgroup/memory", []string{"memory.limit_in_bytes"}, "memory.usage_in_bytes",
+		"total_inactive_file",
+	},
 }
 
 // cgroupLimit returns the least limit of the process's memory cgroup and of those above it. by is
 // the file that sets it.
 func cgroupLimit(read func(string) ([]byte, error)) (limit int64, by string) {
 	limit = noLimit
+	eachCgroup(read, func(dir string, files cgroupNames) {
+		for _, name := range files.limits {
+			file := path.Join(dir, name)
+			if n, ok := number(read, file); ok && n > 0 && n < limit {
+				limit, by = n, file
+			}
+		}
+	})
+	return limit, by
+}
+
+// eachCgroup visits the process's memory cgroup and those above it.
+func eachCgroup(read func(string) ([]byte, error), visit func(dir string, files cgroupNames)) {
 	data, _ := read("/proc/self/cgroup")
 	for line := range strings.Lines(string(data)) {
 		part := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -82,18 +99,51 @@ func cgroupLimit(read func(string) ([]byte, error)) (limit int64, by string) {
 		}
 		files := cgroupFiles[part[1] != ""]
 		for dir := path.Clean("/" + part[2]); ; dir = path.Dir(dir) {
-			for _, name := range files.names {
-				file := path.Join(files.root, dir, name)
-				text, _ := read(file)
-				n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-				if err == nil && n > 0 && n < limit {
-					limit, by = n, file
-				}
-			}
+			visit(path.Join(files.root, dir), files)
 			if dir == "/" {
 				break
 			}
 		}
 	}
-	return limit, by
+}
+
+// available returns how many bytes of memory are free, or can be freed without writing anything, in
+// the machine and in the process's cgroups.
+func available(read func(string) ([]byte, error)) int64 {
+	free := field(read, "/proc/meminfo", "MemAvailable:") << 10
+	if free <= 0 {
+		free = machineMemory(read) / 2
+	}
+	eachCgroup(read, func(dir string, files cgroupNames) {
+		used, ok := number(read, path.Join(dir, files.usage))
+		if !ok {
+			return
+		}
+		used -= field(read, path.Join(dir, "memory.stat"), files.inactive)
+		for _, name := range files.limits {
+			if limit, ok := number(read, path.Join(dir, name)); ok && limit > 0 {
+				free = min(free, max(limit-used, 0))
+			}
+		}
+	})
+	return free
+}
+
+// number returns the number in a file. It fails if there is none.
+func number(read func(string) ([]byte, error), file string) (int64, bool) {
+	text, _ := read(file)
+	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	return n, err == nil
+}
+
+// field returns the number behind a name at the beginning of a line of a file, or 0.
+func field(read func(string) ([]byte, error), file, name string) int64 {
+	data, _ := read(file)
+	for line := range strings.Lines(string(data)) {
+		if words := strings.Fields(line); len(words) > 1 && words[0] == name {
+			n, _ := strconv.ParseInt(words[1], 10, 64)
+			return n
+		}
+	}
+	return 0
 }

@@ -66,12 +66,12 @@ type ReportedKey struct {
 // describe returns the contents of plan.json.
 func (f *FS) describe() []PlannedView {
 	places := map[string]map[string]PlannedTensor{}
-	f.eachFile(func(dir string, v *file) {
+	f.eachFile(func(dir, name string, v *file) {
 		if places[dir] == nil {
 			places[dir] = map[string]PlannedTensor{}
 		}
 		for i, s := range v.segments[1:] {
-			places[dir][s.key] = PlannedTensor{File: path.Base(v.name), Offset: v.ends[i]}
+			places[dir][s.key] = PlannedTensor{File: name, Offset: v.ends[i]}
 		}
 	})
 	var all []PlannedView
@@ -89,13 +89,13 @@ func (f *FS) describe() []PlannedView {
 	return all
 }
 
-// eachFile visits the virtual files with their directories.
-func (f *FS) eachFile(visit func(dir string, v *file)) {
+// eachFile visits the virtual files with their directories and names.
+func (f *FS) eachFile(visit func(dir, name string, v *file)) {
 	var walk func(dir string, n *node)
 	walk = func(dir string, n *node) {
 		for _, kid := range n.kids {
 			if v, ok := kid.content.(*file); ok {
-				visit(dir, v)
+				visit(dir, kid.name, v)
 			} else if kid.content == nil {
 				walk(path.Join(dir, kid.name), kid)
 			}

@@ -22,8 +22,11 @@ type file struct {
 	header   []byte
 	segments []*segment // [0] is the header; tensors without bytes have none
 	ends     []int64    // where each segment ends
-	next     *file      // that follows in the directory; nil: none
+	next     *file      // that follows in every directory that has the file; nil: none
+	followed bool       // next is known for a directory; see follow
+	links    int        // names of the file beside its first
 	streams  streams
+	ahead    streams // of foreruns
 }
 
 // segment is a tensor in a file.
@@ -124,6 +127,22 @@ func (f *file) readStep(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
+// forerun reads p ahead of readers. Neither they nor their streams notice it, and it takes nothing
+// from them in the cache.
+func (f *file) forerun(ctx context.Context, p []byte, off int64) error {
+	for n := 0; n < len(p); {
+		step := p[n : n+int(f.step(off+int64(n), int64(len(p)-n)))]
+		s := f.fs.begin(ctx, f, &f.ahead, off+int64(n), int64(len(step)))
+		err := s.readAt(step)
+		s.finish(err == nil)
+		if err != nil {
+			return err
+		}
+		n += len(step)
+	}
+	return nil
+}
+
 // segment finds the segment of the byte at off.
 func (f *file) segment(off int64) int {
 	return sort.Search(len(f.ends), func(i int) bool { return f.ends[i] > off })
@@ -170,7 +189,9 @@ func (f *file) Recipe(off int64) (n expr.Node, begin, end int64) {
 }
 
 // Beyond reports whether the stream of a run has come as far as off, or is forgotten.
-func (f *file) Beyond(r units.Run, off int64) bool { return f.streams.beyond(r, off) }
+func (f *file) Beyond(r units.Run, off int64) bool {
+	return f.streams.beyond(r, off) && f.ahead.beyond(r, off)
+}
 
 // at describes an offset: the file, and the tensor there.
 func (f *file) at(off int64) string {

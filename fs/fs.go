@@ -120,9 +120,11 @@ type FS struct {
 	network  expr.AheadFile // a file of the source, if they come over a network; or nil
 	shares   shares         // of memory
 	workers  *workers
+	direct   bool // the mount reads shards past the page cache
 	sessions sync.Pool
 	live     live
-	slow     *slog.Logger // a few lines a minute about what is slow
+	foreruns atomic.Pointer[foreruns] // of the mount; nil: there are none
+	slow     *slog.Logger             // a few lines a minute about what is slow
 
 	closed   chan struct{}
 	close    sync.Once

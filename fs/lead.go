@@ -62,14 +62,14 @@ func (f *FS) findNetwork() (found expr.AheadFile) {
 // ahead as is worth it for the network, but at most twice the bytes that the stream has read. When
 // the stream has read most of its file, it goes on into the files that follow.
 func (s *session) lead() {
-	l, read, ok := s.file.streams.takeLead(s.run)
+	l, read, ok := s.streams.takeLead(s.run)
 	if !ok {
 		return
 	}
 	w := walk{session: s, file: s.file, left: min(s.fs.network.Distance(), 2*read) - l.bytes}
 	w.ask(&l)
 	whole := 2*read >= s.file.Size()
-	s.file.streams.putLead(s.run, l)
+	s.streams.putLead(s.run, l)
 	for whole && w.left > 0 && !w.full && w.file.next != nil {
 		w.file = w.file.next
 		w.follow(read)
@@ -101,6 +101,14 @@ func (t *streams) putLead(r units.Run, l lead) {
 	}
 }
 
+// like returns the streams of the file to which reads like those of a session belong.
+func (f *file) like(s *session) *streams {
+	if s.modest() {
+		return &f.ahead
+	}
+	return &f.streams
+}
+
 // walk goes through the parts of files that a stream will read.
 type walk struct {
 	*session
@@ -111,7 +119,7 @@ type walk struct {
 
 // follow asks for the beginning of a file that the stream has not come to.
 func (w *walk) follow(read int64) {
-	t := &w.file.streams
+	t := w.file.like(w.session)
 	t.mu.Lock()
 	l := t.coming
 	if l == nil {

@@ -218,7 +218,7 @@ func TestOnlyAStreamThatHasReadMostOfItsFileGoesOn(t *testing.T) {
 		}
 	}
 	inFirst := map[string]bool{}
-	f.eachFile(func(_ string, v *file) {
+	f.eachFile(func(_, _ string, v *file) {
 		if v.name == names[0] {
 			v.ranges(0, v.Size(), func(s source.File, _, _ int64) bool {
 				inFirst[s.Name()] = true

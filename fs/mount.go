@@ -13,13 +13,17 @@ import (
 type MountOptions struct {
 	ReadAhead  int64 // bytes; 0: 16 MiB
 	AllowOther bool  // other users may read what the source lets them read
+	Direct     bool  // shards are read past the page cache, see Mount.Maps
 	// The files show UID as owner, GID as group, and Mode as permissions (only bits of 0444). Each
 	// grants access to those users, whatever the source says. If one is nil, the files show the
 	// user who mounts, the group that the source admits, or the permissions of the source.
 	UID, GID, Mode *uint32
 	FsName         string
 	Debug          bool
+	AheadOff       bool  // nothing is decoded ahead of loaders into the page cache
 	Memory         int64 // bytes that the process may use; 0: as machine, cgroup and ulimit allow
+
+	unmapped bool // do not ask the kernel to map files that are read past the page cache (tests)
 }
 
 // allowance returns how much memory the process may use.

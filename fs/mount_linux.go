@@ -8,6 +8,7 @@ import (
 	"log"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ type Mount struct {
 	server     *fuse.Server
 	done       chan struct{}
 	lockedOut  []string
+	maps       bool
 }
 
 // timeout is how long the kernel caches entries and attributes. They never change.
@@ -57,6 +59,14 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		}
 		descriptor = fmt.Sprintf("/dev/fd/%d", fd)
 	}
+	f.direct = o.Direct
+	if !o.AheadOff {
+		var path func(string) string
+		if direct {
+			path = func(name string) string { return filepath.Join(mountpoint, name) }
+		}
+		f.foreruns.Store(f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead)))
+	}
 	server, err := gofs.Mount(descriptor, root, f.fuseOptions(o))
 	if err == nil && direct {
 		err = firstPoll(mountpoint)
@@ -71,9 +81,13 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	m := &Mount{
 		fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}),
 		lockedOut: f.lockedOut(looks),
+		maps:      !o.Direct || server.KernelSettings().Flags64()&capabilities(o)&mapsDirect != 0,
 	}
 	go func() {
 		server.Wait()
+		if r := f.foreruns.Load(); r != nil {
+			r.close()
+		}
 		close(m.done)
 	}()
 	if direct {
@@ -130,7 +144,7 @@ func (f *FS) fuseOptions(o MountOptions) *gofs.Options {
 			Name:                 "dequantfs",
 			DisableXAttrs:        true,
 			DisableSplice:        true,
-			ExtraCapabilities:    fuse.CAP_ASYNC_DIO,
+			ExtraCapabilities:    capabilities(o),
 			IgnoreSecurityLabels: true,
 			Debug:                o.Debug,
 			Logger:               log.New(logWriter{f.log}, "", 0),
@@ -140,6 +154,19 @@ func (f *FS) fuseOptions(o MountOptions) *gofs.Options {
 			},
 		},
 	}
+}
+
+// mapsDirect is the capability of kernels that map files shared although reads of them go past the
+// page cache. Linux has it since 6.6.
+const mapsDirect uint64 = fuse.CAP_DIRECT_IO_ALLOW_MMAP
+
+// capabilities returns what is asked of the kernel beside what go-fuse asks for.
+func capabilities(o MountOptions) uint64 {
+	c := uint64(fuse.CAP_ASYNC_DIO)
+	if o.Direct && !o.unmapped {
+		c |= mapsDirect
+	}
+	return c
 }
 
 // logWriter passes go-fuse's lines on to slog.
@@ -202,6 +229,10 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 // LockedOut describes which other users cannot read which files of the mount, and why, one line
 // each. The kernel gives those users only an errno.
 func (m *Mount) LockedOut() []string { return m.lockedOut }
+
+// Maps reports whether programs can map the shards of the mount as shared (MAP_SHARED). Kernels
+// before 6.6 refuse that with ENODEV if reads go past the page cache. They still map privately.
+func (m *Mount) Maps() bool { return m.maps }
 
 // Heap returns the heap size that keeps the whole process within its memory.
 func (m *Mount) Heap() int64 { return heapInUse() + m.fs.shares.heap() }

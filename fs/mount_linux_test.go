@@ -90,6 +90,7 @@ func child(how string, paths []string) error {
 var children = map[string]func([]string) error{
 	"hold":   holdFile,
 	"random": readRandomly,
+	"cached": printCached,
 }
 
 func readMapped(path string) ([]byte, error) {

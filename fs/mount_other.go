@@ -27,6 +27,9 @@ func (m *Mount) Unmount(lazy bool) error { return errors.ErrUnsupported }
 // Shutdown unmounts. It detaches the mount if files stay open.
 func (m *Mount) Shutdown(ctx context.Context) error { return errors.ErrUnsupported }
 
+// Maps reports whether programs can map the shards of the mount as shared.
+func (m *Mount) Maps() bool { return false }
+
 // Heap returns the heap size that keeps the whole process within its memory.
 func (m *Mount) Heap() int64 { return 0 }
 

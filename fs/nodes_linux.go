@@ -55,10 +55,15 @@ func (d *dirNode) Lookup(
 	}
 	attributes(n, d.looks, &out.Attr)
 	id := gofs.StableAttr{Mode: out.Mode & syscall.S_IFMT, Ino: n.ino}
+	if old := d.GetChild(name); old != nil {
+		return old, 0 // the kernel knows it, or has just forgotten it
+	}
 	if n.content == nil {
 		return d.NewInode(ctx, &dirNode{fs: d.fs, node: n, looks: d.looks}, id), 0
 	}
-	return d.NewInode(ctx, &fileNode{fs: d.fs, node: n, looks: d.looks}, id), 0
+	inode := d.NewInode(ctx, &fileNode{fs: d.fs, node: n, looks: d.looks}, id)
+	d.fs.known(n, inode)
+	return inode, 0
 }
 
 // Readdir lists the directory.
@@ -82,19 +87,25 @@ func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrO
 	return 0
 }
 
-// Open lets the kernel keep its cached pages of the file.
+// Open lets the kernel keep its cached pages of the file. In a direct mount those are the pages of
+// programs that have mapped it.
 func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return nil, 0, syscall.EROFS
 	}
-	h := &handle{fs: n.fs}
+	h := &handle{fs: n.fs, direct: flags&syscall.O_DIRECT != 0}
 	var keep uint32 = fuse.FOPEN_KEEP_CACHE
-	if c, ok := n.node.content.(*control); ok {
+	switch c := n.node.content.(type) {
+	case *control:
 		var err error
 		if h.snapshot, err = c.open(); err != nil {
 			return nil, 0, n.fs.errno(n.node.name, err)
 		}
 		keep = fuse.FOPEN_DIRECT_IO // whatever size stat shows
+	case *file:
+		if n.fs.direct {
+			keep |= fuse.FOPEN_DIRECT_IO
+		}
 	}
 	n.fs.counters.opened.Add(1)
 	n.fs.request()
@@ -105,6 +116,7 @@ func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint3
 type handle struct {
 	fs       *FS
 	snapshot *io.SectionReader // of a control file
+	direct   bool              // its reads go past the page cache
 }
 
 // Release closes it.
@@ -127,11 +139,32 @@ func (n *fileNode) Read(
 	}
 	n.fs.counters.requests.Add(1)
 	defer n.fs.request()
-	got, err := n.node.content.ReadAtContext(newRequest(ctx), dest, off)
+	got, err := n.fill(newRequest(ctx), h, dest, off)
 	if errno := n.fs.errno(n.node.name, err); errno != 0 {
 		return nil, errno
 	}
 	return fuse.ReadResultData(dest[:got]), 0
+}
+
+// fill reads dest. If it is for the page cache, the foreruns are told.
+func (n *fileNode) fill(
+	ctx context.Context, h gofs.FileHandle, dest []byte, off int64,
+) (got int, err error) {
+	r := n.fs.foreruns.Load()
+	f, ok := n.node.content.(*file)
+	if open, _ := h.(*handle); ok && r != nil && off < f.Size() && open != nil && !open.direct {
+		r.begin(f, off, int64(len(dest)))
+		defer func() { r.end(f, off, int64(len(dest)), int64(got)) }()
+	}
+	return n.node.content.ReadAtContext(ctx, dest, off)
+}
+
+// known tells the foreruns of a file that the kernel knows now.
+func (f *FS) known(n *node, inode *gofs.Inode) {
+	v, ok := n.content.(*file)
+	if r := f.foreruns.Load(); ok && r != nil {
+		r.known(v, inode)
+	}
 }
 
 // Fsync does nothing, since nothing is written. Programs that copy also call it on files that they
@@ -168,7 +201,7 @@ func fileType(n *node) uint32 {
 // attributes fills in the attributes that stat shows.
 func attributes(n *node, l *looks, out *fuse.Attr) {
 	look := l.of(n)
-	out.Ino, out.Nlink = n.ino, 1
+	out.Ino, out.Nlink = n.ino, uint32(n.links())
 	out.Mode = fileType(n) | look.mode
 	out.Size = uint64(n.size())
 	out.Blksize = 4096

@@ -42,7 +42,7 @@ func (s *session) fill(p []byte) error {
 // split cuts a read into pieces for idle cores.
 func (s *session) split(p []byte) []piece {
 	n := min(s.fs.workers.idle(s.fs.counters.active.Load())+1, len(p)/minPiece, maxPieces)
-	if n <= 1 {
+	if n <= 1 || s.modest() {
 		return s.pieces[:1]
 	}
 	size := (len(p)/n + 4095) &^ 4095

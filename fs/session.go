@@ -12,14 +12,15 @@ import (
 
 // session is one read of a file.
 type session struct {
-	fs   *FS
-	file *file
-	off  int64
-	n    int64
-	run  units.Run
-	read *units.Read           // its units and other holdings in the cache
-	want func(*expr.Unit) bool // wanted
-	wg   sync.WaitGroup
+	fs      *FS
+	file    *file
+	streams *streams
+	off     int64
+	n       int64
+	run     units.Run
+	read    *units.Read           // its units and other holdings in the cache
+	want    func(*expr.Unit) bool // wanted
+	wg      sync.WaitGroup
 
 	began      time.Time
 	slow       bool     // it was logged as slow; guarded by live.mu, like prev and next
@@ -36,15 +37,25 @@ func newSession(f *FS) *session {
 
 // session begins a read.
 func (f *FS) session(ctx context.Context, at *file, off, n int64) *session {
-	s := f.sessions.Get().(*session)
-	s.file, s.off, s.n = at, off, n
-	s.run = at.streams.touch(at.Size(), off, n, f.units.Tick())
-	s.read.Begin(ctx, at, off, n, s.run)
+	s := f.begin(ctx, at, &at.streams, off, n)
 	f.live.add(s)
 	return s
 }
 
-// end releases all that the session holds. served reports whether the read succeeded.
+// begin begins a read that belongs to one of these streams.
+func (f *FS) begin(ctx context.Context, at *file, of *streams, off, n int64) *session {
+	s := f.sessions.Get().(*session)
+	s.file, s.streams, s.off, s.n = at, of, off, n
+	s.run = of.touch(at.Size(), off, n, f.units.Tick())
+	s.read.Modest = s.modest()
+	s.read.Begin(ctx, at, off, n, s.run)
+	return s
+}
+
+// modest reports whether the session is of a forerun.
+func (s *session) modest() bool { return s.streams == &s.file.ahead }
+
+// end ends a read of a reader. served reports whether it succeeded.
 func (s *session) end(served bool) {
 	s.fs.live.remove(s)
 	took := time.Since(s.began)
@@ -52,6 +63,11 @@ func (s *session) end(served bool) {
 	if took > s.fs.options.slowAfter {
 		s.fs.sayslow("a read took long", append(s.about(took), s.read.Waited()...)...)
 	}
+	s.finish(served)
+}
+
+// finish releases all that the session holds.
+func (s *session) finish(served bool) {
 	s.read.End(served)
 	s.file = nil
 	s.fs.sessions.Put(s)

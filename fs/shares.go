@@ -99,7 +99,7 @@ type needs struct {
 // needs looks at the beginning of each tensor. The rest of the tensor needs no more than that.
 func (f *FS) needs() needs {
 	var n needs
-	f.eachFile(func(_ string, v *file) {
+	f.eachFile(func(_, _ string, v *file) {
 		for _, s := range v.segments[1:] {
 			var bytes int64
 			s.node.Units(0, min(s.node.Size(), requestSize), func(u *expr.Unit) bool {

@@ -34,6 +34,9 @@ type Stats struct {
 	// some of the reads under way: file and tensor
 	Reading []string `json:"reading"`
 
+	// Decoding ahead of loaders, see forerun. Bytes leaves it out.
+	Ahead AheadStats `json:"ahead"`
+
 	units.Stats
 
 	Errors      int64 `json:"errors"`      // reads that failed
@@ -45,6 +48,14 @@ type Stats struct {
 
 	// Network is what was transferred from a source over a network. It is nil for other sources.
 	Network *source.Traffic `json:"network,omitempty"`
+}
+
+// AheadStats is what was decoded ahead of loaders and stored in the kernel's page cache. Reads that
+// the kernel answers from there are not seen, so it is not known which of it was read.
+type AheadStats struct {
+	Bytes  int64 `json:"bytes"`  // stored
+	Unread int64 `json:"unread"` // of them, what no loader has come to yet
+	Errors int64 `json:"errors"` // attempts that failed; no reader has seen them
 }
 
 // Histogram counts durations in seconds. Counts[i] of them are at most Bounds[i] and more than the
@@ -130,5 +141,8 @@ func (f *FS) Stats() Stats {
 	}
 	f.live.stats(&s)
 	s.Network = f.traffic()
+	if r := f.foreruns.Load(); r != nil {
+		r.stats(&s.Ahead)
+	}
 	return s
 }

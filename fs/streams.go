@@ -95,6 +95,19 @@ func (t *streams) oldest() int {
 	return slot
 }
 
+// leading reports whether a read of [off, off+n) was the front of a stream, and how many bytes the
+// stream has read.
+func (t *streams) leading(off, n int64) (bytes int64, leads bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.slots[:t.n] {
+		if s := &t.slots[i]; s.front <= off+n && s.front > off && s.reads >= enough {
+			return s.bytes, true
+		}
+	}
+	return 0, false
+}
+
 // beyond reports whether the stream of r has read on to at, or is forgotten.
 func (t *streams) beyond(r units.Run, at int64) bool {
 	t.mu.Lock()

@@ -38,13 +38,14 @@ type builder struct {
 	mtime time.Time // of the newest source file
 	perm  uint32    // permissions common to all source files
 	inos  map[uint64]bool
+	ranks map[string][]*node // files that ranks may share, by their headers
 
 	hidden *node // the control directory
 }
 
 func newBuilder(f *FS) *builder {
 	b := &builder{fs: f, mtime: time.Unix(0, 0), perm: 0o444,
-		inos: map[uint64]bool{0: true, 1: true}}
+		inos: map[uint64]bool{0: true, 1: true}, ranks: map[string][]*node{}}
 	f.root = b.dir(".")
 	f.root.ino = 1
 	if f.checkpoint == nil {
@@ -107,17 +108,21 @@ func (b *builder) mkdir(p string) (*node, error) {
 
 // file adds a file to the directory d, whose path is dir.
 func (b *builder) file(d *node, dir, name string, c content, perm uint32, mtime time.Time) error {
-	if d.byName[name] != nil {
-		return fmt.Errorf("two files are named %s", path.Join(dir, name))
-	}
-	n := &node{
-		name: name, ino: b.ino(path.Join(dir, name)), content: c,
-		mode: iofs.FileMode(0o444 & perm), mtime: mtime,
-	}
-	d.byName[name] = n
-	d.kids = append(d.kids, n)
 	b.fs.size += c.Size()
 	b.fs.files++
+	return d.enter(dir, &node{
+		name: name, ino: b.ino(path.Join(dir, name)), content: c,
+		mode: iofs.FileMode(0o444 & perm), mtime: mtime,
+	})
+}
+
+// enter adds a file to the directory d, whose path is dir.
+func (d *node) enter(dir string, n *node) error {
+	if d.byName[n.name] != nil {
+		return fmt.Errorf("two files are named %s", path.Join(dir, n.name))
+	}
+	d.byName[n.name] = n
+	d.kids = append(d.kids, n)
 	return nil
 }
 
@@ -133,12 +138,11 @@ func (b *builder) finish() {
 		for _, kid := range n.kids {
 			walk(kid)
 			if f, ok := kid.content.(*file); ok {
-				if before != nil {
-					before.next = f
-				}
+				before.follow(f)
 				before = f
 			}
 		}
+		before.follow(nil)
 	}
 	walk(b.fs.root)
 	walk(b.hidden)
@@ -156,6 +160,14 @@ func (f *FS) find(name string) *node {
 		}
 	}
 	return n
+}
+
+// links returns the number of names that stat shows.
+func (n *node) links() int {
+	if f, ok := n.content.(*file); ok {
+		return 1 + f.links
+	}
+	return 1
 }
 
 // size returns the size that stat shows.

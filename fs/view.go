@@ -27,6 +27,7 @@ const (
 type shard struct {
 	name    string
 	group   string
+	ofRank  bool // see adapter.Tensor
 	tensors []adapter.Tensor
 	bytes   int64 // upper bound of the file's size
 }
@@ -43,7 +44,7 @@ func (b *builder) view(v View) error {
 	index := &safetensors.Index{WeightMap: make(map[string]string, len(v.Plan.Tensors))}
 	var total int64
 	for _, s := range shards {
-		if err := b.shard(d, v.Dir, s); err != nil {
+		if err := b.shard(d, v, s); err != nil {
 			return err
 		}
 		for _, t := range s.tensors {
@@ -107,24 +108,29 @@ func (b *builder) single() bool {
 	return len(shards) == 1 && !strings.Contains(shards[0], "-of-")
 }
 
-// split sorts the tensors into files: one for each group, or a single one. A file larger than limit
-// is cut.
+// split sorts the tensors into files: one for each group, or a single one. Experts of a rank have
+// files of their own. A file larger than limit is cut.
 func split(tensors []adapter.Tensor, limit int64, single bool) []*shard {
+	type id struct {
+		group  string
+		ofRank bool
+	}
 	var groups []*shard
-	byName := map[string]*shard{}
+	byID := map[id]*shard{}
 	for _, t := range tensors {
-		group := t.Group
+		at := id{t.Group, t.OfRank}
 		if single {
-			group = singleName
+			at.group = singleName
 		}
-		g := byName[group]
+		g := byID[at]
 		if g == nil {
-			g = &shard{group: group}
-			byName[group] = g
+			g = &shard{group: at.group, ofRank: at.ofRank}
+			byID[at] = g
 			groups = append(groups, g)
 		}
 		g.tensors = append(g.tensors, t)
 	}
+	groups = ownFirst(groups)
 	if limit <= 0 {
 		return groups
 	}
@@ -143,7 +149,7 @@ func (g *shard) cut(limit int64) []*shard {
 	for _, t := range g.tensors {
 		n := t.Node.Size() + headerBytes(t)
 		if s == nil || s.bytes+n > limit {
-			s = &shard{group: g.group, bytes: overhead}
+			s = &shard{group: g.group, ofRank: g.ofRank, bytes: overhead}
 			out = append(out, s)
 		}
 		s.tensors = append(s.tensors, t)
@@ -187,8 +193,9 @@ func nameShards(shards []*shard, stem string) {
 	}
 }
 
-// shard adds one virtual file. Its tensors are ordered by item size, largest first, then by key.
-func (b *builder) shard(d *node, dir string, s *shard) error {
+// shard adds one virtual file. Its tensors are ordered by item size, largest first, then by key. A
+// file without experts may be that of another rank.
+func (b *builder) shard(d *node, v View, s *shard) error {
 	tensors := slices.Clone(s.tensors)
 	slices.SortStableFunc(tensors, func(x, y adapter.Tensor) int {
 		if c := cmp.Compare(y.Node.DType().Bits(), x.Node.DType().Bits()); c != 0 {
@@ -204,7 +211,7 @@ func (b *builder) shard(d *node, dir string, s *shard) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	f := &file{fs: b.fs, name: path.Join(dir, s.name), header: header, ends: []int64{h.DataOffset}}
+	f := &file{fs: b.fs, name: path.Join(v.Dir, s.name), header: header, ends: []int64{h.DataOffset}}
 	f.segments = append(f.segments, &segment{})
 	for i, t := range tensors {
 		if got := h.Tensors[i].End - h.Tensors[i].Begin; got != t.Node.Size() {
@@ -216,7 +223,10 @@ func (b *builder) shard(d *node, dir string, s *shard) error {
 			f.ends = append(f.ends, h.DataOffset+h.Tensors[i].End)
 		}
 	}
-	return b.file(d, dir, s.name, f, b.perm, time.Time{})
+	if v.Plan.Options.EP.Size > 1 && !s.ofRank {
+		return b.share(d, v.Dir, s.name, f)
+	}
+	return b.file(d, v.Dir, s.name, f, b.perm, time.Time{})
 }
 
 // attributes narrows perm to what a source file permits, and moves mtime forward to its time.

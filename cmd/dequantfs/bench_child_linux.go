@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,18 +19,19 @@ import (
 	"github.com/dequantfs/dequantfs/fs/export"
 )
 
-// newBenchMemory serves the file of memory in a separate process.
+// newBenchMemory serves files of memory in a separate process: one of so many bytes, or as many as a
+// folder has, with their names, sizes and headers.
 func newBenchMemory() *cobra.Command {
 	return &cobra.Command{
-		Use:    "memory MOUNTPOINT BYTES",
+		Use:    "memory MOUNTPOINT BYTES|DIRECTORY",
 		Hidden: true,
 		Args:   arity(2, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			n, err := strconv.ParseInt(args[1], 10, 64)
+			files, err := memoryFiles(args[1])
 			if err != nil {
 				return err
 			}
-			server, err := mountMemory(args[0], n)
+			server, err := mountMemory(args[0], files)
 			if err != nil {
 				return err
 			}

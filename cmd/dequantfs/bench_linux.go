@@ -144,13 +144,16 @@ type bench struct {
 	copy    string // directory with the sample's files on disk
 
 	measures []*measure
+	busy     map[string][]float64 // share of the processors' time, by name of the measure
 	notes    []string
 	resident int64 // most memory of a process behind a mount
 }
 
 // open opens the source, and makes the copy to compare with.
 func (f *benchFlags) open(c *cobra.Command, view *request, name string) (*bench, error) {
-	b := &bench{benchFlags: f, command: c, name: name, request: view}
+	b := &bench{
+		benchFlags: f, command: c, name: name, request: view, busy: map[string][]float64{},
+	}
 	var err error
 	if b.source, err = b.openSource(); err != nil {
 		return nil, err

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -11,6 +13,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/fs"
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
@@ -18,13 +21,17 @@ import (
 // memoryName is the name of the file of memory.
 const memoryName = "memory"
 
-// mountMemory mounts one file of size bytes that cost nothing to produce. With the options of
-// fs.Mount it shows the highest speed of FUSE on this machine.
-func mountMemory(mountpoint string, size int64) (*fuse.Server, error) {
-	root := &memoryDir{file: &memoryFile{size: size, data: make([]byte, memoryBytes+1<<20)}}
-	for i := range root.file.data {
-		root.file.data[i] = byte(i>>12 ^ i)
+// mountMemory mounts files that cost nothing to produce. With the options of fs.Mount they show the
+// highest speed of FUSE on this machine.
+func mountMemory(mountpoint string, files []*memoryFile) (*fuse.Server, error) {
+	data := make([]byte, memoryBytes+1<<20)
+	for i := range data {
+		data[i] = byte(i>>12 ^ i)
 	}
+	for _, f := range files {
+		f.data = data
+	}
+	root := &memoryDir{files: files}
 	const request, readAhead = 1 << 20, 16 << 20
 	hour := time.Hour
 	background := int(fs.RequestMemory() / request)
@@ -48,21 +55,73 @@ func mountMemory(mountpoint string, size int64) (*fuse.Server, error) {
 	return server, nil
 }
 
-// memoryBytes are the bytes of the file, repeated. Like results, they do not fit into a processor's
-// caches.
-const memoryBytes = 256 << 20
-
-// memoryDir is the directory with the file.
-type memoryDir struct {
-	gofs.Inode
-	file *memoryFile
+// memoryFiles returns the files to mount: one of so many bytes, or those of a folder.
+func memoryFiles(what string) ([]*memoryFile, error) {
+	if n, err := strconv.ParseInt(what, 10, 64); err == nil {
+		return []*memoryFile{{name: memoryName, size: n}}, nil
+	}
+	list, err := os.ReadDir(what)
+	if err != nil {
+		return nil, err
+	}
+	var files []*memoryFile
+	for _, entry := range list {
+		if !entry.Type().IsRegular() {
+			continue
+		}
+		f, err := likeFile(filepath.Join(what, entry.Name()))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
 }
 
-// memoryFile is the file.
+// likeFile returns a file with the name and size of another one. A shard has the same header, so
+// that loaders read it. All other files have the same bytes.
+func likeFile(path string) (*memoryFile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	n := info.Size()
+	if filepath.Ext(path) == ".safetensors" {
+		h, err := safetensors.ReadHeader(f, n)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		n = h.DataOffset
+	}
+	m := &memoryFile{name: info.Name(), size: info.Size(), head: make([]byte, n)}
+	if _, err := f.ReadAt(m.head, 0); err != nil && err != io.EOF {
+		return nil, err
+	}
+	return m, nil
+}
+
+// memoryBytes are the bytes behind the heads of files, repeated. Like results, they do not fit into
+// a processor's caches.
+const memoryBytes = 256 << 20
+
+// memoryDir is the directory with the files.
+type memoryDir struct {
+	gofs.Inode
+	files []*memoryFile
+}
+
+// memoryFile is a file of memory.
 type memoryFile struct {
 	gofs.Inode
+	name string
 	size int64
-	data []byte
+	head []byte // its first bytes
+	data []byte // bytes of any place behind them
 }
 
 var (
@@ -72,10 +131,12 @@ var (
 	_ gofs.NodeReader    = (*memoryFile)(nil)
 )
 
-// OnAdd adds the file to the directory.
+// OnAdd adds the files to the directory.
 func (d *memoryDir) OnAdd(ctx context.Context) {
 	id := gofs.StableAttr{Mode: syscall.S_IFREG}
-	d.AddChild(memoryName, d.NewPersistentInode(ctx, d.file, id), true)
+	for _, f := range d.files {
+		d.AddChild(f.name, d.NewPersistentInode(ctx, f, id), true)
+	}
 }
 
 // Getattr returns the size of the file.
@@ -92,11 +153,17 @@ func (m *memoryFile) Open(context.Context, uint32) (gofs.FileHandle, uint32, sys
 	return nil, fuse.FOPEN_KEEP_CACHE, 0
 }
 
-// Read returns memory without touching it.
+// Read returns memory without touching it, except in the head.
 func (m *memoryFile) Read(
 	_ context.Context, _ gofs.FileHandle, dest []byte, off int64,
 ) (fuse.ReadResult, syscall.Errno) {
 	n := max(min(int64(len(dest)), m.size-off), 0)
 	at := off % memoryBytes
-	return fuse.ReadResultData(m.data[at : at+n]), 0
+	rest := m.data[at : at+n]
+	if off >= int64(len(m.head)) {
+		return fuse.ReadResultData(rest), 0
+	}
+	head := copy(dest, m.head[off:])
+	copy(dest[head:n], rest[min(int64(head), n):])
+	return fuse.ReadResultData(dest[:n]), 0
 }

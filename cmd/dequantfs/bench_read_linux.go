@@ -135,20 +135,6 @@ func (b *bench) readMount(ctx context.Context) error {
 	})
 }
 
-// readMapped reads the mount through mmap.
-func (b *bench) readMapped(ctx context.Context) error {
-	return b.mounted(ctx, func(dir string) error {
-		return b.time("mmap-cold", "mount by mmap, cold", sampleBytes(b.sample), func() error {
-			for _, p := range b.sample {
-				if err := readMapping(filepath.Join(dir, p.name), p.bytes); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	})
-}
-
 // readDirect reads the mount past the page cache, with the source in it, unless that comes over a
 // network.
 func (b *bench) readDirect(ctx context.Context) error {
@@ -246,25 +232,6 @@ func readPart(f *os.File, off, n int64) error {
 	return nil
 }
 
-// readMapping copies a mapped file out of its mapping.
-func readMapping(path string, n int64) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	m, err := unix.Mmap(int(f.Fd()), 0, int(n), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return os.NewSyscallError("mmap", err)
-	}
-	defer unix.Munmap(m)
-	buf := make([]byte, benchPiece)
-	for len(m) > 0 {
-		m = m[copy(buf, m):]
-	}
-	return nil
-}
-
 // chill drops the copy and the source bytes of the sample from memory. It comes before each group,
 // so each begins with the same amount of free and recently used memory. The host of a virtual
 // machine may have taken back other memory, and new memory is slow.
@@ -333,8 +300,13 @@ func (b *bench) drop(path string, off, n int64) error {
 
 // mounted reads a fresh mount of the view.
 func (b *bench) mounted(ctx context.Context, read func(dir string) error) error {
+	return b.mountedBy(ctx, func(dir string, _ int) error { return read(dir) })
+}
+
+// mountedBy is mounted for a reading that also looks at the process behind the mount.
+func (b *bench) mountedBy(ctx context.Context, read reading) error {
 	return b.served(ctx, b.mountArguments(), func(dir string, pid int) error {
-		err := read(dir)
+		err := read(dir, pid)
 		b.resident = max(b.resident, peakResident(pid))
 		return err
 	})

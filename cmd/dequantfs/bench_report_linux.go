@@ -28,6 +28,7 @@ type benchReport struct {
 	Resident    int64        `json:"resident_bytes,omitempty"` // of a mount, at most
 	CacheBudget int64        `json:"cache_budget"`
 	Bottleneck  string       `json:"bottleneck,omitempty"`
+	Loader      *benchLoader `json:"loader,omitempty"`
 	Notes       []string     `json:"notes,omitempty"`
 }
 
@@ -79,6 +80,7 @@ func (b *bench) report() *benchReport {
 	}
 	r.ratios(b.readers)
 	r.bottleneck()
+	r.Loader = r.loader(b.busy["mmap-cold"])
 	return r
 }
 
@@ -178,6 +180,9 @@ func (r *benchReport) write(w io.Writer) error {
 	}
 	if r.Bottleneck != "" {
 		fmt.Fprintf(w, "bottleneck: %s\n", r.Bottleneck)
+	}
+	if r.Loader != nil {
+		fmt.Fprintln(w, r.Loader)
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "note: %s\n", n)

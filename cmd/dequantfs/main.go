@@ -33,6 +33,7 @@ var commands = []func() *cobra.Command{
 	newMount,
 	newUmount,
 	newRun,
+	newWarm,
 	newServe,
 	newStatus,
 	newLs,

@@ -44,7 +44,9 @@ type mountFlags struct {
 	foreground  bool
 	cacheSize   cacheSize
 	readAhead   size
+	ahead       string
 	sourceCache string
+	direct      bool
 	allowOther  bool
 	uid, gid    string
 	mode        string
@@ -76,7 +78,9 @@ func (m *mountFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.Var(&m.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
+	flags.StringVar(&m.ahead, "ahead", "on", "decode ahead of loaders, on or off")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages: auto, keep or drop")
+	flags.BoolVar(&m.direct, "direct", false, "reads go past the page cache; see help tuning")
 	flags.BoolVar(&m.allowOther, "allow-other", false, "let others read what the source lets them")
 	flags.StringVar(&m.uid, "uid", "", "owner of the files, a `UID` (default the caller)")
 	flags.StringVar(&m.gid, "gid", "", "group that may read, a `GID` (default as source)")
@@ -139,10 +143,14 @@ func (m *mountFlags) check(c *cobra.Command) (*mountRequest, error) {
 	r := &mountRequest{view: view}
 	r.view.fits = fs.CheckMemory
 	r.fs = fs.Options{CacheSize: m.cacheSize.option(), SourceCache: sourceCaches[m.sourceCache]}
-	r.to = fs.MountOptions{ReadAhead: int64(m.readAhead), AllowOther: m.allowOther}
+	r.to = fs.MountOptions{
+		ReadAhead: int64(m.readAhead), AheadOff: m.ahead == "off" || m.direct,
+		AllowOther: m.allowOther, Direct: m.direct,
+	}
 	for _, step := range []func() error{
 		m.log.check,
 		func() error { return oneOf("source-cache", m.sourceCache, "auto", "keep", "drop") },
+		func() error { return oneOf("ahead", m.ahead, "on", "off") },
 		func() error { return notNegative("idle", m.idle, "30m") },
 		func() error { return notNegative("drain", m.drain, "45s") },
 		func() (err error) { r.to.UID, err = parseID("uid", m.uid); return err },
@@ -220,7 +228,7 @@ func (m *mountFlags) serve(
 		log = log.With("metrics", exporter.address())
 	}
 	defer mounted.announce(m.record(mounted, p, exporter))()
-	mounted.sayLockedOut(slog.New(m.log.people(c.ErrOrStderr())))
+	mounted.sayLimits(slog.New(m.log.people(c.ErrOrStderr())))
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
@@ -230,7 +238,7 @@ func (m *mountFlags) serve(
 		late.become(m.log.lasting(w))
 	}
 	if p.child || m.log.file != "" {
-		mounted.sayLockedOut(log)
+		mounted.sayLimits(log)
 	}
 	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
 	return logged(log, mounted.serve(c.Context(), m.idle, m.drain))
@@ -278,7 +286,7 @@ func (m *mountFlags) record(mounted *mounted, p *process, exporter *metricsServe
 	r := record{
 		Mountpoint: mounted.mountpoint, Source: mounted.place,
 		Folder: mounted.checkpoint.Location(),
-		PID:    os.Getpid(), Started: time.Now(), Log: m.log.file,
+		PID:    os.Getpid(), Started: time.Now(), Log: m.log.file, Direct: m.direct,
 	}
 	if p.child && r.Log == "" {
 		r.Log, _ = defaultLog(r.Mountpoint)

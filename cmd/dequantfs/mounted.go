@@ -40,6 +40,16 @@ func mountSource(
 	return &mounted{opened: s, mountpoint: mountpoint, mount: mount, log: log}, nil
 }
 
+// sayLimits logs what other users and programs cannot do with the mount.
+func (m *mounted) sayLimits(log *slog.Logger) {
+	m.sayLockedOut(log)
+	if !m.mount.Maps() {
+		log.Warn("--direct: this kernel is older than Linux 6.6 and does not let programs map " +
+			"the shards: mmap fails with ENODEV (\"No such device\"), as in safetensors' " +
+			"default loader; use a loader that calls pread, or mount without --direct")
+	}
+}
+
 // sayLockedOut logs which other users cannot read which files. The kernel refuses them without a
 // reason, so the user who mounts gets the reason.
 func (m *mounted) sayLockedOut(log *slog.Logger) {

@@ -146,8 +146,13 @@ func (b *exportBar) event(e export.Event) {
 }
 
 func (b *exportBar) draw(total int64) {
-	b.progress = mpb.New(mpb.WithOutput(b.screen), mpb.WithWidth(40))
-	b.bar = b.progress.AddBar(total,
+	b.progress, b.bar = drawBar(b.screen, total)
+}
+
+// drawBar draws a bar of bytes with their rate and the time that is left.
+func drawBar(screen io.Writer, total int64) (*mpb.Progress, *mpb.Bar) {
+	p := mpb.New(mpb.WithOutput(screen), mpb.WithWidth(40))
+	return p, p.AddBar(total,
 		mpb.PrependDecorators(decor.CountersKibiByte("%.1f of %.1f")),
 		mpb.AppendDecorators(
 			decor.AverageSpeed(decor.SizeB1024(0), "%.1f"),

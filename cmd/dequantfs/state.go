@@ -33,6 +33,7 @@ type record struct {
 	Started    time.Time           `json:"started"`
 	Log        string              `json:"log,omitempty"`
 	Metrics    string              `json:"metrics,omitempty"`       // address
+	Direct     bool                `json:"direct,omitempty"`        // reads go past the page cache
 	Namespace  string              `json:"pid_namespace,omitempty"` // in which PID counts
 }
 

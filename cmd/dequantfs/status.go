@@ -165,6 +165,9 @@ func (m *mountState) writeRemarks(w io.Writer) {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(w, "%s: %s\n", oneLine(m.Mountpoint), oneLine(fmt.Sprintf(format, args...)))
 	}
+	if m.Direct {
+		say("reads go past the page cache (--direct)")
+	}
 	for _, r := range m.Stats.Reading {
 		say("reading %s", r)
 	}

@@ -48,7 +48,7 @@ func (v *viewFlags) register(c *cobra.Command) {
 	v.set = pflag.NewFlagSet("view", pflag.ContinueOnError)
 	v.set.StringSliceVar(&v.layouts, "layout", nil,
 		"`A,B` of "+strings.Join(layoutNames(), ", ")+" (default "+standard+")")
-	v.set.StringVar(&v.dtype, "dtype", autoDType, "if computed: auto, bf16, f16, f32")
+	v.set.StringVar(&v.dtype, "dtype", autoDType, "computed: auto, bf16, f16, f32")
 	v.set.StringVar(&v.cast, "cast", "computed", "gets dtype: computed or all")
 	v.set.StringVar(&v.ep, "ep", "", "only experts of rank `R/N`, R from 0; or all/N")
 	v.set.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")

@@ -95,7 +95,7 @@ func (b *blocks) start(r *Read, f expr.File, off, n, end int64) bool {
 	if k, gap := b.at(f, off, n); k != nil || gap < n {
 		return true // another stream has a block here
 	}
-	if b.closed || b.cache.files.isStalled(f) || !b.room() {
+	if b.closed || b.cache.files.isStalled(f) || r.Modest && len(b.list) >= b.max/2 || !b.room() {
 		return false
 	}
 	b.list = append(b.list, &block{

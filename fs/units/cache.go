@@ -145,7 +145,11 @@ func (c *Cache) acquire(ctx context.Context, r *Read) error {
 		c.mu.Unlock()
 		return ErrClosed
 	}
-	if !c.admit(r) {
+	if r.Modest && len(c.queue) > 0 || !c.admit(r) {
+		if r.Modest {
+			c.mu.Unlock()
+			return ErrNoRoom
+		}
 		r.queued = time.Now()
 		c.queue = append(c.queue, r)
 		c.wakeLater()
@@ -279,6 +283,9 @@ func (c *Cache) room(r *Read, n int64) bool {
 	for c.used+n > c.budget {
 		if c.evictOne(r) {
 			continue
+		}
+		if r.Modest {
+			return false
 		}
 		if c.alone() && c.idleBytes() == 0 {
 			return true

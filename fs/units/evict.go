@@ -19,6 +19,9 @@ func (c *Cache) trim() {
 // A prefetch spares units that were read to their end while their stream is near. Under memory
 // pressure the kernel drops pages that it read ahead, and asks for them again.
 func (c *Cache) evictOne(r *Read) bool {
+	if r != nil && r.Modest {
+		r = prefetching
+	}
 	if c.evictFrom(c.spent, (*entry).passed) || r != prefetching && c.evictFrom(c.spent, anyEntry) {
 		return true
 	}

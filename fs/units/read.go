@@ -20,6 +20,10 @@ type Read struct {
 	off, n int64
 	run    Run
 
+	// Modest reads fail with ErrNoRoom instead of waiting for room or taking it from streams. They
+	// are read ahead only into half of the blocks.
+	Modest bool
+
 	wants    []Unit
 	held     []*entry      // pinned
 	late     []*entry      // pinned after the read was admitted; guarded by Cache.mu

@@ -88,6 +88,9 @@ type File interface {
 	Beyond(r Run, off int64) bool
 }
 
+// ErrNoRoom is the error of modest reads whose units do not fit into the cache now.
+var ErrNoRoom = errors.New("no room in the cache")
+
 // ErrClosed is the error of reads after Close.
 var ErrClosed = errors.New("filesystem is closed")
 
