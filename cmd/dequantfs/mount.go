@@ -53,6 +53,7 @@ type mountFlags struct {
 	idle, drain time.Duration
 	metrics     string
 	options     []string
+	wait        waitFlag
 }
 
 // sourceCaches are the values of --source-cache.
@@ -89,6 +90,8 @@ func (m *mountFlags) register(c *cobra.Command) {
 	flags.StringVar(&m.log.file, "log-file", "", "log to `FILE` (default in the state directory)")
 	flags.StringVar(&m.log.format, "log-format", "", "text or json")
 	flags.BoolVarP(&m.log.verbose, "verbose", "v", false, "log more")
+	flags.Var(&m.wait, "wait", "mount once the download of SOURCE is complete, at most `TIME`")
+	flags.Lookup("wait").NoOptDefVal = forever
 	addQuiet(c)
 }
 
@@ -114,6 +117,11 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 		return err
 	}
 	p := newProcess()
+	if !p.child {
+		if err := m.wait.download(c, name, r.view.opening); err != nil {
+			return err
+		}
+	}
 	if !m.foreground && !p.child {
 		return m.background(c, mountpoint)
 	}

@@ -73,6 +73,9 @@ func (r *runFlags) run(c *cobra.Command, source string, command []string) error 
 	if err := r.exists(command[0]); err != nil {
 		return cannotRun(c, command[0], err)
 	}
+	if err := r.mount.wait.download(c, source, request.view.opening); err != nil {
+		return err
+	}
 	v, err := makePlace(r.at)
 	if err != nil {
 		return err
