@@ -164,6 +164,7 @@ func (m *mountFlags) check(c *cobra.Command) (*mountRequest, error) {
 	}
 	for _, step := range []func() error{
 		m.log.check,
+		func() error { return m.lifeline.check(m.foreground) },
 		func() error { return oneOf("source-cache", m.sourceCache, "auto", "keep", "drop") },
 		func() error { return oneOf("ahead", m.ahead, "on", "off") },
 		func() error { return notNegative("idle", m.idle, "30m") },
