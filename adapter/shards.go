@@ -285,9 +285,11 @@ func (d *folder) present(names []string, index *safetensors.Index) error {
 	if len(absent) == 0 {
 		return nil
 	}
+	missing := &MissingShardsError{Missing: len(absent), Of: len(names)}
 	if !slices.ContainsFunc(absent, func(name string) bool { return !d.has(name) }) {
-		return d.incomplete(fmt.Errorf("%s: %w%s",
+		missing.err = d.incomplete(fmt.Errorf("%s: %w%s",
 			absent[0], d.dangling(absent[0]), andMore(len(absent)-1)))
+		return missing
 	}
 	size := ""
 	if n := d.missingBytes(names, len(absent), index); n > 0 {
@@ -299,8 +301,18 @@ func (d *folder) present(names []string, index *safetensors.Index) error {
 	}
 	err := fmt.Errorf("%d of %d shards %s missing%s: %s",
 		len(absent), len(names), are, size, few(absent))
-	return d.incomplete(kindError{err, source.ErrMissing})
+	missing.err = d.incomplete(kindError{err, source.ErrMissing})
+	return missing
 }
+
+// MissingShardsError says that shards are not there, as during a download.
+type MissingShardsError struct {
+	Missing, Of int // how many of how many shards
+	err         error
+}
+
+func (m *MissingShardsError) Error() string { return m.err.Error() }
+func (m *MissingShardsError) Unwrap() error { return m.err }
 
 // controlEnd is the ending of aria2's control file beside an unfinished download. The download
 // itself has its full size from the beginning, with zeros in the gaps.

@@ -35,3 +35,6 @@ func (m *Mount) Heap() int64 { return 0 }
 
 // NetworkMemory returns the part of it for a source over a network.
 func (m *Mount) NetworkMemory() int64 { return 0 }
+
+// TryMount fails, since mounting needs FUSE for Linux.
+func TryMount(mountpoint string, allowOther bool) error { return errors.ErrUnsupported }

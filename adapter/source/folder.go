@@ -229,7 +229,6 @@ func (d *folder) Download() Download {
 	if d.repo != nil {
 		return Download{Command: d.repo.download(), Unfinished: true}
 	}
-	const partial = "*.incomplete"
 	left, _ := filepath.Glob(filepath.Join(d.path, ".cache", "huggingface", "download", partial))
 	return Download{Unfinished: len(left) > 0}
 }

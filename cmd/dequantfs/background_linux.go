@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dequantfs/dequantfs/fs"
-	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // A mount in the background is this command run again in a new session. Until it is ready it writes
@@ -172,17 +171,3 @@ const nonblock = unix.O_NONBLOCK
 
 // isWithoutReader reports whether a named pipe could not be opened because it has no reader.
 func isWithoutReader(err error) bool { return errors.Is(err, unix.ENXIO) }
-
-// fuseMissing returns the reason why this machine cannot mount, or nil if it can.
-func fuseMissing() error {
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	f.Close()
-	if os.Geteuid() == 0 {
-		return nil
-	}
-	_, err = mounts.Helper()
-	return err
-}

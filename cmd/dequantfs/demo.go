@@ -83,22 +83,25 @@ func runDemo(c *cobra.Command, args []string) error {
 		return serveDemo(c, p, args[0])
 	}
 	if err := fuseMissing(); err != nil {
-		logger(c).Warn("FUSE is missing here: reading without a mount", "because", err)
-		return demoWithoutMount(c)
+		return demoWithoutMount(c, err)
 	}
 	stay := len(args) > 0
 	if !stay {
-		dir, err := os.MkdirTemp("", "dequantfs-demo-")
+		dir, err := temporaryFolder("dequantfs-demo-")
 		if err != nil {
-			return err
+			return demoWithoutMount(c, err)
 		}
 		defer os.Remove(dir) // empty once it is unmounted
 		args = []string{dir}
 	}
-	if err := startBackground(c.Context(), nil, c.ErrOrStderr(), "", "demo", args[0]); err != nil {
+	err := startBackground(c.Context(), nil, c.ErrOrStderr(), "", "demo", args[0])
+	switch {
+	case err != nil && (stay || c.Context().Err() != nil):
 		return err
+	case err != nil:
+		return demoWithoutMount(c, errors.New("the mount failed"))
 	}
-	err := prove(c, os.DirFS(args[0]), "through the mount at "+args[0])
+	err = prove(c, os.DirFS(args[0]), "through the mount at "+args[0])
 	if err == nil && stay {
 		fmt.Fprintf(c.OutOrStdout(), "it stays mounted at %[1]s: dequantfs umount %[1]s\n",
 			oneLine(args[0]))
@@ -131,7 +134,10 @@ func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
 	return m.serve(c.Context(), 0, drainTime)
 }
 
-func demoWithoutMount(c *cobra.Command) error {
+// demoWithoutMount reads the demo in this process, because it cannot be mounted.
+func demoWithoutMount(c *cobra.Command, why error) error {
+	logger(c).Warn("this machine cannot mount: reading without a mount",
+		"because", explainMount(why, "", "SOURCE"))
 	s, remove, err := openDemo(c)
 	if err != nil {
 		return err
@@ -143,7 +149,7 @@ func demoWithoutMount(c *cobra.Command) error {
 // openDemo opens a copy of the embedded checkpoint on disk, because a source consists of files.
 // remove removes the copy.
 func openDemo(c *cobra.Command) (s *opened, remove func(), err error) {
-	dir, err := os.MkdirTemp("", "dequantfs-demo-source-")
+	dir, err := temporaryFolder("dequantfs-demo-source-")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,9 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,47 +16,53 @@ import (
 
 // examineMachine examines everything that a mount needs from Linux.
 func examineMachine(ctx context.Context) []finding {
-	found := []finding{
-		examineDevice(), examineHelper(), examineAllowOther(), examineReadAhead(),
-		examineMaxPages(), examineTimeouts(), examineKernel(), examineOpenFiles(), examineState(),
-	}
+	found := append(examineMounting(), examineAllowOther(), examineReadAhead(),
+		examineMaxPages(), examineTimeouts(), examineKernel(), examineOpenFiles(), examineState())
 	return append(found, examineMounts(ctx)...)
 }
 
-// withFUSE is the beginning of a command that starts a container with FUSE.
-const withFUSE = "docker run --device /dev/fuse --cap-add SYS_ADMIN"
+// examineMounting mounts a small tree and reads it. If that fails, it finds out whether a mount in a
+// user namespace works.
+func examineMounting() []finding {
+	const part = "mounting"
+	found := []finding{examineDevice(), examineHelper()}
+	err := fuseMissing()
+	if err == nil {
+		return append(found, ok(part, "a small tree was mounted and read"))
+	}
+	const source = "SOURCE"
+	at := explainMount(err, "MOUNTPOINT", source)
+	found = append(found, broken(part, at.Error(), hintFor(at)))
+	if err := tryNamespace(); err == nil {
+		found = append(found, ok("run", "dequantfs run SOURCE -- COMMAND works all the same: "+
+			"it mounts in a user namespace"))
+	}
+	return found
+}
 
 func examineDevice() finding {
 	const part = "FUSE device"
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
-		return broken(part, err.Error(), "modprobe fuse; in a container: "+withFUSE+
-			", or pass a descriptor as /dev/fd/N")
-	case err != nil:
-		return broken(part, err.Error(), "chmod 666 /dev/fuse; in a container: "+withFUSE)
+	f, err := os.OpenFile(mounts.Device, os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+		return ok(part, "/dev/fuse can be opened")
 	}
-	f.Close()
-	return ok(part, "/dev/fuse can be opened")
+	t, _ := deviceTrouble(err)
+	return broken(part, t.Says, strings.Join(t.Ways, "; "))
 }
 
+// examineHelper names the helper. What it lacks shows when it mounts.
 func examineHelper() finding {
 	const part = "mount helper"
 	name, err := mounts.Helper()
 	switch {
-	case err == nil && os.Geteuid() != 0 && !setuid(name):
-		return broken(part, name+" is not setuid root", "chmod u+s "+name)
 	case err == nil:
 		return ok(part, "%s", name)
-	case os.Geteuid() == 0:
+	case mayMount():
 		return ok(part, "root needs none")
 	}
-	return broken(part, "fusermount3 is not installed", "apt install fuse3, or dnf install fuse3")
-}
-
-func setuid(name string) bool {
-	info, err := os.Stat(name)
-	return err == nil && info.Mode()&os.ModeSetuid != 0
+	return broken(part, "fusermount3 is not installed", "sudo apt install fuse3 "+
+		"(dnf install fuse3, apk add fuse3)")
 }
 
 func examineAllowOther() finding {
@@ -91,9 +95,12 @@ func fuseConf(name string) bool {
 	return false
 }
 
-// udevRule lets users raise the read-ahead of their mounts without root.
-const udevRule = `echo 'SUBSYSTEM=="bdi", ACTION=="add", ATTR{read_ahead_kb}="16384"' | ` +
-	`sudo tee /etc/udev/rules.d/90-dequantfs.rules`
+// udevRule lets users raise the read-ahead of their mounts without root. The devices of FUSE are
+// those without a disk whose number is that of a FUSE connection.
+const udevRule = `echo 'SUBSYSTEM=="bdi", ACTION=="add", KERNEL=="0:*", ` +
+	`TEST=="/sys/fs/fuse/connections/%n", ATTR{read_ahead_kb}="16384"' | ` +
+	`sudo tee /etc/udev/rules.d/90-dequantfs.rules && sudo udevadm control --reload && ` +
+	`sudo udevadm trigger --subsystem-match=bdi --action=add`
 
 func examineReadAhead() finding {
 	const part = "read-ahead"

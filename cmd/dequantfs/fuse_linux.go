@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,60 +13,132 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// noFUSE is the way out where FUSE cannot be had.
-const noFUSE = "dequantfs export needs no FUSE"
+// inDocker begins a command that starts a container which may mount.
+const inDocker = "docker run --device /dev/fuse --cap-add SYS_ADMIN"
 
-// inDocker names the flags of a container that mounts.
-const inDocker = "in Docker --device /dev/fuse --cap-add SYS_ADMIN"
-
-// checkFUSE finds out why this process cannot mount at a mountpoint. The helper that mounts for
-// users prints its reasons only to standard error, and in its own words.
-func checkFUSE(mountpoint string, o dfs.MountOptions) error {
-	if isDescriptor(mountpoint) {
-		return nil
-	}
-	if err := openDevice(); err != nil {
-		return err
-	}
-	if mayMount() {
-		return nil
-	}
-	if n, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_ADMIN, 0, 0, 0); err == nil &&
-		n == 0 { // as in a container: a helper cannot get it either
-		return withHint(errors.New("nothing in this container may mount: it lacks CAP_SYS_ADMIN"),
-			inDocker+"; "+noFUSE)
-	}
-	if _, err := mounts.Helper(); err != nil {
-		return withHint(errors.New("fusermount3 is not installed, and this user may not mount "+
-			"without it"), "apt install fuse3 (dnf install fuse3), or mount as root; "+noFUSE)
-	}
-	if os.Geteuid() == 0 {
-		return nil
-	}
-	if err := checkOwn(mountpoint); err != nil {
-		return err
-	}
-	if o.AllowOther && !mayAllowOther() {
-		return withHint(errors.New("only root may use --allow-other: /etc/fuse.conf does not have "+
-			"the line user_allow_other"),
-			"put a line user_allow_other into /etc/fuse.conf, or leave --allow-other out")
-	}
-	return nil
+// trouble is the reason why this process cannot mount, and what to type.
+type trouble struct {
+	Says string
+	Ways []string
+	// Private: a mount in a user namespace may work nevertheless.
+	Private bool
 }
 
-// openDevice opens the FUSE device, as each mount has to.
-func openDevice() error {
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR|unix.O_CLOEXEC, 0)
-	switch {
-	case err == nil:
-		return f.Close()
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return withHint(err, "modprobe fuse; "+inDocker+"; "+noFUSE)
-	case errors.Is(err, fs.ErrPermission):
-		return withHint(err, "ask for access to /dev/fuse (as root: chmod 666 /dev/fuse); "+
-			inDocker+"; "+noFUSE)
+// error returns the error for a source. Its hint ends with the commands that need no FUSE.
+func (t trouble) error(source string) error {
+	ways := append(t.Ways[:len(t.Ways):len(t.Ways)], withoutFUSE(source))
+	return withHint(errors.New(t.Says), "%s", strings.Join(ways, "; "))
+}
+
+// withoutFUSE says what works on every machine.
+func withoutFUSE(source string) string {
+	return fmt.Sprintf("without FUSE: dequantfs serve %[1]s, or dequantfs export %[1]s DIRECTORY",
+		shellWord(source))
+}
+
+// explainMount turns the error of a mount into one that says the cause and the way out. Errors of
+// another kind are unchanged.
+func explainMount(err error, mountpoint, source string) error {
+	var failed *mounts.FUSEError
+	if !errors.As(err, &failed) || isDescriptor(mountpoint) {
+		return err
 	}
-	return err
+	t := examineFailure(failed, mountpoint, source)
+	if t.Private && tryNamespace() == nil {
+		t.Ways = append(t.Ways, "for one command: dequantfs run "+shellWord(source)+" -- COMMAND {}")
+	}
+	return t.error(source)
+}
+
+// examineFailure finds the cause of a failed mount. The FUSE device comes first, because everybody
+// needs it. Then come the words of the helper, if it has run.
+func examineFailure(e *mounts.FUSEError, mountpoint, source string) trouble {
+	if t, found := deviceTrouble(e.Direct); found {
+		return t
+	}
+	if lacksAdmin() {
+		return trouble{
+			"nothing in this container may mount: it lacks CAP_SYS_ADMIN",
+			[]string{inDocker + " IMAGE"}, true,
+		}
+	}
+	for _, known := range saidByHelper {
+		if strings.Contains(e.Said, known.words) {
+			ways := strings.NewReplacer("MOUNTPOINT", shellWord(mountpoint), "SOURCE",
+				shellWord(source)).Replace(known.way)
+			return trouble{"fusermount3: " + e.Said, []string{ways}, known.private}
+		}
+	}
+	return refusedMount(e)
+}
+
+// saidByHelper lists the words of the helper that have one cause.
+var saidByHelper = []struct {
+	words, way string
+	private    bool
+}{
+	{"user_allow_other", "echo user_allow_other | sudo tee -a /etc/fuse.conf; " +
+		"or leave --allow-other out", false},
+	{"no write access to mountpoint", ownFolder, true},
+	{"not owned by user", ownFolder, true},
+	{"is forbidden", ownFolder, true},
+	{"too many FUSE filesystems", "dequantfs status lists yours; " +
+		"echo mount_max = 10000 | sudo tee -a /etc/fuse.conf", true},
+}
+
+// ownFolder is the way out if the mountpoint is not the user's.
+const ownFolder = "choose a directory of your own as the mountpoint: dequantfs mount SOURCE ~/view"
+
+// refusedMount finds out why the kernel, and the helper if there is one, refuse a mount.
+func refusedMount(e *mounts.FUSEError) trouble {
+	says := e.Error()
+	switch helper, missing := mounts.Helper(); {
+	case errors.Is(e.Direct, unix.ENODEV):
+		return trouble{"the kernel has no FUSE: " + says, []string{"sudo modprobe fuse"}, false}
+	case mayMount():
+		return trouble{
+			"the kernel refuses the mount, as AppArmor, SELinux or seccomp let it do: " + says,
+			[]string{inDocker + " --security-opt apparmor=unconfined IMAGE"}, false,
+		}
+	case missing != nil:
+		return trouble{
+			"fusermount3 is not installed, and this user may not mount without it",
+			[]string{"sudo apt install fuse3 (dnf install fuse3, apk add fuse3), or mount as root"},
+			true,
+		}
+	case noNewPrivileges():
+		return trouble{
+			"fusermount3 has no rights here, since no_new_privs is set: " + says,
+			[]string{"in a pod allowPrivilegeEscalation: true"}, true,
+		}
+	case !setuid(helper):
+		return trouble{
+			helper + " is not setuid root: " + says, []string{"sudo chmod u+s " + helper}, true,
+		}
+	}
+	return trouble{says, []string{"dequantfs doctor examines this machine"}, true}
+}
+
+// deviceTrouble explains an error of opening the FUSE device.
+func deviceTrouble(err error) (t trouble, found bool) {
+	var p *os.PathError
+	if !errors.As(err, &p) || p.Path != mounts.Device {
+		return t, false
+	}
+	t.Says = err.Error()
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		t.Says = "there is no FUSE here: " + t.Says
+		t.Ways = []string{"sudo modprobe fuse; in a container " + inDocker + " IMAGE"}
+	case errors.Is(err, unix.EPERM): // the node is there, as made by mknod
+		t.Says = "this container may not use the FUSE device: " + t.Says
+		t.Ways = []string{inDocker + " IMAGE"}
+	case errors.Is(err, fs.ErrPermission):
+		t.Says = "this user may not use the FUSE device: " + t.Says
+		t.Ways = []string{"ask for access to /dev/fuse: sudo chmod 666 /dev/fuse; in a container " +
+			inDocker + " IMAGE"}
+	}
+	return t, true
 }
 
 // mayMount reports whether this process may mount without a helper.
@@ -78,50 +149,31 @@ func mayMount() bool {
 	return err == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
-// checkOwn refuses a mountpoint at which the helper mounts nothing for this user. That is a folder
-// that this user cannot write to, or one of another user where only owners may remove entries.
-func checkOwn(mountpoint string) error {
-	var st unix.Stat_t
-	err := unix.Stat(mountpoint, &st)
-	isFolder := err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
-	if _, found, _ := mounts.Top(mountpoint); found || !isFolder {
-		return nil // mounting has a better reason
-	}
-	foreign := st.Mode&unix.S_ISVTX != 0 && int(st.Uid) != os.Geteuid()
-	if !foreign && unix.Faccessat(unix.AT_FDCWD, mountpoint, unix.W_OK, unix.AT_EACCESS) == nil {
-		return nil
-	}
-	return withHint(fmt.Errorf("mount %s: this user has no write access to the mountpoint",
-		mountpoint), "choose a directory of your own as the mountpoint")
+// lacksAdmin reports whether no process below this one can get the right to mount, not even a
+// setuid program.
+func lacksAdmin() bool {
+	n, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_ADMIN, 0, 0, 0)
+	return err == nil && n == 0
 }
 
-// explainHelper replaces an error of the helper that says nothing: its exit status, or that it is
-// missing, which matters only after the kernel has refused a mount without it.
-func explainHelper(err error) error {
-	if err == nil {
-		return nil
-	}
-	at, _, status := strings.Cut(err.Error(), ": fusermount exited with code")
-	switch {
-	case status:
-		return withHint(fmt.Errorf("%s: fusermount3 could not mount: its reason is above", at),
-			"dequantfs doctor examines this machine; "+noFUSE)
-	case lacksHelper(err):
-		at, _, _ := strings.Cut(err.Error(), ": exec: ")
-		return withHint(fmt.Errorf("%s: the kernel refuses the mount, and fusermount3 is not "+
-			"installed", at), inDocker+" --security-opt apparmor=unconfined; "+noFUSE)
-	}
-	return err
+// noNewPrivileges reports whether setuid programs have no effect for this process.
+func noNewPrivileges() bool {
+	n, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	return err == nil && n == 1
 }
 
-// tryFUSE mounts at a mountpoint for a moment, without a process that serves.
-func tryFUSE(mountpoint string, allowOther bool) error {
-	fd, err := mounts.FUSE(mountpoint, mounts.FUSEOptions{
-		Source: "dequantfs", MaxRead: 4096, AllowOther: allowOther,
-	})
+func setuid(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode()&os.ModeSetuid != 0
+}
+
+// fuseMissing returns the reason why this machine cannot mount, or nil if it can. It mounts a small
+// tree to find out.
+func fuseMissing() error {
+	dir, err := temporaryFolder("dequantfs-trial-")
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return mounts.Unmount(context.Background(), mountpoint, true)
+	defer os.Remove(dir)
+	return dfs.TryMount(dir, false)
 }

@@ -8,6 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // TestMountsWithoutFUSESayTheFix mounts as a user whose machine lacks one thing, in a mount
@@ -35,8 +39,8 @@ func TestMountsWithoutFUSESayTheFix(t *testing.T) {
 			"fusermount3 is not installed, and this user may not mount without it",
 			[]string{"apt install fuse3", "mount as root", "dequantfs export"}},
 		"mountpoint of root": {device + ` && chown 0:0 "$3"`, "",
-			"this user has no write access to the mountpoint",
-			[]string{"choose a directory of your own"}},
+			"dequantfs: fusermount3: user has no write access to mountpoint MOUNTPOINT",
+			[]string{"choose a directory of your own", "dequantfs mount "}},
 		"root of a container": {"true", "--bounding-set -sys_admin",
 			"nothing in this container may mount: it lacks CAP_SYS_ADMIN",
 			[]string{docker, "dequantfs export"}},
@@ -59,7 +63,9 @@ func TestMountsWithoutFUSESayTheFix(t *testing.T) {
 	t.Run("allow-other", func(t *testing.T) {
 		text := failsToMount(t, device+` && mount --bind /dev/null /etc/fuse.conf`,
 			"", "--allow-other")
-		if !strings.Contains(text, "hint: put a line user_allow_other into") ||
+		if !strings.HasPrefix(text, "dequantfs: fusermount3: option allow_other only allowed if "+
+			"'user_allow_other' is set in /etc/fuse.conf\ndequantfs: hint: "+
+			"echo user_allow_other | sudo tee -a /etc/fuse.conf; or leave --allow-other out; ") ||
 			strings.Count(text, "\n") != 2 {
 			t.Errorf("it says\n%s", text)
 		}
@@ -95,26 +101,44 @@ exec setpriv ` + as + ` "$1" mount --layout hf "$4" "$2" "$3"`
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	return string(out)
+	return strings.ReplaceAll(string(out), s.mnt, "MOUNTPOINT")
 }
 
-func TestErrorsOfTheHelperAreExplained(t *testing.T) {
-	err := explainHelper(errors.New("mount /mnt/v3: fusermount exited with code 256\n"))
-	got := err.Error()
-	if strings.Contains(got, "256") || !strings.HasPrefix(got, "mount /mnt/v3: ") {
-		t.Errorf("%q", got)
-	}
-	if hint := hintFor(err); !strings.Contains(hint, "dequantfs doctor") {
-		t.Errorf("hint %q", hint)
-	}
-	err = explainHelper(fmt.Errorf("mount /mnt/v3: %w",
-		&exec.Error{Name: "/bin/fusermount", Err: exec.ErrNotFound}))
-	if want := "mount /mnt/v3: the kernel refuses the mount, and fusermount3 is not installed"; err.
-		Error() != want || !strings.Contains(hintFor(err), "apparmor=unconfined") {
-		t.Errorf("%v, hint %q", err, hintFor(err))
+// Other words of the helper and of the kernel than those of the sessions in first_linux_test.go.
+func TestFailuresOfMountsAreExplained(t *testing.T) {
+	exit := errors.New("exit status 1")
+	open := func(err error) error { return &os.PathError{Op: "open", Path: "/dev/fuse", Err: err} }
+	for name, c := range map[string]struct {
+		failed mounts.FUSEError
+		says   string
+		way    string
+	}{
+		"device cgroup": {mounts.FUSEError{Direct: open(unix.EPERM), Helper: exit, Said: "x"},
+			"this container may not use the FUSE device: open /dev/fuse: operation not permitted",
+			inDocker},
+		"no module": {mounts.FUSEError{Direct: open(unix.ENODEV), Helper: exit},
+			"there is no FUSE here: open /dev/fuse: no such device", "sudo modprobe fuse"},
+		"too many": {mounts.FUSEError{Direct: unix.EPERM, Helper: exit,
+			Said: "too many FUSE filesystems mounted; mount_max=N can be set in /etc/fuse.conf"},
+			"fusermount3: too many FUSE filesystems mounted; mount_max=N can be set in " +
+				"/etc/fuse.conf", "mount_max = "},
+		"foreign filesystem": {mounts.FUSEError{Direct: unix.EPERM, Helper: exit,
+			Said: "mounting over filesystem type 0x9fa0 is forbidden"},
+			"fusermount3: mounting over filesystem type 0x9fa0 is forbidden",
+			"dequantfs mount 'my model' ~/view"},
+		"no file system": {mounts.FUSEError{Direct: unix.ENODEV, Helper: exec.ErrNotFound},
+			"the kernel has no FUSE: no such device", "sudo modprobe fuse"},
+	} {
+		err := explainMount(fmt.Errorf("mount /mnt: %w", &c.failed), "/mnt", "my model")
+		hint := hintFor(err)
+		if err.Error() != c.says || !strings.Contains(hint, c.way) ||
+			!strings.HasSuffix(hint, "without FUSE: dequantfs serve 'my model', or "+
+				"dequantfs export 'my model' DIRECTORY") {
+			t.Errorf("%s: %v\nhint: %s", name, err, hint)
+		}
 	}
 	other := errors.New("other")
-	if explainHelper(other) != other || explainHelper(nil) != nil {
+	if explainMount(other, "/mnt", "model") != other || explainMount(nil, "/mnt", "model") != nil {
 		t.Error("other errors are changed")
 	}
 }

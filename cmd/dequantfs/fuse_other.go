@@ -2,8 +2,4 @@
 
 package main
 
-import "github.com/dequantfs/dequantfs/fs"
-
-func checkFUSE(string, fs.MountOptions) error { return nil }
-
-func explainHelper(err error) error { return err }
+func explainMount(err error, _, _ string) error { return err }

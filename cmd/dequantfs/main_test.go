@@ -188,7 +188,7 @@ func TestDemoWithoutAMount(t *testing.T) {
 	c.SetContext(context.Background())
 	c.SetOut(&out)
 	c.SetErr(&errs)
-	if err := demoWithoutMount(c); err != nil {
+	if err := demoWithoutMount(c, errors.New("a reason")); err != nil {
 		t.Fatal(err, errs.String())
 	}
 	if proofs := regexp.MustCompile(`every SHA-256 equals`).FindAllString(out.String(),

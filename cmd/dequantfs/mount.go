@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dequantfs/dequantfs/adapter/remote"
 	"github.com/dequantfs/dequantfs/fs"
 	"github.com/dequantfs/dequantfs/fs/export"
 	"github.com/dequantfs/dequantfs/fs/units"
@@ -51,6 +52,7 @@ type mountFlags struct {
 	idle, drain time.Duration
 	metrics     string
 	options     []string
+	wait        waitFlag
 	lifeline    lifeline
 }
 
@@ -89,6 +91,8 @@ func (m *mountFlags) register(c *cobra.Command) {
 	flags.StringVar(&m.log.file, "log-file", "", "log to `FILE` (default in the state directory)")
 	flags.StringVar(&m.log.format, "log-format", "", "text or json")
 	flags.BoolVarP(&m.log.verbose, "verbose", "v", false, "log more")
+	flags.Var(&m.wait, "wait", "mount once the download of SOURCE is complete, at most `TIME`")
+	flags.Lookup("wait").NoOptDefVal = forever
 	addQuiet(c)
 }
 
@@ -114,6 +118,11 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 		return err
 	}
 	p := newProcess()
+	if !p.child {
+		if err := m.wait.download(c, name, r.view.opening); err != nil {
+			return err
+		}
+	}
 	if !m.foreground && !p.child {
 		return m.background(c, mountpoint)
 	}
@@ -154,6 +163,7 @@ func (m *mountFlags) check(c *cobra.Command) (*mountRequest, error) {
 	}
 	for _, step := range []func() error{
 		m.log.check,
+		func() error { return m.lifeline.check(m.foreground) },
 		func() error { return oneOf("source-cache", m.sourceCache, "auto", "keep", "drop") },
 		func() error { return oneOf("ahead", m.ahead, "on", "off") },
 		func() error { return notNegative("idle", m.idle, "30m") },
@@ -336,7 +346,7 @@ func (m *mountFlags) mount(
 	}
 	mounted, err := mountSource(s, mountpoint, r.to, log)
 	if err != nil {
-		return nil, err
+		return nil, explainMount(err, mountpoint, remote.Shown(name))
 	}
 	mounted.place = r.to.FsName
 	if m.view.every {

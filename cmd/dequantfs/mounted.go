@@ -29,14 +29,11 @@ func mountSource(
 	hidden := entryOf(mountpoint)
 	var mount *fs.Mount
 	if err == nil {
-		err = checkFUSE(mountpoint, o)
-	}
-	if err == nil {
 		mount, err = s.fs.Mount(mountpoint, o)
 	}
 	if err != nil {
 		removeFolders(made)
-		return nil, errors.Join(explainHelper(err), s.Close())
+		return nil, errors.Join(err, s.Close())
 	}
 	if hidden != "" {
 		log.Warn(mountpoint + " is not empty: the mount hides what is in it, such as " + hidden)

@@ -92,3 +92,24 @@ func removeFolders(made []string) {
 		}
 	}
 }
+
+// temporaryFolder makes a folder. On a machine with a read-only root it tries the places that are
+// mostly in memory, too.
+func temporaryFolder(name string) (string, error) {
+	var first error
+	for _, parent := range []string{
+		os.TempDir(), os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm", "/run", ".",
+	} {
+		if parent == "" {
+			continue
+		}
+		dir, err := os.MkdirTemp(parent, name)
+		if err == nil {
+			return filepath.Abs(dir)
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return "", withHint(first, "set TMPDIR to a folder that can be written")
+}

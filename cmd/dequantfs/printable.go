@@ -64,3 +64,15 @@ func (j jsonWriter) Write(p []byte) (int, error) {
 // inString reports whether a character of JSON has to be escaped. Such a character can only be in a
 // string.
 func inString(r rune) bool { return r >= 0x7f && r != utf8.RuneError && unseen(r) }
+
+// shellWord quotes a name for a command that the user may copy into a shell, if that is necessary.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' ||
+			strings.ContainsRune("@%+=:,./_-~", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

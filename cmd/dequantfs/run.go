@@ -37,7 +37,7 @@ func newRun() *cobra.Command {
 type runFlags struct {
 	mount       mountFlags
 	at, replace string
-	namespace   string // why this process is in namespaces of its own; "": it is not
+	inNamespace bool // this process is in namespaces of its own
 }
 
 // hasCommand refuses arguments other than SOURCE -- COMMAND [ARG…].

@@ -21,6 +21,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/dequantfs/dequantfs/adapter/remote"
+	dfs "github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // The run command is up to four processes. The first one starts a second one that mounts and
@@ -34,8 +38,8 @@ const (
 	// serverEnv tells a process that it is the server. It has the number of folders to remove at
 	// the end, and the mountpoint.
 	serverEnv = "DEQUANTFS_RUN_SERVER"
-	// namespaceEnv tells a process that it is in namespaces of its own. It has the reason why that
-	// was necessary.
+	// namespaceEnv tells a process that it is in namespaces of its own. It has the trouble that made
+	// them necessary, in JSON, or onlyTrial.
 	namespaceEnv = "DEQUANTFS_RUN_NAMESPACE"
 
 	serverReadyFD = 3 // the server writes a line to it when the view can be read
@@ -50,8 +54,11 @@ func taken(variable string) string {
 }
 
 func (r *runFlags) run(c *cobra.Command, source string, command []string) error {
-	server := taken(serverEnv)
-	r.namespace = taken(namespaceEnv)
+	server, namespace := taken(serverEnv), taken(namespaceEnv)
+	if namespace == onlyTrial {
+		return fuseMissing()
+	}
+	r.inNamespace = namespace != ""
 	request, err := r.mount.check(c)
 	if err != nil {
 		return err
@@ -66,20 +73,41 @@ func (r *runFlags) run(c *cobra.Command, source string, command []string) error 
 	if err := r.exists(command[0]); err != nil {
 		return cannotRun(c, command[0], err)
 	}
+	if err := r.mount.wait.download(c, source, request.view.opening); err != nil {
+		return err
+	}
 	v, err := makePlace(r.at)
 	if err != nil {
 		return err
 	}
 	defer v.remove()
-	why := tryMount(v.path, request.to)
+	err = tryMount(v.path, request.to.AllowOther)
+	var failed *mounts.FUSEError
 	switch {
-	case why == nil:
+	case err == nil:
 		return r.around(c, v, command)
-	case r.namespace != "":
-		return inNamespace(r.namespace, why)
+	case !errors.As(err, &failed):
+		return err
 	}
 	v.remove()
-	return r.again(c, why)
+	source = remote.Shown(source)
+	t := examineFailure(failed, v.path, source)
+	switch {
+	case r.inNamespace:
+		return alsoInNamespace(namespace, refusedInNamespace(err)).error(source)
+	case t.Private:
+		return r.again(c, t, source)
+	}
+	return t.error(source)
+}
+
+// tryMount mounts at a mountpoint for a moment, to learn whether this process may. What is wrong
+// with the mountpoint itself is found later.
+func tryMount(mountpoint string, allowOther bool) error {
+	if _, found, _ := mounts.Top(mountpoint); found {
+		return nil
+	}
+	return dfs.TryMount(mountpoint, allowOther)
 }
 
 // exists looks for a program before anything is mounted.
@@ -100,8 +128,11 @@ type runPlace struct {
 // makePlace makes the mountpoint, in a folder for temporary files if it has no name.
 func makePlace(name string) (runPlace, error) {
 	if name == "" {
-		dir, err := temporaryFolder()
-		return runPlace{dir, []string{dir}}, err
+		dir, err := temporaryFolder("dequantfs-run-")
+		if err != nil {
+			return runPlace{}, withHint(err, "name a folder: --at /mnt")
+		}
+		return runPlace{dir, []string{dir}}, nil
 	}
 	path, err := realMountpoint(name)
 	if err != nil {
@@ -112,26 +143,6 @@ func makePlace(name string) (runPlace, error) {
 		removeFolders(made)
 	}
 	return runPlace{path, made}, err
-}
-
-// temporaryFolder makes a folder. On a machine with a read-only root it tries the places that are
-// mostly in memory, too.
-func temporaryFolder() (string, error) {
-	var first error
-	for _, parent := range []string{
-		os.TempDir(), os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm", "/run", ".",
-	} {
-		if parent == "" {
-			continue
-		}
-		dir, err := os.MkdirTemp(parent, "dequantfs-run-")
-		if err == nil {
-			return filepath.Abs(dir)
-		}
-		first = cmp.Or(first, err)
-	}
-	return "", withHint(first, "set TMPDIR to a folder that can be written, or name an empty folder "+
-		"such as --at /mnt")
 }
 
 func (p runPlace) remove() { removeFolders(p.made) }

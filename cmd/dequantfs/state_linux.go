@@ -19,16 +19,28 @@ import (
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
-// stateDir returns the directory of this user's mounts. It makes the directory if it is missing.
+// stateDir returns the directory of this user's mounts. It makes the directory if it is missing. If
+// the root is read-only, it is in memory.
 func stateDir() (string, error) {
-	dir := filepath.Join("/tmp", "dequantfs-"+strconv.Itoa(os.Getuid()))
+	name := "dequantfs-" + strconv.Itoa(os.Getuid())
+	dir := filepath.Join("/tmp", name)
 	if run := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(run) {
 		dir = filepath.Join(run, "dequantfs")
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err
+	var first error
+	for _, dir := range []string{dir, filepath.Join("/dev/shm", name)} {
+		err := os.Mkdir(dir, 0o700)
+		switch {
+		case err == nil, errors.Is(err, os.ErrExist):
+			return dir, checkPrivate(dir)
+		case first == nil:
+			first = err
+		}
+		if !errors.Is(err, syscall.EROFS) && !errors.Is(err, os.ErrNotExist) {
+			break
+		}
 	}
-	return dir, checkPrivate(dir)
+	return "", first
 }
 
 // checkPrivate refuses a directory that another user has made or can enter.

@@ -42,7 +42,7 @@ func newUmount() *cobra.Command {
 func umountAll(ctx context.Context, lazy bool) error {
 	all, err := states(ctx)
 	for _, m := range all {
-		if !m.served() {
+		if !m.served() && !m.elsewhere() {
 			err = errors.Join(err, detach(ctx, m.Mountpoint, lazy))
 		}
 	}

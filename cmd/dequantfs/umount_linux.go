@@ -33,6 +33,12 @@ func detach(ctx context.Context, mountpoint string, lazy bool) error {
 	return nil
 }
 
+// elsewhere reports whether a mount is in another mount namespace, as that of a run command.
+func (r *record) elsewhere() bool {
+	_, found, err := mounts.Top(r.Mountpoint)
+	return err == nil && !found
+}
+
 // notUnmounted returns the error for a mountpoint. If the mount is busy, it names the processes
 // that use it.
 func notUnmounted(mountpoint string, err error) error {

@@ -28,7 +28,7 @@ LOADERS = (
     "runai",
     "servers",
 )
-SERVED = [("serve", f, 600) for f in ("hub", "tools", "token", "transformers")]
+SERVED = [("serve", f, 600) for f in ("hub", "tools", "token", "crowd", "killed", "transformers")]
 HEAVY = [("loaders", f, 600) for f in LOADERS]
 HEAVY += [("titan", f, 600) for f in titan.CHILDREN]
 HEAVY += [("reference", f, 600) for f in (*reference.GROUPS, "differs")]
