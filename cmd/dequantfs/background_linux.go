@@ -64,7 +64,9 @@ func (p *process) ready() error {
 
 // startBackground runs this program again with args. It returns when the child is ready or has
 // failed. If ctx ends first, it also ends the child.
-func startBackground(ctx context.Context, stderr io.Writer, logFile string, args ...string) error {
+func startBackground(
+	ctx context.Context, stdin *os.File, stderr io.Writer, logFile string, args ...string,
+) error {
 	log, err := openLog(logFile)
 	if err != nil {
 		return err
@@ -82,7 +84,7 @@ func startBackground(ctx context.Context, stderr io.Writer, logFile string, args
 	}
 	defer said.Close()
 	defer saidWrite.Close()
-	child, err := again(args, saidWrite, readyWrite, log)
+	child, err := again(args, stdin, saidWrite, readyWrite, log)
 	if err != nil {
 		return err
 	}
@@ -111,7 +113,7 @@ func endChild(p *os.Process) {
 }
 
 // again starts this program in a new session.
-func again(args []string, stderr, ready, log *os.File) (*exec.Cmd, error) {
+func again(args []string, stdin, stderr, ready, log *os.File) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -124,6 +126,9 @@ func again(args []string, stderr, ready, log *os.File) (*exec.Cmd, error) {
 		Stderr:      stderr,
 		ExtraFiles:  []*os.File{ready, log},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if stdin != nil {
+		child.Stdin = stdin
 	}
 	return child, child.Start()
 }

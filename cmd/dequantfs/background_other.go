@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 
 	"github.com/dequantfs/dequantfs/fs"
 )
@@ -18,7 +19,7 @@ func inBackground() bool { return false }
 
 func (p *process) ready() error { return nil }
 
-func startBackground(context.Context, io.Writer, string, ...string) error {
+func startBackground(context.Context, *os.File, io.Writer, string, ...string) error {
 	return withHint(errors.New("mounting needs Linux and FUSE"),
 		"ls, serve, export and verify work here; serve and export give the bytes that a mount "+
 			"would show")

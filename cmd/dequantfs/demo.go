@@ -94,7 +94,7 @@ func runDemo(c *cobra.Command, args []string) error {
 		defer os.Remove(dir) // empty once it is unmounted
 		args = []string{dir}
 	}
-	err := startBackground(c.Context(), c.ErrOrStderr(), "", "demo", args[0])
+	err := startBackground(c.Context(), nil, c.ErrOrStderr(), "", "demo", args[0])
 	switch {
 	case err != nil && (stay || c.Context().Err() != nil):
 		return err

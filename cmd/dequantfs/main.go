@@ -32,8 +32,8 @@ import (
 var commands = []func() *cobra.Command{
 	newMount,
 	newUmount,
-	newRun,
 	newWarm,
+	newRun,
 	newServe,
 	newStatus,
 	newLs,

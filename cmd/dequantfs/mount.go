@@ -54,6 +54,7 @@ type mountFlags struct {
 	metrics     string
 	options     []string
 	wait        waitFlag
+	lifeline    lifeline
 }
 
 // sourceCaches are the values of --source-cache.
@@ -71,6 +72,7 @@ func (m *mountFlags) registerLasting(c *cobra.Command) {
 	flags.DurationVar(&m.idle, "idle", 0, "unmount when unused for so long, as in 30m")
 	flags.DurationVar(&m.drain, "drain", drainTime, "serve open files after SIGTERM")
 	flags.StringSliceVarP(&m.options, "options", "o", nil, "flags by name as in fstab: -o `A,B=C`")
+	m.lifeline.register(c)
 }
 
 // register adds the flags of every mount.
@@ -125,6 +127,7 @@ func (m *mountFlags) run(c *cobra.Command, name, mountpoint string) error {
 	if !m.foreground && !p.child {
 		return m.background(c, mountpoint)
 	}
+	m.lifeline.hold(c)
 	return m.serve(c, p, r, name, mountpoint)
 }
 
@@ -138,7 +141,11 @@ func (m *mountFlags) background(c *cobra.Command, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	return startBackground(c.Context(), c.ErrOrStderr(), log, os.Args[1:]...)
+	err = startBackground(c.Context(), m.lifeline.input(), c.ErrOrStderr(), log, os.Args[1:]...)
+	if err != nil && log != m.log.file {
+		m.lifeline.discard(log)
+	}
+	return err
 }
 
 // check finds mistakes in the flags before anything is opened, and returns the request.
@@ -249,7 +256,20 @@ func (m *mountFlags) serve(
 		mounted.sayLimits(log)
 	}
 	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
-	return logged(log, mounted.serve(c.Context(), m.idle, m.drain))
+	if err := logged(log, mounted.serve(c.Context(), m.idle, m.drain)); err != nil {
+		return err
+	}
+	m.clear(p, mounted)
+	return nil
+}
+
+// clear removes what a mount with --until-eof made. A log that was asked for stays.
+func (m *mountFlags) clear(p *process, mounted *mounted) {
+	var log string
+	if p.child && m.log.file == "" {
+		log, _ = defaultLog(mounted.mountpoint)
+	}
+	m.lifeline.clear(mounted.made, log)
 }
 
 // listen listens for Prometheus. Without --metrics it returns nil.

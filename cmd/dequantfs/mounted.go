@@ -15,6 +15,7 @@ type mounted struct {
 	*opened
 	place      string // of the source, absolute
 	mountpoint string
+	made       []string // the folders of the mountpoint that were missing, outermost first
 	mount      *fs.Mount
 	log        *slog.Logger
 }
@@ -37,7 +38,9 @@ func mountSource(
 	if hidden != "" {
 		log.Warn(mountpoint + " is not empty: the mount hides what is in it, such as " + hidden)
 	}
-	return &mounted{opened: s, mountpoint: mountpoint, mount: mount, log: log}, nil
+	return &mounted{
+		opened: s, mountpoint: mountpoint, made: made, mount: mount, log: log,
+	}, nil
 }
 
 // sayLimits logs what other users and programs cannot do with the mount.

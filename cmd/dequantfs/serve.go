@@ -65,6 +65,7 @@ type serveFlags struct {
 	tokenFile string
 	name      string
 	drain     time.Duration
+	lifeline  lifeline
 }
 
 func (s *serveFlags) register(c *cobra.Command) {
@@ -77,6 +78,7 @@ func (s *serveFlags) register(c *cobra.Command) {
 	flags.StringVar(&s.name, "name", "", "`NAME` of the repositories (default that of SOURCE)")
 	flags.DurationVar(&s.drain, "drain", serveDrain, "finish answers after SIGTERM or SIGINT")
 	addQuiet(c)
+	s.lifeline.register(c)
 }
 
 // serveDrain is how long answers under way are served after a signal.
@@ -99,6 +101,7 @@ func (s *serveFlags) run(c *cobra.Command, name string) error {
 		return err
 	}
 	defer listener.Close()
+	s.lifeline.hold(c)
 	boundPlanning()
 	r.fits = fs.CheckMemory
 	o := fs.Options{CacheSize: s.cacheSize.option(), Logger: logger(c)}
@@ -138,7 +141,7 @@ func (s *serveFlags) server(
 	}
 	h := &hubServer{
 		handler: handler, log: logger(c), listener: listener, out: c.OutOrStdout(),
-		opened: source, place: place, token: token != "",
+		opened: source, place: place, token: token != "", ready: s.lifeline.ready,
 	}
 	h.hosts = append(h.hosts, s.hosts...)
 	h.hosts = append(h.hosts, hostsOf(s.listen, listener)...)
@@ -180,6 +183,7 @@ type hubServer struct {
 	place    string
 	hosts    []string
 	token    bool
+	ready    func(io.Writer) error
 }
 
 // maxClients is the most connections at once.
@@ -245,7 +249,7 @@ func (h *hubServer) sayHow() error {
 			return err
 		}
 	}
-	return nil
+	return h.ready(h.out)
 }
 
 // url returns the address for clients. A server that listens on all addresses is shown by the name
