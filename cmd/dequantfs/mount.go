@@ -91,8 +91,11 @@ func (m *mountFlags) register(c *cobra.Command) {
 	flags.StringVar(&m.log.file, "log-file", "", "log to `FILE` (default in the state directory)")
 	flags.StringVar(&m.log.format, "log-format", "", "text or json")
 	flags.BoolVarP(&m.log.verbose, "verbose", "v", false, "log more")
-	flags.Var(&m.wait, "wait", "mount once the download of SOURCE is complete, at most `TIME`")
+	flags.Var(&m.wait, "wait", "mount once SOURCE is downloaded, in `TIME`")
 	flags.Lookup("wait").NoOptDefVal = forever
+	for _, rare := range []string{"log-format", "source-cache"} {
+		_ = flags.MarkHidden(rare) // topics have them; it fails only for an unknown flag
+	}
 	addQuiet(c)
 }
 

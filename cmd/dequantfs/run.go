@@ -18,18 +18,21 @@ func newRun() *cobra.Command {
 		Short: "mount a checkpoint while a command runs",
 		Long: "Mount a view, run COMMAND, and unmount. In its arguments {} is replaced by the\n" +
 			"path of the view, which is also in " + mountVariable + ". The exit status is that of\n" +
-			"COMMAND: 128 and N if signal N ended it, 127 if there is no such program.\n\n" +
-			"It needs no root and no fusermount3 where the kernel lets users make user\n" +
-			"namespaces. Only COMMAND and its children see such a mount.",
-		Example: "  dequantfs run ~/models/DeepSeek-V3 -- python train.py --model {}\n" +
-			"  dequantfs run hf://Qwen/Qwen3-0.6B-FP8 -- sh -c 'ls $" + mountVariable + "'",
+			"COMMAND. It needs neither root nor fusermount3 where the kernel lets users make\n" +
+			"user namespaces. It takes the other flags of dequantfs mount, too.",
+		Example: "  dequantfs run ~/models/DeepSeek-V3 -- ls -l {}\n" +
+			"  dequantfs run ~/models/DeepSeek-V3 -- sh -c 'cat $" + mountVariable + "/config.json'",
 		Args: hasCommand,
 		RunE: func(c *cobra.Command, args []string) error { return r.run(c, args[0], args[1:]) },
 	}
 	r.mount.view.register(c)
 	r.mount.register(c)
-	c.Flags().StringVar(&r.at, "at", "", "mount at `DIR` (default a new folder for temporary files)")
-	c.Flags().StringVar(&r.replace, "replace", "{}", "`TEXT` that the path replaces, '': none")
+	c.Flags().StringVar(&r.at, "at", "", "mount at `DIR` (default a new temporary folder)")
+	c.Flags().StringVar(&r.replace, "replace", "{}", "replaced by the path, '': nothing is")
+	for _, rare := range []string{"allow-other", "uid", "gid", "mode", "metrics", "log-file",
+		"read-ahead"} {
+		_ = c.Flags().MarkHidden(rare) // mount shows them; it fails only for an unknown flag
+	}
 	return c
 }
 

@@ -171,10 +171,10 @@ func (r *runFlags) around(c *cobra.Command, v runPlace, command []string) error 
 	if err != nil {
 		return err
 	}
-	defer s.end()
 	status, err := r.command(command, v.path, signals)
-	if s.ended() {
-		logger(c).Warn("the process behind the view ended before " + command[0])
+	if s.end(); s.process.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
+		logger(c).Warn("the process behind the view was killed, and so the view was lost")
+		clearDead(v.path)
 	}
 	if err != nil {
 		return cannotRun(c, command[0], err)
@@ -296,15 +296,6 @@ func (s *server) failure() error {
 	return fmt.Errorf("the process behind the view ended early: %v", s.process.ProcessState)
 }
 
-func (s *server) ended() bool {
-	select {
-	case <-s.gone:
-		return true
-	default:
-		return false
-	}
-}
-
 // end lets the server unmount, and waits for it. A server that a source keeps from ending is
 // killed.
 func (s *server) end() {
@@ -314,6 +305,13 @@ func (s *server) end() {
 	case <-time.After(2 * patience):
 		_ = s.process.Process.Kill()
 		<-s.gone
+	}
+}
+
+// clearDead unmounts what a killed server has left behind.
+func clearDead(mountpoint string) {
+	if m, found, err := mounts.Top(mountpoint); err == nil && found && m.Type == mounts.Type {
+		_ = mounts.Unmount(context.Background(), mountpoint, true) // the folder stays, too
 	}
 }
 
