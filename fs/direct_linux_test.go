@@ -185,7 +185,7 @@ func TestReadsOfADirectMountHaveNoForerun(t *testing.T) {
 			if err := exec.Command("cat", filepath.Join(root, singleName)).Run(); err != nil {
 				t.Fatal(err)
 			}
-			r := f.foreruns.Load()
+			r := f.ahead.Load()
 			r.mu.Lock()
 			read := r.read
 			r.mu.Unlock()
