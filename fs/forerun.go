@@ -30,7 +30,7 @@ import (
 // nor read-ahead from readers in the cache (units.Read.Modest), and it decodes no page that the
 // kernel has been given or has asked for.
 //
-// An error of a forerun reaches nobody. The page stays out, and its reader meets its own error.
+// An error of a forerun reaches no reader. The page stays out, and its reader meets its own error.
 //
 // # Locks of the kernel
 //
