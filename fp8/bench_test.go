@@ -91,9 +91,11 @@ func alternate(b *testing.B, bytes int, copying, kernel func(i int)) {
 	run("copy", copying)
 	for i := generic; i <= best(); i++ {
 		using = i
+		pin(true)
 		run(i.String(), kernel)
 	}
 	using = best()
+	pin(false)
 }
 
 // BenchmarkDequantize decodes rows of 7168 columns in blocks of 128 × 128 into the same buffer each

@@ -17,6 +17,9 @@ var using = best()
 // Implementation returns the kernels that run: "avx512", "avx2" or "generic". All give the same
 // bits.
 //
+// With AVX-512, transposition uses the kernels of AVX2 if they are faster on this processor. Both
+// are tried when they are first needed.
+//
 // Setting GODEBUG=cpu.avx512f=off or cpu.avx2=off in the environment disables the better kernels.
 // The build tag purego leaves out all assembly.
 func Implementation() string { return using.String() }

@@ -12,8 +12,9 @@ func forEachImplementation(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	for i := generic; i <= best(); i++ {
 		t.Run(i.String(), func(t *testing.T) {
-			defer func(was implementation) { using = was }(using)
+			defer func(was implementation) { using = was; pin(false) }(using)
 			using = i
+			pin(true)
 			test(t)
 		})
 	}

@@ -3,7 +3,9 @@
 package fp8
 
 import (
+	"math"
 	"sync"
+	"time"
 	"unsafe"
 )
 
@@ -40,11 +42,58 @@ const (
 )
 
 func transpose(dst []byte, dstStride int, src []byte, srcStride int, rows, cols, size int) {
-	t := tilers[using][size]
+	t := tilers[transposing(size)][size]
 	if t == nil {
 		transposeGeneric(dst, dstStride, src, srcStride, rows, cols, size)
 		return
 	}
+	t.transpose(dst, dstStride, src, srcStride, rows, cols, size)
+}
+
+// pinned says that no kernel of another set runs, even if it is faster. Tests and benchmarks of one
+// set need that.
+var pinned bool
+
+// transposing returns the set whose kernels transpose elements of a size. AVX-512 is not the faster
+// one on every processor that has it.
+func transposing(size int) implementation {
+	if using != avx512 || pinned || size > 2 {
+		return using
+	}
+	return faster[size]()
+}
+
+var faster = [...]func() implementation{
+	1: sync.OnceValue(func() implementation { return fasterTiler(1) }),
+	2: sync.OnceValue(func() implementation { return fasterTiler(2) }),
+}
+
+const (
+	trialSide = 1024 // of the matrix that is transposed for a trial, in elements
+	trials    = 7
+)
+
+// fasterTiler tries the kernels in turn, and compares the shortest times of each. It takes one or
+// two milliseconds.
+func fasterTiler(size int) implementation {
+	const n = trialSide * trialSide
+	src, dst := make([]byte, n*size), make([]byte, n*size)
+	least := [...]time.Duration{avx2: math.MaxInt64, avx512: math.MaxInt64}
+	for range trials {
+		for i := avx2; i <= avx512; i++ {
+			begun := time.Now()
+			tilers[i][size].transpose(dst, trialSide*size, src, trialSide*size, trialSide,
+				trialSide, size)
+			least[i] = min(least[i], time.Since(begun))
+		}
+	}
+	if least[avx2] < least[avx512] {
+		return avx2
+	}
+	return avx512
+}
+
+func (t *tiler) transpose(dst []byte, dstStride int, src []byte, srcStride, rows, cols, size int) {
 	s := tileScratches.Get().(*tileScratch)
 	defer tileScratches.Put(s)
 	kernel := t.plain

@@ -14,10 +14,10 @@ const (
 )
 
 // readAhead reads the part of the source that row-contiguous recipes will need when the stream gets
-// there.
+// there. It stops where a forerun has been if the stream is of a reader, and the other way round.
 func (s *session) readAhead() {
 	from, to := s.streams.claim(s.run, readAhead, streamStep)
-	if to = min(to, s.file.Size()); from >= to {
+	if to = s.others().until(from, min(to, s.file.Size()), s.lately()); from >= to {
 		return
 	}
 	s.file.ranges(from, to, func(f expr.File, off, n int64) bool {
@@ -51,7 +51,19 @@ func (s *session) fetchAhead() {
 // visitedAt reports whether another reader has been in [at, at+n) since the stream began.
 func (s *session) visitedAt(at, n int64) bool {
 	beyond := at>>regionShift > (s.off+s.n-1)>>regionShift
-	return beyond && s.streams.visited(at, n, s.run.Start)
+	return beyond && (s.streams.visited(at, n, s.run.Start) ||
+		s.others().visited(at, n, s.lately()))
+}
+
+// lately is since when what others have read need not be read again.
+func (s *session) lately() int64 { return max(s.run.Start-beenThere, 1) }
+
+// others returns the streams of foreruns in the file, or those of readers if s is of a forerun.
+func (s *session) others() *streams {
+	if s.modest() {
+		return &s.file.streams
+	}
+	return &s.file.ahead
 }
 
 // dropBehind drops source bytes behind the stream from the page cache.

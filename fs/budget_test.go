@@ -58,3 +58,45 @@ func TestDefaultCacheSizeIsSensible(t *testing.T) {
 		t.Errorf("%d", n)
 	}
 }
+
+func TestAvailableMemory(t *testing.T) {
+	const meminfo = "MemTotal: 16384 kB\nMemFree: 1 kB\nMemAvailable: 8192 kB\n"
+	for name, test := range map[string]struct {
+		files map[string]string
+		want  int64
+	}{
+		"no limit": {map[string]string{"/proc/meminfo": meminfo}, 8 << 20},
+		"v2, above": {map[string]string{
+			"/proc/meminfo": meminfo, "/proc/self/cgroup": "0::/a/b\n",
+			"/sys/fs/cgroup/a/b/memory.max":     "max\n",
+			"/sys/fs/cgroup/a/b/memory.current": "1000\n",
+			"/sys/fs/cgroup/a/memory.max":       "5000\n",
+			"/sys/fs/cgroup/a/memory.current":   "4000\n",
+			"/sys/fs/cgroup/a/memory.stat":      "anon 9\nactive_file 7\ninactive_file 300\n",
+		}, 1300},
+		"v2, throttled": {map[string]string{
+			"/proc/meminfo": meminfo, "/proc/self/cgroup": "0::/a\n",
+			"/sys/fs/cgroup/a/memory.high":    "3000\n",
+			"/sys/fs/cgroup/a/memory.current": "4000\n",
+		}, 0},
+		"v1": {map[string]string{
+			"/proc/meminfo": meminfo, "/proc/self/cgroup": "4:cpu,memory:/job\n0::/\n",
+			"/sys/fs/cgroup/memory/job/memory.limit_in_bytes": "5000\n",
+			"/sys/fs/cgroup/memory/job/memory.usage_in_bytes": "4000\n",
+			"/sys/fs/cgroup/memory/job/memory.stat":           "total_inactive_file 500\n",
+			"/sys/fs/cgroup/memory/memory.limit_in_bytes":     "9223372036854771712\n",
+			"/sys/fs/cgroup/memory/memory.usage_in_bytes":     "7000\n",
+		}, 1500},
+		"nothing known": {nil, 4 << 30},
+	} {
+		read := func(name string) ([]byte, error) {
+			if text, ok := test.files[name]; ok {
+				return []byte(text), nil
+			}
+			return nil, os.ErrNotExist
+		}
+		if got := available(read); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+}

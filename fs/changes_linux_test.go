@@ -282,9 +282,9 @@ func (c *changing) wantLogged(t *testing.T, n int) {
 }
 
 // converse starts a child that reads requests and writes answers until its input ends.
-func converse(t *testing.T, how, path string) (in io.WriteCloser, out io.ReadCloser) {
+func converse(t *testing.T, how string, paths ...string) (in io.WriteCloser, out io.ReadCloser) {
 	t.Helper()
-	cmd, _ := start(t, how, path)
+	cmd, _ := start(t, how, paths...)
 	cmd.Stdout = nil
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -155,7 +156,9 @@ func TestADirectMountSaysWhetherItsFilesCanBeMapped(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer file.Close()
-			for kind, want := range map[int]bool{unix.MAP_SHARED: m.Maps(), unix.MAP_PRIVATE: true} {
+			for kind, want := range map[int]bool{
+				unix.MAP_SHARED: m.Maps(), unix.MAP_PRIVATE: true,
+			} {
 				p, err := unix.Mmap(int(file.Fd()), 0, 4096, unix.PROT_READ, kind)
 				if err == nil {
 					err = unix.Munmap(p)
@@ -168,6 +171,28 @@ func TestADirectMountSaysWhetherItsFilesCanBeMapped(t *testing.T) {
 			}
 			if m.Maps() && o.unmapped || !m.Maps() && !o.Direct {
 				t.Errorf("Maps: %v", m.Maps())
+			}
+		})
+	}
+}
+
+// Reads past the page cache do not need what is decoded into it.
+func TestReadsOfADirectMountHaveNoForerun(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		t.Run(fmt.Sprint(direct), func(t *testing.T) {
+			f, _ := layerFS(t, deepSeek, Options{CacheSize: smallBudget})
+			_, root := mountFS(t, f, MountOptions{Direct: direct})
+			if err := exec.Command("cat", filepath.Join(root, singleName)).Run(); err != nil {
+				t.Fatal(err)
+			}
+			r := f.ahead.Load()
+			r.mu.Lock()
+			read := r.read
+			r.mu.Unlock()
+			if stored := f.Stats().Ahead.Bytes; direct && (read > 0 || stored > 0) {
+				t.Errorf("foreruns saw %d bytes and stored %d", read, stored)
+			} else if !direct && read == 0 {
+				t.Error("foreruns saw nothing: nothing is shown")
 			}
 		})
 	}

@@ -128,11 +128,13 @@ func (f *file) readStep(ctx context.Context, p []byte, off int64) error {
 }
 
 // forerun reads p ahead of readers. Neither they nor their streams notice it, and it takes nothing
-// from them in the cache.
-func (f *file) forerun(ctx context.Context, p []byte, off int64) error {
+// from them in the cache. jumps says that what is read next may be elsewhere, so that a local source
+// is not read ahead.
+func (f *file) forerun(ctx context.Context, p []byte, off int64, jumps bool) error {
 	for n := 0; n < len(p); {
 		step := p[n : n+int(f.step(off+int64(n), int64(len(p)-n)))]
 		s := f.fs.begin(ctx, f, &f.ahead, off+int64(n), int64(len(step)))
+		s.run.Leads = s.run.Leads && (!jumps || f.fs.network != nil)
 		err := s.readAt(step)
 		s.finish(err == nil)
 		if err != nil {

@@ -1,10 +1,7 @@
 package fs
 
 import (
-	"cmp"
 	"context"
-	"log/slog"
-	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -63,7 +60,7 @@ type foreruns struct {
 	looked  time.Time
 	done    sync.WaitGroup
 
-	stored, errors atomic.Int64 // bytes; failures
+	stored, failures atomic.Int64 // bytes; failures
 }
 
 // pageCache is the kernel's cache of a file.
@@ -77,10 +74,10 @@ type span struct {
 	from, to int64
 }
 
-// foreview is what foreruns know about a view.
+// foreview is what foreruns know about a view. The files that ranks share are a view of their own.
 type foreview struct {
-	shelves []*shelf        // in the order of files, and in that of keys
-	given   map[*file]given // of all views, since ranks share files
+	shelves []*shelf // in the order of files, and in that of keys
+	given   map[*file]given
 	trails  trails
 	seen    bool // the kernel knows the files, or will
 }
@@ -91,12 +88,15 @@ type forerun struct {
 	shelf   *shelf
 	reached int64 // what the loader has read
 	next    int64 // what is stored next
-	window  int64 // how far next may be ahead of reached
-	goal    int64 // where the window is doubled
+	window  int64 // most bytes that are stored and not read
+	passed  int64 // bytes that were stored and read since the window was doubled
+	claimed int64 // bytes that are being decoded
 	marks   []mark
-	stored  []mark // what was stored: where, and how many bytes
+	stored  []mark // what was stored and not read: where, and how many bytes
+	proven  bool   // the loader has come to bytes that were stored
 	ended   bool   // it goes no further
 	resting bool   // there was no room, until the next READ
+	since   int64  // when its loader began, as a clock of streams
 	seen    time.Time
 }
 
@@ -117,16 +117,13 @@ func (f *FS) newForeruns(path func(string) string, gap int64) *foreruns {
 		memory: func() int64 { return available(os.ReadFile) },
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	byDir := map[string][]*file{}
-	f.eachFile(func(dir, _ string, v *file) { byDir[dir] = append(byDir[dir], v) })
-	all := map[*file]given{}
-	for _, dir := range slices.Sorted(maps.Keys(byDir)) {
-		files := byDir[dir]
-		v := &foreview{shelves: []*shelf{inFiles(files), inKeys(files)}, given: all}
+	for _, files := range f.together() {
+		v := &foreview{
+			shelves: []*shelf{inFiles(files), inKeys(files)}, given: map[*file]given{},
+			trails: trails{far: 2 * gap},
+		}
 		for _, f := range files {
-			if r.views[f] == nil { // of files that ranks share, those that follow are shared, too
-				r.views[f] = v
-			}
+			r.views[f] = v
 		}
 	}
 	return r
@@ -172,9 +169,7 @@ func (v *foreview) of(f *file) given {
 // evicted is called when the kernel asks for pages again. It has dropped pages of the view, and it
 // is not known which.
 func (r *foreruns) evicted(v *foreview) {
-	for _, p := range v.shelves[0].parts {
-		delete(v.given, p.file)
-	}
+	clear(v.given)
 	for _, x := range r.list {
 		if x.view == v {
 			x.window = min(x.window, firstWindow)
@@ -184,7 +179,7 @@ func (r *foreruns) evicted(v *foreview) {
 
 // end is told of the same READ after it was answered. n is 0 if it failed.
 func (r *foreruns) end(f *file, off, asked, n int64) {
-	bytes, leads := f.streams.leading(off, n)
+	run := f.streams.around(off, n)
 	from, to := pages(off, min(asked, f.Size()-off))
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -192,7 +187,7 @@ func (r *foreruns) end(f *file, off, asked, n int64) {
 	r.reading = slices.Delete(r.reading, i, i+1)
 	if n > 0 {
 		r.read += n
-		r.follow(f, off, n, bytes, leads)
+		r.follow(f, off, n, run)
 	}
 	for _, x := range r.list {
 		x.resting = false
@@ -201,29 +196,36 @@ func (r *foreruns) end(f *file, off, asked, n int64) {
 }
 
 // follow finds out which loader a READ comes from. It begins a forerun if there is a new one.
-func (r *foreruns) follow(f *file, off, n, bytes int64, leads bool) {
+func (r *foreruns) follow(f *file, off, n int64, run progress) {
 	v := r.views[f]
 	now := time.Now()
+	had := false
 	for _, x := range r.list {
 		if x.view == v {
-			r.sign(x, f, off, n, now)
+			had = r.sign(x, f, off, n, now) || had
 		}
 	}
-	inFile, inKeys := v.shelves[0], v.shelves[1]
-	if at, _ := inFile.place(f, off); leads && bytes >= enoughBytes(r.gap) {
-		r.start(v, inFile, at+n, now)
+	if n <= pageSize && f.isMark(off/pageSize) {
+		return
 	}
-	if at, ok := v.trails.follow(inKeys, f, off, n, 2*r.gap); ok {
-		r.start(v, inKeys, at, now)
+	inFile, inKeys := v.shelves[0], v.shelves[1]
+	long := run.bytes >= enoughBytes(r.gap)
+	inOrder := long && run.leads && !r.has(inKeys)
+	if at, _ := inFile.place(f, off); inOrder {
+		r.start(v, inFile, at+n, run.start, now)
+	}
+	if at, ok := v.trails.follow(inKeys, f, off, n, run.bytes > 0 && !long && !had); ok {
+		r.start(v, inKeys, at, run.start, now)
 	}
 }
 
 // enoughBytes is how many bytes in a row a loader has read. A tensor that is read alone makes the
-// kernel read up to two windows around it.
-func enoughBytes(gap int64) int64 { return gap * 5 / 2 }
+// kernel read up to three windows.
+func enoughBytes(gap int64) int64 { return gap * 7 / 2 }
 
-// sign records that the loader of x may have made a READ.
-func (r *foreruns) sign(x *forerun, f *file, off, n int64, now time.Time) {
+// sign records that the loader of x may have made a READ. It reports whether it did so in the order
+// of files.
+func (r *foreruns) sign(x *forerun, f *file, off, n int64, now time.Time) bool {
 	from, to := pages(off, n)
 	had := len(x.marks)
 	x.marks = slices.DeleteFunc(x.marks, func(m mark) bool {
@@ -240,11 +242,14 @@ func (r *foreruns) sign(x *forerun, f *file, off, n int64, now time.Time) {
 		}
 	}
 	at, ok := x.shelf.place(f, off)
-	if !ok || x.shelf.byKey || at+n <= x.reached || at > x.next || x.ended && at+n > x.next {
-		return
+	if !ok || x.shelf.byKey || at <= x.reached-2*r.gap || at > x.next+2*r.gap {
+		return false
 	}
-	x.seen = now
-	r.advance(x, at+n)
+	if at <= x.next && !(x.ended && at+n > x.next) {
+		x.seen = now
+		r.advance(x, at+n)
+	}
+	return true
 }
 
 // advance records that the loader of x has come to an offset. If it is faster than the forerun, the
@@ -256,15 +261,13 @@ func (r *foreruns) advance(x *forerun, to int64) {
 	x.reached = to
 	passed := func(m mark) bool { return m.end < to }
 	x.marks = slices.DeleteFunc(x.marks, passed)
-	for _, m := range x.stored {
-		if passed(m) {
-			r.read += m.bytes
-		}
-	}
+	before := x.unread()
 	x.stored = slices.DeleteFunc(x.stored, passed)
-	if to >= x.goal {
-		x.window = min(2*x.window, lastWindow)
-		x.goal = to + x.window
+	n := before - x.unread()
+	r.read += n
+	x.proven = x.proven || n > 0
+	if x.passed += n; x.passed >= x.window {
+		x.window, x.passed = min(2*x.window, lastWindow), 0
 	}
 	if x.next < to {
 		x.next = r.ahead(x.shelf, to)
@@ -281,29 +284,53 @@ func (r *foreruns) ahead(s *shelf, at int64) int64 {
 }
 
 // start begins a forerun for a loader that has come to an offset, unless it has one.
-func (r *foreruns) start(v *foreview, s *shelf, at int64, now time.Time) {
+func (r *foreruns) start(v *foreview, s *shelf, at, since int64, now time.Time) {
 	for _, x := range r.list {
 		if x.shelf == s && at > x.reached-2*r.gap && at <= x.next+2*r.gap {
-			if at > x.next {
+			if at > x.next && len(x.marks) == 0 {
 				r.advance(x, at)
 			}
 			return
 		}
 	}
 	r.forget(now)
-	if r.wasted > 0 && 10*(r.wasted+firstWindow) > r.read {
+	if risk := r.risk(); risk > 0 && 10*(risk+firstWindow) > r.read {
 		return
 	}
-	x := &forerun{view: v, shelf: s, reached: at, window: firstWindow, seen: now}
+	x := &forerun{view: v, shelf: s, reached: at, window: firstWindow, since: since, seen: now}
 	x.next = r.ahead(s, at)
-	x.goal = x.next + x.window
 	r.list = append(r.list, x)
 	r.introduce(v)
 }
 
+// has reports whether a shelf has a forerun that may go on.
+func (r *foreruns) has(s *shelf) bool {
+	return slices.ContainsFunc(r.list, func(x *forerun) bool { return x.shelf == s && !x.over() })
+}
+
+// over reports whether a forerun goes no further.
+func (x *forerun) over() bool { return x.ended || x.next == x.shelf.size }
+
+// risk returns how many bytes are wasted or may be: those of foreruns whose loader has not come to
+// any of them yet.
+func (r *foreruns) risk() int64 {
+	risk := r.wasted
+	for _, x := range r.list {
+		switch {
+		case x.ended:
+			risk += x.unread()
+		case !x.proven:
+			risk += x.window
+		}
+	}
+	return risk
+}
+
 // forget drops the foreruns of loaders that have gone, and the oldest one if there are too many.
 func (r *foreruns) forget(now time.Time) {
-	r.drop(func(x *forerun) bool { return now.Sub(x.seen) > forgetAfter || x.reached == x.shelf.size })
+	r.drop(func(x *forerun) bool {
+		return now.Sub(x.seen) > forgetAfter || x.over() && x.unread() == 0
+	})
 	if len(r.list) >= maxForeruns {
 		oldest := slices.MinFunc(r.list, func(a, b *forerun) int { return a.seen.Compare(b.seen) })
 		r.drop(func(x *forerun) bool { return x == oldest })
@@ -329,120 +356,6 @@ func (x *forerun) unread() (n int64) {
 	return n
 }
 
-// run starts goroutines for what may be stored now.
-func (r *foreruns) run() {
-	for r.running+len(r.reading) < r.most && r.ready() != nil {
-		r.running++
-		r.done.Add(1)
-		go r.work()
-	}
-}
-
-// ready returns the forerun that is the least far ahead of its loader, of those that may go on.
-func (r *foreruns) ready() (best *forerun) {
-	if r.ctx.Err() != nil {
-		return nil
-	}
-	room := r.leeway()
-	for _, x := range r.list {
-		room -= x.next - x.reached
-		if x.next < min(x.limit(), x.shelf.size) && !x.ended && !x.resting &&
-			(best == nil || x.next-x.reached < best.next-best.reached) {
-			best = x
-		}
-	}
-	if room <= 0 {
-		return nil
-	}
-	return best
-}
-
-// limit returns how far a forerun may go now.
-func (x *forerun) limit() int64 { return max(x.reached, x.goal-x.window) + x.window }
-
-// leeway returns how far all foreruns together may be ahead: a tenth of the available memory. What
-// was stored already is not available, or not for long.
-func (r *foreruns) leeway() int64 {
-	if now := time.Now(); now.Sub(r.looked) > askEvery {
-		r.looked, r.room = now, r.memory()/10
-	}
-	return r.room
-}
-
-// work stores bytes while there is something to store and a processor is idle.
-func (r *foreruns) work() {
-	defer r.done.Done()
-	buf := make([]byte, storeSize+2*pageSize)
-	for {
-		c, ok := r.take()
-		if !ok {
-			return
-		}
-		if err := r.decode(c, buf); err != nil {
-			r.failed(c, err)
-			continue
-		}
-		r.store(c, buf)
-	}
-}
-
-// chunk is pages that are decoded at once.
-type chunk struct {
-	span
-	x    *forerun
-	at   int64 // on the shelf
-	mark int64 // page that is left out; -1: none
-}
-
-// offset returns where the chunk begins in its file.
-func (c chunk) offset() int64 { return c.from * pageSize }
-
-// size returns how many bytes the chunk has.
-func (c chunk) size() int64 { return min(c.to*pageSize, c.file.Size()) - c.offset() }
-
-// take takes the next chunk.
-func (r *foreruns) take() (chunk, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for r.running+len(r.reading) <= r.most {
-		x := r.ready()
-		if x == nil {
-			break
-		}
-		if c, ok := x.take(); ok {
-			return c, true
-		}
-	}
-	r.running--
-	return chunk{}, false
-}
-
-// take takes the next chunk of a forerun. It fails if the kernel has been given all of it. In the
-// order of files another loader has been there, who has a forerun of his own.
-func (x *forerun) take() (c chunk, ok bool) {
-	p, in := x.shelf.at(x.next)
-	n := min(storeSize-in%storeSize, p.n-in)
-	c = chunk{x: x, at: x.next, mark: -1}
-	c.file = p.file
-	c.from, c.to = pages(p.off+in, n)
-	if at, ok := x.shelf.mark(x.next, n); ok {
-		c.mark = (p.off + in + at - x.next) / pageSize
-		x.marks = append(x.marks, mark{end: at})
-	}
-	g := x.view.of(p.file)
-	from := g.next(c.from, c.to, false)
-	if from == c.to {
-		x.ended = !x.shelf.byKey
-		x.next += n
-		return c, false
-	}
-	for c.from = from; g.next(c.to-1, c.to, true) < c.to; {
-		c.to--
-	}
-	x.next += n
-	return c, true
-}
-
 // introduce makes the kernel know the files of a view, since it stores nothing for others. The
 // loader has a file open, so a look at another one does not keep the mount busy.
 func (r *foreruns) introduce(v *foreview) {
@@ -451,156 +364,25 @@ func (r *foreruns) introduce(v *foreview) {
 	}
 	v.seen = true
 	r.done.Go(func() {
-		for _, p := range v.shelves[0].parts {
-			if r.ctx.Err() != nil {
-				return
-			}
-			if _, ok := r.caches.Load(p.file); !ok && r.fs.counters.opened.Load() > 0 {
-				_, _ = os.Lstat(r.path(p.file.name)) // if it fails, nothing of the file is stored
-			}
+		parts := v.shelves[0].parts
+		var paths []string
+		for _, p := range parts {
+			paths = append(paths, r.path(p.file.name))
 		}
+		lookUp(paths, func(i int) bool {
+			_, known := r.caches.Load(parts[i].file)
+			return !known && r.ctx.Err() == nil && r.fs.counters.opened.Load() > 0
+		})
 	})
-}
-
-// decode reads the bytes of a chunk.
-func (r *foreruns) decode(c chunk, buf []byte) error {
-	if _, ok := r.caches.Load(c.file); !ok {
-		return nil
-	}
-	return c.file.forerun(r.ctx, buf[:c.size()], c.offset())
-}
-
-// store stores the pages of a chunk that the kernel does not have.
-func (r *foreruns) store(c chunk, buf []byte) {
-	cache, ok := r.caches.Load(c.file)
-	for at := c.from; ok && at < c.to; {
-		from, to := r.missing(c, at)
-		if from == to {
-			return
-		}
-		part := chunk{span: span{c.file, from, to}}
-		begin := part.offset() - c.offset()
-		p := buf[begin : begin+part.size()]
-		switch errno := cache.(pageCache).WriteCache(part.offset(), p); errno {
-		case 0:
-			r.given(c, part)
-		case syscall.ENOENT:
-			r.caches.Delete(c.file) // the kernel has forgotten the file
-			return
-		default:
-			r.failed(c, errno)
-			return
-		}
-		at = to
-	}
-}
-
-// missing returns the first pages of a chunk, from at on, that the kernel was not given and does
-// not ask for.
-func (r *foreruns) missing(c chunk, at int64) (from, to int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	g := c.x.view.of(c.file)
-	from = g.next(at, c.to, false)
-	if from == c.mark {
-		from = g.next(from+1, c.to, false)
-	}
-	to = g.next(from, c.to, true)
-	if c.mark >= from {
-		to = min(to, c.mark)
-	}
-	return from, to
-}
-
-// given records that the kernel was given a part of a chunk.
-func (r *foreruns) given(c, part chunk) {
-	n := part.size()
-	r.stored.Add(n)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c.x.view.of(c.file).set(part.from, part.to)
-	if c.at >= c.x.reached {
-		c.x.stored = append(c.x.stored, mark{c.at, n})
-	}
-}
-
-// failed is called if a chunk could not be decoded or stored. The forerun rests until the next
-// READ. It has passed the chunk, whose reader will meet its own error.
-func (r *foreruns) failed(c chunk, err error) {
-	if r.ctx.Err() != nil {
-		return
-	}
-	r.errors.Add(1)
-	r.fs.log.Debug("decoding ahead failed", slog.String("file", c.file.name),
-		slog.Any("error", err))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c.x.resting = true
 }
 
 // stats adds the numbers of foreruns.
 func (r *foreruns) stats(s *AheadStats) {
-	s.Bytes, s.Errors = r.stored.Load(), r.errors.Load()
+	s.Bytes, s.Errors = r.stored.Load(), r.failures.Load()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.Unread = r.wasted
 	for _, x := range r.list {
 		s.Unread += x.unread()
 	}
-}
-
-// trails are of loaders that may read tensors in the order of their keys.
-type trails []*trail
-
-// trail is of such a loader. It is on the shelf of keys.
-type trail struct {
-	last  int // part that was read
-	jumps int // to a part that is elsewhere in the files
-}
-
-const (
-	maxTrails   = 16
-	trailStep   = 4 // how many parts further on the next part of a trail may be
-	enoughJumps = 3
-)
-
-// follow adds a READ to the trails. It returns how far a loader has come that reads in the order of
-// keys, if the READ is one of its.
-func (t *trails) follow(s *shelf, f *file, off, n, near int64) (at int64, ok bool) {
-	for i := max(f.segment(off), 1); i < len(f.ends) && f.ends[i-1] < off+n; i++ {
-		k := s.part[f][i]
-		if x := t.of(s, k, near); x.jumps >= enoughJumps {
-			at, ok = s.begin[x.last]+s.parts[x.last].n, true
-		}
-	}
-	return at, ok
-}
-
-// of returns the trail of a part, which moves to its end of the list.
-func (t *trails) of(s *shelf, k int, near int64) *trail {
-	for i, x := range *t {
-		if k <= x.last-2*trailStep || k > x.last+trailStep {
-			continue
-		}
-		if k > x.last {
-			if s.apart(x.last, k, near) {
-				x.jumps++
-			}
-			x.last = k
-		}
-		*t = append(slices.Delete(*t, i, i+1), x)
-		return x
-	}
-	if len(*t) >= maxTrails {
-		*t = slices.Delete(*t, 0, 1)
-	}
-	x := &trail{last: k}
-	*t = append(*t, x)
-	return x
-}
-
-// apart reports whether two parts are not near each other in a file.
-func (s *shelf) apart(i, k int, near int64) bool {
-	a, b := s.parts[i], s.parts[k]
-	return a.file != b.file || cmp.Compare(max(a.off-b.off-b.n, b.off-a.off-a.n), near) > 0
 }

@@ -16,6 +16,9 @@
 // model.safetensors.index.json. A single shard is model.safetensors, without an index. Views of
 // Mistral's own layout have params.json, and "consolidated" in place of "model".
 //
+// In a view of an expert-parallel rank, the experts are in files of their own, before the others.
+// The other files are the same in every rank. If a tree has several ranks, they are hard links.
+//
 // In a shard, tensors are ordered by item size, largest first, and then by key. This order keeps
 // all of them aligned. The header is padded with spaces so that the data begins at a multiple of
 // 4096.
@@ -43,6 +46,7 @@
 //	          ahead.go            reads ahead if reading is sequential
 //	          lead.go             the same for a source over a network
 //	          pieces.go           parts for idle cores
+//	          crowd.go            estimates which cores are idle
 //	          stats.go            counters
 //	fs/units  units.go            the interface of the cache
 //	          read.go             the environment of the recipe
@@ -52,6 +56,14 @@
 //	          waits.go            how long it waited, and for what
 //
 // From session.go on, fs/units calls fs back through one interface, [units.File].
+//
+// When a loader is recognised, what it reads next takes a path of its own, ahead of its READs:
+//
+//	fs  forerun.go  recognises loaders, and says how far ahead to go
+//	    trails.go   recognises those that read tensors in the order of their keys
+//	    shelf.go    the bytes of a view in the order in which a loader reads them
+//	    given.go    the pages that the kernel has
+//	    chunks.go   decodes as above from session.go on, and stores in the kernel's page cache
 //
 // The recipe itself is in adapter/expr. A tensor that is shown as stored uses env.go and load.go. A
 // dequantized tensor uses window.go, dequantize.go, region.go, grid.go, env.go and buffer.go.
@@ -123,8 +135,9 @@ type FS struct {
 	direct   bool // the mount reads shards past the page cache
 	sessions sync.Pool
 	live     live
-	foreruns atomic.Pointer[foreruns] // of the mount; nil: there are none
-	slow     *slog.Logger             // a few lines a minute about what is slow
+	ahead    atomic.Pointer[foreruns] // of the last mount; nil: none
+	crowd    crowd
+	slow     *slog.Logger // a few lines a minute about what is slow
 
 	closed   chan struct{}
 	close    sync.Once

@@ -5,6 +5,24 @@ import "math/bits"
 // pageSize is the size of a page of the kernel's cache.
 const pageSize = 4096
 
+// markEvery is the distance of marks in a file.
+const markEvery = 16 << 20
+
+// isMark reports whether a page of the file is a mark, which no forerun stores: one in markEvery
+// bytes, and the last one.
+func (f *file) isMark(page int64) bool {
+	const every = markEvery / pageSize
+	return page%every == every/2 || page == (f.Size()-1)/pageSize
+}
+
+// mark returns the first mark of [from, to), or to if there is none.
+func (f *file) mark(from, to int64) int64 {
+	for from < to && !f.isMark(from) {
+		from++
+	}
+	return from
+}
+
 // given is the set of pages of a file that the kernel was given, or asks for now.
 type given []uint64
 
@@ -46,4 +64,6 @@ func bitsOf(from, to int64) (word int64, mask uint64, next int64) {
 }
 
 // pages returns the pages that a part of a file has bytes in.
-func pages(off, n int64) (from, to int64) { return off / pageSize, (off + n + pageSize - 1) / pageSize }
+func pages(off, n int64) (from, to int64) {
+	return off / pageSize, (off + n + pageSize - 1) / pageSize
+}

@@ -167,12 +167,17 @@ const (
 // began. The kernel has its bytes, or that reader is ahead.
 func (w *walk) beenAt(at, n int64) bool {
 	if w.file != w.session.file {
-		return w.file.streams.visited(at, n, max(w.run.Clock-beenThere, 1))
+		return w.file.visited(at, n, max(w.run.Clock-beenThere, 1))
 	}
 	if at>>regionShift <= (w.off+w.n-1)>>regionShift {
 		return false
 	}
-	return w.file.streams.visited(at, n, max(min(w.run.Start, w.run.Clock-beenHere), 1))
+	return w.file.visited(at, n, max(min(w.run.Start, w.run.Clock-beenHere), 1))
+}
+
+// visited reports whether a reader or a forerun was in [off, off+n) at or after clock.
+func (f *file) visited(off, n, clock int64) bool {
+	return f.streams.visited(off, n, clock) || f.ahead.visited(off, n, clock)
 }
 
 // part asks for the source of a segment from l.asked to end. It reports whether there was room.

@@ -95,43 +95,54 @@ func TestAStreamAsksForTheViewAheadOverANetwork(t *testing.T) {
 		{Plan: &adapter.Plan{Options: adapter.Options{Layout: adapter.LayoutHF,
 			DType: safetensors.F32, EP: adapter.EP{Rank: 1, Size: 4}}}},
 	} {
-		// Read all of the view first, to know what it needs.
-		f, store := overNetwork(t, dir, Options{}, view)
-		store.Ahead = 0
-		names := shardsOf(t, f, ".")
-		for _, name := range names {
-			readThrough(t, f, name, nil)
-		}
-		if n := len(store.Asked()); n != 0 {
-			t.Fatalf("%d ranges are asked for at distance 0", n)
-		}
-		needed := store.Read()
+		wantAskedAhead(t, dir, ".", view)
+	}
+	for _, of := range []string{adapter.LayoutHF, adapter.LayoutNative} {
+		// the experts and the shared files of one rank, and no experts of another
+		wantAskedAhead(t, dir, rankDir(of, 2), ranks(of, safetensors.BF16, 4)...)
+	}
+}
 
-		f, store = overNetwork(t, dir, Options{}, view)
-		first := 0
-		for i, name := range names {
-			readThrough(t, f, name, func(int64) {
-				if i == 0 {
-					first = len(store.Asked())
-				}
-			})
-		}
-		asked := store.Asked()
-		all, need := total(union(asked)), total(union(needed))
-		if n := total(union(slices.Concat(asked, needed))); n != need {
-			t.Errorf("%s: %d bytes are asked for that are not needed", view.Plan.Options.Layout,
-				n-need)
-		}
-		if all*10 < need*8 {
-			t.Errorf("%s: %d of %d bytes are asked for ahead", view.Plan.Options.Layout, all, need)
-		}
-		if sum := total(asked); sum > all+all/20 {
-			t.Errorf("%s: %d bytes are asked for in ranges of %d", view.Plan.Options.Layout, all,
-				sum)
-		}
-		if len(names) > 1 && first == 0 {
-			t.Errorf("%s: nothing is asked for in the first file", view.Plan.Options.Layout)
-		}
+// wantAskedAhead reads a directory of some views over a network, and checks what is asked for.
+func wantAskedAhead(t *testing.T, dir, read string, views ...View) {
+	t.Helper()
+	of := views[0].Plan.Options.Layout
+	// Read all of the view first, to know what it needs.
+	f, store := overNetwork(t, dir, Options{}, views...)
+	store.Ahead = 0
+	names := shardsOf(t, f, read)
+	for _, name := range names {
+		readThrough(t, f, name, nil)
+	}
+	if n := len(store.Asked()); n != 0 {
+		t.Fatalf("%d ranges are asked for at distance 0", n)
+	}
+	needed := store.Read()
+
+	f, store = overNetwork(t, dir, Options{}, views...)
+	first := 0
+	for i, name := range names {
+		readThrough(t, f, name, func(int64) {
+			if i == 0 {
+				first = len(store.Asked())
+			}
+		})
+	}
+	asked := store.Asked()
+	all, need := total(union(asked)), total(union(needed))
+	if n := total(union(slices.Concat(asked, needed))); n != need {
+		t.Errorf("%s: %d bytes are asked for that are not needed", of,
+			n-need)
+	}
+	if all*10 < need*8 {
+		t.Errorf("%s: %d of %d bytes are asked for ahead", of, all, need)
+	}
+	if sum := total(asked); sum > all+all/20 {
+		t.Errorf("%s: %d bytes are asked for in ranges of %d", of, all,
+			sum)
+	}
+	if len(names) > 1 && first == 0 {
+		t.Errorf("%s: nothing is asked for in the first file", of)
 	}
 }
 

@@ -20,7 +20,7 @@ type MountOptions struct {
 	UID, GID, Mode *uint32
 	FsName         string
 	Debug          bool
-	AheadOff       bool  // nothing is decoded ahead of loaders into the page cache
+	AheadOff       bool  // nothing is decoded ahead; so it is with two processors
 	Memory         int64 // bytes that the process may use; 0: as machine, cgroup and ulimit allow
 
 	unmapped bool // do not ask the kernel to map files that are read past the page cache (tests)

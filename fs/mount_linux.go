@@ -50,7 +50,9 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		return nil, err
 	}
 	looks := f.newLooks(&o, o.AllowOther || !direct)
-	root := &dirNode{fs: f, node: f.root, looks: looks}
+	ahead := f.forerunsOf(mountpoint, direct, o)
+	root := &dirNode{fs: f, node: f.root, looks: looks, ahead: ahead}
+	f.direct = o.Direct
 	descriptor := mountpoint
 	if direct {
 		fd, err := mounts.FUSE(mountpoint, f.kernelOptions(o))
@@ -58,14 +60,6 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 			return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 		}
 		descriptor = fmt.Sprintf("/dev/fd/%d", fd)
-	}
-	f.direct = o.Direct
-	if !o.AheadOff {
-		var path func(string) string
-		if direct {
-			path = func(name string) string { return filepath.Join(mountpoint, name) }
-		}
-		f.foreruns.Store(f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead)))
 	}
 	server, err := gofs.Mount(descriptor, root, f.fuseOptions(o))
 	if err == nil && direct {
@@ -77,6 +71,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		}
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
+	f.ahead.Store(ahead)
 	f.warn()
 	m := &Mount{
 		fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}),
@@ -85,8 +80,8 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	}
 	go func() {
 		server.Wait()
-		if r := f.foreruns.Load(); r != nil {
-			r.close()
+		if ahead != nil {
+			ahead.close()
 		}
 		close(m.done)
 	}()
@@ -94,6 +89,22 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		f.setReadAhead(mountpoint, o.ReadAhead)
 	}
 	return m, nil
+}
+
+// leastWorkers is how many processors foreruns need. A loader and the READs of the kernel's own
+// read-ahead keep two of them busy.
+const leastWorkers = 3
+
+// forerunsOf makes the foreruns of a mount, or nil if it has none.
+func (f *FS) forerunsOf(mountpoint string, direct bool, o MountOptions) *foreruns {
+	if o.AheadOff || f.options.Workers < leastWorkers {
+		return nil
+	}
+	var path func(string) string
+	if direct {
+		path = func(name string) string { return filepath.Join(mountpoint, name) }
+	}
+	return f.newForeruns(path, cmp.Or(o.ReadAhead, defaultReadAhead))
 }
 
 // firstPoll polls a file that go-fuse has for that, so that the kernel asks no second time. Without

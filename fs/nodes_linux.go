@@ -20,6 +20,7 @@ type dirNode struct {
 	fs    *FS
 	node  *node
 	looks *looks
+	ahead *foreruns // nil: none
 }
 
 // fileNode is a file in go-fuse's tree.
@@ -28,6 +29,7 @@ type fileNode struct {
 	fs    *FS
 	node  *node
 	looks *looks
+	ahead *foreruns // nil: none
 }
 
 var (
@@ -55,14 +57,16 @@ func (d *dirNode) Lookup(
 	}
 	attributes(n, d.looks, &out.Attr)
 	id := gofs.StableAttr{Mode: out.Mode & syscall.S_IFMT, Ino: n.ino}
-	if old := d.GetChild(name); old != nil {
-		return old, 0 // the kernel knows it, or has just forgotten it
+	inode := d.GetChild(name) // under the number that the kernel knows
+	if inode == nil && n.content == nil {
+		inode = d.NewInode(ctx, &dirNode{fs: d.fs, node: n, looks: d.looks, ahead: d.ahead}, id)
 	}
-	if n.content == nil {
-		return d.NewInode(ctx, &dirNode{fs: d.fs, node: n, looks: d.looks}, id), 0
+	if inode == nil {
+		inode = d.NewInode(ctx, &fileNode{fs: d.fs, node: n, looks: d.looks, ahead: d.ahead}, id)
 	}
-	inode := d.NewInode(ctx, &fileNode{fs: d.fs, node: n, looks: d.looks}, id)
-	d.fs.known(n, inode)
+	if f, ok := n.content.(*file); ok && d.ahead != nil {
+		d.ahead.caches.LoadOrStore(f, inode) // it may be in other directories, too
+	}
 	return inode, 0
 }
 
@@ -104,8 +108,12 @@ func (n *fileNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint3
 		keep = fuse.FOPEN_DIRECT_IO // whatever size stat shows
 	case *file:
 		if n.fs.direct {
+			h.direct = true
 			keep |= fuse.FOPEN_DIRECT_IO
 		}
+	}
+	if f, ok := n.node.content.(*file); ok && n.ahead != nil {
+		n.ahead.known(f, n.EmbeddedInode())
 	}
 	n.fs.counters.opened.Add(1)
 	n.fs.request()
@@ -150,21 +158,12 @@ func (n *fileNode) Read(
 func (n *fileNode) fill(
 	ctx context.Context, h gofs.FileHandle, dest []byte, off int64,
 ) (got int, err error) {
-	r := n.fs.foreruns.Load()
 	f, ok := n.node.content.(*file)
-	if open, _ := h.(*handle); ok && r != nil && off < f.Size() && open != nil && !open.direct {
-		r.begin(f, off, int64(len(dest)))
-		defer func() { r.end(f, off, int64(len(dest)), int64(got)) }()
+	if open, _ := h.(*handle); ok && n.ahead != nil && off < f.Size() && !open.direct {
+		n.ahead.begin(f, off, int64(len(dest)))
+		defer func() { n.ahead.end(f, off, int64(len(dest)), int64(got)) }()
 	}
 	return n.node.content.ReadAtContext(ctx, dest, off)
-}
-
-// known tells the foreruns of a file that the kernel knows now.
-func (f *FS) known(n *node, inode *gofs.Inode) {
-	v, ok := n.content.(*file)
-	if r := f.foreruns.Load(); ok && r != nil {
-		r.known(v, inode)
-	}
 }
 
 // Fsync does nothing, since nothing is written. Programs that copy also call it on files that they

@@ -41,7 +41,7 @@ func (s *session) fill(p []byte) error {
 
 // split cuts a read into pieces for idle cores.
 func (s *session) split(p []byte) []piece {
-	n := min(s.fs.workers.idle(s.fs.counters.active.Load())+1, len(p)/minPiece, maxPieces)
+	n := min(s.fs.workers.idle(s.fs.busy(s.began))+1, len(p)/minPiece, maxPieces)
 	if n <= 1 || s.modest() {
 		return s.pieces[:1]
 	}
@@ -89,8 +89,8 @@ func (w *workers) loop() {
 	}
 }
 
-// idle estimates how many cores are idle while so many reads are under way.
-func (w *workers) idle(active int64) int { return w.n - int(min(active, int64(w.n))) }
+// idle estimates how many cores are idle while readers use so many.
+func (w *workers) idle(busy int64) int { return w.n - int(min(busy, int64(w.n))) }
 
 // run gives a piece to an idle worker. Without an idle worker it reads the piece itself.
 func (w *workers) run(c *piece, given *atomic.Int64) {

@@ -68,3 +68,26 @@ func (f *file) follow(next *file) {
 	}
 	f.next, f.followed = next, true
 }
+
+// together returns the files of each view in their order. The files that several directories have
+// are apart from those that only one has, since their reader may be of any rank.
+func (f *FS) together() (all [][]*file) {
+	dirs := map[*file]string{}
+	var files []*file
+	f.eachFile(func(dir, _ string, v *file) {
+		if dirs[v] == "" {
+			files = append(files, v)
+		}
+		dirs[v] += dir + "\x00"
+	})
+	at := map[string]int{}
+	for _, v := range files {
+		i, ok := at[dirs[v]]
+		if !ok {
+			i = len(all)
+			at[dirs[v]], all = i, append(all, nil)
+		}
+		all[i] = append(all[i], v)
+	}
+	return all
+}

@@ -427,3 +427,37 @@ func TestSharedFilesCountOnce(t *testing.T) {
 		}
 	}
 }
+
+// The reader of a shared file may be of any rank, so shared files are apart from those of a rank.
+// Without ranks, the files of a directory are together.
+func TestFilesThatAreReadTogether(t *testing.T) {
+	_, dir := writeSynth(t, synth.Options{Layers: 3, Experts: 4, Shards: 2})
+	views := append(ranks("hf", 0, 3), layout("whole", "hf", 0))
+	f := openViews(t, dir, Options{}, views...)
+	together := f.together()
+	if len(together) != 5 {
+		t.Fatalf("%d lists of files, want one of each rank, of what they share, and of the whole",
+			len(together))
+	}
+	seen := map[string]bool{}
+	for _, files := range together {
+		var names []string
+		for _, v := range files {
+			if path.Dir(v.name) != path.Dir(files[0].name) || v.links != files[0].links ||
+				seen[v.name] {
+				t.Errorf("%s (%d links) is together with %s (%d links)", v.name, v.links,
+					files[0].name, files[0].links)
+			}
+			seen[v.name] = true
+			names = append(names, v.name)
+		}
+		if !slices.IsSorted(names) {
+			t.Errorf("the files are read in the order %v", names)
+		}
+	}
+	f.eachFile(func(_, _ string, v *file) {
+		if !seen[v.name] {
+			t.Errorf("%s is missing", v.name)
+		}
+	})
+}

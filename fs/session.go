@@ -39,6 +39,9 @@ func newSession(f *FS) *session {
 func (f *FS) session(ctx context.Context, at *file, off, n int64) *session {
 	s := f.begin(ctx, at, &at.streams, off, n)
 	f.live.add(s)
+	if s.run.Leads {
+		f.crowd.touch(s.run.Start, s.began)
+	}
 	return s
 }
 
@@ -58,7 +61,11 @@ func (s *session) modest() bool { return s.streams == &s.file.ahead }
 // end ends a read of a reader. served reports whether it succeeded.
 func (s *session) end(served bool) {
 	s.fs.live.remove(s)
-	took := time.Since(s.began)
+	now := time.Now()
+	took := now.Sub(s.began)
+	if s.run.Leads {
+		s.fs.crowd.touch(s.run.Start, now)
+	}
 	s.fs.counters.latency[s.file.kindOf(s.off)].add(took)
 	if took > s.fs.options.slowAfter {
 		s.fs.sayslow("a read took long", append(s.about(took), s.read.Waited()...)...)
@@ -101,7 +108,9 @@ func (s *session) readAt(p []byte) error {
 		return err
 	}
 	if s.run.Leads {
-		s.fetchAhead()
+		if s.fs.spare() {
+			s.fetchAhead()
+		}
 		s.dropBehind()
 	}
 	return nil

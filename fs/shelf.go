@@ -105,20 +105,3 @@ func (s *shelf) place(f *file, off int64) (int64, bool) {
 	}
 	return s.begin[k] + off - s.parts[k].off, true
 }
-
-// markEvery is the distance of the marks of a shelf: pages that a forerun leaves out.
-const markEvery = 16 << 20
-
-// mark returns the mark in [off, off+n) of the shelf, which is in one part. A mark is in the middle
-// of each markEvery bytes, and at the end of each file and of the shelf.
-func (s *shelf) mark(off, n int64) (at int64, ok bool) {
-	p, in := s.at(off)
-	if last := off + n - 1; in+n == p.n && (!s.byKey || last == s.size-1) {
-		return last, true
-	}
-	at = off/markEvery*markEvery + markEvery/2
-	if at < off {
-		at += markEvery
-	}
-	return at, at < off+n
-}

@@ -141,7 +141,7 @@ func (f *FS) Stats() Stats {
 	}
 	f.live.stats(&s)
 	s.Network = f.traffic()
-	if r := f.foreruns.Load(); r != nil {
+	if r := f.ahead.Load(); r != nil {
 		r.stats(&s.Ahead)
 	}
 	return s

@@ -95,17 +95,23 @@ func (t *streams) oldest() int {
 	return slot
 }
 
-// leading reports whether a read of [off, off+n) was the front of a stream, and how many bytes the
-// stream has read.
-func (t *streams) leading(off, n int64) (bytes int64, leads bool) {
+// progress describes a stream.
+type progress struct {
+	start int64 // clock when it began
+	bytes int64 // that it has read
+	leads bool  // the last read of it was its furthest
+}
+
+// around describes the stream of a read of [off, off+n), if it is not forgotten.
+func (t *streams) around(off, n int64) progress {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range t.slots[:t.n] {
-		if s := &t.slots[i]; s.front <= off+n && s.front > off && s.reads >= enough {
-			return s.bytes, true
-		}
+	i := t.nearest(off, n)
+	if i < 0 {
+		return progress{}
 	}
-	return 0, false
+	s := &t.slots[i]
+	return progress{s.start, s.bytes, s.reads >= enough && s.front <= off+n}
 }
 
 // beyond reports whether the stream of r has read on to at, or is forgotten.
@@ -114,6 +120,16 @@ func (t *streams) beyond(r units.Run, at int64) bool {
 	defer t.mu.Unlock()
 	s := t.slots[r.Slot]
 	return s.start != r.Start || s.front >= at
+}
+
+// until returns where in [from, to) the first region begins that was read at or after clock, or to.
+func (t *streams) until(from, to, clock int64) int64 {
+	for at := from; at < to; at = (at>>regionShift + 1) << regionShift {
+		if t.visited(at, 1, clock) {
+			return at
+		}
+	}
+	return to
 }
 
 // visited reports whether a byte of [off, off+n) was read at or after clock.

@@ -211,8 +211,10 @@ func (b *builder) shard(d *node, v View, s *shard) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	f := &file{fs: b.fs, name: path.Join(v.Dir, s.name), header: header, ends: []int64{h.DataOffset}}
-	f.segments = append(f.segments, &segment{})
+	f := &file{
+		fs: b.fs, name: path.Join(v.Dir, s.name), header: header,
+		ends: []int64{h.DataOffset}, segments: []*segment{{}},
+	}
 	for i, t := range tensors {
 		if got := h.Tensors[i].End - h.Tensors[i].Begin; got != t.Node.Size() {
 			return fmt.Errorf("%s: %s: recipe gives %d bytes, its shape and dtype %d",

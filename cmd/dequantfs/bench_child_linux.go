@@ -19,8 +19,8 @@ import (
 	"github.com/dequantfs/dequantfs/fs/export"
 )
 
-// newBenchMemory serves files of memory in a separate process: one of so many bytes, or as many as a
-// folder has, with their names, sizes and headers.
+// newBenchMemory serves files of memory in a separate process: one of so many bytes, or as many as
+// a folder has, with their names, sizes and headers.
 func newBenchMemory() *cobra.Command {
 	return &cobra.Command{
 		Use:    "memory MOUNTPOINT BYTES|DIRECTORY",

@@ -136,23 +136,31 @@ func (b *bench) readMount(ctx context.Context) error {
 }
 
 // readDirect reads the mount past the page cache, with the source in it, unless that comes over a
-// network.
+// network. Files are opened with O_DIRECT. Then a mount is read that needs no such flag.
 func (b *bench) readDirect(ctx context.Context) error {
 	if err := b.warmSource(); err != nil {
 		return err
 	}
 	for _, n := range b.readerCounts() {
-		name := fmt.Sprintf("direct-%d", n)
-		what := "mount, O_DIRECT, " + readersText(n) + ", source " + b.states()[len(b.states())-1]
-		err := b.mounted(ctx, func(dir string) error {
-			read := func() error { return b.readParts(dir, n) }
-			return b.time(name, what, sampleBytes(b.sample), read)
-		})
-		if err != nil {
+		what := "mount, O_DIRECT, " + readersText(n)
+		if err := b.readPast(ctx, fmt.Sprintf("direct-%d", n), what, n); err != nil {
 			return err
 		}
 	}
-	return nil
+	what := "mount --direct, " + readersText(b.readers)
+	return b.readPast(ctx, "direct-mount", what, b.readers, "--direct")
+}
+
+// readPast reads a mount with these flags, in parts.
+func (b *bench) readPast(
+	ctx context.Context, name, what string, readers int, flags ...string,
+) error {
+	what += ", source " + b.states()[len(b.states())-1]
+	read := func(dir string, _ int) error {
+		parts := func() error { return b.readParts(dir, readers) }
+		return b.time(name, what, sampleBytes(b.sample), parts)
+	}
+	return b.served(ctx, append(b.mountArguments(), flags...), b.watched(read))
 }
 
 func (b *bench) readerCounts() []int {
@@ -305,11 +313,16 @@ func (b *bench) mounted(ctx context.Context, read func(dir string) error) error 
 
 // mountedBy is mounted for a reading that also looks at the process behind the mount.
 func (b *bench) mountedBy(ctx context.Context, read reading) error {
-	return b.served(ctx, b.mountArguments(), func(dir string, pid int) error {
+	return b.served(ctx, b.mountArguments(), b.watched(read))
+}
+
+// watched is a reading after which the memory of the process is looked at.
+func (b *bench) watched(read reading) reading {
+	return func(dir string, pid int) error {
 		err := read(dir, pid)
 		b.resident = max(b.resident, peakResident(pid))
 		return err
-	})
+	}
 }
 
 // reading reads a mount at dir, which a process serves.

@@ -120,6 +120,8 @@ func (r *benchReport) ratios(readers int) {
 			r.of("memory-direct-1")},
 		{fmt.Sprintf("O_DIRECT with %s by a FUSE file of memory", readersText(readers)),
 			r.of(direct), r.of("memory-" + direct)},
+		{"mount --direct by O_DIRECT, both with " + readersText(readers), r.of("direct-mount"),
+			r.of(direct)},
 		{"export by dd conv=fsync", r.of("export"), r.of("dd")},
 	} {
 		if q.value > 0 && q.by > 0 {

@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"adapter/expr":             {"fp8", "adapter/safetensors", "adapter/source"},
 	"adapter":                  {"fp8", "adapter/safetensors", "adapter/source", "adapter/expr"},
 	"fs/mounts":                {},
+	"fs/pagecache":             {},
 	"fs/units":                 {"adapter/expr"},
 	"fs": {"adapter/safetensors", "adapter/source", "adapter/expr", "adapter",
 		"fs/mounts", "fs/units"},
@@ -29,8 +30,8 @@ var arrows = map[string][]string{
 	"fs/serve":              {"adapter", "fs"},
 	"cmd/dequantfs/startup": {},
 	"cmd/dequantfs": {"cmd/dequantfs/startup", "fp8", "adapter/safetensors", "adapter/remote",
-		"adapter/remote/diskcache", "adapter/source", "adapter/readback", "adapter/expr", "adapter", "fs", "fs/mounts", "fs/units", "fs/export",
-		"fs/serve"},
+		"adapter/remote/diskcache", "adapter/source", "adapter/readback", "adapter/expr", "adapter",
+		"fs", "fs/mounts", "fs/pagecache", "fs/units", "fs/export", "fs/serve"},
 }
 
 // onlyIn says which packages may import a module.
@@ -47,7 +48,7 @@ var onlyIn = map[string][]string{
 	"github.com/dustin/go-humanize": {"cmd/dequantfs"},
 	"github.com/minio/minio-go/":    {"adapter/remote"},
 	"gopkg.in/ini.v1":               {"adapter/remote"},
-	"unsafe":                        {"fp8", "cmd/dequantfs"},
+	"unsafe":                        {"fp8", "fs/pagecache"},
 	"net":                           {"adapter/remote", "cmd/dequantfs"},
 	"net/http":                      {"adapter/remote", "fs/serve", "cmd/dequantfs"},
 }

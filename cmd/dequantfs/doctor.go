@@ -148,7 +148,7 @@ const probeBytes = 8 << 20
 // examineNetwork examines how a source over a network answers.
 func examineNetwork(ctx context.Context, c *adapter.Checkpoint) []finding {
 	found := []finding{
-		ok("pinned version", "%s", c.Location()),
+		examineVersion(c.Location(), c.Unseen()),
 		ok("credentials", "%s", cmp.Or(c.Credentials(), "none are used")),
 	}
 	p, err := c.Probe(ctx, probeBytes)
@@ -157,6 +157,20 @@ func examineNetwork(ctx context.Context, c *adapter.Checkpoint) []finding {
 	}
 	return append(found, ok("network", "an answer takes %v; one request of %s gets %s",
 		p.Answer.Round(100*time.Microsecond), formatSize(p.Bytes), formatRate(p.Bytes, p.Took)))
+}
+
+// examineVersion says how a source over a network is pinned: by the commit in its name or, in a store
+// without commits, each file by its own version.
+func examineVersion(location string, unseen []string) finding {
+	const part = "pinned version"
+	switch {
+	case strings.HasPrefix(location, "hf://"):
+		return ok(part, "%s", location)
+	case len(unseen) > 0:
+		return better(part, location+": the files as they are now, told apart by time and size",
+			unseen[0])
+	}
+	return ok(part, "%s: the files as they are now, each by its ETag", location)
 }
 
 // examineDTypes counts the dtypes of the source.

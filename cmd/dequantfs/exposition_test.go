@@ -43,6 +43,7 @@ func parsed(t *testing.T, page string) map[string]*dto.MetricFamily {
 func TestMetricsSayWhatStatsSay(t *testing.T) {
 	page := exposed(t, fs.Stats{
 		Bytes: 12345, Reads: 2, Active: 3, OpenFiles: 4, Interrupted: 5,
+		Ahead: fs.AheadStats{Bytes: 21, Unread: 22, Errors: 23},
 		Stats: units.Stats{
 			SourceBytes: 678, Preads: 6, ReadAhead: 7, Unused: 8, Stalled: 9, Panics: 10,
 			Saturated: 11, Infinite: 12, Hits: 13, Misses: 14, Fills: 15, Evictions: 16,
@@ -56,6 +57,9 @@ func TestMetricsSayWhatStatsSay(t *testing.T) {
 	for _, line := range []string{
 		"served_bytes_total 12345",
 		"reads_total 2",
+		"ahead_bytes_total 21",
+		"ahead_unread_bytes 22",
+		"ahead_errors_total 23",
 		"source_read_bytes_total 678",
 		"source_reads_total 6",
 		"source_unused_bytes_total 8",

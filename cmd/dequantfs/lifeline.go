@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // lifeline ties a mount or a server to the program that started it, such as a Python process. That
-// program keeps a pipe to standard input open. The pipe ends with the program, even if it is killed.
+// program keeps a pipe to standard input open. The pipe ends when the program does, also by a kill.
 type lifeline struct{ wanted bool }
 
 func (l *lifeline) register(c *cobra.Command) {
@@ -17,6 +18,15 @@ func (l *lifeline) register(c *cobra.Command) {
 	c.Flags().BoolVar(&l.wanted, name, false,
 		"end with standard input, and remove a mountpoint that was made")
 	c.Flags().Lookup(name).Hidden = true
+}
+
+// check refuses a mount in the foreground: the program waits for the end of the command.
+func (l *lifeline) check(foreground bool) error {
+	if l.wanted && foreground {
+		return usageError{errors.New("--foreground cannot be used here: the mount ends with the " +
+			"program in any case")}
+	}
+	return nil
 }
 
 // hold ends the context of c when standard input ends.

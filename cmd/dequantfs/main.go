@@ -32,8 +32,8 @@ import (
 var commands = []func() *cobra.Command{
 	newMount,
 	newUmount,
-	newWarm,
 	newRun,
+	newWarm,
 	newServe,
 	newStatus,
 	newLs,

@@ -23,10 +23,9 @@ import (
 func newMount() *cobra.Command {
 	m := mountFlags{view: viewFlags{every: true}}
 	c := &cobra.Command{
-		Use:   "mount SOURCE MOUNTPOINT",
-		Short: "mount a checkpoint",
-		Long: "Mount the views of a checkpoint. Without --layout there is one subdirectory for\n" +
-			"each layout of the family. Returns once the mountpoint can be read.",
+		Use:     "mount SOURCE MOUNTPOINT",
+		Short:   "mount a checkpoint",
+		Long:    "Mount the views of a checkpoint: by default, a subdirectory for each layout.",
 		Example: "  dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf",
 		Args:    arity(2, 2),
 		RunE:    func(c *cobra.Command, args []string) error { return m.run(c, args[0], args[1]) },
@@ -167,6 +166,7 @@ func (m *mountFlags) check(c *cobra.Command) (*mountRequest, error) {
 	}
 	for _, step := range []func() error{
 		m.log.check,
+		func() error { return m.lifeline.check(m.foreground) },
 		func() error { return oneOf("source-cache", m.sourceCache, "auto", "keep", "drop") },
 		func() error { return oneOf("ahead", m.ahead, "on", "off") },
 		func() error { return notNegative("idle", m.idle, "30m") },
@@ -246,7 +246,7 @@ func (m *mountFlags) serve(
 		log = log.With("metrics", exporter.address())
 	}
 	defer mounted.announce(m.record(mounted, p, exporter))()
-	mounted.sayLimits(slog.New(m.log.people(c.ErrOrStderr())))
+	mounted.sayLockedOut(slog.New(m.log.people(c.ErrOrStderr())))
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
@@ -256,7 +256,7 @@ func (m *mountFlags) serve(
 		late.become(m.log.lasting(w))
 	}
 	if p.child || m.log.file != "" {
-		mounted.sayLimits(log)
+		mounted.sayLockedOut(log)
 	}
 	log.Info("mounted", "mountpoint", mountpoint, "source", mounted.place, "pid", os.Getpid())
 	if err := logged(log, mounted.serve(c.Context(), m.idle, m.drain)); err != nil {
@@ -357,6 +357,7 @@ func (m *mountFlags) mount(
 	} else {
 		m.view.sayReaders(logger(c), s.checkpoint)
 	}
+	mounted.sayUnmapped(logger(c))
 	m.view.sayNative(logger(c), s.checkpoint)
 	m.view.sayDType(logger(c), s.checkpoint)
 	if line, err := summaryOf(s.checkpoint); err == nil { // planning went well without one

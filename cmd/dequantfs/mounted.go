@@ -43,9 +43,9 @@ func mountSource(
 	}, nil
 }
 
-// sayLimits logs what other users and programs cannot do with the mount.
-func (m *mounted) sayLimits(log *slog.Logger) {
-	m.sayLockedOut(log)
+// sayUnmapped logs that programs cannot map the shards, if that is so. The kernel gives them only
+// an errno.
+func (m *mounted) sayUnmapped(log *slog.Logger) {
 	if !m.mount.Maps() {
 		log.Warn("--direct: this kernel is older than Linux 6.6 and does not let programs map " +
 			"the shards: mmap fails with ENODEV (\"No such device\"), as in safetensors' " +

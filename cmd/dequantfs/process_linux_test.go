@@ -83,10 +83,14 @@ func (s *session) output(c *exec.Cmd) string {
 }
 
 // status is the state of the only mount, as status --json prints it.
-func (s *session) status() mountState {
+func (s *session) status() mountState { return s.statusOf() }
+
+// statusOf is status with more flags.
+func (s *session) statusOf(flags ...string) mountState {
 	s.t.Helper()
 	var all statusJSON
-	if err := json.Unmarshal([]byte(s.run("status", "--json")), &all); err != nil {
+	out := s.run(append([]string{"status", "--json"}, flags...)...)
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		s.t.Fatal(err)
 	}
 	if len(all.Mounts) != 1 || all.Version != jsonVersion {

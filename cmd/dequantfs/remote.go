@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,6 +56,16 @@ func (s *sourceFlags) register(flags *pflag.FlagSet) {
 type opening struct {
 	follow bool
 	remote remote.Options
+
+	overNetwork []string // the given flags that are for sources over a network only
+}
+
+// sayUnused warns of flags that have no effect on a source of this machine.
+func (o *opening) sayUnused(name string, log *slog.Logger) {
+	if n := len(o.overNetwork); n > 0 {
+		log.Warn(fmt.Sprintf("%s %s no effect: %s is not read over a network",
+			strings.Join(o.overNetwork, " and "), plural(n, "has", "have"), name))
+	}
 }
 
 // defaultRemoteMemory is the most memory that a source over a network gets without --remote-memory.
@@ -72,6 +84,11 @@ func (s *sourceFlags) check() (o opening, err error) {
 		return o, err
 	}
 	o.follow = s.follow
+	for _, name := range sourceFlagNames {
+		if name != "follow-links" && s.set != nil && s.set.Changed(name) {
+			o.overNetwork = append(o.overNetwork, "--"+name)
+		}
+	}
 	o.remote.Patience = s.timeout
 	o.remote.Memory = int64(s.memory)
 	if s.memory == 0 {

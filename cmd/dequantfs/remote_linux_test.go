@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -503,14 +504,20 @@ func TestServedVerifyComparesASourceWithItsPublisher(t *testing.T) {
 // secret.
 func TestServedTheDoctorExaminesASourceOverANetwork(t *testing.T) {
 	s := newSession(t)
-	for kind, want := range map[string]string{
-		"hub": "none are used", "s3": "keys from", "http": "none are used",
-		"azure": "the key of the account",
+	for kind, wants := range map[string][2]string{
+		"hub":   {"none are used", "@"},
+		"s3":    {"keys from", "each by its ETag"},
+		"http":  {"none are used", "each by its ETag"},
+		"azure": {"the key of the account", "each by its ETag"},
 	} {
 		url, at := storeKinds[kind](t, s.source)
 		p := at(url)
 		out, _ := p.from(s.command("doctor", p.source)).Output() // other parts may be broken
-		for _, want := range []string{want, "pinned version", "an answer takes", "complete: "} {
+		pinned := regexp.MustCompile(`pinned version .*` + wants[1]).FindString(string(out))
+		if pinned == "" {
+			t.Errorf("%s: the version is not pinned by %q in\n%s", kind, wants[1], out)
+		}
+		for _, want := range []string{wants[0], "an answer takes", "complete: "} {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("%s: no %q in\n%s", kind, want, out)
 			}

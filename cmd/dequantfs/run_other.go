@@ -5,5 +5,5 @@ package main
 import "github.com/spf13/cobra"
 
 func (r *runFlags) run(c *cobra.Command, source string, command []string) error {
-	return startBackground(c.Context(), c.ErrOrStderr(), "")
+	return startBackground(c.Context(), nil, c.ErrOrStderr(), "")
 }

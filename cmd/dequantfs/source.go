@@ -26,6 +26,7 @@ func openCheckpoint(
 ) (*adapter.Checkpoint, error) {
 	o := adapter.OpenOptions{Logger: log, FollowLinks: how.follow, Fits: fs.CheckReading}
 	if !remote.Is(name) {
+		how.sayUnused(name, log)
 		c, err := adapter.Open(ctx, name, o)
 		return c, explainName(name, err)
 	}

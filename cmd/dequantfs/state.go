@@ -74,6 +74,7 @@ type mountState struct {
 	path  string
 	State string `json:"state"` // "alive", "silent" (does not answer) or "dead"
 	snapshot
+	Memory *memoryState `json:"memory,omitempty"` // nil: not known
 }
 
 // The states of a mount.

@@ -165,6 +165,7 @@ func throughFD(dir *os.File, path string) string {
 }
 
 // states asks all mounts of this user for their state. It removes records of mounts that are gone.
+// An error may be about some records alone, and the other mounts are returned too.
 func states(ctx context.Context) ([]mountState, error) {
 	dir, err := stateDir()
 	if err != nil {
@@ -179,13 +180,16 @@ func states(ctx context.Context) ([]mountState, error) {
 		return nil, err
 	}
 	var all []mountState
+	var unreadable error
 	for _, name := range names {
 		m, err := stateOf(ctx, strings.TrimSuffix(name, ".json"))
 		if errors.Is(err, os.ErrNotExist) {
 			continue // unmounted since
 		}
-		if err != nil {
-			return nil, withHint(err, "if no mount belongs to that file, remove it")
+		if err != nil { // perhaps of another version
+			err = withHint(err, "if no mount belongs to that file, remove it")
+			unreadable = cmp.Or(unreadable, err)
+			continue
 		}
 		if m.State != stateAlive && !mountedAt(here, m.Mountpoint) {
 			if m.State == stateDead {
@@ -195,7 +199,7 @@ func states(ctx context.Context) ([]mountState, error) {
 		}
 		all = append(all, m)
 	}
-	return latest(all), nil
+	return latest(all), unreadable
 }
 
 // latest keeps the newest mount at each mountpoint. It removes the records of older ones if their

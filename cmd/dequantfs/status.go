@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -17,62 +18,87 @@ import (
 )
 
 func newStatus() *cobra.Command {
-	var asJSON, watch bool
+	var asJSON, watch, without bool
 	c := &cobra.Command{
 		Use:   "status [MOUNTPOINT]",
 		Short: "show the mounts of this user and how much they serve",
-		Long: "Show the mounts and serve commands of this user: bytes served and read from the\n" +
-			"source, rates, hits of the tensor cache, files that are being read. Rates are\n" +
-			"since the beginning; with --watch, of the last second. Reads that the kernel\n" +
-			"answers from its page cache are not counted.",
+		Long: "Show the mounts and serve commands of this user: bytes served to readers and\n" +
+			"read from the source, rates, hits of the tensor cache, files that are being\n" +
+			"read. AHEAD was decoded ahead of loaders, MEMORY is what the kernel has of the\n" +
+			"files now (~: an estimate). Reads that it answers from there are not counted.\n" +
+			"Rates are since the beginning; with --watch, of the last second.",
 		Example: "  dequantfs status\n" +
 			"  dequantfs status /mnt/v3 --watch\n" +
 			"  dequantfs status --json",
 		Args: arity(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if watch {
-				return watchStatus(c.Context(), c.OutOrStdout(), args, asJSON)
+			ask := statusAsker{args: args}
+			if !without {
+				ask.memory = new(memoryAsker)
 			}
-			all, err := statesOf(c.Context(), args)
-			if err != nil {
+			if watch {
+				return ask.watch(c.Context(), c.OutOrStdout(), asJSON)
+			}
+			all, err := ask.states(c.Context())
+			if err != nil && len(all) == 0 {
 				return err
 			}
 			if asJSON {
-				return writeJSON(c.OutOrStdout(), statusFacts(all))
+				return errors.Join(err, writeJSON(c.OutOrStdout(), statusFacts(all)))
 			}
-			return writeStatus(c.OutOrStdout(), all, nil)
+			return errors.Join(err, writeStatus(c.OutOrStdout(), all, nil))
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON; with --watch, one line each second")
 	c.Flags().BoolVar(&watch, "watch", false, "print again every second")
+	c.Flags().BoolVar(&without, "no-memory", false, "do not ask the kernel what is in memory")
 	return c
 }
 
-// statesOf returns the state of all mounts, or of the one at a mountpoint.
+// statesOf returns the state of all mounts, or of the one at a mountpoint. An error may be about
+// the records of some mounts alone. It does not matter if the one at the mountpoint is found.
 func statesOf(ctx context.Context, args []string) ([]mountState, error) {
-	all, err := states(ctx)
-	if err != nil || len(args) == 0 {
-		return all, err
+	all, unreadable := states(ctx)
+	if len(args) == 0 {
+		return all, unreadable
 	}
 	mountpoint := args[0]
 	if !strings.HasPrefix(mountpoint, "http://") { // as serve prints it
+		var err error
 		if mountpoint, err = fs.ResolveMountpoint(mountpoint); err != nil {
 			return nil, err
 		}
 	}
 	i := slices.IndexFunc(all, func(m mountState) bool { return m.Mountpoint == mountpoint })
-	if i < 0 {
+	switch {
+	case i < 0 && unreadable != nil:
+		return nil, unreadable
+	case i < 0:
 		return nil, withHint(fmt.Errorf("%s: this user has mounted nothing there", args[0]),
 			listMounts)
 	}
 	return all[i : i+1], nil
 }
 
-// watchStatus prints the state every second until ctx ends.
-func watchStatus(ctx context.Context, w io.Writer, args []string, asJSON bool) error {
+// statusAsker asks for the state of mounts, and what of their files is in memory.
+type statusAsker struct {
+	args   []string
+	memory *memoryAsker // nil: do not ask
+}
+
+func (a *statusAsker) states(ctx context.Context) ([]mountState, error) {
+	all, err := statesOf(ctx, a.args)
+	if a.memory != nil {
+		a.memory.ask(ctx, all)
+	}
+	return all, err
+}
+
+// watch prints the state every second until ctx ends.
+func (a *statusAsker) watch(ctx context.Context, w io.Writer, asJSON bool) error {
 	var before []mountState
 	for {
-		all, err := statesOf(ctx, args)
+		all, err := a.states(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -115,10 +141,12 @@ func statusFacts(all []mountState) statusJSON {
 	return facts
 }
 
+var statusColumns = []string{"MOUNTPOINT", "STATE", "UP", "SERVED", "RATE", "AHEAD", "MEMORY",
+	"READ", "HITS", "CACHE", "WAITING", "ERRORS", "SOURCE"}
+
 func writeStatus(w io.Writer, all, before []mountState) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table,
-		"MOUNTPOINT\tSTATE\tUP\tSERVED\tRATE\tREAD\tHITS\tCACHE\tWAITING\tERRORS\tSOURCE")
+	fmt.Fprintln(table, strings.Join(statusColumns, "\t"))
 	for _, m := range all {
 		fmt.Fprintln(table, strings.Join(m.row(earlier(before, m)), "\t"))
 	}
@@ -145,13 +173,16 @@ func earlier(before []mountState, m mountState) snapshot {
 func (m *mountState) row(before snapshot) []string {
 	row := []string{oneLine(m.Mountpoint), m.State}
 	if m.State != stateAlive {
-		return append(row, "-", "-", "-", "-", "-", "-", "-", "-", oneLine(m.Source))
+		row = append(row, slices.Repeat([]string{"-"}, len(statusColumns)-3)...)
+		return append(row, oneLine(m.Source))
 	}
 	s := m.Stats
 	return append(row,
 		m.Time.Sub(m.Started).Round(time.Second).String(),
 		formatSize(s.Bytes),
 		formatRate(s.Bytes-before.Stats.Bytes, m.Time.Sub(before.Time)),
+		formatSize(s.Ahead.Bytes),
+		m.Memory.String(),
 		formatSize(s.SourceBytes),
 		formatShare(s.Hits, s.Hits+s.Misses),
 		formatSize(s.CacheUsed)+"/"+formatSize(s.CacheBudget),
@@ -170,6 +201,9 @@ func (m *mountState) writeRemarks(w io.Writer) {
 	}
 	for _, r := range m.Stats.Reading {
 		say("reading %s", r)
+	}
+	if m.Stats.Ahead.Unread > 0 {
+		say("%s are decoded ahead of loaders", formatSize(m.Stats.Ahead.Unread))
 	}
 	if m.Stats.Network != nil {
 		say("network: %s", formatTraffic(m.Stats.Network))

@@ -50,7 +50,7 @@ func (v *viewFlags) register(c *cobra.Command) {
 		"`A,B` of "+strings.Join(layoutNames(), ", ")+" (default "+standard+")")
 	v.set.StringVar(&v.dtype, "dtype", autoDType, "computed: auto, bf16, f16, f32")
 	v.set.StringVar(&v.cast, "cast", "computed", "gets dtype: computed or all")
-	v.set.StringVar(&v.ep, "ep", "", "only experts of rank `R/N`, R from 0; or all/N")
+	v.set.StringVar(&v.ep, "ep", "", "experts of rank `R/N`; all/N: the rest is shared")
 	v.set.StringVar(&v.mtp, "mtp", "auto", "MTP layers: auto, keep or drop")
 	v.set.StringVar(&v.include, "include", "", "only names that `REGEX` matches at the start")
 	v.set.StringVar(&v.exclude, "exclude", "", "leave out names that `REGEX` matches at the start")

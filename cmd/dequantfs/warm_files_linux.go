@@ -29,9 +29,15 @@ type wanted struct {
 	patterns         string // as given, for messages
 
 	seen    map[fileID]bool
-	names   []string
+	found   []foundFile
 	tensors []string // some of those that were looked at
 	looked  int
+}
+
+// foundFile is a file of which something may be wanted.
+type foundFile struct {
+	name string
+	size int64
 }
 
 // fileID tells files apart. The ranks of a mount share files.
@@ -68,8 +74,8 @@ func (v *wanted) list(ctx context.Context, args []string) (files []pagecache.Fil
 			return nil, explainDead(arg, err)
 		}
 	}
-	for _, name := range v.names {
-		f, err := v.file(name)
+	for _, found := range v.found {
+		f, err := v.file(found)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +117,7 @@ func (v *wanted) addFolder(ctx context.Context, dir string) error {
 	if err := v.oneLayout(dir); err != nil {
 		return err
 	}
-	before, ranks := len(v.names), map[string]bool{}
+	before, ranks := len(v.found), map[string]bool{}
 	// The root may be a link, which WalkDir does not follow.
 	err := filepath.WalkDir(filepath.Clean(dir)+"/.", func(
 		name string, e iofs.DirEntry, err error,
@@ -136,7 +142,7 @@ func (v *wanted) addFolder(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return v.something(dir, len(v.names) > before, ranks)
+	return v.something(dir, len(v.found) > before, ranks)
 }
 
 // rankFolder matches the folder of an expert-parallel rank.
@@ -202,39 +208,36 @@ func (v *wanted) addFile(name string, info os.FileInfo) {
 		}
 		v.seen[id] = true
 	}
-	v.names = append(v.names, name)
+	v.found = append(v.found, foundFile{name, info.Size()})
 }
 
 // file returns what is wanted of a file.
-func (v *wanted) file(name string) (pagecache.File, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return pagecache.File{}, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return pagecache.File{}, err
-	}
-	parts := []pagecache.Range{{Len: info.Size()}}
+func (v *wanted) file(found foundFile) (pagecache.File, error) {
+	parts := []pagecache.Range{{Len: found.size}}
 	if v.patterns != "" {
-		if parts, err = v.choose(f, info.Size()); err != nil {
-			return pagecache.File{}, fmt.Errorf("%s: %w", name, err)
+		var err error
+		if parts, err = v.choose(found); err != nil {
+			return pagecache.File{}, fmt.Errorf("%s: %w", found.name, err)
 		}
 	}
-	return pagecache.File{Name: name, Ranges: pagecache.Pages(info.Size(), parts...)}, nil
+	return pagecache.File{Name: found.name, Ranges: pagecache.Pages(found.size, parts...)}, nil
 }
 
 // choose returns where the chosen tensors of a file are. Of the file it reads the header alone: the
 // kernel is told not to read ahead.
-func (v *wanted) choose(f *os.File, size int64) (parts []pagecache.Range, err error) {
-	if !strings.HasSuffix(f.Name(), ".safetensors") {
+func (v *wanted) choose(found foundFile) (parts []pagecache.Range, err error) {
+	if !strings.HasSuffix(found.name, ".safetensors") {
 		return nil, errors.New("patterns choose tensors, and this is not a *.safetensors file")
 	}
+	f, err := os.Open(found.name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
 	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM); err != nil {
 		return nil, err
 	}
-	h, err := safetensors.ReadHeader(f, size)
+	h, err := safetensors.ReadHeader(f, found.size)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func newWarm() *cobra.Command {
 			"in which loaders read them. Files that are in memory are skipped. Any folder with\n" +
 			"*.safetensors will do, such as an export, or one rank or layout of a mount. It\n" +
 			"stops when memory is full, before the kernel drops what it has brought; the exit\n" +
-			"status is then 1. With --check it reads nothing, and says how much is in memory.",
+			"status is then 1. With --check it reads no tensors, and says how much is there.",
 		Example: "  dequantfs warm /mnt/v3/hf\n" +
 			"  dequantfs warm /mnt/v3/hf --include model.layers.12\n" +
 			"  dequantfs warm /mnt/v3 --ep 3/8 --check",

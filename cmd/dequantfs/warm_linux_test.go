@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -307,6 +308,67 @@ func TestWarmDrawsABarOnATerminal(t *testing.T) {
 		if err != nil || bar != c.bar || lines != c.lines ||
 			!strings.Contains(string(printed), "memory") {
 			t.Errorf("%s: %v, %q, %q", name, err, drawn, printed)
+		}
+	}
+}
+
+// TestStatusSaysWhatIsInMemory compares status with warm --check, for one of two layouts.
+func TestStatusSaysWhatIsInMemory(t *testing.T) {
+	requireFUSE(t)
+	s := newSession(t)
+	s.run("mount", "-q", "--layout", "hf,native", s.source, s.mnt)
+	m := s.status().Memory
+	if m == nil || m.Bytes != 0 || m.Of == 0 || !m.Exact {
+		t.Fatalf("before: %+v", m)
+	}
+	if _, said, err := s.warm(filepath.Join(s.mnt, "native")); err != nil {
+		t.Fatal(err, said)
+	}
+	eventually(t.Fatalf, func() error {
+		facts, said, err := s.warm("--check", s.mnt)
+		if err != nil {
+			t.Fatal(err, said)
+		}
+		m := s.status().Memory
+		if m == nil || m.Bytes != *facts.InMemory || m.Of != facts.Bytes || !m.Exact {
+			return fmt.Errorf("%+v, and warm counts %d of %d", m, *facts.InMemory, facts.Bytes)
+		}
+		if m.Bytes < m.Of/3 || m.Bytes > m.Of*2/3 {
+			return fmt.Errorf("%+v for one of two layouts", m)
+		}
+		return nil
+	})
+	if m := s.statusOf("--no-memory").Memory; m != nil {
+		t.Errorf("with --no-memory: %+v", m)
+	}
+}
+
+// TestStatusAnswersIfAMountDoesNot: a mount that is asked already is not asked again, and has no
+// number.
+func TestStatusAnswersIfAMountDoesNot(t *testing.T) {
+	var a memoryAsker
+	if !a.begin("/mnt/a") || a.begin("/mnt/a") || !a.begin("/mnt/b") {
+		t.Error("a mount is asked twice at once, or another one is not")
+	}
+	all := []mountState{{State: stateAlive}, {State: stateDead}}
+	all[0].Mountpoint, all[1].Mountpoint = "/mnt/a", "/mnt/c"
+	a.ask(t.Context(), all)
+	if all[0].Memory != nil || all[1].Memory != nil {
+		t.Errorf("%v, %v", all[0].Memory, all[1].Memory)
+	}
+	a.end("/mnt/a")
+	if !a.begin("/mnt/a") {
+		t.Error("a mount that has answered is not asked again")
+	}
+}
+
+func TestMemoryInWords(t *testing.T) {
+	for want, m := range map[string]*memoryState{
+		"-": nil, "0B": {Exact: true}, "3MiB": {3 << 20, 4 << 20, true},
+		"~1GiB": {1 << 30, 1 << 40, false},
+	} {
+		if got := m.String(); got != want {
+			t.Errorf("%+v: %s", m, got)
 		}
 	}
 }

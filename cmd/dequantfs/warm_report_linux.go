@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -83,7 +85,10 @@ func (r *warmReport) facts() warmJSON {
 	if r.held != nil {
 		facts.InMemory = &in
 	}
-	if r.stopped != nil {
+	switch {
+	case errors.Is(r.stopped, context.Canceled):
+		facts.Stopped = errInterrupted.Error()
+	case r.stopped != nil:
 		facts.Stopped = r.stopped.Error()
 	}
 	for i, f := range r.files {

@@ -86,7 +86,7 @@ func (m *Manifest) difference(other *Manifest) string {
 	case !slices.Equal(m.Views, other.Views):
 		return fmt.Sprintf("of another view: %s, not %s", flagsOf(other.Views), flagsOf(m.Views))
 	case !slices.EqualFunc(m.Files, other.Files, sameFile):
-		return "of other files"
+		return "of other files, perhaps of another version of dequantfs"
 	}
 	return ""
 }

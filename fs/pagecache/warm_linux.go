@@ -93,6 +93,8 @@ type warmer struct {
 	first         []piece // the first ones that were brought
 	step          int64   // see ask
 	looked        time.Time
+
+	closing sync.WaitGroup
 }
 
 // piece is a window of a file.
@@ -131,8 +133,8 @@ func (s *shared) keeps(off int64) error {
 }
 
 // run brings the files window by window.
-func (w *warmer) run(ctx context.Context, files []File) error {
-	g, ctx := errgroup.WithContext(ctx)
+func (w *warmer) run(caller context.Context, files []File) error {
+	g, ctx := errgroup.WithContext(caller)
 	g.SetLimit(w.Jobs)
 	for i := range files {
 		if ctx.Err() != nil {
@@ -145,6 +147,10 @@ func (w *warmer) run(ctx context.Context, files []File) error {
 	}
 	err := g.Wait()
 	w.forget()
+	w.closing.Wait() // an open file would keep its mount busy
+	if err == nil {
+		err = caller.Err() // windows that were not handed out have no error
+	}
 	return err
 }
 
@@ -165,7 +171,7 @@ func (w *warmer) file(ctx context.Context, g *errgroup.Group, i int, f *File) er
 		}
 	}
 	of.users.Done()
-	go of.close()
+	w.closing.Go(of.close)
 	return nil
 }
 
@@ -288,11 +294,13 @@ func (w *warmer) fetch(p piece) error {
 	if err := w.ask(p); err != nil {
 		return fmt.Errorf("%s: at byte %d: %w", p.open.Name(), p.at.Off, err)
 	}
-	n, err := Resident(p.open.File, p.at)
+	n, err := present(p.open.File, p.at)
 	if err != nil || n == p.at.Len {
 		return err
 	}
-	w.askForLess()
+	if n < p.at.Len/2 {
+		w.askForLess()
+	}
 	return w.read(p)
 }
 

@@ -42,14 +42,22 @@ func cold(t *testing.T, size int64) *os.File {
 // drop drops a file from memory.
 func drop(f *os.File) error { return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) }
 
-// byMincore counts the bytes of a range in memory with mincore.
-func byMincore(t *testing.T, f *os.File, r Range) int64 {
+// byMincore counts the pages of a range in memory, one mapping for each.
+func byMincore(t *testing.T, f *os.File, r Range) (bytes int64) {
 	t.Helper()
-	pages, err := mincore(f, r)
-	if err != nil {
-		t.Fatal(err)
+	page := os.Getpagesize()
+	for at := r.Off; at < r.Off+r.Len; at += int64(page) {
+		m, err := unix.Mmap(int(f.Fd()), at, page, unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seen [1]byte
+		if err := errors.Join(mincoreOf(m, seen[:]), unix.Munmap(m)); err != nil {
+			t.Fatal(err)
+		}
+		bytes += int64(seen[0]&1) * int64(page)
 	}
-	return pages * int64(os.Getpagesize())
+	return bytes
 }
 
 // byFincore counts the bytes of a file in memory with util-linux.
@@ -208,6 +216,13 @@ func TestWarmEndsAsItsCallerSays(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || brought > 2*window {
 		t.Errorf("by ctx: brought %d, %v", brought, err)
 	}
+	err = (&warmer{Options: Options{Jobs: 1}}).run(ctx, files)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("by ctx, before the first window: %v", err)
+	}
+	if err := drop(f); err != nil {
+		t.Fatal(err)
+	}
 	gone := errors.New("gone")
 	_, err = Warm(t.Context(), files, Options{Look: func() error { return gone }})
 	if !errors.Is(err, gone) {
@@ -223,5 +238,35 @@ func TestWarmEndsAsItsCallerSays(t *testing.T) {
 	files[0].Name += "-missing"
 	if _, err = Warm(t.Context(), files, Options{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// TestEstimateIsExactOrNear looks at all of a file, at an eighth, and at half of its pieces.
+func TestEstimateIsExactOrNear(t *testing.T) {
+	const size = 64*mib - 4000
+	f := cold(t, size)
+	file := File{f.Name(), []Range{{0, 24 * mib}}}
+	if _, err := Warm(t.Context(), []File{file}, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	file.Ranges = []Range{{0, size}}
+	for _, most := range []int64{size, size - 1, 8 * mib} {
+		bytes, exact, err := estimate(t.Context(), []File{file}, most)
+		near := bytes > 18*mib && bytes < 30*mib // one piece of 8 is 8 MiB of the file
+		if err != nil || exact != (most == size) || !near || exact && bytes != 24*mib {
+			t.Errorf("of %d bytes: %d, %v, %v", most, bytes, exact, err)
+		}
+	}
+	for _, n := range []int64{1, 2, 7, 100} {
+		var wanted int64
+		for _, r := range sample([]File{file}, n)[0].Ranges {
+			if r.Len <= 0 || r.Len > samplePart || r.Off%samplePart != 0 || r.Off+r.Len > size {
+				t.Errorf("1 of %d: %v", n, r)
+			}
+			wanted += r.Len
+		}
+		if n == 1 && wanted != size || wanted > size/n+samplePart {
+			t.Errorf("1 of %d: %d bytes of %d", n, wanted, size)
+		}
 	}
 }

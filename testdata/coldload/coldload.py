@@ -26,7 +26,8 @@ import report
 HERE = pathlib.Path(__file__).resolve().parent
 LARGE = {"layers": 8, "experts": 128, "vocabulary": 151936}  # 6.2 GB, shown as 11.2 GB
 SMALL = {"layers": 2, "experts": 64, "vocabulary": 16384}  # 0.75 GB, shown as 1.4 GB
-SWITCHES = ("read-ahead-files", "ahead")  # flags of mount, with which nothing is decoded ahead
+OWN = "-own"  # of folders with checkpoints that transformers dequantizes itself
+SWITCH = ["--ahead", "off"]  # nothing is decoded ahead
 
 
 def arguments():
@@ -71,10 +72,7 @@ class Run:
             return [], None
         if self.options.baseline:
             return [], self.options.baseline
-        for flag in SWITCHES:
-            if machine.has(flag):
-                return ["--" + flag, "off"], None
-        raise RuntimeError("mount has no flag that switches decoding ahead off: give an older binary with --baseline")
+        return SWITCH, None
 
     def copy(self, layout):
         return f"{self.source}-{layout}"
@@ -91,6 +89,8 @@ class Run:
         if "transformers" in o.only:
             self.make(self.tiny(False), lambda d: checkpoint.make(d, 1, 8, 128))
             self.make(self.tiny(True), lambda d: machine.command("export", self.tiny(False), d, "--layout", "hf"))
+            for directory in (self.source, self.tiny(False)):
+                self.make(directory + OWN, lambda d, of=directory: decoded_by_transformers(of, d))
         with machine.mount(self.source, self.point, "hf"):
             self.shown = files.size(files.shards(self.point))
         self.results.source, self.results.shown = files.size(files.shards(self.source)), self.shown
@@ -111,7 +111,7 @@ class Run:
         say(f"making {directory}")
         shutil.rmtree(directory + ".new", ignore_errors=True)
         how(directory + ".new")
-        for path in files.shards(directory + ".new"):  # dirty pages cannot be dropped
+        for path in pathlib.Path(directory + ".new").glob("*.safetensors"):  # dirty pages cannot be dropped
             fd = os.open(path, os.O_RDONLY)
             os.fsync(fd)
             os.close(fd)
@@ -132,7 +132,7 @@ class Run:
         kind, _, layout = name.partition(" ")
         self.chill()
         if kind == "source":
-            yield self.source
+            yield self.source + OWN
         elif kind == "copy":
             yield self.copy(layout)
         elif kind == "mount":
@@ -145,6 +145,16 @@ class Run:
     def record(self, name, n, seconds, **facts):
         self.results.add(name, n, seconds, **facts)
         say(f"  {name}: {n / seconds / 1e9:.2f} GB/s in {seconds:.2f} s")
+
+
+def decoded_by_transformers(source, directory):
+    """The same checkpoint, whose configuration tells transformers to dequantize it."""
+    os.mkdir(directory)
+    for path in pathlib.Path(source).glob("*.safetensors*"):
+        os.symlink(path, os.path.join(directory, path.name))
+    config = json.loads((pathlib.Path(source) / "config.json").read_text())
+    config["quantization_config"]["dequantize"] = True
+    (pathlib.Path(directory) / "config.json").write_text(json.dumps(config, indent=1))
 
 
 def say(text):
@@ -188,7 +198,7 @@ def loads(run, loader, layouts, arguments=((),)):
 def transformers(run):
     def own():
         with run.target("source") as where:
-            n, seconds = loaders.run("transformers", [(where, run.device, run.tiny(False))])
+            n, seconds = loaders.run("transformers", [(where, run.device, run.tiny(False) + OWN)])
             run.record("transformers: its own dequantization, cold", n, seconds)
 
     layouts = [x for x in run.options.layouts if x != "native"]
@@ -286,14 +296,18 @@ def main():
             run.results.note(f"{number} of {options.rounds} rounds: a further one would end after --until {options.until:.0f}")
             break
         say(f"round {number + 1} of {options.rounds}")
-        for step in steps if number % 2 == 0 else reversed(steps):
-            step()
+        for step in steps[:: 1 if number % 2 == 0 else -1]:
+            try:
+                step()
+            except RuntimeError as e:
+                run.results.fail(str(e))
+                steps.remove(step)
     run.results.machine = {"cores": options.cores, "device": run.device, "version": machine.command("version").stdout.strip()}
     run.results.write(sys.stdout)
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(run.results.facts(), indent=1))
     if options.remove:
-        for directory in (run.source, run.copy("hf"), run.copy("transformers")):
+        for directory in (run.source, run.source + OWN, run.copy("hf"), run.copy("transformers")):
             shutil.rmtree(directory, ignore_errors=True)
     return 0 if run.results.good() else 1
 

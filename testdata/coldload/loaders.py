@@ -49,22 +49,19 @@ def bytes_of(tensors):
 
 
 def from_pretrained(directory, where):
-    """Load a model and return its bytes. transformers itself decodes a quantized one."""
-    more = {}
-    if "quantization_config" in (pathlib.Path(directory) / "config.json").read_text():
-        more["quantization_config"] = transformers.FineGrainedFP8Config(dequantize=True)
+    """Load a model and return its bytes."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.bfloat16, device_map=where, local_files_only=True, **more
+        directory, dtype=torch.bfloat16, device_map=where, local_files_only=True
     )
     parameters = list(model.parameters())
-    if any(p.dtype != torch.bfloat16 or p.device != torch.device(where) for p in parameters):
-        raise RuntimeError("the model has parameters of another dtype, or elsewhere")
+    if other := {(p.dtype, p.device) for p in parameters} - {(torch.bfloat16, torch.device(where))}:
+        raise RuntimeError(f"the model has parameters of {other}")
     settle(where, parameters)
     return bytes_of(parameters)
 
 
 def with_transformers(directory, where, tiny):
-    """from_pretrained. It loads a tiny model before, since transformers imports much at first use."""
+    """from_pretrained. It loads a tiny model before, since much is imported at first use."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     prepare(where)
@@ -200,7 +197,8 @@ context.set_forkserver_preload(["loaders"])
 def run(loader, jobs, group=None):
     """Load in one process for each job, at the same time. Return the bytes and the seconds."""
     barrier = context.Barrier(len(jobs))
-    threads = max(len(os.sched_getaffinity(0)) // len(jobs), 1)
+    cores = len(os.sched_getaffinity(0))
+    threads = max(cores // len(jobs), 1) if cores > 4 else 1  # several wait for each other by spinning
     children = []
     for args in jobs:
         ours, theirs = context.Pipe(duplex=False)

@@ -1,8 +1,7 @@
 """The figures, and what they must be."""
 
 import statistics
-
-MIB = 1 << 20
+import sys
 
 
 class Results:
@@ -11,7 +10,7 @@ class Results:
     def __init__(self):
         self.runs = {}  # name → list of (bytes, seconds, facts)
         self.wanted = []  # (what, function of these results → value or None, bound, "least" or "most")
-        self.notes, self.machine = [], {}
+        self.notes, self.failures, self.machine = [], [], {}
         self.source = self.shown = 0
 
     def add(self, name, n, seconds, **facts):
@@ -22,6 +21,11 @@ class Results:
 
     def skip(self, what, why):
         self.note(f"{what}: skipped: {why}")
+
+    def fail(self, text):
+        """Something that could not be measured. It is not tried again."""
+        print(f"  failed: {text}", file=sys.stderr, flush=True)
+        self.failures.append(text)
 
     def rates(self, name):
         return [n / max(seconds, 1e-9) for n, seconds, _ in self.runs.get(name, [])]
@@ -95,7 +99,7 @@ class Results:
     # --- output ----------------------------------------------------------------------------------
 
     def judged(self):
-        """Each ratio that could be computed, and whether it holds. Without a bound it is a figure."""
+        """Each ratio that was measured, and whether it holds. Without a bound it is a figure."""
         for what, value, bound, how in self.wanted:
             v = value()
             if v is not None:
@@ -103,7 +107,7 @@ class Results:
                 yield {"what": what, "value": round(v, 3), "wanted": bound, "how": how, "holds": holds}
 
     def good(self):
-        return all(j["holds"] is not False for j in self.judged())
+        return not self.failures and all(j["holds"] is not False for j in self.judged())
 
     def facts(self):
         measures = [
@@ -125,6 +129,7 @@ class Results:
             "measures": measures,
             "ratios": list(self.judged()),
             "notes": self.notes,
+            "failures": self.failures,
         }
 
     def write(self, out):
@@ -146,5 +151,7 @@ class Results:
             sign = "" if j["wanted"] is None else ("≥ " if j["how"] == "least" else "≤ ") + f"{j['wanted']:g}"
             holds = {None: "", True: "yes", False: "NO"}[j["holds"]]
             print(f"{j['what']:{width}}  {j['value']:6.2f}  {sign:>6}  {holds}", file=out)
+        for f in self.failures:
+            print(f"failed: {f}", file=out)
         for n in self.notes:
             print(f"note: {n}", file=out)

@@ -12,6 +12,8 @@ import tempfile
 import urllib.request
 
 import families
+import ml_dtypes
+import numpy as np
 from checks import check, expect, python
 from container import write_checkpoint
 from light import digests
@@ -155,6 +157,90 @@ def token():
             with check("hf download with the token"):
                 run(environment | {"HF_TOKEN": secret.read_text().strip()}, *download)
                 expect(wanted(f"{to}/got") == wanted(exported), "the download differs from the export")
+
+
+CROWD = """
+import concurrent.futures, hashlib, json, pathlib, sys, huggingface_hub as hub
+def client(n):
+    folder = pathlib.Path(hub.snapshot_download("tiny/hf", local_dir=f"{sys.argv[1]}/{n}", max_workers=1))
+    files = [p for p in folder.iterdir() if p.is_file()]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+with concurrent.futures.ThreadPoolExecutor(64) as threads:
+    print(json.dumps(list(threads.map(client, range(64)))))
+"""
+
+
+def crowd():
+    """64 clients at once: downloads of huggingface_hub, and curl in processes of its own."""
+    case = families.make("deepseek_v3", 6)
+    with tempfile.TemporaryDirectory() as directory:
+        write_checkpoint(directory, case.config, case.tensors, 2, True)
+        with client(directory) as (url, exported, environment):
+            quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # 64 threads block each other in tqdm
+            for version in ("", "HUB_036"):
+                with check(f"64 downloads at once {version}"), tempfile.TemporaryDirectory() as to:
+                    found = json.loads(run(environment | quiet, python(version), "-c", CROWD, to))
+                    expect(len(found) == 64, f"there are {len(found)}")
+                    expect(all(f == wanted(exported) for f in found), "a download differs from the export")
+            with check("64 curl at once"):
+                shards = sorted(exported.glob("*.safetensors"))
+                args = [["curl", "-sf", f"{url}/tiny/hf/resolve/main/{shards[n % len(shards)].name}"] for n in range(64)]
+                started = [subprocess.Popen(a, stdout=subprocess.PIPE) for a in args]
+                for n, p in enumerate(started):
+                    got = p.communicate(timeout=300)[0]
+                    expect(p.returncode == 0, f"curl ended with {p.returncode}")
+                    expect(got == shards[n % len(shards)].read_bytes(), "a file differs from the export")
+
+
+def sent(url):
+    """The bytes that the server has sent."""
+    servers = json.loads(command("status", "--json").stdout)["servers"]
+    return next(s["stats"]["bytes"] for s in servers if s["mountpoint"] == url)
+
+
+def killed():
+    """A download that is killed does not fetch what is complete again, nor a part of a file in 0.x.
+
+    2.x begins a file anew, by design: it keeps no parts.
+    """
+    case = families.make("deepseek_v3", 7)
+    rng = np.random.default_rng(7)
+    large = next(k for k in case.tensors if k.endswith("lm_head.weight"))
+    case.tensors[large] = rng.integers(0, 1 << 15, (12_000, 16_384), np.uint16).view(ml_dtypes.bfloat16)
+    with tempfile.TemporaryDirectory() as directory:
+        write_checkpoint(directory, case.config, case.tensors, 8, True)
+        with client(directory) as (url, exported, environment):
+            for version, parts in (("", False), ("HUB_036", True)):
+                with check(f"a killed download goes on {version}"):
+                    goes_on(url, exported, environment | {"HF_HOME": f"{directory}/home{version}"}, version, parts)
+
+
+def have(home):
+    """The bytes of complete files and of parts in a cache."""
+    complete = part = 0
+    folder = pathlib.Path(home) / "hub/models--tiny--hf/blobs"
+    for path in folder.iterdir() if folder.exists() else ():
+        with contextlib.suppress(FileNotFoundError):  # it was renamed
+            size = path.stat().st_size
+            complete, part = (complete, part + size) if path.suffix == ".incomplete" else (complete + size, part)
+    return complete, part
+
+
+def goes_on(url, exported, environment, version, parts):
+    words = [python(version), "-c", "import huggingface_hub as h; print(h.snapshot_download('tiny/hf'))"]
+    download = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    complete = part = 0
+    while complete < 1_000_000 or part < 50_000_000:
+        expect(download.poll() is None, "the download is complete before it could be killed")
+        complete, part = have(environment["HF_HOME"])
+    download.kill()
+    download.wait()
+    complete, part = have(environment["HF_HOME"])
+    before, size = sent(url), sum(p.stat().st_size for p in exported.iterdir())
+    folder = run(environment, *words).strip()
+    expect(wanted(folder) == wanted(exported), "the download differs from the export")
+    again = sent(url) - before - (size - complete - part * parts)
+    expect(again < complete // 2, f"{again} bytes too many were sent again of {size}, after {complete} and {part}")
 
 
 LOGITS = """

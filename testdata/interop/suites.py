@@ -28,7 +28,7 @@ LOADERS = (
     "runai",
     "servers",
 )
-SERVED = [("serve", f, 600) for f in ("hub", "tools", "token", "transformers")]
+SERVED = [("serve", f, 600) for f in ("hub", "tools", "token", "crowd", "killed", "transformers")]
 HEAVY = [("loaders", f, 600) for f in LOADERS]
 HEAVY += [("titan", f, 600) for f in titan.CHILDREN]
 HEAVY += [("reference", f, 600) for f in (*reference.GROUPS, "differs")]
@@ -38,7 +38,7 @@ HEAVY += [("stores", f, 600) for f in ("torch", "transformers")]
 HEAVY += [("groups", f, 600) for f in ("listing", *groups.CHILDREN)]
 BACK = [("back", f, 600) for f in ("to_hf", "to_hf_families", "amax", "twice", "transformers_fp8")]
 STRICT = [("strict", f, 600) for f in ("others", "blocks", "goldens", "teeth")]
-BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")]
+BENCH = [("bench", f, 600) for f in ("peer", "packed", "full_size")] + [("direct", "loaders", 600)]
 ADAPTERS = [("adapters", f, 600) for f in adapters.GROUPS]
 ADAPTERS += [("predictions", "views", 600)]
 LIBRARIES = [("libraries", f, 600, "LIBRARIES") for f in libraries.GROUPS] + [("libraries", "g_idx", 600, "013")]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the command of a systemd unit in a root, in place of systemd, which does not run in a container.
+"""Runs the command of a systemd unit in a root, in place of systemd.
 
     unit.py ROOT UNIT INSTANCE
 
@@ -11,6 +11,7 @@ import os
 import pathlib
 import resource
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ unit = dict(line.split("=", 1) for line in lines if "=" in line and not line.sta
 assert unit["Type"] == "notify" and unit["NoNewPrivileges"] == "yes", unit
 command = shlex.split(unit["ExecStart"].replace("%I", instance))
 mountpoint = command[-1]
+chroot = shutil.which("chroot")
 assert pathlib.Path(command[0]).is_absolute() and instance in mountpoint, command
 
 
@@ -40,14 +42,14 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
     told.bind(str(address))
     told.settimeout(60)
     service = subprocess.Popen(
-        ["chroot", root, "setpriv", "--no-new-privs", *command],
+        [chroot, root, "setpriv", "--no-new-privs", *command],
         env={"NOTIFY_SOCKET": "/run/notify", "PATH": os.defpath}, preexec_fn=prepare)
     try:
         while "READY=1" not in told.recv(4096).decode().splitlines():
             pass
         assert mounted()
         text = subprocess.run(
-            ["chroot", "--userspec=1000:1000", root, "cat", f"{mountpoint}/hf/config.json"],
+            [chroot, "--userspec=1000:1000", root, "cat", f"{mountpoint}/hf/config.json"],
             check=True, stdout=subprocess.PIPE, text=True).stdout
         assert "deepseek_v3" in text, text
     finally:

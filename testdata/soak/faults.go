@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -76,6 +77,17 @@ var faults = []fault{
 	{name: "times without descriptors", cause: (*soak).starveOfDescriptors},
 	{name: "crowds at the metrics", cause: (*soak).crowd},
 	{name: "times memory taken away", cause: (*soak).squeeze},
+	{name: "kills while it decodes ahead", cause: (*soak).killAhead},
+	{name: "unmounts while it decodes ahead", cause: (*soak).unmountAhead},
+	{name: "sources that stall ahead", cause: (*soak).stallAhead},
+	{name: "sources that fail ahead", cause: (*soak).failAhead},
+}
+
+// keepFaults keeps the faults with a text in their names, and says whether there are any.
+func keepFaults(only string) bool {
+	faults = slices.DeleteFunc(faults,
+		func(f fault) bool { return !strings.Contains(f.name, only) })
+	return len(faults) > 0
 }
 
 // disturbed does something during which reads may fail.
@@ -114,11 +126,16 @@ func (s *soak) quiet(ctx context.Context) error {
 	return nil
 }
 
+// readAhead is what the kernel reads ahead by itself. It is small, since dequantfs decodes ahead of
+// readers that have read a few times as much, and the files here are small.
+const readAhead = "1MiB"
+
 // mount mounts the views with a small cache, in a small cgroup where there can be one.
 func (s *soak) mount(ctx context.Context) error {
 	mnt := s.path("mnt")
 	args := []string{s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt,
-		"--layout", "native,hf", "--cache-size", "24MiB", "--metrics", "127.0.0.1:0"}
+		"--layout", "native,hf", "--cache-size", "24MiB", "--metrics", "127.0.0.1:0",
+		"--read-ahead", readAhead}
 	if s.group != nil {
 		args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, s.group.Procs()}, args...)
 	}
@@ -151,11 +168,20 @@ func (s *soak) said() []byte {
 }
 
 // answers reports whether a living FUSE mount is at mnt. The kernel still answers many calls for a
-// dead mount, but not this one.
+// dead mount, but not this one. A mount whose process cannot end may never answer.
 func answers(mnt string) bool {
 	const fuse = 0x65735546
-	var stat syscall.Statfs_t
-	return syscall.Statfs(mnt, &stat) == nil && stat.Type == fuse
+	answer := make(chan bool, 1)
+	go func() {
+		var stat syscall.Statfs_t
+		answer <- syscall.Statfs(mnt, &stat) == nil && stat.Type == fuse
+	}()
+	select {
+	case a := <-answer:
+		return a
+	case <-time.After(10 * time.Second):
+		return false
+	}
 }
 
 // gone waits for the daemon's end.
@@ -167,6 +193,8 @@ func (s *soak) gone() error {
 	case <-time.After(s.limit):
 		s.hung.Add(1)
 		s.daemon.Process.Kill()
+		syscall.Unmount(s.path("mnt"), syscall.MNT_FORCE) // ends what waits for it
+		s.complain("the process behind the mount does not end")
 		return errors.New("the process behind the mount does not end")
 	}
 }
@@ -254,7 +282,9 @@ func (s *soak) clear() {
 		s.daemon.Process.Signal(syscall.SIGTERM)
 		s.gone()
 	}
-	syscall.Unmount(s.path("mnt"), syscall.MNT_DETACH)
+	for _, mnt := range []string{"mnt", "beside", "through"} {
+		syscall.Unmount(s.path(mnt), syscall.MNT_DETACH)
+	}
 	if s.group != nil {
 		s.group.Remove()
 	}

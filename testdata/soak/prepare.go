@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
@@ -28,12 +30,17 @@ type soak struct {
 	fio     fioFile
 	fioSkip int64 // bytes of the tensor before what fio has written
 	files   []file
-	daemon  *exec.Cmd     // nil: none runs
-	ended   chan error    // what its end was
-	env     []string      // its environment; nil: ours
-	group   *cgroup.Group // of the daemon, if there can be one
+	// of a source whose shards have all that their files need
+	together []file
+	daemon   *exec.Cmd     // nil: none runs
+	ended    chan error    // what its end was
+	env      []string      // its environment; nil: ours
+	group    *cgroup.Group // of the daemon, if there can be one
 	// for a read, or for the daemon to begin or to end: what takes longer hangs
 	limit time.Duration
+
+	gate   sync.RWMutex // held by readers that have a file of the mount open
+	wanted atomic.Int32 // how many want to be alone; forward readers then stop
 	counts
 }
 
@@ -91,7 +98,26 @@ func (s *soak) prepare(ctx context.Context) error {
 		"native,hf"); err != nil {
 		return err
 	}
-	return s.list()
+	if s.files, err = list(s.path("want")); err != nil {
+		return err
+	}
+	return s.prepareTogether(ctx)
+}
+
+// prepareTogether writes a source each of whose shards has all that its file of the view needs.
+func (s *soak) prepareTogether(ctx context.Context) error {
+	c := synth.DeepSeek(synth.Options{
+		Layers: 4, Experts: 12, Hidden: 1024, ExpertIntermediate: 320, Shards: 4, Vocab: 8192,
+	})
+	err := c.Write(s.path("together"))
+	if err == nil {
+		err = s.command(ctx, "export", s.path("together"), s.path("want-together"), "--layout",
+			"hf")
+	}
+	if err == nil {
+		s.together, err = list(s.path("want-together"))
+	}
+	return err
 }
 
 // build builds the command under test.
@@ -189,10 +215,9 @@ func (s *soak) runFio(ctx context.Context, path string, args ...string) error {
 	return nil
 }
 
-// list opens the files that reads are compared with.
-func (s *soak) list() error {
-	root := s.path("want")
-	return filepath.WalkDir(root, func(path string, d iofs.DirEntry, err error) error {
+// list opens the files below root that reads are compared with.
+func list(root string) (files []file, err error) {
+	err = filepath.WalkDir(root, func(path string, d iofs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -212,8 +237,9 @@ func (s *soak) list() error {
 		}
 		name, err := filepath.Rel(root, path)
 		if info.Size() > 0 {
-			s.files = append(s.files, file{name, f, info.Size()})
+			files = append(files, file{name, f, info.Size()})
 		}
 		return err
 	})
+	return files, err
 }

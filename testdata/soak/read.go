@@ -98,11 +98,22 @@ func (s *soak) reader(done <-chan struct{}, seed uint64) {
 			return
 		default:
 		}
-		f := s.files[rng.IntN(len(s.files))]
-		off, n := randomRange(rng, f)
-		way := ways[rng.IntN(len(ways))]
-		s.one(f, way.name, way.read, buf[:n], want[:n], off)
+		s.gate.RLock()
+		s.something(done, rng, buf, want)
+		s.gate.RUnlock()
 	}
+}
+
+// something reads a random range, or now and then much of a layout as a loader does.
+func (s *soak) something(done <-chan struct{}, rng *rand.Rand, buf, want []byte) {
+	if rng.IntN(64) == 0 {
+		s.forward(done, rng, buf, want)
+		return
+	}
+	f := s.files[rng.IntN(len(s.files))]
+	off, n := randomRange(rng, f)
+	way := ways[rng.IntN(len(ways))]
+	s.one(f, way.name, way.read, buf[:n], want[:n], off)
 }
 
 // randomRange chooses small and large ranges alike.
@@ -114,6 +125,12 @@ func randomRange(rng *rand.Rand, f file) (off, n int64) {
 // one reads a range and compares its SHA-256 with what it must be.
 func (s *soak) one(f file, how string, read func(string, []byte, int64) error, p, want []byte,
 	off int64) {
+	s.oneSince(s.epoch.Load(), f, how, read, p, want, off)
+}
+
+// oneSince is one for a reader that has opened the file in an epoch.
+func (s *soak) oneSince(before int64, f file, how string,
+	read func(string, []byte, int64) error, p, want []byte, off int64) {
 	if _, err := f.want.ReadAt(want, off); err != nil {
 		s.failed.Add(1)
 		s.complain("%s: the export: %v", f.name, err)
@@ -122,7 +139,6 @@ func (s *soak) one(f file, how string, read func(string, []byte, int64) error, p
 	for i := range p {
 		p[i] = ^want[i] // so that a byte that is not written is wrong
 	}
-	before := s.epoch.Load()
 	watch := time.AfterFunc(s.limit, func() {
 		s.hung.Add(1)
 		s.complain("%s: a %s of %d bytes at %d takes more than %v", f.name, how, len(p), off,

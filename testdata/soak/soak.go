@@ -60,7 +60,8 @@ func main() {
 		"directory for everything (default that of temporary files)")
 	flag.BoolVar(&o.smallest, "smallest", false,
 		"find the smallest memory cgroup in which each layout is served")
-	flag.StringVar(&o.only, "only", "", "with -smallest: checkpoints with this in their names")
+	flag.StringVar(&o.only, "only", "",
+		"faults, or with -smallest checkpoints, with this in their names")
 	flag.StringVar(&o.layout, "layout", "", "with -smallest: this layout")
 	flag.IntVar(&o.memory, "memory", 32, "with -smallest: MiB to begin with")
 	flag.Parse()
@@ -102,6 +103,9 @@ func run(ctx context.Context, o options) error {
 		return s.steady(ctx, o)
 	}
 	s.makeGroup()
+	if !keepFaults(o.only) {
+		return fmt.Errorf("no fault has %q in its name", o.only)
+	}
 	if err := s.mount(ctx); err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-"""Writes an FP8 and a 4-bit checkpoint of small models below a folder, and what NumPy makes of each.
+"""Writes an FP8 and a 4-bit checkpoint of small models, and plain folders that NumPy computes.
 
 It needs the environment of testdata/interop/run heavy.
 """

@@ -16,10 +16,7 @@ from ._command import Flag, Layout, Path, arguments, call, failure, log, output,
 from ._error import Error
 from ._lifeline import Lifeline
 
-WITHOUT_FUSE = (
-    "from Python, dequantfs.serve(source) needs no FUSE, "
-    "and dequantfs run SOURCE -- python PROGRAM {} mounts where a running program may not"
-)
+WITHOUT_FUSE = "from Python: dequantfs.serve(source)"
 
 
 def mount(
@@ -137,7 +134,7 @@ def _start(words: list[str]) -> Lifeline:
 
 def _explained(error: Error) -> Error:
     """Add the way out of this package to an error of a machine that cannot mount."""
-    if "serve" in error.hint or "export" in error.hint:
+    if "dequantfs serve" in error.hint or "dequantfs export" in error.hint:
         return Error(error.message, f"{error.hint}; {WITHOUT_FUSE}", error.status)
     return error
 

@@ -160,6 +160,12 @@ class Command(Case):
                 self.assertEqual((e.message, e.hint, e.status), (message, hint, 2))
         self.nothing_is_left()
 
+    def test_a_mount_in_the_foreground_is_refused(self):
+        for flags in ({"foreground": True}, {"options": "foreground"}):
+            with self.subTest(**flags), self.assertRaisesRegex(dequantfs.Error, "--foreground cannot be used"):
+                dequantfs.mount(SOURCE, **flags)
+        self.nothing_is_left()
+
     def test_a_missing_source(self):
         for call in (dequantfs.mount, dequantfs.serve, dequantfs.ls):
             with self.subTest(call.__name__), self.assertRaises(dequantfs.Error) as caught:
