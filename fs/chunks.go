@@ -49,7 +49,7 @@ func (r *foreruns) leeway() int64 {
 // work stores bytes while there is something to store and a processor is idle.
 func (r *foreruns) work() {
 	defer r.done.Done()
-	buf := make([]byte, storeSize*3/2+2*pageSize)
+	buf := make([]byte, storeSize+2*pageSize)
 	for {
 		c, ok := r.take()
 		if !ok {
@@ -104,8 +104,8 @@ func (r *foreruns) next(x *forerun) (c chunk, ok bool) {
 		return c, false
 	}
 	n := p.n - in
-	if n > storeSize*3/2 {
-		n = storeSize
+	if n > storeSize {
+		n = storeSize * 2 / 3
 	}
 	c = chunk{x: x, at: x.next}
 	c.file = p.file
@@ -172,6 +172,7 @@ func (r *foreruns) given(c, part chunk) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c.x.view.of(c.file).set(part.from, part.to)
+	c.x.view.front.touch(c.file, part.offset(), n)
 	if c.at >= c.x.reached {
 		c.x.stored = append(c.x.stored, mark{c.at, n})
 	}

@@ -78,7 +78,7 @@ type span struct {
 type foreview struct {
 	shelves []*shelf // in the order of files, and in that of keys
 	given   map[*file]given
-	trails  trails
+	front   *front // on the shelf of keys
 	seen    bool // the kernel knows the files, or will
 }
 
@@ -104,9 +104,10 @@ type forerun struct {
 const (
 	firstWindow = 64 << 20
 	lastWindow  = 1 << 30
-	storeSize   = 1 << 20 // bytes that are stored at once
+	storeSize   = 3 << 20 // the most bytes that are stored at once
 	maxForeruns = 16
 	forgetAfter = 30 * time.Second // a loader from which nothing was heard
+	lately      = 2 * time.Second
 	askEvery    = 100 * time.Millisecond
 )
 
@@ -120,8 +121,8 @@ func (f *FS) newForeruns(path func(string) string, gap int64) *foreruns {
 	for _, files := range f.together() {
 		v := &foreview{
 			shelves: []*shelf{inFiles(files), inKeys(files)}, given: map[*file]given{},
-			trails: trails{far: 2 * gap},
 		}
+		v.front = newFront(v.shelves[1])
 		for _, f := range files {
 			r.views[f] = v
 		}
@@ -199,33 +200,57 @@ func (r *foreruns) end(f *file, off, asked, n int64) {
 func (r *foreruns) follow(f *file, off, n int64, run progress) {
 	v := r.views[f]
 	now := time.Now()
-	had := false
 	for _, x := range r.list {
 		if x.view == v {
-			had = r.sign(x, f, off, n, now) || had
+			r.sign(x, f, off, n, now)
 		}
 	}
-	if n <= pageSize && f.isMark(off/pageSize) {
+	at, byKey := v.front.read(f, off, n)
+	if n <= pageSize && f.isMark(off/pageSize) || r.has(v.shelves[1], now) {
 		return
 	}
-	inFile, inKeys := v.shelves[0], v.shelves[1]
-	long := run.bytes >= enoughBytes(r.gap)
-	inOrder := long && run.leads && !r.has(inKeys)
-	if at, _ := inFile.place(f, off); inOrder {
-		r.start(v, inFile, at+n, run.start, now)
+	if byKey {
+		r.guessAgain(v)
+		r.start(v, v.shelves[1], at, run.start, now)
+	} else if run.leads && run.bytes >= enoughBytes(r.gap) {
+		at, _ := v.shelves[0].place(f, off)
+		r.start(v, v.shelves[0], at+n, run.start, now)
 	}
-	if at, ok := v.trails.follow(inKeys, f, off, n, run.bytes > 0 && !long && !had); ok {
-		r.start(v, inKeys, at, run.start, now)
-	}
+}
+
+// guessAgain drops the foreruns of a loader that was taken for one that reads in the order of files.
+// It will come to what they stored.
+func (r *foreruns) guessAgain(v *foreview) {
+	r.list = slices.DeleteFunc(r.list, func(x *forerun) bool { return x.shelf == v.shelves[0] })
 }
 
 // enoughBytes is how many bytes in a row a loader has read. A tensor that is read alone makes the
 // kernel read up to three windows.
 func enoughBytes(gap int64) int64 { return gap * 7 / 2 }
 
-// sign records that the loader of x may have made a READ. It reports whether it did so in the order
-// of files.
-func (r *foreruns) sign(x *forerun, f *file, off, n int64, now time.Time) bool {
+// sign records that the loader of x may have made a READ.
+func (r *foreruns) sign(x *forerun, f *file, off, n int64, now time.Time) {
+	if x.unmark(f, off, n) {
+		x.seen = now
+		to := x.next
+		if len(x.marks) > 0 {
+			to = x.marks[0].end
+		}
+		r.advance(x, to)
+	}
+	at, ok := x.shelf.place(f, off)
+	if !ok || x.shelf.byKey || at <= x.reached-2*r.gap || at > x.next {
+		return
+	}
+	if !x.ended || at+n <= x.next {
+		x.seen = now
+		r.advance(x, at+n)
+	}
+}
+
+// unmark removes the marks that a READ covers, and reports whether there are any. A forerun that
+// waits for its loader and has no mark takes any READ for a sign.
+func (x *forerun) unmark(f *file, off, n int64) bool {
 	from, to := pages(off, n)
 	had := len(x.marks)
 	x.marks = slices.DeleteFunc(x.marks, func(m mark) bool {
@@ -233,23 +258,7 @@ func (r *foreruns) sign(x *forerun, f *file, off, n int64, now time.Time) bool {
 		page := (p.off + in) / pageSize
 		return p.file == f && page >= from && page < to
 	})
-	if len(x.marks) < had {
-		x.seen = now
-		if len(x.marks) > 0 {
-			r.advance(x, x.marks[0].end)
-		} else {
-			r.advance(x, x.next)
-		}
-	}
-	at, ok := x.shelf.place(f, off)
-	if !ok || x.shelf.byKey || at <= x.reached-2*r.gap || at > x.next+2*r.gap {
-		return false
-	}
-	if at <= x.next && !(x.ended && at+n > x.next) {
-		x.seen = now
-		r.advance(x, at+n)
-	}
-	return true
+	return len(x.marks) < had || had == 0 && x.shelf.byKey && x.unread() >= x.window
 }
 
 // advance records that the loader of x has come to an offset. If it is faster than the forerun, the
@@ -303,9 +312,11 @@ func (r *foreruns) start(v *foreview, s *shelf, at, since int64, now time.Time) 
 	r.introduce(v)
 }
 
-// has reports whether a shelf has a forerun that may go on.
-func (r *foreruns) has(s *shelf) bool {
-	return slices.ContainsFunc(r.list, func(x *forerun) bool { return x.shelf == s && !x.over() })
+// has reports whether a shelf has a forerun that may go on, and whose loader was there lately.
+func (r *foreruns) has(s *shelf, now time.Time) bool {
+	return slices.ContainsFunc(r.list, func(x *forerun) bool {
+		return x.shelf == s && !x.over() && now.Sub(x.seen) < lately
+	})
 }
 
 // over reports whether a forerun goes no further.
