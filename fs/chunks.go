@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"syscall"
 	"time"
 
@@ -11,11 +12,20 @@ import (
 
 // run starts goroutines for what may be stored now.
 func (r *foreruns) run() {
-	for r.running+len(r.reading) < r.most && r.ready() != nil {
+	for r.idle() > 0 && r.ready() != nil {
 		r.running++
 		r.done.Add(1)
 		go r.work()
 	}
+}
+
+// idle returns how many more goroutines may store. READs keep processors busy, but those of a loader
+// that waits for a forerun do not count.
+func (r *foreruns) idle() int {
+	if slices.ContainsFunc(r.list, func(x *forerun) bool { return x.proven && !x.over() }) {
+		return r.most - r.running
+	}
+	return r.most - r.running - len(r.reading)
 }
 
 // ready returns the forerun that is the least far ahead of its loader, of those that may go on.
@@ -80,7 +90,7 @@ func (c chunk) size() int64 { return min(c.to*pageSize, c.file.Size()) - c.offse
 func (r *foreruns) take() (chunk, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.running+len(r.reading) <= r.most {
+	for r.idle() >= 0 {
 		x := r.ready()
 		if x == nil {
 			break

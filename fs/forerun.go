@@ -26,11 +26,12 @@ import (
 // after the loader has read all of it. Bytes that no loader has come to when its forerun is dropped
 // are wasted. No forerun begins while more than a part of what was read is wasted.
 //
-// Readers come first. A forerun works only on processors that no READ uses. It takes neither room
+// Readers come first. A forerun works only on processors that no READ uses, until its loader has
+// come to what it has stored: then it spares that loader its READs. It takes neither room
 // nor read-ahead from readers in the cache (units.Read.Modest), and it decodes no page that the
 // kernel has been given or has asked for.
 //
-// An error of a forerun reaches nobody. The page stays out, and its reader meets its own error.
+// No reader sees an error of a forerun. The page stays out, and its reader meets its own error.
 //
 // # Locks of the kernel
 //
@@ -79,7 +80,7 @@ type foreview struct {
 	shelves []*shelf // in the order of files, and in that of keys
 	given   map[*file]given
 	front   *front // on the shelf of keys
-	seen    bool // the kernel knows the files, or will
+	seen    bool   // the kernel knows the files, or will
 }
 
 // forerun decodes ahead of one loader. Offsets are those of its shelf.
@@ -205,23 +206,26 @@ func (r *foreruns) follow(f *file, off, n int64, run progress) {
 			r.sign(x, f, off, n, now)
 		}
 	}
+	inFile, inKeys := v.shelves[0], v.shelves[1]
 	at, byKey := v.front.read(f, off, n)
-	if n <= pageSize && f.isMark(off/pageSize) || r.has(v.shelves[1], now) {
-		return
-	}
-	if byKey {
-		r.guessAgain(v)
-		r.start(v, v.shelves[1], at, run.start, now)
-	} else if run.leads && run.bytes >= enoughBytes(r.gap) {
-		at, _ := v.shelves[0].place(f, off)
-		r.start(v, v.shelves[0], at+n, run.start, now)
+	x := r.at(inKeys, now)
+	switch {
+	case n <= pageSize && f.isMark(off/pageSize), x != nil && x.proven:
+	case x == nil && byKey:
+		r.guessAgain(inFile)
+		r.start(v, inKeys, at, run.start, now)
+	case run.leads && run.bytes >= enoughBytes(r.gap):
+		at, _ := inFile.place(f, off)
+		r.start(v, inFile, at+n, run.start, now)
 	}
 }
 
-// guessAgain drops the foreruns of a loader that was taken for one that reads in the order of files.
-// It will come to what they stored.
-func (r *foreruns) guessAgain(v *foreview) {
-	r.list = slices.DeleteFunc(r.list, func(x *forerun) bool { return x.shelf == v.shelves[0] })
+// guessAgain drops the foreruns of loaders that were taken for some that read in the order of
+// files. If they read in the order of keys, they will come to what was stored.
+func (r *foreruns) guessAgain(inFile *shelf) {
+	r.list = slices.DeleteFunc(r.list, func(x *forerun) bool {
+		return x.shelf == inFile && !x.proven
+	})
 }
 
 // enoughBytes is how many bytes in a row a loader has read. A tensor that is read alone makes the
@@ -312,11 +316,14 @@ func (r *foreruns) start(v *foreview, s *shelf, at, since int64, now time.Time) 
 	r.introduce(v)
 }
 
-// has reports whether a shelf has a forerun that may go on, and whose loader was there lately.
-func (r *foreruns) has(s *shelf, now time.Time) bool {
-	return slices.ContainsFunc(r.list, func(x *forerun) bool {
-		return x.shelf == s && !x.over() && now.Sub(x.seen) < lately
-	})
+// at returns the forerun on a shelf that may go on, and whose loader was there lately, or nil.
+func (r *foreruns) at(s *shelf, now time.Time) *forerun {
+	for _, x := range r.list {
+		if x.shelf == s && !x.over() && now.Sub(x.seen) < lately {
+			return x
+		}
+	}
+	return nil
 }
 
 // over reports whether a forerun goes no further.

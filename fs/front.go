@@ -11,7 +11,7 @@ type front struct {
 	begun   bool
 
 	moved, bytes int64 // of the front and of READs, since they were last compared
-	follows     bool
+	follows      bool
 }
 
 // frontStep is how many bytes of READs a front compares with its own way.
