@@ -311,7 +311,10 @@ type MissingShardsError struct {
 	err         error
 }
 
+// Error says what is missing, and where.
 func (m *MissingShardsError) Error() string { return m.err.Error() }
+
+// Unwrap returns the error with the text and the kind.
 func (m *MissingShardsError) Unwrap() error { return m.err }
 
 // controlEnd is the ending of aria2's control file beside an unfinished download. The download

@@ -105,8 +105,8 @@ func (r *foreruns) take() (chunk, bool) {
 }
 
 // next returns the next chunk of a forerun. It fails if the kernel has been given all of it, or
-// does not know the file yet. In the order of files, the forerun ends where another loader has been,
-// since that one is ahead.
+// does not know the file yet. In the order of files, the forerun ends where another loader has
+// been, since that one is ahead.
 func (r *foreruns) next(x *forerun) (c chunk, ok bool) {
 	p, in := x.shelf.at(x.next)
 	if _, ok := r.caches.Load(p.file); !ok {

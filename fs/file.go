@@ -128,8 +128,8 @@ func (f *file) readStep(ctx context.Context, p []byte, off int64) error {
 }
 
 // forerun reads p ahead of readers. Neither they nor their streams notice it, and it takes nothing
-// from them in the cache. jumps says that what is read next may be elsewhere, so that a local source
-// is not read ahead.
+// from them in the cache. jumps says that what is read next may be elsewhere, so that a local
+// source is not read ahead.
 func (f *file) forerun(ctx context.Context, p []byte, off int64, jumps bool) error {
 	for n := 0; n < len(p); {
 		step := p[n : n+int(f.step(off+int64(n), int64(len(p)-n)))]

@@ -192,8 +192,8 @@ func TestALoaderInTheOrderOfFilesIsRunAheadOf(t *testing.T) {
 		s.SourceBytes, s.Unused, s.ReadAhead)
 	if s.Bytes > f.size/2 || s.Bytes+s.Ahead.Bytes > f.size*105/100 ||
 		s.SourceBytes > f.size*105/100 {
-		t.Errorf("of %d bytes, readers were given %d, and %d were stored; the source was read for %d",
-			f.size, s.Bytes, s.Ahead.Bytes, s.SourceBytes)
+		t.Errorf("of %d bytes, readers were given %d, and %d were stored; "+
+			"the source was read for %d", f.size, s.Bytes, s.Ahead.Bytes, s.SourceBytes)
 	}
 	if s.Ahead.Unread > 20*mib || s.Ahead.Errors > 0 {
 		t.Errorf("%+v", s.Ahead)
@@ -227,8 +227,8 @@ func TestALoaderInTheOrderOfKeysIsRunAheadOf(t *testing.T) {
 	t.Logf("%d READs of %d bytes, %+v, source %d, unused %d, held %d", s.Requests, s.Bytes, s.Ahead,
 		s.SourceBytes, s.Unused, s.ReadAhead)
 	if s.Bytes > f.size/2 || s.SourceBytes > f.size*105/100 {
-		t.Errorf("of %d bytes, readers were given %d, and %d were stored; the source was read for %d",
-			f.size, s.Bytes, s.Ahead.Bytes, s.SourceBytes)
+		t.Errorf("of %d bytes, readers were given %d, and %d were stored; "+
+			"the source was read for %d", f.size, s.Bytes, s.Ahead.Bytes, s.SourceBytes)
 	}
 }
 

@@ -69,5 +69,6 @@ type trialNode struct{ gofs.Inode }
 // OnAdd makes the file.
 func (n *trialNode) OnAdd(ctx context.Context) {
 	file := &gofs.MemRegularFile{Data: []byte(trialText), Attr: fuse.Attr{Mode: 0o444}}
-	n.AddChild(trialName, n.NewPersistentInode(ctx, file, gofs.StableAttr{Mode: syscall.S_IFREG}), true)
+	child := n.NewPersistentInode(ctx, file, gofs.StableAttr{Mode: syscall.S_IFREG})
+	n.AddChild(trialName, child, true)
 }

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestUnfinishedNamesWhatADownloadIsWriting has the folders of hf download: with --local-dir, and in
-// the cache.
+// TestUnfinishedNamesWhatADownloadIsWriting has the folders of hf download: with --local-dir, and
+// in the cache.
 func TestUnfinishedNamesWhatADownloadIsWriting(t *testing.T) {
 	base := t.TempDir()
 	t.Setenv("HF_HUB_CACHE", base)

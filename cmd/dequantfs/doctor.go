@@ -159,8 +159,8 @@ func examineNetwork(ctx context.Context, c *adapter.Checkpoint) []finding {
 		p.Answer.Round(100*time.Microsecond), formatSize(p.Bytes), formatRate(p.Bytes, p.Took)))
 }
 
-// examineVersion says how a source over a network is pinned: by the commit in its name or, in a store
-// without commits, each file by its own version.
+// examineVersion says how a source over a network is pinned: by the commit in its name or, in a
+// store without commits, each file by its own version.
 func examineVersion(location string, unseen []string) finding {
 	const part = "pinned version"
 	switch {

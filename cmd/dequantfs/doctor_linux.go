@@ -21,8 +21,8 @@ func examineMachine(ctx context.Context) []finding {
 	return append(found, examineMounts(ctx)...)
 }
 
-// examineMounting mounts a small tree and reads it. If that fails, it finds out whether a mount in a
-// user namespace works.
+// examineMounting mounts a small tree and reads it. If that fails, it finds out whether a mount in
+// a user namespace works.
 func examineMounting() []finding {
 	const part = "mounting"
 	found := []finding{examineDevice(), examineHelper()}

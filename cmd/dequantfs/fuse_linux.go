@@ -45,7 +45,8 @@ func explainMount(err error, mountpoint, source string) error {
 	}
 	t := examineFailure(failed, mountpoint, source)
 	if t.Private && tryNamespace() == nil {
-		t.Ways = append(t.Ways, "for one command: dequantfs run "+shellWord(source)+" -- COMMAND {}")
+		t.Ways = append(t.Ways,
+			"for one command: dequantfs run "+shellWord(source)+" -- COMMAND {}")
 	}
 	return t.error(source)
 }

@@ -16,12 +16,14 @@ func newRun() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run SOURCE -- COMMAND {}",
 		Short: "mount a checkpoint while a command runs",
-		Long: "Mount a view, run COMMAND, and unmount. In its arguments {} is replaced by the\n" +
-			"path of the view, which is also in " + mountVariable + ". The exit status is that of\n" +
-			"COMMAND. It needs neither root nor fusermount3 where the kernel lets users make\n" +
-			"user namespaces. It takes the other flags of dequantfs mount, too.",
+		Long: "Mount a view, run COMMAND, and unmount. In its arguments {} is replaced\n" +
+			"by the path of the view, which is also in " + mountVariable + ". The exit\n" +
+			"status is that of COMMAND. It needs neither root nor fusermount3 where the\n" +
+			"kernel lets users make user namespaces. It takes the other flags of dequantfs\n" +
+			"mount, too.",
 		Example: "  dequantfs run ~/models/DeepSeek-V3 -- ls -l {}\n" +
-			"  dequantfs run ~/models/DeepSeek-V3 -- sh -c 'cat $" + mountVariable + "/config.json'",
+			"  dequantfs run ~/models/DeepSeek-V3 -- sh -c 'cat $" + mountVariable +
+			"/config.json'",
 		Args: hasCommand,
 		RunE: func(c *cobra.Command, args []string) error { return r.run(c, args[0], args[1:]) },
 	}

@@ -28,9 +28,9 @@ import (
 )
 
 // The run command is up to four processes. The first one starts a second one that mounts and
-// serves, then COMMAND, and waits for both. The server is in a session of its own, so signals of the
-// terminal do not reach it. It unmounts once the pipe from the first process closes, also if that
-// process was killed. COMMAND is killed with the first process, because its view is gone.
+// serves, then COMMAND, and waits for both. The server is in a session of its own, so signals of
+// the terminal do not reach it. It unmounts once the pipe from the first process closes, also if
+// that process was killed. COMMAND is killed with the first process, because its view is gone.
 //
 // A user who may not mount gets one more process between. It runs the same command line in a user
 // namespace and a mount namespace of its own.
@@ -38,8 +38,8 @@ const (
 	// serverEnv tells a process that it is the server. It has the number of folders to remove at
 	// the end, and the mountpoint.
 	serverEnv = "DEQUANTFS_RUN_SERVER"
-	// namespaceEnv tells a process that it is in namespaces of its own. It has the trouble that made
-	// them necessary, in JSON, or onlyTrial.
+	// namespaceEnv tells a process that it is in namespaces of its own. It has the trouble that
+	// made them necessary, in JSON, or onlyTrial.
 	namespaceEnv = "DEQUANTFS_RUN_NAMESPACE"
 
 	serverReadyFD = 3 // the server writes a line to it when the view can be read
@@ -429,8 +429,8 @@ func runChild(
 	}
 }
 
-// fromTerminal reports whether the command has got a signal already. The terminal sends those of its
-// keys to all processes of the foreground.
+// fromTerminal reports whether the command has got a signal already. The terminal sends those of
+// its keys to all processes of the foreground.
 func fromTerminal(s os.Signal) bool {
 	if s != syscall.SIGINT && s != syscall.SIGQUIT {
 		return false

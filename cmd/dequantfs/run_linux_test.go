@@ -186,7 +186,8 @@ func TestAKilledRunLeavesNothing(t *testing.T) {
 	})
 	t.Run("a process that is left behind", func(t *testing.T) {
 		s := newSession(t)
-		r := s.start(s.script("sh -c 'exec 9< {}/config.json >&- 2>&-; sleep 60' & echo $!; sleep 0.2"))
+		r := s.start(s.script(
+			"sh -c 'exec 9< {}/config.json >&- 2>&-; sleep 60' & echo $!; sleep 0.2"))
 		r.lines.Scan()
 		left, err := strconv.Atoi(r.lines.Text())
 		if err != nil {
@@ -203,8 +204,8 @@ func TestAKilledRunLeavesNothing(t *testing.T) {
 	})
 }
 
-// withDevice is the beginning of a script that runs in a mount namespace of its own: all users may open
-// /dev/fuse there, as under udev.
+// withDevice is the beginning of a script that runs in a mount namespace of its own: all users may
+// open /dev/fuse there, as under udev.
 const withDevice = `set -e
 mount -t tmpfs none /mnt
 mknod -m 666 /mnt/fuse c 10 229
@@ -239,7 +240,8 @@ func (s *session) ofUser() (program string) {
 	return program
 }
 
-// inMountNamespace runs a script of the shell: $1 is the program, $2 the source, $3 an empty folder.
+// inMountNamespace runs a script of the shell: $1 is the program, $2 the source, $3 an empty
+// folder.
 func (s *session) inMountNamespace(program, script string) *exec.Cmd {
 	c := s.as(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script,
 		"sh", program, s.source, s.mnt))

@@ -63,8 +63,8 @@ func TestMountWaitsForADownload(t *testing.T) {
 	for i, want := range []string{
 		s.source + ": config.json: missing, and no *.safetensors: not a checkpoint's folder: " +
 			"a download into this folder is not finished: run its hf download again",
-		s.source + ": no model.safetensors.index.json and no *.safetensors: a download into this folder is not " +
-			"finished: run its hf download again",
+		s.source + ": no model.safetensors.index.json and no *.safetensors: " +
+			"a download into this folder is not finished: run its hf download again",
 		s.source + ": 0 of 2 shards",
 		s.source + ": 1 of 2 shards",
 		"it has not finished " + blob + " (remove that if no download runs)",

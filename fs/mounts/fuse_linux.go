@@ -31,6 +31,7 @@ type FUSEError struct {
 	Said   string // the words of the helper
 }
 
+// Error is what the helper said, or how the kernel refused.
 func (e *FUSEError) Error() string {
 	switch {
 	case e.Said != "":
@@ -41,6 +42,7 @@ func (e *FUSEError) Error() string {
 	return e.Direct.Error()
 }
 
+// Unwrap returns the answers of the kernel and of the helper.
 func (e *FUSEError) Unwrap() []error { return []error{e.Direct, e.Helper} }
 
 // FUSE mounts a FUSE filesystem and returns the descriptor through which it is served. A child
