@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"syscall"
 	"time"
 
@@ -11,11 +12,20 @@ import (
 
 // run starts goroutines for what may be stored now.
 func (r *foreruns) run() {
-	for r.running+len(r.reading) < r.most && r.ready() != nil {
+	for r.idle() > 0 && r.ready() != nil {
 		r.running++
 		r.done.Add(1)
 		go r.work()
 	}
+}
+
+// idle returns how many more goroutines may store. READs keep processors busy, but those of a loader
+// that waits for a forerun do not count.
+func (r *foreruns) idle() int {
+	if slices.ContainsFunc(r.list, func(x *forerun) bool { return x.proven && !x.over() }) {
+		return r.most - r.running
+	}
+	return r.most - r.running - len(r.reading)
 }
 
 // ready returns the forerun that is the least far ahead of its loader, of those that may go on.
@@ -49,7 +59,7 @@ func (r *foreruns) leeway() int64 {
 // work stores bytes while there is something to store and a processor is idle.
 func (r *foreruns) work() {
 	defer r.done.Done()
-	buf := make([]byte, storeSize*3/2+2*pageSize)
+	buf := make([]byte, storeSize+2*pageSize)
 	for {
 		c, ok := r.take()
 		if !ok {
@@ -80,7 +90,7 @@ func (c chunk) size() int64 { return min(c.to*pageSize, c.file.Size()) - c.offse
 func (r *foreruns) take() (chunk, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.running+len(r.reading) <= r.most {
+	for r.idle() >= 0 {
 		x := r.ready()
 		if x == nil {
 			break
@@ -104,8 +114,8 @@ func (r *foreruns) next(x *forerun) (c chunk, ok bool) {
 		return c, false
 	}
 	n := p.n - in
-	if n > storeSize*3/2 {
-		n = storeSize
+	if n > storeSize {
+		n = storeSize * 2 / 3
 	}
 	c = chunk{x: x, at: x.next}
 	c.file = p.file
@@ -172,6 +182,7 @@ func (r *foreruns) given(c, part chunk) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c.x.view.of(c.file).set(part.from, part.to)
+	c.x.view.front.touch(c.file, part.offset(), n)
 	if c.at >= c.x.reached {
 		c.x.stored = append(c.x.stored, mark{c.at, n})
 	}

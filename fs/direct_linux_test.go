@@ -180,7 +180,7 @@ func TestADirectMountSaysWhetherItsFilesCanBeMapped(t *testing.T) {
 func TestReadsOfADirectMountHaveNoForerun(t *testing.T) {
 	for _, direct := range []bool{false, true} {
 		t.Run(fmt.Sprint(direct), func(t *testing.T) {
-			f, _ := layerFS(t, deepSeek, Options{CacheSize: smallBudget})
+			f, _ := layerFS(t, deepSeek, Options{CacheSize: smallBudget, Workers: 4})
 			_, root := mountFS(t, f, MountOptions{Direct: direct})
 			if err := exec.Command("cat", filepath.Join(root, singleName)).Run(); err != nil {
 				t.Fatal(err)

@@ -26,11 +26,12 @@ import (
 // after the loader has read all of it. Bytes that no loader has come to when its forerun is dropped
 // are wasted. No forerun begins while more than a part of what was read is wasted.
 //
-// Readers come first. A forerun works only on processors that no READ uses. It takes neither room
+// Readers come first. A forerun works only on processors that no READ uses, until its loader has
+// come to what it has stored: then it spares that loader its READs. It takes neither room
 // nor read-ahead from readers in the cache (units.Read.Modest), and it decodes no page that the
 // kernel has been given or has asked for.
 //
-// An error of a forerun reaches no reader. The page stays out, and its reader meets its own error.
+// No reader sees an error of a forerun. The page stays out, and its reader meets its own error.
 //
 // # Locks of the kernel
 //
@@ -78,8 +79,8 @@ type span struct {
 type foreview struct {
 	shelves []*shelf // in the order of files, and in that of keys
 	given   map[*file]given
-	trails  trails
-	seen    bool // the kernel knows the files, or will
+	front   *front // on the shelf of keys
+	seen    bool   // the kernel knows the files, or will
 }
 
 // forerun decodes ahead of one loader. Offsets are those of its shelf.
@@ -104,9 +105,10 @@ type forerun struct {
 const (
 	firstWindow = 64 << 20
 	lastWindow  = 1 << 30
-	storeSize   = 1 << 20 // bytes that are stored at once
+	storeSize   = 3 << 20 // the most bytes that are stored at once
 	maxForeruns = 16
 	forgetAfter = 30 * time.Second // a loader from which nothing was heard
+	lately      = 2 * time.Second
 	askEvery    = 100 * time.Millisecond
 )
 
@@ -120,8 +122,8 @@ func (f *FS) newForeruns(path func(string) string, gap int64) *foreruns {
 	for _, files := range f.together() {
 		v := &foreview{
 			shelves: []*shelf{inFiles(files), inKeys(files)}, given: map[*file]given{},
-			trails: trails{far: 2 * gap},
 		}
+		v.front = newFront(v.shelves[1])
 		for _, f := range files {
 			r.views[f] = v
 		}
@@ -199,33 +201,60 @@ func (r *foreruns) end(f *file, off, asked, n int64) {
 func (r *foreruns) follow(f *file, off, n int64, run progress) {
 	v := r.views[f]
 	now := time.Now()
-	had := false
 	for _, x := range r.list {
 		if x.view == v {
-			had = r.sign(x, f, off, n, now) || had
+			r.sign(x, f, off, n, now)
 		}
 	}
-	if n <= pageSize && f.isMark(off/pageSize) {
-		return
-	}
 	inFile, inKeys := v.shelves[0], v.shelves[1]
-	long := run.bytes >= enoughBytes(r.gap)
-	inOrder := long && run.leads && !r.has(inKeys)
-	if at, _ := inFile.place(f, off); inOrder {
+	at, byKey := v.front.read(f, off, n)
+	x := r.at(inKeys, now)
+	switch {
+	case n <= pageSize && f.isMark(off/pageSize), x != nil && x.proven:
+	case x == nil && byKey:
+		r.guessAgain(inFile)
+		r.start(v, inKeys, at, run.start, now)
+	case run.leads && run.bytes >= enoughBytes(r.gap):
+		at, _ := inFile.place(f, off)
 		r.start(v, inFile, at+n, run.start, now)
 	}
-	if at, ok := v.trails.follow(inKeys, f, off, n, run.bytes > 0 && !long && !had); ok {
-		r.start(v, inKeys, at, run.start, now)
-	}
+}
+
+// guessAgain drops the foreruns of loaders that were taken for some that read in the order of
+// files. If they read in the order of keys, they will come to what was stored.
+func (r *foreruns) guessAgain(inFile *shelf) {
+	r.list = slices.DeleteFunc(r.list, func(x *forerun) bool {
+		return x.shelf == inFile && !x.proven
+	})
 }
 
 // enoughBytes is how many bytes in a row a loader has read. A tensor that is read alone makes the
 // kernel read up to three windows.
 func enoughBytes(gap int64) int64 { return gap * 7 / 2 }
 
-// sign records that the loader of x may have made a READ. It reports whether it did so in the order
-// of files.
-func (r *foreruns) sign(x *forerun, f *file, off, n int64, now time.Time) bool {
+// sign records that the loader of x may have made a READ.
+func (r *foreruns) sign(x *forerun, f *file, off, n int64, now time.Time) {
+	if x.unmark(f, off, n) {
+		x.seen = now
+		to := x.next
+		if len(x.marks) > 0 {
+			to = x.marks[0].end
+		}
+		r.advance(x, to)
+	}
+	at, ok := x.shelf.place(f, off)
+	if !ok || x.shelf.byKey || at <= x.reached-2*r.gap || at > x.next {
+		return
+	}
+	if !x.ended || at+n <= x.next {
+		x.seen = now
+		r.advance(x, at+n)
+	}
+}
+
+// unmark removes the marks that a READ covers, and reports whether there are any. A forerun that
+// waits for its loader and has no mark takes any READ for a sign.
+func (x *forerun) unmark(f *file, off, n int64) bool {
 	from, to := pages(off, n)
 	had := len(x.marks)
 	x.marks = slices.DeleteFunc(x.marks, func(m mark) bool {
@@ -233,23 +262,7 @@ func (r *foreruns) sign(x *forerun, f *file, off, n int64, now time.Time) bool {
 		page := (p.off + in) / pageSize
 		return p.file == f && page >= from && page < to
 	})
-	if len(x.marks) < had {
-		x.seen = now
-		if len(x.marks) > 0 {
-			r.advance(x, x.marks[0].end)
-		} else {
-			r.advance(x, x.next)
-		}
-	}
-	at, ok := x.shelf.place(f, off)
-	if !ok || x.shelf.byKey || at <= x.reached-2*r.gap || at > x.next+2*r.gap {
-		return false
-	}
-	if at <= x.next && !(x.ended && at+n > x.next) {
-		x.seen = now
-		r.advance(x, at+n)
-	}
-	return true
+	return len(x.marks) < had || had == 0 && x.shelf.byKey && x.unread() >= x.window
 }
 
 // advance records that the loader of x has come to an offset. If it is faster than the forerun, the
@@ -303,9 +316,14 @@ func (r *foreruns) start(v *foreview, s *shelf, at, since int64, now time.Time) 
 	r.introduce(v)
 }
 
-// has reports whether a shelf has a forerun that may go on.
-func (r *foreruns) has(s *shelf) bool {
-	return slices.ContainsFunc(r.list, func(x *forerun) bool { return x.shelf == s && !x.over() })
+// at returns the forerun on a shelf that may go on, and whose loader was there lately, or nil.
+func (r *foreruns) at(s *shelf, now time.Time) *forerun {
+	for _, x := range r.list {
+		if x.shelf == s && !x.over() && now.Sub(x.seen) < lately {
+			return x
+		}
+	}
+	return nil
 }
 
 // over reports whether a forerun goes no further.

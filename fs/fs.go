@@ -60,7 +60,7 @@
 // When a loader is recognised, what it reads next takes a path of its own, ahead of its READs:
 //
 //	fs  forerun.go  recognises loaders, and says how far ahead to go
-//	    trails.go   recognises those that read tensors in the order of their keys
+//	    front.go    recognises those that read tensors in the order of their keys
 //	    shelf.go    the bytes of a view in the order in which a loader reads them
 //	    given.go    the pages that the kernel has
 //	    chunks.go   decodes as above from session.go on, and stores in the kernel's page cache

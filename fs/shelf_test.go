@@ -2,7 +2,6 @@ package fs
 
 import (
 	"cmp"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -103,29 +102,5 @@ func TestMarks(t *testing.T) {
 	want := []int64{8 << 20, 24 << 20, 40 << 20, 56 << 20, 72 << 20, 88 << 20, last * pageSize}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v", got)
-	}
-}
-
-// A trail is found if the READs jump from key to key, not if they are in the order of the file.
-func TestTrails(t *testing.T) {
-	f := &file{name: "f", ends: []int64{0}, segments: []*segment{{}}}
-	const n = 64 << 20
-	for i := range 17 { // key k is in place 5·k mod 17
-		f.segments = append(f.segments, &segment{key: fmt.Sprint(i * 7 % 17)})
-		f.ends = append(f.ends, int64(n*(i+1)))
-	}
-	s := inKeys([]*file{f})
-	trails := trails{far: 1 << 20}
-	for i, p := range s.parts[:8] {
-		at, ok := trails.follow(s, f, p.off, 4096, true)
-		if ok != (i >= enoughJumps) || ok && at != int64(n*(i+1)) {
-			t.Errorf("key %d: %d, %v", i, at, ok)
-		}
-	}
-	trails.list = nil
-	for off := int64(0); off < f.Size(); off += n / 4 {
-		if _, ok := trails.follow(s, f, off, 4096, false); ok {
-			t.Errorf("in the order of the file, at %d", off)
-		}
 	}
 }

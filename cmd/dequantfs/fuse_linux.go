@@ -41,7 +41,7 @@ func withoutFUSE(source string) string {
 func explainMount(err error, mountpoint, source string) error {
 	var failed *mounts.FUSEError
 	if !errors.As(err, &failed) || isDescriptor(mountpoint) {
-		return err
+		return foreignMount(err, mountpoint, source)
 	}
 	t := examineFailure(failed, mountpoint, source)
 	if t.Private && tryNamespace() == nil {
@@ -49,6 +49,20 @@ func explainMount(err error, mountpoint, source string) error {
 			"for one command: dequantfs run "+shellWord(source)+" -- COMMAND {}")
 	}
 	return t.error(source)
+}
+
+// foreignMount explains that the mountpoint has a mount of another user, which only that user can
+// look into.
+func foreignMount(err error, mountpoint, source string) error {
+	if !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	m, found, _ := mounts.Top(mountpoint)
+	if !found || !strings.HasPrefix(m.Type, "fuse") {
+		return err
+	}
+	return withHint(fmt.Errorf("%s: another user has mounted a %s there", mountpoint, m.Type), "%s",
+		strings.ReplaceAll(ownFolder, "SOURCE", shellWord(source)))
 }
 
 // examineFailure finds the cause of a failed mount. The FUSE device comes first, because everybody
@@ -82,6 +96,8 @@ var saidByHelper = []struct {
 		"or leave --allow-other out", false},
 	{"no write access to mountpoint", ownFolder, true},
 	{"not owned by user", ownFolder, true},
+	{"failed to chdir to mountpoint", ownFolder, true},
+	{"failed to access mountpoint", ownFolder, true},
 	{"is forbidden", ownFolder, true},
 	{"too many FUSE filesystems", "dequantfs status lists yours; " +
 		"echo mount_max = 10000 | sudo tee -a /etc/fuse.conf", true},

@@ -42,6 +42,7 @@ var hints = []struct {
 	{kind(syscall.EBUSY), "find the processes that use it with fuser -vm MOUNTPOINT, " +
 		"or detach it with umount --lazy"},
 	{kind(syscall.EACCES), "check the permissions of the file and of every folder above it"},
+	{kind(syscall.EROFS), "choose a folder that exists, such as /mnt, or one below /dev/shm"},
 	{kind(syscall.ESTALE), "the source changed since it was opened; mount it again"},
 }
 

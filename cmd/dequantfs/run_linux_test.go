@@ -304,3 +304,33 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups "$1" run -q "$2" -- \
 	_ = r.Wait()
 	r.gone()
 }
+
+// TestServedRunAndServeReadOverANetwork copies the view of a run, and reads what serve sends, from
+// the Hub and from an object store. Both are compared with an export of the local source.
+func TestServedRunAndServeReadOverANetwork(t *testing.T) {
+	requireFUSE(t)
+	for _, kind := range []string{"hub", "s3"} {
+		t.Run(kind, func(t *testing.T) {
+			s := newSession(t)
+			exported, copied := filepath.Join(s.dir, "exported"), filepath.Join(s.dir, "copied")
+			s.run("export", "--quiet", s.source, exported)
+			want := tree(t, exported)
+			delete(want, ".dequantfs/manifest.json")
+			url, at := storeKinds[kind](t, s.source)
+			p := at(url)
+			s.output(p.from(s.command("run", "-q", p.source, "--", "cp", "-r", "{}", copied)))
+			sameTree(t, tree(t, copied), want)
+			for _, v := range p.env {
+				name, value, _ := strings.Cut(v, "=")
+				t.Setenv(name, value)
+			}
+			h := s.serveHTTP(t, 1, "--layout", "hf", p.source)
+			for name, data := range want {
+				if status, got := h.ask("/my-model/hf/resolve/main/" + name); status != 200 ||
+					!bytes.Equal(got, data) {
+					t.Errorf("%s: %d, %d bytes, want %d", name, status, len(got), len(data))
+				}
+			}
+		})
+	}
+}

@@ -200,6 +200,11 @@ func (e *entry) Release() {}
 // Lend lends source bytes that were read ahead.
 func (r *Read) Lend(f expr.File, off int64, n, width int) ([]byte, expr.Entry, int) {
 	p, k, gap := r.cache.blocks.borrow(r, f, off, int64(n), int64(width))
+	if k == nil && r.Modest {
+		// Nothing was read ahead of it. One large read is faster than those of the recipe.
+		r.cache.blocks.fetch(r, f, off, min(gap, r.cache.blocks.size), r.off+r.n)
+		p, k, gap = r.cache.blocks.borrow(r, f, off, int64(n), int64(width))
+	}
 	if k == nil {
 		return nil, nil, int(gap)
 	}
