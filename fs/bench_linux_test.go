@@ -53,13 +53,6 @@ func readCold(b *testing.B, path string) {
 	}
 }
 
-// rowsFS is a tree with one row-contiguous tensor dequantized from rows × cols codes.
-func rowsFS(t testing.TB, rows, cols int64, o Options) (*FS, *memory) {
-	t.Helper()
-	source := &memory{name: "source", size: codesSize(rows, cols)}
-	return codesFS(t, source, rows, cols, o), source
-}
-
 // BenchmarkReadAt reads in process, 1 MiB at a time.
 func BenchmarkReadAt(b *testing.B) {
 	for _, view := range []string{"native", "hf"} {

@@ -36,6 +36,13 @@ func codesFS(t testing.TB, file expr.File, rows, cols int64, o Options) *FS {
 // codesSize is how long the source of codesFS is.
 func codesSize(rows, cols int64) int64 { return rows*cols + 4*((rows+127)/128)*((cols+127)/128) }
 
+// rowsFS is a tree with one row-contiguous tensor dequantized from rows × cols codes.
+func rowsFS(t testing.TB, rows, cols int64, o Options) (*FS, *memory) {
+	t.Helper()
+	source := &memory{name: "source", size: codesSize(rows, cols)}
+	return codesFS(t, source, rows, cols, o), source
+}
+
 const manyRows, manyCols = 5000, 7000 // rows that no block ends with
 
 // readSteps reads a file in steps of n bytes.

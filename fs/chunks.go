@@ -19,8 +19,8 @@ func (r *foreruns) run() {
 	}
 }
 
-// idle returns how many more goroutines may store. READs keep processors busy, but those of a loader
-// that waits for a forerun do not count.
+// idle returns how many more goroutines may store. READs keep processors busy, but those of a
+// loader that waits for a forerun do not count.
 func (r *foreruns) idle() int {
 	if slices.ContainsFunc(r.list, func(x *forerun) bool { return x.proven && !x.over() }) {
 		return r.most - r.running

@@ -12,6 +12,7 @@ import (
 var prepare = map[string]string{
 	"umount": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3",
 	"status": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3",
+	"warm":   "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --ep all/8",
 	"cache":  "mkdir -p /data/cache",
 	"serve":  "mkdir -p /data/\necho 0123456789abcdef >/data/token",
 	"verify": "dequantfs mount ~/models/DeepSeek-V3 /mnt/v3 --layout hf\n" +

@@ -15,7 +15,7 @@ import (
 // its exact message, and the way out of that message, which is then typed as it was printed.
 //
 // The script of the shell runs in a mount namespace of its own, with the program in PATH. root and
-// user type a line; a user is somebody without rights. type_the N types the Nth command of the last
+// user type a line; the user has no rights. type_the N types the Nth command of the last
 // hint, with a program in place of COMMAND and a folder in place of DIRECTORY.
 const firstSession = `
 PATH=$(dirname "$1"):/usr/sbin:/sbin:$PATH
@@ -65,7 +65,8 @@ func TestFirstSessions(t *testing.T) {
 	requireRoot(t)
 	requireHelper(t)
 	const withoutDevice = "mount -t tmpfs none /dev\nmknod -m 666 /dev/null c 1 3\n"
-	const without = "without FUSE: dequantfs serve DIR/model, or dequantfs export DIR/model DIRECTORY"
+	const without = "without FUSE: dequantfs serve DIR/model, " +
+		"or dequantfs export DIR/model DIRECTORY"
 	for name, c := range map[string]struct{ setup, script, want string }{
 		"root": {"", `
 root dequantfs mount -q "$2" "$3"
@@ -82,16 +83,18 @@ user dequantfs run -q "$2" -- head -c 1 {}/config.json`,
 				"status 1\n{\n"},
 		"a user without fuse3": {withoutHelper, `
 user dequantfs mount -q "$2" "$3"
-type_the user 2`, "dequantfs: fusermount3 is not installed, and this user may not mount without it\n" +
-			"dequantfs: hint: sudo apt install fuse3 (dnf install fuse3, apk add fuse3), or mount " +
-			"as root; for one command: dequantfs run DIR/model -- COMMAND {}; " + without + "\n" +
-			"status 1\n" +
+type_the user 2`, "dequantfs: fusermount3 is not installed, " +
+			"and this user may not mount without it\n" +
+			"dequantfs: hint: sudo apt install fuse3 (dnf install fuse3, apk add fuse3), " +
+			"or mount as root; for one command: dequantfs run DIR/model -- COMMAND {}; " +
+			without + "\nstatus 1\n" +
 			"$ dequantfs run DIR/model -- head -c 1 {}/config.json\n{\n"},
 		"a user without access to the device": {"chmod 600 /dev/fuse\n", `
 user dequantfs mount -q "$2" "$3"
 type_the root 1
 user dequantfs run -q "$2" -- head -c 1 {}/config.json`,
-			"dequantfs: this user may not use the FUSE device: open /dev/fuse: permission denied\n" +
+			"dequantfs: this user may not use the FUSE device: " +
+				"open /dev/fuse: permission denied\n" +
 				"dequantfs: hint: ask for access to /dev/fuse: sudo chmod 666 /dev/fuse; in a " +
 				"container docker run --device /dev/fuse --cap-add SYS_ADMIN IMAGE; " + without +
 				"\nstatus 1\n$ chmod 666 /dev/fuse\n{\n"},
@@ -101,8 +104,8 @@ root dequantfs run -q "$2" -- true
 type_the root 3
 root head -c 1 "$OUT/config.json"`, strings.Repeat(
 			"dequantfs: there is no FUSE here: open /dev/fuse: no such file or directory\n"+
-				"dequantfs: hint: sudo modprobe fuse; in a container docker run --device /dev/fuse "+
-				"--cap-add SYS_ADMIN IMAGE; "+without+"\nstatus 1\n", 2) +
+				"dequantfs: hint: sudo modprobe fuse; in a container docker run "+
+				"--device /dev/fuse --cap-add SYS_ADMIN IMAGE; "+without+"\nstatus 1\n", 2) +
 			"$ dequantfs export DIR/model DIR/out\n{\n"},
 		"no CAP_SYS_ADMIN": {"chown 0:0 \"$XDG_RUNTIME_DIR\"\n", `
 container dequantfs mount -q "$2" "$3"
@@ -156,7 +159,8 @@ func onlyMounting(text string) string {
 	return strings.Join(kept, "")
 }
 
-// TestFirstSessionOnAReadOnlyRoot: only /dev/shm can be written, as in a container with --read-only.
+// TestFirstSessionOnAReadOnlyRoot: only /dev/shm can be written, as in a container with
+// --read-only.
 func TestFirstSessionOnAReadOnlyRoot(t *testing.T) {
 	requireFUSE(t)
 	requireRoot(t)
@@ -209,10 +213,12 @@ type_the root 1
 user dequantfs mount -q --allow-other "$2" "$3"
 other head -c 1 "$3/hf/config.json"
 user dequantfs umount "$3"`)
-	const without = "without FUSE: dequantfs serve DIR/model, or dequantfs export DIR/model DIRECTORY"
+	const without = "without FUSE: dequantfs serve DIR/model, " +
+		"or dequantfs export DIR/model DIRECTORY"
 	const own = "dequantfs: hint: choose a directory of your own as the mountpoint: " +
 		"dequantfs mount DIR/model ~/view"
-	want := "head: cannot open 'DIR/mnt/hf/config.json' for reading: Permission denied\nstatus 1\n" +
+	want := "head: cannot open 'DIR/mnt/hf/config.json' for reading: Permission denied\n" +
+		"status 1\n" +
 		"dequantfs: DIR/mnt: another user has mounted a fuse.dequantfs there\n" + own +
 		"\nstatus 1\n" +
 		"dequantfs: fusermount3: failed to chdir to mountpoint: Permission denied\n" + own +
@@ -226,8 +232,8 @@ user dequantfs umount "$3"`)
 	}
 }
 
-// TestTheLastWayOutServes types dequantfs serve where there is no FUSE, and reads a file as a client
-// does.
+// TestTheLastWayOutServes types dequantfs serve where there is no FUSE, and reads a file as a
+// client does.
 func TestTheLastWayOutServes(t *testing.T) {
 	requireRoot(t)
 	s := newSession(t)

@@ -25,7 +25,7 @@ func newWarm() *cobra.Command {
 			"stops when memory is full, before the kernel drops what it has brought; the exit\n" +
 			"status is then 1. With --check it reads no tensors, and says how much is there.",
 		Example: "  dequantfs warm /mnt/v3/hf\n" +
-			"  dequantfs warm /mnt/v3/hf --include model.layers.12\n" +
+			"  dequantfs warm /mnt/v3/hf --include model.layers.1\n" +
 			"  dequantfs warm /mnt/v3 --ep 3/8 --check",
 		Args: arity(1, 1<<20),
 		RunE: func(c *cobra.Command, args []string) error { return w.run(c, args) },
