@@ -289,7 +289,7 @@ func TestLittleIsDecodedThatNobodyReads(t *testing.T) {
 // Nothing of a mount without foreruns is decoded ahead, and nothing for readers with O_DIRECT.
 func TestForerunsCanBeTurnedOff(t *testing.T) {
 	f := plainView(t, 1, 10, 10*mib, nil)
-	l := load(t, f, MountOptions{AheadOff: true})
+	l := load(t, f, MountOptions{Ahead: AheadOff})
 	l.read("map", 0, 0, 80*mib)
 	if s := f.Stats(); s.Ahead != (AheadStats{}) {
 		t.Errorf("%+v", s.Ahead)

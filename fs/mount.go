@@ -20,11 +20,22 @@ type MountOptions struct {
 	UID, GID, Mode *uint32
 	FsName         string
 	Debug          bool
-	AheadOff       bool  // nothing is decoded ahead; so it is with two processors
+	Ahead          Ahead
 	Memory         int64 // bytes that the process may use; 0: as machine, cgroup and ulimit allow
 
 	unmapped bool // do not ask the kernel to map files that are read past the page cache (tests)
 }
+
+// Ahead says whether a mount decodes ahead of its loaders.
+type Ahead int
+
+// AheadAuto decodes ahead if there are three processors or more. With fewer, it would take them from
+// the loader and from the kernel's own read-ahead.
+const (
+	AheadAuto Ahead = iota
+	AheadOn
+	AheadOff
+)
 
 // allowance returns how much memory the process may use.
 func (o *MountOptions) allowance() allowance {

@@ -69,6 +69,9 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		if direct {
 			detach(mountpoint) // go-fuse leaves a mount behind whose first exchange failed
 		}
+		if ahead != nil {
+			ahead.close()
+		}
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	f.ahead.Store(ahead)
@@ -91,13 +94,12 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 	return m, nil
 }
 
-// leastWorkers is how many processors foreruns need. A loader and the READs of the kernel's own
-// read-ahead keep two of them busy.
+// leastWorkers is how many processors AheadAuto wants.
 const leastWorkers = 3
 
 // forerunsOf makes the foreruns of a mount, or nil if it has none.
 func (f *FS) forerunsOf(mountpoint string, direct bool, o MountOptions) *foreruns {
-	if o.AheadOff || f.options.Workers < leastWorkers {
+	if o.Ahead == AheadOff || o.Ahead == AheadAuto && f.options.Workers < leastWorkers {
 		return nil
 	}
 	var path func(string) string

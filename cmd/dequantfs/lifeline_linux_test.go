@@ -69,10 +69,14 @@ func TestAMountThatEndsLeavesWhatItDidNotMake(t *testing.T) {
 	w := tied(t, c)
 	s.output(c)
 	w.Close()
-	logs := s.gone(s.mnt)
-	if _, err := os.Stat(s.mnt); err != nil || len(logs) != 1 || filepath.Ext(logs[0]) != ".log" {
-		t.Errorf("the mountpoint: %v; state: %v", err, logs)
-	}
+	eventually(t.Fatalf, func() error {
+		logs := s.gone(s.mnt)
+		_, err := os.Stat(s.mnt)
+		if err != nil || len(logs) != 1 || filepath.Ext(logs[0]) != ".log" {
+			return fmt.Errorf("the mountpoint: %v; state: %v", err, logs)
+		}
+		return nil
+	})
 }
 
 func TestAMountThatFailsLeavesNoLog(t *testing.T) {

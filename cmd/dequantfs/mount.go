@@ -36,6 +36,9 @@ func newMount() *cobra.Command {
 	return c
 }
 
+// aheads are the values of --ahead.
+var aheads = map[string]fs.Ahead{"auto": fs.AheadAuto, "on": fs.AheadOn, "off": fs.AheadOff}
+
 // mountFlags are the flags of the mount command.
 type mountFlags struct {
 	view        viewFlags
@@ -80,7 +83,7 @@ func (m *mountFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.Var(&m.cacheSize, "cache-size", "memory for experts, 0: none (default a tenth)")
 	flags.Var(&m.readAhead, "read-ahead", "kernel read-ahead, if permitted")
-	flags.StringVar(&m.ahead, "ahead", "on", "decode ahead of loaders, on or off")
+	flags.StringVar(&m.ahead, "ahead", "auto", "decode ahead of loaders: auto, on or off")
 	flags.StringVar(&m.sourceCache, "source-cache", "auto", "source pages: auto, keep or drop")
 	flags.BoolVar(&m.direct, "direct", false, "reads go past the page cache; see help tuning")
 	flags.BoolVar(&m.allowOther, "allow-other", false, "let others read what the source lets them")
@@ -161,14 +164,14 @@ func (m *mountFlags) check(c *cobra.Command) (*mountRequest, error) {
 	r.view.fits = fs.CheckMemory
 	r.fs = fs.Options{CacheSize: m.cacheSize.option(), SourceCache: sourceCaches[m.sourceCache]}
 	r.to = fs.MountOptions{
-		ReadAhead: int64(m.readAhead), AheadOff: m.ahead == "off" || m.direct,
+		ReadAhead: int64(m.readAhead), Ahead: aheads[m.ahead],
 		AllowOther: m.allowOther, Direct: m.direct,
 	}
 	for _, step := range []func() error{
 		m.log.check,
 		func() error { return m.lifeline.check(m.foreground) },
 		func() error { return oneOf("source-cache", m.sourceCache, "auto", "keep", "drop") },
-		func() error { return oneOf("ahead", m.ahead, "on", "off") },
+		func() error { return oneOf("ahead", m.ahead, "auto", "on", "off") },
 		func() error { return notNegative("idle", m.idle, "30m") },
 		func() error { return notNegative("drain", m.drain, "45s") },
 		func() (err error) { r.to.UID, err = parseID("uid", m.uid); return err },

@@ -154,7 +154,7 @@ func (s *soak) mountBeside(ctx context.Context, source, mnt string) (*beside, er
 	}
 	defer log.Close()
 	b := &beside{mnt, exec.Command(s.path("dequantfs"), "mount", "--foreground", source, mnt,
-		"--layout", "hf", "--read-ahead", readAhead), make(chan error, 1)}
+		"--layout", "hf", "--ahead", "on", "--read-ahead", readAhead), make(chan error, 1)}
 	b.child.Stdout, b.child.Stderr = log, log
 	if err := b.child.Start(); err != nil {
 		return nil, err

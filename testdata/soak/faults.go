@@ -135,7 +135,7 @@ func (s *soak) mount(ctx context.Context) error {
 	mnt := s.path("mnt")
 	args := []string{s.path("dequantfs"), "mount", "--foreground", s.path("source"), mnt,
 		"--layout", "native,hf", "--cache-size", "24MiB", "--metrics", "127.0.0.1:0",
-		"--read-ahead", readAhead}
+		"--ahead", "on", "--read-ahead", readAhead}
 	if s.group != nil {
 		args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, s.group.Procs()}, args...)
 	}
