@@ -29,8 +29,8 @@ type MountOptions struct {
 // Ahead says whether a mount decodes ahead of its loaders.
 type Ahead int
 
-// AheadAuto decodes ahead if there are three processors or more. With fewer, it would take them from
-// the loader and from the kernel's own read-ahead.
+// AheadAuto decodes ahead if there are three processors or more. With fewer, it would take them
+// from the loader and from the kernel's own read-ahead.
 const (
 	AheadAuto Ahead = iota
 	AheadOn
