@@ -58,11 +58,8 @@ func TestTheFasterSetIsChosen(t *testing.T) {
 
 // Whatever is chosen, each choice gives the bytes of the oracle.
 func TestEveryChoiceTransposesAlike(t *testing.T) {
-	if best() != avx512 {
-		t.Skipf("the best set is %v", best())
-	}
 	defer func(was [3]func() implementation) { faster = was }(faster)
-	for i := avx2; i <= avx512; i++ {
+	for i := range best() + 1 { // whichever there is to choose from
 		t.Run(i.String(), func(t *testing.T) {
 			choose := func() implementation { return i }
 			faster = [...]func() implementation{1: choose, 2: choose}
