@@ -356,7 +356,9 @@ class Ends(Case):
 
     def test_killed(self):
         text = """
-            import dequantfs, sys
+            import dequantfs, signal, sys
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup and shells may have it ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             print(dequantfs.mount(sys.argv[1]).path, flush=True)
             sys.stdin.read()
         """
