@@ -14,7 +14,7 @@ const mountVariable = "DEQUANTFS_MOUNT"
 func newRun() *cobra.Command {
 	var r runFlags
 	c := &cobra.Command{
-		Use:   "run SOURCE -- COMMAND {}",
+		Use:   "run SOURCE [flags] -- COMMAND {}",
 		Short: "mount a checkpoint while a command runs",
 		Long: "Mount a view, run COMMAND, and unmount. In its arguments {} is replaced\n" +
 			"by the path of the view, which is also in " + mountVariable + ". The exit\n" +
