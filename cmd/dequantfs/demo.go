@@ -123,7 +123,7 @@ func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
 	}
 	m, err := mountSource(s, mountpoint, fs.MountOptions{FsName: "demo"}, logger(c))
 	if err != nil {
-		return err
+		return explainMount(err, mountpoint, "SOURCE")
 	}
 	m.log = slog.New(slog.DiscardHandler)
 	r := record{Mountpoint: mountpoint, Source: "demo", PID: os.Getpid(), Started: time.Now()}

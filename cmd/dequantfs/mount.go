@@ -249,7 +249,12 @@ func (m *mountFlags) serve(
 		log = log.With("metrics", exporter.address())
 	}
 	defer mounted.announce(m.record(mounted, p, exporter))()
-	mounted.sayLockedOut(slog.New(m.log.people(c.ErrOrStderr())))
+	people := slog.New(m.log.people(c.ErrOrStderr()))
+	mounted.sayLockedOut(people)
+	if os.Geteuid() == 0 && !m.allowOther {
+		people.Info("only root can read this mount: --allow-other lets other users read what " +
+			"the source lets them read")
+	}
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
