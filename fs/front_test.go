@@ -15,7 +15,8 @@ func qwen(layers int) (files []*file) {
 	for l := range layers {
 		p := fmt.Sprintf("model.layers.%d.", l)
 		sizes := map[string]int64{
-			p + "self_attn.q_proj.weight": 2 * 4096 * hidden, p + "self_attn.o_proj.weight": 2 * 4096 * hidden,
+			p + "self_attn.q_proj.weight": 2 * 4096 * hidden,
+			p + "self_attn.o_proj.weight": 2 * 4096 * hidden,
 			p + "self_attn.k_proj.weight": 2 * 512 * hidden, p + "self_attn.v_proj.weight": 2 * 512 * hidden,
 			p + "self_attn.q_norm.weight": 256, p + "self_attn.k_norm.weight": 256,
 			p + "input_layernorm.weight": 2 * hidden, p + "post_attention_layernorm.weight": 2 * hidden,
