@@ -30,7 +30,7 @@ func (r *foreruns) idle() int {
 
 // ready returns the forerun that is the least far ahead of its loader, of those that may go on.
 func (r *foreruns) ready() (best *forerun) {
-	if r.ctx.Err() != nil {
+	if r.ctx.Err() != nil || len(r.list) == 0 {
 		return nil
 	}
 	room, least := r.leeway(), int64(lastWindow)
@@ -181,8 +181,11 @@ func (r *foreruns) given(c, part chunk) {
 	r.stored.Add(n)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c.x.view.of(c.file).set(part.from, part.to)
-	c.x.view.front.touch(c.file, part.offset(), n)
+	v := c.x.view
+	v.of(c.file).set(part.from, part.to)
+	if v.front != nil {
+		v.front.touch(c.file, part.offset(), n)
+	}
 	if c.at >= c.x.reached {
 		c.x.stored = append(c.x.stored, mark{c.at, n})
 	}

@@ -134,8 +134,9 @@ var deepSeek = expertShape{experts: 3, hidden: 7168, intermediate: 2048}
 
 const smallBudget = 64 << 20
 
-func TestSequentialReadingReadsTheSourceOnce(t *testing.T) {
-	f, source := layerFS(t, deepSeek, Options{CacheSize: smallBudget})
+// readShard reads the only shard of a tree from its beginning to its end.
+func readShard(t *testing.T, f *FS) {
+	t.Helper()
 	r, err := f.ReaderAt(singleName)
 	if err != nil {
 		t.Fatal(err)
@@ -143,6 +144,11 @@ func TestSequentialReadingReadsTheSourceOnce(t *testing.T) {
 	if _, err := io.Copy(io.Discard, io.NewSectionReader(r, 0, r.Size())); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestSequentialReadingReadsTheSourceOnce(t *testing.T) {
+	f, source := layerFS(t, deepSeek, Options{CacheSize: smallBudget})
+	readShard(t, f)
 	wantOnce(t, f, source)
 	if f.Stats().Prefetches == 0 {
 		t.Error("nothing was fetched ahead")

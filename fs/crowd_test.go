@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 	"fmt"
-	"io"
 	"math/bits"
 	"testing"
 	"time"
@@ -71,13 +70,7 @@ func TestUnitsAreFetchedAheadWhileCoresAreIdle(t *testing.T) {
 		t.Run(fmt.Sprint(streams), func(t *testing.T) {
 			f, source := layerFS(t, deepSeek, Options{CacheSize: smallBudget, Workers: 2})
 			together(f, streams)
-			r, err := f.ReaderAt(singleName)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.Copy(io.Discard, io.NewSectionReader(r, 0, r.Size())); err != nil {
-				t.Fatal(err)
-			}
+			readShard(t, f)
 			wantOnce(t, f, source)
 			if n := f.Stats().Prefetches; (n > 0) != (streams < 2) {
 				t.Errorf("%d units were fetched ahead", n)

@@ -77,9 +77,11 @@ type span struct {
 
 // foreview is what foreruns know about a view. The files that ranks share are a view of their own.
 type foreview struct {
-	shelves []*shelf // in the order of files, and in that of keys
+	files   []*file
+	inFiles *shelf
 	given   map[*file]given
-	front   *front // on the shelf of keys
+	front   *front // on the shelf in the order of keys; nil until its keys are sorted
+	sorting bool   // they are, or will be
 	seen    bool   // the kernel knows the files, or will
 }
 
@@ -120,10 +122,7 @@ func (f *FS) newForeruns(path func(string) string, gap int64) *foreruns {
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	for _, files := range f.together() {
-		v := &foreview{
-			shelves: []*shelf{inFiles(files), inKeys(files)}, given: map[*file]given{},
-		}
-		v.front = newFront(v.shelves[1])
+		v := &foreview{files: files, inFiles: inFiles(files), given: map[*file]given{}}
 		for _, f := range files {
 			r.views[f] = v
 		}
@@ -172,6 +171,9 @@ func (v *foreview) of(f *file) given {
 // is not known which.
 func (r *foreruns) evicted(v *foreview) {
 	clear(v.given)
+	if v.front != nil {
+		v.front = newFront(v.front.shelf, v.given)
+	}
 	for _, x := range r.list {
 		if x.view == v {
 			x.window = min(x.window, firstWindow)
@@ -206,25 +208,51 @@ func (r *foreruns) follow(f *file, off, n int64, run progress) {
 			r.sign(x, f, off, n, now)
 		}
 	}
-	inFile, inKeys := v.shelves[0], v.shelves[1]
-	at, byKey := v.front.read(f, off, n)
-	x := r.at(inKeys, now)
-	switch {
-	case n <= pageSize && f.isMark(off/pageSize), x != nil && x.proven:
-	case x == nil && byKey:
-		r.guessAgain(inFile)
-		r.start(v, inKeys, at, run.start, now)
-	case run.leads && run.bytes >= enoughBytes(r.gap):
-		at, _ := inFile.place(f, off)
-		r.start(v, inFile, at+n, run.start, now)
+	if v.front == nil {
+		r.sortKeys(v)
+	} else if r.followKeys(v, f, off, n, run.start, now) {
+		return
 	}
+	isMark := n <= pageSize && f.isMark(off/pageSize)
+	if !isMark && run.leads && run.bytes >= enoughBytes(r.gap) {
+		at, _ := v.inFiles.place(f, off)
+		r.start(v, v.inFiles, at+n, run.start, now)
+	}
+}
+
+// followKeys reports whether a READ comes from a loader that certainly reads in the order of keys.
+// It begins a forerun for one that seems to.
+func (r *foreruns) followKeys(v *foreview, f *file, off, n, since int64, now time.Time) bool {
+	at, follows := v.front.read(f, off, n)
+	if x := r.at(v.front.shelf, now); x != nil {
+		return x.proven
+	}
+	if follows {
+		r.guessAgain(v)
+		r.start(v, v.front.shelf, at, since, now)
+	}
+	return follows
 }
 
 // guessAgain drops the foreruns of loaders that were taken for some that read in the order of
 // files. If they read in the order of keys, they will come to what was stored.
-func (r *foreruns) guessAgain(inFile *shelf) {
+func (r *foreruns) guessAgain(v *foreview) {
 	r.list = slices.DeleteFunc(r.list, func(x *forerun) bool {
-		return x.shelf == inFile && !x.proven
+		return x.shelf == v.inFiles && !x.proven
+	})
+}
+
+// sortKeys sorts the keys of a view. Mounting and READs do not wait for it: DeepSeek-V3 has 46,000.
+func (r *foreruns) sortKeys(v *foreview) {
+	if v.sorting {
+		return
+	}
+	v.sorting = true
+	r.done.Go(func() {
+		s := inKeys(v.files)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		v.front = newFront(s, v.given)
 	})
 }
 
@@ -382,13 +410,12 @@ func (r *foreruns) introduce(v *foreview) {
 	}
 	v.seen = true
 	r.done.Go(func() {
-		parts := v.shelves[0].parts
 		var paths []string
-		for _, p := range parts {
-			paths = append(paths, r.path(p.file.name))
+		for _, f := range v.files {
+			paths = append(paths, r.path(f.name))
 		}
 		lookUp(paths, func(i int) bool {
-			_, known := r.caches.Load(parts[i].file)
+			_, known := r.caches.Load(v.files[i])
 			return !known && r.ctx.Err() == nil && r.fs.counters.opened.Load() > 0
 		})
 	})

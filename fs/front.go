@@ -17,7 +17,17 @@ type front struct {
 // frontStep is how many bytes of READs a front compares with its own way.
 const frontStep = 64 << 20
 
-func newFront(s *shelf) *front { return &front{shelf: s, touched: make([]bool, len(s.parts))} }
+// newFront makes a front for a view of which the kernel was given some pages.
+func newFront(s *shelf, pagesOf map[*file]given) *front {
+	t := &front{shelf: s, touched: make([]bool, len(s.parts))}
+	for k, p := range s.parts {
+		from, to := pages(p.off, p.n)
+		if g := pagesOf[p.file]; g != nil && g.next(from, to, true) < to {
+			t.mark(k)
+		}
+	}
+	return t
+}
 
 // read records a READ. It returns the place of the front on the shelf, and whether the loader reads
 // in the order of keys.
@@ -36,16 +46,10 @@ func (t *front) read(f *file, off, n int64) (at int64, follows bool) {
 // touch records that the kernel was given a part of a file. It returns by how many bytes the front
 // moved, at most by n, or by one tensor.
 func (t *front) touch(f *file, off, n int64) (moved int64) {
-	first := len(t.touched)
 	for i := max(f.segment(off), 1); i < len(f.ends) && f.ends[i-1] < off+n; i++ {
-		k := t.shelf.part[f][i]
-		t.touched[k] = true
-		first = min(first, k)
+		t.mark(t.shelf.part[f][i])
 	}
-	if !t.begun && first < len(t.touched) {
-		t.next, t.begun = first, true
-	}
-	first = t.next
+	first := t.next
 	for t.begun && t.next < len(t.touched) && t.touched[t.next] {
 		moved += t.shelf.parts[t.next].n
 		t.next++
@@ -54,4 +58,12 @@ func (t *front) touch(f *file, off, n int64) (moved int64) {
 		return 0
 	}
 	return min(moved, max(n, t.shelf.parts[first].n))
+}
+
+// mark records that a part was touched. The front begins at the first one.
+func (t *front) mark(k int) {
+	t.touched[k] = true
+	if !t.begun {
+		t.next, t.begun = k, true
+	}
 }

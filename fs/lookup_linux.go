@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookUp looks at files of a mount of this process. It ends when wanted says so.
+// lookUp makes the kernel look up files of a mount of this process, if they are wanted.
 //
 // A process that is killed ends with its last thread, and a thread that waits for the mount ends
 // with the connection, which ends when the last thread closes /dev/fuse. So the thread that waits

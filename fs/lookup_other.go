@@ -2,5 +2,5 @@
 
 package fs
 
-// lookUp looks at nothing: there are no mounts.
+// lookUp does nothing, since only Linux mounts.
 func lookUp([]string, func(int) bool) {}

@@ -6,10 +6,10 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dequantfs/dequantfs/fs/pagecache"
 	"github.com/dequantfs/dequantfs/testdata/synth"
 )
 
@@ -25,20 +25,12 @@ func resident(t *testing.T, path string) (in, pages int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	n, err := pagecache.Resident(file, pagecache.Range{Len: info.Size()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Munmap(m)
-	flags := make([]byte, (len(m)+4095)/4096)
-	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])),
-		uintptr(len(m)), uintptr(unsafe.Pointer(&flags[0]))); errno != 0 {
-		t.Fatal(errno)
-	}
-	for _, flag := range flags {
-		in += int(flag & 1)
-	}
-	return in, len(flags)
+	count := func(bytes int64) int { return int((bytes + pageSize - 1) / pageSize) }
+	return count(n), count(info.Size())
 }
 
 // stat describes a file of a mount.

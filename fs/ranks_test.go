@@ -157,8 +157,10 @@ func TestNamesOfTheShardsOfRanks(t *testing.T) {
 		rank, of int
 		want     []string
 	}{
-		"grouped":                {two, "native", 0, 2, []string{"1-of-00004 experts", "2-of-00004 rest", "3-of-00004 rest", "4-of-00004 rest"}},
-		"published":              {two, "hf", 1, 2, []string{"1-of-00003 experts", "2-of-00003 rest", "3-of-00003 rest"}},
+		"grouped": {two, "native", 0, 2, []string{"1-of-00004 experts", "2-of-00004 rest",
+			"3-of-00004 rest", "4-of-00004 rest"}},
+		"published": {two, "hf", 1, 2, []string{"1-of-00003 experts", "2-of-00003 rest",
+			"3-of-00003 rest"}},
 		"a rank without experts": {two, "hf", 2, 3, []string{"1-of-000002 rest", "2-of-000002 rest"}},
 		"one file":               {one, "hf", 0, 2, []string{"1-of-00002 experts", "2-of-00002 rest"}},
 		"one file, no experts":   {one, "hf", 2, 3, []string{"model.safetensors rest"}},

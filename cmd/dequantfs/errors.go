@@ -90,14 +90,23 @@ func arity(least, most int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usageError{withHint(errors.New("an argument is missing"), "usage: %s",
-				c.UseLine())}
+			err := fmt.Errorf("%s is missing", operand(c, len(args)))
+			return usageError{withHint(err, "usage: %s", c.UseLine())}
 		case len(args) > most:
 			err := fmt.Errorf("unexpected argument %q", args[most])
 			return usageError{withHint(err, "usage: %s", c.UseLine())}
 		}
 		return nil
 	}
+}
+
+// operand returns the name of the n-th argument of a command, as its usage line has it.
+func operand(c *cobra.Command, n int) string {
+	words := strings.Fields(strings.ReplaceAll(c.Use, " | ", "|"))[1:]
+	if n >= len(words) {
+		return "an argument"
+	}
+	return strings.ReplaceAll(strings.TrimSuffix(words[n], "..."), "|", " or ")
 }
 
 // noSuchCommand refuses a word that is not a command, and names the commands that look like it.

@@ -235,26 +235,17 @@ func (m *mountFlags) serve(
 	}
 	defer func() { end() }()
 	log := slog.New(late)
-	exporter, err := m.listen()
+	mounted, exporter, withdraw, err := m.present(c, p, r, log, name, mountpoint)
 	if err != nil {
 		return err
 	}
-	defer exporter.Close()
-	mounted, err := m.mount(c, r, log, name, mountpoint)
-	if err != nil {
-		return err
-	}
+	defer withdraw()
 	if exporter != nil {
-		exporter.serve(mounted.fs.Stats)
 		log = log.With("metrics", exporter.address())
 	}
-	defer mounted.announce(m.record(mounted, p, exporter))()
 	people := slog.New(m.log.people(c.ErrOrStderr()))
 	mounted.sayLockedOut(people)
-	if os.Geteuid() == 0 && !m.allowOther {
-		people.Info("only root can read this mount: --allow-other lets other users read what " +
-			"the source lets them read")
-	}
+	m.sayRootOnly(people)
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
@@ -272,6 +263,37 @@ func (m *mountFlags) serve(
 	}
 	m.clear(p, mounted)
 	return nil
+}
+
+// sayRootOnly logs that no other user can read a mount of root. The kernel refuses them, whatever
+// the permissions of the files say.
+func (m *mountFlags) sayRootOnly(log *slog.Logger) {
+	if os.Geteuid() == 0 && !m.allowOther {
+		log.Info("only root can read this mount: --allow-other lets other users read what the " +
+			"source lets them read")
+	}
+}
+
+// present mounts, and shows the mount to status and its numbers to --metrics. The caller serves it,
+// and calls withdraw at the end. The server of the numbers is nil if none is asked for.
+func (m *mountFlags) present(
+	c *cobra.Command, p *process, r *mountRequest, log *slog.Logger, name, mountpoint string,
+) (mounted *mounted, exporter *metricsServer, withdraw func(), err error) {
+	if exporter, err = m.listen(); err != nil {
+		return nil, nil, nil, err
+	}
+	if mounted, err = m.mount(c, r, log, name, mountpoint); err != nil {
+		exporter.Close()
+		return nil, nil, nil, err
+	}
+	if exporter != nil {
+		exporter.serve(mounted.fs.Stats)
+	}
+	hide := mounted.announce(m.record(mounted, p, exporter))
+	return mounted, exporter, func() {
+		hide()
+		exporter.Close()
+	}, nil
 }
 
 // clear removes what a mount with --until-eof made. A log that was asked for stays.

@@ -31,7 +31,11 @@ func applyOptions(c *cobra.Command, options []string) error {
 		}
 		flag := c.Flags().Lookup(strings.ReplaceAll(name, "_", "-"))
 		if flag == nil || notOptions[flag.Name] {
-			return wrongUsage(c, "-o %s: there is no such option", name)
+			err := fmt.Errorf("-o %s: there is no such option", name)
+			if near := didYouMeanFlag(c, "-o ", name); near != "" {
+				return usageError{withHint(err, "%s", near)}
+			}
+			return wrongUsage(c, "%w", err)
 		}
 		if !hasValue {
 			value = flag.NoOptDefVal

@@ -445,8 +445,8 @@ func writeLarge(dir string) error {
 		DenseIntermediate: 2048, Layers: 4, Experts: 8, Shards: 4}).Write(dir)
 }
 
-// tensorSizes returns the bytes of each tensor of a shard.
-func tensorSizes(t *testing.T, name string) map[string]int64 {
+// headerOf reads the header of a shard.
+func headerOf(t *testing.T, name string) *safetensors.Header {
 	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
@@ -461,6 +461,13 @@ func tensorSizes(t *testing.T, name string) map[string]int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return h
+}
+
+// tensorSizes returns the bytes of each tensor of a shard.
+func tensorSizes(t *testing.T, name string) map[string]int64 {
+	t.Helper()
+	h := headerOf(t, name)
 	sizes := map[string]int64{}
 	for _, x := range h.Tensors {
 		sizes[x.Name] = x.End - x.Begin

@@ -47,16 +47,21 @@ type runFlags struct {
 
 // hasCommand refuses arguments other than SOURCE -- COMMAND [ARG…].
 func hasCommand(c *cobra.Command, args []string) error {
-	err := errors.New("an argument is missing")
+	problem := ""
 	switch before := c.ArgsLenAtDash(); {
-	case before == 1 && len(args) > 1:
-		return nil
-	case before < 0 && len(args) > 1:
-		err = errors.New("-- is missing before the command")
+	case before == 0 || len(args) == 0:
+		problem = "SOURCE is missing"
+	case len(args) == 1:
+		problem = "COMMAND is missing"
+	case before < 0:
+		problem = "-- is missing before the command"
 	case before > 1:
-		err = errors.New("there is more than SOURCE before --")
+		problem = "there is more than SOURCE before --"
+	default:
+		return nil
 	}
-	return usageError{withHint(err, "usage: dequantfs run SOURCE [flags] -- COMMAND [ARG…]")}
+	return usageError{withHint(errors.New(problem),
+		"usage: dequantfs run SOURCE [flags] -- COMMAND [ARG…]")}
 }
 
 // commandAt returns the command for a view at a path.

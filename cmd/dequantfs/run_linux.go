@@ -341,19 +341,11 @@ func (r *runFlags) serve(
 		return err
 	}
 	defer end()
-	exporter, err := m.listen()
+	mounted, _, withdraw, err := m.present(c, &process{}, request, slog.New(late), source, v.path)
 	if err != nil {
 		return err
 	}
-	defer exporter.Close()
-	mounted, err := m.mount(c, request, slog.New(late), source, v.path)
-	if err != nil {
-		return err
-	}
-	if exporter != nil {
-		exporter.serve(mounted.fs.Stats)
-	}
-	defer mounted.announce(m.record(mounted, &process{}, exporter))()
+	defer withdraw()
 	mounted.sayLockedOut(slog.New(late))
 	if !m.log.verbose && m.log.file == "" {
 		w, flush := unhurried(c.ErrOrStderr())

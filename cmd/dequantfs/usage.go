@@ -43,7 +43,7 @@ func usage(c *cobra.Command) error {
 
 func usageLines(c *cobra.Command) string {
 	text := "Usage:"
-	if c.Runnable() {
+	if c.Runnable() && !c.HasAvailableSubCommands() { // by itself it only asks for one
 		text += "\n  " + c.UseLine()
 	}
 	if c.HasAvailableSubCommands() {

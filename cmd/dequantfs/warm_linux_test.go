@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/fs/pagecache"
 	"github.com/dequantfs/dequantfs/testdata/cgroup"
 	"github.com/dequantfs/dequantfs/testdata/synth"
@@ -134,19 +133,7 @@ func TestWarmBringsJustTheTensors(t *testing.T) {
 // pagesOf returns the bytes of the pages of some tensors of a file, and of its header.
 func pagesOf(t *testing.T, name string, which *regexp.Regexp) (tensors, header int64) {
 	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := safetensors.ReadHeader(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := headerOf(t, name)
 	const page = 4096
 	pages := map[int64]bool{}
 	for _, x := range h.Tensors {

@@ -62,7 +62,7 @@ var ErrNotKept = errors.New("what is read of it does not stay in memory")
 // ErrEvicted says that the kernel drops from memory what was brought there.
 var ErrEvicted = errors.New("the kernel drops again what was brought into memory")
 
-// FullError says that there is no memory for more.
+// FullError says that memory has no room for more.
 type FullError struct {
 	By string // the limit: a cgroup's file, or the machine
 }

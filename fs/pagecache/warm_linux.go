@@ -229,7 +229,7 @@ func (w *warmer) piece(ctx context.Context, p piece) error {
 	return err
 }
 
-// admit waits for nothing: it fails if there is no room for n more bytes.
+// admit fails at once if there is no room for n more bytes.
 func (w *warmer) admit(n int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -248,8 +248,8 @@ func (w *warmer) admit(n int64) error {
 	return nil
 }
 
-// look looks at what may end the work: each second at what the caller wants, and after some bytes
-// at whether the first ones are still in memory.
+// look checks what may end the work: each second what the caller asks for, and after some bytes
+// whether the first ones are still in memory.
 func (w *warmer) look() error {
 	if w.Look != nil && time.Since(w.looked) > time.Second {
 		w.looked = time.Now()

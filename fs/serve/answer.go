@@ -45,8 +45,7 @@ func (h *Handler) call(answer func(call)) http.HandlerFunc {
 		id := r.PathValue("owner") + "/" + r.PathValue("name")
 		repo := h.repos[id]
 		if repo == nil {
-			fail(w, http.StatusNotFound, "RepoNotFound",
-				fmt.Sprintf("there is no repository %q, only %s", id, strings.Join(h.IDs(), ", ")))
+			h.noRepository(w, id)
 			return
 		}
 		switch r.PathValue("revision") {
@@ -57,6 +56,22 @@ func (h *Handler) call(answer func(call)) http.HandlerFunc {
 				"there is no revision %q, only main", r.PathValue("revision")))
 		}
 	}
+}
+
+// unknown answers what no other handler does. Mostly the layout is missing in a repository's name,
+// and without this answer a client would blame the network.
+func (h *Handler) unknown(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if h.repos[name+"/"+r.PathValue("second")] != nil {
+		http.NotFound(w, r)
+		return
+	}
+	h.noRepository(w, name)
+}
+
+func (h *Handler) noRepository(w http.ResponseWriter, id string) {
+	fail(w, http.StatusNotFound, "RepoNotFound",
+		fmt.Sprintf("there is no repository %q, only %s", id, strings.Join(h.IDs(), ", ")))
 }
 
 const mainBranch = "main"

@@ -55,8 +55,14 @@ func openTree(t testing.TB, dir string) *fs.FS {
 // serveSynth serves a small checkpoint at an address of its own.
 func serveSynth(t testing.TB, o Options) *served {
 	t.Helper()
+	return serveCheckpoint(t, o, synth.Options{Shards: 2})
+}
+
+// serveCheckpoint does the same for a checkpoint of some size.
+func serveCheckpoint(t testing.TB, o Options, of synth.Options) *served {
+	t.Helper()
 	s := &served{t: t, dir: t.TempDir()}
-	if err := synth.DeepSeek(synth.Options{Shards: 2}).Write(s.dir); err != nil {
+	if err := synth.DeepSeek(of).Write(s.dir); err != nil {
 		t.Fatal(err)
 	}
 	s.tree = openTree(t, s.dir)

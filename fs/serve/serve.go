@@ -109,6 +109,9 @@ func (h *Handler) route() {
 	h.files.HandleFunc("GET /{owner}/{name}/resolve/{revision}/{path...}",
 		h.call(call.resolve))
 	h.files.HandleFunc("GET /{$}", h.index)
+	h.api.HandleFunc("GET /api/models/{name}", h.unknown)
+	h.api.HandleFunc("GET /api/models/{name}/{second}/{rest...}", h.unknown)
+	h.files.HandleFunc("GET /{name}/{second}/{rest...}", h.unknown)
 }
 
 // Stats counts what a Handler has done.

@@ -71,6 +71,8 @@ for wrong, error in (
     (lambda: hub.hf_hub_download(name, "none.json"), hub.errors.EntryNotFoundError),
     (lambda: hub.hf_hub_download(name, "config.json", revision="none"), hub.errors.RevisionNotFoundError),
     (lambda: api.model_info("tiny/none"), hub.errors.RepositoryNotFoundError),
+    (lambda: api.model_info("tiny"), hub.errors.RepositoryNotFoundError),
+    (lambda: hub.hf_hub_download("tiny", "config.json"), hub.errors.RepositoryNotFoundError),
 ):
     try:
         wrong()

@@ -141,7 +141,7 @@ class Command(Case):
     def test_its_exit_status_is_passed_on(self):
         run = [sys.executable, "-m", "dequantfs", "mount"]
         done = subprocess.run(run, capture_output=True, text=True, check=False)
-        self.assertEqual((done.returncode, done.stderr.split("\n")[0]), (2, "dequantfs: an argument is missing"))
+        self.assertEqual((done.returncode, done.stderr.split("\n")[0]), (2, "dequantfs: SOURCE is missing"))
 
     def test_without_the_command(self):
         with mock.patch.object(_binary, "_installed", lambda: iter(())), mock.patch.dict(os.environ, PATH=""):
