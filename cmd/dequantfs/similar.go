@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,29 +24,12 @@ func similar(word string, names []string) []string {
 	return c.SuggestionsFor(word)
 }
 
-// didYouMeanFlag asks whether a flag was meant that looks like a word. It is "" if there is none.
-// Each begins with prefix, such as --.
-func didYouMeanFlag(c *cobra.Command, prefix, word string) string {
+// flagsLike returns the flags of a command that look like a word of two letters or more.
+func flagsLike(c *cobra.Command, word string) []string {
+	if len(word) < 2 {
+		return nil
+	}
 	var names []string
 	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-	near := similar(strings.ReplaceAll(word, "_", "-"), names)
-	if len(near) == 0 {
-		return ""
-	}
-	return "did you mean " + prefix + strings.Join(near, " or "+prefix) + "?"
-}
-
-// unknownFlag returns the hint for a flag that a command does not have. It is "" for other errors,
-// and if no flag looks like it. A word after one dash is a flag for each of its letters, but a
-// whole flag may be meant.
-func unknownFlag(c *cobra.Command, err error) string {
-	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) {
-		return ""
-	}
-	word, _, _ := strings.Cut(unknown.GetSpecifiedShortnames(), "=")
-	if word == "" {
-		word = unknown.GetSpecifiedName()
-	}
-	return didYouMeanFlag(c, "--", word)
+	return similar(strings.ReplaceAll(word, "_", "-"), names)
 }
