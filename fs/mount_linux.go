@@ -122,8 +122,8 @@ func firstPoll(mountpoint string) error {
 	return nil
 }
 
-// sayUnseen logs which changes of the source would not be noticed by reads. It warns of them, except
-// of one that takes an ioctl which hardly any program calls.
+// sayUnseen logs which changes of the source would not be noticed by reads. It warns of them. An
+// exchange of blocks is only a note, because hardly any program makes one.
 func (f *FS) sayUnseen() {
 	if f.checkpoint == nil {
 		return
@@ -206,7 +206,7 @@ func (f *FS) place(mountpoint string) (string, error) {
 	if dead(real) {
 		f.log.Warn("unmounting a mount whose process is dead", slog.String("mountpoint", real))
 		if err := detach(real); err != nil {
-			return "", fmt.Errorf("%s: a dead mount is in the way: %w; root clears it: umount -l %s",
+			return "", fmt.Errorf("%s: a dead mount is in the way: %w; as root: umount -l %s",
 				real, err, real)
 		}
 	}

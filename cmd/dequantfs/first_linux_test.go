@@ -369,8 +369,8 @@ root dequantfs umount "$3"`, strings.Repeat("dequantfs: DIR/mnt: fusermount3: en
 user dequantfs mount -q "$2" "$3"
 ` + withoutHelper + `
 user dequantfs umount "$3"`, ""},
-		"a user without a name": {ownEtc + forgetName, refused, unnamed + "dequantfs: hint: " + named +
-			"sudo tee -a /etc/passwd" + forOne + "\nstatus 1\n{\n" + examined(unnamed) +
+		"a user without a name": {ownEtc + forgetName, refused, unnamed + "dequantfs: hint: " +
+			named + "sudo tee -a /etc/passwd" + forOne + "\nstatus 1\n{\n" + examined(unnamed) +
 			unnamed + "dequantfs: hint: " + named + "sudo tee -a /etc/passwd" + forOne +
 			"\nstatus 1\n$ " + named[len("give this user a name: "):] + "tee -a /etc/passwd\n" +
 			"user65534:x:65534:65534::/:/bin/sh\n"},
@@ -385,13 +385,15 @@ user dequantfs umount "$3"`, "dequantfs: DIR/mnt: fusermount3: could not determi
 			"tee -a /etc/passwd\nuser65534:x:65534:65534::/:/bin/sh\n"},
 		"a helper that only mounts": {withoutUmount + onlyMounts, `
 user dequantfs run -q "$2" -- head -c 1 {}/config.json
-grep -c fuse.dequantfs /proc/self/mounts
-root dequantfs umount "$(grep -o '[^ ]*dequantfs-run[^ ]*' /proc/self/mounts)"`, "dequantfs: warning: DIR/dequantfs-N was mounted, but cannot be " +
+grep -c "$TMPDIR/.* fuse.dequantfs" /proc/self/mounts
+at=$(grep -o "$TMPDIR/dequantfs-run[^ ]*" /proc/self/mounts)
+root dequantfs umount "$at"`, "dequantfs: warning: DIR/dequantfs-N was mounted, but cannot be " +
 			"unmounted again: fusermount3: I do not: exit status 1: sudo umount -l " +
 			"DIR/dequantfs-N\n{\n1\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := newSession(t).first(c.setup, c.script+"\ngrep fuse.dequantfs /proc/self/mounts || true")
+			const left = "\ngrep \"$TMPDIR/.* fuse.dequantfs\" /proc/self/mounts || true"
+			got := newSession(t).first(c.setup, c.script+left)
 			got = quietly.ReplaceAllString(got, "")
 			if strings.Contains(got, "works all the same") {
 				got = onlyMounting(got)
@@ -446,8 +448,8 @@ user dequantfs umount "$3"
 echo quiet
 user dequantfs mount -q --layout hf "$2" "$3"
 user dequantfs umount "$3"`)
-	const slower = "dequantfs: the kernel's read-ahead could not be raised, so reading is slower: " +
-		"dequantfs doctor says how to raise it\n"
+	const slower = "dequantfs: the kernel's read-ahead could not be raised, so reading is " +
+		"slower: dequantfs doctor says how to raise it\n"
 	const harmless = "dequantfs: harmless unless the model is rewritten while it is mounted: "
 	notes, quiet, _ := strings.Cut(got, "quiet\n")
 	if quiet != "" || !strings.Contains(notes, slower) || strings.Contains(notes, "/sys/") ||

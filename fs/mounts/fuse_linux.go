@@ -46,8 +46,8 @@ func (e *FUSEError) Error() string {
 func (e *FUSEError) Unwrap() []error { return []error{e.Direct, e.Helper} }
 
 // FUSE mounts a FUSE filesystem and returns the descriptor through which it is served. A child
-// process does not inherit the descriptor. If the kernel refuses this process, the helper mounts. It is not asked
-// if this user could not unmount again.
+// process does not inherit the descriptor. If the kernel refuses this process, the helper mounts,
+// unless this user could not unmount again.
 func FUSE(mountpoint string, o FUSEOptions) (fd int, err error) {
 	fd, direct := mountFUSE(mountpoint, o)
 	if direct == nil {

@@ -17,6 +17,7 @@ type StaysError struct {
 	Err        error
 }
 
+// Error names the mountpoint and the reason.
 func (e *StaysError) Error() string {
 	return e.Mountpoint + " was mounted, but cannot be unmounted again: " + e.Err.Error()
 }
