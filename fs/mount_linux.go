@@ -17,6 +17,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
@@ -75,7 +76,7 @@ func (f *FS) Mount(mountpoint string, o MountOptions) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	f.ahead.Store(ahead)
-	f.warn()
+	f.sayUnseen()
 	m := &Mount{
 		fs: f, mountpoint: mountpoint, server: server, done: make(chan struct{}),
 		lockedOut: f.lockedOut(looks),
@@ -121,13 +122,19 @@ func firstPoll(mountpoint string) error {
 	return nil
 }
 
-// warn logs which changes of the source would not be noticed by reads.
-func (f *FS) warn() {
+// sayUnseen logs which changes of the source would not be noticed by reads. It warns of them. An
+// exchange of blocks is only a note, because hardly any program makes one.
+func (f *FS) sayUnseen() {
 	if f.checkpoint == nil {
 		return
 	}
 	for _, line := range f.checkpoint.Unseen() {
-		f.log.Warn(line)
+		level := slog.LevelWarn
+		if strings.Contains(line, "do not notice "+source.Exchanged) {
+			level = slog.LevelInfo
+		}
+		f.log.Log(context.Background(), level,
+			"harmless unless the model is rewritten while it is mounted: "+line)
 	}
 }
 
@@ -199,7 +206,7 @@ func (f *FS) place(mountpoint string) (string, error) {
 	if dead(real) {
 		f.log.Warn("unmounting a mount whose process is dead", slog.String("mountpoint", real))
 		if err := detach(real); err != nil {
-			return "", fmt.Errorf("%s: a dead mount is in the way: %w; try fusermount3 -uz %s",
+			return "", fmt.Errorf("%s: a dead mount is in the way: %w; as root: umount -l %s",
 				real, err, real)
 		}
 	}
@@ -209,8 +216,7 @@ func (f *FS) place(mountpoint string) (string, error) {
 		return "", fmt.Errorf("%s: is not a directory", real)
 	}
 	if m, found, _ := mounts.Top(real); found {
-		return "", fmt.Errorf("%s: %w (%s); unmount it or choose another directory",
-			real, ErrMounted, m.Type)
+		return "", fmt.Errorf("%s: %w (%s)", real, ErrMounted, m.Type)
 	}
 	return real, f.checkPlace(real)
 }
@@ -234,8 +240,9 @@ func (f *FS) setReadAhead(mountpoint string, n int64) {
 	}
 	knob := "/sys/class/bdi/" + m.Device + "/read_ahead_kb"
 	if err := os.WriteFile(knob, []byte(strconv.FormatInt(n>>10, 10)), 0); err != nil {
-		f.log.Info("the kernel's read-ahead could not be raised; reading will be slower",
-			slog.String("knob", knob), slog.Any("error", err))
+		f.log.Info("the kernel's read-ahead could not be raised, so reading is slower: " +
+			"dequantfs doctor says how to raise it")
+		f.log.Debug("read-ahead", slog.String("knob", knob), slog.Any("error", err))
 	}
 }
 

@@ -41,6 +41,9 @@ func TryMount(mountpoint string, allowOther bool) (err error) {
 		if gone != nil {
 			gone = detach(mountpoint)
 		}
+		if gone != nil {
+			gone = &mounts.StaysError{Mountpoint: mountpoint, Err: gone}
+		}
 		err = errors.Join(err, gone)
 	}()
 	quiet := log.New(io.Discard, "", 0)

@@ -52,7 +52,7 @@ func (p *proof) unseen() string {
 	case s.memory:
 		what = "stores through a mapping, nor holes while they are punched"
 	case s.swaps:
-		what = "blocks that are exchanged with another file"
+		what = Exchanged
 	case s.told:
 		what = "changes that leave size and times as they are"
 	default:

@@ -58,6 +58,9 @@ import (
 	"time"
 )
 
+// Exchanged are blocks that a program gave to another file with an ioctl, which keeps its times.
+const Exchanged = "blocks that are exchanged with another file"
+
 // File is an open file of a store. It is safe for concurrent use, and its dynamic type is
 // comparable.
 type File interface {
@@ -73,8 +76,8 @@ type File interface {
 	// Check fails with ErrChanged if the file may have changed.
 	Check() error
 
-	// Unseen names changes that ReadAt and Check would not notice, and the fix. It is empty if
-	// there are none.
+	// Unseen names changes that ReadAt and Check would not notice, such as Exchanged, and the fix.
+	// It is empty if there are none.
 	Unseen() string
 
 	// Access returns the users who may read the file by its name. It may be called after Close. A

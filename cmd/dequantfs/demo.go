@@ -78,6 +78,11 @@ func newDemo() *cobra.Command {
 }
 
 func runDemo(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		if err := notEmpty("MOUNTPOINT", args[0]); err != nil {
+			return err
+		}
+	}
 	p := newProcess()
 	if p.child {
 		return serveDemo(c, p, args[0])
@@ -123,7 +128,7 @@ func serveDemo(c *cobra.Command, p *process, mountpoint string) error {
 	}
 	m, err := mountSource(s, mountpoint, fs.MountOptions{FsName: "demo"}, logger(c))
 	if err != nil {
-		return err
+		return explainMount(err, mountpoint, "SOURCE")
 	}
 	m.log = slog.New(slog.DiscardHandler)
 	r := record{Mountpoint: mountpoint, Source: "demo", PID: os.Getpid(), Started: time.Now()}

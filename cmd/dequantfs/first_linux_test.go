@@ -57,7 +57,7 @@ func (s *session) first(setup, script string) string {
 var temporaryName = regexp.MustCompile(`(-run|-trial)-[0-9]+`)
 
 // quietly are the notes of a mount that no first session is about.
-var quietly = regexp.MustCompile(`(?m)^dequantfs: (warning: .*(reads do not notice|other users).*|` +
+var quietly = regexp.MustCompile(`(?m)^dequantfs: (warning: .*other users.*|harmless unless .*|` +
 	`the kernel's read-ahead .*|.*/mnt/ is for .*|computed tensors .*|layout .*)\n`)
 
 func TestFirstSessions(t *testing.T) {
@@ -270,5 +270,194 @@ exec "$1" serve -q "$2" --listen :0`)
 	}
 	if _, err := os.Stat(filepath.Join(s.mnt, "config.json")); err == nil {
 		t.Error("it is mounted")
+	}
+}
+
+// ownEtc gives a session a copy of /etc, which it may change.
+const ownEtc = `cp -a /etc "$3/../etc"
+mount --bind "$3/../etc" /etc
+`
+
+// withoutTable takes /etc/mtab away, which a minimal system does not have.
+const withoutTable = ownEtc + "rm /etc/mtab\n"
+
+// withoutUmount hides umount(8), which unmounts for users.
+const withoutUmount = `for f in /bin/umount /usr/bin/umount; do
+	if test -e $f; then mount --bind /dev/null $f; fi
+done
+`
+
+// forgetName takes the user out of /etc/passwd, as docker run --user may. It needs ownEtc.
+const forgetName = `sed -i '/:65534:65534:/d' /etc/passwd
+echo 'passwd: files' > /etc/nsswitch.conf
+`
+
+// onlyMounts puts a helper in place that does not unmount.
+const onlyMounts = `cp -p "$(readlink -f /bin/fusermount3)" "$3/../mounts"
+cat > "$3/../helper" <<'END'
+#!/bin/sh
+if test "$1" = -u; then echo 'I do not' >&2; exit 1; fi
+exec "$TMPDIR/mounts" "$@"
+END
+chmod 755 "$3/../helper"
+for f in /bin/fusermount3 /bin/fusermount; do
+	if test -e $f; then mount --bind "$3/../helper" $f; fi
+done
+`
+
+// TestNothingDeadIsLeft goes through the ways in which a user may be unable to unmount what
+// fusermount3 has mounted. Whatever happens, nothing stays mounted at the end.
+func TestNothingDeadIsLeft(t *testing.T) {
+	requireFUSE(t)
+	requireRoot(t)
+	requireHelper(t)
+	const without = "without FUSE: dequantfs serve DIR/model, " +
+		"or dequantfs export DIR/model DIRECTORY"
+	const forOne = "; for one command: dequantfs run DIR/model -- COMMAND {}; " + without
+	const cannot = "dequantfs: fusermount3 could not unmount again: " +
+		"/etc/mtab does not show the mounts of the kernel\n"
+	const show = "ln -sf /proc/self/mounts /etc/mtab"
+	const unnamed = "dequantfs: fusermount3: could not determine username\n"
+	const named = "give this user a name: echo user65534:x:65534:65534::/:/bin/sh | "
+	examined := func(says string) string {
+		return "broken  mounting  " + strings.TrimPrefix(says, "dequantfs: ") +
+			"ok  run  dequantfs run SOURCE -- COMMAND works all the same: it mounts in a user " +
+			"namespace\nstatus 1\n"
+	}
+	const all = `
+user dequantfs mount -q "$2" "$3"
+user head -c 1 "$3/hf/config.json"
+user dequantfs umount "$3"
+user dequantfs mount -q "$2" "$3"
+user dequantfs umount --lazy "$3"
+user dequantfs mount -q "$2" "$3"
+user dequantfs umount --all
+user dequantfs run -q "$2" -- head -c 1 {}/config.json
+user dequantfs demo -q >"$SAID.demo"
+user dequantfs doctor | grep '^ok *mounting'`
+	const worked = "{\n{\nok               mounting         a small tree was mounted and read\n"
+	const refused = `
+user dequantfs mount -q "$2" "$3"
+user dequantfs run -q "$2" -- head -c 1 {}/config.json
+user dequantfs doctor
+user dequantfs demo -q >"$SAID.demo"
+user dequantfs mount -q "$2" "$3"
+type_the root 1
+user dequantfs mount -q "$2" "$3"
+user dequantfs umount "$3"`
+	for name, c := range map[string]struct{ setup, script, want string }{
+		"no /etc/mtab":               {withoutTable, all, worked},
+		"an /etc/mtab of long ago":   {withoutTable + "echo / / ext4 rw 0 0 > /etc/mtab\n", all, worked},
+		"an /etc/mtab and no umount": {withoutUmount, all, worked},
+		"neither": {withoutTable + withoutUmount, refused, cannot +
+			"dequantfs: hint: sudo " + show + forOne + "\nstatus 1\n{\n" + examined(cannot) +
+			cannot + "dequantfs: hint: sudo " + show + forOne + "\nstatus 1\n$ " + show + "\n"},
+		"neither, and mounted by root": {withoutTable + withoutUmount, `
+root dequantfs mount -q --allow-other "$2" "$3"
+user dequantfs umount "$3"
+root dequantfs umount "$3"`, "dequantfs: DIR/mnt: fusermount3: failed to open /etc/mtab: No such " +
+			"file or directory: /etc/mtab does not show the mounts of the kernel\n" +
+			"dequantfs: hint: sudo " + show + "\nstatus 1\n"},
+		"mounted by root": {"", `
+root dequantfs mount -q --allow-other "$2" "$3"
+user dequantfs umount "$3"
+user dequantfs umount --lazy "$3"
+root dequantfs umount "$3"`, strings.Repeat("dequantfs: DIR/mnt: fusermount3: entry for DIR/mnt "+
+			"not found in /etc/mtab: another user has mounted it\n"+
+			"dequantfs: hint: ask that user to unmount it, or unmount it as root\nstatus 1\n", 2)},
+		"the helper goes away": {"", `
+user dequantfs mount -q "$2" "$3"
+` + withoutHelper + `
+user dequantfs umount "$3"`, ""},
+		"a user without a name": {ownEtc + forgetName, refused, unnamed + "dequantfs: hint: " +
+			named + "sudo tee -a /etc/passwd" + forOne + "\nstatus 1\n{\n" + examined(unnamed) +
+			unnamed + "dequantfs: hint: " + named + "sudo tee -a /etc/passwd" + forOne +
+			"\nstatus 1\n$ " + named[len("give this user a name: "):] + "tee -a /etc/passwd\n" +
+			"user65534:x:65534:65534::/:/bin/sh\n"},
+		"a user who loses the name": {withoutUmount + ownEtc, `
+user dequantfs mount -q "$2" "$3"
+` + forgetName + `
+user dequantfs umount "$3"
+type_the root 1
+user dequantfs umount "$3"`, "dequantfs: DIR/mnt: fusermount3: could not determine username: this " +
+			"user has no name in /etc/passwd\ndequantfs: hint: " + named +
+			"sudo tee -a /etc/passwd\nstatus 1\n$ " + named[len("give this user a name: "):] +
+			"tee -a /etc/passwd\nuser65534:x:65534:65534::/:/bin/sh\n"},
+		"a helper that only mounts": {withoutUmount + onlyMounts, `
+user dequantfs run -q "$2" -- head -c 1 {}/config.json
+grep -c "$TMPDIR/.* fuse.dequantfs" /proc/self/mounts
+at=$(grep -o "$TMPDIR/dequantfs-run[^ ]*" /proc/self/mounts)
+root dequantfs umount "$at"`, "dequantfs: warning: DIR/dequantfs-N was mounted, but cannot be " +
+			"unmounted again: fusermount3: I do not: exit status 1: sudo umount -l " +
+			"DIR/dequantfs-N\n{\n1\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const left = "\ngrep \"$TMPDIR/.* fuse.dequantfs\" /proc/self/mounts || true"
+			got := newSession(t).first(c.setup, c.script+left)
+			got = quietly.ReplaceAllString(got, "")
+			if strings.Contains(got, "works all the same") {
+				got = onlyMounting(got)
+			}
+			if got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestFirstSessionOfAMountThatIsThere mounts twice at a place, as root and for root alone.
+func TestFirstSessionOfAMountThatIsThere(t *testing.T) {
+	requireFUSE(t)
+	requireRoot(t)
+	s := newSession(t)
+	got := s.first("", `
+root dequantfs mount --layout hf "$2" "$3"
+user head -c 1 "$3/config.json"
+root dequantfs mount "$2" "$3"
+root dequantfs run "$2" --at "$3" -- true
+root dequantfs demo "$3"
+type_the root 1
+root dequantfs mount --layout hf --allow-other "$2" "$3"
+user head -c 1 "$3/config.json"
+mount -t tmpfs none "$3"
+root dequantfs mount "$2" "$3"`)
+	const taken = "dequantfs: DIR/mnt: is a mountpoint already (fuse.dequantfs)\n" +
+		"dequantfs: hint: dequantfs umount DIR/mnt; or choose another directory\nstatus 1\n"
+	const alone = "dequantfs: only root can read this mount: --allow-other lets other users read " +
+		"what the source lets them read\n"
+	want := alone +
+		"head: cannot open 'DIR/mnt/config.json' for reading: Permission denied\nstatus 1\n" +
+		strings.Repeat(taken, 3) + "$ dequantfs umount DIR/mnt\n{\n" +
+		"dequantfs: DIR/mnt: is a mountpoint already (tmpfs)\n" +
+		"dequantfs: hint: choose another directory\nstatus 1\n"
+	if got = quietly.ReplaceAllString(got, ""); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestNotesOfAPlainUser: what a plain user is told about each mount is for people, and --quiet
+// leaves it out.
+func TestNotesOfAPlainUser(t *testing.T) {
+	requireFUSE(t)
+	requireRoot(t)
+	requireHelper(t)
+	s := newSession(t)
+	got := s.first("", `
+user dequantfs mount --layout hf "$2" "$3"
+user dequantfs umount "$3"
+echo quiet
+user dequantfs mount -q --layout hf "$2" "$3"
+user dequantfs umount "$3"`)
+	const slower = "dequantfs: the kernel's read-ahead could not be raised, so reading is " +
+		"slower: dequantfs doctor says how to raise it\n"
+	const harmless = "dequantfs: harmless unless the model is rewritten while it is mounted: "
+	notes, quiet, _ := strings.Cut(got, "quiet\n")
+	if quiet != "" || !strings.Contains(notes, slower) || strings.Contains(notes, "/sys/") ||
+		strings.Contains(notes, "warning") {
+		t.Errorf("it says\n%s\nand with --quiet\n%s", notes, quiet)
+	}
+	if unseen := regexp.MustCompile(`(?m)^.*do not notice.*\n`).FindString(notes); unseen != "" &&
+		!strings.HasPrefix(unseen, harmless) {
+		t.Errorf("it says %s", unseen)
 	}
 }

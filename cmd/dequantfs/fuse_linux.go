@@ -39,16 +39,29 @@ func withoutFUSE(source string) string {
 // explainMount turns the error of a mount into one that says the cause and the way out. Errors of
 // another kind are unchanged.
 func explainMount(err error, mountpoint, source string) error {
-	var failed *mounts.FUSEError
-	if !errors.As(err, &failed) || isDescriptor(mountpoint) {
+	t, found := troubleOf(err, mountpoint, source)
+	switch {
+	case isDescriptor(mountpoint):
+		return err
+	case errors.Is(err, dfs.ErrMounted):
+		return takenPlace(err, mountpoint)
+	case !found:
 		return foreignMount(err, mountpoint, source)
 	}
-	t := examineFailure(failed, mountpoint, source)
 	if t.Private && tryNamespace() == nil {
 		t.Ways = append(t.Ways,
 			"for one command: dequantfs run "+shellWord(source)+" -- COMMAND {}")
 	}
 	return t.error(source)
+}
+
+// takenPlace adds the way out to the error of a mountpoint that is a mount already.
+func takenPlace(err error, mountpoint string) error {
+	if m, found, _ := mounts.Top(mountpoint); found && m.Type == mounts.Type {
+		return withHint(err, "dequantfs umount %s; or choose another directory",
+			shellWord(mountpoint))
+	}
+	return withHint(err, "choose another directory")
 }
 
 // foreignMount explains that the mountpoint has a mount of another user, which only that user can
@@ -65,6 +78,21 @@ func foreignMount(err error, mountpoint, source string) error {
 		strings.ReplaceAll(ownFolder, "SOURCE", shellWord(source)))
 }
 
+// troubleOf finds the cause if err says that this process may not mount, or not unmount.
+func troubleOf(err error, mountpoint, source string) (t trouble, found bool) {
+	var failed *mounts.FUSEError
+	var stays *mounts.StaysError
+	switch {
+	case errors.As(err, &stays):
+		return trouble{
+			stays.Error(), []string{"sudo umount -l " + shellWord(stays.Mountpoint)}, true,
+		}, true
+	case errors.As(err, &failed):
+		return examineFailure(failed, mountpoint, source), true
+	}
+	return t, false
+}
+
 // examineFailure finds the cause of a failed mount. The FUSE device comes first, because everybody
 // needs it. Then come the words of the helper, if it has run.
 func examineFailure(e *mounts.FUSEError, mountpoint, source string) trouble {
@@ -75,6 +103,12 @@ func examineFailure(e *mounts.FUSEError, mountpoint, source string) trouble {
 		return trouble{
 			"nothing in this container may mount: it lacks CAP_SYS_ADMIN",
 			[]string{inDocker + " IMAGE"}, true,
+		}
+	}
+	if errors.Is(e.Helper, mounts.ErrNoTable) {
+		return trouble{
+			"fusermount3 could not unmount again: " + e.Helper.Error(),
+			[]string{showMounts}, true,
 		}
 	}
 	for _, known := range saidByHelper {
@@ -99,6 +133,7 @@ var saidByHelper = []struct {
 	{"failed to chdir to mountpoint", ownFolder, true},
 	{"failed to access mountpoint", ownFolder, true},
 	{"is forbidden", ownFolder, true},
+	{"could not determine username", nameUser, true},
 	{"too many FUSE filesystems", "dequantfs status lists yours; " +
 		"echo mount_max = 10000 | sudo tee -a /etc/fuse.conf", true},
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/dequantfs/dequantfs/adapter/safetensors"
 	"github.com/dequantfs/dequantfs/adapter/source"
 	"github.com/dequantfs/dequantfs/fs"
+	"github.com/dequantfs/dequantfs/fs/mounts"
 )
 
 // hints are the next steps after errors of the libraries. The first row that fits is shown. Errors
@@ -35,6 +38,9 @@ var hints = []struct {
 	{kind(safetensors.ErrDamaged), "the file is damaged: remove it and download it again"},
 	{lacksTransformers, "the library transformers reads layout hf"},
 	{lacksHelper, "install fuse3 (apt install fuse3, dnf install fuse3), or mount as root"},
+	{kind(mounts.ErrNoTable), showMounts},
+	{kind(mounts.ErrNoName), nameUser},
+	{kind(mounts.ErrForeign), "ask that user to unmount it, or unmount it as root"},
 	{tooLittleMemory, "raise the limit (--memory of a container, MemoryMax= of a service, " +
 		"resources.limits.memory of a pod), show fewer layouts with --layout, " +
 		"or set a smaller --cache-size"},
@@ -49,6 +55,13 @@ var hints = []struct {
 const (
 	fetch        = "fetch what is missing: hf download ORG/NAME --local-dir DIRECTORY"
 	oneOfSeveral = "if SOURCE is one of several shards, give their folder; else " + fetch
+)
+
+// What fusermount3 needs to unmount for a user.
+var (
+	showMounts = "sudo ln -sf /proc/self/mounts /etc/mtab"
+	nameUser   = fmt.Sprintf("give this user a name: echo user%[1]d:x:%[1]d:%[2]d::/:/bin/sh | "+
+		"sudo tee -a /etc/passwd", os.Getuid(), os.Getgid())
 )
 
 // kind matches errors of a kind.

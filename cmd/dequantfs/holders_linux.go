@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -15,24 +16,36 @@ func holders(mountpoint string) (names []string) {
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
 		if opens(p, mountpoint) || hasMapped(p, mountpoint) {
-			comm, _ := os.ReadFile(p + "/comm")
-			names = append(names,
-				fmt.Sprintf("%s (%s)", strings.TrimSpace(string(comm)), filepath.Base(p)))
+			names = append(names, nameOf(p))
 		}
 	}
 	return names
+}
+
+// nameOf names a process. This one keeps a mount busy only by a file that it was given.
+func nameOf(process string) string {
+	if filepath.Base(process) == strconv.Itoa(os.Getpid()) {
+		return "a file that this command was started with"
+	}
+	comm, _ := os.ReadFile(process + "/comm")
+	return fmt.Sprintf("%s (%s)", strings.TrimSpace(string(comm)), filepath.Base(process))
 }
 
 // opens reports whether a process has a descriptor, its working directory or its root in a mount.
 func opens(process, mountpoint string) bool {
 	links, _ := filepath.Glob(process + "/fd/*")
 	for _, l := range append(links, process+"/cwd", process+"/root") {
-		target, err := os.Readlink(l)
-		if err == nil && (target == mountpoint || strings.HasPrefix(target, mountpoint+"/")) {
+		if leadsInto(l, mountpoint) {
 			return true
 		}
 	}
 	return false
+}
+
+// leadsInto reports whether a link of /proc leads into a mount.
+func leadsInto(link, mountpoint string) bool {
+	target, err := os.Readlink(link)
+	return err == nil && (target == mountpoint || strings.HasPrefix(target, mountpoint+"/"))
 }
 
 // hasMapped reports whether a process has mapped a file of a mount. A mapping keeps the mount busy

@@ -243,7 +243,9 @@ func (m *mountFlags) serve(
 	if exporter != nil {
 		log = log.With("metrics", exporter.address())
 	}
-	mounted.sayLockedOut(slog.New(m.log.people(c.ErrOrStderr())))
+	people := slog.New(m.log.people(c.ErrOrStderr()))
+	mounted.sayLockedOut(people)
+	m.sayRootOnly(people)
 	if err := p.ready(); err != nil {
 		return errors.Join(err, mounted.close())
 	}
@@ -261,6 +263,15 @@ func (m *mountFlags) serve(
 	}
 	m.clear(p, mounted)
 	return nil
+}
+
+// sayRootOnly logs that no other user can read a mount of root. The kernel refuses them, whatever
+// the permissions of the files say.
+func (m *mountFlags) sayRootOnly(log *slog.Logger) {
+	if os.Geteuid() == 0 && !m.allowOther {
+		log.Info("only root can read this mount: --allow-other lets other users read what the " +
+			"source lets them read")
+	}
 }
 
 // present mounts, and shows the mount to status and its numbers to --metrics. The caller serves it,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,7 @@ func applyOptions(c *cobra.Command, options []string) error {
 		}
 		flag := c.Flags().Lookup(strings.ReplaceAll(name, "_", "-"))
 		if flag == nil || notOptions[flag.Name] {
-			return wrongUsage(c, "-o %s: there is no such option", name)
+			return noSuchOption(c, name)
 		}
 		if !hasValue {
 			value = flag.NoOptDefVal
@@ -47,4 +48,14 @@ func applyOptions(c *cobra.Command, options []string) error {
 		}
 	}
 	return nil
+}
+
+// noSuchOption refuses an option, and names those that look like it.
+func noSuchOption(c *cobra.Command, name string) error {
+	err := fmt.Errorf("-o %s: there is no such option", name)
+	near := slices.DeleteFunc(flagsLike(c, name), func(n string) bool { return notOptions[n] })
+	if len(near) == 0 {
+		return wrongUsage(c, "%w", err)
+	}
+	return usageError{withHint(err, "did you mean -o %s?", strings.Join(near, " or "))}
 }

@@ -70,6 +70,9 @@ func (r *runFlags) run(c *cobra.Command, source string, command []string) error 
 		}
 		return r.serve(c, request, source, v)
 	}
+	if err := notEmpty("SOURCE", source); err != nil {
+		return err
+	}
 	if err := r.exists(command[0]); err != nil {
 		return cannotRun(c, command[0], err)
 	}
@@ -82,23 +85,30 @@ func (r *runFlags) run(c *cobra.Command, source string, command []string) error 
 	}
 	defer v.remove()
 	err = tryMount(v.path, request.to.AllowOther)
-	var failed *mounts.FUSEError
-	switch {
-	case err == nil:
+	if err == nil {
 		return r.around(c, v, command)
-	case !errors.As(err, &failed):
-		return err
 	}
-	v.remove()
 	source = remote.Shown(source)
-	t := examineFailure(failed, v.path, source)
+	t, found := troubleOf(err, v.path, source)
+	v.remove()
 	switch {
+	case !found:
+		return err
 	case r.inNamespace:
 		return alsoInNamespace(namespace, refusedInNamespace(err)).error(source)
 	case t.Private:
+		warnOfRest(c, err, t)
 		return r.again(c, t, source)
 	}
 	return t.error(source)
+}
+
+// warnOfRest warns of a trial that could not be unmounted.
+func warnOfRest(c *cobra.Command, err error, t trouble) {
+	var stays *mounts.StaysError
+	if errors.As(err, &stays) {
+		logger(c).Warn(t.Says + ": " + strings.Join(t.Ways, "; "))
+	}
 }
 
 // tryMount mounts at a mountpoint for a moment, to learn whether this process may. What is wrong

@@ -1,6 +1,11 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
 
 // similarity is the largest number of edits between a word and a name that looks like it. It is
 // smaller for words of up to three letters.
@@ -17,4 +22,14 @@ func similar(word string, names []string) []string {
 		c.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
 	}
 	return c.SuggestionsFor(word)
+}
+
+// flagsLike returns the flags of a command that look like a word of two letters or more.
+func flagsLike(c *cobra.Command, word string) []string {
+	if len(word) < 2 {
+		return nil
+	}
+	var names []string
+	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return similar(strings.ReplaceAll(word, "_", "-"), names)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -22,6 +23,9 @@ func detach(ctx context.Context, mountpoint string, lazy bool) error {
 		return withHint(fmt.Errorf("%s: nothing is mounted there", mountpoint), listMounts)
 	case m.Type != mounts.Type:
 		return fmt.Errorf("%s: a %s is mounted there, not a checkpoint", mountpoint, m.Type)
+	}
+	if leadsInto("/proc/self/cwd", mountpoint) {
+		_ = os.Chdir("/") // so that this process does not keep the mount busy
 	}
 	if err := unmountIdle(ctx, mountpoint, lazy); err != nil {
 		return notUnmounted(mountpoint, err)

@@ -27,7 +27,7 @@ type FUSEOptions struct {
 // process, and that of the helper if one was asked.
 type FUSEError struct {
 	Direct error  // of open(2) or mount(2)
-	Helper error  // that the helper is missing, or how it ended
+	Helper error  // that the helper is missing or could not unmount, or how it ended
 	Said   string // the words of the helper
 }
 
@@ -46,7 +46,8 @@ func (e *FUSEError) Error() string {
 func (e *FUSEError) Unwrap() []error { return []error{e.Direct, e.Helper} }
 
 // FUSE mounts a FUSE filesystem and returns the descriptor through which it is served. A child
-// process does not inherit the descriptor. If the kernel refuses this process, the helper mounts.
+// process does not inherit the descriptor. If the kernel refuses this process, the helper mounts,
+// unless this user could not unmount again.
 func FUSE(mountpoint string, o FUSEOptions) (fd int, err error) {
 	fd, direct := mountFUSE(mountpoint, o)
 	if direct == nil {
@@ -55,6 +56,9 @@ func FUSE(mountpoint string, o FUSEOptions) (fd int, err error) {
 	failed := &FUSEError{Direct: direct}
 	var helper string
 	if helper, failed.Helper = Helper(); failed.Helper != nil {
+		return -1, failed
+	}
+	if failed.Helper = mayUnmount(); failed.Helper != nil {
 		return -1, failed
 	}
 	fd, failed.Said, failed.Helper = mountByHelper(helper, mountpoint, o)

@@ -68,3 +68,25 @@ func TestTheTopMountCounts(t *testing.T) {
 		t.Error("unmounting what is not mounted went well")
 	}
 }
+
+func TestOnlyTheKernelsTableShowsItsMounts(t *testing.T) {
+	dir := t.TempDir()
+	link, copied := filepath.Join(dir, "link"), filepath.Join(dir, "copied")
+	if err := os.Symlink("/proc/self/mounts", link); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(copied, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]bool{
+		link: true, copied: false, filepath.Join(dir, "missing"): false,
+	} {
+		if showsMounts(file) != want {
+			t.Errorf("%s: %v", file, !want)
+		}
+	}
+}

@@ -18,6 +18,9 @@ Value = Union[str, int, float, "os.PathLike[str]"]
 Flag = Union[Value, bool, None, Iterable[Value]]
 Layout = Union[str, Iterable[str]]
 
+# What flags take that are easily given something else.
+TAKES = {"dtype": 'one of "auto", "bf16", "f16" and "f32"'}
+
 PREFIX = "dequantfs: "
 if sys.platform == "win32":
     GROUP = subprocess.CREATE_NEW_PROCESS_GROUP
@@ -26,24 +29,38 @@ else:
 logger = logging.getLogger("dequantfs")
 
 
+def expand(name: Path) -> str:
+    """Return a path or the name of a source, with the home of a user in place of ~."""
+    return os.path.expanduser(os.fsdecode(name))
+
+
 def arguments(command: str, operands: Iterable[Path], flags: Mapping[str, Flag]) -> list[str]:
     """Return the command line. The command knows which flags there are, and says so."""
     words = [find_binary(), command]
     for name, value in flags.items():
-        words += _flag("--" + name.replace("_", "-"), value)
+        if name == "help":
+            raise TypeError(
+                f"dequantfs.{command} has no flag help: "
+                f"help(dequantfs.{command}) explains it, and dequantfs {command} --help its flags"
+            )
+        words += ("--" + name.replace("_", "-") + one for one in _values(name, value))
     return [*words, "--", *(os.fspath(o) for o in operands)]
 
 
-def _flag(name: str, value: Flag) -> Iterator[str]:
-    if value is None:
-        return
+def _values(name: str, value: object) -> Iterator[str]:
+    """Return what follows the name of a flag, for each time that it is given."""
     if isinstance(value, bool):
-        yield name if value else name + "=false"
-    elif isinstance(value, (str, int, float, os.PathLike)):
-        yield f"{name}={os.fspath(value) if isinstance(value, os.PathLike) else value}"
-    else:
+        yield "" if value else "=false"
+    elif isinstance(value, (str, int, float)):
+        yield f"={value}"
+    elif isinstance(value, os.PathLike):
+        yield "=" + expand(value)
+    elif isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray, Mapping)):
         for one in value:
-            yield from _flag(name, one)
+            yield from _values(name, one)
+    elif value is not None:
+        takes = TAKES.get(name, "a str, a number, a path, True, False, None or a list of them")
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}, but takes {takes}")
 
 
 def start(
@@ -60,7 +77,7 @@ def start(
     )
 
 
-def call(command: str, operands: Iterable[Path], flags: Mapping[str, Flag]) -> str:
+def call(command: str, operands: Iterable[str], flags: Mapping[str, Flag]) -> str:
     """Run the command to its end and return its output."""
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
     process = start(arguments(command, operands, flags), null, pipe, pipe)

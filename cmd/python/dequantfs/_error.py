@@ -7,7 +7,7 @@ class Error(Exception):
     """The command failed.
 
     `message` is what it said, `hint` the next step or "", and `status` its exit status: 1 for a
-    failure, 2 for wrong flags.
+    failure, 2 for wrong flags. `str(error)` is the message and, on a second line, the hint.
     """
 
     def __init__(self, message: str, hint: str = "", status: int = 1) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from ._command import Flag, Layout, Path, call
+from ._command import Flag, Layout, Path, call, expand
 
 
 class Tensor(NamedTuple):
@@ -22,7 +22,10 @@ class Tensor(NamedTuple):
 
 def ls(source: Path, layout: Layout = "hf", **flags: Flag) -> list[Tensor]:
     """Return the tensors that a mount of source would show, without reading their values."""
-    views = json.loads(call("ls", [source], {**flags, "layout": layout, "json": True}))["views"]
+    flags = {**flags, "layout": layout, "json": True}
+    views = json.loads(call("ls", [expand(source)], flags)).get("views")
+    if views is None:
+        raise TypeError("dequantfs.ls lists tensors: leave out the flag summary")
     return [_tensor(t, v["layout"]) for v in views for t in v["tensors"]]
 
 

@@ -12,7 +12,7 @@ import threading
 from types import TracebackType
 from typing import Optional
 
-from ._command import Flag, Layout, Path, arguments, call, failure, log, output, start
+from ._command import Flag, Layout, Path, arguments, call, expand, failure, log, output, start
 from ._error import Error
 from ._lifeline import Lifeline
 
@@ -27,6 +27,8 @@ def mount(
         with dequantfs.mount("Qwen/Qwen3-0.6B-FP8") as path:
             model = AutoModelForCausalLM.from_pretrained(path)
 
+    A source or mountpoint may begin with ~, the home of the user.
+
     Without `with`, the result has `path` and `unmount()`. With several layouts there is one folder
     for each below path. Without a mountpoint one is made in the folder for temporary files, and
     removed afterwards. The end of the program unmounts too, also if it is killed.
@@ -40,14 +42,14 @@ class Mount:
     def __init__(
         self, source: Path, layout: Layout, mountpoint: Optional[Path], flags: dict[str, Flag]
     ) -> None:
-        self.source = os.fspath(source)
+        self.source = expand(source)
         self._temporary = mountpoint is None
-        self.path = _unused() if mountpoint is None else os.path.abspath(os.fspath(mountpoint))
+        self.path = _unused() if mountpoint is None else _absolute(expand(mountpoint))
         self._lock = threading.Lock()
         self._pid = os.getpid()
         flags = {**flags, "layout": layout, "until_eof": True}
         self._lifeline = _start(arguments("mount", [self.source, self.path], flags))
-        if not _is_mounted(self.path):  # with --help
+        if not _is_mounted(self.path):  # it was unmounted at once
             self._lifeline.close()
             raise Error("the command ended without a mount")
         _mounts.add(self)
@@ -108,6 +110,10 @@ _mounts: set[Mount] = set()
 
 def _unused() -> str:
     return os.path.join(tempfile.gettempdir(), "dequantfs-" + secrets.token_hex(8))
+
+
+def _absolute(mountpoint: str) -> str:
+    return os.path.abspath(mountpoint) if mountpoint else ""  # the command refuses an empty one
 
 
 def _start(words: list[str]) -> Lifeline:

@@ -11,7 +11,7 @@ import threading
 from types import TracebackType
 from typing import Optional
 
-from ._command import Flag, Layout, Path, arguments, failure, log, start
+from ._command import Flag, Layout, Path, arguments, expand, failure, log, start
 from ._lifeline import Lifeline
 
 
@@ -34,7 +34,7 @@ class Server:
     """
 
     def __init__(self, source: Path, layout: Layout, flags: dict[str, Flag]) -> None:
-        self.source = os.fspath(source)
+        self.source = expand(source)
         self.endpoint = ""
         self.repositories: list[str] = []
         self._lock = threading.Lock()

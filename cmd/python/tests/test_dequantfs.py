@@ -112,6 +112,47 @@ class Arguments(unittest.TestCase):
                 made = _command.arguments("mount", ["-source", pathlib.Path("/mnt")], flags)
                 self.assertEqual(made[1:], ["mount", *words, "--", "-source", "/mnt"])
 
+    def test_a_tilde_is_a_home_in_paths_only(self):
+        home = os.path.expanduser("~")
+        for given, path in (
+            ("~", home),
+            ("~/models/x", home + "/models/x"),
+            (pathlib.Path("~/models/x"), home + "/models/x"),
+            ("~no-such-user/x", "~no-such-user/x"),
+            ("a/~/b", "a/~/b"),
+            ("hf://org/~name", "hf://org/~name"),
+            ("s3://bucket/~", "s3://bucket/~"),
+            ("org/name@revision", "org/name@revision"),
+            ("", ""),
+        ):
+            with self.subTest(given):
+                self.assertEqual(_command.expand(given), path)
+        made = _command.arguments("mount", [], {"disk_cache": pathlib.Path("~/a"), "exclude": "~x"})
+        self.assertEqual(made[2:4], [f"--disk-cache={home}/a", "--exclude=~x"])
+
+    def test_values_of_wrong_types_are_refused(self):
+        class DType:
+            def __repr__(self):
+                return "torch.bfloat16"
+
+        anything = "a str, a number, a path, True, False, None or a list of them"
+        for flags, message in (
+            ({"dtype": DType()}, 'dtype is torch.bfloat16, a DType, but takes one of "auto", "bf16", "f16" and "f32"'),
+            ({"ep": object}, f"ep is <class 'object'>, a type, but takes {anything}"),
+            ({"exclude": b"x"}, f"exclude is b'x', a bytes, but takes {anything}"),
+            ({"exclude": {"x": 1}}, f"exclude is {{'x': 1}}, a dict, but takes {anything}"),
+            ({"exclude": ["x", b"y"]}, f"exclude is b'y', a bytes, but takes {anything}"),
+        ):
+            for call in (dequantfs.mount, dequantfs.serve, dequantfs.ls):
+                with self.subTest(call=call.__name__, **flags), self.assertRaises(TypeError) as caught:
+                    call(SOURCE, **flags)
+                self.assertEqual(str(caught.exception), message)
+
+    def test_the_command_takes_what_the_message_about_a_dtype_says(self):
+        for dtype in _command.TAKES["dtype"].split('"')[1::2]:
+            with self.subTest(dtype):
+                self.assertTrue(dequantfs.ls(SOURCE, dtype=dtype))
+
     def test_errors_have_the_last_message_and_its_hint(self):
         for said, message, hint in (
             ("dequantfs: a\ndequantfs: hint: b\n", "a", "b"),
@@ -174,11 +215,39 @@ class Command(Case):
             self.assertIn("none: no such file or directory", caught.exception.message)
         self.nothing_is_left()
 
-    def test_help_is_not_a_mount(self):
-        with self.assertRaises(dequantfs.Error):
-            dequantfs.serve(SOURCE, help=True)
-        with self.assertRaises(dequantfs.Error):
-            dequantfs.mount(SOURCE, help=True)
+    def test_help_is_not_a_flag(self):
+        for call in (dequantfs.mount, dequantfs.serve, dequantfs.ls):
+            for value in (True, False, None):
+                with self.subTest(call.__name__, value=value), self.assertRaises(TypeError) as caught:
+                    call(SOURCE, help=value)
+                name = "dequantfs." + call.__name__
+                said = f"{name} has no flag help: help({name}) explains it, and {name.replace('.', ' ')} --help its flags"
+                self.assertEqual(str(caught.exception), said)
+        with self.assertRaisesRegex(TypeError, "leave out the flag summary"):
+            dequantfs.ls(SOURCE, summary=True)
+        self.nothing_is_left()
+
+    def test_empty_paths_are_refused(self):
+        for call, args, message in (
+            (dequantfs.mount, ("",), "SOURCE is empty"),
+            (dequantfs.serve, ("",), "SOURCE is empty"),
+            (dequantfs.ls, ("",), "SOURCE is empty"),
+            (dequantfs.mount, (SOURCE, "hf", ""), "MOUNTPOINT is empty"),
+        ):
+            with self.subTest(call.__name__, args=args), self.assertRaises(dequantfs.Error) as caught:
+                call(*args)
+            self.assertEqual((caught.exception.message, caught.exception.status), (message, 2))
+        self.nothing_is_left()
+
+    def test_paths_below_the_home(self):
+        with mock.patch.dict(os.environ, HOME=self.folder):
+            os.symlink(SOURCE, os.path.join(self.folder, "model"))
+            with dequantfs.mount("~/model", mountpoint="~/there") as path:
+                self.assertEqual(path, os.path.join(self.folder, "there"))
+                self.assertIn("config.json", os.listdir(path))
+            with dequantfs.serve(pathlib.Path("~/model")) as server:
+                self.assertEqual(server.source, os.path.join(self.folder, "model"))
+            self.assertEqual(dequantfs.ls("~/model"), dequantfs.ls(SOURCE))
         self.nothing_is_left()
 
     def test_warnings_are_logged(self):
