@@ -113,14 +113,16 @@ type_the container 2
 container dequantfs doctor
 container dequantfs mount -q "$2" "$3"
 type_the container 3
-root head -c 1 "$OUT/config.json"`, "dequantfs: nothing in this container may mount: it lacks CAP_SYS_ADMIN\n" +
+root head -c 1 "$OUT/config.json"`, "dequantfs: nothing in this container may mount: " +
+			"it lacks CAP_SYS_ADMIN\n" +
 			"dequantfs: hint: docker run --device /dev/fuse --cap-add SYS_ADMIN IMAGE; for one " +
 			"command: dequantfs run DIR/model -- COMMAND {}; " + without + "\nstatus 1\n" +
 			"$ dequantfs run DIR/model -- head -c 1 {}/config.json\n{\n" +
 			"broken  mounting  nothing in this container may mount: it lacks CAP_SYS_ADMIN\n" +
 			"ok  run  dequantfs run SOURCE -- COMMAND works all the same: it mounts in a user " +
 			"namespace\nstatus 1\n" +
-			"dequantfs: nothing in this container may mount: it lacks CAP_SYS_ADMIN\n" +
+			"dequantfs: nothing in this container may mount: " +
+			"it lacks CAP_SYS_ADMIN\n" +
 			"dequantfs: hint: docker run --device /dev/fuse --cap-add SYS_ADMIN IMAGE; for one " +
 			"command: dequantfs run DIR/model -- COMMAND {}; " + without + "\nstatus 1\n" +
 			"$ dequantfs export DIR/model DIR/out\n{\n"},
@@ -379,7 +381,8 @@ user dequantfs mount -q "$2" "$3"
 ` + forgetName + `
 user dequantfs umount "$3"
 type_the root 1
-user dequantfs umount "$3"`, "dequantfs: DIR/mnt: fusermount3: could not determine username: this " +
+user dequantfs umount "$3"`, "dequantfs: DIR/mnt: fusermount3: " +
+			"could not determine username: this " +
 			"user has no name in /etc/passwd\ndequantfs: hint: " + named +
 			"sudo tee -a /etc/passwd\nstatus 1\n$ " + named[len("give this user a name: "):] +
 			"tee -a /etc/passwd\nuser65534:x:65534:65534::/:/bin/sh\n"},

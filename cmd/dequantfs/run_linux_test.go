@@ -270,7 +270,8 @@ cat said
 ! as "$1" run -q "$2" -- sh -c 'kill -TERM $$'
 as "$1" run -q "$2" -- sh -c 'exit 42' || test $? = 42
 rm started
-asExec "$1" run -q "$2" -- sh -c 'trap "exit 9" TERM; mkfifo started; while :; do sleep 0.01; done' &
+asExec "$1" run -q "$2" -- sh -c 'trap "exit 9" TERM; mkfifo started
+	while :; do sleep 0.01; done' &
 run=$!
 until test -e started; do sleep 0.01; done
 kill -TERM $run
