@@ -98,9 +98,7 @@ func newRoot() *cobra.Command {
 	}
 	addVersionFlag(root)
 	root.SetUsageFunc(usage)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return wrongUsage(c, "%s", withUnit(err.Error()))
-	})
+	root.SetFlagErrorFunc(wrongFlag)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	cobra.EnableCommandSorting = false
 	for _, command := range commands {

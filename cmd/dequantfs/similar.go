@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,4 +33,25 @@ func flagsLike(c *cobra.Command, word string) []string {
 	var names []string
 	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 	return similar(strings.ReplaceAll(word, "_", "-"), names)
+}
+
+// wrongFlag refuses a flag. If a command does not have it, the hint names the flags that look like
+// it.
+func wrongFlag(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		if near := flagsLike(c, meantFlag(unknown)); len(near) > 0 {
+			return usageError{withHint(err, "did you mean --%s?", strings.Join(near, " or --"))}
+		}
+	}
+	return wrongUsage(c, "%s", withUnit(err.Error()))
+}
+
+// meantFlag returns the name that an unknown flag was given by. A word after one dash is a flag for
+// each of its letters, but a whole name may be meant.
+func meantFlag(unknown *pflag.NotExistError) string {
+	if word, _, _ := strings.Cut(unknown.GetSpecifiedShortnames(), "="); word != "" {
+		return word
+	}
+	return unknown.GetSpecifiedName()
 }

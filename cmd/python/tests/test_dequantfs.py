@@ -193,6 +193,7 @@ class Command(Case):
         for call in (dequantfs.mount, dequantfs.serve, dequantfs.ls):
             for flags, message, hint in (
                 ({"no_such": 1}, "unknown flag: --no-such", f"see dequantfs {call.__name__} --help"),
+                ({"shard_sise": 1}, "unknown flag: --shard-sise", "did you mean --shard-size?"),
                 ({"dtype": "f8"}, '--dtype "f8" is not auto, bf16, f16 or f32', ""),
             ):
                 with self.subTest(call=call.__name__, **flags), self.assertRaises(dequantfs.Error) as caught:
