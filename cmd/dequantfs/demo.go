@@ -78,11 +78,6 @@ func newDemo() *cobra.Command {
 }
 
 func runDemo(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		if err := notEmpty("MOUNTPOINT", args[0]); err != nil {
-			return err
-		}
-	}
 	p := newProcess()
 	if p.child {
 		return serveDemo(c, p, args[0])

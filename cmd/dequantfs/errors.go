@@ -96,8 +96,18 @@ func arity(least, most int) cobra.PositionalArgs {
 			err := fmt.Errorf("unexpected argument %q", args[most])
 			return usageError{withHint(err, "usage: %s", c.UseLine())}
 		}
-		return nil
+		return noneEmpty(c, args)
 	}
+}
+
+// noneEmpty refuses empty arguments, as a shell passes them for variables that are not set. As a
+// path such an argument would be the working directory.
+func noneEmpty(c *cobra.Command, args []string) error {
+	if i := slices.Index(args, ""); i >= 0 {
+		name, _, _ := strings.Cut(operand(c, i), " or ")
+		return usageError{fmt.Errorf("%s is empty", name)}
+	}
+	return nil
 }
 
 // operand returns the name of the n-th argument of a command, as its usage line has it.
@@ -106,7 +116,7 @@ func operand(c *cobra.Command, n int) string {
 	if n >= len(words) {
 		return "an argument"
 	}
-	return strings.ReplaceAll(strings.TrimSuffix(words[n], "..."), "|", " or ")
+	return strings.ReplaceAll(strings.TrimSuffix(strings.Trim(words[n], "[]"), "..."), "|", " or ")
 }
 
 // noSuchCommand refuses a word that is not a command, and names the commands that look like it.

@@ -69,9 +69,6 @@ func (e *exportFlags) register(c *cobra.Command) {
 }
 
 func (e *exportFlags) run(c *cobra.Command, name, dir string) error {
-	if err := notEmpty("DIRECTORY", dir); err != nil {
-		return err
-	}
 	r, err := e.view.check()
 	if err != nil {
 		return err

@@ -17,9 +17,6 @@ func realMountpoint(path string) (string, error) {
 	if isDescriptor(path) {
 		return path, nil
 	}
-	if err := notEmpty("MOUNTPOINT", path); err != nil {
-		return "", err
-	}
 	real, err := fs.ResolveMountpoint(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return filepath.Abs(path)

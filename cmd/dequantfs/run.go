@@ -58,7 +58,7 @@ func hasCommand(c *cobra.Command, args []string) error {
 	case before > 1:
 		problem = "there is more than SOURCE before --"
 	default:
-		return nil
+		return noneEmpty(c, args[:1])
 	}
 	return usageError{withHint(errors.New(problem),
 		"usage: dequantfs run SOURCE [flags] -- COMMAND [ARG…]")}

@@ -70,9 +70,6 @@ func (r *runFlags) run(c *cobra.Command, source string, command []string) error 
 		}
 		return r.serve(c, request, source, v)
 	}
-	if err := notEmpty("SOURCE", source); err != nil {
-		return err
-	}
 	if err := r.exists(command[0]); err != nil {
 		return cannotRun(c, command[0], err)
 	}

@@ -24,9 +24,6 @@ type opened struct {
 func openCheckpoint(
 	ctx context.Context, name string, log *slog.Logger, how opening,
 ) (*adapter.Checkpoint, error) {
-	if err := notEmpty("SOURCE", name); err != nil {
-		return nil, err
-	}
 	o := adapter.OpenOptions{Logger: log, FollowLinks: how.follow, Fits: fs.CheckReading}
 	if !remote.Is(name) {
 		how.sayUnused(name, log)
@@ -41,15 +38,6 @@ func openCheckpoint(
 	o.Single = single
 	c, err := adapter.OpenStore(ctx, store, o)
 	return c, explainName(name, err)
-}
-
-// notEmpty refuses an empty argument, as a shell passes it for a variable that is not set. As a
-// path it would be the working directory.
-func notEmpty(argument, value string) error {
-	if value == "" {
-		return usageError{fmt.Errorf("%s is empty", argument)}
-	}
-	return nil
 }
 
 // planner makes views of a checkpoint.

@@ -54,9 +54,6 @@ const listMounts = "dequantfs status lists the mounts"
 
 // umount unmounts one mountpoint.
 func umount(ctx context.Context, path string, lazy bool) error {
-	if err := notEmpty("MOUNTPOINT", path); err != nil {
-		return err
-	}
 	mountpoint, err := fs.ResolveMountpoint(path)
 	if err != nil {
 		return err

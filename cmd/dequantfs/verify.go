@@ -56,9 +56,6 @@ type verifyFlags struct {
 }
 
 func (v *verifyFlags) run(c *cobra.Command, dir string) error {
-	if err := notEmpty("DIRECTORY", dir); err != nil {
-		return err
-	}
 	if remote.Is(dir) {
 		return v.verifySource(c, dir)
 	}
